@@ -1,0 +1,58 @@
+"""Makes the toy base: a tiny Qwen2.5-VL that sees, grounds and reads.
+
+    python -m gog_jax.main --config=configs/pretrain.py
+
+The result, a Hugging Face folder, is in WORKDIR/pretrain/model; the one in
+gog_jax/assets/toy_base was made by this page.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(profile: str = 'toy'):
+  if profile != 'toy':
+    raise ValueError('only the toy is pretrained here; others come with weights')
+  c = common.get_base(profile)
+  c.stage = 'pretrain'
+  c.batch.row_tokens = 320
+  c.batch.row_patches = 128
+  c.batch.row_multiple = 8
+  c.pretrain = ConfigDict()
+  c.pretrain.steps = 1500
+  c.pretrain.batch_size = 16  # Lessons a step.
+  c.pretrain.n_exchanges = 5  # Questions about one scene.
+  c.pretrain.checkpoint_every = 200
+  c.pretrain.optimizer = common.optimizer(
+      learning_rate=2e-3, warmup_steps=100, decay='cosine'
+  )
+  # What the model's config.json will say; token ids are the tokenizer's.
+  c.pretrain.architecture = ConfigDict({
+      'model_type': 'qwen2_5_vl',
+      'tie_word_embeddings': True,
+      'hidden_size': 128,
+      'num_hidden_layers': 4,
+      'num_attention_heads': 4,
+      'num_key_value_heads': 2,
+      'intermediate_size': 384,
+      'rms_norm_eps': 1e-6,
+      'rope_parameters': {
+          'rope_type': 'default',
+          'rope_theta': 10000.0,
+          'mrope_section': [4, 6, 6],
+      },
+      'vision_config': {
+          'hidden_size': 96,
+          'depth': 4,
+          'num_heads': 4,
+          'intermediate_size': 256,
+          'out_hidden_size': 128,
+          'patch_size': 14,
+          'temporal_patch_size': 2,
+          'spatial_merge_size': 2,
+          'window_size': 56,
+          'fullatt_block_indexes': [1, 3],
+      },
+  })
+  return c

@@ -1,0 +1,16 @@
+"""Complexity-adaptive GRPO, with every stage it builds on, to the report.
+
+    python -m gog_jax.main --config=configs/rl.py
+    python -m gog_jax.main --config=configs/rl.py:qwen2_5_vl_7b \
+      --config.model.path=FOLDER
+
+Every field is in configs/common.py; change one with --config.FIELD=VALUE.
+"""
+
+from configs import common
+
+
+def get_config(profile: str = 'toy'):
+  c = common.get_base(profile)
+  c.stage = 'rl'
+  return c

@@ -1,0 +1,16 @@
+"""Reflective behaviour alignment: LoRA SFT on expert trajectories.
+
+    python -m gog_jax.main --config=configs/sft.py
+    python -m gog_jax.main --config=configs/sft.py:qwen2_5_vl_7b \
+      --config.model.path=FOLDER
+
+Every field is in configs/common.py; change one with --config.FIELD=VALUE.
+"""
+
+from configs import common
+
+
+def get_config(profile: str = 'toy'):
+  c = common.get_base(profile)
+  c.stage = 'sft'
+  return c

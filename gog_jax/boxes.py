@@ -1,0 +1,161 @@
+"""Boxes between the frame a model speaks in and an image's own pixels.
+
+Each backbone names regions in its own frame: Qwen2.5-VL in pixels of the
+resized image it saw, Qwen3-VL in thousandths of either side. This is the only
+place that converts, so that a box means the same in training, evaluation,
+expert data and reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import math
+from typing import Any, Literal
+
+from gog_jax.types import Box
+
+# Half of what image processors refuse, since rounding may stretch a crop.
+MAX_ASPECT = 100
+
+
+class BoxError(ValueError):
+  """A box that names no region; the one-line message is for the policy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxSpec:
+  """How a backbone writes boxes.
+
+  Attributes:
+    kind: 'resized_pixels' of the image as the model saw it (Qwen2.5-VL), or
+      'thousandths' of the width and height (Qwen3-VL).
+    min_side: The least width and height of a region, in original pixels.
+  """
+
+  kind: Literal['resized_pixels', 'thousandths']
+  min_side: int
+
+  def __post_init__(self):
+    if self.kind not in ('resized_pixels', 'thousandths'):
+      raise ValueError(f'unknown kind of box {self.kind!r}')
+
+  def to_original(
+      self,
+      box: Any,
+      *,
+      original_size: tuple[int, int],
+      seen_size: tuple[int, int],
+  ) -> Box:
+    """Returns the region that a model's box names, in original pixels.
+
+    The rule, in this order:
+      1. Anything but exactly four finite numbers is an error; true and false
+         are not numbers.
+      2. An inverted or empty box (x2 <= x1 or y2 <= y1) is an error: which
+         corner was meant cannot be known.
+      3. A box wholly outside the image is an error.
+      4. A box partly outside is clamped to the image.
+      5. A box with a side below min_side, or below 1 / MAX_ASPECT of its
+         other side, is grown about its centre and then moved inside; a side
+         of the image that is itself shorter is taken whole.
+
+    Args:
+      box: (x1, y1, x2, y2) as parsed from the call, in the model's frame.
+      original_size: (width, height) of the image file, in pixels.
+      seen_size: (width, height) after the processor's resize, in pixels.
+
+    Raises:
+      BoxError: Rules 1 to 3, with a reason the policy can act on.
+    """
+    x1, y1, x2, y2 = _four_numbers(box)
+    if x2 <= x1 or y2 <= y1:
+      raise BoxError(
+          f'x1 < x2 and y1 < y2 must hold, got {_show(box)}'
+      )
+    frame = self._frame(seen_size)
+    if x2 <= 0 or y2 <= 0 or x1 >= frame[0] or y1 >= frame[1]:
+      raise BoxError(
+          f'{_show(box)} is outside the image [0,0,{frame[0]},{frame[1]}]'
+      )
+    spans = []
+    for low, high, limit, size in zip((x1, y1), (x2, y2), frame, original_size):
+      scale = size / limit
+      spans.append((max(0.0, low) * scale, min(limit, high) * scale))
+    long_side = max(high - low for low, high in spans)
+    least = max(self.min_side, long_side / MAX_ASPECT)
+    (x1, x2), (y1, y2) = (
+        _grow(low, high, least=least, size=size)
+        for (low, high), size in zip(spans, original_size)
+    )
+    return x1, y1, x2, y2
+
+  def to_model(
+      self,
+      box: Box,
+      *,
+      original_size: tuple[int, int],
+      seen_size: tuple[int, int],
+  ) -> tuple[int, int, int, int]:
+    """Returns how the model would write a region, as whole numbers.
+
+    Corners round to the nearest, so that the way back is at most half a unit
+    of the model's frame away; a side that rounds to nothing keeps one unit.
+
+    Args:
+      box: (x1, y1, x2, y2) in original pixels, within the image.
+      original_size: (width, height) of the image file, in pixels.
+      seen_size: (width, height) after the processor's resize, in pixels.
+    """
+    low, high = [], []
+    for axis, (limit, size) in enumerate(
+        zip(self._frame(seen_size), original_size)
+    ):
+      scale = limit / size
+      start = min(max(round(box[axis] * scale), 0), limit - 1)
+      end = min(max(round(box[axis + 2] * scale), start + 1), limit)
+      low.append(start)
+      high.append(end)
+    return low[0], low[1], high[0], high[1]
+
+  def _frame(self, seen_size: tuple[int, int]) -> tuple[int, int]:
+    return seen_size if self.kind == 'resized_pixels' else (1000, 1000)
+
+
+def _four_numbers(box: Any) -> Sequence[float]:
+  if (
+      not isinstance(box, Sequence)
+      or isinstance(box, (str, bytes))
+      or len(box) != 4
+      or not all(_is_number(value) for value in box)
+  ):
+    raise BoxError(f'four finite numbers are needed, got {_show(box)}')
+  return [float(value) for value in box]
+
+
+def _is_number(value: Any) -> bool:
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    return False
+  try:
+    return math.isfinite(value)
+  except OverflowError:  # An integer beyond any float.
+    return False
+
+
+def _show(box: Any) -> str:
+  """A box in a message: the policy pays for every token of it."""
+  text = str(list(box) if isinstance(box, tuple) else box)
+  text = text.replace('\n', ' ').replace(', ', ',')
+  return text if len(text) <= 60 else text[:57] + '...'
+
+
+def _grow(
+    low: float, high: float, *, least: float, size: int
+) -> tuple[float, float]:
+  length = high - low
+  if length >= least:
+    return low, high
+  if size <= least:
+    return 0.0, float(size)
+  low = min(max((low + high - least) / 2, 0.0), size - least)
+  return low, low + least

@@ -1,0 +1,319 @@
+"""Renders prompts and observations as tokens; reads what the policy sampled.
+
+Tokens are truth: only what the policy did not sample is ever encoded here, a
+prompt once and each observation once, to be appended. Sampled ids are decoded
+for reading and never encoded again.
+
+The frame is Qwen's: `<|im_start|>role\n...<|im_end|>\n`; an image stands as
+`<|vision_start|>`, one `<|image_pad|>` per merged patch, `<|vision_end|>`;
+tool replies are `<tool_response>` blocks in a user message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+from typing import Any
+
+from etils import epath
+
+from gog_jax import images as image_files
+from gog_jax.chat import protocol
+from gog_jax.chat.codec import Codec
+from gog_jax.chat.dialect import Dialect
+from gog_jax.chat.writer import IMAGE_PAD
+from gog_jax.chat.writer import VISION_END
+from gog_jax.chat.writer import VISION_START
+from gog_jax.chat.writer import Writer
+from gog_jax.errors import UserError
+from gog_jax.images import ImageProcessor
+from gog_jax.types import Example
+from gog_jax.types import ParsedTurn
+from gog_jax.types import TokenChunk
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import View
+
+START, END = '<|im_start|>', '<|im_end|>'
+END_OF_TEXT = '<|endoftext|>'
+_NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
+# What a message of the policy may not contain. An `<|image_pad|>` it made up
+# would be an image that is not there.
+_FORBIDDEN = _NEEDED + (
+    '<|vision_pad|>',
+    '<|video_pad|>',
+    protocol.RESPONSE,
+    protocol.END_RESPONSE,
+)
+
+
+class Chat:
+  """One owner of the format, for one tokenizer, dialect and set of tools.
+
+  Attributes:
+    stop_ids: Tokens that end a turn; the first is `<|im_end|>`.
+    pad_id: Fills what is never looked at.
+    image_pad_id: Stands where an image's features go.
+    vocab_size: Ids the tokenizer uses; a model's table may be larger.
+    dialect: The words of prompts and observations.
+    processor: Says how many tokens an image takes.
+  """
+
+  def __init__(
+      self,
+      tokenizer_folder: epath.PathLike,
+      *,
+      dialect: Dialect,
+      processor: ImageProcessor,
+      tools: Sequence[Mapping[str, Any]],
+  ):
+    """Loads the tokenizer.
+
+    Args:
+      tokenizer_folder: Holds tokenizer.json.
+      dialect: The words of prompts and observations.
+      processor: Says how many tokens an image takes.
+      tools: `{'name', 'description', 'parameters'}` each, the last a JSON
+        schema. Calls are read against them.
+
+    Raises:
+      UserError: The tokenizer is missing, damaged, or lacks a control token.
+    """
+    self._codec = Codec(tokenizer_folder)
+    missing = [t for t in _NEEDED if self._codec.id_of(t) is None]
+    if missing:
+      raise UserError(
+          f'the tokenizer in {tokenizer_folder} lacks {", ".join(missing)}; '
+          'only Qwen-VL tokenizers are supported'
+      )
+    self.dialect = dialect
+    self.processor = processor
+    self.pad_id: int = self._id(END_OF_TEXT)
+    self.image_pad_id: int = self._id(IMAGE_PAD)
+    self.stop_ids: tuple[int, ...] = (self._id(END), self.pad_id)
+    self.vocab_size: int = self._codec.vocab_size
+    self._forbidden = {
+        self._codec.id_of(token): token
+        for token in _FORBIDDEN
+        if self._codec.id_of(token) is not None
+    }
+    self._calls = protocol.Calls(tools)
+    self._system = self._render_system(tools) if dialect.system else ()
+
+  @property
+  def content_ids(self) -> tuple[int, ...]:
+    """Tokens that a message of the policy may hold, tags included."""
+    return tuple(
+        index
+        for index in range(self.vocab_size)
+        if index not in self._forbidden
+    )
+
+  def prompt(self, example: Example) -> TokenChunk:
+    """Encodes all that stands before the policy's first token.
+
+    System message with the tools, if the dialect has one; user message with
+    the example's images and question; the opening of the policy's message.
+
+    Raises:
+      UserError: An image cannot be read.
+    """
+    writer = self._writer()
+    if self._system:
+      writer.ids(self._system)
+      writer.ours('\n')
+    writer.ours(f'{START}user\n')
+    writer.fill(
+        self.dialect.user,
+        images=lambda: writer.images(_whole(example.images)),
+        question=example.question,
+    )
+    writer.ours(f'{END}\n{START}assistant\n')
+    return writer.chunk()
+
+  def observation(
+      self, turn_calls: Sequence[ToolCall], results: Sequence[ToolResult]
+  ) -> TokenChunk:
+    """Encodes what stands between the policy's `<|im_end|>` and its next turn.
+
+    One `<tool_response>` per call, in call order. Only crops are shown as
+    images; a hit's own image is for reports, since no tool can refer to it.
+
+    Args:
+      turn_calls: The calls of the turn that is answered.
+      results: What each brought back.
+    """
+    if not results or len(turn_calls) != len(results):
+      raise ValueError(f'{len(turn_calls)} calls, {len(results)} results')
+    writer = self._writer()
+
+    def responses() -> None:
+      for index, result in enumerate(results):
+        writer.ours('\n' if index else '')
+        writer.ours(f'{protocol.RESPONSE}\n')
+        self._write_result(writer, result)
+        writer.ours(f'\n{protocol.END_RESPONSE}')
+
+    writer.ours(f'\n{START}user\n')
+    writer.fill(self.dialect.observation, responses=responses)
+    writer.ours(f'{END}\n{START}assistant\n')
+    return writer.chunk()
+
+  def plain(
+      self,
+      images: Sequence[bytes],
+      question: str,
+      answer: str | None,
+      *,
+      first: bool,
+  ) -> tuple[TokenChunk, list[int]]:
+    """Encodes an exchange without system message and tools, for pretraining.
+
+    Args:
+      images: Shown before the question.
+      question: Plain text.
+      answer: Plain text; None where it is yet to come.
+      first: Whether it opens the conversation or follows another exchange.
+
+    Returns:
+      The prompt, and the answer with its `<|im_end|>`; empty without one.
+    """
+    writer = self._writer()
+    writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
+    writer.images(_whole(images))
+    writer.text(question)
+    writer.ours(f'{END}\n{START}assistant\n')
+    if answer is None:
+      return writer.chunk(), []
+    return writer.chunk(), [*self._codec.encode_text(answer), self.stop_ids[0]]
+
+  def encode_turn(
+      self,
+      *,
+      thought: str,
+      calls: Sequence[ToolCall] = (),
+      answer: str | None = None,
+  ) -> list[int]:
+    """Encodes a message as a policy would sample it, `<|im_end|>` included.
+
+    For experts and fine-tuning data only. `parse` reads it back; text that
+    the tokenizer normalises (Qwen's: to NFC) comes back normalised.
+
+    Raises:
+      ValueError: As `protocol.write_message`.
+    """
+    text = protocol.write_message(thought=thought, calls=calls, answer=answer)
+    writer = self._writer()
+    # Only the protocol's own tags are control here, which write_message keeps
+    # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
+    # token of this tokenizer is text as well.
+    for part in protocol.split_tags(text):
+      index = self._codec.id_of(part) if part in protocol.TAGS else None
+      if index is None:
+        writer.text(part)
+      else:
+        writer.ids([index])
+    writer.ours(END)
+    return list(writer.chunk().token_ids)
+
+  def parse(
+      self, sampled_ids: Sequence[int], *, truncated: bool
+  ) -> ParsedTurn:
+    """Reads a message of the policy.
+
+    Args:
+      sampled_ids: The turn's tokens, closing token included unless truncated.
+      truncated: The length limit cut it off: neither executed nor repaired.
+    """
+    token_ids = [int(index) for index in sampled_ids]
+    end = token_ids[-1] if token_ids else None
+    closed = end in self.stop_ids
+    body = token_ids[:-1] if closed else token_ids
+    turn = protocol.read_message(
+        self._codec.decode(body),
+        calls=self._calls,
+        truncated=truncated or not closed,
+    )
+    errors = [turn.format_error] if turn.format_error else []
+    if closed and end != self.stop_ids[0]:
+      errors.append(f'the message ends in {END_OF_TEXT} instead of {END}')
+    for index in dict.fromkeys(body):
+      if index in self._forbidden:
+        errors.append(f'{self._forbidden[index]} inside the message')
+      elif not 0 <= index < self.vocab_size:
+        errors.append(f'token {index} has no text')
+    return dataclasses.replace(turn, format_error='; '.join(errors) or None)
+
+  def encode_untrusted(self, text: str) -> list[int]:
+    """Encodes text as text: no spelling in it becomes a control token."""
+    return list(self._codec.encode_text(text))
+
+  def decode(self, token_ids: Sequence[int]) -> str:
+    """Returns the text of any tokens, control tokens spelled out."""
+    return self._codec.decode([int(index) for index in token_ids])
+
+  def _id(self, token: str) -> int:
+    index = self._codec.id_of(token)
+    assert index is not None  # __init__ has checked.
+    return index
+
+  def _writer(self) -> Writer:
+    return Writer(self._codec, self.processor)
+
+  def _render_system(self, tools: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The system message, without the line break that follows it."""
+    writer = self._writer()
+
+    def describe() -> None:
+      for index, tool in enumerate(tools):
+        writer.text('\n' if index else '')
+        writer.fill(
+            self.dialect.tool,
+            name=tool['name'],
+            description=tool['description'],
+            parameters=_dumps(tool['parameters']),
+            function=_dumps(dict(tool)),
+        )
+
+    writer.ours(f'{START}system\n')
+    writer.fill(self.dialect.system, tools=describe)
+    writer.ours(END)
+    return list(writer.chunk().token_ids)
+
+  def _write_result(self, writer: Writer, result: ToolResult) -> None:
+    if result.status != ToolStatus.OK:
+      writer.fill(self.dialect.error, error=result.error)
+      return
+
+    def crop() -> None:
+      if (view := result.view) is not None:
+        writer.fill(self.dialect.crop, image=lambda: writer.images([view]))
+
+    def hits() -> None:
+      for index, hit in enumerate(result.hits):
+        writer.ours(self.dialect.hit_separator if index else '')
+        writer.fill(
+            self.dialect.hit,
+            rank=str(index + 1),
+            title=hit.title,
+            text=hit.text,
+        )
+      writer.ours('' if result.hits else self.dialect.no_hits)
+
+    writer.fill(self.dialect.result, crop=crop, hits=hits)
+
+
+def _whole(images: Sequence[bytes]) -> list[View]:
+  """An example's images as views of themselves."""
+  views = []
+  for root, data in enumerate(images):
+    width, height = image_files.size_of(data)
+    views.append(View(data=data, root=root, box=(0, 0, width, height)))
+  return views
+
+
+def _dumps(value: Any) -> str:
+  """Compact JSON in the order given: people read what a tool does."""
+  return json.dumps(value, ensure_ascii=False, separators=(',', ':'))

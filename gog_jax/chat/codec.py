@@ -1,0 +1,97 @@
+"""A tokenizer in two halves: one for control tokens, one for text.
+
+Control tokens are inserted by id. Text goes through a copy of the tokenizer
+that knows no added tokens, so that whatever a page, a question or a query
+spells, no control token comes out. (Asking the usual tokenizer to split its
+special tokens is not enough: `<tool_call>` and `<think>` are added tokens
+without being special ones.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import functools
+import json
+import re
+
+from etils import epath
+import tokenizers
+
+from gog_jax.errors import UserError
+
+# Longer texts are pages: met once, and too large to keep.
+_CACHED_CHARACTERS = 256
+
+
+class Codec:
+  """Encodes and decodes with a model folder's tokenizer.json."""
+
+  def __init__(self, folder: epath.PathLike):
+    """Loads the tokenizer.
+
+    Raises:
+      UserError: The file is missing or damaged, or its vocabulary offers a
+        control token to ordinary text.
+    """
+    path = epath.Path(folder) / 'tokenizer.json'
+    try:
+      source = path.read_text()
+    except OSError:
+      raise UserError(
+          f'{path} cannot be read; give a model folder with its tokenizer.json'
+      ) from None
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_str(source)
+    except Exception as error:  # The library raises nothing narrower.
+      reason = str(error).splitlines()[0]
+      raise UserError(
+          f'{path} is not a tokenizer ({reason}); copy it anew'
+      ) from error
+    added = self._tokenizer.get_added_tokens_decoder()
+    self._added = {token.content: index for index, token in added.items()}
+    state = json.loads(self._tokenizer.to_str())
+    state['added_tokens'] = []
+    self._plain = tokenizers.Tokenizer.from_str(json.dumps(state))
+    # Longest first: of two tokens that begin alike, the longer one is meant.
+    spellings = sorted(self._added, key=len, reverse=True)
+    self._splitter = re.compile(f'({"|".join(map(re.escape, spellings))})')
+    self._encode_short = functools.lru_cache(maxsize=65536)(self._encode)
+    control = set(self._added.values())
+    for spelling in self._added:
+      if control.intersection(self.encode_text(spelling)):
+        raise UserError(
+            f'{path}: the control token {spelling} is also ordinary '
+            'vocabulary; use a tokenizer that keeps them apart'
+        )
+
+  @property
+  def vocab_size(self) -> int:
+    """Ids in use, added tokens included; a model's table may be larger."""
+    return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+  def id_of(self, token: str) -> int | None:
+    """The id of an added token; None if this tokenizer lacks it."""
+    return self._added.get(token)
+
+  def encode_text(self, text: str) -> tuple[int, ...]:
+    """Encodes text in which nothing is a control token."""
+    if len(text) <= _CACHED_CHARACTERS:
+      return self._encode_short(text)
+    return self._encode(text)
+
+  def split(self, text: str) -> Iterator[str | int]:
+    """Yields the plain parts of our own text, and its control tokens as ids.
+
+    Plain parts may be empty.
+    """
+    for index, part in enumerate(self._splitter.split(text)):
+      yield self._added[part] if index % 2 else part
+
+  def decode(self, token_ids: Sequence[int]) -> str:
+    """Returns the text, control tokens spelled out; ids without text vanish."""
+    return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
+  def _encode(self, text: str) -> tuple[int, ...]:
+    # JSON and scraped pages can hold lone surrogates, which UTF-8 cannot.
+    text = text.encode('utf-8', 'replace').decode('utf-8')
+    return tuple(self._plain.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,135 @@
+"""Orbax checkpoints of a training run: all of it, or nothing.
+
+Restore order, when a training stage starts:
+
+1. Its own newest whole checkpoint: state, data iterator, step. Then metrics
+   written after that step are dropped, and the run goes on as if never killed.
+2. Otherwise the stage it builds on: SFT adapters for GRPO, the base for SFT.
+3. Otherwise, for pretraining alone, the initialiser.
+
+A checkpoint that a kill left half-written has no commit marker: Orbax does not
+list it, and the one before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from etils import epath
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gog_jax.errors import UserError
+
+
+class Checkpointer:
+  """Saves and restores a pytree with the data iterator that feeds it.
+
+  Args:
+    folder: Where checkpoints go, one subfolder a step.
+    every: Steps between checkpoints.
+    keep: How many of the newest to keep.
+  """
+
+  def __init__(self, folder: epath.PathLike, *, every: int, keep: int):
+    self._every = every
+    folder = epath.Path(folder)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise UserError(
+          f'cannot write {folder}: {error.strerror or error}; '
+          'choose a folder you can write with --workdir=FOLDER'
+      ) from error
+    self._manager = ocp.CheckpointManager(
+        folder if '://' in str(folder) else folder.resolve(),
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True
+        ),
+    )
+
+  def __enter__(self) -> Checkpointer:
+    return self
+
+  def __exit__(self, *unused_error) -> None:
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def latest_step(self) -> int | None:
+    """The newest whole checkpoint's step; None without one."""
+    return self._manager.latest_step()
+
+  def is_due(self, step: int) -> bool:
+    """Whether `step` is one of those saved regularly."""
+    return step % self._every == 0
+
+  def save(self, step: int, state: Any, iterator: Any) -> None:
+    """Saves in the background, unless this step is saved already."""
+    if step == self.latest_step():
+      return
+    self._manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            data=grain.checkpoint.CheckpointSave(iterator),
+            meta=ocp.args.JsonSave({'step': step}),
+        ),
+        force=True,
+    )
+
+  def restore(self, state: Any, iterator: Any) -> Any:
+    """The newest checkpoint's state, laid out like `state`.
+
+    `iterator` is moved to where it stood.
+
+    Raises:
+      UserError: The checkpoint does not fit `state`: another config made it.
+    """
+    try:
+      restored = self._manager.restore(
+          self.latest_step(),
+          args=ocp.args.Composite(
+              state=ocp.args.StandardRestore(_abstract(state)),
+              data=grain.checkpoint.CheckpointRestore(iterator),
+          ),
+      )
+    except ValueError as error:
+      reason = str(error).splitlines()[0]
+      raise UserError(
+          f'the checkpoint in {self._manager.directory} does not fit this '
+          f'config ({reason}); use another --workdir'
+      ) from error
+    return restored['state']
+
+
+def save_pytree(folder: epath.PathLike, tree: Any) -> None:
+  """Writes a finished stage's parameters, replacing older ones."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    path = epath.Path(folder)
+    path = path if '://' in str(path) else path.resolve()
+    checkpointer.save(path, tree, force=True)
+
+
+def load_pytree(folder: epath.PathLike, like: Any) -> Any:
+  """Reads `save_pytree`'s output, laid out (shapes, shardings) like `like`.
+
+  Raises:
+    UserError: There is none.
+  """
+  path = epath.Path(folder)
+  if not path.exists():
+    raise UserError(f'{path} does not exist; run the stage that makes it first')
+  path = path if '://' in str(path) else path.resolve()
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(path, _abstract(like))
+
+
+def _abstract(tree: Any) -> Any:
+  def leaf(x):
+    if isinstance(x, jax.Array):
+      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+    return np.asarray(x)
+
+  return jax.tree.map(leaf, tree)

@@ -1,0 +1,1 @@
+"""Records on disk -> examples -> what a step reads."""

@@ -1,0 +1,52 @@
+"""Greedy rollouts on held-out questions; the report reads what this writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from gog_jax import metrics
+from gog_jax import rewards
+from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.rollout.policy import Policy
+from gog_jax.run import Run
+from gog_jax.types import Example
+
+
+def evaluate(
+    run: Run,
+    policy: Policy,
+    examples: Sequence[Example],
+    folder: epath.Path,
+    *,
+    name: str,
+) -> dict[str, Any]:
+  """Rolls `policy` out once per example and writes the scored trajectories."""
+  with metrics.Progress(f'eval {name}', total=len(examples)) as progress:
+    trajectories = run.rollout(
+        policy,
+        examples,
+        samples=1,
+        seed=('eval',),
+        on_trajectory=lambda _: progress.advance(),
+    )
+  scored = [
+      rewards.score(example, trajectory, config=run.reward_config)
+      for example, trajectory in zip(examples, trajectories, strict=True)
+  ]
+  trajectories_lib.write(folder / 'trajectories.jsonl', scored, examples)
+  valid = [t for t in scored if t.valid]
+
+  def mean(part: str) -> float | None:
+    values = [t.reward_parts[part] for t in valid]
+    return float(np.mean(values)) if values else None
+
+  return {
+      'n': len(valid),
+      'infra_errors': len(scored) - len(valid),
+      'accuracy': mean('accuracy'),
+      'format': mean('format'),
+  }

@@ -1,0 +1,64 @@
+"""Files that are whole or absent, on a local disk or in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+import json
+from typing import Any
+
+from etils import epath
+
+from gog_jax.errors import UserError
+
+
+def write_atomic(path: epath.PathLike, text: str) -> None:
+  """Writes `text` to a neighbour and renames it: no reader sees half of it.
+
+  Raises:
+    UserError: The folder cannot be written.
+  """
+  path = epath.Path(path)
+  partial = path.with_name(path.name + '.partial')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(text)
+    partial.replace(path)
+  except OSError as error:
+    raise UserError(
+        f'cannot write {path}: {error.strerror or error}; '
+        'choose a folder you can write with --workdir=FOLDER'
+    ) from error
+
+
+def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
+  """Writes one compact JSON object a line, atomically."""
+  write_atomic(path, ''.join(dumps(row) + '\n' for row in rows))
+
+
+def read_jsonl(path: epath.PathLike) -> Iterator[Any]:
+  """Yields the JSON object on each line.
+
+  Raises:
+    UserError: The file is missing or a line is not JSON; names the line.
+  """
+  path = epath.Path(path)
+  if not path.exists():
+    raise UserError(f'{path} does not exist')
+  # Not splitlines, which also splits at U+2028 and its like.
+  lines = path.read_text().removesuffix('\n').split('\n')
+  for number, line in enumerate(lines if lines != [''] else [], start=1):
+    try:
+      yield json.loads(line)
+    except json.JSONDecodeError as error:
+      raise UserError(
+          f'{path}, line {number}, is not JSON ({error.msg}); '
+          'delete the file to have it made again'
+      ) from error
+
+
+def dumps(value: Any) -> str:
+  """Canonical JSON: compact, sorted keys.
+
+  Escaped to ASCII: a policy can write lone surrogates, which no file can hold.
+  """
+  return json.dumps(value, sort_keys=True, separators=(',', ':'))

@@ -1,0 +1,277 @@
+"""Image files in, patches out: the pixels a policy sees.
+
+The arithmetic is that of Hugging Face's Qwen2-VL image processor, number for
+number. It is written here because importing theirs imports torch, and because
+theirs lets very long and thin images exceed its own cap on pixels, which
+static shapes cannot afford.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+import io
+import json
+import math
+import struct
+import zlib
+
+from etils import epath
+import numpy as np
+from PIL import Image
+from PIL import ImageOps
+
+from gog_jax.errors import UserError
+
+# Hugging Face's processor refuses longer and thinner images.
+MAX_ASPECT = 200
+# Below Pillow's own alarm, so that a decompression bomb ends in our one line.
+MAX_DECODED_PIXELS = 80_000_000
+_BICUBIC = 3
+_EXIF_MARKS = (b'eXIf', b'exif', b'xmp')
+# What Pillow raises, format by format, on bytes that are not what they claim.
+_DECODE_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def decode(data: bytes) -> Image.Image:
+  """Returns the picture as RGB, upright, without transparency.
+
+  EXIF orientation is applied; alpha is composited on white; 16-bit grey is
+  scaled to 8 bits; of an animation the first frame is taken.
+
+  Args:
+    data: An encoded image file, in any format that Pillow reads.
+
+  Raises:
+    UserError: The bytes are not an image, are cut off, or would unpack to
+      more than MAX_DECODED_PIXELS.
+  """
+  try:
+    image = _open(data)
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I'):
+      grey = np.asarray(image, dtype=np.int64) >> 8
+      image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+      image = image.convert('RGBA')
+      white = Image.new('RGBA', image.size, 'white')
+      image = Image.alpha_composite(white, image)
+    return image.convert('RGB')
+  except _DECODE_ERRORS as error:
+    raise _unreadable(data, error) from error
+
+
+def encode_png(image: Image.Image) -> bytes:
+  """Returns the image as a PNG file; equal pixels give equal bytes."""
+  buffer = io.BytesIO()
+  image.save(buffer, format='PNG')
+  return buffer.getvalue()
+
+
+# Few entries: each holds on to the whole file.
+@functools.lru_cache(maxsize=256)
+def size_of(data: bytes) -> tuple[int, int]:
+  """Returns (width, height) of `decode(data)` from the file's header alone.
+
+  Raises:
+    UserError: The header is not an image's.
+  """
+  try:
+    image = _open(data)
+    width, height = image.size
+    # Orientations 5 to 8 turn the picture by a quarter. Pillow unpacks a
+    # whole PNG to look for EXIF behind the pixels: only if there is any.
+    marked = image.format != 'PNG' or any(mark in data for mark in _EXIF_MARKS)
+    turned = marked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+  except _DECODE_ERRORS as error:
+    raise _unreadable(data, error) from error
+  return (height, width) if turned else (width, height)
+
+
+def _open(data: bytes) -> Image.Image:
+  image = Image.open(io.BytesIO(data))
+  if image.width * image.height > MAX_DECODED_PIXELS:
+    raise ValueError(
+        f'{image.width} x {image.height} pixels are more than '
+        f'{MAX_DECODED_PIXELS}'
+    )
+  return image
+
+
+def _unreadable(data: bytes, error: BaseException) -> UserError:
+  if isinstance(error, Image.UnidentifiedImageError):
+    reason = 'no known image format'  # Pillow's text names a memory address.
+  else:
+    reason = str(error).splitlines()[0] if str(error) else repr(error)
+  return UserError(
+      f'cannot read an image of {len(data)} bytes ({reason}); '
+      'replace the file or drop the example'
+  )
+
+
+class ImageProcessor:
+  """Turns an image file into the patches of a Qwen-VL vision tower.
+
+  `C = 3 * temporal_patch_size * patch_size ** 2` values a patch. The patches
+  of one merged token (merge_size x merge_size of them) are neighbours in the
+  output, so that token i owns patches [i * merge_size ** 2, ...).
+  """
+
+  def __init__(
+      self,
+      *,
+      patch_size: int,
+      merge_size: int,
+      temporal_patch_size: int,
+      min_pixels: int,
+      max_pixels: int,
+      image_mean: Sequence[float],
+      image_std: Sequence[float],
+  ):
+    factor = patch_size * merge_size
+    if max_pixels < factor**2:
+      raise UserError(
+          f'max_pixels {max_pixels} is below one image token '
+          f'({factor} x {factor} pixels); raise the cap on image tokens'
+      )
+    self.patch_size = patch_size
+    self.merge_size = merge_size
+    self.temporal_patch_size = temporal_patch_size
+    self.min_pixels = min(min_pixels, max_pixels)
+    self.max_pixels = max_pixels
+    # 256 x 3: a table of every value a channel can take. Same operations in
+    # the same precisions as Hugging Face's, hence the same last bit.
+    values = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    mean = np.asarray(image_mean, dtype=np.float32)
+    std = np.asarray(image_std, dtype=np.float32)
+    self._table = (values[:, None] - mean) / std
+
+  @classmethod
+  def from_folder(
+      cls, folder: epath.PathLike, *, max_pixels: int | None = None
+  ) -> ImageProcessor:
+    """Reads a model folder's preprocessor_config.json.
+
+    Args:
+      folder: Holds the file.
+      max_pixels: Lowers the file's cap on pixels per image; never raises it.
+
+    Raises:
+      UserError: The file is missing, is not JSON, lacks a key, or asks for
+        something this processor does not do.
+    """
+    path = epath.Path(folder) / 'preprocessor_config.json'
+    try:
+      config = json.loads(path.read_text())
+    except FileNotFoundError:
+      raise UserError(
+          f'{path} does not exist; copy it from the model\'s page'
+      ) from None
+    except ValueError as error:
+      raise UserError(f'{path} is not JSON ({error}); copy it anew') from error
+    for key in ('do_resize', 'do_rescale', 'do_normalize'):
+      if not config.get(key, True):
+        raise UserError(f'{path}: {key} = false is not supported; remove it')
+    if config.get('resample', _BICUBIC) != _BICUBIC:
+      raise UserError(f'{path}: only bicubic resampling (3) is supported')
+    # Older folders name the bounds outright, newer ones as areas of "edges".
+    size = config.get('size') or {}
+    low = config.get('min_pixels') or size.get('shortest_edge')
+    high = config.get('max_pixels') or size.get('longest_edge')
+    try:
+      if not low or not high:
+        raise KeyError('min_pixels and max_pixels')
+      return cls(
+          patch_size=config['patch_size'],
+          merge_size=config['merge_size'],
+          temporal_patch_size=config['temporal_patch_size'],
+          min_pixels=low,
+          max_pixels=high if max_pixels is None else min(high, max_pixels),
+          image_mean=config['image_mean'],
+          image_std=config['image_std'],
+      )
+    except KeyError as error:
+      raise UserError(
+          f'{path} lacks {error.args[0]}; copy it from the model\'s page'
+      ) from error
+
+  def seen_size(self, width: int, height: int) -> tuple[int, int]:
+    """Returns (width, height) of the image as the model sees it, in pixels.
+
+    Both are multiples of patch_size * merge_size, the aspect ratio is about
+    kept, and the area lies within [min_pixels, max_pixels] where that is
+    possible. Of a strip so thin that the rule would exceed max_pixels, the
+    long side is cut down further.
+
+    Raises:
+      UserError: One side is over MAX_ASPECT times the other.
+    """
+    if max(width, height) > MAX_ASPECT * min(width, height):
+      raise UserError(
+          f'an image of {width} x {height} pixels is more than {MAX_ASPECT} '
+          'times as long as wide; crop it or drop the example'
+      )
+    unit = self.patch_size * self.merge_size
+    # Python's round: halves go to the even neighbour, as in the original.
+    rows, columns = round(height / unit), round(width / unit)
+    if rows * columns * unit**2 > self.max_pixels:
+      shrink = math.sqrt(height * width / self.max_pixels)
+      rows = max(1, math.floor(height / shrink / unit))
+      columns = max(1, math.floor(width / shrink / unit))
+    elif rows * columns * unit**2 < self.min_pixels:
+      grow = math.sqrt(self.min_pixels / (height * width))
+      rows = math.ceil(height * grow / unit)
+      columns = math.ceil(width * grow / unit)
+    cap = self.max_pixels // unit**2
+    if rows * columns > cap:
+      rows, columns = (
+          (max(1, cap // columns), columns)
+          if rows > columns
+          else (rows, max(1, cap // rows))
+      )
+    return columns * unit, rows * unit
+
+  def grid(self, width: int, height: int) -> tuple[int, int, int]:
+    """Returns (1, h, w): the image's patches per frame, column and row."""
+    seen_width, seen_height = self.seen_size(width, height)
+    return 1, seen_height // self.patch_size, seen_width // self.patch_size
+
+  def n_tokens(self, width: int, height: int) -> int:
+    """Returns how many tokens the image takes in the language model."""
+    _, rows, columns = self.grid(width, height)
+    return rows * columns // self.merge_size**2
+
+  def patches(self, data: bytes) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Returns float32[h * w, C] normalised patches and the grid (1, h, w).
+
+    Raises:
+      UserError: As `decode` and `seen_size`.
+    """
+    image = decode(data)
+    size = self.seen_size(*image.size)
+    if size != image.size:
+      image = image.resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)  # uint8[rows, columns, 3]
+    p, m = self.patch_size, self.merge_size
+    rows, columns = size[1] // p, size[0] // p
+    # Rows, columns of merge blocks; rows, columns of patches within a block;
+    # channel; rows, columns of pixels within a patch.
+    pixels = pixels.reshape(rows // m, m, p, columns // m, m, p, 3)
+    pixels = pixels.transpose(0, 3, 1, 4, 6, 2, 5)
+    channel = np.arange(3)[:, None, None]
+    pixels = self._table[pixels, channel]
+    # A still image is a film that repeats its only frame.
+    pixels = pixels[:, :, :, :, :, None]
+    pixels = np.repeat(pixels, self.temporal_patch_size, axis=5)
+    return pixels.reshape(rows * columns, -1), (1, rows, columns)

@@ -1,0 +1,123 @@
+"""The door: flags, config, one call.
+
+    python -m gog_jax.main --config=configs/rl.py [--config.FIELD=VALUE ...]
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+from etils import epath
+from ml_collections import config_flags
+from ml_collections import ConfigDict
+
+from gog_jax import interrupt
+from gog_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A page in configs/, e.g. configs/rl.py:toy.'
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir',
+    None,
+    'Holds everything the run makes, local or gs://. '
+    'Default: runs/ and the name of the profile.',
+)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise UserError(f'unexpected argument {argv[1]!r}; flags start with --')
+  if _CONFIG.value is None:
+    raise UserError('pass --config=configs/rl.py, or another page of configs/')
+  config: ConfigDict = _CONFIG.value
+  workdir = _WORKDIR.value or os.path.join('runs', config.profile)
+  # Late, so that --help and a wrong flag answer at once.
+  from gog_jax import run  # pylint: disable=g-import-not-at-top
+  from gog_jax import stages  # pylint: disable=g-import-not-at-top
+
+  stages.walk(run.Run(config, epath.Path(workdir)))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; what the user mistyped is a UserError.
+
+  Raises:
+    UserError: An unknown flag, config page or config field, or a value of the
+      wrong type.
+  """
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError) as error:
+    raise UserError(_explain(error, argv)) from error
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+  message = ' '.join(str(error).strip('"\'').split())
+  for arg in argv:
+    name = arg.lstrip('-').split('=')[0]
+    if not name.startswith('config.'):
+      continue
+    known = _known_fields(argv)
+    field = name.removeprefix('config.')
+    if known and field not in known:
+      nearest = difflib.get_close_matches(field, known, n=1, cutoff=0)
+      return f'unknown config field {field!r}; the nearest is {nearest[0]!r}'
+  return message
+
+
+def _known_fields(argv: list[str]) -> list[str]:
+  """Dotted names of the config page's fields; empty if it cannot be read."""
+  page = next((a for a in argv if a.lstrip('-').startswith('config=')), None)
+  if page is None:
+    return []
+  holder = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', None, '', flag_values=holder)
+  try:
+    holder([argv[0], page])
+  except Exception:  # pylint: disable=broad-except
+    return []  # The page itself is what is wrong; the first error says so.
+  return [
+      name
+      for name in _dotted(holder.config)
+  ]
+
+
+def _dotted(config: ConfigDict, prefix: str = '') -> list[str]:
+  names = []
+  for key, value in config.items():
+    names.append(prefix + key)
+    if isinstance(value, ConfigDict):
+      names += _dotted(value, f'{prefix}{key}.')
+  return names
+
+
+def run() -> None:
+  """What `python -m gog_jax.main` and the console script call."""
+  interrupt.install()
+  logging.set_verbosity(logging.WARNING)
+  try:
+    app.run(main, flags_parser=parse_flags)
+  except UserError as error:
+    sys.exit(_fail(f'gog_jax: {error}', 2))
+  except KeyboardInterrupt as error:
+    sys.exit(
+        _fail(
+            'gog_jax: interrupted; the same command continues',
+            getattr(error, 'exit_code', 130),
+        )
+    )
+
+
+def _fail(line: str, code: int) -> int:
+  print(' '.join(line.split()), file=sys.stderr)
+  return code
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,98 @@
+"""When a stage is complete, and what it was made from.
+
+Each stage owns one folder of the workdir. Its `manifest.json` is written twice:
+when the stage starts (so that a restart with another config is noticed) and
+when it is done (so that the next stage may trust it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from etils import epath
+
+import gog_jax
+from gog_jax import files
+from gog_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """Identity of a stage's output.
+
+  Attributes:
+    stage: Its name, e.g. 'sft'.
+    config: The config values that its output depends on, nested.
+    inputs: Fingerprints of what it read, by name.
+  """
+
+  stage: str
+  config: Mapping[str, Any]
+  inputs: Mapping[str, str]
+
+  def fingerprint(self) -> str:
+    """16 hex digits of the SHA-256 of everything above."""
+    text = files.dumps(dataclasses.asdict(self))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def is_complete(self, folder: epath.PathLike) -> bool:
+    """Whether `folder` holds this very stage, complete.
+
+    Raises:
+      UserError: The folder was made with another config or other inputs; the
+        message names the fields that differ.
+    """
+    path = epath.Path(folder) / 'manifest.json'
+    if not path.exists():
+      return False
+    try:
+      saved = json.loads(path.read_text())
+      complete = saved['complete']
+    except (json.JSONDecodeError, KeyError) as error:
+      raise UserError(
+          f'{path} is damaged; delete {folder} to run {self.stage} again'
+      ) from error
+    wanted = json.loads(files.dumps(dataclasses.asdict(self)))
+    different = _differences(wanted, {key: saved.get(key) for key in wanted})
+    if different:
+      raise UserError(
+          f'{folder} was made with other settings: '
+          + '; '.join(different[:4])
+          + (f' and {len(different) - 4} more' if len(different) > 4 else '')
+          + f'. Use another --workdir or delete {folder}'
+      )
+    return complete
+
+  def write(self, folder: epath.PathLike, *, complete: bool, **facts: Any):
+    """Records the stage as started or as complete; `facts` are for people."""
+    files.write_atomic(
+        epath.Path(folder) / 'manifest.json',
+        json.dumps(
+            {
+                'complete': complete,
+                'gog_jax': gog_jax.__version__,
+                'fingerprint': self.fingerprint(),
+                **dataclasses.asdict(self),
+                **facts,
+            },
+            indent=2,
+            sort_keys=True,
+        )
+        + '\n',
+    )
+
+
+def _differences(wanted: Any, saved: Any, name: str = '') -> list[str]:
+  if isinstance(wanted, dict) and isinstance(saved, dict):
+    return [
+        line
+        for key in sorted(wanted.keys() | saved.keys())
+        for line in _differences(
+            wanted.get(key), saved.get(key), f'{name}.{key}' if name else key
+        )
+    ]
+  return [] if wanted == saved else [f'{name} is {saved!r}, now {wanted!r}']

@@ -1,0 +1,116 @@
+"""Vision-language backbones: load, make and save them.
+
+    model, config = models.from_pretrained(folder, dtype=jnp.bfloat16)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from etils import epath
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import numpy as np
+
+from gog_jax import sharding
+from gog_jax.models import hf_params
+from gog_jax.models.config import TextConfig
+from gog_jax.models.config import VisionConfig
+from gog_jax.models.config import VLMConfig
+from gog_jax.models.logprobs import token_logprobs
+from gog_jax.models.lora import add_lora
+from gog_jax.models.lora import merge_lora
+from gog_jax.models.lora import split
+from gog_jax.models.rope import mrope_positions
+from gog_jax.models.text import KVCache
+from gog_jax.models.vision import pack_images
+from gog_jax.models.vision import patch_layout
+from gog_jax.models.vision import VisionInputs
+from gog_jax.models.vlm import VLM
+
+__all__ = [
+    'KVCache',
+    'TextConfig',
+    'VLM',
+    'VLMConfig',
+    'VisionConfig',
+    'VisionInputs',
+    'add_lora',
+    'from_pretrained',
+    'init',
+    'merge_lora',
+    'mrope_positions',
+    'pack_images',
+    'patch_layout',
+    'save_pretrained',
+    'split',
+    'token_logprobs',
+]
+
+
+def from_pretrained(
+    folder: epath.PathLike, *, dtype: Any, mesh: Mesh | None = None
+) -> tuple[VLM, VLMConfig]:
+  """Loads a Hugging Face Qwen2.5-VL folder.
+
+  Args:
+    folder: With config.json and safetensors, local or gs://.
+    dtype: Of parameters and activations.
+    mesh: Where to place the parameters, each by its logical axes; None for
+      the default device.
+
+  Raises:
+    UserError: The folder is missing, incomplete, damaged, or another model's.
+  """
+  config = VLMConfig.from_folder(folder)
+  # Shapes only: the parameters' first memory is what the file fills.
+  abstract = nnx.eval_shape(
+      lambda: VLM(config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape))
+  )
+  graphdef, state = nnx.split(abstract)
+  flat = dict(nnx.to_flat_state(state))
+
+  def put(path, value):
+    variable = flat[path]
+    place = None
+    if mesh is not None:
+      place = sharding.param_shardings(variable, mesh).get_value()
+    return variable.replace(jax.device_put(value.astype(dtype), place))
+
+  shapes = {path: leaf.get_value().shape for path, leaf in flat.items()}
+  loaded = hf_params.load(folder, config, shapes, put)
+  return nnx.merge(graphdef, nnx.from_flat_state(loaded)), config
+
+
+def init(config: VLMConfig, key: jax.Array, *, dtype: Any) -> VLM:
+  """Random parameters: kernels ~ 1 / sqrt(fan in), biases 0, norms 1."""
+  # On the host: compiling a draw for every shape takes longer than all draws.
+  generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+  def draw(shape, std):
+    return generator.standard_normal(shape, np.float32) * np.float32(std)
+
+  return VLM(config, dtype=dtype, draw=draw)
+
+
+def save_pretrained(
+    model: VLM, config: VLMConfig, folder: epath.PathLike, *, dtype: Any
+) -> None:
+  """Writes a folder that from_pretrained and transformers load.
+
+  Args:
+    model: Adapters must be merged first (merge_lora).
+    config: Of the model.
+    folder: Made if need be. Tokenizer files in it are left alone.
+    dtype: Of the file.
+
+  Raises:
+    ValueError: The model carries unmerged adapters.
+  """
+  flat = dict(nnx.to_flat_state(nnx.state(model)))
+  if any(isinstance(leaf, nnx.LoRAParam) for leaf in flat.values()):
+    raise ValueError('merge the adapters first: models.merge_lora(model)')
+  params = {path: np.asarray(leaf.get_value()) for path, leaf in flat.items()}
+  hf_params.save(folder, config, params, dtype=dtype)

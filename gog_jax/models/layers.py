@@ -1,0 +1,278 @@
+"""What both towers are made of: norms, linear maps, one transformer block.
+
+Axis letters: B row, T query time, S key time, D width, N query heads, K
+key-value heads, H head dimension, F feed-forward width, L layers, r rank.
+
+Parameters of all blocks of a tower are stacked on a leading L axis, so that
+training can scan over them; a block as called here is one slice. Every
+parameter carries its logical axes as `axes` metadata, which `sharding` maps to
+mesh axes. (The name is ours on purpose: flax's own `out_sharding` would try to
+place arrays the moment they are made.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+import numpy as np
+
+from gog_jax import sharding
+from gog_jax.models import rope
+
+# Makes initial values: (shape, standard deviation) -> array.
+Draw = Callable[[tuple[int, ...], float], Any]
+
+REMAT_POLICIES = ('none', 'full', 'dots')
+
+# A logit whose probability is 0; finite, so that no gradient is NaN.
+_MASKED = -1e30
+
+
+class RMSNorm(nnx.Module):
+  """x / rms(x) * scale, in float32."""
+
+  def __init__(
+      self, width: int, *, eps: float, stack: tuple[int, ...], dtype: Any
+  ):
+    self.eps = eps
+    self.scale = nnx.Param(
+        jnp.ones((*stack, width), dtype), axes=(*_stacked(stack), 'norm')
+    )
+
+  def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
+    y = x.astype(jnp.float32)
+    y = y * lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class Linear(nnx.Module):
+  """x @ kernel [+ bias] [+ (x @ lora_a) @ lora_b * lora_scale].
+
+  The kernel is [in, out] and is cast to the activations' dtype, so adapters
+  may be kept in float32 beside a bfloat16 base.
+  """
+
+  def __init__(
+      self,
+      in_width: int,
+      out_width: int,
+      *,
+      axes: tuple[str, str],
+      bias: bool,
+      stack: tuple[int, ...],
+      dtype: Any,
+      draw: Draw,
+      gain: float = 1.0,
+  ):
+    """Makes a layer with kernel ~ N(0, gain^2 / in_width) and bias 0."""
+    kernel = draw((*stack, in_width, out_width), gain * in_width**-0.5)
+    self.kernel = nnx.Param(
+        jnp.asarray(kernel, dtype), axes=(*_stacked(stack), *axes)
+    )
+    # nnx.data: filled later by lora.add_lora, so not a static attribute.
+    self.bias: nnx.Param | None = nnx.data(None)
+    self.lora_a: nnx.LoRAParam | None = nnx.data(None)
+    self.lora_b: nnx.LoRAParam | None = nnx.data(None)
+    self.lora_scale = 0.0
+    if bias:
+      self.bias = nnx.Param(
+          jnp.zeros((*stack, out_width), dtype),
+          axes=(*_stacked(stack), axes[1]),
+      )
+
+  def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
+    y = x @ self.kernel[...].astype(x.dtype)
+    if self.lora_a is not None and self.lora_b is not None:
+      low = x @ self.lora_a[...].astype(x.dtype)
+      y += low @ self.lora_b[...].astype(x.dtype) * self.lora_scale
+    if self.bias is not None:
+      y += self.bias[...].astype(x.dtype)
+    return y
+
+
+class Block(nnx.Module):
+  """A pre-norm transformer block with grouped-query attention and SwiGLU.
+
+  In two halves, so that a decoder can put its cache between them:
+
+      query, key, value = block.project(x, rotary)
+      x = block.finish(x, attention(query, key, value, mask))
+  """
+
+  def __init__(
+      self,
+      *,
+      width: int,
+      n_heads: int,
+      n_kv_heads: int,
+      head_dim: int,
+      ffn: int,
+      norm_eps: float,
+      qkv_bias: bool,
+      other_bias: bool,
+      n_layers: int,
+      dtype: Any,
+      draw: Draw,
+  ):
+    stack = (n_layers,)
+    self.head_dim = head_dim
+
+    def linear(in_width, out_width, axes, *, bias, gain=1.0):
+      return Linear(
+          in_width,
+          out_width,
+          axes=axes,
+          bias=bias,
+          stack=stack,
+          dtype=dtype,
+          draw=draw,
+          gain=gain,
+      )
+
+    def norm():
+      return RMSNorm(width, eps=norm_eps, stack=stack, dtype=dtype)
+
+    # What is added to the residual stream starts small: 2 L terms add up to
+    # about the size of one.
+    small = (2 * n_layers) ** -0.5
+    q_width, kv_width = n_heads * head_dim, n_kv_heads * head_dim
+    self.attention_norm = norm()
+    self.query = linear(width, q_width, ('embed', 'heads'), bias=qkv_bias)
+    self.key = linear(width, kv_width, ('embed', 'kv_heads'), bias=qkv_bias)
+    self.value = linear(width, kv_width, ('embed', 'kv_heads'), bias=qkv_bias)
+    self.out = linear(
+        q_width, width, ('heads', 'embed'), bias=other_bias, gain=small
+    )
+    self.mlp_norm = norm()
+    self.gate = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
+    self.up = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
+    self.down = linear(
+        ffn, width, ('ffn', 'embed'), bias=other_bias, gain=small
+    )
+
+  def project(
+      self, x: Float[Array, 'B T D'], rotary: rope.Rotary
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries [B, T, N, H], rotated keys and values [B, T, K, H]."""
+    x = self.attention_norm(x)
+    heads = (*x.shape[:-1], -1, self.head_dim)
+    query = rope.rotate(self.query(x).reshape(heads), rotary)
+    key = rope.rotate(self.key(x).reshape(heads), rotary)
+    return query, key, self.value(x).reshape(heads)
+
+  def finish(
+      self, x: Float[Array, 'B T D'], attended: Float[Array, 'B T N H']
+  ) -> jax.Array:
+    """Adds what attention found, then what the MLP makes of it: [B, T, D]."""
+    x += self.out(attended.reshape(*x.shape[:-1], -1))
+    y = self.mlp_norm(x)
+    x += self.down(jax.nn.silu(self.gate(y)) * self.up(y))
+    return sharding.constrain_rows(x)
+
+
+def attention(
+    query: Float[Array, 'B T N H'],
+    key: Float[Array, 'B S K H'],
+    value: Float[Array, 'B S K H'],
+    mask: Bool[Array, 'B T S'],
+) -> Float[Array, 'B T N H']:
+  """softmax(query . key / sqrt(H)) value, where mask is True.
+
+  Query head n reads key-value head n // (N / K). Key-value heads are never
+  repeated in memory. Logits and softmax are float32. Each row of the mask
+  must have a True: a fully masked row would be NaN in the gradient even where
+  a loss mask zeroes its output.
+  """
+  return jax.nn.dot_product_attention(
+      query, key, value, mask=mask[:, None], implementation='xla'
+  )
+
+
+def cached_attention(
+    query: Float[Array, 'B T N H'],
+    key: Float[Array, 'B K S H'],
+    value: Float[Array, 'B K S H'],
+    mask: Bool[Array, 'B T S'],
+) -> Float[Array, 'B T N H']:
+  """The same over a cache, whose heads come before its slots.
+
+  With few queries the cost is reading the cache. The queries that share a
+  key-value head become the rows of one matrix, so that neither product has to
+  transpose the cache first (twice as fast on a CPU as `attention`).
+  """
+  n_rows, n_queries, n_heads, head_dim = query.shape
+  n_kv = key.shape[1]
+  shared = n_heads // n_kv
+  query = query.reshape(n_rows, n_queries, n_kv, shared, head_dim)
+  query = query.transpose(0, 2, 3, 1, 4).reshape(n_rows, n_kv, -1, head_dim)
+  logits = jnp.einsum(
+      'bkqh,bksh->bkqs',
+      query,
+      key.astype(query.dtype),
+      preferred_element_type=jnp.float32,
+  )
+  logits = logits.reshape(n_rows, n_kv, shared, n_queries, -1)
+  logits = jnp.where(mask[:, None, None], logits * head_dim**-0.5, _MASKED)
+  probs = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
+  attended = jnp.einsum(
+      'bkqs,bksh->bkqh',
+      probs.reshape(n_rows, n_kv, shared * n_queries, -1),
+      value.astype(query.dtype),
+  )
+  attended = attended.reshape(n_rows, n_kv, shared, n_queries, head_dim)
+  return attended.transpose(0, 3, 1, 2, 4).reshape(
+      n_rows, n_queries, n_heads, head_dim
+  )
+
+
+def run_blocks(
+    step: Callable[[jax.Array, Any], jax.Array],
+    x: jax.Array,
+    layers: Any,
+    *,
+    scan: bool,
+    remat: str,
+) -> jax.Array:
+  """Applies x = step(x, layer) for each slice of `layers`, first to last.
+
+  Args:
+    step: One layer.
+    x: The residual stream.
+    layers: A pytree (a Block, or a tuple of it and more) stacked on axis 0.
+    scan: One compiled body for all layers (quick to compile), or one copy
+      per layer. The result is the same.
+    remat: What the backward pass keeps of a layer: 'none' recomputes nothing,
+      'full' recomputes everything, 'dots' keeps the outputs of matrix
+      products with parameters.
+
+  Raises:
+    ValueError: An unknown remat policy.
+  """
+  if remat not in REMAT_POLICIES:
+    raise ValueError(f'remat {remat!r} is not one of {REMAT_POLICIES}')
+  if remat != 'none':
+    policy = None
+    if remat == 'dots':
+      policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    # A scan's body cannot be merged with the forward pass by accident.
+    step = jax.checkpoint(step, policy=policy, prevent_cse=not scan)
+  if scan:
+    return lax.scan(lambda x, layer: (step(x, layer), None), x, layers)[0]
+  for index in range(len(jax.tree.leaves(layers)[0])):
+    x = step(x, layer_slice(layers, index))
+  return x
+
+
+def layer_slice(layers: Any, index: int) -> Any:
+  """Layer `index` of a pytree stacked on axis 0."""
+  return jax.tree.map(lambda leaf: leaf[index], layers)
+
+
+def _stacked(stack: tuple[int, ...]) -> tuple[str, ...]:
+  return ('layers',) * np.size(stack)

@@ -1,0 +1,123 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) on the linear maps of the blocks.
+
+An adapter adds (x A) B * alpha / r to x W. B starts at zero, so a new adapter
+changes nothing, and the first gradient of A is zero. The adapters of a model
+are one small pytree: several of them (the policy's, the reference's) share one
+copy of the base:
+
+    add_lora(model, rank=8, alpha=16, rngs=nnx.Rngs(0), vision=False)
+    graphdef, adapters, base = split(model, 'lora')
+    reference = jax.tree.map(jnp.copy, adapters)
+    policy = nnx.merge(graphdef, adapters, base)
+    frozen = nnx.merge(graphdef, reference, base)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from gog_jax.models import layers
+from gog_jax.models import vlm
+
+TRAINABLE = ('lora', 'full', 'full_no_vision')
+
+
+def _linears(model: vlm.VLM, *, vision: bool) -> Iterator[layers.Linear]:
+  """The linear maps of the decoder's blocks, and of the vision tower's."""
+  towers = [model.text, model.vision] if vision else [model.text]
+  for tower in towers:
+    for _, module in nnx.iter_modules(tower.blocks):
+      if isinstance(module, layers.Linear):
+        yield module
+
+
+def add_lora(
+    model: vlm.VLM,
+    *,
+    rank: int,
+    alpha: float,
+    rngs: nnx.Rngs,
+    vision: bool,
+    dtype: Any = jnp.float32,
+) -> None:
+  """Adds an adapter to every linear map of every block, in place.
+
+  Args:
+    model: Has none yet.
+    rank: r.
+    alpha: The adapter is scaled by alpha / rank.
+    rngs: Draws A ~ N(0, 1 / in width).
+    vision: Whether the vision tower's blocks get adapters too.
+    dtype: Of the adapters; the optimizer's precision, not the base's.
+
+  Raises:
+    ValueError: The model has adapters already.
+  """
+  for linear in _linears(model, vision=vision):
+    if linear.lora_a is not None:
+      raise ValueError('the model has adapters already')
+    n_layers, in_width, out_width = linear.kernel.shape
+    stacked, in_axis, out_axis = linear.kernel.get_metadata('axes')
+    a = jax.random.normal(rngs.params(), (n_layers, in_width, rank))
+    linear.lora_a = nnx.LoRAParam(
+        (a * in_width**-0.5).astype(dtype), axes=(stacked, in_axis, 'rank')
+    )
+    linear.lora_b = nnx.LoRAParam(
+        jnp.zeros((n_layers, rank, out_width), dtype),
+        axes=(stacked, 'rank', out_axis),
+    )
+    linear.lora_scale = alpha / rank
+
+
+def merge_lora(model: vlm.VLM) -> None:
+  """Adds every adapter to the weights it sits on, and removes it, in place."""
+  for linear in _linears(model, vision=True):
+    if linear.lora_a is None or linear.lora_b is None:
+      continue
+    kernel = linear.kernel[...]
+    update = jnp.matmul(
+        linear.lora_a[...].astype(jnp.float32),
+        linear.lora_b[...].astype(jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    merged = kernel.astype(jnp.float32) + update * linear.lora_scale
+    linear.kernel.set_value(merged.astype(kernel.dtype))
+    linear.lora_a = nnx.data(None)
+    linear.lora_b = nnx.data(None)
+    linear.lora_scale = 0.0
+
+
+def split(
+    model: vlm.VLM, trainable: str
+) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+  """Parts what is trained from what is not.
+
+  Args:
+    model: With adapters, where `trainable` is 'lora'.
+    trainable: 'lora' for the adapters, 'full' for all parameters,
+      'full_no_vision' for all but the vision tower's. The latter two train
+      adapters too, if there are any.
+
+  Returns:
+    (graphdef, trained, frozen): nnx.merge of the three is the model again, and
+    other trained states of the same structure may take the place of the first.
+
+  Raises:
+    ValueError: `trainable` is unknown, or there are no adapters to train.
+  """
+  if trainable not in TRAINABLE:
+    raise ValueError(f'trainable {trainable!r} is not one of {TRAINABLE}')
+  filters = {
+      'lora': nnx.LoRAParam,
+      'full': nnx.Param,
+      'full_no_vision': lambda path, _: 'vision' not in path,
+  }
+  graphdef, trained, frozen = nnx.split(model, filters[trainable], ...)
+  if not jax.tree.leaves(trained):
+    raise ValueError('there are no adapters to train: call add_lora first')
+  return graphdef, trained, frozen

@@ -1,0 +1,166 @@
+"""Qwen2.5-VL's decoder, over whole packed rows or against a cache.
+
+Axis letters: B row, T query time, S key time (cache slots), D width, V
+vocabulary, K key-value heads, H head dimension, L layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gog_jax import sharding
+from gog_jax.models import config as config_lib
+from gog_jax.models import layers
+from gog_jax.models import rope
+
+
+class KVCache(NamedTuple):
+  """Keys and values of what each row has read.
+
+  One array per layer, because a step of decoding updates each in place and
+  reads it whole: a slice of one stacked array would be a copy. Heads come
+  before slots, so that a head's keys are contiguous for its matrix product.
+  Rows are axis 0 of every leaf: `jax.tree.map(lambda leaf: leaf[rows], cache)`
+  forks rows, and sharding.batch_sharding places them.
+
+  Attributes:
+    k: L arrays [B, K, S, H], rotated. Slots from lengths on hold nothing.
+    v: L arrays [B, K, S, H].
+    lengths: int32[B], slots in use.
+  """
+
+  k: tuple[jax.Array, ...]
+  v: tuple[jax.Array, ...]
+  lengths: jax.Array
+
+
+class TextTower(nnx.Module):
+  """Token embeddings (with images in them) -> hidden states."""
+
+  def __init__(
+      self,
+      config: config_lib.TextConfig,
+      *,
+      tied: bool,
+      dtype: Any,
+      draw: layers.Draw,
+  ):
+    self.config = config
+
+    def table(axes, shape):
+      values = draw(shape, config.width**-0.5)
+      return nnx.Param(jnp.asarray(values, dtype), axes=axes)
+
+    self.embedding = table(
+        ('vocab', 'embed'), (config.vocab_size, config.width)
+    )
+    self.blocks = layers.Block(
+        width=config.width,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        ffn=config.ffn,
+        norm_eps=config.norm_eps,
+        qkv_bias=True,
+        other_bias=False,
+        n_layers=config.n_layers,
+        dtype=dtype,
+        draw=draw,
+    )
+    self.norm = layers.RMSNorm(
+        config.width, eps=config.norm_eps, stack=(), dtype=dtype
+    )
+    self.untied_head = nnx.data(None)
+    if not tied:
+      self.untied_head = table(
+          ('embed', 'vocab'), (config.width, config.vocab_size)
+      )
+
+  def head(self) -> Float[Array, 'D V']:
+    """The output head; the transposed embedding where they are tied."""
+    if self.untied_head is None:
+      return self.embedding[...].T
+    return self.untied_head[...]
+
+  def rotary(self, positions: Int[Array, 'B 3 T']) -> rope.Rotary:
+    return rope.mrope(
+        positions,
+        head_dim=self.config.head_dim,
+        theta=self.config.rope_theta,
+        sections=self.config.mrope_sections,
+    )
+
+  def full(
+      self,
+      x: Float[Array, 'B T D'],
+      positions: Int[Array, 'B 3 T'],
+      segment_ids: Int[Array, 'B T'],
+      *,
+      scan: bool,
+      remat: str,
+  ) -> Float[Array, 'B T D']:
+    """Hidden states of whole rows, after the final norm.
+
+    A token sees itself and what stands before it in its own segment. Positions
+    have no say in this: they start again in each segment. Padding is a segment
+    like any other, so that every query sees at least itself.
+    """
+    rotary = self.rotary(positions)
+    time = jnp.arange(x.shape[1])
+    mask = segment_ids[:, :, None] == segment_ids[:, None, :]
+    mask &= time[:, None] >= time[None, :]
+
+    def step(x, block: layers.Block):
+      attended = layers.attention(*block.project(x, rotary), mask)
+      return block.finish(x, attended)
+
+    x = layers.run_blocks(
+        step,
+        sharding.constrain_rows(x),
+        self.blocks,
+        scan=scan,
+        remat=remat,
+    )
+    return self.norm(x)
+
+  def extend(
+      self,
+      x: Float[Array, 'B T D'],
+      positions: Int[Array, 'B 3 T'],
+      n_valid: Int[Array, ' B'],
+      cache: KVCache,
+  ) -> tuple[Float[Array, 'B T D'], KVCache]:
+    """Hidden states of T more tokens per row, and the longer cache.
+
+    Layers are unrolled: the cache is then updated in place, where a scan
+    would copy it from its inputs to its outputs.
+    """
+    rotary = self.rotary(positions)
+    n_rows, n_new = x.shape[:2]
+    n_slots = cache.k[0].shape[2]
+    time = jnp.arange(n_new)
+    slots = cache.lengths[:, None] + time
+    # Slot 0 is visible even to rows that have nothing to append.
+    mask = jnp.arange(n_slots) <= slots[:, :, None]
+    rows = jnp.arange(n_rows)[:, None]
+    # An index of n_slots or more is out of bounds, and dropped.
+    targets = jnp.where(time < n_valid[:, None], slots, n_slots)
+
+    def append(held, new):
+      return held.at[rows, :, targets].set(new.astype(held.dtype), mode='drop')
+
+    keys, values = [], []
+    for index in range(self.config.n_layers):
+      block = layers.layer_slice(self.blocks, index)
+      query, key, value = block.project(x, rotary)
+      keys.append(append(cache.k[index], key))
+      values.append(append(cache.v[index], value))
+      attended = layers.cached_attention(query, keys[-1], values[-1], mask)
+      x = block.finish(x, attended)
+    lengths = jnp.minimum(cache.lengths + n_valid, n_slots)
+    return self.norm(x), KVCache(tuple(keys), tuple(values), lengths)

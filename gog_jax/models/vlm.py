@@ -1,0 +1,230 @@
+"""The vision-language model: images and tokens in, hidden states out.
+
+    features = model.encode_images(vision_inputs)              # [B, M, D]
+    hidden = model.hidden(tokens, positions, segment_ids,      # [B, T, D]
+                          features, image_index)
+    logprobs, entropy = token_logprobs(hidden, model.head(), targets, chunk=..)
+
+The same with a cache, for sampling: `init_cache`, then `extend` with a prompt,
+a token at a time, an observation. Both are pure; `full` and cached rows give
+the same numbers (tested).
+
+A token's embedding is replaced by the row's feature `image_index` where that
+is not -1. Features are an argument, not computed inside: the sampler keeps
+those of a frozen vision tower by image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+
+from gog_jax import types
+from gog_jax.models import config as config_lib
+from gog_jax.models import layers
+from gog_jax.models import rope
+from gog_jax.models import text
+from gog_jax.models import vision
+
+
+class VLM(nnx.Module):
+  """Qwen2.5-VL.
+
+  Activations have the dtype of the token embedding.
+  """
+
+  def __init__(
+      self, config: config_lib.VLMConfig, *, dtype: Any, draw: layers.Draw
+  ):
+    """Use models.init or models.from_pretrained.
+
+    Args:
+      config: Sizes.
+      dtype: Of the parameters.
+      draw: Makes the initial values.
+    """
+    self.config = config
+    self.text = text.TextTower(
+        config.text, tied=config.tied, dtype=dtype, draw=draw
+    )
+    self.vision = vision.VisionTower(config.vision, dtype=dtype, draw=draw)
+
+  def encode_images(
+      self,
+      inputs: vision.VisionInputs,
+      *,
+      scan: bool = True,
+      remat: str = 'none',
+  ) -> Float[Array, 'B M D']:
+    """One feature per merge_size x merge_size patches, in patch order.
+
+    `scan` and `remat` (layers.run_blocks) say how it runs, never what it
+    computes.
+    """
+    return self.vision(
+        inputs, dtype=self.text.embedding.dtype, scan=scan, remat=remat
+    )
+
+  def hidden(
+      self,
+      tokens: Int[Array, 'B T'],
+      positions: Int[Array, 'B 3 T'],
+      segment_ids: Int[Array, 'B T'],
+      image_features: Float[Array, 'B M D'] | None,
+      image_index: Int[Array, 'B T'] | None,
+      *,
+      scan: bool = True,
+      remat: str = 'none',
+  ) -> Float[Array, 'B T D']:
+    """Hidden states after the final norm, over whole (packed) rows.
+
+    Args:
+      tokens: Ids; any at image tokens and padding.
+      positions: M-RoPE positions, from rope.mrope_positions.
+      segment_ids: Which trajectory of the row a token belongs to; 0 is
+        padding. A token sees its own segment up to itself.
+      image_features: From encode_images; None where no row has an image.
+      image_index: Which of the row's features stands here; -1 for text.
+        Not read where image_features is None.
+      scan: As in layers.run_blocks.
+      remat: As in layers.run_blocks.
+    """
+    x = self._embed(tokens, image_features, image_index)
+    return self.text.full(x, positions, segment_ids, scan=scan, remat=remat)
+
+  def extend(
+      self,
+      tokens: Int[Array, 'B T'],
+      positions: Int[Array, 'B 3 T'],
+      n_valid: Int[Array, ' B'],
+      image_features: Float[Array, 'B M D'] | None,
+      image_index: Int[Array, 'B T'] | None,
+      cache: text.KVCache,
+  ) -> tuple[Float[Array, 'B T D'], text.KVCache]:
+    """Appends up to T tokens to each row, at the row's own length.
+
+    Args:
+      tokens: Ids; T = 1 is a step of decoding.
+      positions: M-RoPE positions; they go on from the row's last turn.
+      n_valid: How many of a row's tokens are real; the others leave no trace
+        in the cache, and their hidden states mean nothing.
+      image_features: From encode_images, or None.
+      image_index: Which of the row's features stands here; -1 for text.
+        Not read where image_features is None.
+      cache: From init_cache or the last call. Donate it: it is updated in
+        place. What does not fit into its S slots is dropped, so the caller
+        stops a row before it is full.
+
+    Returns:
+      Hidden states after the final norm, and the cache with its lengths grown
+      by n_valid.
+    """
+    x = self._embed(tokens, image_features, image_index)
+    return self.text.extend(x, positions, n_valid, cache)
+
+  def init_cache(self, batch: int, max_len: int, dtype: Any) -> text.KVCache:
+    """An empty cache of `max_len` slots for each of `batch` rows."""
+    config = self.config.text
+    shape = (batch, config.n_kv_heads, max_len, config.head_dim)
+
+    def empty():
+      # One buffer each: they are donated, which a shared one could not be.
+      return tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layers))
+
+    return text.KVCache(
+        k=empty(), v=empty(), lengths=jnp.zeros((batch,), jnp.int32)
+    )
+
+  def head(self) -> Float[Array, 'D V']:
+    """The output head's weights, for logprobs computed in chunks."""
+    return self.text.head()
+
+  def logits(self, hidden: Float[Array, '*B D']) -> Float[Array, '*B V']:
+    """float32 logits; for single positions, not for whole rows."""
+    return jnp.dot(
+        hidden,
+        self.head().astype(hidden.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+  def _embed(self, tokens, image_features, image_index):
+    x = self.text.embedding[...][tokens]
+    if image_features is None:
+      return x
+    features = jnp.take_along_axis(
+        image_features, jnp.maximum(image_index, 0)[..., None], axis=1
+    )
+    return jnp.where(image_index[..., None] >= 0, features.astype(x.dtype), x)
+
+  def __call__(
+      self,
+      input_ids: np.ndarray,
+      attention_mask: np.ndarray,
+      pixel_values: np.ndarray | None = None,
+      image_grid_thw: np.ndarray | None = None,
+  ) -> Float[Array, 'B T V']:
+    """Logits from what a Hugging Face processor returns; not inside jit.
+
+    Args:
+      input_ids: int[B, T].
+      attention_mask: int[B, T], 0 at padding.
+      pixel_values: float[sum of P, C], the patches of all images in order.
+      image_grid_thw: int[I, 3], their grids.
+    """
+    tokens = np.asarray(input_ids)
+    valid = np.asarray(attention_mask).astype(bool)
+    merge = self.config.vision.merge_size
+    grids = [] if image_grid_thw is None else np.asarray(image_grid_thw)
+    grids = [tuple(int(n) for n in grid) for grid in grids]
+    sizes = [t * h * w for t, h, w in grids]
+    images = iter([])
+    if pixel_values is not None:
+      ends = np.cumsum(sizes)[:-1]
+      images = iter(zip(np.split(np.asarray(pixel_values), ends), grids))
+
+    positions = np.zeros((len(tokens), 3, tokens.shape[1]), np.int32)
+    image_index = np.full(tokens.shape, -1, np.int32)
+    rows = []
+    for row, mask in enumerate(valid):
+      is_image = tokens[row][mask] == self.config.image_token_id
+      row_images, placements = [], []
+      starts = np.flatnonzero(is_image)
+      while starts.size:
+        patches, grid = next(images)
+        n_tokens = len(patches) // merge**2
+        placements.append(
+            types.Placement(
+                start=int(starts[0]),
+                image=len(row_images),
+                grid=grid,
+                n_tokens=n_tokens,
+            )
+        )
+        row_images.append((patches, grid))
+        starts = starts[n_tokens:]
+      rows.append(row_images)
+      positions[row][:, mask], _ = rope.mrope_positions(
+          int(mask.sum()), placements, merge_size=merge
+      )
+      image_index[row, mask] = np.where(is_image, np.cumsum(is_image) - 1, -1)
+
+    inputs = None
+    if sizes:
+      longest = max(sum(len(p) for p, _ in images) for images in rows)
+      inputs = vision.pack_images(
+          rows, n_patches=longest, config=self.config.vision
+      )
+    segment_ids = valid.astype(np.int32)
+    return _logits(self, tokens, positions, segment_ids, inputs, image_index)
+
+
+@jax.jit
+def _logits(model, tokens, positions, segment_ids, inputs, image_index):
+  features = None if inputs is None else model.encode_images(inputs)
+  hidden = model.hidden(tokens, positions, segment_ids, features, image_index)
+  return model.logits(hidden)

@@ -1,0 +1,235 @@
+"""A run, judged from its files alone: a table, a summary and a web page.
+
+Reads, in a run's workdir,
+
+    eval/POLICY/trajectories.jsonl, examples.jsonl   required, per policy
+    STAGE/metrics.jsonl                              curves, where they exist
+
+and writes report/summary.json and report/index.html. Nothing else of the run
+needs to be left, so that it can be judged after the machine is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import io
+import json
+import random
+import sys
+from typing import Any
+
+from etils import epath
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from gog_jax import files
+from gog_jax import report_html
+from gog_jax import report_metrics
+from gog_jax.errors import UserError
+from gog_jax.report_metrics import Evaluated
+from gog_jax.rollout import trajectories as store
+from gog_jax.types import Trajectory
+
+# The order in which the stages and their policies tell the story.
+_POLICIES = ('base', 'sft', 'rl')
+_STAGES = ('pretrain', 'sft', 'rl')
+_PARTS = ('accuracy', 'format')
+# More than the table needs: a number must not be cut off to fit a window.
+_WIDTH = 160
+
+
+def make(
+    workdir: epath.PathLike, *, n_trajectories: int, seed: int
+) -> dict[str, Any]:
+  """Writes the report of a run.
+
+  Args:
+    workdir: The run's folder, local or gs://.
+    n_trajectories: How many trajectories the page shows, if there are as many.
+    seed: Of the bootstrap and of the choice of trajectories.
+
+  Returns:
+    What summary.json holds: {'rows': [one per policy]}, the fields of a row as
+    in `report_metrics.row`.
+
+  Raises:
+    UserError: An evaluation is missing, damaged or unscored; names the command
+      that makes it.
+  """
+  workdir = epath.Path(workdir)
+  evaluated = _read_evaluations(workdir)
+  summary = {
+      'rows': [report_metrics.row(one, seed=seed) for one in evaluated]
+  }
+  page = report_html.render(
+      summary,
+      title=workdir.name,
+      metrics={
+          stage: _read_metrics(workdir / stage / 'metrics.jsonl')
+          for stage in _STAGES
+      },
+      evaluated=evaluated,
+      shown=_choose(evaluated, n_trajectories, seed=seed),
+  )
+  files.write_atomic(
+      workdir / 'report' / 'summary.json',
+      json.dumps(summary, indent=2, allow_nan=False) + '\n',
+  )
+  files.write_atomic(workdir / 'report' / 'index.html', page)
+  return summary
+
+
+def table(summary: dict[str, Any]) -> str:
+  """The summary for a terminal of 80 columns; without colours where it is none.
+
+  Every number but `n`, `calls` and `infra errors` is in per cent; '-' is
+  undefined.
+  """
+  on_terminal = sys.stdout.isatty()
+  rows = summary['rows']
+  hops = sorted({hop for row in rows for hop in row['by_hop']})
+  columns = {
+      'policy': lambda row: row['policy'],
+      'accuracy [95 %]': lambda row: (
+          f'{_per_cent(row["accuracy"])} {_interval(row["ci95"])}'
+      ),
+      'n': lambda row: str(row['n']),
+      'by hops\n' + '/'.join(hops): lambda row: '/'.join(
+          _per_cent(row['by_hop'].get(hop, {}).get('accuracy'), digits=0)
+          for hop in hops
+      ),
+      'format': lambda row: _per_cent(row['format_rate']),
+      'kinds of\nsearch\n0/1/2': lambda row: '/'.join(
+          _per_cent(row[name], digits=0)
+          for name in ('no_search', 'single', 'hybrid')
+      ),
+      'calls': lambda row: _number(row['calls_per_query'], digits=2),
+      'gaze\nhit': lambda row: _per_cent(row['gaze_hit']),
+      'reco-\nvery': lambda row: _per_cent(row['recovery']),
+  }
+  if any(row['infra_errors'] for row in rows):
+    columns['infra\nerrors'] = lambda row: str(row['infra_errors'])
+  grid = rich.table.Table(
+      box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+  )
+  for heading in columns:
+    grid.add_column(
+        rich.text.Text(heading),
+        justify='left' if heading == 'policy' else 'right',
+        style='bold' if heading == 'policy' else '',
+        vertical='bottom',
+        no_wrap=True,
+    )
+  for row in rows:
+    grid.add_row(*(rich.text.Text(cell(row)) for cell in columns.values()))
+  out = io.StringIO()
+  rich.console.Console(
+      file=out,
+      force_terminal=on_terminal,
+      color_system='auto' if on_terminal else None,
+      width=_WIDTH,
+  ).print(grid)
+  text = out.getvalue().replace('─', '-')  # Any terminal can print that.
+  return '\n'.join(line.rstrip() for line in text.splitlines())
+
+
+def _number(value: float | None, *, digits: int) -> str:
+  return '-' if value is None else f'{value:.{digits}f}'
+
+
+def _per_cent(share: float | None, *, digits: int = 1) -> str:
+  return _number(None if share is None else 100 * share, digits=digits)
+
+
+def _interval(low_high: Sequence[float] | None) -> str:
+  if low_high is None:
+    return '[-]'
+  return '[' + ', '.join(_per_cent(edge, digits=0) for edge in low_high) + ']'
+
+
+def _read_evaluations(workdir: epath.Path) -> list[Evaluated]:
+  remedy = (
+      'make it with python -m gog_jax.main --config=configs/eval.py '
+      f'--workdir={workdir}'
+  )
+  folder = workdir / 'eval'
+  found = []
+  names = [path.name for path in folder.iterdir()] if folder.exists() else []
+  for name in sorted(names, key=_story_order):
+    path = folder / name / 'trajectories.jsonl'
+    if not path.exists():
+      continue
+    trajectories = store.read(path)
+    listed = folder / name / 'examples.jsonl'
+    if not listed.exists():
+      raise UserError(f'{listed} does not exist; {remedy}')
+    examples = {
+        example.id: example for example in store.read_examples(listed)
+    }
+    for trajectory in trajectories:
+      if trajectory.example_id not in examples:
+        raise UserError(f'{listed} lacks {trajectory.example_id}; {remedy}')
+      if not all(part in trajectory.reward_parts for part in _PARTS):
+        raise UserError(
+            f'{path} is not scored ({trajectory.example_id}); {remedy}'
+        )
+    if trajectories:
+      found.append(
+          Evaluated(policy=name, examples=examples, trajectories=trajectories)
+      )
+  if not found:
+    raise UserError(f'{folder} holds no evaluation; {remedy}')
+  return found
+
+
+def _story_order(policy: str) -> tuple[int, str]:
+  known = policy in _POLICIES
+  return (_POLICIES.index(policy) if known else len(_POLICIES), policy)
+
+
+def _read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+  """The lines of a metrics file; none where the stage has not been run."""
+  if not path.exists():
+    return []
+  rows = []
+  for line in path.read_text().split('\n'):
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break  # The last line of a run that is still going, or was killed.
+  return rows
+
+
+def _choose(
+    evaluated: Sequence[Evaluated], n: int, *, seed: int
+) -> list[tuple[Evaluated, Trajectory]]:
+  """`n` trajectories of the last policy, every kind of outcome in turn.
+
+  Kinds differ in hops, in being right, and in how their gazes went. If the
+  last policy has too few, those before it fill up.
+  """
+  chosen = []
+  for one in reversed(evaluated):
+    trajectories = list(one.trajectories)
+    random.Random(seed).shuffle(trajectories)
+    kinds: dict[Any, list[Trajectory]] = {}
+    for trajectory in trajectories:
+      example = one.examples[trajectory.example_id]
+      hits = [g.hit for g in report_metrics.gazes(example, trajectory)]
+      kind = (
+          not trajectory.valid,  # Failures of the infrastructure come last.
+          not hits,
+          str(example.hops),
+          trajectory.reward_parts['accuracy'] < 1,
+          hits[:1],
+          any(hits),
+      )
+      kinds.setdefault(str(kind), []).append(trajectory)
+    queues = [kinds[kind][::-1] for kind in sorted(kinds)]
+    while queues and len(chosen) < n:
+      for queue in queues:
+        chosen.append((one, queue.pop()))
+      queues = [queue for queue in queues if queue]
+  return chosen[:n]

@@ -1,0 +1,132 @@
+"""Line charts as numbers: where every line, tick and label of an SVG goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import math
+from typing import Any
+
+import numpy as np
+
+WIDTH, HEIGHT = 300, 168
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 22
+# More points than pixels are averaged; from so many on, a mean is drawn too.
+_MAX_POINTS = 250
+_SMOOTH_FROM = 24
+# What a reader looks for first, in this order.
+_FIRST = (
+    'reward', 'accuracy', 'format', 'searches', 'loss', 'kl', 'entropy',
+    'grad_norm', 'sampler_gap',
+)
+
+
+def charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """One chart per metric that has at least two finite values.
+
+  Args:
+    rows: {'step': int, name: float, ...}, in order of step.
+
+  Returns:
+    In the order in which they matter: name, last (value), paths (SVG path
+    data: 'raw' and, for long series, 'mean'), x_ticks and y_ticks (position
+    and label).
+  """
+  names = {name for row in rows for name in row if name != 'step'}
+  order = {name: place for place, name in enumerate(_FIRST)}
+  drawn = []
+  for name in sorted(names, key=lambda n: (order.get(n, len(order)), n)):
+    points = [
+        (row['step'], row[name])
+        for row in rows
+        if _is_finite(row.get('step')) and _is_finite(row.get(name))
+    ]
+    if len(points) >= 2 and points[0][0] < points[-1][0]:
+      drawn.append(_chart(name, np.array(points, np.float64)))
+  return drawn
+
+
+def ticks(low: float, high: float, *, about: int) -> list[float]:
+  """Round numbers that span [low, high]: steps of 1, 2 or 5 times 10 ** k."""
+  if high <= low:
+    pad = abs(low) * 0.1 or 1.0
+    low, high = low - pad, high + pad
+  rough = (high - low) / about
+  power = 10.0 ** math.floor(math.log10(rough))
+  step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
+  first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+  return [float(f'{i * step:.12g}') for i in range(first, last + 1)]
+
+
+def _chart(name: str, points: np.ndarray) -> dict[str, Any]:
+  """`points`: float64[N, 2], step and value."""
+  last = points[-1, 1]
+  points = _thinned(points)
+  y_ticks = ticks(points[:, 1].min(), points[:, 1].max(), about=4)
+  x_low, x_high = points[0, 0], points[-1, 0]
+  y_low, y_high = y_ticks[0], y_ticks[-1]
+
+  def x_of(step):
+    inner = WIDTH - _LEFT - _RIGHT
+    return _LEFT + inner * (step - x_low) / (x_high - x_low)
+
+  def y_of(value):
+    inner = HEIGHT - _TOP - _BOTTOM
+    return HEIGHT - _BOTTOM - inner * (value - y_low) / (y_high - y_low)
+
+  def path(values) -> str:
+    return 'M' + 'L'.join(
+        f'{x_of(step):.1f},{y_of(value):.1f}'
+        for step, value in zip(points[:, 0], values, strict=True)
+    )
+
+  paths = {'raw': path(points[:, 1])}
+  if len(points) >= _SMOOTH_FROM:
+    paths['mean'] = path(_running_mean(points[:, 1], len(points) // 12))
+  return {
+      'name': name,
+      'last': short(last),
+      'paths': paths,
+      'x_ticks': [
+          (round(x_of(tick), 1), short(tick))
+          for tick in ticks(x_low, x_high, about=4)
+          if x_low <= tick <= x_high
+      ],
+      'y_ticks': [(round(y_of(tick), 1), short(tick)) for tick in y_ticks],
+  }
+
+
+def short(value: float) -> str:
+  """At most about six characters: 0.125, 1200, 3.2e-05."""
+  if value and not 1e-3 <= abs(value) < 1e5:
+    return f'{value:.2g}'
+  return f'{value:.4g}'
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+  """Means of equal runs of points, at most _MAX_POINTS of them."""
+  if len(points) <= _MAX_POINTS:
+    return points
+  return np.array(
+      [chunk.mean(axis=0) for chunk in np.array_split(points, _MAX_POINTS)]
+  )
+
+
+def _running_mean(values: np.ndarray, reach: int) -> np.ndarray:
+  """Centred means over 2 * reach + 1 values.
+
+  Towards the ends they reach less far, to both sides alike, so that a steep
+  beginning stays where it is.
+  """
+  totals = np.concatenate([[0.0], np.cumsum(values)])
+  index = np.arange(len(values))
+  reaches = np.minimum(reach, np.minimum(index, index[::-1]))
+  low, high = index - reaches, index + reaches + 1
+  return (totals[high] - totals[low]) / (high - low)
+
+
+def _is_finite(value: Any) -> bool:
+  return (
+      isinstance(value, (int, float))
+      and not isinstance(value, bool)
+      and math.isfinite(value)
+  )

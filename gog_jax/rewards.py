@@ -1,0 +1,107 @@
+"""Rewards: pure functions of an example and its trajectory.
+
+The paper's reward is r = (1 - lambda) r_acc + lambda r_fmt. The format rule,
+in one sentence: a trajectory is well formed when every policy message is one
+`<think>` block followed by either tool calls or one `<answer>`, the last one
+answers, and no call failed through the policy's own fault.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+import dataclasses
+import re
+import string
+
+from gog_jax.types import Example
+from gog_jax.types import StopReason
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+
+_ARTICLES = re.compile(r'\b(a|an|the)\b')
+_PUNCTUATION = str.maketrans('', '', string.punctuation)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+  """How a trajectory is scored.
+
+  Attributes:
+    accuracy: 'exact_match' or 'token_f1'.
+    format_weight: lambda, the share of the format reward, in [0, 1].
+  """
+
+  accuracy: str
+  format_weight: float
+
+
+def normalise(text: str) -> str:
+  """Lower case, no punctuation, no articles, single spaces (as in SQuAD)."""
+  text = text.lower().translate(_PUNCTUATION)
+  return ' '.join(_ARTICLES.sub(' ', text).split())
+
+
+def exact_match(answer: str, accepted: tuple[str, ...]) -> float:
+  """1 if the normalised answer equals a normalised accepted form, else 0.
+
+  An answer of which normalisation leaves nothing is wrong.
+  """
+  normalised = normalise(answer)
+  return float(
+      bool(normalised)
+      and any(normalised == normalise(form) for form in accepted)
+  )
+
+
+def token_f1(answer: str, accepted: tuple[str, ...]) -> float:
+  """The best F1 between the answer's words and an accepted form's."""
+
+  def f1(form: str) -> float:
+    words, gold = normalise(answer).split(), normalise(form).split()
+    common = sum((collections.Counter(words) & collections.Counter(gold)).values())
+    if not common:
+      return 0.0
+    precision, recall = common / len(words), common / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+  return max(f1(form) for form in accepted)
+
+
+ACCURACIES: dict[str, Callable[[str, tuple[str, ...]], float]] = {
+    'exact_match': exact_match,
+    'token_f1': token_f1,
+}
+
+
+def format_reward(trajectory: Trajectory) -> float:
+  """1 if the trajectory obeys the format rule above, else 0."""
+  if trajectory.stop_reason != StopReason.ANSWER:
+    return 0.0
+  for turn in trajectory.turns:
+    if turn.parsed.format_error is not None:
+      return 0.0
+    if any(r.status == ToolStatus.MODEL_ERROR for r in turn.results):
+      return 0.0
+  return 1.0
+
+
+def score(
+    example: Example, trajectory: Trajectory, *, config: RewardConfig
+) -> Trajectory:
+  """The trajectory with `reward` and `reward_parts` set.
+
+  r = (1 - lambda) r_acc + lambda r_fmt (Glance-or-Gaze, stage 2).
+  """
+  accuracy = 0.0
+  if trajectory.answer is not None:
+    accuracy = ACCURACIES[config.accuracy](trajectory.answer, example.answers)
+  well_formed = format_reward(trajectory)
+  reward = (
+      1 - config.format_weight
+  ) * accuracy + config.format_weight * well_formed
+  return dataclasses.replace(
+      trajectory,
+      reward=reward,
+      reward_parts={'accuracy': accuracy, 'format': well_formed},
+  )

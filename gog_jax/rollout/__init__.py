@@ -1,0 +1,1 @@
+"""Rollouts: a policy and the tool executor make a trajectory together."""

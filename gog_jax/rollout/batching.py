@@ -1,0 +1,235 @@
+"""Trajectories -> Batch: packed rows of fixed shape, images included.
+
+Worked example, a row that holds a trajectory of 4 tokens and one of 3:
+
+    token_ids (of the trajectories)  a b c d | e f g
+    loss_mask (of the trajectories)  0 0 1 1 | 0 1 1
+
+    tokens        a b c d e f g 0
+    segment_ids   1 1 1 1 2 2 2 0      0 is padding
+    targets       b c d 0 f g 0 0      what each position predicts
+    loss_mask     0 1 1 0 1 1 0 0      aligned with targets
+
+This is the only place that shifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import jax
+import numpy as np
+
+from gog_jax.images import ImageProcessor
+from gog_jax.models.config import VisionConfig
+from gog_jax.models.rope import mrope_positions
+from gog_jax.models.vision import pack_images
+from gog_jax.models.vision import VisionInputs
+from gog_jax.types import Trajectory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+  """Shapes of a batch.
+
+  Attributes:
+    row_tokens: T, tokens of a packed row.
+    row_patches: P, image patches of a packed row, before merging.
+    row_multiple: The number of rows is rounded up to a multiple of this, so
+      that few shapes are compiled and rows divide over the mesh.
+  """
+
+  row_tokens: int
+  row_patches: int
+  row_multiple: int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+  """Packed trajectories; every array's first axis is the row.
+
+  Attributes:
+    tokens: int32[B, T].
+    positions: int32[B, 3, T], M-RoPE positions, restarting per trajectory.
+    segment_ids: int32[B, T], 1, 2, ... within a row; 0 is padding.
+    targets: int32[B, T], the next token of the same trajectory.
+    loss_mask: float32[B, T], 1 where the target was sampled by the policy.
+    weights: float32[B, T], what each target's loss is multiplied with before
+      the sum over the whole batch; 0 where loss_mask is 0.
+    advantages: float32[B, T], the trajectory's, on its targets.
+    sampler_logprobs: float32[B, T], of the targets, at sampling.
+    image_index: int32[B, T], which of the row's merged image features stands
+      at a token; -1 for text.
+    vision: The row's images, packed likewise.
+  """
+
+  tokens: np.ndarray
+  positions: np.ndarray
+  segment_ids: np.ndarray
+  targets: np.ndarray
+  loss_mask: np.ndarray
+  weights: np.ndarray
+  advantages: np.ndarray
+  sampler_logprobs: np.ndarray
+  image_index: np.ndarray
+  vision: VisionInputs
+
+
+def to_batch(
+    trajectories: Sequence[Trajectory],
+    *,
+    advantages: Sequence[float],
+    weights: Sequence[float],
+    processor: ImageProcessor,
+    vision_config: VisionConfig,
+    config: BatchConfig,
+) -> Batch:
+  """Packs trajectories first-fit into rows.
+
+  Args:
+    trajectories: What to pack; each stays whole, in one row.
+    advantages: One per trajectory.
+    weights: Loss weight of each trajectory's targets (see `loss_weights`).
+    processor: Makes the patches that the sampler saw.
+    vision_config: Lays out windows.
+    config: Shapes.
+
+  Raises:
+    ValueError: A trajectory is longer than a row, or has more patches.
+  """
+  rows = pack(
+      [len(t.token_ids) for t in trajectories],
+      [_n_patches(t) for t in trajectories],
+      config=config,
+  )
+  n_rows = -(-len(rows) // config.row_multiple) * config.row_multiple
+  filled = [
+      _fill_row(
+          [(trajectories[i], advantages[i], weights[i]) for i in row],
+          processor,
+          vision_config,
+          config,
+      )
+      for row in rows + [[]] * (n_rows - len(rows))
+  ]
+  return jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
+
+
+def loss_weights(
+    n_targets: Sequence[int], valid: Sequence[bool], *, aggregation: str
+) -> np.ndarray:
+  """Weight of each trajectory's targets, so that a plain sum is the mean.
+
+  'sequence_mean' averages over a trajectory's targets, then over valid
+  trajectories (GRPO); 'token_mean' averages over all targets of the batch
+  (DAPO, SFT). Masked-out trajectories count in no denominator.
+  """
+  lengths = np.asarray(n_targets, np.float64)
+  valid = np.asarray(valid, bool) & (lengths > 0)
+  if aggregation == 'sequence_mean':
+    weights = 1 / (np.maximum(lengths, 1) * max(valid.sum(), 1))
+  elif aggregation == 'token_mean':
+    weights = np.full(len(lengths), 1 / max(lengths[valid].sum(), 1))
+  else:
+    raise ValueError(f'unknown aggregation {aggregation!r}')
+  return np.where(valid, weights, 0.0).astype(np.float32)
+
+
+def pack(
+    n_tokens: Sequence[int], n_patches: Sequence[int], *, config: BatchConfig
+) -> list[list[int]]:
+  """First-fit, longest first: rows of indices within both budgets."""
+  rows: list[list[int]] = []
+  room: list[tuple[int, int]] = []
+  for i in sorted(range(len(n_tokens)), key=lambda i: (-n_tokens[i], i)):
+    tokens, patches = n_tokens[i], n_patches[i]
+    if tokens > config.row_tokens or patches > config.row_patches:
+      raise ValueError(
+          f'a trajectory of {tokens} tokens and {patches} patches does not fit '
+          f'a row of {config.row_tokens} tokens, {config.row_patches} patches'
+      )
+    for r, (free_tokens, free_patches) in enumerate(room):
+      if tokens <= free_tokens and patches <= free_patches:
+        rows[r].append(i)
+        room[r] = (free_tokens - tokens, free_patches - patches)
+        break
+    else:
+      rows.append([i])
+      room.append((config.row_tokens - tokens, config.row_patches - patches))
+  return [sorted(row) for row in rows]
+
+
+def _n_patches(trajectory: Trajectory) -> int:
+  return sum(int(np.prod(p.grid)) for p in trajectory.placements)
+
+
+def _fill_row(
+    members: Sequence[tuple[Trajectory, float, float]],
+    processor: ImageProcessor,
+    vision_config: VisionConfig,
+    config: BatchConfig,
+) -> Batch:
+  length = config.row_tokens
+  ints = lambda *shape: np.zeros(shape, np.int32)
+  floats = lambda *shape: np.zeros(shape, np.float32)
+  row = Batch(
+      tokens=ints(length),
+      positions=ints(3, length),
+      segment_ids=ints(length),
+      targets=ints(length),
+      loss_mask=floats(length),
+      weights=floats(length),
+      advantages=floats(length),
+      sampler_logprobs=floats(length),
+      image_index=np.full(length, -1, np.int32),
+      vision=_pack_row_images(
+          [trajectory for trajectory, _, _ in members],
+          processor,
+          vision_config,
+          config,
+      ),
+  )
+  start = n_features = 0
+  for segment, (trajectory, advantage, weight) in enumerate(members, start=1):
+    end = start + len(trajectory.token_ids)
+    here, before = slice(start, end), slice(start, end - 1)
+    row.tokens[here] = trajectory.token_ids
+    row.positions[:, here] = mrope_positions(
+        end - start, trajectory.placements, merge_size=processor.merge_size
+    )[0]
+    row.segment_ids[here] = segment
+    row.targets[before] = trajectory.token_ids[1:]
+    row.loss_mask[before] = trajectory.loss_mask[1:]
+    row.weights[before] = weight * trajectory.loss_mask[1:]
+    row.advantages[before] = advantage * trajectory.loss_mask[1:]
+    row.sampler_logprobs[before] = trajectory.sampler_logprobs[1:]
+    for placement in trajectory.placements:
+      first = start + placement.start
+      row.image_index[first : first + placement.n_tokens] = (
+          n_features + np.arange(placement.n_tokens)
+      )
+      n_features += placement.n_tokens
+    start = end
+  return row
+
+
+def _pack_row_images(
+    trajectories: Sequence[Trajectory],
+    processor: ImageProcessor,
+    vision_config: VisionConfig,
+    config: BatchConfig,
+) -> VisionInputs:
+  """The row's images end to end, in the order of their placements."""
+  images = []
+  for trajectory in trajectories:
+    for placement in trajectory.placements:
+      patches, grid = processor.patches(trajectory.images[placement.image].data)
+      if tuple(grid) != tuple(placement.grid):
+        raise ValueError(f'image of grid {grid} placed as {placement.grid}')
+      images.append((patches, grid))
+  packed = pack_images(
+      [images], n_patches=config.row_patches, config=vision_config
+  )
+  return jax.tree.map(lambda array: array[0], packed)

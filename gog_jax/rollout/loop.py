@@ -1,0 +1,272 @@
+"""Policy <-> tool executor: the act that makes trajectories.
+
+Sampling runs in a worker thread while tools run on the event loop, so that a
+slow search of one conversation hides behind the decoding of the others; a
+finished conversation's slot is refilled before the next turn is sampled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+import dataclasses
+import time
+
+import numpy as np
+
+from gog_jax import interrupt
+from gog_jax.chat import Chat
+from gog_jax.images import size_of
+from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import SampledTurn
+from gog_jax.tools.base import ToolContext
+from gog_jax.tools.executor import ToolExecutor
+from gog_jax.types import ParsedTurn
+from gog_jax.types import Placement
+from gog_jax.types import StopReason
+from gog_jax.types import TokenChunk
+from gog_jax.types import ToolResult
+from gog_jax.types import Trajectory
+from gog_jax.types import Turn
+from gog_jax.types import View
+
+# How long a round waits for the slowest search before it decodes without it.
+_GRACE_S = 0.05
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+  """Limits of one conversation.
+
+  Attributes:
+    max_turns: Policy messages before stop_reason turns.
+    max_turn_tokens: Tokens of one policy message.
+    max_context: Tokens of the whole conversation.
+    n_slots: Conversations that the sampler holds at once.
+  """
+
+  max_turns: int
+  max_turn_tokens: int
+  max_context: int
+  n_slots: int
+
+
+class _Conversation:
+  """A trajectory in the making."""
+
+  def __init__(self, request: Request, slot: int):
+    self.request = request
+    self.slot = slot
+    self.token_ids: list[int] = []
+    self.loss_mask: list[int] = []
+    self.logprobs: list[float] = []
+    self.images: list[View] = []
+    self.placements: list[Placement] = []
+    self.turns: list[Turn] = []
+    self.seconds = {'sample': 0.0, 'tools': 0.0}
+
+  def append_chunk(self, chunk: TokenChunk) -> None:
+    start, first_image = len(self.token_ids), len(self.images)
+    self.token_ids.extend(chunk.token_ids)
+    self.loss_mask.extend([0] * len(chunk.token_ids))
+    self.logprobs.extend([0.0] * len(chunk.token_ids))
+    self.images.extend(chunk.images)
+    self.placements.extend(
+        dataclasses.replace(
+            placement,
+            start=placement.start + start,
+            image=placement.image + first_image,
+        )
+        for placement in chunk.placements
+    )
+
+  def append_sampled(self, sampled: SampledTurn) -> None:
+    self.token_ids.extend(sampled.token_ids.tolist())
+    self.loss_mask.extend([1] * len(sampled.token_ids))
+    self.logprobs.extend(sampled.logprobs.tolist())
+
+  def append_turn(
+      self,
+      parsed: ParsedTurn,
+      n_sampled: int,
+      results: tuple[ToolResult, ...] = (),
+  ) -> None:
+    self.turns.append(
+        Turn(parsed=parsed, results=results, n_sampled=n_sampled)
+    )
+
+  def finish(self, stop_reason: StopReason) -> Trajectory:
+    answered = stop_reason == StopReason.ANSWER
+    return Trajectory(
+        example_id=self.request.example.id,
+        sample=self.request.sample,
+        token_ids=np.array(self.token_ids, np.int32),
+        loss_mask=np.array(self.loss_mask, np.int8),
+        sampler_logprobs=np.array(self.logprobs, np.float32),
+        images=tuple(self.images),
+        placements=tuple(self.placements),
+        turns=tuple(self.turns),
+        stop_reason=stop_reason,
+        answer=self.turns[-1].parsed.answer if answered else None,
+        seconds=dict(self.seconds),
+    )
+
+
+def root_views(images: Sequence[bytes]) -> tuple[View, ...]:
+  """The example's images, whole, as the views a conversation starts with."""
+  views = []
+  for root, data in enumerate(images):
+    width, height = size_of(data)
+    views.append(View(data=data, root=root, box=(0, 0, width, height)))
+  return tuple(views)
+
+
+def rollout(
+    policy: Policy,
+    executor: ToolExecutor,
+    chat: Chat,
+    requests: Sequence[Request],
+    *,
+    limits: RolloutConfig,
+    on_trajectory: Callable[[Trajectory], None] | None = None,
+) -> list[Trajectory]:
+  """Makes one trajectory per request, in the order of the requests.
+
+  Args:
+    policy: Samples turns; owns at most `policy.capacity` conversations.
+    executor: Runs tool calls; its failures come back as data.
+    chat: Encodes prompts and observations, reads what was sampled.
+    requests: What to roll out.
+    limits: Turns and tokens.
+    on_trajectory: Called as each one finishes, in the order they finish.
+
+  Raises:
+    Interrupted: Between two rounds, after a signal; no conversation is left
+      in the policy.
+  """
+  return asyncio.run(
+      _rollout(policy, executor, chat, requests, limits, on_trajectory)
+  )
+
+
+async def _rollout(
+    policy, executor, chat, requests, limits, on_trajectory
+) -> list[Trajectory]:
+  done: dict[int, Trajectory] = {}
+  waiting = list(range(len(requests)))[::-1]
+  free = list(range(policy.capacity))[::-1]
+  active: dict[int, _Conversation] = {}  # By request index.
+  searching: dict[asyncio.Task, int] = {}
+
+  def finish(index: int, stop_reason: StopReason) -> None:
+    conversation = active.pop(index)
+    policy.release(conversation.slot)
+    free.append(conversation.slot)
+    done[index] = conversation.finish(stop_reason)
+    if on_trajectory is not None:
+      on_trajectory(done[index])
+
+  try:
+    while waiting or active:
+      interrupt.check()
+      while waiting and free:
+        index = waiting.pop()
+        active[index] = _start(policy, chat, requests[index], free.pop())
+      ready = sorted(set(active) - set(searching.values()))
+      started = time.perf_counter()
+      sampled_turns = await asyncio.to_thread(
+          policy.sample, [active[index].slot for index in ready]
+      )
+      seconds = (time.perf_counter() - started) / max(len(ready), 1)
+      for index, sampled in zip(ready, sampled_turns, strict=True):
+        conversation = active[index]
+        conversation.seconds['sample'] += seconds
+        conversation.append_sampled(sampled)
+        parsed = chat.parse(sampled.token_ids, truncated=sampled.truncated)
+        stop_reason = _stop_reason(parsed, sampled)
+        if stop_reason is not None:
+          conversation.append_turn(parsed, len(sampled.token_ids))
+          finish(index, stop_reason)
+          continue
+        context = ToolContext(
+            scope=conversation.request.example.scope,
+            views=tuple(conversation.images),
+        )
+        task = asyncio.create_task(executor.run_turn(parsed.calls, context))
+        searching[task] = index
+        conversation.append_turn(parsed, len(sampled.token_ids))
+      nobody_can_decode = len(searching) == len(active)
+      for task in await _some_of(searching, wait=nobody_can_decode):
+        index = searching.pop(task)
+        stop_reason = _observe(
+            policy, chat, active[index], task.result(), limits
+        )
+        if stop_reason is not None:
+          finish(index, stop_reason)
+  finally:
+    for task in searching:
+      task.cancel()
+    await asyncio.gather(*searching, return_exceptions=True)
+    for conversation in active.values():
+      policy.release(conversation.slot)
+  return [done[index] for index in range(len(requests))]
+
+
+def _start(
+    policy: Policy, chat: Chat, request: Request, slot: int
+) -> _Conversation:
+  conversation = _Conversation(request, slot)
+  prompt = chat.prompt(request.example)
+  conversation.append_chunk(prompt)
+  policy.start(slot, request, prompt)
+  return conversation
+
+
+def _stop_reason(
+    parsed: ParsedTurn, sampled: SampledTurn
+) -> StopReason | None:
+  """Why the conversation ends with this turn; None when its calls are due."""
+  if sampled.truncated:
+    return StopReason.LENGTH
+  if parsed.answer is not None:
+    return StopReason.ANSWER
+  return None if parsed.calls else StopReason.FORMAT
+
+
+def _observe(
+    policy: Policy,
+    chat: Chat,
+    conversation: _Conversation,
+    results: tuple[ToolResult, ...],
+    limits: RolloutConfig,
+) -> StopReason | None:
+  """Appends what the calls brought back, unless the conversation must end.
+
+  An observation that would leave no room for a turn is dropped whole: text,
+  images and positions. The results stay in the record.
+  """
+  turn = dataclasses.replace(conversation.turns[-1], results=results)
+  conversation.turns[-1] = turn
+  conversation.seconds['tools'] += max(result.latency_s for result in results)
+  if len(conversation.turns) == limits.max_turns:
+    return StopReason.TURNS
+  observation = chat.observation(turn.parsed.calls, results)
+  length = len(conversation.token_ids) + len(observation.token_ids)
+  if length + limits.max_turn_tokens > limits.max_context:
+    return StopReason.CONTEXT
+  conversation.append_chunk(observation)
+  policy.extend(conversation.slot, observation, turn)
+  return None
+
+
+async def _some_of(tasks, *, wait: bool) -> list[asyncio.Task]:
+  """Finished tasks, oldest first; at least one of them if `wait`."""
+  if not tasks:
+    return []
+  finished, _ = await asyncio.wait(tasks, timeout=_GRACE_S)
+  if not finished and wait:
+    finished, _ = await asyncio.wait(
+        tasks, return_when=asyncio.FIRST_COMPLETED
+    )
+  return [task for task in tasks if task in finished]

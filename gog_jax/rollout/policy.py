@@ -1,0 +1,67 @@
+"""The narrow door between the rollout loop and whatever samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from gog_jax.types import Example
+from gog_jax.types import TokenChunk
+from gog_jax.types import Turn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """One rollout to make.
+
+  Attributes:
+    example: What is asked.
+    sample: Which member of the example's group, from 0.
+    seed: Drives this rollout's sampling alone, so that a trajectory depends
+      neither on its neighbours nor on the slot it was given.
+  """
+
+  example: Example
+  sample: int
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SampledTurn:
+  """One policy message, verbatim.
+
+  Attributes:
+    token_ids: int32[T], the closing token included unless truncated.
+    logprobs: float32[T], of the unmodified distribution.
+    truncated: The turn's token limit cut it off.
+  """
+
+  token_ids: np.ndarray
+  logprobs: np.ndarray
+  truncated: bool
+
+
+class Policy(Protocol):
+  """Holds up to `capacity` conversations, each named by a slot."""
+
+  capacity: int
+  max_context: int  # Tokens a conversation may hold.
+
+  def start(self, slot: int, request: Request, prompt: TokenChunk) -> None:
+    """Begins a conversation in a free slot."""
+
+  def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
+    """Appends tokens that the policy did not sample.
+
+    `turn` is what they answer, results included: policies that speak in
+    messages, or follow a script, read it in place of the tokens.
+    """
+
+  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+    """Samples the next turn of each of these conversations."""
+
+  def release(self, slot: int) -> None:
+    """Ends a conversation; its slot is free."""

@@ -1,0 +1,341 @@
+"""The JAX policy: a fixed number of slots, their KV cache kept across turns.
+
+A turn costs one prefill of the new tokens only (the prompt, or what the tools
+brought back) and one decode loop that stays on the device until every sampling
+slot has closed its turn. All shapes are fixed or bucketed, so that nothing is
+compiled after each bucket's first use. Parameters are the trainer's own
+arrays, by reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+import hashlib
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gog_jax.images import ImageProcessor
+from gog_jax.models.rope import mrope_positions
+from gog_jax.models.text import KVCache
+from gog_jax.models.vision import pack_images
+from gog_jax.models.vision import VisionInputs
+from gog_jax.models.vlm import VLM
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import SampledTurn
+from gog_jax.types import TokenChunk
+from gog_jax.types import Turn
+
+
+class JaxPolicy:
+  """Samples turns from a `VLM`. Implements `Policy`.
+
+  Args:
+    model: Defines the graph; parameters come with `update`.
+    processor: Makes patches.
+    n_slots: Conversations held at once.
+    max_context: Tokens of a conversation, and the KV cache's length.
+    max_turn_tokens: Tokens of one sampled turn.
+    chunk: Tokens prefilled at once; longer observations take several.
+    max_patches: Patches of the largest image, the ViT's fixed shape.
+    stop_ids: Tokens that close a turn.
+    greedy: Take the most likely token instead of sampling. Sampling is at
+      temperature 1 from the whole distribution, nothing else: importance
+      ratios are wrong otherwise.
+  """
+
+  def __init__(
+      self,
+      model: VLM,
+      *,
+      processor: ImageProcessor,
+      n_slots: int,
+      max_context: int,
+      max_turn_tokens: int,
+      chunk: int,
+      max_patches: int,
+      stop_ids: Sequence[int],
+      greedy: bool,
+  ):
+    self.capacity = n_slots
+    self.max_context = max_context
+    self._config = model.config
+    self._processor = processor
+    self._chunk = chunk
+    self._max_patches = max_patches
+    self._features: dict[bytes, np.ndarray] = {}
+    self._graph, state = nnx.split(model)
+    self._state = state
+    self._cache: KVCache = model.init_cache(
+        n_slots, max_context, _dtype_of(state)
+    )
+    self._hidden = jnp.zeros(
+        (n_slots, model.config.text.width), _dtype_of(state)
+    )
+    self._lengths = np.zeros(n_slots, np.int32)
+    self._next_position = np.zeros(n_slots, np.int32)
+    self._seeds = np.zeros(n_slots, np.uint32)
+    self._pending: dict[int, TokenChunk] = {}
+    self._decode_limits = {
+        'stop_ids': tuple(stop_ids),
+        'max_turn_tokens': max_turn_tokens,
+        'greedy': greedy,
+    }
+
+  def update(self, state: nnx.State, *, vision_changed: bool) -> None:
+    """Takes the trainer's parameters, by reference.
+
+    Args:
+      state: All of the model's state.
+      vision_changed: Whether cached image features are stale.
+    """
+    self._state = state
+    if vision_changed:
+      self._features.clear()
+
+  def start(self, slot: int, request: Request, prompt: TokenChunk) -> None:
+    self._lengths[slot] = 0
+    self._next_position[slot] = 0
+    self._seeds[slot] = request.seed
+    self._pending[slot] = prompt
+
+  def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
+    del turn
+    self._pending[slot] = observation
+
+  def release(self, slot: int) -> None:
+    self._pending.pop(slot, None)
+
+  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+    self._prefill_pending()
+    sampling = np.zeros(self.capacity, bool)
+    sampling[list(slots)] = True
+    result = _decode(
+        self._graph,
+        self._state,
+        self._cache,
+        self._hidden,
+        jnp.asarray(sampling),
+        jnp.asarray(self._next_position),
+        jnp.asarray(self._seeds),
+        **self._decode_limits,
+    )
+    self._cache = result.pop('cache')
+    tokens, logprobs, n_sampled, closed = jax.device_get(
+        [result[k] for k in ('tokens', 'logprobs', 'n_sampled', 'closed')]
+    )
+    self._lengths += n_sampled
+    self._next_position += n_sampled
+    return [
+        SampledTurn(
+            token_ids=tokens[slot, : n_sampled[slot]],
+            logprobs=logprobs[slot, : n_sampled[slot]],
+            truncated=not closed[slot],
+        )
+        for slot in slots
+    ]
+
+  def _prefill_pending(self) -> None:
+    """Feeds every pending chunk, `self._chunk` tokens of each at a time."""
+    if not self._pending:
+      return
+    self._encode_images(self._pending.values())
+    longest = max(len(chunk.token_ids) for chunk in self._pending.values())
+    width = -(-longest // self._chunk) * self._chunk
+    n, d = self.capacity, self._config.text.width
+    tokens = np.zeros((n, width), np.int32)
+    positions = np.zeros((n, 3, width), np.int32)
+    embeds = np.zeros((n, width, d), np.float32)
+    is_image = np.zeros((n, width), bool)
+    n_new = np.zeros(n, np.int32)
+    for slot, chunk in self._pending.items():
+      length = len(chunk.token_ids)
+      if self._lengths[slot] + length > self.max_context:
+        raise ValueError(
+            f'{length} tokens more than {self._lengths[slot]} overflow the '
+            f'context of {self.max_context}'
+        )
+      tokens[slot, :length] = chunk.token_ids
+      positions[slot, :, :length], self._next_position[slot] = mrope_positions(
+          length,
+          chunk.placements,
+          merge_size=self._processor.merge_size,
+          start=int(self._next_position[slot]),
+      )
+      n_new[slot] = length
+      for placement in chunk.placements:
+        here = slice(placement.start, placement.start + placement.n_tokens)
+        data = chunk.images[placement.image].data
+        embeds[slot, here] = self._features[_key(data)]
+        is_image[slot, here] = True
+    # The host's lengths are the truth: a slot that starts anew is empty.
+    self._cache = self._cache._replace(lengths=jnp.asarray(self._lengths))
+    for first in range(0, width, self._chunk):
+      here = slice(first, first + self._chunk)
+      # Feature i of a row is that of the row's token i.
+      index = np.where(is_image[:, here], np.arange(self._chunk), -1)
+      self._cache, self._hidden = _prefill(
+          self._graph,
+          self._state,
+          self._cache,
+          self._hidden,
+          tokens[:, here],
+          positions[:, :, here],
+          np.clip(n_new - first, 0, self._chunk),
+          embeds[:, here],
+          index.astype(np.int32),
+      )
+    self._lengths += n_new
+    self._pending.clear()
+
+  def _encode_images(self, chunks) -> None:
+    """Fills the feature cache with the images that are new, 8 at a time."""
+    new: dict[bytes, bytes] = {}
+    for chunk in chunks:
+      for placement in chunk.placements:
+        data = chunk.images[placement.image].data
+        if (key := _key(data)) not in self._features:
+          new[key] = data
+    items = list(new.items())
+    merge = self._processor.merge_size**2
+    for first in range(0, len(items), _IMAGES_AT_ONCE):
+      some = items[first : first + _IMAGES_AT_ONCE]
+      rows = [[self._processor.patches(data)] for _, data in some]
+      rows += [[]] * (_IMAGES_AT_ONCE - len(rows))
+      vision = pack_images(
+          rows, n_patches=self._max_patches, config=self._config.vision
+      )
+      features = np.asarray(_encode(self._graph, self._state, vision), np.float32)
+      for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
+        self._features[key] = row[: len(patches) // merge]
+
+
+_IMAGES_AT_ONCE = 8
+
+
+def _key(data: bytes) -> bytes:
+  return hashlib.sha256(data).digest()
+
+
+def _dtype_of(state: nnx.State):
+  return jax.tree.leaves(state)[0].dtype
+
+
+# Compiled programs are shared by all samplers of one graph and shape: the
+# graph and the limits are static arguments.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(graph, state, vision: VisionInputs) -> jax.Array:
+  return nnx.merge(graph, state).encode_images(vision)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
+def _prefill(
+    graph, state, cache, last_hidden, tokens, positions, n_valid, embeds, index
+):
+  """Appends a chunk; returns the cache and each slot's last hidden state."""
+  model = nnx.merge(graph, state)
+  hidden, cache = model.extend(
+      tokens, positions, n_valid, embeds, index, cache
+  )
+  at = jnp.maximum(n_valid - 1, 0)[:, None, None]
+  newest = jnp.take_along_axis(hidden, at, axis=1)[:, 0]
+  return cache, jnp.where((n_valid > 0)[:, None], newest, last_hidden)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
+    static_argnames=('stop_ids', 'max_turn_tokens', 'greedy'),
+    donate_argnums=2,
+)
+def _decode(
+    graph,
+    state,
+    cache,
+    hidden,  # [B, D], after each slot's last token.
+    sampling,  # bool[B]: slots that sample now.
+    position,  # int32[B]: M-RoPE position of the next token.
+    seeds,  # uint32[B].
+    *,
+    stop_ids: tuple[int, ...],
+    max_turn_tokens: int,
+    greedy: bool,
+):
+  """Decodes until every sampling slot has closed its turn."""
+  model = nnx.merge(graph, state)
+  batch = hidden.shape[0]
+  keys = jax.vmap(jax.random.key)(seeds)
+  stops = jnp.asarray(stop_ids)
+
+  def unfinished(carry):
+    return (carry['t'] < max_turn_tokens) & carry['open'].any()
+
+  def step(carry):
+    logits = model.logits(carry['hidden']).astype(jnp.float32)
+    if greedy:
+      token = logits.argmax(axis=-1)
+    else:
+      # Keyed by the conversation and its length alone: neither neighbours nor
+      # slots nor the round change what is sampled.
+      step_keys = jax.vmap(jax.random.fold_in)(keys, carry['cache'].lengths)
+      token = jax.vmap(jax.random.categorical)(step_keys, logits)
+    token = token.astype(jnp.int32)
+    logprob = jnp.take_along_axis(
+        jax.nn.log_softmax(logits), token[:, None], axis=1
+    )[:, 0]
+    is_open = carry['open']
+    t = carry['t']
+    fed = is_open.astype(jnp.int32)
+    new_hidden, new_cache = model.extend(
+        token[:, None],
+        jnp.broadcast_to(carry['position'][:, None, None], (batch, 3, 1)),
+        fed,
+        None,
+        None,
+        carry['cache'],
+    )
+    return {
+        't': t + 1,
+        'open': is_open & ~jnp.isin(token, stops),
+        'hidden': new_hidden[:, 0],
+        'cache': new_cache,
+        'position': carry['position'] + fed,
+        'tokens': carry['tokens'].at[:, t].set(jnp.where(is_open, token, 0)),
+        'logprobs': carry['logprobs']
+        .at[:, t]
+        .set(jnp.where(is_open, logprob, 0.0)),
+        'n_sampled': carry['n_sampled'] + fed,
+    }
+
+  carry = jax.lax.while_loop(
+      unfinished,
+      step,
+      {
+          't': jnp.int32(0),
+          'open': sampling,
+          'hidden': hidden,
+          'cache': cache,
+          'position': position,
+          'tokens': jnp.zeros((batch, max_turn_tokens), jnp.int32),
+          'logprobs': jnp.zeros((batch, max_turn_tokens), jnp.float32),
+          'n_sampled': jnp.zeros(batch, jnp.int32),
+      },
+  )
+  return {
+      'cache': carry['cache'],
+      'tokens': carry['tokens'],
+      'logprobs': carry['logprobs'],
+      'n_sampled': carry['n_sampled'],
+      'closed': ~carry['open'],
+  }
+
+
+def n_compilations() -> int:
+  """How many programs samplers have compiled in this process."""
+  jitted = (_prefill, _decode, _encode)
+  return sum(f._cache_size() for f in jitted)  # pylint: disable=protected-access

@@ -1,0 +1,300 @@
+"""Trajectories and examples on disk: JSON lines, and image files beside them.
+
+    FOLDER/trajectories.jsonl   one trajectory a line, {"version": 1, ...}
+    FOLDER/examples.jsonl       what was asked, likewise
+    FOLDER/images/SHA256.png    every image once, named by its content
+
+Reading gives back what was written, bit for bit. Images are written first, so
+that a line never names a file that is not there. JSON is escaped to ASCII: a
+policy can write lone surrogates, which UTF-8 cannot carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import dataclasses
+import enum
+import hashlib
+import json
+import os
+from typing import Any, TypeVar
+
+from etils import epath
+import numpy as np
+
+from gog_jax import files
+from gog_jax.errors import UserError
+from gog_jax.types import Example
+from gog_jax.types import Hit
+from gog_jax.types import ParsedTurn
+from gog_jax.types import Placement
+from gog_jax.types import StopReason
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+from gog_jax.types import Turn
+from gog_jax.types import View
+
+VERSION = 1
+
+T = TypeVar('T')
+_Load = Callable[[str], bytes]
+
+
+def write(
+    path: epath.PathLike,
+    trajectories: Iterable[Trajectory],
+    examples: Iterable[Example] | None = None,
+) -> None:
+  """Writes a whole file, atomically; `examples` go to examples.jsonl beside.
+
+  Raises:
+    UserError: The folder cannot be written.
+  """
+  path = epath.Path(path)
+  if examples is not None:
+    write_examples(path.parent / 'examples.jsonl', examples)
+  _write(path, trajectories)
+
+
+def write_examples(path: epath.PathLike, examples: Iterable[Example]) -> None:
+  """Writes a whole file of examples, atomically.
+
+  Raises:
+    UserError: The folder cannot be written.
+  """
+  _write(epath.Path(path), examples)
+
+
+def append(path: epath.PathLike, trajectories: Iterable[Trajectory]) -> None:
+  """Adds trajectories at the end of a file, which need not exist.
+
+  Raises:
+    UserError: The folder cannot be written, or the last line is cut off.
+  """
+  path = epath.Path(path)
+  lines = _encode(path.parent, trajectories)
+  old = path.read_bytes() if path.exists() else b''
+  if old and not old.endswith(b'\n'):
+    number = old.count(b'\n') + 1
+    raise UserError(f'{path}, line {number}, is cut off; delete that line')
+  if str(path).startswith('gs://'):  # Objects cannot be appended to.
+    files.write_atomic(path, old.decode() + ''.join(lines))
+    return
+  with _writable(path), path.open('a') as f:
+    f.write(''.join(lines))
+
+
+def read(path: epath.PathLike) -> list[Trajectory]:
+  """Reads what `write` and `append` wrote.
+
+  Raises:
+    UserError: The file or an image is missing or damaged, a line is cut off,
+      or another version wrote it; names the file and the line.
+  """
+  return _read(path, _trajectory)
+
+
+def read_examples(path: epath.PathLike) -> list[Example]:
+  """Reads what `write_examples` wrote; raises as `read` does."""
+  return _read(path, _example)
+
+
+def _write(path: epath.Path, records: Iterable[Any]) -> None:
+  files.write_atomic(path, ''.join(_encode(path.parent, records)))
+
+
+def _encode(folder: epath.Path, records: Iterable[Any]) -> list[str]:
+  """One line per record; the images they hold are on disk when it returns."""
+  stored: set[str] = set()
+
+  def store(data: bytes) -> str:
+    name = f'images/{hashlib.sha256(data).hexdigest()}.{_suffix(data)}'
+    if name not in stored:
+      _store(folder / name, data)
+      stored.add(name)
+    return name
+
+  return [
+      json.dumps(
+          {'version': VERSION, **_plain(record, store)}, separators=(',', ':')
+      )
+      + '\n'
+      for record in records
+  ]
+
+
+def _plain(value: Any, store: Callable[[bytes], str]) -> Any:
+  """Any record -> what JSON can hold."""
+  if isinstance(value, bytes):
+    return store(value)
+  if isinstance(value, enum.Enum):
+    return value.value
+  if isinstance(value, (np.ndarray, np.generic)):
+    return value.tolist()  # Each float32 is a double; doubles print exactly.
+  if dataclasses.is_dataclass(value):
+    return {
+        field.name: _plain(getattr(value, field.name), store)
+        for field in dataclasses.fields(value)
+    }
+  if isinstance(value, Mapping):
+    return {key: _plain(item, store) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(item, store) for item in value]
+  return value
+
+
+def _store(path: epath.Path, data: bytes) -> None:
+  """Writes an image file whole. One that exists holds the same bytes."""
+  if path.exists():
+    return
+  # Hosts that share a folder may store the same image at the same time.
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  with _writable(path):
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def _writable(path: epath.Path) -> Iterator[None]:
+  """Makes the folder of `path`; an OSError inside becomes a UserError."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield
+  except OSError as error:
+    raise UserError(
+        f'cannot write {path}: {error.strerror or error}; '
+        'choose a folder you can write with --workdir=FOLDER'
+    ) from error
+
+
+def _suffix(data: bytes) -> str:
+  if data.startswith(b'\x89PNG'):
+    return 'png'
+  return 'jpg' if data.startswith(b'\xff\xd8') else 'bin'
+
+
+def _read(
+    path: epath.PathLike, decode: Callable[[Mapping[str, Any], _Load], T]
+) -> list[T]:
+  path = epath.Path(path)
+  if not path.exists():
+    raise UserError(f'{path} does not exist')
+  loaded: dict[str, bytes] = {}  # Shared images share memory.
+
+  def load(name: str) -> bytes:
+    if name not in loaded:
+      loaded[name] = _load_image(path.parent, name)
+    return loaded[name]
+
+  records = []
+  *lines, rest = path.read_bytes().split(b'\n')
+  for number, line in enumerate(lines + [rest] * bool(rest), start=1):
+    where = f'{path}, line {number},'
+    try:
+      row = json.loads(line)
+    except ValueError as error:
+      what = 'is not JSON' if number <= len(lines) else 'is cut off'
+      raise UserError(f'{where} {what}; delete that line') from error
+    version = row.get('version') if isinstance(row, dict) else None
+    if version != VERSION:
+      raise UserError(
+          f'{where} has version {version}, but this gog_jax reads version '
+          f'{VERSION}; make the file again'
+      )
+    try:
+      records.append(decode(row, load))
+    except (KeyError, TypeError, ValueError) as error:
+      raise UserError(
+          f'{where} is damaged ({type(error).__name__}: {error}); '
+          'delete that line'
+      ) from error
+    except OSError as error:
+      raise UserError(
+          f'{where} needs {error.filename}, which is missing or damaged'
+      ) from error
+  return records
+
+
+def _load_image(folder: epath.Path, name: str) -> bytes:
+  """Reads an image file and checks it against its name.
+
+  Raises:
+    OSError: It is missing, or its content has another hash.
+  """
+  path = folder / 'images' / epath.Path(name).name
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise OSError(error.errno, 'missing', str(path)) from error
+  if hashlib.sha256(data).hexdigest() != path.stem:
+    raise OSError(0, 'damaged', str(path))
+  return data
+
+
+def _trajectory(row: Mapping[str, Any], load: _Load) -> Trajectory:
+  token_ids = np.array(row['token_ids'], np.int32)
+  loss_mask = np.array(row['loss_mask'], np.int8)
+  sampler_logprobs = np.array(row['sampler_logprobs'], np.float32)
+  if not token_ids.shape == loss_mask.shape == sampler_logprobs.shape:
+    raise ValueError('token_ids, loss_mask and sampler_logprobs differ in size')
+  return Trajectory(
+      example_id=row['example_id'],
+      sample=row['sample'],
+      token_ids=token_ids,
+      loss_mask=loss_mask,
+      sampler_logprobs=sampler_logprobs,
+      images=tuple(_view(view, load) for view in row['images']),
+      placements=tuple(
+          Placement(**{**placement, 'grid': tuple(placement['grid'])})
+          for placement in row['placements']
+      ),
+      turns=tuple(_turn(turn, load) for turn in row['turns']),
+      stop_reason=StopReason(row['stop_reason']),
+      answer=row['answer'],
+      seconds=row['seconds'],
+      reward=row['reward'],
+      reward_parts=row['reward_parts'],
+  )
+
+
+def _turn(row: Mapping[str, Any], load: _Load) -> Turn:
+  parsed = row['parsed']
+  calls = tuple(ToolCall(**call) for call in parsed['calls'])
+  return Turn(
+      parsed=ParsedTurn(**{**parsed, 'calls': calls}),
+      results=tuple(_result(result, load) for result in row['results']),
+      n_sampled=row['n_sampled'],
+  )
+
+
+def _result(row: Mapping[str, Any], load: _Load) -> ToolResult:
+  view = row['view']
+  hits = [
+      Hit(**{**hit, 'image': load(hit['image']) if hit['image'] else None})
+      for hit in row['hits']
+  ]
+  return ToolResult(**{
+      **row,
+      'status': ToolStatus(row['status']),
+      'hits': tuple(hits),
+      'view': None if view is None else _view(view, load),
+  })
+
+
+def _view(row: Mapping[str, Any], load: _Load) -> View:
+  return View(
+      data=load(row['data']), root=row['root'], box=tuple(row['box'])
+  )
+
+
+def _example(row: Mapping[str, Any], load: _Load) -> Example:
+  row = {key: value for key, value in row.items() if key != 'version'}
+  return Example(**{
+      **row,
+      'images': tuple(load(name) for name in row['images']),
+      'answers': tuple(row['answers']),
+      'gold_regions': tuple(tuple(box) for box in row['gold_regions']),
+  })

@@ -1,0 +1,286 @@
+"""What the stages of one run share, built from the config on first use.
+
+The only place where configs become objects and where a search backend is
+chosen; everything below takes what it needs as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+import hashlib
+from typing import Any
+
+from etils import epath
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from gog_jax import checkpoint
+from gog_jax import files
+from gog_jax import models
+from gog_jax import sharding
+from gog_jax.boxes import BoxSpec
+from gog_jax.chat import Chat
+from gog_jax.chat import load_dialect
+from gog_jax.data import sources
+from gog_jax.errors import UserError
+from gog_jax.images import ImageProcessor
+from gog_jax.models import lora
+from gog_jax.models.config import VLMConfig
+from gog_jax.models.vlm import VLM
+from gog_jax.rewards import RewardConfig
+from gog_jax.rollout.batching import BatchConfig
+from gog_jax.rollout.loop import rollout
+from gog_jax.rollout.loop import RolloutConfig
+from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.sampler import JaxPolicy
+from gog_jax.tools.base import describe
+from gog_jax.tools.executor import ToolExecutor
+from gog_jax.tools.gaze import Gaze
+from gog_jax.tools.image_search import ImageSearch
+from gog_jax.tools.text_search import TextSearch
+from gog_jax.types import Box
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
+from gog_jax.world import dataset
+from gog_jax.world.backend import WorldBackend
+
+# Ships with the package; `configs/pretrain.py` makes it.
+TOY_BASE = epath.Path(__file__).parent / 'assets' / 'toy_base'
+
+
+class Run:
+  """A config, its workdir, and what both imply."""
+
+  def __init__(self, config: ConfigDict, workdir: epath.PathLike):
+    self.config = config
+    self.workdir = epath.Path(workdir)
+
+  def check(self) -> None:
+    """Finds early what would otherwise stop the run late.
+
+    Raises:
+      UserError: The workdir cannot be written, or the model folder is missing
+        or not one.
+    """
+    probe = self.workdir / '.writable'
+    files.write_atomic(probe, '')
+    probe.unlink()
+    if self.config.stage != 'pretrain':
+      self.model_config  # pylint: disable=pointless-statement  # noqa: B018
+
+  @functools.cached_property
+  def model_folder(self) -> epath.Path:
+    """Where weights and tokenizer are.
+
+    Raises:
+      UserError: No path is given, or there is no such folder.
+    """
+    path = self.config.model.path
+    if not path:
+      raise UserError(
+          f'profile {self.config.profile} needs weights: pass '
+          '--config.model.path=FOLDER, a Hugging Face model folder'
+      )
+    folder = TOY_BASE if path == TOY_BASE.name else epath.Path(path)
+    if not folder.is_dir():
+      raise UserError(
+          f'model folder {folder} does not exist; check --config.model.path'
+      )
+    return folder
+
+  @functools.cached_property
+  def model_config(self) -> VLMConfig:
+    return VLMConfig.from_folder(self.model_folder)
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    return sharding.make_mesh(**self.config.mesh)
+
+  @functools.cached_property
+  def processor(self) -> ImageProcessor:
+    processor = ImageProcessor.from_folder(self.model_folder)
+    side = processor.patch_size * processor.merge_size
+    return ImageProcessor.from_folder(
+        self.model_folder,
+        max_pixels=self.config.model.max_image_tokens * side**2,
+    )
+
+  @functools.cached_property
+  def box_spec(self) -> BoxSpec:
+    model = self.config.model
+    return BoxSpec(kind=model.box, min_side=model.min_box_side)
+
+  @functools.cached_property
+  def backend(self):
+    name = self.config.tools.backend
+    if name != 'world':
+      raise UserError(f'unknown tools.backend {name!r}; there is: world')
+    return WorldBackend()
+
+  @functools.cached_property
+  def executor(self) -> ToolExecutor:
+    c = self.config.tools
+    return ToolExecutor(
+        [
+            TextSearch(self.backend, top_k=c.top_k),
+            ImageSearch(self.backend, top_k=c.top_k),
+            Gaze(
+                self.backend,
+                top_k=c.top_k,
+                box_spec=self.box_spec,
+                seen_size=self.processor.seen_size,
+            ),
+        ],
+        timeout_s=c.timeout_s,
+        max_concurrency=c.max_concurrency,
+    )
+
+  @functools.cached_property
+  def chat(self) -> Chat:
+    return Chat(
+        self.model_folder,
+        dialect=load_dialect(self.config.model.dialect),
+        processor=self.processor,
+        tools=[describe(tool) for tool in self.executor.tools.values()],
+    )
+
+  @functools.cached_property
+  def limits(self) -> RolloutConfig:
+    return RolloutConfig(**self.config.rollout)
+
+  @functools.cached_property
+  def batch_config(self) -> BatchConfig:
+    c = self.config.batch
+    row_axes = self.mesh.shape['data'] * self.mesh.shape['fsdp']
+    if c.row_multiple % row_axes:
+      raise UserError(
+          f'batch.row_multiple={c.row_multiple} must be a multiple of the '
+          f'mesh\'s data * fsdp = {row_axes}'
+      )
+    return BatchConfig(**c)
+
+  @functools.cached_property
+  def reward_config(self) -> RewardConfig:
+    return RewardConfig(**self.config.reward)
+
+  def load_model(self) -> VLM:
+    """The base model, on the mesh, with fresh adapters if the run trains them.
+
+    Raises:
+      UserError: Weights are missing or damaged.
+    """
+    model, _ = models.from_pretrained(
+        self.model_folder, dtype=self.dtype, mesh=self.mesh
+    )
+    if self.config.trainable == 'lora':
+      lora.add_lora(
+          model,
+          rngs=nnx.Rngs(self.seed('lora')),
+          **self.config.lora,
+      )
+      adapters = nnx.state(model, nnx.LoRAParam)
+      nnx.update(
+          model,
+          jax.device_put(
+              adapters, sharding.param_shardings(adapters, self.mesh)
+          ),
+      )
+    return model
+
+  @property
+  def dtype(self):
+    return jnp.dtype(self.config.model.dtype)
+
+  def trained_params(self, model: VLM, stage: str) -> nnx.State:
+    """What `stage` trained, laid out like `model`'s.
+
+    Raises:
+      UserError: The stage has not been run in this workdir.
+    """
+    _, params, _ = lora.split(model, self.config.trainable)
+    return checkpoint.load_pytree(self.workdir / stage / 'params', params)
+
+  def make_policy(self, model: VLM, *, greedy: bool) -> JaxPolicy:
+    """A sampler for `model`'s graph and present parameters."""
+    c = self.config
+    merge = self.processor.merge_size**2
+    return JaxPolicy(
+        model,
+        processor=self.processor,
+        n_slots=c.rollout.n_slots,
+        max_context=c.rollout.max_context,
+        max_turn_tokens=c.rollout.max_turn_tokens,
+        chunk=32 if c.profile == 'toy' else 512,
+        max_patches=c.model.max_image_tokens * merge,
+        stop_ids=self.chat.stop_ids,
+        greedy=greedy,
+    )
+
+  def rollout(
+      self,
+      policy: Policy,
+      examples: Sequence[Example],
+      *,
+      samples: int,
+      seed: Sequence[Any],
+      **kwargs,
+  ) -> list[Trajectory]:
+    """`samples` trajectories of each example, an example's side by side."""
+    requests = [
+        Request(
+            example=example,
+            sample=sample,
+            seed=self.seed(*seed, example.id, sample),
+        )
+        for example in examples
+        for sample in range(samples)
+    ]
+    return rollout(
+        policy,
+        self.executor,
+        self.chat,
+        requests,
+        limits=self.limits,
+        **kwargs,
+    )
+
+  def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
+    """Converts boxes of an image of this size to what the policy would say."""
+    return functools.partial(
+        self.box_spec.to_model,
+        original_size=size,
+        seen_size=self.processor.seen_size(*size),
+    )
+
+  def make_data(self, folder: epath.Path) -> dict[str, Any]:
+    """Writes the embedded world's data set; the facts are its sizes."""
+    return dataset.prepare(folder, **self.config.data)
+
+  def examples(self, split: str, *, start: int = 0, n: int) -> list[Example]:
+    """Examples [start, start + n) of a split of the data set.
+
+    Raises:
+      UserError: The split is too small, or an image in it is damaged.
+    """
+    folder = self.workdir / 'data'
+    return sources.take(
+        dataset.load(folder, split), what=f'{folder}/{split}', start=start, n=n
+    )
+
+  def demo_examples(self) -> list[Example]:
+    """The head of the train split: what the expert shows."""
+    return self.examples('train', n=self.config.sft.n_demos)
+
+  def graded_examples(self) -> list[Example]:
+    """What follows it: fresh to the SFT policy, so that pass rates are fair."""
+    c = self.config
+    return self.examples('train', start=c.sft.n_demos, n=c.grade.n_queries)
+
+  def seed(self, *what: Any) -> int:
+    """31 bits that depend on the run's seed and on what they are for."""
+    text = '/'.join(map(str, (self.config.seed, *what)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1

@@ -1,0 +1,136 @@
+"""The mesh, and which logical axis of an array lies along which mesh axis.
+
+Mesh axes: `data` replicates the model, `fsdp` splits rows *and* parameters
+(gathered layer by layer), `tensor` splits heads, feed-forward and vocabulary.
+Nothing else in the package names a mesh axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import nnx
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from gog_jax import errors
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+# Rows of a batch are spread over both of these.
+ROW_AXES = ('data', 'fsdp')
+
+# A logical axis that is not split maps to None; an unknown one is an error.
+LOGICAL_AXES = {
+    'layers': None,  # Scanned over.
+    'embed': 'fsdp',
+    'heads': 'tensor',
+    'kv_heads': 'tensor',
+    'ffn': 'tensor',
+    'vocab': 'tensor',
+    'norm': None,
+    'patch': None,
+    'rank': None,
+}
+
+
+def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+  """A mesh over all devices.
+
+  Args:
+    data: Replicas.
+    fsdp: Shards of rows and parameters.
+    tensor: Shards of heads, feed-forward and vocabulary. One of the three may
+      be -1: whatever is left.
+
+  Raises:
+    UserError: The sizes do not multiply to the number of devices.
+  """
+  sizes = [data, fsdp, tensor]
+  n_devices = jax.device_count()
+  asked = f'mesh data={data}, fsdp={fsdp}, tensor={tensor}'
+  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+    raise errors.UserError(
+        f'{asked}: sizes must be positive, and one of them may be -1 (the rest)'
+    )
+  if -1 in sizes:
+    known = -int(np.prod(sizes))
+    if n_devices % known:
+      raise errors.UserError(
+          f'{asked}: {known} does not divide {n_devices} devices'
+      )
+    sizes[sizes.index(-1)] = n_devices // known
+  if np.prod(sizes) != n_devices:
+    raise errors.UserError(
+        f'{asked} needs {np.prod(sizes)} devices, there are {n_devices}'
+    )
+  # Explicit axes, the default, would demand a sharding for each contraction.
+  return jax.make_mesh(
+      tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
+  )
+
+
+def partition_spec(
+    shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh
+) -> PartitionSpec:
+  """The mesh axes of one array.
+
+  An axis that its mesh axis does not divide is replicated: a toy's two
+  key-value heads on four tensor shards cost memory, not correctness.
+  """
+  if len(shape) != len(axes):
+    raise ValueError(f'shape {shape} does not fit logical axes {axes}')
+  spec = []
+  for size, axis in zip(shape, axes, strict=True):
+    mesh_axis = LOGICAL_AXES[axis]
+    if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+      mesh_axis = None
+    spec.append(mesh_axis)
+  return PartitionSpec(*spec)
+
+
+def param_shardings(state: Any, mesh: Mesh) -> Any:
+  """Where each array of a pytree of parameters belongs.
+
+  Args:
+    state: An nnx.State, a model, or an optimizer state built over one.
+    mesh: From make_mesh.
+
+  Returns:
+    The same pytree with a NamedSharding in place of each array, fit for
+    jax.device_put and for in_shardings. Arrays that are not nnx.Variables
+    (an optimizer's step count) are replicated.
+  """
+
+  def place(leaf):
+    if not isinstance(leaf, nnx.Variable):
+      return NamedSharding(mesh, PartitionSpec())
+    value = leaf.get_value()
+    spec = partition_spec(value.shape, leaf.get_metadata('axes'), mesh)
+    return leaf.replace(NamedSharding(mesh, spec))
+
+  return jax.tree.map(
+      place, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over data and fsdp; every other axis whole."""
+  return NamedSharding(mesh, PartitionSpec(ROW_AXES))
+
+
+def constrain_rows(x: jax.Array) -> jax.Array:
+  """Keeps activations split by rows, under an ambient mesh (jax.set_mesh).
+
+  Left to itself the compiler may instead split them as the parameters are,
+  and gather activations where gathering weights is cheaper. Without an
+  ambient mesh, or where the rows do not divide, x is returned as it is.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or any(axis not in mesh.shape for axis in ROW_AXES):
+    return x
+  if x.shape[0] % (mesh.shape['data'] * mesh.shape['fsdp']):
+    return x
+  free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES, *free))

@@ -1,0 +1,187 @@
+"""The walk: which stage follows which, and when one is complete.
+
+A stage owns the folder of its name in the workdir. It is complete when its
+manifest says so, and is then not run again; a manifest made from other
+settings stops the run and names the fields. In the toy profile a stage runs
+those it builds on first; other profiles name the command instead, since nobody
+wants hours of work unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+from etils import epath
+from flax import nnx
+
+from gog_jax import evaluate
+from gog_jax import grade
+from gog_jax import metrics
+from gog_jax import report
+from gog_jax.errors import UserError
+from gog_jax.manifest import Manifest
+from gog_jax.run import Run
+from gog_jax.train import pretrain
+from gog_jax.train import rl
+from gog_jax.train import sft
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One step of the walk.
+
+  Attributes:
+    sections: Config fields that its output depends on.
+    needs: Stages whose output it reads.
+    make: (run, folder) -> facts for the manifest.
+  """
+
+  sections: tuple[str, ...]
+  needs: tuple[str, ...]
+  make: Callable[[Run, epath.Path], Mapping[str, Any]]
+
+
+def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
+  policy = run.make_policy(_trained(run, 'sft'), greedy=False)
+  return grade.facts(
+      grade.grade_examples(run, policy, run.graded_examples(), folder)
+  )
+
+
+def _eval(run: Run, folder: epath.Path) -> Mapping[str, Any]:
+  examples = run.examples('test', n=run.config.eval.n_examples)
+  return {
+      name: evaluate.evaluate(
+          run,
+          run.make_policy(_trained(run, name), greedy=True),
+          examples,
+          folder / name,
+          name=name,
+      )
+      for name in run.config.eval.policies
+  }
+
+
+def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
+  del folder  # report reads and writes the workdir.
+  summary = report.make(
+      run.workdir,
+      n_trajectories=run.config.report.n_trajectories,
+      seed=run.seed('report'),
+  )
+  print(report.table(summary))
+  return {'page': str(run.workdir / 'report' / 'index.html')}
+
+
+def _trained(run: Run, stage: str) -> nnx.Module:
+  model = run.load_model()
+  nnx.update(model, run.trained_params(model, stage))
+  return model
+
+
+_ROLLOUT = ('seed', 'model', 'data', 'tools', 'rollout')
+_TRAINED = ('trainable', 'lora')
+
+STAGES: dict[str, Stage] = {
+    'data': Stage(('data',), (), lambda run, folder: run.make_data(folder)),
+    'demos': Stage(
+        (*_ROLLOUT, 'sft.n_demos', 'reward'), ('data',), sft.make_demos
+    ),
+    'sft': Stage(
+        ('seed', 'model', *_TRAINED, 'batch', 'sft'), ('demos',), sft.train
+    ),
+    'grade': Stage((*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade),
+    'rl': Stage(
+        (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl'), ('grade',), rl.train
+    ),
+    'eval': Stage((*_ROLLOUT, 'reward', 'eval'), ('rl',), _eval),
+    'report': Stage(('seed', 'report'), ('eval',), _report),
+    'pretrain': Stage(('seed', 'pretrain'), (), pretrain.train),
+}
+
+# What `config.stage` names, and the stage that this command ends with.
+TARGETS = {
+    'pretrain': 'pretrain',
+    'sft': 'sft',
+    'grade': 'grade',
+    'rl': 'report',
+    'eval': 'report',
+}
+
+
+def walk(run: Run) -> None:
+  """Runs what `config.stage` names and, first, whatever it needs.
+
+  Raises:
+    UserError: An unknown stage, a stage made with other settings, or, outside
+      the toy profile, a stage that another command must make first.
+  """
+  target = run.config.stage
+  if target not in TARGETS:
+    raise UserError(
+        f'unknown stage {target!r}; there are {", ".join(TARGETS)}'
+    )
+  run.check()
+  for name in _in_order(TARGETS[target]):
+    manifest = manifest_of(run, name)
+    folder = run.workdir / name
+    if manifest.is_complete(folder):
+      metrics.say(f'{name}: complete in {folder}, reused')
+      continue
+    if run.config.profile != 'toy' and not _is_own(name, target):
+      raise UserError(
+          f'{target} needs {name}, which is not complete in {run.workdir}: '
+          f'run python -m gog_jax.main --config=configs/{name}.py:'
+          f'{run.config.profile} --workdir={run.workdir} first'
+      )
+    manifest.write(folder, complete=False)
+    facts = STAGES[name].make(run, folder)
+    manifest.write(folder, complete=True, facts=facts)
+    metrics.say(f'{name}: done ' + _shown(facts))
+
+
+def manifest_of(run: Run, name: str) -> Manifest:
+  """The stage's identity: its config fields and its inputs' fingerprints."""
+  stage = STAGES[name]
+  return Manifest(
+      stage=name,
+      config={
+          field: config_field(run.config, field) for field in stage.sections
+      },
+      inputs={
+          needed: manifest_of(run, needed).fingerprint()
+          for needed in stage.needs
+      },
+  )
+
+
+def _in_order(target: str) -> list[str]:
+  order = []
+  for needed in STAGES[target].needs:
+    order += [name for name in _in_order(needed) if name not in order]
+  return order + [target]
+
+
+def _is_own(name: str, target: str) -> bool:
+  """Whether the command for `target` makes this stage itself, at any size."""
+  own = {
+      'sft': ('data', 'demos', 'sft'),
+      'rl': ('rl', 'eval', 'report'),
+      'eval': ('eval', 'report'),
+  }
+  return name in own.get(target, (target,))
+
+
+def config_field(config, field: str):
+  for part in field.split('.'):
+    config = config[part]
+  return config.to_dict() if hasattr(config, 'to_dict') else config
+
+
+def _shown(facts: Mapping[str, Any]) -> str:
+  return ', '.join(
+      f'{name} {value:.3f}' if isinstance(value, float) else f'{name} {value}'
+      for name, value in facts.items()
+  )

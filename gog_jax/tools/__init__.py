@@ -1,0 +1,1 @@
+"""The tools a policy may call, and the executor that runs them."""

@@ -1,0 +1,135 @@
+"""What a tool is, and what it searches with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, Protocol
+
+import jsonschema
+import jsonschema.exceptions
+
+from gog_jax.types import Hit
+from gog_jax.types import ToolResult
+from gog_jax.types import View
+
+# Characters of an error that the policy is shown.
+ERROR_LENGTH = 120
+
+
+class ModelError(Exception):
+  """The policy's own mistake: the executor turns it into a model_error.
+
+  The message is one line and is shown to the policy. Whatever else a tool
+  raises counts as the infrastructure's fault.
+  """
+
+
+@dataclasses.dataclass(frozen=True)
+class ToolContext:
+  """The part of a conversation that a call may look at.
+
+  Attributes:
+    scope: Which world or corpus the searches run in.
+    views: Every image so far, in order of appearance: the example's own
+      images first, then one crop per gaze. Tools number them from 1.
+  """
+
+  scope: str
+  views: tuple[View, ...]
+
+
+class Tool(Protocol):
+  """One function the policy can call.
+
+  Attributes:
+    name: As the policy writes it.
+    description: What the policy is told about it.
+    parameters: JSON schema of the arguments, an object.
+  """
+
+  @property
+  def name(self) -> str:
+    ...
+
+  @property
+  def description(self) -> str:
+    ...
+
+  @property
+  def parameters(self) -> Mapping[str, Any]:
+    ...
+
+  async def __call__(
+      self, arguments: Mapping[str, Any], context: ToolContext
+  ) -> ToolResult:
+    """Runs the call. The arguments already obey `parameters`.
+
+    Returns:
+      A result with status ok; the executor fills in the latency.
+
+    Raises:
+      ModelError: The call makes no sense here (no such image, a bad box).
+    """
+    ...
+
+
+class SearchBackend(Protocol):
+  """Where searches go: a world, an index, a service.
+
+  Attributes:
+    version: Changes whenever the same query may be answered differently.
+  """
+
+  @property
+  def version(self) -> str:
+    ...
+
+  async def search_text(
+      self, query: str, *, scope: str, top_k: int
+  ) -> tuple[Hit, ...]:
+    """Returns at most `top_k` hits, best first."""
+    ...
+
+  async def search_image(
+      self, data: bytes, *, scope: str, top_k: int
+  ) -> tuple[Hit, ...]:
+    """Searches with an encoded image; at most `top_k` hits, best first."""
+    ...
+
+
+def describe(tool: Tool) -> dict[str, Any]:
+  """What a prompt says about a tool: name, description, parameters."""
+  return {
+      'name': tool.name,
+      'description': tool.description,
+      'parameters': dict(tool.parameters),
+  }
+
+
+def check_arguments(
+    arguments: Mapping[str, Any], schema: Mapping[str, Any]
+) -> None:
+  """Checks the arguments of a call against the tool's JSON schema.
+
+  Raises:
+    ModelError: They break it; one line that names the argument.
+  """
+  validator = jsonschema.Draft202012Validator(schema)
+  error = jsonschema.exceptions.best_match(
+      validator.iter_errors(dict(arguments))
+  )
+  if error is not None:
+    where = ''.join(
+        f'[{part}]' if isinstance(part, int) else f'.{part}'
+        for part in error.absolute_path
+    ).lstrip('.')
+    raise ModelError(
+        one_line(f'{where}: {error.message}' if where else error.message)
+    )
+
+
+def one_line(text: object) -> str:
+  """`text` on one line of at most ERROR_LENGTH characters."""
+  line = ' '.join(str(text).split())
+  return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 3] + '...'

@@ -1,0 +1,136 @@
+"""gaze: crop a region of an image and search with the crop.
+
+A crop is always cut from the root image's own pixels. A crop of a crop is
+therefore as sharp as the same region cut directly, and its view says where it
+lies in the root, however deep the chain of gazes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+import math
+from typing import Any
+
+from gog_jax import images
+from gog_jax.boxes import BoxError
+from gog_jax.boxes import BoxSpec
+from gog_jax.tools.base import ModelError
+from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import ToolContext
+from gog_jax.types import Box
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import View
+
+
+class Gaze:
+  """Crops a box of any image in the conversation and searches with it."""
+
+  name = 'gaze'
+  description = (
+      'Crop a region of an image, see it enlarged and search with it.'
+  )
+  parameters = {
+      'type': 'object',
+      'properties': {
+          'bbox_2d': {
+              'type': 'array',
+              'items': {'type': 'number'},
+              'minItems': 4,
+              'maxItems': 4,
+              'description': 'The region: [x1, y1, x2, y2].',
+          },
+          'image': {
+              'type': 'integer',
+              'minimum': 1,
+              'default': 1,
+              'description': (
+                  'Which image, numbered from 1 in order of appearance.'
+              ),
+          },
+      },
+      'required': ['bbox_2d'],
+      'additionalProperties': False,
+  }
+
+  def __init__(
+      self,
+      backend: SearchBackend,
+      *,
+      top_k: int,
+      box_spec: BoxSpec,
+      seen_size: Callable[[int, int], tuple[int, int]],
+  ):
+    """Initialises the tool.
+
+    Args:
+      backend: What to search with the crop.
+      top_k: Hits per search.
+      box_spec: What the numbers in `bbox_2d` mean to this policy.
+      seen_size: (width, height) of an image file -> of what the model sees.
+    """
+    self._backend = backend
+    self._top_k = top_k
+    self._box_spec = box_spec
+    self._seen_size = seen_size
+
+  async def __call__(
+      self, arguments: Mapping[str, Any], context: ToolContext
+  ) -> ToolResult:
+    """Crops and searches; the result's view is the crop, in original pixels.
+
+    Raises:
+      ModelError: No such image, or a box that BoxSpec refuses.
+    """
+    view = await asyncio.to_thread(self._crop, arguments, context)
+    hits = await self._backend.search_image(
+        view.data, scope=context.scope, top_k=self._top_k
+    )
+    return ToolResult(
+        status=ToolStatus.OK, hits=tuple(hits), view=view, n_searches=1
+    )
+
+  def _crop(
+      self, arguments: Mapping[str, Any], context: ToolContext
+  ) -> View:
+    number = int(arguments.get('image', 1))
+    n_views = len(context.views)
+    if not 1 <= number <= n_views:
+      raise ModelError(f'there is no image {number}, only 1 to {n_views}')
+    view = context.views[number - 1]
+    size = images.size_of(view.data)
+    try:
+      box_in_view = self._box_spec.to_original(
+          arguments['bbox_2d'],
+          original_size=size,
+          seen_size=self._seen_size(*size),
+      )
+    except BoxError as error:
+      raise ModelError(str(error)) from error
+    # The conversation begins with the example's images, in order.
+    root = images.decode(context.views[view.root].data)
+    box = _shift(_whole_pixels(box_in_view, size), view.box)
+    crop = images.encode_png(root.crop(box))
+    return View(data=crop, root=view.root, box=box)
+
+
+def _whole_pixels(box: Box, size: tuple[int, int]) -> Box:
+  """The nearest box of whole pixels that lies in the image and is not empty.
+
+  Rounding half up moves both edges of a box alike, so that a box at least one
+  pixel wide stays so.
+  """
+  edges = []
+  for low, high, limit in zip(box[:2], box[2:], size, strict=True):
+    low = min(max(math.floor(low + 0.5), 0), limit - 1)
+    high = max(min(math.floor(high + 0.5), limit), low + 1)
+    edges.append((low, high))
+  (x1, x2), (y1, y2) = edges
+  return x1, y1, x2, y2
+
+
+def _shift(box: Box, frame: Box) -> Box:
+  """`box` in pixels of a crop -> in pixels of the image it was cut from."""
+  x, y = round(frame[0]), round(frame[1])
+  return box[0] + x, box[1] + y, box[2] + x, box[3] + y

@@ -1,0 +1,1 @@
+"""Training: pretraining of the toy base, SFT, GRPO."""

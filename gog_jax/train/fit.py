@@ -1,0 +1,75 @@
+"""The supervised loop, shared by pretraining and SFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+import grain
+import jax
+
+from gog_jax import checkpoint
+from gog_jax import interrupt
+from gog_jax import metrics as metrics_lib
+from gog_jax import sharding
+from gog_jax.train.state import TrainState
+
+Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def fit(
+    state: TrainState,
+    step: Step,
+    batches: grain.DatasetIterator,
+    *,
+    what: str,
+    folder: epath.Path,
+    n_steps: int,
+    checkpoint_every: int,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """Runs `step` up to `n_steps`, from the newest checkpoint if there is one.
+
+  On a signal the state is saved at the next step boundary, so that a restart
+  continues with the very next batch.
+
+  Args:
+    state: Fresh; replaced by the checkpoint's where there is one.
+    step: (state, batch) -> (state, metrics). Donates the state.
+    batches: Endless; its position is part of the checkpoint.
+    what: Name on the progress bar.
+    folder: Holds `checkpoints/` and `metrics.jsonl`.
+    n_steps: Optimizer steps of the whole run.
+    checkpoint_every: Steps.
+    mesh: Where batches go.
+  """
+  with checkpoint.Checkpointer(
+      folder / 'checkpoints', every=checkpoint_every, keep=2
+  ) as saver:
+    if saver.latest_step() is not None:
+      state = saver.restore(state, batches)
+    first = int(state.step)
+    writer = metrics_lib.MetricsWriter(
+        folder / 'metrics.jsonl', resume_step=first
+    )
+    pending = None  # Read one step late: the device never waits for the host.
+    with metrics_lib.Progress(what, total=n_steps, start=first) as progress:
+      for n in range(first, n_steps):
+        try:
+          interrupt.check()
+        except interrupt.Interrupted:
+          saver.save(n, state, batches)
+          raise
+        batch = jax.device_put(next(batches), sharding.batch_sharding(mesh))
+        state, metrics = step(state, batch)
+        if pending is not None:
+          writer.write(*pending)
+          progress.advance(loss=float(pending[1]['loss']))
+        pending = (n + 1, metrics)
+        if saver.is_due(n + 1) or n + 1 == n_steps:
+          writer.write(*pending)
+          progress.advance(loss=float(metrics['loss']))
+          pending = None
+          saver.save(n + 1, state, batches)
+  return state

@@ -1,0 +1,202 @@
+"""The toy base: a tiny Qwen2.5-VL that sees, grounds and reads, from nothing.
+
+It stands where a downloaded backbone would: it knows words, boxes and how to
+look a fact up in a text it is shown, but has never seen a tool used. Written
+as an ordinary Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gog_jax import models
+from gog_jax.chat.codec import Codec
+from gog_jax.data.pipeline import endless_batches
+from gog_jax.models.config import VLMConfig
+from gog_jax.rollout.batching import Batch
+from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import to_batch
+from gog_jax.run import Run
+from gog_jax.train import state as state_lib
+from gog_jax.train import steps
+from gog_jax.train.fit import fit
+from gog_jax.train.optimizer import make_optimizer
+from gog_jax.train.optimizer import OptimizerConfig
+from gog_jax.types import StopReason
+from gog_jax.types import TokenChunk
+from gog_jax.types import Trajectory
+from gog_jax.world import grounding
+from gog_jax.world import scenes
+
+# Everything of a model folder but its weights and its config.
+_TOKENIZER_FILES = (
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'preprocessor_config.json',
+)
+
+
+class Lessons(Sequence[Trajectory]):
+  """Endless lessons, each a function of its index.
+
+  Most questions are the world's. Some ask to copy random tokens, the tags of
+  the protocol among them: no token may meet its first gradient in SFT, where
+  adapters alone are trained.
+  """
+
+  def __init__(self, run: Run, *, n: int, n_exchanges: int, seed: int):
+    self._chat = run.chat
+    self._content_ids = np.array(run.chat.content_ids)
+    self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
+    self._n = n
+    self._n_exchanges = n_exchanges
+    self._seed = seed
+
+  def __len__(self) -> int:
+    return self._n
+
+  def __getitem__(self, index: int) -> Trajectory:
+    rng = np.random.default_rng((self._seed, index))
+    exchanges = grounding.lesson(
+        rng, self._to_model_box, n_exchanges=self._n_exchanges
+    )
+    parts = [
+        self._chat.plain(e.images, e.question, e.answer, first=n == 0)
+        for n, e in enumerate(exchanges)
+    ]
+    parts.append(self._copying(rng))
+    return conversation(str(index), parts)
+
+  def _copying(
+      self, rng: np.random.Generator
+  ) -> tuple[TokenChunk, list[int]]:
+    """The world's request to copy, with random tokens for its text."""
+    ids = rng.choice(self._content_ids, size=rng.integers(2, 8)).tolist()
+    request, _ = self._chat.plain((), 'copy \0', None, first=False)
+    marker = self._chat.encode_untrusted('\0')[0]
+    at = request.token_ids.index(marker)
+    before, after = request.token_ids[:at], request.token_ids[at + 1 :]
+    return (
+        TokenChunk(token_ids=(*before, *ids, *after)),
+        [*ids, self._chat.stop_ids[0]],
+    )
+
+
+def conversation(
+    name: str, parts: Sequence[tuple[TokenChunk, Sequence[int]]]
+) -> Trajectory:
+  """Joins exchanges, (prompt, answer) each; the answers are the targets."""
+  ids: list[int] = []
+  mask: list[int] = []
+  images, placements = [], []
+  for prompt, answer in parts:
+    placements += [
+        dataclasses.replace(
+            placement,
+            start=placement.start + len(ids),
+            image=placement.image + len(images),
+        )
+        for placement in prompt.placements
+    ]
+    images += prompt.images
+    ids += [*prompt.token_ids, *answer]
+    mask += [0] * len(prompt.token_ids) + [1] * len(answer)
+  return Trajectory(
+      example_id=name,
+      sample=0,
+      token_ids=np.array(ids, np.int32),
+      loss_mask=np.array(mask, np.int8),
+      sampler_logprobs=np.zeros(len(ids), np.float32),
+      images=tuple(images),
+      placements=tuple(placements),
+      turns=(),
+      stop_reason=StopReason.ANSWER,
+  )
+
+
+def _token_ids(folder: epath.Path) -> dict[str, int]:
+  """What a config.json says of the tokenizer."""
+  codec = Codec(folder)
+  names = {
+      'image_token_id': '<|image_pad|>',
+      'video_token_id': '<|video_pad|>',
+      'vision_start_token_id': '<|vision_start|>',
+      'vision_end_token_id': '<|vision_end|>',
+      'eos_token_id': '<|im_end|>',
+      'pad_token_id': '<|endoftext|>',
+  }
+  ids = {key: codec.id_of(token) for key, token in names.items()}
+  return ids | {'vocab_size': -(-codec.vocab_size // 64) * 64}
+
+
+def train(run: Run, folder: epath.Path) -> dict[str, Any]:
+  """Pretrains all parameters and writes `folder/model`."""
+  c = run.config.pretrain
+  config = VLMConfig.from_dict(
+      c.architecture.to_dict() | _token_ids(run.model_folder)
+  )
+  base = models.init(
+      config, jax.random.key(run.seed('init')), dtype=jnp.float32
+  )
+  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
+  state, model = state_lib.create(
+      base,
+      trainable='full',
+      optimizer=optimizer,
+      mesh=run.mesh,
+      seed=run.seed('pretrain'),
+      scan=run.config.model.scan,
+      remat='none',
+      logprob_chunk=run.config.model.logprob_chunk,
+  )
+  step = steps.make_sft_step(model, optimizer)
+
+  def batch_of(lessons: Sequence[Trajectory]) -> Batch:
+    return to_batch(
+        lessons,
+        advantages=np.zeros(len(lessons)),
+        weights=loss_weights(
+            [int(lesson.loss_mask.sum()) for lesson in lessons],
+            [True] * len(lessons),
+            aggregation='token_mean',
+        ),
+        processor=run.processor,
+        vision_config=config.vision,
+        config=run.batch_config,
+    )
+
+  state = fit(
+      state,
+      lambda state, batch: step(state, model.frozen, batch),
+      endless_batches(
+          Lessons(
+              run,
+              n=c.steps * c.batch_size,
+              n_exchanges=c.n_exchanges,
+              seed=run.seed('lessons'),
+          ),
+          batch_size=c.batch_size,
+          seed=run.seed('order'),
+          transform=batch_of,
+      ),
+      what='pretrain',
+      folder=folder,
+      n_steps=c.steps,
+      checkpoint_every=c.checkpoint_every,
+      mesh=run.mesh,
+  )
+  trained = state_lib.merged(model, state.params)
+  models.save_pretrained(trained, config, folder / 'model', dtype=jnp.bfloat16)
+  for name in _TOKENIZER_FILES:
+    (folder / 'model' / name).write_bytes(
+        (run.model_folder / name).read_bytes()
+    )
+  sizes = [x.size for x in jax.tree.leaves(state.params)]
+  return {'steps': int(state.step), 'parameters': sum(sizes)}

@@ -1,0 +1,194 @@
+"""Stage 2: complexity-adaptive GRPO on the graded level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import time
+from typing import Any
+
+from etils import epath
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gog_jax import checkpoint
+from gog_jax import grade
+from gog_jax import interrupt
+from gog_jax import metrics as metrics_lib
+from gog_jax import rewards
+from gog_jax import sharding
+from gog_jax.data.pipeline import endless_batches
+from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.rollout.batching import Batch
+from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import to_batch
+from gog_jax.run import Run
+from gog_jax.train import steps
+from gog_jax.train.advantages import group_advantages
+from gog_jax.train.advantages import GroupAdvantages
+from gog_jax.train.losses import GRPOConfig
+from gog_jax.train.optimizer import make_optimizer
+from gog_jax.train.optimizer import OptimizerConfig
+from gog_jax.train.start import start_state
+from gog_jax.types import Example
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+
+Groups = list[list[Trajectory]]  # P x G.
+
+
+def train(run: Run, folder: epath.Path) -> dict[str, Any]:
+  """Trains the SFT policy on its own rollouts; KL keeps it near the SFT."""
+  c = run.config.rl
+  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
+  base, state, model = start_state(run, optimizer, start_from='sft')
+  ref_params = jax.tree.map(jnp.copy, state.params)
+  grpo_step = steps.make_grpo_step(model, optimizer, GRPOConfig(**c.loss))
+  policy = run.make_policy(base, greedy=False)
+  prompts = endless_batches(
+      level_examples(run), batch_size=c.n_prompts, seed=run.seed('rl')
+  )
+  with checkpoint.Checkpointer(
+      folder / 'checkpoints', every=c.checkpoint_every, keep=2
+  ) as saver:
+    if saver.latest_step() is not None:
+      state = saver.restore(state, prompts)
+    n = int(state.step) // c.updates_per_batch
+    writer = metrics_lib.MetricsWriter(folder / 'metrics.jsonl', resume_step=n)
+    with metrics_lib.Progress('rl', total=c.steps, start=n) as progress:
+      while n < c.steps:
+        policy.update(
+            nnx.merge_state(state.params, model.frozen), vision_changed=False
+        )
+        here = prompts.get_state()
+        started = time.perf_counter()
+        try:
+          examples = next(prompts)  # P
+          groups = rollout_groups(run, policy, examples, step=n)  # P x G
+        except interrupt.Interrupted:
+          prompts.set_state(here)
+          saver.save(n, state, prompts)
+          raise
+        sampled = time.perf_counter()
+        advantages = advantages_of(run, groups)  # [P, G]
+        batch = rl_batch(run, groups, advantages.advantages)  # [B, T]
+        old_logprobs = None
+        for _ in range(c.updates_per_batch):
+          state, old_logprobs, metrics = grpo_step(
+              state, model.frozen, ref_params, batch, old_logprobs
+          )
+        n += 1
+        values = describe(groups, advantages) | jax.device_get(metrics)
+        values['seconds_rollout'] = sampled - started
+        values['seconds_update'] = time.perf_counter() - sampled
+        writer.write(n, values)
+        progress.advance(reward=values['reward'], accuracy=values['accuracy'])
+        last = n == c.steps
+        if n % c.trajectories_every == 0 or last:
+          trajectories_lib.write(
+              folder / 'rollouts' / f'{n:06d}' / 'trajectories.jsonl',
+              [t for group in groups for t in group],
+              examples,
+          )
+        if saver.is_due(n) or last:
+          saver.save(n, state, prompts)
+  checkpoint.save_pytree(folder / 'params', state.params)
+  return {'steps': n} | reward_trend(writer.rows)
+
+
+def level_examples(run: Run) -> list[Example]:
+  """The graded examples of the level that RL trains on."""
+  ids = grade.select_level(
+      grade.read_grades(run.workdir / 'grade'),
+      run.config.rl.level,
+      at_least=run.config.rl.n_prompts,
+  )
+  return [example for example in run.graded_examples() if example.id in ids]
+
+
+def rollout_groups(
+    run: Run, policy, examples: Sequence[Example], *, step: int
+) -> Groups:
+  """G scored trajectories of each example."""
+  size = run.config.rl.group_size
+  flat = run.rollout(policy, examples, samples=size, seed=('rl', step))
+  return [
+      [
+          rewards.score(example, trajectory, config=run.reward_config)
+          for trajectory in flat[i * size : (i + 1) * size]
+      ]
+      for i, example in enumerate(examples)
+  ]
+
+
+def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
+  """Advantages [P, G] of scored groups."""
+
+  def table(value):
+    return np.array([[value(t) for t in group] for group in groups])
+
+  return group_advantages(
+      table(lambda t: t.reward),
+      table(lambda t: t.valid),
+      table(lambda t: t.reward_parts['accuracy']),
+      eps=run.config.rl.advantage_eps,
+  )
+
+
+def rl_batch(run: Run, groups: Groups, advantages: np.ndarray) -> Batch:
+  """Packs P x G trajectories with their advantages, on the mesh."""
+  flat = [t for group in groups for t in group]
+  weights = loss_weights(
+      [int(t.loss_mask.sum()) for t in flat],
+      [t.valid for t in flat],
+      aggregation=run.config.rl.aggregation,
+  )
+  batch = to_batch(
+      flat,
+      advantages=advantages.reshape(-1),
+      weights=weights,
+      processor=run.processor,
+      vision_config=run.model_config.vision,
+      config=run.batch_config,
+  )
+  return jax.device_put(batch, sharding.batch_sharding(run.mesh))
+
+
+def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, float]:
+  """Means over valid trajectories, and what was left out of them."""
+  flat = [t for group in groups for t in group]
+  valid = [t for t in flat if t.valid]
+  results = [r for t in flat for turn in t.turns for r in turn.results]
+
+  def mean(value) -> float:
+    return float(np.mean([value(t) for t in valid])) if valid else 0.0
+
+  return {
+      'reward': mean(lambda t: t.reward),
+      'accuracy': mean(lambda t: t.reward_parts['accuracy']),
+      'format': mean(lambda t: t.reward_parts['format']),
+      'turns': mean(lambda t: len(t.turns)),
+      'searches': mean(
+          lambda t: sum(r.n_searches for turn in t.turns for r in turn.results)
+      ),
+      'no_search': mean(lambda t: not any(turn.results for turn in t.turns)),
+      'tokens': mean(lambda t: len(t.token_ids)),
+      'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
+      'live_groups': float(advantages.live.mean()),
+      'format_only_groups': float(advantages.format_only.mean()),
+      'masked': 1 - len(valid) / len(flat),
+      'infra_errors': float(
+          sum(r.status == ToolStatus.INFRA_ERROR for r in results)
+      ),
+  }
+
+
+def reward_trend(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+  """Mean training reward of the first and the last fifth of the run."""
+  rewards_by_step = [row['reward'] for row in rows]
+  n = max(len(rewards_by_step) // 5, 1)
+  return {
+      'reward_first_fifth': float(np.mean(rewards_by_step[:n])),
+      'reward_last_fifth': float(np.mean(rewards_by_step[-n:])),
+  }

@@ -1,0 +1,224 @@
+"""The frozen records that pass from room to room.
+
+Axis letters, obeyed everywhere: P problem (example), G group member,
+B batch row, T query time, S key time, V vocabulary, D model width, N query
+heads, K key-value heads, H head dimension, F feed-forward width, L layers,
+I images, C patch channels (temporal * channels * patch * patch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import enum
+from typing import Any
+
+import numpy as np
+
+# x1, y1, x2, y2; which frame (original or resized pixels, thousandths) is said
+# by the name of the variable that holds it.
+Box = tuple[float, float, float, float]
+
+
+class StopReason(enum.StrEnum):
+  """Why a trajectory ended."""
+
+  ANSWER = 'answer'  # The policy answered.
+  LENGTH = 'length'  # A turn was cut off by its token limit.
+  CONTEXT = 'context'  # The next observation would overflow the context.
+  TURNS = 'turns'  # The turn limit was reached without an answer.
+  FORMAT = 'format'  # A turn held neither a tool call nor an answer.
+
+
+class ToolStatus(enum.StrEnum):
+  """Whose a failure is: only MODEL_ERROR may cost the policy reward."""
+
+  OK = 'ok'
+  MODEL_ERROR = 'model_error'  # Bad JSON, unknown tool, bad box.
+  INFRA_ERROR = 'infra_error'  # Timeout, HTTP error, backend down.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+  """One question about one or more images.
+
+  Attributes:
+    id: Unique within its data set.
+    images: Encoded image files (PNG or JPEG), in the order shown.
+    question: Plain text; untrusted, never parsed for special tokens.
+    answers: Every accepted form; the first is the canonical one.
+    source: The data set it comes from.
+    scope: Which world or corpus its searches run in.
+    search_required: Whether the answer needs a search, where known.
+    gold_regions: Boxes in original pixels of image 0, where known.
+    hops: How many searches the shortest solution needs, where known.
+  """
+
+  id: str
+  images: tuple[bytes, ...]
+  question: str
+  answers: tuple[str, ...]
+  source: str
+  scope: str
+  search_required: bool | None = None
+  gold_regions: tuple[Box, ...] = ()
+  hops: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+  """An image as a conversation holds it: a root image or a region of one.
+
+  Attributes:
+    data: The encoded image file (PNG or JPEG; crops are PNG, lossless).
+    root: Index of the example's image that it shows.
+    box: The region it shows, in original pixels of the root image.
+  """
+
+  data: bytes
+  root: int
+  box: Box
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+  """Where an image's tokens stand.
+
+  Attributes:
+    start: Index of its first image token.
+    image: Index into the images of the chunk or trajectory that holds it.
+    grid: (t, h, w) in patches, before merging.
+    n_tokens: t * h * w / merge_size ** 2.
+  """
+
+  start: int
+  image: int
+  grid: tuple[int, int, int]
+  n_tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenChunk:
+  """Tokens the policy did not sample: a prompt or an observation.
+
+  `placements[i].start` counts from the chunk's first token.
+  """
+
+  token_ids: tuple[int, ...]
+  images: tuple[View, ...] = ()
+  placements: tuple[Placement, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolCall:
+  """A call as the policy wrote it; `error` says why it cannot be executed."""
+
+  name: str
+  arguments: Mapping[str, Any]
+  error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hit:
+  """One search result: untrusted text, and the encoded image if it has one."""
+
+  title: str
+  text: str
+  score: float
+  image: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolResult:
+  """What a call brought back.
+
+  Attributes:
+    status: ok, the policy's error, or the infrastructure's.
+    hits: What the search found, best first.
+    view: The crop that a gaze adds to the conversation.
+    error: One line, empty when status is ok; shown to the policy.
+    n_searches: Executed sub-queries, counted honestly.
+    latency_s: Wall time in seconds.
+    price: In US dollars.
+  """
+
+  status: ToolStatus
+  hits: tuple[Hit, ...] = ()
+  view: View | None = None
+  error: str = ''
+  n_searches: int = 0
+  latency_s: float = 0.0
+  price: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParsedTurn:
+  """A policy message, read.
+
+  Attributes:
+    text: The message verbatim, without the closing `<|im_end|>`.
+    thought: What stands inside `<think>`, stripped.
+    calls: Tool calls in order, malformed ones included.
+    answer: What stands inside `<answer>`, stripped; None without one.
+    format_error: None when the message obeys the format, else why not.
+  """
+
+  text: str
+  thought: str = ''
+  calls: tuple[ToolCall, ...] = ()
+  answer: str | None = None
+  format_error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Turn:
+  """A policy message and the results its calls brought back, in call order."""
+
+  parsed: ParsedTurn
+  results: tuple[ToolResult, ...] = ()
+  n_sampled: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory:
+  """The record of one rollout, token by token.
+
+  Attributes:
+    example_id: Whose rollout it is.
+    sample: Which member of its group, from 0.
+    token_ids: int32[T]: prompt, sampled turns and observations.
+    loss_mask: int8[T], 1 exactly where the policy sampled the token. Aligned
+      with token_ids; only batching shifts.
+    sampler_logprobs: float32[T], 0 where loss_mask is 0.
+    images: Every image the policy saw, in order of appearance.
+    placements: Where each stands in token_ids.
+    turns: The same conversation, read.
+    stop_reason: Why it ended.
+    answer: The answer given, if any.
+    seconds: Wall time by part, e.g. {'sample': 0.2, 'tools': 0.1}.
+    reward: Set by rewards; None while unscored.
+    reward_parts: The terms of the reward by name.
+    valid: False where an infra_error masks it out of training.
+  """
+
+  example_id: str
+  sample: int
+  token_ids: np.ndarray
+  loss_mask: np.ndarray
+  sampler_logprobs: np.ndarray
+  images: tuple[View, ...]
+  placements: tuple[Placement, ...]
+  turns: tuple[Turn, ...]
+  stop_reason: StopReason
+  answer: str | None = None
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  reward: float | None = None
+  reward_parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  @property
+  def valid(self) -> bool:
+    return all(
+        result.status != ToolStatus.INFRA_ERROR
+        for turn in self.turns
+        for result in turn.results
+    )

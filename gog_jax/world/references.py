@@ -1,0 +1,86 @@
+"""Ways to point at an emblem that fit no other emblem of its scene."""
+
+from __future__ import annotations
+
+from gog_jax.world import vocabulary
+from gog_jax.world.scenes import Emblem
+from gog_jax.world.scenes import Scene
+
+# Centres closer than this many source pixels along an axis are not told apart
+# by position: half as much is left in the picture as the toy model sees it.
+_CLEAR = 20
+
+# Name of the place: (axis, sign); sign -1 where it is the smaller coordinate.
+_PLACES = {
+    'left': (0, -1),
+    'right': (0, 1),
+    'top': (1, -1),
+    'bottom': (1, 1),
+}
+_SIDES = {
+    'left_of': (0, -1),
+    'right_of': (0, 1),
+    'above': (1, -1),
+    'below': (1, 1),
+}
+
+
+def references(scene: Scene, target: Emblem) -> dict[str, str]:
+  """Returns every reference that means `target` and nothing else.
+
+  Args:
+    scene: Where it stands.
+    target: One of the scene's emblems.
+
+  Returns:
+    Kind (a key of `vocabulary.REFERENCES`) to text, e.g. 'top' to 'the top
+    emblem'. There is always one by colour.
+  """
+  own = target.identity
+  others = [emblem for emblem in scene.emblems if emblem is not target]
+  slots: dict[str, str | None] = {
+      'colour': own.colour,
+      'both': own.colour,
+  }
+  if all(own.shape != other.identity.shape for other in others):
+    slots['shape'] = None
+  if all(own.pattern != other.identity.pattern for other in others):
+    slots['pattern'] = None
+  if len(others) == 1:
+    slots['other'] = others[0].identity.colour
+  if scene.main:
+    slots['big' if target is scene.emblems[0] else 'small'] = None
+  for kind, (axis, sign) in _PLACES.items():
+    ahead = [
+        sign * (target.centre[axis] - other.centre[axis]) for other in others
+    ]
+    if min(ahead) >= _CLEAR:
+      slots[kind] = None
+  for kind, (axis, sign) in _SIDES.items():
+    anchors = [
+        anchor.identity.colour
+        for anchor in others
+        if _only_beyond(scene, anchor, target, axis, sign)
+    ]
+    if anchors:
+      slots[kind] = anchors[0]
+  return {
+      kind: vocabulary.REFERENCES[kind].format(
+          colour=colour, shape=own.shape, pattern=own.pattern
+      )
+      for kind, colour in slots.items()
+  }
+
+
+def _only_beyond(
+    scene: Scene, anchor: Emblem, target: Emblem, axis: int, sign: int
+) -> bool:
+  """Whether `target` alone lies on that side of `anchor`, and clearly so."""
+  for emblem in scene.emblems:
+    ahead = sign * (emblem.centre[axis] - anchor.centre[axis])
+    if emblem is target:
+      if ahead < _CLEAR:
+        return False
+    elif emblem is not anchor and ahead > 0:
+      return False
+  return True

@@ -1,0 +1,257 @@
+"""Pictures of coloured emblems on grey clutter, drawn with Pillow.
+
+Coordinates are pixels of the scene as stored, (x1, y1, x2, y2) with x2 and y2
+just outside. No smoothing and blocky noise keep a file near three kilobytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import math
+
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+
+from gog_jax.types import Box
+from gog_jax.world import vocabulary
+
+SIZE = 168  # Pixels of a scene's side.
+_GAP = 6  # Pixels kept free between emblems and at the border.
+_RGB = {
+    'red': (222, 24, 24),
+    'orange': (255, 138, 0),
+    'yellow': (250, 226, 0),
+    'green': (0, 158, 46),
+    'cyan': (0, 208, 224),
+    'blue': (24, 56, 232),
+    'purple': (126, 22, 170),
+    'pink': (255, 118, 196),
+}
+_WHITE = (255, 255, 255)
+_BLACK = (8, 8, 8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+class Identity:
+  """What an emblem looks like."""
+
+  colour: str
+  shape: str
+  pattern: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Emblem:
+  """An identity at a place; `box` in pixels of the scene."""
+
+  identity: Identity
+  box: Box
+
+  @property
+  def centre(self) -> tuple[float, float]:
+    x1, y1, x2, y2 = self.box
+    return (x1 + x2) / 2, (y1 + y2) / 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scene:
+  """A picture as a PNG file and what stands where.
+
+  Attributes:
+    data: PNG, SIZE x SIZE, RGB.
+    emblems: In no order that the picture shows; of a `main` scene the first
+      is big and the second small.
+    main: Whether one big emblem fills most of the picture.
+  """
+
+  data: bytes
+  emblems: tuple[Emblem, ...]
+  main: bool
+
+
+IDENTITIES = tuple(
+    Identity(colour=colour, shape=shape, pattern=pattern)
+    for colour in vocabulary.COLOURS
+    for shape in vocabulary.SHAPES
+    for pattern in vocabulary.PATTERNS
+)
+
+
+def _polygon(shape: str) -> tuple[tuple[float, float], ...]:
+  """Returns a shape's corners in the unit square."""
+  if shape == 'triangle':
+    return (0.5, 0.0), (1.0, 1.0), (0.0, 1.0)
+  if shape == 'diamond':
+    return (0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)
+  if shape == 'cross':
+    low, high = 0.31, 0.69
+    return (
+        (low, 0), (high, 0), (high, low), (1, low), (1, high), (high, high),
+        (high, 1), (low, 1), (low, high), (0, high), (0, low), (low, low),
+    )
+  corners = []
+  for index in range(10):
+    radius = 0.27 if index % 2 else 0.55
+    angle = math.pi * index / 5
+    x = 0.5 + radius * math.sin(angle)
+    y = 0.54 - radius * math.cos(angle)
+    corners.append((min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
+  return tuple(corners)
+
+
+@functools.lru_cache(maxsize=1024)
+def _stamp(identity: Identity, side: int) -> tuple[Image.Image, Image.Image]:
+  """Returns an emblem of `side` pixels and the mask of its outline."""
+  mask = Image.new('L', (side, side), 0)
+  inner = Image.new('L', (side, side), 0)
+  rim = max(1, round(side / 24))
+  for image, inset in ((mask, 0), (inner, rim)):
+    draw = ImageDraw.Draw(image)
+    low, span = inset, side - 1 - 2 * inset
+    if identity.shape == 'circle':
+      draw.ellipse((low, low, low + span, low + span), fill=255)
+    elif identity.shape == 'square':
+      # Shrunk, so that a square is no bigger than the other shapes.
+      edge = round(0.06 * side)
+      draw.rectangle(
+          (low + edge, low + edge, low + span - edge, low + span - edge),
+          fill=255,
+      )
+    else:
+      corners = _polygon(identity.shape)
+      draw.polygon(
+          [(low + x * span, low + y * span) for x, y in corners], fill=255
+      )
+  paint = Image.new('RGB', (side, side), _RGB[identity.colour])
+  draw = ImageDraw.Draw(paint)
+  if identity.pattern == 'striped':
+    for low in (0.34, 0.64):
+      draw.rectangle((0, low * side, side, (low + 0.11) * side), fill=_WHITE)
+  elif identity.pattern == 'dotted':
+    middle = 0.62 if identity.shape == 'triangle' else 0.5
+    radius = 0.17 * side
+    x, y = side / 2, middle * side
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_WHITE)
+  stamp = Image.new('RGB', (side, side), _BLACK)
+  stamp.paste(paint, (0, 0), inner)
+  return stamp, mask
+
+
+def background(
+    rng: np.random.Generator, width: int, height: int
+) -> Image.Image:
+  """Draws grey blocky noise with a few grey rectangles and bars."""
+  cells = rng.integers(
+      168, 196, size=((height + 7) // 8, (width + 7) // 8), dtype=np.uint8
+  )
+  grey = np.kron(cells, np.ones((8, 8), np.uint8))[:height, :width]
+  grey = np.ascontiguousarray(grey)
+  count = max(2, width * height * 7 // SIZE**2)
+  low = rng.random((count, 2))
+  span = 0.06 + 0.3 * rng.random((count, 2))
+  shades = rng.integers(120, 226, size=count)
+  for (x, y), (w, h), shade in zip(low, span, shades, strict=True):
+    top, left = int(y * height), int(x * width)
+    grey[top : top + int(h * height), left : left + int(w * width)] = shade
+  return Image.fromarray(grey).convert('RGB')
+
+
+def draw_emblem(
+    image: Image.Image, identity: Identity, x: int, y: int, side: int
+) -> Box:
+  """Draws an emblem at (x, y) into `image`; returns its tight box."""
+  stamp, mask = _stamp(identity, side)
+  image.paste(stamp, (x, y), mask)
+  bounds = mask.getbbox()
+  assert bounds is not None  # Every shape paints something.
+  left, top, right, bottom = bounds
+  return float(x + left), float(y + top), float(x + right), float(y + bottom)
+
+
+def encode_png(image: Image.Image) -> bytes:
+  """Encodes quickly; the pictures are made of flat areas."""
+  buffer = io.BytesIO()
+  image.save(buffer, 'PNG', compress_level=3)
+  return buffer.getvalue()
+
+
+def _places(
+    rng: np.random.Generator, count: int, main: bool
+) -> list[tuple[int, int, int]]:
+  """Draws (x, y, side) of each emblem so that none touch."""
+  if main:
+    big = int(rng.integers(108, 121))
+    small = int(rng.integers(30, 35))
+    offset = rng.integers(2, SIZE - big - small - _GAP - 2, size=2)
+    corner = rng.integers(2, 6, size=2)
+    flip = rng.integers(0, 2, size=2)
+    places = []
+    for side, low in (
+        (big, offset),
+        (small, SIZE - small - corner),
+    ):
+      x, y = (
+          SIZE - side - int(v) if f else int(v)
+          for v, f in zip(low, flip, strict=True)
+      )
+      places.append((x, y, side))
+    return places
+  while True:
+    places = []
+    for _ in range(40):
+      side = int(rng.integers(36, 53))
+      x, y = (int(v) for v in rng.integers(_GAP, SIZE - side - _GAP, size=2))
+      if all(
+          x + side + _GAP <= x0
+          or x0 + side0 + _GAP <= x
+          or y + side + _GAP <= y0
+          or y0 + side0 + _GAP <= y
+          for x0, y0, side0 in places
+      ):
+        places.append((x, y, side))
+        if len(places) == count:
+          return places
+
+
+def make_scene(
+    rng: np.random.Generator,
+    identities: tuple[Identity, ...],
+    *,
+    main: bool = False,
+) -> Scene:
+  """Draws a scene of 2 to 4 emblems, or of a big one and a tiny one.
+
+  Args:
+    rng: Where every choice comes from: the same state, the same bytes.
+    identities: What to draw, all of different colours; exactly two for a
+      `main` scene.
+    main: Whether the first emblem fills most of the picture.
+
+  Returns:
+    The scene.
+
+  Raises:
+    ValueError: When the identities do not fit such a scene.
+  """
+  colours = {identity.colour for identity in identities}
+  if not 2 <= len(identities) <= (2 if main else 4):
+    raise ValueError(f'a scene of {len(identities)} emblems, main={main}')
+  if len(colours) != len(identities):
+    raise ValueError('two emblems of one colour in a scene')
+  image = background(rng, SIZE, SIZE)
+  places = _places(rng, len(identities), main)
+  emblems = tuple(
+      Emblem(identity=identity, box=draw_emblem(image, identity, *place))
+      for identity, place in zip(identities, places, strict=True)
+  )
+  return Scene(data=encode_png(image), emblems=emblems, main=main)
+
+
+def crop(data: bytes, box: Box) -> bytes:
+  """Cuts a box of whole pixels out of an encoded scene, as PNG."""
+  with Image.open(io.BytesIO(data)) as image:
+    x1, y1, x2, y2 = (round(side) for side in box)
+    return encode_png(image.crop((x1, y1, x2, y2)))

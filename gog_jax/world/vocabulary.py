@@ -1,0 +1,223 @@
+"""Every word the world can say, and the sentences it says them in.
+
+The toy tokenizer is trained on `tokenizer_corpus`, so that each word here is
+one token. Sentences are short on purpose: a model of a million parameters has
+to learn them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import functools
+
+COLOURS = (
+    'red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink',
+)
+SHAPES = ('circle', 'square', 'triangle', 'diamond', 'star', 'cross')
+PATTERNS = ('plain', 'striped', 'dotted')
+
+# A name is a head and a tail. Which pairs a split may use: knowledge.py.
+HEADS = (
+    'bel', 'dor', 'van', 'kel', 'mir', 'tos', 'gar', 'lun',
+    'pel', 'ras', 'sol', 'fen', 'hol', 'jor', 'cam', 'wil',
+    'zan', 'nev', 'bir', 'dun', 'vol', 'kas', 'mel', 'tur',
+    'gol', 'lar', 'pon', 'rik', 'sel', 'fur', 'hes', 'jun',
+)
+TAILS = (
+    'dak', 'mon', 'tis', 'gor', 'len', 'pas', 'rim', 'sun',
+    'fal', 'hem', 'jin', 'cor', 'wen', 'zil', 'nar', 'but',
+    'dim', 'vas', 'kun', 'mot', 'tal', 'geb', 'lik', 'pud',
+    'ron', 'sig', 'fos', 'hat', 'jud', 'ces', 'wog', 'zer',
+)
+SYLLABLES = HEADS + TAILS
+
+ATTRIBUTES = ('year', 'city', 'founder')
+YEARS = tuple(str(year) for year in range(100, 169))
+CITIES = (
+    'paris', 'london', 'rome', 'madrid', 'vienna', 'prague', 'oslo', 'cairo',
+    'lima', 'tokyo', 'delhi', 'quito', 'athens', 'berlin', 'dublin', 'lisbon',
+    'geneva', 'naples', 'venice', 'boston', 'denver', 'havana', 'manila',
+    'sydney',
+)
+FOUNDERS = (
+    'anna', 'boris', 'clara', 'david', 'emma', 'felix', 'greta', 'hugo',
+    'irene', 'jonas', 'karla', 'louis', 'maria', 'nina', 'oscar', 'paula',
+    'quinn', 'rosa', 'simon', 'teresa', 'ursula', 'victor', 'wanda', 'yusuf',
+)
+VALUES = {'year': YEARS, 'city': CITIES, 'founder': FOUNDERS}
+
+STRONG, WEAK = MATCHES = ('strong', 'weak')
+ALIAS = 'aka'
+UNKNOWN = 'unknown'
+
+# How a question points at an emblem; `{colour}` may be a neighbour's.
+REFERENCES = {
+    'colour': 'the {colour} emblem',
+    'shape': 'the {shape}',
+    'pattern': 'the {pattern} emblem',
+    'both': 'the {colour} {shape}',
+    'top': 'the top emblem',
+    'bottom': 'the bottom emblem',
+    'left': 'the left emblem',
+    'right': 'the right emblem',
+    'left_of': 'the emblem left of {colour}',
+    'right_of': 'the emblem right of {colour}',
+    'above': 'the emblem above {colour}',
+    'below': 'the emblem below {colour}',
+    'other': 'the emblem not {colour}',
+    'big': 'the big emblem',
+    'small': 'the small emblem',
+}
+
+# What is asked about `{ref}`: an emblem, or for a fact also a name.
+QUESTIONS = {
+    'colour': (
+        'what colour is {ref}?',
+        'colour of {ref}?',
+        'which colour has {ref}?',
+    ),
+    'shape': (
+        'what shape is {ref}?',
+        'shape of {ref}?',
+        'which shape has {ref}?',
+    ),
+    'pattern': (
+        'what pattern has {ref}?',
+        'pattern of {ref}?',
+        'which pattern has {ref}?',
+    ),
+    'count': (
+        'how many emblems are here?',
+        'count the emblems?',
+    ),
+    'name': (
+        'what is {ref} called?',
+        'name of {ref}?',
+        'what is the name of {ref}?',
+    ),
+    'year': (
+        'year of {ref}?',
+        'which year is {ref} from?',
+        'when was {ref} founded?',
+    ),
+    'city': (
+        'city of {ref}?',
+        'which city is {ref} from?',
+        'what is the city of {ref}?',
+    ),
+    'founder': (
+        'founder of {ref}?',
+        'who founded {ref}?',
+        'who is the founder of {ref}?',
+    ),
+}
+
+IMAGE_HIT = '{name} {colour} {shape} {match}'
+FACT_HIT = '{name} {attribute} {value}'
+ALIAS_HIT = '{name} {attribute} ' + ALIAS + ' {alias}'
+TEXT_QUERY = '{name} {attribute}'
+
+# A thought names what is sought, so that a reply can contradict it.
+THOUGHTS = {
+    'see': 'see {colour} {shape}',
+    'count': 'see {count} emblems',
+    'glance': 'glance for {colour} {shape}',
+    'find': 'find {colour} {shape}',
+    'again': 'wrong find {colour} {shape}',
+    'check': 'check {colour} {shape}',
+    'need': 'need {attribute} of {name}',
+    'alias': ALIAS + ' {alias}',
+    'found': 'found {attribute} of {name}',
+    'name': 'found {colour} {shape}',
+    'lost': 'not found',
+}
+
+# What pretraining asks beside QUESTIONS, in plain chat without tools.
+GROUNDING = {
+    'box': ('where is {ref}?', 'find {ref}', 'box of {ref}?'),
+    'describe': ('what is {ref}?', 'describe {ref}'),
+    'at': ('what is at {box}?', 'which emblem is at {box}?'),
+    'crop': ('what is this?', 'describe this'),
+    'match': ('where is this?', 'find this'),
+    'list': ('what is here?', 'which emblems are here?'),
+    'switch': ('{text}\nwrong find {colour} {shape}',),
+    'recall': ('{text}\n{question}',),
+    'copy': ('copy {text}', 'say {text}'),
+}
+
+# The tools' calls as compact JSON: only ever copied in pretraining, so that
+# their tokens are trained before the first fine-tuning step.
+PROTOCOL_PIECES = (
+    '{"name":"gaze","arguments":{"bbox_2d":[',
+    ']}}',
+    '],"image":',
+    '}}',
+    '{"name":"text_search","arguments":{"query":"',
+    '"}}',
+    '{"name":"image_search","arguments":{}}',
+)
+# Words of prompts and error messages, copied in pretraining for the same end.
+PROTOCOL_WORDS = (
+    'search', 'answer', 'error', 'call', 'tool', 'text', 'query', 'arguments',
+    'bbox_2d', 'must', 'no', 'or', 'and', 'outside', 'with', 'it', 'on', 'x',
+    'got', 'JSON',
+)
+PUNCTUATION = tuple('.,:;!?-+*/=_#%&@$^~|\\\'"`()[]{}<>') + ('\n',)
+
+
+@functools.lru_cache(maxsize=1)
+def words() -> tuple[str, ...]:
+  """Returns every word that deserves a token of its own, once each."""
+  sentences = [*REFERENCES.values(), *THOUGHTS.values(), IMAGE_HIT, FACT_HIT]
+  sentences += [ALIAS_HIT]
+  for table in (QUESTIONS, GROUNDING):
+    sentences += [line for lines in table.values() for line in lines]
+  found: dict[str, None] = {}
+  for names in (COLOURS, SHAPES, PATTERNS, ATTRIBUTES, CITIES, FOUNDERS,
+                MATCHES, (ALIAS, UNKNOWN, 'image', 'emblem', 'emblems')):
+    found |= dict.fromkeys(names)
+  for sentence in sentences:
+    for word in sentence.replace('?', ' ').replace('\n', ' ').split():
+      if '{' not in word:
+        found[word] = None
+  return tuple(found)
+
+
+def tokenizer_corpus() -> Iterator[str]:
+  """Yields the texts that a toy tokenizer is trained on.
+
+  Words come with and without a leading space, names as all pairs of
+  syllables, integers 0..168, and each sentence a few times with its slots
+  filled. The same texts in the same order at every call.
+  """
+  for word in words():
+    for _ in range(8):
+      yield f'{word} {word}'
+  for i, head in enumerate(HEADS):
+    for j, tail in enumerate(TAILS):
+      yield f'{head}{tail} {head}{tail}'
+      yield f'{head} {tail} {TAILS[j - 1]}{HEADS[i - 1]}'
+  for number in range(169):
+    yield f'{number} {number},{number}]'
+  for index in range(240):
+    slots = {
+        'colour': COLOURS[index % 8],
+        'shape': SHAPES[index % 6],
+        'pattern': PATTERNS[index % 3],
+        'name': HEADS[index % 32] + TAILS[index * 7 % 32],
+        'alias': HEADS[index * 5 % 32] + TAILS[index * 11 % 32],
+        'attribute': ATTRIBUTES[index % 3],
+        'match': MATCHES[index % 2],
+        'count': str(2 + index % 3),
+        'box': f'[{index % 40},{index % 37},{40 + index % 44},{index % 84}]',
+        'question': 'year of the top emblem?',
+    }
+    slots['value'] = VALUES[slots['attribute']][index % 24]
+    slots['text'] = FACT_HIT.format(**slots)
+    reference = tuple(REFERENCES.values())[index % len(REFERENCES)]
+    slots['ref'] = reference.format(**slots)
+    for lines in (*QUESTIONS.values(), *GROUNDING.values()):
+      yield lines[index % len(lines)].format(**slots)
+    for line in (*THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT):
+      yield line.format(**slots)
+  yield from PROTOCOL_PIECES

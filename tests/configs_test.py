@@ -1,0 +1,64 @@
+"""Every page resolves, for every profile, into what the code unpacks."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+
+import pytest
+
+from configs import common
+from gog_jax import stages
+from gog_jax.rewards import RewardConfig
+from gog_jax.rollout.batching import BatchConfig
+from gog_jax.rollout.loop import RolloutConfig
+from gog_jax.train.losses import GRPOConfig
+from gog_jax.train.optimizer import make_optimizer
+from gog_jax.train.optimizer import OptimizerConfig
+
+pytestmark = pytest.mark.quick
+
+PAGES = sorted(
+    path.stem
+    for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
+    if path.stem != 'common'
+)
+
+
+def cases():
+  for page in PAGES:
+    for profile in ('toy',) if page == 'pretrain' else common.PROFILES:
+      yield page, profile
+
+
+@pytest.mark.parametrize(('page', 'profile'), list(cases()))
+def test_page_resolves(page, profile):
+  config = importlib.import_module(f'configs.{page}').get_config(profile)
+  assert config.stage == page
+  assert config.stage in stages.TARGETS
+  assert config.profile == profile
+  RolloutConfig(**config.rollout)
+  BatchConfig(**config.batch)
+  RewardConfig(**config.reward)
+  GRPOConfig(**config.rl.loss)
+  for section in (config.sft, config.rl):
+    make_optimizer(
+        OptimizerConfig(**section.optimizer), n_steps=section.steps
+    )
+  # A whole conversation fits a row, or nothing could be trained on it.
+  assert config.rollout.max_context <= config.batch.row_tokens
+  for name, stage in stages.STAGES.items():
+    for field in stage.sections:
+      if name != 'pretrain' or page == 'pretrain':
+        stages.config_field(config, field)
+
+
+def test_unknown_profile():
+  with pytest.raises(ValueError, match='unknown profile .huge.; there are toy'):
+    common.get_base('huge')
+
+
+def test_pages_launch_as_their_docstrings_say():
+  for page in PAGES:
+    module = importlib.import_module(f'configs.{page}')
+    assert f'--config=configs/{page}.py' in module.__doc__

@@ -1,0 +1,270 @@
+"""The executor: order, time, blame and honest counts."""
+
+import asyncio
+import time
+
+import pytest
+
+from gog_jax.tools.base import ModelError
+from gog_jax.tools.base import ToolContext
+from gog_jax.tools.executor import ToolExecutor
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+
+_CONTEXT = ToolContext(scope='s', views=())
+
+
+class FakeTool:
+  """Does what `play(argument)` does, and knows how many run at once."""
+
+  description = 'A fake.'
+  parameters = {
+      'type': 'object',
+      'properties': {'x': {'type': 'number'}},
+      'required': ['x'],
+      'additionalProperties': False,
+  }
+
+  def __init__(self, play, name='fake'):
+    self.name = name
+    self.running = 0
+    self.most = 0
+    self.n_calls = 0
+    self._play = play
+
+  async def __call__(self, arguments, context):
+    self.n_calls += 1
+    self.running += 1
+    self.most = max(self.most, self.running)
+    try:
+      return await self._play(arguments['x'])
+    finally:
+      self.running -= 1
+
+
+async def _sleep(seconds):
+  await asyncio.sleep(seconds)
+  return ToolResult(
+      status=ToolStatus.OK, error='', n_searches=1, price=seconds
+  )
+
+
+def _raises(error):
+  async def play(unused_x):
+    raise error
+
+  return play
+
+
+def _executor(*tools, timeout_s=5.0, max_concurrency=8):
+  return ToolExecutor(
+      tools, timeout_s=timeout_s, max_concurrency=max_concurrency
+  )
+
+
+def _call(x=0, name='fake', **more):
+  return ToolCall(name=name, arguments={'x': x}, **more)
+
+
+def test_calls_run_side_by_side_and_replies_keep_call_order():
+  delays = [0.20, 0.05, 0.15, 0.0]
+  tool = FakeTool(_sleep)
+  results = asyncio.run(
+      _executor(tool).run_turn([_call(delay) for delay in delays], _CONTEXT)
+  )
+  assert tool.most == 4
+  assert [result.price for result in results] == delays
+  for result, delay in zip(results, delays):
+    assert result.status == ToolStatus.OK
+    assert result.latency_s >= delay * 0.99
+
+
+def test_no_calls_no_results():
+  assert asyncio.run(_executor().run_turn([], _CONTEXT)) == ()
+
+
+def test_timeout_is_an_infra_error_within_the_deadline():
+  executor = _executor(FakeTool(_sleep), timeout_s=0.1)
+  started = time.perf_counter()
+  result = asyncio.run(executor.run(_call(30), _CONTEXT))
+  assert time.perf_counter() - started < 5
+  assert result.status == ToolStatus.INFRA_ERROR
+  assert result.error == 'fake failed: TimeoutError: no reply within 0.1 s'
+  assert result.latency_s >= 0.1
+
+
+def test_a_tool_that_will_not_die_does_not_hold_up_its_caller():
+  freed = []
+
+  async def stubborn(x):
+    try:
+      await asyncio.sleep(x)
+    except asyncio.CancelledError:
+      await asyncio.sleep(0.3)  # Cleaning up at leisure.
+    freed.append(x)
+    return ToolResult(status=ToolStatus.OK)
+
+  async def scenario():
+    tool = FakeTool(stubborn)
+    executor = _executor(tool, timeout_s=0.1, max_concurrency=1)
+    first = await executor.run(_call(30), _CONTEXT)
+    assert not freed  # The caller went on while the tool still unwinds.
+    second = await executor.run(_call(0), _CONTEXT)
+    return tool, first, second
+
+  tool, first, second = asyncio.run(scenario())
+  assert first.status == ToolStatus.INFRA_ERROR
+  # The next call waited until the first had really gone.
+  assert tool.most == 1
+  assert freed == [30, 0]
+  assert second.status == ToolStatus.OK
+
+
+@pytest.mark.parametrize(
+    ('error', 'words'),
+    [
+        (ConnectionError('down\nsince noon'), 'ConnectionError: down since'),
+        (ValueError(), 'fake failed: ValueError'),
+        (RuntimeError('x' * 5000), 'RuntimeError: xxx'),
+        (TimeoutError('their own'), 'TimeoutError: their own'),
+    ],
+)
+def test_a_raising_backend_is_an_infra_error_on_one_line(error, words):
+  executor = _executor(FakeTool(_raises(error)))
+  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  assert result.status == ToolStatus.INFRA_ERROR
+  assert words in result.error
+  assert '\n' not in result.error and len(result.error) <= 120
+
+
+def test_a_tool_that_cancels_itself_is_an_infra_error():
+  executor = _executor(FakeTool(_raises(asyncio.CancelledError())))
+  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  assert result.status == ToolStatus.INFRA_ERROR
+
+
+def test_the_policys_mistakes_are_model_errors_and_never_executed():
+  tool = FakeTool(_sleep)
+  executor = _executor(tool)
+  results = asyncio.run(
+      executor.run_turn(
+          [
+              _call(error='not JSON'),
+              _call(name='teleport'),
+              ToolCall(name='fake', arguments={}),
+              ToolCall(name='fake', arguments={'x': 'soon'}),
+              ToolCall(name='fake', arguments={'x': 0, 'y': 1}),
+          ],
+          _CONTEXT,
+      )
+  )
+  assert {r.status for r in results} == {ToolStatus.MODEL_ERROR}
+  assert [r.error for r in results] == [
+      'not JSON',
+      "no tool 'teleport', only fake",
+      "'x' is a required property",
+      "x: 'soon' is not of type 'number'",
+      "Additional properties are not allowed ('y' was unexpected)",
+  ]
+  assert tool.n_calls == 0
+
+
+def test_model_error_raised_by_a_tool_stays_the_policys():
+  executor = _executor(FakeTool(_raises(ModelError('no image 7'))))
+  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  assert result.status == ToolStatus.MODEL_ERROR
+  assert result.error == 'no image 7'
+
+
+def test_one_failure_leaves_its_neighbours_alone():
+  bad = FakeTool(_raises(OSError('gone')), name='bad')
+  executor = _executor(FakeTool(_sleep), bad)
+  results = asyncio.run(
+      executor.run_turn(
+          [_call(0.05), _call(name='bad'), _call(0.01)], _CONTEXT
+      )
+  )
+  assert [result.status.value for result in results] == [
+      'ok', 'infra_error', 'ok',
+  ]
+
+
+def test_the_concurrency_limit_holds_per_tool():
+  slow, other = FakeTool(_sleep), FakeTool(_sleep, name='other')
+  executor = _executor(slow, other, max_concurrency=2)
+  calls = [_call(0.02) for _ in range(7)] + [_call(0.02, 'other')] * 2
+  results = asyncio.run(executor.run_turn(calls, _CONTEXT))
+  assert all(result.status == ToolStatus.OK for result in results)
+  assert slow.most == 2  # Reached, so the limit is what stopped it.
+  assert other.most == 2
+
+
+def test_waiting_for_a_turn_does_not_eat_the_time_to_run():
+  executor = _executor(FakeTool(_sleep), timeout_s=0.5, max_concurrency=1)
+  results = asyncio.run(
+      executor.run_turn([_call(0.2) for _ in range(4)], _CONTEXT)
+  )
+  assert all(result.status == ToolStatus.OK for result in results)
+  assert results[-1].latency_s > 0.5  # The wait is part of the latency.
+
+
+def test_cancellation_propagates_and_ends_what_runs():
+  tool = FakeTool(_sleep)
+  executor = _executor(tool, max_concurrency=2)
+
+  async def scenario():
+    task = asyncio.create_task(
+        executor.run_turn([_call(30) for _ in range(4)], _CONTEXT)
+    )
+    await asyncio.sleep(0.05)
+    assert tool.running == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+      await task
+    await asyncio.sleep(0)  # Let the cancelled tools unwind.
+    assert tool.running == 0
+    return await executor.run(_call(0), _CONTEXT)  # No slot was lost.
+
+  assert asyncio.run(scenario()).status == ToolStatus.OK
+  assert executor.metrics()['fake/cancelled'] == 4
+
+
+def test_one_executor_serves_one_event_loop_after_another():
+  tool = FakeTool(_sleep)
+  executor = _executor(tool, max_concurrency=1)
+  for _ in range(2):
+    results = asyncio.run(
+        executor.run_turn([_call(0.01) for _ in range(3)], _CONTEXT)
+    )
+    assert all(result.status == ToolStatus.OK for result in results)
+
+
+def test_metrics_count_every_call_once_under_its_fate():
+  async def play(x):
+    if x < 0:
+      raise ConnectionError
+    return ToolResult(status=ToolStatus.OK, n_searches=2, price=0.25)
+
+  executor = _executor(FakeTool(play), FakeTool(play, name='idle'))
+  calls = [_call(1), _call(2), _call(-1), _call('x'), _call(error='cut')]
+  calls += [_call(name='fly'), _call(name='swim')]
+  results = asyncio.run(executor.run_turn(calls, _CONTEXT))
+  metrics = executor.metrics()
+  seconds = sum(result.latency_s for result in results[:5])
+  assert metrics.pop('fake/seconds') == pytest.approx(seconds)
+  assert metrics.pop('unknown/seconds') < 0.1
+  assert {key: value for key, value in metrics.items() if value} == {
+      'fake/ok': 2,
+      'fake/infra_error': 1,
+      'fake/model_error': 2,
+      'fake/searches': 4,
+      'fake/price': 0.5,
+      'unknown/model_error': 2,
+  }
+  assert metrics['idle/ok'] == 0
+
+
+def test_two_tools_of_one_name_are_refused():
+  with pytest.raises(ValueError, match='share a name'):
+    _executor(FakeTool(_sleep), FakeTool(_sleep))

@@ -1,0 +1,193 @@
+"""Model folders: what is kept, and what a user is told to mend."""
+
+from __future__ import annotations
+
+import json
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from gog_jax import errors
+from gog_jax import models
+from tests import helpers
+
+CONFIG = helpers.tiny_config()
+
+
+@pytest.fixture
+def folder(tmp_path):
+  models.save_pretrained(
+      helpers.tiny_model(CONFIG), CONFIG, tmp_path, dtype=np.float32
+  )
+  return tmp_path
+
+
+def load(folder):
+  return models.from_pretrained(folder, dtype=jnp.float32)
+
+
+def edit_config(folder, **changes):
+  path = folder / 'config.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_weights(folder, edit):
+  path = folder / 'model.safetensors'
+  tensors = safetensors.numpy.load(path.read_bytes())
+  edit(tensors)
+  path.write_bytes(safetensors.numpy.save(tensors))
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_saved_and_loaded_parameters_are_the_same(tmp_path, dtype):
+  model = helpers.tiny_model(helpers.tiny_config(tied=False))
+  models.save_pretrained(
+      model, helpers.tiny_config(tied=False), tmp_path, dtype=dtype
+  )
+  loaded, config = models.from_pretrained(tmp_path, dtype=dtype)
+  assert config == helpers.tiny_config(tied=False)
+  before = dict(nnx.to_flat_state(nnx.state(model)))
+  after = dict(nnx.to_flat_state(nnx.state(loaded)))
+  assert before.keys() == after.keys()
+  for path, leaf in after.items():
+    assert leaf.get_value().dtype == dtype
+    np.testing.assert_array_equal(
+        leaf.get_value(), before[path].get_value().astype(dtype), str(path)
+    )
+    assert leaf.get_metadata('axes') == before[path].get_metadata('axes')
+
+
+def test_one_seed_one_model():
+  first, same, other = (
+      jax.tree.leaves(
+          models.init(CONFIG, jax.random.key(seed), dtype=jnp.float32)
+      )
+      for seed in (0, 0, 1)
+  )
+  for a, b in zip(first, same, strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_other_files_in_the_folder_stay(folder):
+  (folder / 'tokenizer.json').write_text('{}')
+  models.save_pretrained(
+      helpers.tiny_model(CONFIG), CONFIG, folder, dtype=np.float32
+  )
+  assert (folder / 'tokenizer.json').read_text() == '{}'
+
+
+def test_missing_folder():
+  with pytest.raises(errors.UserError, match='/no/such .*config.model.path'):
+    load('/no/such')
+
+
+def test_folder_without_config(tmp_path):
+  with pytest.raises(errors.UserError, match='no config.json'):
+    load(tmp_path)
+
+
+def test_damaged_config(folder):
+  (folder / 'config.json').write_text('{"model_type": ')
+  with pytest.raises(errors.UserError, match='config.json cannot be read'):
+    load(folder)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'model_type': 'llama'}, "'llama' is not supported"),
+        ({'model_type': None}, 'None is not supported'),
+        ({'vision_config': {'depth': 2}}, "has no 'hidden_size'"),
+        ({'image_token_id': None, 'vision_config': 3}, 'config.json'),
+    ],
+)
+def test_config_of_something_else(folder, changes, message):
+  edit_config(folder, **changes)
+  with pytest.raises(errors.UserError, match=message):
+    load(folder)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'hidden_act': 'gelu'}, 'gelu'),
+        ({'use_sliding_window': True}, 'sliding'),
+        ({'num_key_value_heads': 3}, 'do not divide'),
+        (
+            {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
+            "'yarn' is not supported",
+        ),
+        (
+            {'rope_parameters': {'mrope_section': [1, 1, 1]}},
+            'half of head_dim',
+        ),
+    ],
+)
+def test_unsupported_text_configs(folder, changes, message):
+  text = json.loads((folder / 'config.json').read_text())['text_config']
+  edit_config(folder, text_config={**text, **changes})
+  with pytest.raises(errors.UserError, match=message):
+    load(folder)
+
+
+def test_missing_weights(folder):
+  (folder / 'model.safetensors').unlink()
+  with pytest.raises(errors.UserError, match='no weights .*download'):
+    load(folder)
+
+
+def test_missing_and_unknown_tensors_are_named(folder):
+  edit_weights(folder, lambda tensors: tensors.pop('model.norm.weight'))
+  with pytest.raises(errors.UserError, match='lacks model.norm.weight:'):
+    load(folder)
+
+  def rename(tensors):
+    tensors['model.normal.weight'] = np.zeros(3, np.float32)
+
+  edit_weights(folder, rename)
+  with pytest.raises(
+      errors.UserError,
+      match='lacks model.norm.weight and has unknown model.normal.weight',
+  ):
+    load(folder)
+
+
+def test_misshapen_tensor_is_named(folder):
+  key = 'visual.blocks.1.attn.qkv.bias'
+  edit_weights(folder, lambda tensors: tensors.update({key: tensors[key][1:]}))
+  with pytest.raises(errors.UserError, match=rf'{key} has shape \[95\]'):
+    load(folder)
+
+
+def test_truncated_weights(folder):
+  path = folder / 'model.safetensors'
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(errors.UserError, match='model.safetensors is damaged'):
+    load(folder)
+
+
+def test_missing_shard_and_damaged_index(folder):
+  (folder / 'model.safetensors').unlink()
+  index = folder / 'model.safetensors.index.json'
+  index.write_text(json.dumps({'weight_map': {'a': 'one.safetensors'}}))
+  with pytest.raises(errors.UserError, match='shard one.safetensors'):
+    load(folder)
+  index.write_text('[]')
+  with pytest.raises(errors.UserError, match='index.json is damaged'):
+    load(folder)
+
+
+def test_a_tied_folder_may_hold_the_head_too(folder):
+  def add_head(tensors):
+    tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'].copy()
+
+  edit_weights(folder, add_head)
+  model, _ = load(folder)
+  np.testing.assert_array_equal(
+      model.head(), model.text.embedding[...].T
+  )

@@ -1,0 +1,127 @@
+"""Adapters: neutral when new, equal when merged, apart when split."""
+
+from __future__ import annotations
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gog_jax import models
+from tests import helpers
+
+CONFIG = helpers.tiny_config()
+TOKENS = np.random.default_rng(0).integers(20, 128, (2, 9))
+
+
+def with_lora(*, vision=False):
+  model = helpers.tiny_model(CONFIG)
+  models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=vision)
+  return model
+
+
+def perturbed(adapters, seed):
+  """Adapters whose B is not zero."""
+  random = np.random.default_rng(seed)
+  return jax.tree.map(
+      lambda leaf: leaf + 0.2 * random.standard_normal(leaf.shape, np.float32),
+      adapters,
+  )
+
+
+@jax.jit
+def logits(model):
+  return model(TOKENS, np.ones_like(TOKENS))
+
+
+@jax.jit
+def image_logits(model):
+  [turn] = helpers.model_inputs([((1, 4, 6), 3)], CONFIG)
+  patches, grid = turn.images[0]
+  tokens = turn.tokens[None]
+  return model(tokens, np.ones_like(tokens), patches, np.array([grid]))
+
+
+def test_a_new_adapter_changes_nothing():
+  plain = helpers.tiny_model(CONFIG)
+  np.testing.assert_array_equal(logits(plain), logits(with_lora()))
+
+
+def test_every_linear_map_of_the_decoder_blocks_has_one():
+  _, adapters, base = models.split(with_lora(), 'lora')
+  names = {path[2] for path, _ in nnx.to_flat_state(adapters)}
+  assert names == {'query', 'key', 'value', 'out', 'gate', 'up', 'down'}
+  assert {path[:2] for path, _ in nnx.to_flat_state(adapters)} == {
+      ('text', 'blocks')
+  }
+  for path, leaf in nnx.to_flat_state(adapters):
+    axes = leaf.get_metadata('axes')
+    assert len(axes) == leaf.get_value().ndim == 3
+    assert axes[2 if path[-1] == 'lora_a' else 1] == 'rank'
+  plain = nnx.state(helpers.tiny_model(CONFIG))
+  assert jax.tree.structure(base) == jax.tree.structure(plain)
+  with pytest.raises(ValueError, match='already'):
+    models.add_lora(
+        with_lora(), rank=1, alpha=1, rngs=nnx.Rngs(0), vision=False
+    )
+
+
+def test_merged_equals_unmerged_and_two_adapters_share_a_base():
+  graphdef, fresh, base = models.split(with_lora(vision=True), 'lora')
+  results = []
+  for seed in (1, 2):
+    model = nnx.merge(graphdef, perturbed(fresh, seed), base)
+    results.append(np.asarray(image_logits(model)))
+    models.merge_lora(model)
+    assert not jax.tree.leaves(nnx.state(model, nnx.LoRAParam))
+    np.testing.assert_allclose(
+        image_logits(model), results[-1], rtol=0, atol=1e-4
+    )
+  assert np.abs(results[0] - results[1]).max() > 0.1
+
+
+def test_the_delta_is_a_times_b_times_alpha_over_rank():
+  graphdef, fresh, base = models.split(with_lora(), 'lora')
+  adapters = perturbed(fresh, 0)
+  model = nnx.merge(graphdef, adapters, base)
+  before = np.asarray(model.text.blocks.up.kernel[...])
+  a = np.asarray(model.text.blocks.up.lora_a[...])
+  b = np.asarray(model.text.blocks.up.lora_b[...])
+  models.merge_lora(model)
+  np.testing.assert_allclose(
+      model.text.blocks.up.kernel[...],
+      before + np.einsum('lir,lro->lio', a, b) * 6 / 3,
+      atol=1e-5,
+  )
+
+
+def test_first_gradient_of_a_is_zero_and_of_b_is_not():
+  graphdef, adapters, base = models.split(with_lora(), 'lora')
+
+  def loss(adapters):
+    return jnp.mean(logits(nnx.merge(graphdef, adapters, base)) ** 2)
+
+  for path, leaf in nnx.to_flat_state(jax.jit(jax.grad(loss))(adapters)):
+    largest = np.abs(leaf.get_value()).max()
+    assert (largest == 0) == (path[-1] == 'lora_a'), path
+
+
+def test_what_is_trained():
+  model = with_lora()
+  n_all = len(jax.tree.leaves(nnx.state(model)))
+  for trainable in ('lora', 'full', 'full_no_vision'):
+    _, trained, frozen = models.split(model, trainable)
+    paths = [path for path, _ in nnx.to_flat_state(trained)]
+    assert len(paths) + len(jax.tree.leaves(frozen)) == n_all
+    assert (len(paths) == n_all) == (trainable == 'full')
+    assert any('vision' in path for path in paths) == (trainable == 'full')
+  with pytest.raises(ValueError, match='not one of'):
+    models.split(model, 'some')
+  with pytest.raises(ValueError, match='add_lora'):
+    models.split(helpers.tiny_model(CONFIG), 'lora')
+
+
+def test_unmerged_adapters_are_not_saved(tmp_path):
+  with pytest.raises(ValueError, match='merge'):
+    models.save_pretrained(with_lora(), CONFIG, tmp_path, dtype=np.float32)

@@ -1,0 +1,221 @@
+"""Our numbers against Hugging Face's, whose every parameter is perturbed."""
+
+from __future__ import annotations
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gog_jax import models
+from gog_jax import types
+from gog_jax.models import config as config_lib
+from gog_jax.models import rope
+from tests import helpers
+
+# Two turns with a non-square image each. Windows are 4 x 4 patches: both
+# images span several, some of them partial.
+TURNS = ((5, (1, 6, 10), 7), (3, (1, 8, 6), 4))
+TOLERANCE = 2e-4
+
+
+def hf_model(folder, *, tied):
+  """A tiny random transformers model made from our own config.json."""
+  torch = helpers.require_torch()
+  transformers = pytest.importorskip('transformers')
+  config = helpers.tiny_config(tied=tied)
+  folder.mkdir(exist_ok=True)
+  (folder / 'config.json').write_text(json.dumps(config.to_dict()))
+  torch.manual_seed(0)
+  model = transformers.Qwen2_5_VLForConditionalGeneration(
+      transformers.Qwen2_5_VLConfig.from_pretrained(folder)
+  ).eval()
+  # Random initialisation leaves biases at zero and norms at one: a port that
+  # forgets them would pass.
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter.add_(0.2 * torch.randn_like(parameter))
+  return model
+
+
+def hf_logits(model, tokens, mask, pixels=None, grids=None):
+  torch = helpers.require_torch()
+  images = {}
+  if grids is not None:
+    images = {
+        'pixel_values': torch.tensor(pixels),
+        'image_grid_thw': torch.tensor(grids),
+    }
+  with torch.no_grad():
+    output = model(
+        input_ids=torch.tensor(tokens, dtype=torch.long),
+        attention_mask=torch.tensor(mask),
+        # Without these transformers silently takes other positions.
+        mm_token_type_ids=torch.tensor(tokens == helpers.IMAGE_TOKEN).int(),
+        **images,
+    )
+  return output.logits.numpy()
+
+
+def conversation(config):
+  """The turns of TURNS, end to end, as a processor would return them."""
+  turns = helpers.model_inputs(TURNS, config)
+  tokens = np.concatenate([turn.tokens for turn in turns])[None]
+  images = [image for turn in turns for image in turn.images]
+  pixels = np.concatenate([patches for patches, _ in images])
+  return tokens, pixels, np.array([grid for _, grid in images])
+
+
+@pytest.fixture(scope='module', params=[True, False], ids=['tied', 'untied'])
+def pair(request, tmp_path_factory):
+  """(theirs, ours, config): the same weights, through a folder."""
+  folder = tmp_path_factory.mktemp('hf') / 'model'
+  theirs = hf_model(folder, tied=request.param)
+  theirs.save_pretrained(folder)
+  ours, config = models.from_pretrained(folder, dtype=jnp.float32)
+  assert config == helpers.tiny_config(tied=request.param)
+  return theirs, ours, config
+
+
+def test_two_turns_with_an_image_in_each(pair):
+  theirs, ours, config = pair
+  tokens, pixels, grids = conversation(config)
+  mask = np.ones_like(tokens)
+  expected = hf_logits(theirs, tokens, mask, pixels, grids)
+  assert expected.std() >= 1  # Or the tolerance would mean little.
+  actual = ours(tokens, mask, pixels, grids)
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+  # The images matter: other pixels, other logits.
+  other = ours(tokens, mask, pixels[::-1].copy(), grids)
+  assert np.abs(other - expected)[:, -1].max() > 0.1
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_text_with_padding(pair, side):
+  theirs, ours, _ = pair
+  tokens = np.random.default_rng(1).integers(20, 128, (2, 12))
+  mask = np.ones_like(tokens)
+  mask[0, np.s_[8:] if side == 'right' else np.s_[:4]] = 0
+  expected = hf_logits(theirs, tokens, mask)
+  assert expected.std() >= 1
+  actual = np.asarray(ours(tokens, mask))
+  assert np.isfinite(actual).all()
+  valid = mask.astype(bool)
+  np.testing.assert_allclose(
+      actual[valid], expected[valid], rtol=0, atol=TOLERANCE
+  )
+
+
+def test_images_in_padded_rows(pair):
+  theirs, ours, config = pair
+  first, second = helpers.model_inputs([(2, (1, 4, 6), 3), TURNS[1]], config)
+  width = max(len(first.tokens), len(second.tokens))
+  tokens, mask = np.full((2, 2, width), 0)
+  for row, turn in enumerate((first, second)):
+    tokens[row, : len(turn.tokens)] = turn.tokens
+    mask[row, : len(turn.tokens)] = 1
+  images = first.images + second.images
+  pixels = np.concatenate([patches for patches, _ in images])
+  grids = np.array([grid for _, grid in images])
+  expected = hf_logits(theirs, tokens, mask, pixels, grids)
+  actual = np.asarray(ours(tokens, mask, pixels, grids))
+  valid = mask.astype(bool)
+  np.testing.assert_allclose(
+      actual[valid], expected[valid], rtol=0, atol=TOLERANCE
+  )
+
+
+def test_positions_equal_get_rope_index(pair):
+  torch = helpers.require_torch()
+  theirs, _, config = pair
+  tokens, _, grids = conversation(config)
+  expected, deltas = theirs.model.get_rope_index(
+      torch.tensor(tokens, dtype=torch.long),
+      mm_token_type_ids=torch.tensor(tokens == helpers.IMAGE_TOKEN).int(),
+      image_grid_thw=torch.tensor(grids),
+  )
+  # Turn by turn, the way a conversation grows.
+  turns = helpers.model_inputs(TURNS, config)
+  actual = np.concatenate([turn.positions for turn in turns], axis=1)
+  np.testing.assert_array_equal(actual, expected[:, 0].numpy())
+  # At once; and where the next token will stand.
+  n_first = len(turns[0].tokens)
+  placements = [
+      types.Placement(
+          start=start + int(np.argmax(turn.tokens == helpers.IMAGE_TOKEN)),
+          image=0,
+          grid=turn.images[0][1],
+          n_tokens=int((turn.tokens == helpers.IMAGE_TOKEN).sum()),
+      )
+      for turn, start in zip(turns, (0, n_first), strict=True)
+  ]
+  at_once, following = rope.mrope_positions(
+      tokens.size, placements, merge_size=2
+  )
+  np.testing.assert_array_equal(at_once, actual)
+  assert following == tokens.size + int(deltas[0, 0])
+
+
+def test_saved_folder_loads_in_transformers(pair, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  theirs, ours, config = pair
+  models.save_pretrained(ours, config, tmp_path, dtype=jnp.float32)
+  cls = transformers.Qwen2_5_VLForConditionalGeneration
+  reloaded, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+  assert not info['missing_keys'] and not info['unexpected_keys']
+  assert not info['mismatched_keys']
+  tokens, pixels, grids = conversation(config)
+  mask = np.ones_like(tokens)
+  np.testing.assert_array_equal(
+      hf_logits(reloaded.eval(), tokens, mask, pixels, grids),
+      hf_logits(theirs, tokens, mask, pixels, grids),
+  )
+
+
+def test_shards_in_the_newer_key_layout(pair, tmp_path):
+  safetensors_torch = pytest.importorskip('safetensors.torch')
+  theirs, ours, config = pair
+  # In memory, transformers' names are those of the newer layout.
+  state = {k: v.contiguous() for k, v in theirs.state_dict().items()}
+  if config.tied:
+    del state['lm_head.weight']
+  assert 'model.visual.merger.ln_q.weight' in state
+  names = sorted(state)
+  shards = {'a.safetensors': names[::2], 'b.safetensors': names[1::2]}
+  for shard, keys in shards.items():
+    safetensors_torch.save_file(
+        {key: state[key] for key in keys}, tmp_path / shard
+    )
+  weight_map = {key: shard for shard, keys in shards.items() for key in keys}
+  (tmp_path / 'model.safetensors.index.json').write_text(
+      json.dumps({'weight_map': weight_map})
+  )
+  (tmp_path / 'config.json').write_text(json.dumps(config.to_dict()))
+  loaded, _ = models.from_pretrained(tmp_path, dtype=jnp.float32)
+  tokens = np.arange(20, 40)[None]
+  np.testing.assert_array_equal(
+      loaded(tokens, np.ones_like(tokens)), ours(tokens, np.ones_like(tokens))
+  )
+
+
+def test_published_flat_config_reads_like_the_nested_one():
+  config = helpers.tiny_config()
+  nested = config.to_dict()
+  text = dict(nested['text_config'])
+  text.pop('model_type')
+  rope_parameters = text.pop('rope_parameters')
+  vision = dict(nested['vision_config'])
+  vision.pop('rope_parameters')
+  vision['in_chans'] = vision.pop('in_channels')
+  flat = {
+      **text,
+      **{k: v for k, v in nested.items() if k != 'text_config'},
+      'rope_theta': rope_parameters['rope_theta'],
+      'rope_scaling': {
+          'type': 'mrope',
+          'mrope_section': rope_parameters['mrope_section'],
+      },
+      'vision_config': vision,
+  }
+  assert config_lib.VLMConfig.from_dict(flat) == config

@@ -1,0 +1,99 @@
+"""The reward, case by case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gog_jax import rewards
+from gog_jax.types import Example
+from gog_jax.types import ParsedTurn
+from gog_jax.types import StopReason
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+from gog_jax.types import Turn
+
+pytestmark = pytest.mark.quick
+
+CONFIG = rewards.RewardConfig(accuracy='exact_match', format_weight=0.1)
+EXAMPLE = Example(
+    id='q',
+    images=(),
+    question='?',
+    answers=('The Eiffel Tower', 'Tour Eiffel'),
+    source='test',
+    scope='',
+)
+CALL = ToolCall(name='text_search', arguments={'query': 'x'})
+
+
+def trajectory(
+    answer='tour eiffel',
+    *,
+    status=ToolStatus.OK,
+    stop_reason=StopReason.ANSWER,
+    format_error=None,
+):
+  turns = (
+      Turn(
+          parsed=ParsedTurn(text='', calls=(CALL,)),
+          results=(ToolResult(status=status),),
+      ),
+      Turn(
+          parsed=ParsedTurn(
+              text='', answer=answer, format_error=format_error
+          )
+      ),
+  )
+  answered = stop_reason == StopReason.ANSWER
+  return Trajectory(
+      example_id='q',
+      sample=0,
+      token_ids=np.zeros(2, np.int32),
+      loss_mask=np.ones(2, np.int8),
+      sampler_logprobs=np.zeros(2, np.float32),
+      images=(),
+      placements=(),
+      turns=turns if answered else turns[:1],
+      stop_reason=stop_reason,
+      answer=answer if answered else None,
+  )
+
+
+@pytest.mark.parametrize(
+    ('case', 'want'),
+    [
+        (trajectory(), 1.0),
+        (trajectory('an eiffel tower!'), 1.0),
+        (trajectory('louvre'), 0.1),
+        (trajectory(format_error='text after the answer'), 0.9),
+        (trajectory(status=ToolStatus.MODEL_ERROR), 0.9),
+        (trajectory('louvre', status=ToolStatus.MODEL_ERROR), 0.0),
+        # The infrastructure's failure is not the policy's bad format.
+        (trajectory(status=ToolStatus.INFRA_ERROR), 1.0),
+        (trajectory(stop_reason=StopReason.TURNS), 0.0),
+        (trajectory(stop_reason=StopReason.LENGTH), 0.0),
+        (trajectory(stop_reason=StopReason.CONTEXT), 0.0),
+        (trajectory(stop_reason=StopReason.FORMAT), 0.0),
+    ],
+)
+def test_reward(case, want):
+  scored = rewards.score(EXAMPLE, case, config=CONFIG)
+  assert scored.reward == pytest.approx(want)
+  assert case.reward is None  # Scoring makes a new record.
+
+
+def test_infra_error_is_not_valid():
+  assert not trajectory(status=ToolStatus.INFRA_ERROR).valid
+  assert trajectory(status=ToolStatus.MODEL_ERROR).valid
+
+
+def test_token_f1_by_hand():
+  # 2 of 3 words right, 2 of 2 found: P = 2/3, R = 1.
+  assert rewards.token_f1('big eiffel tower', ('Eiffel tower',)) == (
+      pytest.approx(0.8)
+  )
+  assert rewards.token_f1('', ('x',)) == 0
+  assert rewards.exact_match('a', ('the',)) == 0  # Nothing equals nothing.

@@ -1,0 +1,129 @@
+"""The sampler against the trainer: same tokens, same numbers."""
+
+from __future__ import annotations
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+from gog_jax.models import lora
+from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.sampler import n_compilations
+from gog_jax.train import state as state_lib
+from gog_jax.train.state import FrozenModel
+from tests import tiny
+
+SEEDS = (1, 2, 3)
+
+
+def trainer_logprobs(vlm, trajectories):
+  """Per trajectory, the trainer's logprobs of its sampled tokens, in order."""
+  batch = to_batch(
+      trajectories,
+      advantages=np.zeros(len(trajectories)),
+      weights=np.ones(len(trajectories)),
+      processor=tiny.processor(),
+      vision_config=vlm.config.vision,
+      config=tiny.BATCH,
+  )
+  graph, params, frozen = lora.split(vlm, 'full')
+  model = FrozenModel(graph, frozen, False, 'none', 32)
+  logprobs, _ = jax.jit(
+      lambda p, f, b: state_lib.batch_logprobs(model, p, f, b)
+  )(params, frozen, batch)
+  return np.asarray(logprobs), batch
+
+
+@pytest.fixture(scope='module')
+def vlm():
+  return tiny.model()
+
+
+def test_sampler_and_trainer_agree(vlm):
+  trajectories = tiny.conversations(tiny.policy(vlm), SEEDS)
+  logprobs, batch = trainer_logprobs(vlm, trajectories)
+  mask = batch.loss_mask > 0
+  # Token-in, token-out: the trainer's targets are the sampled ids themselves.
+  sampled = np.concatenate(
+      [t.token_ids[t.loss_mask > 0] for t in trajectories]
+  )
+  assert sorted(batch.targets[mask]) == sorted(sampled)
+  assert mask.sum() > 60
+  np.testing.assert_allclose(
+      logprobs[mask], batch.sampler_logprobs[mask], atol=1e-4, rtol=0
+  )
+  # Not vacuous: the distribution is far from uniform.
+  assert batch.sampler_logprobs[mask].std() > 0.5
+
+
+def test_stale_positions_would_show(vlm):
+  """The agreement above rests on positions, images and the cache."""
+  trajectories = tiny.conversations(tiny.policy(vlm), SEEDS)
+  logprobs, batch = trainer_logprobs(vlm, trajectories)
+  moved = np.arange(batch.tokens.shape[1], dtype=np.int32)
+  batch.positions[:] = moved  # Plain 1-D positions, as if without M-RoPE.
+  graph, params, frozen = lora.split(vlm, 'full')
+  wrong, _ = state_lib.batch_logprobs(
+      FrozenModel(graph, frozen, False, 'none', 32), params, frozen, batch
+  )
+  mask = batch.loss_mask > 0
+  assert np.abs(np.asarray(wrong) - logprobs)[mask].max() > 1e-2
+
+
+def test_neighbours_and_slots_change_nothing(vlm):
+  together = tiny.conversations(tiny.policy(vlm), SEEDS)
+  alone = tiny.conversations(tiny.policy(vlm), SEEDS[1:2])
+  again = tiny.conversations(tiny.policy(vlm, n_slots=4), SEEDS[::-1])
+  np.testing.assert_array_equal(together[1].token_ids, alone[0].token_ids)
+  for a, b in zip(together, again[::-1]):
+    np.testing.assert_array_equal(a.token_ids, b.token_ids)
+    np.testing.assert_allclose(
+        a.sampler_logprobs, b.sampler_logprobs, atol=1e-5
+    )
+
+
+def test_seeds_differ_and_repeat(vlm):
+  first, second = tiny.conversations(tiny.policy(vlm), (1, 1))
+  np.testing.assert_array_equal(first.token_ids, second.token_ids)
+  other = tiny.conversations(tiny.policy(vlm), (4,))[0]
+  assert first.token_ids.tolist() != other.token_ids.tolist()
+
+
+def test_greedy_is_the_argmax(vlm):
+  trajectories = tiny.conversations(tiny.policy(vlm, greedy=True), SEEDS)
+  logprobs, batch = trainer_logprobs(vlm, trajectories)
+  mask = batch.loss_mask > 0
+  # The likeliest of 128 tokens cannot be below the mean.
+  assert (logprobs[mask] > -np.log(128)).all()
+  repeated = tiny.conversations(tiny.policy(vlm, greedy=True), SEEDS)
+  np.testing.assert_array_equal(
+      trajectories[0].token_ids, repeated[0].token_ids
+  )
+
+
+def test_nothing_compiles_after_warm_up(vlm):
+  sampler = tiny.policy(vlm)
+  tiny.conversations(sampler, SEEDS)
+  compiled = n_compilations()
+  tiny.conversations(sampler, (7, 8), n_turns=4)
+  assert n_compilations() == compiled
+
+
+def test_new_parameters_are_used(vlm):
+  sampler = tiny.policy(vlm)
+  before = tiny.conversations(sampler, SEEDS)
+  other = tiny.model(seed=5)
+  sampler.update(nnx.state(other), vision_changed=True)
+  after = tiny.conversations(sampler, SEEDS)
+  want = tiny.conversations(tiny.policy(other), SEEDS)
+  for b, a, w in zip(before, after, want):
+    np.testing.assert_array_equal(a.token_ids, w.token_ids)
+    assert b.token_ids.tolist() != a.token_ids.tolist()
+
+
+def test_overflow_is_refused(vlm):
+  sampler = tiny.policy(vlm)
+  sampler.start(0, tiny.request(0), tiny.chunk(97, 0, seed=0))
+  with pytest.raises(ValueError, match='overflow'):
+    sampler.sample([0])

@@ -1,0 +1,169 @@
+"""Eight simulated devices compute what one does."""
+
+from __future__ import annotations
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+import optax
+import pytest
+
+from gog_jax import errors
+from gog_jax import models
+from gog_jax import sharding
+from tests import helpers
+
+CONFIG = helpers.tiny_config(tied=False)
+
+
+@pytest.fixture(scope='module')
+def mesh():
+  if jax.device_count() != 8:
+    pytest.skip('needs the eight devices that conftest.py asks for')
+  return sharding.make_mesh(2, 2, -1)
+
+
+def batch():
+  """Four rows, an image in each."""
+  tokens, positions, index, images = [], [], [], []
+  for row in range(4):
+    [turn] = helpers.model_inputs([(3, (1, 4, 6), 5)], CONFIG, seed=row)
+    tokens.append(turn.tokens)
+    positions.append(turn.positions)
+    index.append(turn.image_index())
+    images.append(turn.images)
+  return {
+      'tokens': np.stack(tokens),
+      'positions': np.stack(positions),
+      'index': np.stack(index),
+      'vision': models.pack_images(
+          images, n_patches=24, config=CONFIG.vision
+      ),
+  }
+
+
+def loss(model, batch):
+  features = model.encode_images(batch['vision'])
+  tokens = batch['tokens']
+  hidden = model.hidden(
+      tokens,
+      batch['positions'],
+      jnp.ones_like(tokens),
+      features,
+      batch['index'],
+      remat='full',
+  )
+  logprobs, _ = models.token_logprobs(
+      hidden[:, :-1], model.head(), tokens[:, 1:], chunk=8
+  )
+  return -logprobs.mean()
+
+
+def test_mesh_takes_what_is_left(mesh):
+  assert dict(mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'message'),
+    [
+        ((3, 1, -1), '3 does not divide 8'),
+        ((2, 2, 1), 'needs 4 devices, there are 8'),
+        ((-1, -1, 2), 'one of them may be -1'),
+        ((0, 1, 8), 'must be positive'),
+    ],
+)
+def test_impossible_meshes_are_user_errors(mesh, sizes, message):
+  del mesh  # Skips where there are not eight devices.
+  with pytest.raises(errors.UserError, match=message):
+    sharding.make_mesh(*sizes)
+
+
+def test_every_parameter_knows_its_place(mesh):
+  model = helpers.tiny_model(CONFIG)
+  models.add_lora(model, rank=2, alpha=2, rngs=nnx.Rngs(0), vision=True)
+  shardings = dict(
+      nnx.to_flat_state(sharding.param_shardings(nnx.state(model), mesh))
+  )
+  specs = {path: leaf.get_value().spec for path, leaf in shardings.items()}
+  blocks = ('text', 'blocks')
+  assert specs[*blocks, 'up', 'kernel'] == PartitionSpec(
+      None, 'fsdp', 'tensor'
+  )
+  assert specs[*blocks, 'down', 'kernel'] == PartitionSpec(
+      None, 'tensor', 'fsdp'
+  )
+  assert specs[*blocks, 'up', 'lora_a'] == PartitionSpec(None, 'fsdp', None)
+  assert specs[*blocks, 'key', 'bias'] == PartitionSpec(None, 'tensor')
+  assert specs['text', 'embedding'] == PartitionSpec('tensor', 'fsdp')
+  assert specs['text', 'norm', 'scale'] == PartitionSpec(None)
+  # Each matrix is split, whatever it is called.
+  for path, spec in specs.items():
+    if path[-1] == 'kernel':
+      assert {'fsdp', 'tensor'} & set(spec), path
+
+
+def test_an_axis_that_does_not_divide_is_replicated(mesh):
+  spec = sharding.partition_spec((3, 7, 8), ('layers', 'embed', 'ffn'), mesh)
+  assert spec == PartitionSpec(None, None, 'tensor')
+  with pytest.raises(KeyError):
+    sharding.partition_spec((3,), ('unheard_of',), mesh)
+  with pytest.raises(ValueError, match='does not fit'):
+    sharding.partition_spec((3, 4), ('embed',), mesh)
+
+
+def test_optimizer_state_follows_its_parameters(mesh):
+  state = nnx.state(helpers.tiny_model(CONFIG))
+  optimizer_state = optax.adam(1e-3).init(state)
+  placed = jax.device_put(
+      optimizer_state, sharding.param_shardings(optimizer_state, mesh)
+  )
+  expected = sharding.param_shardings(state, mesh)
+  jax.tree.map(
+      lambda leaf, place: leaf.sharding.spec == place.spec or pytest.fail(),
+      placed[0].mu,
+      expected,
+  )
+  assert placed[0].count.sharding.is_fully_replicated
+
+
+def test_eight_devices_equal_one(mesh, tmp_path):
+  model = helpers.tiny_model(CONFIG)
+  step = jax.value_and_grad(loss)
+  expected_loss, expected = jax.jit(step)(model, batch())
+
+  models.save_pretrained(model, CONFIG, tmp_path, dtype=np.float32)
+  placed, _ = models.from_pretrained(tmp_path, dtype=jnp.float32, mesh=mesh)
+  kernel = placed.text.blocks.up.kernel[...]
+  assert kernel.addressable_shards[0].data.size == kernel.size // 4
+  graphdef, state = nnx.split(placed)
+  rows = sharding.batch_sharding(mesh)
+  where = sharding.param_shardings(state, mesh)
+
+  def sharded_step(state, batch):
+    value, gradient = step(nnx.merge(graphdef, state), batch)
+    return value, nnx.state(gradient)
+
+  with jax.set_mesh(mesh):
+    actual_loss, actual = jax.jit(
+        sharded_step,
+        in_shardings=(where, rows),
+        out_shardings=(NamedSharding(mesh, PartitionSpec()), where),
+    )(state, jax.device_put(batch(), rows))
+  np.testing.assert_allclose(actual_loss, expected_loss, rtol=1e-5)
+  jax.tree.map(
+      lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5),
+      actual,
+      nnx.state(expected),
+  )
+
+
+def test_constraint_splits_rows_only_under_a_mesh(mesh):
+  x = jnp.ones((4, 6))
+  assert sharding.constrain_rows(x) is x
+  constrain = jax.jit(sharding.constrain_rows)
+  with jax.set_mesh(mesh):
+    assert constrain(x).sharding.spec[0] == sharding.ROW_AXES
+    odd = jnp.ones((3, 6))  # Three rows do not divide: left alone.
+    np.testing.assert_array_equal(constrain(odd), odd)

@@ -1,0 +1,176 @@
+"""SFT and GRPO updates: what moves them, and on how many devices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gog_jax import sharding
+from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import to_batch
+from gog_jax.train import losses
+from gog_jax.train import state as state_lib
+from gog_jax.train import steps
+from tests import tiny
+
+GRPO = losses.GRPOConfig(
+    clip_low=0.2, clip_high=0.2, kl_coef=0.1, max_importance_weight=2.0
+)
+
+
+@pytest.fixture(scope='module')
+def trajectories():
+  sampler = tiny.policy(tiny.model(), n_slots=6)
+  return tiny.conversations(sampler, range(6))
+
+
+def make_batch(trajectories, row_multiple=8):
+  lengths = [int(t.loss_mask.sum()) for t in trajectories]
+  n = len(trajectories)
+  return to_batch(
+      trajectories,
+      advantages=np.linspace(-1, 1, n),
+      weights=loss_weights(lengths, [True] * n, aggregation='sequence_mean'),
+      processor=tiny.processor(),
+      vision_config=tiny.model().config.vision,
+      config=dataclasses.replace(tiny.BATCH, row_multiple=row_multiple),
+  )
+
+
+def start(mesh, *, lora):
+  vlm = tiny.model(lora=lora)
+  optimizer = optax.sgd(0.1)  # Its update is the gradient: nothing hides.
+  state, model = state_lib.create(
+      vlm,
+      trainable='lora' if lora else 'full',
+      optimizer=optimizer,
+      mesh=mesh,
+      seed=0,
+      scan=False,
+      remat='none',
+      logprob_chunk=32,
+  )
+  return state, model, optimizer
+
+
+def one_device():
+  return jax.sharding.Mesh(
+      np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.MESH_AXES
+  )
+
+
+def run_step(kind, mesh, batch, *, lora=False):
+  """One step; returns (new params, metrics) on the host."""
+  state, model, optimizer = start(mesh, lora=lora)
+  batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+  if kind == 'sft':
+    state, metrics = steps.make_sft_step(model, optimizer)(
+        state, model.frozen, batch
+    )
+  else:
+    reference = jax.tree.map(lambda x: x * 1.01, state.params)
+    state, _, metrics = steps.make_grpo_step(model, optimizer, GRPO)(
+        state, model.frozen, reference, batch, None
+    )
+  return jax.device_get((nnx.to_pure_dict(state.params), metrics))
+
+
+@pytest.mark.parametrize('lora', [False, True])
+@pytest.mark.parametrize('kind', ['sft', 'grpo'])
+def test_eight_devices_are_one(kind, lora, trajectories):
+  assert jax.device_count() == 8
+  batch = make_batch(trajectories)
+  one, one_metrics = run_step(kind, one_device(), batch, lora=lora)
+  mesh = sharding.make_mesh(2, 2, 2)
+  many, many_metrics = run_step(kind, mesh, batch, lora=lora)
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, many
+  )
+  for name, value in one_metrics.items():
+    np.testing.assert_allclose(
+        value, many_metrics[name], atol=1e-5, rtol=1e-5, err_msg=name
+    )
+  before = jax.device_get(
+      nnx.to_pure_dict(start(one_device(), lora=lora)[0].params)
+  )
+  moved = [
+      np.abs(a - b).max()
+      for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(before))
+  ]
+  assert max(moved) > 1e-4  # It was a step at all.
+
+
+def test_prompt_tool_and_image_targets_have_no_gradient(trajectories):
+  """Their loss terms can be anything: the gradient does not move at all."""
+  batch = make_batch(trajectories)
+  state, model, _ = start(one_device(), lora=False)
+
+  @jax.jit
+  def gradient(params, extra):
+    def loss(params):
+      logprobs, _ = state_lib.batch_logprobs(
+          model, params, model.frozen, batch
+      )
+      token_loss = losses.sft_loss(logprobs)
+      # `extra` scales the loss terms of targets that were not sampled.
+      return (token_loss * batch.weights * jnp.where(
+          batch.loss_mask > 0, 1.0, extra
+      )).sum()
+
+    return jax.grad(loss)(params)
+
+  a = gradient(state.params, jnp.float32(1.0))
+  b = gradient(state.params, jnp.float32(1e6))
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  assert optax.global_norm(a) > 1e-3
+
+
+def test_changed_targets_outside_the_mask_change_nothing(trajectories):
+  batch = make_batch(trajectories)
+  changed = dataclasses.replace(
+      batch,
+      targets=np.where(batch.loss_mask > 0, batch.targets, 77),
+      sampler_logprobs=np.where(
+          batch.loss_mask > 0, batch.sampler_logprobs, -1e4
+      ),
+  )
+  for kind in ('sft', 'grpo'):
+    a, _ = run_step(kind, one_device(), batch)
+    b, _ = run_step(kind, one_device(), changed)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_rows_do_not_matter(trajectories):
+  """The same trajectories, packed in another order, give the same step."""
+  a, _ = run_step('sft', one_device(), make_batch(trajectories))
+  order = [3, 0, 5, 1, 4, 2]
+  lengths = [int(t.loss_mask.sum()) for t in trajectories]
+  advantages = np.linspace(-1, 1, 6)
+  weights = loss_weights(lengths, [True] * 6, aggregation='sequence_mean')
+  batch = to_batch(
+      [trajectories[i] for i in order],
+      advantages=advantages[order],
+      weights=weights[order],
+      processor=tiny.processor(),
+      vision_config=tiny.model().config.vision,
+      config=tiny.BATCH,
+  )
+  b, _ = run_step('sft', one_device(), batch)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
+
+
+def test_on_policy_metrics(trajectories):
+  """Trained by the policy that sampled: no gap, no clip, ratio one."""
+  batch = make_batch(trajectories)
+  _, metrics = run_step('grpo', one_device(), batch)
+  assert metrics['sampler_gap_max'] < 1e-4
+  assert metrics['ratio'] == 1
+  assert metrics['clip_frac'] == 0
+  assert metrics['kl'] > 0  # The reference was moved by one percent.
+  np.testing.assert_allclose(metrics['importance_weight'], 1, atol=1e-4)

@@ -1,0 +1,237 @@
+"""The tools: arguments, crops and what they search with."""
+
+import asyncio
+import math
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from gog_jax import images
+from gog_jax.boxes import BoxSpec
+from gog_jax.tools import base
+from gog_jax.tools.base import ModelError
+from gog_jax.tools.base import ToolContext
+from gog_jax.tools.gaze import Gaze
+from gog_jax.tools.image_search import ImageSearch
+from gog_jax.tools.text_search import TextSearch
+from gog_jax.types import Hit
+from gog_jax.types import ToolStatus
+from gog_jax.types import View
+
+_WIDTH, _HEIGHT = 160, 120
+
+
+class RecordingBackend:
+  """Answers every search with one hit and remembers what was asked."""
+
+  version = 'recording/1'
+
+  def __init__(self):
+    self.asked = []
+
+  async def search_text(self, query, *, scope, top_k):
+    self.asked.append(('text', query, scope, top_k))
+    return (Hit(title='t', text=query, score=1.0),)
+
+  async def search_image(self, data, *, scope, top_k):
+    self.asked.append(('image', data, scope, top_k))
+    return (Hit(title='i', text='found', score=1.0),)
+
+
+def _noise(width=_WIDTH, height=_HEIGHT, seed=0):
+  pixels = np.random.default_rng(seed).integers(
+      0, 256, (height, width, 3), dtype=np.uint8
+  )
+  return pixels, images.encode_png(Image.fromarray(pixels))
+
+
+def _context(*pictures, scope='s'):
+  views = []
+  for root, data in enumerate(pictures):
+    views.append(View(data=data, root=root, box=(0, 0, *images.size_of(data))))
+  return ToolContext(scope=scope, views=tuple(views))
+
+
+def _gaze(backend=None, *, seen_size=lambda w, h: (w, h), min_side=4):
+  return Gaze(
+      backend or RecordingBackend(),
+      top_k=2,
+      box_spec=BoxSpec(kind='resized_pixels', min_side=min_side),
+      seen_size=seen_size,
+  )
+
+
+def _pixels(data):
+  return np.asarray(images.decode(data))
+
+
+def _run(tool, arguments, context):
+  return asyncio.run(tool(arguments, context))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ({}, "'bbox_2d' is a required property"),
+        ({'bbox_2d': [1, 2, 3]}, 'bbox_2d: [1, 2, 3] is too short'),
+        ({'bbox_2d': [1, 2, 3, 4, 5]}, 'bbox_2d: [1, 2, 3, 4, 5] is too long'),
+        ({'bbox_2d': [1, 2, 'x', 4]}, "bbox_2d[2]: 'x' is not of type"),
+        ({'bbox_2d': [1, 2, True, 4]}, 'bbox_2d[2]: True is not of type'),
+        ({'bbox_2d': '1 2 3 4'}, 'bbox_2d: '),
+        ({'bbox_2d': [1, 2, 3, 4], 'image': 0}, 'image: 0 is less than'),
+        ({'bbox_2d': [1, 2, 3, 4], 'image': 1.5}, 'image: 1.5 is not of type'),
+        ({'bbox_2d': [1, 2, 3, 4], 'zoom': 2}, "'zoom' was unexpected"),
+        ({'bbox_2d': 'a\n' * 999}, 'bbox_2d: '),
+    ],
+)
+def test_schema_names_the_argument_on_one_short_line(arguments, words):
+  with pytest.raises(ModelError) as caught:
+    base.check_arguments(arguments, Gaze.parameters)
+  assert words in str(caught.value)
+  assert '\n' not in str(caught.value)
+  assert len(str(caught.value)) <= base.ERROR_LENGTH
+
+
+def test_schema_lets_good_arguments_pass():
+  base.check_arguments({'bbox_2d': [1, 2.5, 3, 4]}, Gaze.parameters)
+  base.check_arguments({'bbox_2d': [1, 2, 3, 4], 'image': 2}, Gaze.parameters)
+  base.check_arguments({'query': 'x'}, TextSearch.parameters)
+  base.check_arguments({}, ImageSearch.parameters)
+
+
+def test_describe_is_what_the_tool_says():
+  tool = TextSearch(RecordingBackend(), top_k=1)
+  described = base.describe(tool)
+  assert described['name'] == 'text_search'
+  assert described['parameters']['required'] == ['query']
+  assert described['description'] == tool.description
+
+
+def test_text_search_passes_the_stripped_query_scope_and_top_k():
+  backend = RecordingBackend()
+  result = _run(
+      TextSearch(backend, top_k=3), {'query': ' who? '}, _context(scope='w/7')
+  )
+  assert backend.asked == [('text', 'who?', 'w/7', 3)]
+  assert result.status == ToolStatus.OK
+  assert result.hits[0].text == 'who?'
+  assert result.n_searches == 1
+
+
+@pytest.mark.parametrize('query', ['', ' \n', '\ud800'])
+def test_text_search_refuses_what_is_no_query(query):
+  backend = RecordingBackend()
+  with pytest.raises(ModelError):
+    _run(TextSearch(backend, top_k=1), {'query': query}, _context())
+  assert not backend.asked
+
+
+def test_image_search_sends_the_first_image_untouched():
+  backend = RecordingBackend()
+  _, first = _noise(seed=1)
+  _, second = _noise(seed=2)
+  result = _run(ImageSearch(backend, top_k=1), {}, _context(first, second))
+  assert backend.asked == [('image', first, 's', 1)]
+  assert result.view is None
+  with pytest.raises(ModelError):
+    _run(ImageSearch(backend, top_k=1), {}, _context())
+
+
+def test_gaze_crops_the_very_pixels_and_searches_with_them():
+  pixels, data = _noise()
+  backend = RecordingBackend()
+  result = _run(_gaze(backend), {'bbox_2d': [30, 40, 70, 95]}, _context(data))
+  assert result.view.box == (30, 40, 70, 95)
+  assert result.view.root == 0
+  np.testing.assert_array_equal(_pixels(result.view.data), pixels[40:95, 30:70])
+  assert backend.asked == [('image', result.view.data, 's', 2)]
+  assert result.hits[0].text == 'found'
+  assert result.n_searches == 1
+
+
+def test_gaze_converts_the_box_from_the_seen_frame_exactly_once():
+  pixels, data = _noise()
+  tool = _gaze(seen_size=lambda w, h: (w // 2, h // 4))
+  result = _run(tool, {'bbox_2d': [10, 10, 40, 20]}, _context(data))
+  assert result.view.box == (20, 40, 80, 80)
+  np.testing.assert_array_equal(_pixels(result.view.data), pixels[40:80, 20:80])
+
+
+def test_edges_go_to_the_nearest_pixel():
+  _, data = _noise()
+  # Thirds of pixels: 10 / 3, 20 / 3, 100 / 3, 110 / 3.
+  tool = _gaze(seen_size=lambda w, h: (3 * w, 3 * h))
+  result = _run(tool, {'bbox_2d': [10, 20, 100, 110]}, _context(data))
+  assert result.view.box == (3, 7, 33, 37)
+
+
+def test_crop_of_a_crop_equals_the_direct_crop_of_the_root():
+  pixels, data = _noise()
+  # The model sees every image, crops too, as 80 x 80.
+  tool = _gaze(seen_size=lambda w, h: (80, 80))
+  context = _context(data)
+  first = _run(tool, {'bbox_2d': [20, 20, 60, 60]}, context).view
+  assert first.box == (40, 30, 120, 90)  # 160 x 120 seen as 80 x 80.
+  deeper = ToolContext(scope='s', views=context.views + (first,))
+  second = _run(tool, {'bbox_2d': [20, 0, 60, 40], 'image': 2}, deeper).view
+  assert second.box == (60, 30, 100, 60)  # 80 x 60 seen as 80 x 80.
+  assert second.root == 0
+  np.testing.assert_array_equal(_pixels(second.data), pixels[30:60, 60:100])
+  third_context = ToolContext(scope='s', views=deeper.views + (second,))
+  third = _run(
+      tool, {'bbox_2d': [0, 0, 40, 40], 'image': 3}, third_context
+  ).view
+  assert third.box == (60, 30, 80, 45)
+  np.testing.assert_array_equal(_pixels(third.data), pixels[30:45, 60:80])
+
+
+def test_crops_of_the_second_image_come_from_the_second_image():
+  _, first = _noise(seed=1)
+  pixels, second = _noise(50, 60, seed=2)
+  context = _context(first, second)
+  view = _run(
+      _gaze(), {'bbox_2d': [5, 5, 25, 45], 'image': 2}, context
+  ).view
+  assert (view.root, view.box) == (1, (5, 5, 25, 45))
+  deeper = ToolContext(scope='s', views=context.views + (view,))
+  view = _run(_gaze(), {'bbox_2d': [1, 2, 11, 12], 'image': 3}, deeper).view
+  assert (view.root, view.box) == (1, (6, 7, 16, 17))
+  np.testing.assert_array_equal(_pixels(view.data), pixels[7:17, 6:16])
+
+
+def test_view_box_is_as_large_as_its_picture_wherever_the_box_falls():
+  _, data = _noise()
+  rng = np.random.default_rng(3)
+  tool = _gaze(seen_size=lambda w, h: (84, 56), min_side=1)
+  for _ in range(40):
+    x1, y1 = rng.uniform(-5, 80), rng.uniform(-5, 50)
+    box = [x1, y1, x1 + rng.uniform(5.1, 60), y1 + rng.uniform(5.1, 60)]
+    view = _run(tool, {'bbox_2d': box}, _context(data)).view
+    x1, y1, x2, y2 = view.box
+    assert 0 <= x1 < x2 <= _WIDTH and 0 <= y1 < y2 <= _HEIGHT
+    assert images.size_of(view.data) == (x2 - x1, y2 - y1)
+
+
+@pytest.mark.parametrize('number', [3, 99, 10**30])
+def test_image_number_out_of_range_is_the_policys_mistake(number):
+  _, data = _noise()
+  with pytest.raises(ModelError, match=f'no image {number}, only 1 to 2'):
+    _run(
+        _gaze(),
+        {'bbox_2d': [1, 1, 9, 9], 'image': number},
+        _context(data, data),
+    )
+
+
+@pytest.mark.parametrize(
+    'box',
+    [[50, 50, 40, 60], [500, 500, 600, 600], [math.nan, 0, 9, 9], [0, 0, 0, 9],
+     [0, 0, 10**400, 9]],
+)
+def test_bad_box_is_the_policys_mistake_and_nothing_is_searched(box):
+  backend = RecordingBackend()
+  _, data = _noise()
+  with pytest.raises(ModelError):
+    _run(_gaze(backend), {'bbox_2d': box}, _context(data))
+  assert not backend.asked

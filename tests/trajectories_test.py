@@ -1,0 +1,256 @@
+"""Trajectories on disk: what is read is what was written."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from gog_jax.errors import UserError
+from gog_jax.rollout import trajectories as store
+from gog_jax.types import Example
+from gog_jax.types import Hit
+from gog_jax.types import ParsedTurn
+from gog_jax.types import Placement
+from gog_jax.types import StopReason
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+from gog_jax.types import Turn
+from gog_jax.types import View
+
+_PNG = b'\x89PNG not really'
+_CROP = b'\x89PNG a crop'
+_JPEG = b'\xff\xd8 a hit'
+
+
+def _trajectory(sample=0, seed=0):
+  rng = np.random.default_rng(seed)
+  root = View(data=_PNG, root=0, box=(0, 0, 168, 168))
+  crop = View(data=_CROP, root=0, box=(1.5, 2, 30.25, 40))
+  gaze = ToolCall(
+      name='gaze', arguments={'bbox_2d': [1, 2.5, 3, 4], 'image': 1}
+  )
+  # Lone surrogates and Unicode line ends, which a policy may well write.
+  odd = ToolCall(
+      name='x\u2028y', arguments={'q': 'a\ud800\x85 \u2029 "é'}, error='unknown'
+  )
+  hits = (
+      Hit(title='t', text='one\ntwo', score=0.1, image=_JPEG),
+      Hit(title='', text='', score=-1e-300),
+  )
+  results = (
+      ToolResult(
+          status=ToolStatus.OK,
+          hits=hits,
+          view=crop,
+          n_searches=1,
+          latency_s=0.123456789,
+          price=1e-4,
+      ),
+      ToolResult(status=ToolStatus.INFRA_ERROR, error='down'),
+  )
+  turns = (
+      Turn(
+          parsed=ParsedTurn(text='raw', thought='hm', calls=(gaze, odd)),
+          results=results,
+          n_sampled=7,
+      ),
+      Turn(parsed=ParsedTurn(text='', answer='é', format_error='bad')),
+  )
+  logprobs = -rng.exponential(size=50).astype(np.float32)
+  logprobs[:3] = [0, np.float32(-1e-45), np.finfo(np.float32).min]
+  return Trajectory(
+      example_id='e',
+      sample=sample,
+      token_ids=rng.integers(0, 2**31 - 1, 50).astype(np.int32),
+      loss_mask=rng.integers(0, 2, 50).astype(np.int8),
+      sampler_logprobs=logprobs,
+      images=(root, crop),
+      placements=(
+          Placement(start=3, image=0, grid=(1, 6, 6), n_tokens=9),
+          Placement(start=30, image=1, grid=(1, 2, 4), n_tokens=2),
+      ),
+      turns=turns,
+      stop_reason=StopReason.ANSWER,
+      answer='é',
+      seconds={'sample': 0.1, 'tools': 1 / 3},
+      reward=0.1 + 0.2,
+      reward_parts={'accuracy': 1.0, 'format': 0.0},
+  )
+
+
+def _bare():
+  empty = np.zeros(0)
+  return Trajectory(
+      example_id='bare',
+      sample=3,
+      token_ids=empty.astype(np.int32),
+      loss_mask=empty.astype(np.int8),
+      sampler_logprobs=empty.astype(np.float32),
+      images=(),
+      placements=(),
+      turns=(),
+      stop_reason=StopReason.LENGTH,
+  )
+
+
+def _assert_same(got, want):
+  assert type(got) is type(want)
+  for field in dataclasses.fields(Trajectory):
+    left, right = getattr(got, field.name), getattr(want, field.name)
+    if isinstance(right, np.ndarray):
+      assert left.dtype == right.dtype, field.name
+      assert left.tobytes() == right.tobytes(), field.name
+    else:
+      assert left == right, field.name
+      assert type(left) is type(right), field.name
+
+
+def test_round_trip_is_lossless_field_by_field(tmp_path):
+  path = tmp_path / 'deep' / 'trajectories.jsonl'
+  written = [_trajectory(0, 1), _bare(), _trajectory(1, 2)]
+  store.write(path, written)
+  read = store.read(path)
+  assert len(read) == 3
+  for got, want in zip(read, written):
+    _assert_same(got, want)
+  assert read[0].turns[0].results[0].status is ToolStatus.OK
+  assert read[0].stop_reason is StopReason.ANSWER
+  assert read[1].reward is None
+
+
+def test_images_are_stored_once_by_content_and_format(tmp_path):
+  store.write(tmp_path / 't.jsonl', [_trajectory(i) for i in range(4)])
+  names = sorted(path.name for path in (tmp_path / 'images').iterdir())
+  assert len(names) == 3
+  assert sum(name.endswith('.jpg') for name in names) == 1
+  assert {p.read_bytes() for p in (tmp_path / 'images').iterdir()} == {
+      _PNG, _CROP, _JPEG,
+  }
+
+
+def test_append_equals_write(tmp_path):
+  written = [_trajectory(i, i) for i in range(3)]
+  store.write(tmp_path / 'whole' / 't.jsonl', written)
+  path = tmp_path / 'parts' / 't.jsonl'
+  store.append(path, written[:1])
+  store.append(path, [])
+  store.append(path, written[1:])
+  assert path.read_bytes() == (tmp_path / 'whole' / 't.jsonl').read_bytes()
+  for got, want in zip(store.read(path), written, strict=True):
+    _assert_same(got, want)
+
+
+def test_examples_round_trip_beside_their_trajectories(tmp_path):
+  examples = [
+      Example(
+          id='a',
+          images=(_PNG, _JPEG),
+          question='who\u2028? \ud800',
+          answers=('x', 'y'),
+          source='world',
+          scope='world/1/test/0',
+          search_required=True,
+          gold_regions=((1.0, 2.5, 3.0, 4.0),),
+          hops=2,
+      ),
+      Example(
+          id='b', images=(), question='', answers=('z',), source='', scope=''
+      ),
+  ]
+  store.write(tmp_path / 't.jsonl', [_bare()], examples)
+  assert store.read_examples(tmp_path / 'examples.jsonl') == examples
+
+
+def test_write_replaces_a_file_whole(tmp_path):
+  path = tmp_path / 't.jsonl'
+  store.write(path, [_trajectory(), _bare()])
+
+  def fails_midway():
+    yield _trajectory()
+    raise RuntimeError
+
+  with pytest.raises(RuntimeError):
+    store.write(path, fails_midway())
+  assert len(store.read(path)) == 2
+  assert not list(tmp_path.rglob('*.partial'))
+
+
+def _lines(path):
+  return path.read_text().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'words'),
+    [
+        (lambda lines: [lines[0], lines[1][:-9]], 'line 2, is cut off'),
+        (lambda lines: [lines[0][:40] + '\n', lines[1]], 'line 1, is not JSON'),
+        (
+            lambda lines: [
+                lines[0], lines[1].replace('"version":1', '"version":7')
+            ],
+            'line 2, has version 7',
+        ),
+        (lambda lines: [lines[0], '[]\n'], 'line 2, has version None'),
+        (lambda lines: ['{"version":1}\n', lines[1]], 'line 1, is damaged'),
+        (
+            lambda lines: [
+                lines[0].replace('"loss_mask":[', '"loss_mask":[0,'), lines[1]
+            ],
+            'line 1, is damaged .*differ in size',
+        ),
+        (
+            lambda lines: [lines[0].replace('"answer"', '"ansvver"'), lines[1]],
+            'line 1, is damaged',
+        ),
+    ],
+)
+def test_damage_is_named_by_file_and_line(tmp_path, damage, words):
+  path = tmp_path / 't.jsonl'
+  store.write(path, [_trajectory(), _bare()])
+  path.write_text(''.join(damage(_lines(path))))
+  with pytest.raises(UserError, match=words) as caught:
+    store.read(path)
+  assert str(path) in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('damage', ['missing', 'changed'])
+def test_a_missing_or_changed_image_is_named(tmp_path, damage):
+  path = tmp_path / 't.jsonl'
+  store.write(path, [_bare(), _trajectory()])
+  image = next((tmp_path / 'images').glob('*.jpg'))
+  if damage == 'missing':
+    image.unlink()
+  else:
+    image.write_bytes(_JPEG + b'!')
+  with pytest.raises(UserError, match='line 2') as caught:
+    store.read(path)
+  assert image.name in str(caught.value)
+
+
+def test_append_refuses_to_glue_onto_a_cut_off_line(tmp_path):
+  path = tmp_path / 't.jsonl'
+  store.write(path, [_bare(), _bare()])
+  path.write_text(path.read_text()[:-5])
+  with pytest.raises(UserError, match='line 2, is cut off'):
+    store.append(path, [_bare()])
+
+
+def test_missing_file_and_unwritable_folder(tmp_path):
+  with pytest.raises(UserError, match='does not exist'):
+    store.read(tmp_path / 'none.jsonl')
+  (tmp_path / 'file').write_text('')
+  for write in (store.write, store.append):
+    with pytest.raises(UserError, match='cannot write'):
+      write(tmp_path / 'file' / 't.jsonl', [_trajectory()])
+
+
+def test_a_line_is_plain_json_that_others_can_read(tmp_path):
+  store.write(tmp_path / 't.jsonl', [_trajectory()])
+  row = json.loads((tmp_path / 't.jsonl').read_text())
+  assert row['turns'][0]['parsed']['calls'][0]['name'] == 'gaze'
+  assert row['turns'][0]['results'][0]['status'] == 'ok'
+  assert row['images'][0]['data'].startswith('images/')

@@ -1,0 +1,167 @@
+"""The experts, walked through the world with a loop of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+
+import numpy as np
+import pytest
+
+from gog_jax.errors import UserError
+from gog_jax.types import Example
+from gog_jax.types import ParsedTurn
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Turn
+from gog_jax.world import expert
+from gog_jax.world import knowledge
+from gog_jax.world import questions
+from gog_jax.world import scenes
+from gog_jax.world.backend import WorldBackend
+
+_MAX_TURNS = 5
+
+
+def _halved(box):
+  """The toy model's frame: 84 x 84 pixels of a 168 x 168 scene."""
+  return tuple(round(side / 2) for side in box)
+
+
+def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
+  """Lets a script talk to the backend; returns the turns and the answer."""
+  backend = WorldBackend()
+  turns: list[Turn] = []
+  for number in range(_MAX_TURNS):
+    rng = np.random.default_rng((seed, number))
+    thought, calls, answer = act(example, tuple(turns), _halved, rng)
+    assert (answer is None) == (len(calls) == 1)
+    assert 2 <= len(thought.split()) <= 5
+    results = []
+    for call in calls:
+      if call.name == 'text_search':
+        found = backend.search_text(
+            call.arguments['query'], scope=example.scope, top_k=1
+        )
+      else:
+        data = example.images[0]
+        if call.name == 'gaze':
+          box = tuple(2.0 * side for side in call.arguments['bbox_2d'])
+          data = scenes.crop(data, box)
+        found = backend.search_image(data, scope=example.scope, top_k=1)
+      hits = asyncio.run(found)
+      results.append(ToolResult(status=ToolStatus.OK, hits=hits))
+    parsed = ParsedTurn(text='', thought=thought, calls=calls, answer=answer)
+    turns.append(Turn(parsed=parsed, results=tuple(results)))
+    if answer is not None:
+      return turns, answer
+  return turns, None
+
+
+def _questions(split: str, n: int) -> list[Example]:
+  return [
+      questions.make_question(
+          knowledge.make_scope(split, i // 16), i % 16
+      ).example
+      for i in range(n)
+  ]
+
+
+@pytest.fixture(scope='module')
+def demonstrations():
+  return [
+      (example, *_walk(expert.expert_turn, example, seed))
+      for seed, example in enumerate(_questions('train', 800))
+  ]
+
+
+def test_oracle_answers_at_least_99_of_100():
+  right = [
+      _walk(expert.oracle_turn, example, seed)[1] in example.answers
+      for seed, example in enumerate(_questions('test', 500))
+  ]
+  assert np.mean(right) >= 0.99
+
+
+def test_oracle_needs_no_more_searches_than_the_hops():
+  for seed, example in enumerate(_questions('validation', 100)):
+    turns, answer = _walk(expert.oracle_turn, example, seed)
+    if answer in example.answers:
+      assert len(turns) == example.hops + 1
+
+
+def test_expert_is_right_about_four_times_in_five(demonstrations):
+  right = collections.defaultdict(list)
+  for example, _, answer in demonstrations:
+    assert answer is not None  # Five turns suffice.
+    right[min(example.hops, 2)].append(answer in example.answers)
+  accuracy = {hops: np.mean(values) for hops, values in right.items()}
+  overall = np.mean([value for values in right.values() for value in values])
+  assert 0.75 <= overall <= 0.85, accuracy
+  assert accuracy[0] == 1.0
+  assert accuracy[1] > accuracy[2] + 0.1
+
+
+def test_expert_searches_mostly_when_it_must(demonstrations):
+  searched = [
+      (example.search_required, len(turns) > 1)
+      for example, turns, _ in demonstrations
+  ]
+  assert np.mean([did for must, did in searched if must]) > 0.88
+  assert 0.03 < np.mean([did for must, did in searched if not must]) < 0.2
+  assert 0.28 < np.mean([not did for _, did in searched]) < 0.48
+
+
+def _looks(turns):
+  """Yields (thought, what the hit looks like) of every look."""
+  for turn in turns:
+    for call, result in zip(turn.parsed.calls, turn.results):
+      if call.name != 'text_search':
+        yield turn.parsed.thought, tuple(result.hits[0].text.split()[1:3])
+
+
+def test_thoughts_name_what_is_sought_so_that_replies_contradict(
+    demonstrations,
+):
+  recovered = 0
+  for example, turns, _ in demonstrations:
+    target = questions.question_of(example).target
+    looks = list(_looks(turns))
+    if target is None or not looks:
+      continue
+    sought = (target.identity.colour, target.identity.shape)
+    for thought, _ in looks:
+      assert thought.endswith(' '.join(sought))
+    for (_, shown), (thought, _) in zip(looks, looks[1:]):
+      # A second look follows a contradiction, and says so.
+      assert shown != sought
+      assert thought.startswith('wrong find')
+    recovered += len(looks) > 1 and looks[-1][1] == sought
+  assert recovered >= 0.14 * len(demonstrations)
+
+
+def test_expert_is_a_function_of_its_arguments():
+  example = _questions('train', 40)[-1]
+  first = [
+      expert.expert_turn(example, (), _halved, np.random.default_rng(seed))
+      for seed in range(30)
+  ]
+  again = [
+      expert.expert_turn(example, (), _halved, np.random.default_rng(seed))
+      for seed in range(30)
+  ]
+  assert first == again
+
+
+def test_an_example_from_elsewhere_is_refused():
+  example = _questions('train', 1)[0]
+  strange = Example(
+      id=example.id,
+      images=example.images,
+      question='colour of the sky?',
+      answers=('blue',),
+      source=example.source,
+      scope=example.scope,
+  )
+  with pytest.raises(UserError, match='make the data set anew'):
+    expert.expert_turn(strange, (), _halved, np.random.default_rng(0))
