@@ -39,7 +39,7 @@ EXTRAS_REQUIRE = {
     'cuda': ['jax[cuda13]>=0.10'],
     'test': [
         'hypothesis>=6',  # Random cases for parsers and boxes.
-        'pyright>=1.1.400',  # Type checker.
+        'pyright[nodejs]>=1.1.400',  # Type checker.
         'pytest>=8',
         'pytest-timeout>=2.3',  # A hung test fails instead of hanging CI.
         'pytest-xdist>=3.6',  # One worker a core.

@@ -1,4 +1,4 @@
-"""Greedy evaluation of the trained policies on held-out questions, and the report.
+"""Greedy evaluation of the policies on held-out questions, and the report.
 
     python -m gog_jax.main --config=configs/eval.py
     python -m gog_jax.main --config=configs/eval.py:qwen2_5_vl_7b \

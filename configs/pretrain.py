@@ -13,11 +13,11 @@ from configs import common
 
 def get_config(profile: str = 'toy'):
   if profile != 'toy':
-    raise ValueError('only the toy is pretrained here; others come with weights')
+    raise ValueError('only the toy is pretrained; others come with weights')
   c = common.get_base(profile)
   c.stage = 'pretrain'
   c.batch.row_tokens = 320
-  c.batch.row_patches = 128
+  c.batch.row_patches = 224  # A scene and up to five crops.
   c.batch.row_multiple = 8
   c.pretrain = ConfigDict()
   c.pretrain.steps = 1500

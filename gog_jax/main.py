@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -29,13 +30,23 @@ _WORKDIR = flags.DEFINE_string(
     'Default: runs/ and the name of the profile.',
 )
 
+# What absl and ml_collections raise on what a user mistyped.
+_FLAG_ERRORS = (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UserError(f'unexpected argument {argv[1]!r}; flags start with --')
   if _CONFIG.value is None:
     raise UserError('pass --config=configs/rl.py, or another page of configs/')
-  config: ConfigDict = _CONFIG.value
+  config: Any = _CONFIG.value
   workdir = _WORKDIR.value or os.path.join('runs', config.profile)
   # Late, so that --help and a wrong flag answer at once.
   from gog_jax import run  # pylint: disable=g-import-not-at-top
@@ -53,7 +64,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """
   try:
     return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError) as error:
+  except _FLAG_ERRORS as error:
     raise UserError(_explain(error, argv)) from error
 
 

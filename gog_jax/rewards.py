@@ -59,7 +59,7 @@ def token_f1(answer: str, accepted: tuple[str, ...]) -> float:
 
   def f1(form: str) -> float:
     words, gold = normalise(answer).split(), normalise(form).split()
-    common = sum((collections.Counter(words) & collections.Counter(gold)).values())
+    common = (collections.Counter(words) & collections.Counter(gold)).total()
     if not common:
       return 0.0
     precision, recall = common / len(words), common / len(gold)

@@ -56,7 +56,7 @@ class Run:
   """A config, its workdir, and what both imply."""
 
   def __init__(self, config: ConfigDict, workdir: epath.PathLike):
-    self.config = config
+    self.config: Any = config  # Its fields are dynamic; a test resolves them.
     self.workdir = epath.Path(workdir)
 
   def check(self) -> None:

@@ -22,6 +22,7 @@ from gog_jax import metrics
 from gog_jax import report
 from gog_jax.errors import UserError
 from gog_jax.manifest import Manifest
+from gog_jax.models.vlm import VLM
 from gog_jax.run import Run
 from gog_jax.train import pretrain
 from gog_jax.train import rl
@@ -75,7 +76,7 @@ def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
   return {'page': str(run.workdir / 'report' / 'index.html')}
 
 
-def _trained(run: Run, stage: str) -> nnx.Module:
+def _trained(run: Run, stage: str) -> VLM:
   model = run.load_model()
   nnx.update(model, run.trained_params(model, stage))
   return model

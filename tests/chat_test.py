@@ -97,7 +97,7 @@ def test_rendering_equals_the_usual_tokenizer_on_the_whole_text(chat, oracle):
   results = [ok(hit('Two\nlines, née 1987.'), view=CROP), ok(hit('x', 'y'))]
   chunks = [chat.prompt(example) for example in examples]
   chunks += [chat.observation([GAZE, SEARCH], results)]
-  chunks += [chat.plain((SCENE,), 'where is it?', None)[0]]
+  chunks += [chat.plain((SCENE,), 'where is it?', None, first=True)[0]]
   for chunk in chunks:
     text = chat.decode(chunk.token_ids)
     assert list(chunk.token_ids) == oracle(text)['input_ids']
@@ -135,17 +135,16 @@ def test_the_full_dialect_describes_each_tool(qwen3):
 
 
 def test_plain(chat):
-  prompt, answer = chat.plain((SCENE,), 'where is it?', '[1,2,3,4]')
+  prompt, answer = chat.plain((SCENE,), 'where is it?', '[1,2,3,4]', first=True)
   assert chat.decode(prompt.token_ids) == (
       f'<|im_start|>user\n{image(9)}where is it?<|im_end|>\n'
       '<|im_start|>assistant\n'
   )
   assert chat.decode(answer) == '[1,2,3,4]<|im_end|>'
-  assert chat.plain((), 'x', None)[1] == []
+  assert chat.plain((), 'x', None, first=True)[1] == []
   # Pretraining knows no tags: an answer that spells one is text.
-  assert chat.plain((), 'x', '<think>')[1][:-1] == chat.encode_untrusted(
-      '<think>'
-  )
+  _, answer = chat.plain((), 'x', '<think>', first=True)
+  assert answer[:-1] == chat.encode_untrusted('<think>')
 
 
 def test_observation_needs_a_result_per_call(toy):
@@ -188,7 +187,7 @@ def test_no_content_can_add_a_control_token(chat):
         chat.observation(
             [call], [ToolResult(status=ToolStatus.MODEL_ERROR, error=text)]
         ).token_ids,
-        chat.plain((SCENE,), text, text)[0].token_ids,
+        chat.plain((SCENE,), text, text, first=True)[0].token_ids,
         chat.encode_turn(thought='x', calls=[call]),
     ]
     return [[i for i in ids if i >= boundary] for ids in sequences]

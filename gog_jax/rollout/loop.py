@@ -16,7 +16,7 @@ import numpy as np
 
 from gog_jax import interrupt
 from gog_jax.chat import Chat
-from gog_jax.images import size_of
+from gog_jax.errors import UserError
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
@@ -33,6 +33,8 @@ from gog_jax.types import View
 
 # How long a round waits for the slowest search before it decodes without it.
 _GRACE_S = 0.05
+# How often a round that can only wait for searches looks for a signal.
+_POLL_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,15 +88,8 @@ class _Conversation:
     self.loss_mask.extend([1] * len(sampled.token_ids))
     self.logprobs.extend(sampled.logprobs.tolist())
 
-  def append_turn(
-      self,
-      parsed: ParsedTurn,
-      n_sampled: int,
-      results: tuple[ToolResult, ...] = (),
-  ) -> None:
-    self.turns.append(
-        Turn(parsed=parsed, results=results, n_sampled=n_sampled)
-    )
+  def append_turn(self, parsed: ParsedTurn, n_sampled: int) -> None:
+    self.turns.append(Turn(parsed=parsed, n_sampled=n_sampled))
 
   def finish(self, stop_reason: StopReason) -> Trajectory:
     answered = stop_reason == StopReason.ANSWER
@@ -111,15 +106,6 @@ class _Conversation:
         answer=self.turns[-1].parsed.answer if answered else None,
         seconds=dict(self.seconds),
     )
-
-
-def root_views(images: Sequence[bytes]) -> tuple[View, ...]:
-  """The example's images, whole, as the views a conversation starts with."""
-  views = []
-  for root, data in enumerate(images):
-    width, height = size_of(data)
-    views.append(View(data=data, root=root, box=(0, 0, width, height)))
-  return tuple(views)
 
 
 def rollout(
@@ -142,9 +128,16 @@ def rollout(
     on_trajectory: Called as each one finishes, in the order they finish.
 
   Raises:
-    Interrupted: Between two rounds, after a signal; no conversation is left
-      in the policy.
+    Interrupted: After a signal, while nothing is being sampled; no
+      conversation is left in the policy.
+    UserError: An image cannot be read, or a prompt leaves no room for a turn.
+    ValueError: The policy holds fewer tokens than `limits` allow.
   """
+  if limits.max_context > policy.max_context:
+    raise ValueError(
+        f'conversations of {limits.max_context} tokens, but the policy holds '
+        f'{policy.max_context}'
+    )
   return asyncio.run(
       _rollout(policy, executor, chat, requests, limits, on_trajectory)
   )
@@ -172,21 +165,20 @@ async def _rollout(
       interrupt.check()
       while waiting and free:
         index = waiting.pop()
-        active[index] = _start(policy, chat, requests[index], free.pop())
+        active[index] = _start(
+            policy, chat, requests[index], free.pop(), limits
+        )
       ready = sorted(set(active) - set(searching.values()))
-      started = time.perf_counter()
-      sampled_turns = await asyncio.to_thread(
-          policy.sample, [active[index].slot for index in ready]
-      )
-      seconds = (time.perf_counter() - started) / max(len(ready), 1)
+      sampled_turns = await _sample(policy, [active[i] for i in ready])
       for index, sampled in zip(ready, sampled_turns, strict=True):
         conversation = active[index]
-        conversation.seconds['sample'] += seconds
         conversation.append_sampled(sampled)
         parsed = chat.parse(sampled.token_ids, truncated=sampled.truncated)
-        stop_reason = _stop_reason(parsed, sampled)
+        conversation.append_turn(parsed, len(sampled.token_ids))
+        stop_reason = _stop_reason(
+            parsed, sampled, last=len(conversation.turns) == limits.max_turns
+        )
         if stop_reason is not None:
-          conversation.append_turn(parsed, len(sampled.token_ids))
           finish(index, stop_reason)
           continue
         context = ToolContext(
@@ -195,8 +187,8 @@ async def _rollout(
         )
         task = asyncio.create_task(executor.run_turn(parsed.calls, context))
         searching[task] = index
-        conversation.append_turn(parsed, len(sampled.token_ids))
-      nobody_can_decode = len(searching) == len(active)
+      can_refill = waiting and free
+      nobody_can_decode = len(searching) == len(active) and not can_refill
       for task in await _some_of(searching, wait=nobody_can_decode):
         index = searching.pop(task)
         stop_reason = _observe(
@@ -214,24 +206,55 @@ async def _rollout(
 
 
 def _start(
-    policy: Policy, chat: Chat, request: Request, slot: int
+    policy: Policy,
+    chat: Chat,
+    request: Request,
+    slot: int,
+    limits: RolloutConfig,
 ) -> _Conversation:
   conversation = _Conversation(request, slot)
   prompt = chat.prompt(request.example)
+  # A turn without room would push its own tokens out of the KV cache.
+  if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
+    raise UserError(
+        f'the prompt of {request.example.id} takes {len(prompt.token_ids)} '
+        f'tokens: with a turn of {limits.max_turn_tokens} that is more than '
+        f'--config.rollout.max_context={limits.max_context}; raise it or '
+        'lower --config.model.max_image_tokens'
+    )
   conversation.append_chunk(prompt)
   policy.start(slot, request, prompt)
   return conversation
 
 
+async def _sample(
+    policy: Policy, conversations: Sequence[_Conversation]
+) -> list[SampledTurn]:
+  """Everyone's next turn; each is charged an equal share of the time."""
+  if not conversations:  # All are searching, and one has just ended.
+    return []
+  started = time.perf_counter()
+  sampled_turns = await asyncio.to_thread(
+      policy.sample, [conversation.slot for conversation in conversations]
+  )
+  seconds = (time.perf_counter() - started) / len(conversations)
+  for conversation in conversations:
+    conversation.seconds['sample'] += seconds
+  return sampled_turns
+
+
 def _stop_reason(
-    parsed: ParsedTurn, sampled: SampledTurn
+    parsed: ParsedTurn, sampled: SampledTurn, *, last: bool
 ) -> StopReason | None:
   """Why the conversation ends with this turn; None when its calls are due."""
   if sampled.truncated:
     return StopReason.LENGTH
   if parsed.answer is not None:
     return StopReason.ANSWER
-  return None if parsed.calls else StopReason.FORMAT
+  if not parsed.calls:
+    return StopReason.FORMAT
+  # Nobody would read what the last turn's calls bring back: none is made.
+  return StopReason.TURNS if last else None
 
 
 def _observe(
@@ -249,8 +272,6 @@ def _observe(
   turn = dataclasses.replace(conversation.turns[-1], results=results)
   conversation.turns[-1] = turn
   conversation.seconds['tools'] += max(result.latency_s for result in results)
-  if len(conversation.turns) == limits.max_turns:
-    return StopReason.TURNS
   observation = chat.observation(turn.parsed.calls, results)
   length = len(conversation.token_ids) + len(observation.token_ids)
   if length + limits.max_turn_tokens > limits.max_context:
@@ -265,8 +286,9 @@ async def _some_of(tasks, *, wait: bool) -> list[asyncio.Task]:
   if not tasks:
     return []
   finished, _ = await asyncio.wait(tasks, timeout=_GRACE_S)
-  if not finished and wait:
+  while not finished and wait:
+    interrupt.check()
     finished, _ = await asyncio.wait(
-        tasks, return_when=asyncio.FIRST_COMPLETED
+        tasks, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
     )
   return [task for task in tasks if task in finished]

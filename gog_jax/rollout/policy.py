@@ -62,6 +62,7 @@ class Policy(Protocol):
 
   def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
     """Samples the next turn of each of these conversations."""
+    ...
 
   def release(self, slot: int) -> None:
     """Ends a conversation; its slot is free."""

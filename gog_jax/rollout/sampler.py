@@ -208,7 +208,8 @@ class JaxPolicy:
       vision = pack_images(
           rows, n_patches=self._max_patches, config=self._config.vision
       )
-      features = np.asarray(_encode(self._graph, self._state, vision), np.float32)
+      features = _encode(self._graph, self._state, vision)
+      features = np.asarray(features, np.float32)
       for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
         self._features[key] = row[: len(patches) // merge]
 
@@ -338,4 +339,4 @@ def _decode(
 def n_compilations() -> int:
   """How many programs samplers have compiled in this process."""
   jitted = (_prefill, _decode, _encode)
-  return sum(f._cache_size() for f in jitted)  # pylint: disable=protected-access
+  return sum(f._cache_size() for f in jitted)  # pyright: ignore

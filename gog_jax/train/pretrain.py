@@ -121,7 +121,7 @@ def conversation(
   )
 
 
-def _token_ids(folder: epath.Path) -> dict[str, int]:
+def _token_ids(folder: epath.Path) -> dict[str, int | None]:
   """What a config.json says of the tokenizer."""
   codec = Codec(folder)
   names = {

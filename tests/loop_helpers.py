@@ -1,0 +1,220 @@
+"""A stage for the rollout loop: a policy that keeps books, and small tools.
+
+The chat, the executor and the toy's tokenizer are the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Any
+
+import numpy as np
+
+from gog_jax.boxes import BoxSpec
+from gog_jax.chat import Chat
+from gog_jax.chat import load_dialect
+from gog_jax.images import ImageProcessor
+from gog_jax.rollout import loop
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import SampledTurn
+from gog_jax.rollout.scripted import ScriptedPolicy
+from gog_jax.tools.base import describe
+from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import ToolContext
+from gog_jax.tools.executor import ToolExecutor
+from gog_jax.tools.gaze import Gaze
+from gog_jax.tools.text_search import TextSearch
+from gog_jax.types import Example
+from gog_jax.types import Hit
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+from tests import chat_helpers
+
+GAZE = ToolCall(name='gaze', arguments={'bbox_2d': [12, 3, 40, 84]})
+SEARCH = ToolCall(name='text_search', arguments={'query': 'beldak year'})
+MAX_TURN_TOKENS = 40
+
+
+class Backend:
+  """Finds the same star, and the same year, whatever is asked."""
+
+  version = 'fixed/1'
+
+  async def search_text(self, query, *, scope, top_k):
+    del query, scope, top_k
+    return (Hit(title='beldak', text='beldak year 132', score=1.0),)
+
+  async def search_image(self, data, *, scope, top_k):
+    del data, scope, top_k
+    return (Hit(title='beldak', text='beldak red star strong', score=1.0),)
+
+
+class Fake:
+  """A tool that runs `play(argument, context)` and counts its calls."""
+
+  description = 'A fake.'
+  parameters = {
+      'type': 'object',
+      'properties': {'x': {'type': 'integer'}},
+      'required': ['x'],
+      'additionalProperties': False,
+  }
+
+  def __init__(self, play=None, *, name: str = 'fake'):
+    self.name = name
+    self.n_calls = 0
+    self._play = play
+
+  async def __call__(
+      self, arguments: Mapping[str, Any], context: ToolContext
+  ) -> ToolResult:
+    self.n_calls += 1
+    if self._play is not None:
+      await self._play(arguments['x'], context)
+    text = f'reply {arguments["x"]}'
+    return ToolResult(
+        status=ToolStatus.OK, hits=(Hit(title='', text=text, score=1.0),)
+    )
+
+
+def fake(x: int) -> ToolCall:
+  return ToolCall(name='fake', arguments={'x': x})
+
+
+def make_executor(
+    *fakes: Fake,
+    backend: SearchBackend | None = None,
+    timeout_s: float = 30.0,
+) -> ToolExecutor:
+  """Both searching tools of the toy, and the fakes."""
+  backend = backend or Backend()
+  gaze = Gaze(
+      backend,
+      top_k=1,
+      box_spec=BoxSpec(kind='resized_pixels', min_side=16),
+      seen_size=processor().seen_size,
+  )
+  return ToolExecutor(
+      [TextSearch(backend, top_k=1), gaze, *fakes],
+      timeout_s=timeout_s,
+      max_concurrency=16,
+  )
+
+
+def make_chat(executor: ToolExecutor) -> Chat:
+  return Chat(
+      chat_helpers.TOY,
+      dialect=load_dialect('gog_toy'),
+      processor=processor(),
+      tools=[describe(tool) for tool in executor.tools.values()],
+  )
+
+
+@functools.cache
+def processor() -> ImageProcessor:
+  return ImageProcessor.from_folder(chat_helpers.TOY)
+
+
+class Player(ScriptedPolicy):
+  """Plays a script and checks that the loop keeps the policy's contract.
+
+  A message without a closing token counts as truncated.
+
+  Attributes:
+    heard: Per slot in use, every token the policy was given or sampled.
+    rounds: The samples of who took part in each round.
+    histories: What `heard` was when a conversation ended, by its sample.
+  """
+
+  def __init__(self, script, stop_ids, *, capacity=4, max_context=2048):
+    super().__init__(script, capacity=capacity, max_context=max_context)
+    self._stop_ids = stop_ids
+    self._samples: dict[int, int] = {}
+    self._may_sample: set[int] = set()
+    self.heard: dict[int, list[int]] = {}
+    self.rounds: list[list[int]] = []
+    self.histories: dict[int, list[int]] = {}
+
+  def start(self, slot, request, prompt):
+    assert 0 <= slot < self.capacity
+    assert slot not in self.heard, 'the slot is taken'
+    self.heard[slot] = list(prompt.token_ids)
+    self._samples[slot] = request.sample
+    self._may_sample.add(slot)
+    super().start(slot, request, prompt)
+
+  def extend(self, slot, observation, turn):
+    assert slot not in self._may_sample, 'it is the policy\'s turn'
+    self.heard[slot] += observation.token_ids
+    self._may_sample.add(slot)
+    super().extend(slot, observation, turn)
+
+  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+    assert slots, 'an empty round'
+    self.rounds.append([self._samples[slot] for slot in slots])
+    turns = super().sample(slots)
+    for slot, turn in zip(slots, turns, strict=True):
+      self._may_sample.remove(slot)
+      self.heard[slot] += turn.token_ids.tolist()
+    return [
+        SampledTurn(
+            token_ids=turn.token_ids,
+            logprobs=-np.arange(1, len(turn.token_ids) + 1, dtype=np.float32),
+            truncated=int(turn.token_ids[-1]) not in self._stop_ids,
+        )
+        for turn in turns
+    ]
+
+  def release(self, slot):
+    self._may_sample.discard(slot)
+    self.histories[self._samples[slot]] = self.heard.pop(slot)
+    super().release(slot)
+
+
+def limits(**changed: int) -> loop.RolloutConfig:
+  values = {
+      'max_turns': 5,
+      'max_turn_tokens': MAX_TURN_TOKENS,
+      'max_context': 2048,
+      'n_slots': 4,
+  }
+  return loop.RolloutConfig(**(values | changed))
+
+
+def requests(n: int, example: Example = chat_helpers.EXAMPLE) -> list[Request]:
+  return [Request(example=example, sample=i, seed=i) for i in range(n)]
+
+
+def play(
+    script: Callable[[Chat, Request, int], Sequence[int]],
+    *fakes: Fake,
+    n: int = 1,
+    capacity: int = 4,
+    on_trajectory: Callable[[Trajectory], None] | None = None,
+    timeout_s: float = 30.0,
+    **changed: int,
+) -> tuple[list[Trajectory], Player, ToolExecutor]:
+  """Rolls out `n` requests; a script is told how many turns there were."""
+  executor = make_executor(*fakes, timeout_s=timeout_s)
+  chat = make_chat(executor)
+  policy = Player(
+      lambda request, turns: script(chat, request, len(turns)),
+      chat.stop_ids,
+      capacity=capacity,
+  )
+  trajectories = loop.rollout(
+      policy,
+      executor,
+      chat,
+      requests(n),
+      limits=limits(**changed),
+      on_trajectory=on_trajectory,
+  )
+  for trajectory in trajectories:
+    # Token-in, token-out: the record is what the policy heard and said.
+    heard = policy.histories[trajectory.sample]
+    assert trajectory.token_ids.tolist() == heard
+  return trajectories, policy, executor
