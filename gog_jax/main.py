@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import difflib
 import os
+import runpy
 import sys
 from typing import Any
 
@@ -62,6 +64,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     UserError: An unknown flag, config page or config field, or a value of the
       wrong type.
   """
+  path, _ = _page(argv)
+  if path and not os.path.exists(path):
+    raise UserError(f'config page {path} does not exist; see configs/')
   try:
     return flags.FLAGS(argv)
   except _FLAG_ERRORS as error:
@@ -69,7 +74,9 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
-  message = ' '.join(str(error).strip('"\'').split())
+  message = str(error).strip('"\'\n')
+  if 'Traceback' in message:  # A page that raised: its own words will do.
+    message = message.splitlines()[-1].partition(': ')[2]
   for arg in argv:
     name = arg.lstrip('-').split('=')[0]
     if not name.startswith('config.'):
@@ -84,28 +91,26 @@ def _explain(error: Exception, argv: list[str]) -> str:
 
 def _known_fields(argv: list[str]) -> list[str]:
   """Dotted names of the config page's fields; empty if it cannot be read."""
-  page = next((a for a in argv if a.lstrip('-').startswith('config=')), None)
-  if page is None:
-    return []
-  holder = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', None, '', flag_values=holder)
+  path, variant = _page(argv)
   try:
-    holder([argv[0], page])
+    config = runpy.run_path(path)['get_config'](*variant)
   except Exception:  # pylint: disable=broad-except
     return []  # The page itself is what is wrong; the first error says so.
-  return [
-      name
-      for name in _dotted(holder.config)
-  ]
+  return list(_dotted(config))
 
 
-def _dotted(config: ConfigDict, prefix: str = '') -> list[str]:
-  names = []
+def _page(argv: list[str]) -> tuple[str, list[str]]:
+  """The config page's path, and its variant if one is given."""
+  flag = next((a for a in argv if a.lstrip('-').startswith('config=')), '')
+  path, _, variant = flag.partition('=')[2].partition(':')
+  return path, [variant] if variant else []
+
+
+def _dotted(config: ConfigDict, prefix: str = '') -> Iterator[str]:
   for key, value in config.items():
-    names.append(prefix + key)
+    yield prefix + key
     if isinstance(value, ConfigDict):
-      names += _dotted(value, f'{prefix}{key}.')
-  return names
+      yield from _dotted(value, f'{prefix}{key}.')
 
 
 def run() -> None:

@@ -218,3 +218,13 @@ def play(
     heard = policy.histories[trajectory.sample]
     assert trajectory.token_ids.tolist() == heard
   return trajectories, policy, executor
+
+
+def three_turns(chat: Chat, request: Request | None, n_turns: int):
+  """A script: gaze, text search, answer."""
+  del request
+  return [
+      chat.encode_turn(thought='find red star', calls=(GAZE,)),
+      chat.encode_turn(thought='need year', calls=(SEARCH,)),
+      chat.encode_turn(thought='found', answer='132'),
+  ][n_turns]

@@ -17,8 +17,8 @@ from gog_jax.rollout import loop
 from gog_jax.types import StopReason
 from gog_jax.types import ToolStatus
 from tests import loop_helpers
-from tests.loop_helpers import fake
 from tests.loop_helpers import Fake
+from tests.loop_helpers import fake
 from tests.loop_helpers import play
 
 pytestmark = pytest.mark.quick
@@ -180,17 +180,19 @@ def test_no_requests():
   assert not trajectories and not policy.rounds
 
 
-def test_no_round_is_empty_when_a_search_ends_a_conversation():
-  """Both search; the first ends by its context before the second replies."""
+def test_the_first_reply_is_not_held_up_by_the_last(monkeypatch):
+  """Both search; one ends by its context, then the other's search returns."""
+  monkeypatch.setattr(loop, '_GRACE_S', 0.01)
   first_is_done = asyncio.Event()
 
   async def waits(x, context):
     del context
-    if x == 1:
+    if x == 0:
+      await asyncio.sleep(0.1)  # Longer than the grace.
+    else:
       await first_is_done.wait()
 
-  # The player asserts that somebody takes part in each round.
-  trajectories, _, _ = play(
+  trajectories, policy, _ = play(
       searches([1, 1]),
       Fake(waits),
       n=2,
@@ -198,13 +200,15 @@ def test_no_round_is_empty_when_a_search_ends_a_conversation():
       max_context=34 + loop_helpers.MAX_TURN_TOKENS,
   )
   assert [t.stop_reason for t in trajectories] == [StopReason.CONTEXT] * 2
+  assert policy.rounds == [[0, 1]]  # And no round without players.
   assert all(trajectory.valid for trajectory in trajectories)
 
 
 class _Abandoned:
   """A rollout of two that is to end early, and what it leaves behind."""
 
-  def __init__(self):
+  def __init__(self, when_searching=lambda: None):
+    self.when_searching = when_searching
     self.started = False
     self.cancelled = False
     self.left_over: set[asyncio.Task] = set()
@@ -214,6 +218,7 @@ class _Abandoned:
     del context
     if x == 0:
       self.started = True
+      self.when_searching()
       try:
         await asyncio.Event().wait()
       except asyncio.CancelledError:
@@ -247,6 +252,9 @@ class _Abandoned:
     assert not self.policy.heard, 'conversations left in the policy'
     assert not self.left_over
     assert self.started and self.cancelled
+    # Cancelled by the loop, not by the executor when its time was over.
+    assert executor.metrics()['fake/cancelled'] == 1
+    assert executor.metrics()['fake/infra_error'] == 0
 
 
 def test_interrupted_between_rounds(monkeypatch):
@@ -266,36 +274,15 @@ def test_interrupted_between_rounds(monkeypatch):
 def test_interrupted_while_everybody_searches(monkeypatch):
   monkeypatch.setattr(loop, '_GRACE_S', 0.02)
   monkeypatch.setattr(loop, '_POLL_S', 0.02)
-  abandoned = _Abandoned()
 
-  def script(chat, request, n_turns):
-    # From the event loop's own thread, as a signal would.
-    loop_of_tools[0].call_later(
+  def signal_comes():
+    asyncio.get_running_loop().call_later(
         0.1, interrupt._request, signal.SIGTERM, None
     )
-    return searches([1])(chat, request, n_turns)
 
-  loop_of_tools = []
-  forever = abandoned.forever
-
-  async def remember(x, context):
-    loop_of_tools[0].call_later(0.1, interrupt._request, signal.SIGTERM, None)
-    await forever(x, context)
-
-  class Loop:
-    """Stands in until the first tool runs."""
-
-    def call_later(self, *args):
-      del args
-
-  loop_of_tools.append(Loop())
-
-  async def first(x, context):
-    loop_of_tools[0] = asyncio.get_running_loop()
-    await remember(x, context)
-
-  abandoned.forever = first
-  abandoned.run(script, Interrupted, n=1)
+  abandoned = _Abandoned(when_searching=signal_comes)
+  abandoned.run(searches([1]), Interrupted, n=1)
+  assert abandoned.policy.rounds == [[0]]
 
 
 def test_an_error_of_the_policy_is_raised_and_cleans_up(monkeypatch):

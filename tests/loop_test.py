@@ -1,4 +1,4 @@
-"""One conversation through the rollout loop: tokens, masks, ends, blame."""
+"""One conversation through the rollout loop, token by token."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from gog_jax import rewards
-from gog_jax.errors import UserError
 from gog_jax.rollout import loop
 from gog_jax.rollout import trajectories as store
 from gog_jax.types import StopReason
-from gog_jax.types import ToolCall
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.world import expert
 from gog_jax.world import questions
@@ -21,12 +18,8 @@ from gog_jax.world.backend import WorldBackend
 from gog_jax.world.knowledge import make_scope
 from tests import chat_helpers
 from tests import loop_helpers
-from tests.loop_helpers import fake
-from tests.loop_helpers import Fake
-from tests.loop_helpers import GAZE
-from tests.loop_helpers import MAX_TURN_TOKENS
 from tests.loop_helpers import play
-from tests.loop_helpers import SEARCH
+from tests.loop_helpers import three_turns
 
 TRANSCRIPT = (
     '<|im_start|>system\nsee, find, search or answer<|im_end|>\n'
@@ -50,23 +43,14 @@ MASK = (
     '0000000000 0000'  # System, user, vision start.
     '000000000'  # The scene: 9 image tokens.
     '0 000000 0 00 0'  # Vision end, question, end, assistant.
-    '1111 1 1 11 1 11111 11 1 1 1'  # Thought, tag, gaze with 7 pieces of box.
+    '11111 111 1 1111111 1 111'  # Thought, tag, gaze and its box, tag, end.
     '000000'  # Line, user, response, vision start.
     '00000'  # The crop: 5 image tokens.
-    '0 00000 0 0 000'  # Vision end, hit, response end, end, assistant.
-    '111 1 1 11 1 1 11 1 1 1 1'  # Thought, tag, search with its query, end.
+    '0 00000 0 0 0 000'  # Vision end, hit, response end, end, assistant.
+    '1111 111 1 111 1 111'  # Thought, tag, search and its query, tag, end.
     '00000 00000 0 0 0 000'  # Response with its hit, assistant.
     '111 1 1 1 1 1'  # Thought, answer, end.
 )
-
-
-def three_turns(chat, request, n_turns):
-  del request
-  return [
-      chat.encode_turn(thought='find red star', calls=(GAZE,)),
-      chat.encode_turn(thought='need year', calls=(SEARCH,)),
-      chat.encode_turn(thought='found', answer='132'),
-  ][n_turns]
 
 
 @pytest.fixture(scope='module', name='played')
@@ -90,7 +74,9 @@ def test_three_turns_token_by_token(played):
   assert [turn.n_sampled for turn in trajectory.turns] == [20, 15, 8]
   # The player counts -1, -2, ... in every turn.
   logprobs = np.zeros(len(want), np.float32)
-  logprobs[np.array(want) == 1] = [-i for n in (20, 15, 8) for i in np.arange(n) + 1]
+  logprobs[np.array(want) == 1] = [
+      -1.0 - i for n in (20, 15, 8) for i in range(n)
+  ]
   np.testing.assert_array_equal(trajectory.sampler_logprobs, logprobs)
   assert trajectory.stop_reason == StopReason.ANSWER
   assert trajectory.answer == '132' and trajectory.valid
@@ -158,163 +144,6 @@ def test_odd_tokenisations_are_kept_as_sampled():
   assert chat.decode(trajectory.token_ids) == TRANSCRIPT
   assert trajectory.answer == '132'
   assert [len(turn.results) for turn in trajectory.turns] == [1, 1, 0]
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize('n_cut', [1, 3, 8])
-def test_a_truncated_call_is_neither_executed_nor_repaired(n_cut):
-  """Cut before <|im_end|>, inside the closing tag's line, inside the JSON."""
-
-  def script(chat, request, n_turns):
-    return three_turns(chat, request, n_turns)[:-n_cut]
-
-  (trajectory,), _, executor = play(script)
-  assert trajectory.stop_reason == StopReason.LENGTH
-  (turn,) = trajectory.turns
-  assert turn.parsed.calls == turn.results == ()
-  assert turn.parsed.format_error is not None
-  assert trajectory.answer is None
-  assert trajectory.loss_mask.tolist() == [0] * 34 + [1] * (20 - n_cut)
-  assert executor.metrics()['gaze/ok'] == 0
-  assert rewards.format_reward(trajectory) == 0.0
-
-
-@pytest.mark.quick
-def test_a_truncated_answer_is_no_answer():
-  def script(chat, request, n_turns):
-    del request, n_turns
-    return chat.encode_turn(thought='found', answer='132')[:-1]
-
-  (trajectory,), _, _ = play(script)
-  assert trajectory.stop_reason == StopReason.LENGTH
-  assert trajectory.answer is None
-
-
-@pytest.mark.quick
-def test_an_observation_that_does_not_fit_is_dropped_whole():
-  # Prompt 34, gaze 20, observation 23, and room for one more turn.
-  enough = 34 + 20 + 23 + MAX_TURN_TOKENS
-  (fits,), _, _ = play(three_turns, max_context=enough)
-  # It goes on, but the second observation does not fit.
-  assert fits.stop_reason == StopReason.CONTEXT
-  assert len(fits.token_ids) == 34 + 20 + 23 + 15
-  assert len(fits.images) == 2
-
-  (dropped,), policy, executor = play(three_turns, max_context=enough - 1)
-  assert dropped.stop_reason == StopReason.CONTEXT
-  assert dropped.loss_mask.tolist() == [0] * 34 + [1] * 20
-  assert len(dropped.images) == len(dropped.placements) == 1
-  # What was found stays in the record, the call is counted.
-  (result,) = dropped.turns[0].results
-  assert result.status == ToolStatus.OK
-  assert result.view is not None
-  assert executor.metrics()['gaze/ok'] == 1
-  assert dropped.answer is None and dropped.valid
-  assert len(policy.rounds) == 1
-
-
-@pytest.mark.quick
-def test_the_turn_limit():
-  def script(chat, request, n_turns):
-    del request, n_turns
-    return chat.encode_turn(thought='need year', calls=(SEARCH,))
-
-  (trajectory,), _, executor = play(script, max_turns=3)
-  assert trajectory.stop_reason == StopReason.TURNS
-  assert [len(turn.results) for turn in trajectory.turns] == [1, 1, 0]
-  # The last message stands; its call, whose reply nobody would read, is not
-  # made.
-  assert trajectory.loss_mask[-15:].all()
-  assert len(trajectory.turns[2].parsed.calls) == 1
-  assert executor.metrics()['text_search/ok'] == 2
-  assert rewards.format_reward(trajectory) == 0.0
-
-
-@pytest.mark.quick
-def test_an_answer_in_the_last_turn_counts():
-  (trajectory,), _, _ = play(three_turns, max_turns=3)
-  assert trajectory.stop_reason == StopReason.ANSWER
-
-
-@pytest.mark.quick
-def test_a_message_without_call_and_answer():
-  def script(chat, request, n_turns):
-    del request, n_turns
-    return [*chat.encode_untrusted('a red star'), chat.stop_ids[0]]
-
-  (trajectory,), _, _ = play(script)
-  assert trajectory.stop_reason == StopReason.FORMAT
-  assert len(trajectory.turns) == 1 and trajectory.answer is None
-  assert rewards.format_reward(trajectory) == 0.0
-
-
-@pytest.mark.quick
-def test_infra_error_is_seen_and_masks_the_trajectory():
-  async def breaks(x, context):
-    del x, context
-    raise OSError('no route')
-
-  def script(chat, request, n_turns):
-    if n_turns:
-      return three_turns(chat, request, 2)
-    return chat.encode_turn(thought='find', calls=(fake(1),))
-
-  (trajectory,), _, executor = play(script, Fake(breaks))
-  text = loop_helpers.make_chat(executor).decode(trajectory.token_ids)
-  assert (
-      '<tool_response>\nerror: fake failed: OSError: no route\n</tool_response>'
-      in text
-  )
-  assert trajectory.answer == '132'
-  assert trajectory.turns[0].results[0].status == ToolStatus.INFRA_ERROR
-  assert not trajectory.valid
-  # It is not the policy's fault.
-  assert rewards.format_reward(trajectory) == 1.0
-
-
-@pytest.mark.quick
-@pytest.mark.parametrize(
-    'call',
-    [
-        ToolCall(name='gaze', arguments={'bbox_2d': [40, 3, 12, 84]}),
-        ToolCall(name='gaze', arguments={'bbox_2d': [1, 2, 30], 'image': 1}),
-        ToolCall(name='gaze', arguments={'bbox_2d': [0, 0, 9, 9], 'image': 2}),
-        ToolCall(name='sing', arguments={}),
-    ],
-)
-def test_model_error_costs_the_format_reward_alone(call):
-  def script(chat, request, n_turns):
-    if n_turns:
-      return three_turns(chat, request, 2)
-    return chat.encode_turn(thought='find', calls=(call,))
-
-  (trajectory,), _, executor = play(script)
-  (result,) = trajectory.turns[0].results
-  assert result.status == ToolStatus.MODEL_ERROR
-  text = loop_helpers.make_chat(executor).decode(trajectory.token_ids)
-  assert f'<tool_response>\nerror: {result.error}\n</tool_response>' in text
-  assert trajectory.valid
-  assert len(trajectory.images) == 1
-  scored = rewards.score(
-      chat_helpers.EXAMPLE,
-      trajectory,
-      config=rewards.RewardConfig(accuracy='exact_match', format_weight=0.1),
-  )
-  assert scored.reward_parts == {'accuracy': 1.0, 'format': 0.0}
-  assert scored.reward == pytest.approx(0.9)
-
-
-@pytest.mark.quick
-def test_a_prompt_that_leaves_no_room_for_a_turn():
-  play(three_turns, max_context=34 + MAX_TURN_TOKENS)
-  with pytest.raises(UserError, match='the prompt of e takes 34 tokens'):
-    play(three_turns, max_context=34 + MAX_TURN_TOKENS - 1)
-
-
-@pytest.mark.quick
-def test_limits_beyond_the_policys_context():
-  with pytest.raises(ValueError, match='the policy holds 2048'):
-    play(three_turns, max_context=2049)
 
 
 def test_the_oracle_answers_in_the_embedded_world():

@@ -92,7 +92,6 @@ class _Conversation:
     self.turns.append(Turn(parsed=parsed, n_sampled=n_sampled))
 
   def finish(self, stop_reason: StopReason) -> Trajectory:
-    answered = stop_reason == StopReason.ANSWER
     return Trajectory(
         example_id=self.request.example.id,
         sample=self.request.sample,
@@ -103,7 +102,7 @@ class _Conversation:
         placements=tuple(self.placements),
         turns=tuple(self.turns),
         stop_reason=stop_reason,
-        answer=self.turns[-1].parsed.answer if answered else None,
+        answer=self.turns[-1].parsed.answer,
         seconds=dict(self.seconds),
     )
 

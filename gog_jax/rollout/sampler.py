@@ -29,6 +29,10 @@ from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
 
+_IMAGES_AT_ONCE = 8
+# Bytes of image features that the host keeps between prefills.
+_FEATURE_BYTES = 2**30
+
 
 class JaxPolicy:
   """Samples turns from a `VLM`. Implements `Policy`.
@@ -69,12 +73,9 @@ class JaxPolicy:
     self._features: dict[bytes, np.ndarray] = {}
     self._graph, state = nnx.split(model)
     self._state = state
-    self._cache: KVCache = model.init_cache(
-        n_slots, max_context, _dtype_of(state)
-    )
-    self._hidden = jnp.zeros(
-        (n_slots, model.config.text.width), _dtype_of(state)
-    )
+    dtype = model.text.embedding.dtype  # That of activations.
+    self._cache: KVCache = model.init_cache(n_slots, max_context, dtype)
+    self._hidden = jnp.zeros((n_slots, model.config.text.width), dtype)
     self._lengths = np.zeros(n_slots, np.int32)
     self._next_position = np.zeros(n_slots, np.int32)
     self._seeds = np.zeros(n_slots, np.uint32)
@@ -190,6 +191,7 @@ class JaxPolicy:
       )
     self._lengths += n_new
     self._pending.clear()
+    self._forget_images()
 
   def _encode_images(self, chunks) -> None:
     """Fills the feature cache with the images that are new, 8 at a time."""
@@ -211,18 +213,20 @@ class JaxPolicy:
       features = _encode(self._graph, self._state, vision)
       features = np.asarray(features, np.float32)
       for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
-        self._features[key] = row[: len(patches) // merge]
+        # A copy: a view would keep the padding of all the others.
+        self._features[key] = row[: len(patches) // merge].copy()
 
-
-_IMAGES_AT_ONCE = 8
+  def _forget_images(self) -> None:
+    """Drops the oldest features beyond what may be kept."""
+    n_bytes = sum(features.nbytes for features in self._features.values())
+    for key in list(self._features):
+      if n_bytes <= _FEATURE_BYTES:
+        break
+      n_bytes -= self._features.pop(key).nbytes
 
 
 def _key(data: bytes) -> bytes:
   return hashlib.sha256(data).digest()
-
-
-def _dtype_of(state: nnx.State):
-  return jax.tree.leaves(state)[0].dtype
 
 
 # Compiled programs are shared by all samplers of one graph and shape: the

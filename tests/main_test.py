@@ -1,0 +1,206 @@
+"""The command line: what a user can mend is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import mini
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def command(*args) -> list[str]:
+  return [sys.executable, '-m', 'gog_jax.main', *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+  return os.environ | {'XLA_FLAGS': '', 'COLUMNS': '80'}
+
+
+def run(*args) -> tuple[int, list[str]]:
+  """Exit code and the lines of stderr that are neither bar nor progress."""
+  done = subprocess.run(
+      command(*args),
+      cwd=ROOT,
+      env=environment(),
+      capture_output=True,
+      text=True,
+      timeout=300,
+  )
+  assert 'Traceback' not in done.stderr, done.stderr
+  lines = done.stderr.replace('\r', '\n').splitlines()
+  return done.returncode, [line for line in lines if line.startswith('gog_jax')]
+
+
+def assert_one_line(result, *words) -> None:
+  code, lines = result
+  assert code == 2
+  assert len(lines) == 1, lines
+  for word in words:
+    assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (
+            ['--config=configs/rl.py', '--config.typo=1'],
+            ["unknown config field 'typo'", 'the nearest is '],
+        ),
+        (
+            ['--config=configs/rl.py', '--config.rl.stepz=1'],
+            ["unknown config field 'rl.stepz'", "nearest is 'rl.steps'"],
+        ),
+        (
+            ['--config=configs/rl.py', '--config.rl.steps=many'],
+            ['rl.steps', 'many'],
+        ),
+        (['--config=configs/nowhere.py'], ['nowhere.py']),
+        (['--config=configs/rl.py:huge'], ["unknown profile 'huge'", 'toy']),
+        ([], ['--config=configs/rl.py']),
+        (['--confg=configs/rl.py'], ['confg']),
+        (['--config=configs/rl.py', 'stray'], ['stray']),
+        (
+            ['--config=configs/rl.py:qwen2_5_vl_7b'],
+            ['needs weights', '--config.model.path=FOLDER'],
+        ),
+        (
+            ['--config=configs/rl.py', '--config.model.path=/no/such'],
+            ['/no/such', 'does not exist', '--config.model.path'],
+        ),
+    ],
+)
+def test_what_a_user_mistypes(args, words, tmp_path):
+  result = run(*args, f'--workdir={tmp_path}')
+  assert_one_line(result, *words)
+
+
+def test_workdir_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  result = run('--config=configs/rl.py', f'--workdir={tmp_path}/file/run')
+  assert_one_line(result, f'{tmp_path}/file/run', '--workdir')
+
+
+def test_model_folder_without_weights(tmp_path):
+  for name in ('config.json', 'tokenizer.json', 'preprocessor_config.json'):
+    source = ROOT / 'gog_jax' / 'assets' / 'toy_base' / name
+    (tmp_path / name).write_bytes(source.read_bytes())
+  result = run(
+      '--config=configs/sft.py',
+      f'--config.model.path={tmp_path}',
+      f'--workdir={tmp_path}/run',
+      *mini.flags(),
+  )
+  assert_one_line(result, str(tmp_path), 'safetensors')
+
+
+def test_full_size_profile_names_the_command_to_run_first(tmp_path):
+  base = ROOT / 'gog_jax' / 'assets' / 'toy_base'
+  result = run(
+      '--config=configs/rl.py:qwen2_5_vl_7b',
+      f'--config.model.path={base}',
+      f'--workdir={tmp_path}',
+  )
+  assert_one_line(result, 'configs/sft.py:qwen2_5_vl_7b', f'{tmp_path}')
+
+
+def test_a_corrupt_image_names_its_record(tmp_path):
+  workdir = tmp_path / 'run'
+  mini.make_stages(mini.make_run(workdir, 'sft'), 'data')
+  damage_first_image(workdir / 'data')
+  result = run(
+      '--config=configs/sft.py', f'--workdir={workdir}', *mini.flags()
+  )
+  assert_one_line(result, 'data/train', 'record', 'image 1')
+
+
+def damage_first_image(folder: pathlib.Path) -> None:
+  """Flips bytes inside a PNG stored in the train split, CRCs left alone."""
+  for path in sorted(folder.rglob('*train*array_record*')):
+    data = bytearray(path.read_bytes())
+    at = data.find(b'IDAT')
+    if at >= 0:
+      for i in range(at + 40, at + 80):
+        data[i] ^= 0xFF
+      path.write_bytes(data)
+      return
+  raise AssertionError('no PNG found: are records compressed?')
+
+
+def test_other_settings_in_the_same_workdir(tmp_path):
+  workdir = tmp_path / 'run'
+  mini.make_stages(mini.make_run(workdir, 'sft'), 'data', 'demos')
+  result = run(
+      '--config=configs/sft.py',
+      f'--workdir={workdir}',
+      *mini.flags(sft__n_demos=24, **{'rollout.max_turns': 3}),
+  )
+  assert_one_line(result, 'sft.n_demos is 32, now 24', 'rollout.max_turns')
+
+
+@pytest.mark.parametrize(
+    'stage',
+    [
+        'sft',
+        *(
+            pytest.param(stage, marks=pytest.mark.slow)
+            for stage in ('data', 'demos', 'grade', 'rl', 'eval')
+        ),
+    ],
+)
+def test_ctrl_c_in_any_stage(stage, tmp_path):
+  """One line, exit code 130; the same command continues and ends well."""
+  args = command(
+      '--config=configs/rl.py',
+      f'--workdir={tmp_path}',
+      *mini.flags(**{'sft.steps': 8, 'sft.checkpoint_every': 2}),
+  )
+  errors = tmp_path / 'stderr'
+  with errors.open('wb') as log:
+    process = subprocess.Popen(
+        args, cwd=ROOT, env=environment(), stderr=log, stdout=log
+    )
+    manifest = tmp_path / stage / 'manifest.json'
+    wait_for(lambda: manifest.exists(), process, errors)
+    if stage in ('sft', 'rl'):
+      metrics = tmp_path / stage / 'metrics.jsonl'
+      wait_for(lambda: metrics.exists() and metrics.stat().st_size, process, errors)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=240)
+  text = errors.read_text()
+  assert code == 130, text
+  assert 'Traceback' not in text
+  last = text.replace('\r', '\n').strip().splitlines()[-1]
+  assert last == 'gog_jax: interrupted; the same command continues'
+  if stage != 'sft':
+    return
+  done = subprocess.run(
+      command(
+          '--config=configs/sft.py',
+          f'--workdir={tmp_path}',
+          *mini.flags(**{'sft.steps': 8, 'sft.checkpoint_every': 2}),
+      ),
+      cwd=ROOT,
+      env=environment(),
+      capture_output=True,
+      text=True,
+      timeout=400,
+  )
+  assert done.returncode == 0, done.stderr
+  rows = (tmp_path / 'sft' / 'metrics.jsonl').read_text().splitlines()
+  assert len(rows) == 8
+
+
+def wait_for(condition, process, errors, seconds=240) -> None:
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None, errors.read_text()
+    assert time.monotonic() < deadline, errors.read_text()
+    time.sleep(0.05)
