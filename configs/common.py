@@ -50,9 +50,9 @@ def _toy() -> ConfigDict:
 
   c.data = ConfigDict()  # The embedded world, a TFDS data set.
   c.data.world_seed = 0
-  c.data.n_train = 4096
-  c.data.n_validation = 256
-  c.data.n_test = 1024
+  c.data.n_train = 2048
+  c.data.n_validation = 128
+  c.data.n_test = 512
 
   c.tools = ConfigDict()
   c.tools.backend = 'world'

@@ -74,9 +74,9 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _explain(error: Exception, argv: list[str]) -> str:
-  message = str(error).strip('"\'\n')
+  message = str(error.args[0] if isinstance(error, KeyError) else error)
   if 'Traceback' in message:  # A page that raised: its own words will do.
-    message = message.splitlines()[-1].partition(': ')[2]
+    message = message.strip().splitlines()[-1].partition(': ')[2]
   for arg in argv:
     name = arg.lstrip('-').split('=')[0]
     if not name.startswith('config.'):

@@ -103,6 +103,22 @@ def test_a_message_without_call_and_answer():
   assert rewards.format_reward(trajectory) == 0.0
 
 
+def test_calls_beside_an_answer_are_not_made():
+  def script(chat, request, n_turns):
+    del request, n_turns
+    call = chat.encode_turn(thought='', calls=[fake(0)])
+    answer = chat.encode_turn(thought='', answer='a')
+    return call[:-1] + answer[2:]  # Without <|im_end|>, without a thought.
+
+  tool = Fake()
+  (trajectory,), _, _ = play(script, tool)
+  assert trajectory.stop_reason == StopReason.ANSWER
+  assert trajectory.answer == 'a'
+  assert len(trajectory.turns[0].parsed.calls) == 1
+  assert trajectory.turns[0].parsed.format_error is not None
+  assert tool.n_calls == 0
+
+
 def test_infra_error_is_seen_and_masks_the_trajectory():
   async def breaks(x, context):
     del x, context

@@ -78,22 +78,6 @@ def test_parallel_calls_run_together_and_reply_in_call_order():
   )
 
 
-def test_calls_beside_an_answer_are_not_made():
-  def script(chat, request, n_turns):
-    del request, n_turns
-    call = chat.encode_turn(thought='', calls=[fake(0)])
-    answer = chat.encode_turn(thought='', answer='a')
-    return call[:-1] + answer[2:]  # Without <|im_end|>, without a thought.
-
-  tool = Fake()
-  (trajectory,), _, _ = play(script, tool)
-  assert trajectory.stop_reason == StopReason.ANSWER
-  assert trajectory.answer == 'a'
-  assert len(trajectory.turns[0].parsed.calls) == 1
-  assert trajectory.turns[0].parsed.format_error is not None
-  assert tool.n_calls == 0
-
-
 def test_a_slow_search_holds_up_nobody_else(monkeypatch):
   monkeypatch.setattr(loop, '_GRACE_S', 0.02)
   order = []
