@@ -64,7 +64,10 @@ def _toy() -> ConfigDict:
   c.rollout.max_turns = 5
   c.rollout.max_turn_tokens = 32
   c.rollout.max_context = 320
-  c.rollout.n_slots = 64
+
+  c.sampler = ConfigDict()
+  c.sampler.n_slots = 64  # Conversations held at once.
+  c.sampler.chunk = 32  # Tokens of each that are prefilled at once.
 
   c.batch = ConfigDict()  # Packed rows, see rollout/batching.py.
   c.batch.row_tokens = 320
@@ -132,7 +135,8 @@ def _full_size(profile: str) -> ConfigDict:
   c.rollout.max_turns = 8  # Ours.
   c.rollout.max_turn_tokens = 1024  # Ours.
   c.rollout.max_context = 12288  # Response of 8,192 after prompt and image.
-  c.rollout.n_slots = 16
+  c.sampler.n_slots = 16
+  c.sampler.chunk = 512
   c.batch.row_tokens = 12288
   c.batch.row_patches = 32768
   c.batch.row_multiple = 8

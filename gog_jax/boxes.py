@@ -19,6 +19,9 @@ from gog_jax.types import Box
 MAX_ASPECT = 100
 
 
+KINDS = ('resized_pixels', 'thousandths')
+
+
 class BoxError(ValueError):
   """A box that names no region; the one-line message is for the policy."""
 
@@ -37,7 +40,7 @@ class BoxSpec:
   min_side: int
 
   def __post_init__(self):
-    if self.kind not in ('resized_pixels', 'thousandths'):
+    if self.kind not in KINDS:
       raise ValueError(f'unknown kind of box {self.kind!r}')
 
   def to_original(

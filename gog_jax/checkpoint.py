@@ -2,10 +2,13 @@
 
 Restore order, when a training stage starts:
 
-1. Its own newest whole checkpoint: state, data iterator, step. Then metrics
-   written after that step are dropped, and the run goes on as if never killed.
-2. Otherwise the stage it builds on: SFT adapters for GRPO, the base for SFT.
-3. Otherwise, for pretraining alone, the initialiser.
+1. The base model's folder (for pretraining, the initialiser).
+2. The stage it builds on: GRPO loads what SFT trained, twice: the policy, and
+   the frozen reference of its KL.
+3. Its own newest whole checkpoint, if there is one: parameters, optimizer, RNG
+   and step replace those of 1 and 2, the data iterator moves to where it stood.
+4. Metrics written after that step are dropped; the run goes on as if it had
+   never been killed.
 
 A checkpoint that a kill left half-written has no commit marker: Orbax does not
 list it, and the one before it is used.
@@ -74,7 +77,6 @@ class Checkpointer:
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             data=grain.checkpoint.CheckpointSave(iterator),
-            meta=ocp.args.JsonSave({'step': step}),
         ),
         force=True,
     )

@@ -23,16 +23,20 @@ class Interrupted(KeyboardInterrupt):
 
 def install() -> None:
   """Handles SIGINT and SIGTERM from now on. Main thread only."""
+  global _requested
+  _requested = None
   signal.signal(signal.SIGINT, _request)
   signal.signal(signal.SIGTERM, _request)
 
 
 def check() -> None:
-  """Raises Interrupted if a signal has come since the last check."""
-  global _requested
+  """Raises Interrupted if a signal has come since `install`.
+
+  The request stands: a second signal, while what there is is being saved,
+  finds it and ends the program at once.
+  """
   if _requested is not None:
-    signum, _requested = _requested, None
-    raise Interrupted(signum)
+    raise Interrupted(_requested)
 
 
 def _request(signum: int, unused_frame) -> None:

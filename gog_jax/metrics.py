@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 import json
 import sys
-from typing import Any, TypeVar
+from typing import Any
 
 from etils import epath
 import tqdm
 
 from gog_jax import files
-from gog_jax import interrupt
-
-T = TypeVar('T')
 
 
 class MetricsWriter:
@@ -61,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 class Progress:
-  """A bar with the time left, and the safe point where Ctrl-C is honoured."""
+  """A bar with the time left."""
 
   def __init__(self, what: str, *, total: int, start: int = 0):
     on_terminal = sys.stderr.isatty()
@@ -88,15 +85,6 @@ class Progress:
           refresh=False,
       )
     self._bar.update(n)
-
-
-def track(items: Iterable[T], what: str, *, total: int) -> Iterator[T]:
-  """Yields `items` under a bar; raises Interrupted between two of them."""
-  with Progress(what, total=total) as progress:
-    for item in items:
-      interrupt.check()
-      yield item
-      progress.advance()
 
 
 def say(line: str) -> None:

@@ -6,6 +6,7 @@ chosen; everything below takes what it needs as arguments.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 import functools
 import hashlib
@@ -50,7 +51,6 @@ from gog_jax.world.backend import WorldBackend
 
 # Ships with the package; `configs/pretrain.py` makes it.
 TOY_BASE = epath.Path(__file__).parent / 'assets' / 'toy_base'
-
 
 class Run:
   """A config, its workdir, and what both imply."""
@@ -150,7 +150,15 @@ class Run:
 
   @functools.cached_property
   def limits(self) -> RolloutConfig:
-    return RolloutConfig(**self.config.rollout)
+    c = self.config
+    if c.rollout.max_context > c.batch.row_tokens:
+      raise UserError(
+          f'rollout.max_context={c.rollout.max_context} is more than '
+          f'batch.row_tokens={c.batch.row_tokens}: training could not pack '
+          'such a conversation'
+      )
+    # What a packed row cannot hold, no conversation may grow to.
+    return RolloutConfig(**c.rollout, max_patches=c.batch.row_patches)
 
   @functools.cached_property
   def batch_config(self) -> BatchConfig:
@@ -192,6 +200,12 @@ class Run:
     return model
 
   @property
+  def trains_vision(self) -> bool:
+    """Whether a step changes what image features are made of."""
+    c = self.config
+    return c.trainable == 'full' or (c.trainable == 'lora' and c.lora.vision)
+
+  @property
   def dtype(self):
     return jnp.dtype(self.config.model.dtype)
 
@@ -211,10 +225,10 @@ class Run:
     return JaxPolicy(
         model,
         processor=self.processor,
-        n_slots=c.rollout.n_slots,
+        n_slots=c.sampler.n_slots,
         max_context=c.rollout.max_context,
         max_turn_tokens=c.rollout.max_turn_tokens,
-        chunk=32 if c.profile == 'toy' else 512,
+        chunk=c.sampler.chunk,
         max_patches=c.model.max_image_tokens * merge,
         stop_ids=self.chat.stop_ids,
         greedy=greedy,
@@ -229,16 +243,19 @@ class Run:
       seed: Sequence[Any],
       **kwargs,
   ) -> list[Trajectory]:
-    """`samples` trajectories of each example, an example's side by side."""
-    requests = [
-        Request(
-            example=example,
-            sample=sample,
-            seed=self.seed(*seed, example.id, sample),
+    """`samples` trajectories of each example, an example's side by side.
+
+    An example that occurs again gets other seeds.
+    """
+    requests = []
+    drawn = collections.Counter()
+    for example in examples:
+      for sample in range(samples):
+        own_seed = self.seed(*seed, example.id, drawn[example.id])
+        requests.append(
+            Request(example=example, sample=sample, seed=own_seed)
         )
-        for example in examples
-        for sample in range(samples)
-    ]
+        drawn[example.id] += 1
     return rollout(
         policy,
         self.executor,

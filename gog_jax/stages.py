@@ -20,13 +20,19 @@ from gog_jax import evaluate
 from gog_jax import grade
 from gog_jax import metrics
 from gog_jax import report
+from gog_jax.boxes import KINDS
 from gog_jax.errors import UserError
 from gog_jax.manifest import Manifest
+from gog_jax.models.layers import REMAT_POLICIES
+from gog_jax.models.lora import TRAINABLE
 from gog_jax.models.vlm import VLM
+from gog_jax.rewards import ACCURACIES
+from gog_jax.rollout.batching import AGGREGATIONS
 from gog_jax.run import Run
 from gog_jax.train import pretrain
 from gog_jax.train import rl
 from gog_jax.train import sft
+from gog_jax.train.optimizer import DECAYS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,9 @@ STAGES: dict[str, Stage] = {
     ),
     'eval': Stage((*_ROLLOUT, 'reward', 'eval'), ('rl',), _eval),
     'report': Stage(('seed', 'report'), ('eval',), _report),
-    'pretrain': Stage(('seed', 'pretrain'), (), pretrain.train),
+    'pretrain': Stage(
+        ('seed', 'model', 'batch', 'pretrain'), (), pretrain.train
+    ),
 }
 
 # What `config.stage` names, and the stage that this command ends with.
@@ -110,6 +118,40 @@ TARGETS = {
     'rl': 'report',
     'eval': 'report',
 }
+
+# What a command makes itself, at any size, where that is not one stage alone.
+_OWN = {
+    'sft': ('data', 'demos', 'sft'),
+    'eval': ('eval', 'report'),
+    'rl': ('rl', 'eval', 'report'),
+}
+
+
+# Fields that take one of a few words.
+_CHOICES = {
+    'trainable': TRAINABLE,
+    'model.dtype': ('float32', 'bfloat16'),
+    'model.remat': REMAT_POLICIES,
+    'model.box': KINDS,
+    'reward.accuracy': tuple(ACCURACIES),
+    'rl.aggregation': AGGREGATIONS,
+    'sft.optimizer.decay': DECAYS,
+    'rl.optimizer.decay': DECAYS,
+}
+
+
+def check(config) -> None:
+  """Refuses values that a late stage would stumble over.
+
+  Raises:
+    UserError: A field holds a word that nothing knows; lists those known.
+  """
+  for field, known in _CHOICES.items():
+    value = config_field(config, field)
+    if value not in known:
+      raise UserError(
+          f'config.{field} is {value!r}, not one of {", ".join(known)}'
+      )
 
 
 def walk(run: Run) -> None:
@@ -124,17 +166,18 @@ def walk(run: Run) -> None:
     raise UserError(
         f'unknown stage {target!r}; there are {", ".join(TARGETS)}'
     )
+  check(run.config)
   run.check()
   for name in _in_order(TARGETS[target]):
     manifest = manifest_of(run, name)
     folder = run.workdir / name
-    if manifest.is_complete(folder):
+    if manifest.is_complete(folder) and name != 'report':  # Quick to make.
       metrics.say(f'{name}: complete in {folder}, reused')
       continue
     if run.config.profile != 'toy' and not _is_own(name, target):
       raise UserError(
           f'{target} needs {name}, which is not complete in {run.workdir}: '
-          f'run python -m gog_jax.main --config=configs/{name}.py:'
+          f'run python -m gog_jax.main --config=configs/{_page_of(name)}.py:'
           f'{run.config.profile} --workdir={run.workdir} first'
       )
     manifest.write(folder, complete=False)
@@ -167,12 +210,12 @@ def _in_order(target: str) -> list[str]:
 
 def _is_own(name: str, target: str) -> bool:
   """Whether the command for `target` makes this stage itself, at any size."""
-  own = {
-      'sft': ('data', 'demos', 'sft'),
-      'rl': ('rl', 'eval', 'report'),
-      'eval': ('eval', 'report'),
-  }
-  return name in own.get(target, (target,))
+  return name in _OWN.get(target, (target,))
+
+
+def _page_of(name: str) -> str:
+  """The config page whose command makes this stage at any size."""
+  return next((page for page, own in _OWN.items() if name in own), name)
 
 
 def config_field(config, field: str):

@@ -172,7 +172,10 @@ class ParsedTurn:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
-  """A policy message and the results its calls brought back, in call order."""
+  """A policy message and the results its calls brought back, in call order.
+
+  There are no results where the calls were not made: the last turn allowed.
+  """
 
   parsed: ParsedTurn
   results: tuple[ToolResult, ...] = ()

@@ -37,7 +37,7 @@ def test_page_resolves(page, profile):
   assert config.stage == page
   assert config.stage in stages.TARGETS
   assert config.profile == profile
-  RolloutConfig(**config.rollout)
+  RolloutConfig(**config.rollout, max_patches=config.batch.row_patches)
   BatchConfig(**config.batch)
   RewardConfig(**config.reward)
   GRPOConfig(**config.rl.loss)

@@ -71,6 +71,18 @@ def test_an_observation_that_does_not_fit_is_dropped_whole():
   assert len(policy.rounds) == 1
 
 
+def test_images_that_training_could_not_pack_are_dropped_whole():
+  # The scene is 36 patches, the crop 20.
+  (fits,), _, _ = play(three_turns, max_patches=56)
+  assert fits.stop_reason == StopReason.ANSWER
+  (dropped,), _, _ = play(three_turns, max_patches=55)
+  assert dropped.stop_reason == StopReason.CONTEXT
+  assert dropped.loss_mask.tolist() == [0] * 34 + [1] * 20
+  assert len(dropped.images) == len(dropped.placements) == 1
+  with pytest.raises(UserError, match='the images of e take 36 patches'):
+    play(three_turns, max_patches=35)
+
+
 def test_the_turn_limit():
   def script(chat, request, n_turns):
     del request, n_turns

@@ -179,7 +179,7 @@ def limits(**changed: int) -> loop.RolloutConfig:
       'max_turns': 5,
       'max_turn_tokens': MAX_TURN_TOKENS,
       'max_context': 2048,
-      'n_slots': 4,
+      'max_patches': 2048,
   }
   return loop.RolloutConfig(**(values | changed))
 

@@ -168,10 +168,10 @@ def test_ctrl_c_in_any_stage(stage, tmp_path):
         args, cwd=ROOT, env=environment(), stderr=log, stdout=log
     )
     manifest = tmp_path / stage / 'manifest.json'
-    wait_for(lambda: manifest.exists(), process, errors)
+    wait_for(manifest.exists, process, errors)
     if stage in ('sft', 'rl'):
       metrics = tmp_path / stage / 'metrics.jsonl'
-      wait_for(lambda: metrics.exists() and metrics.stat().st_size, process, errors)
+      wait_for(lambda: size_of(metrics), process, errors)
     process.send_signal(signal.SIGINT)
     code = process.wait(timeout=240)
   text = errors.read_text()
@@ -196,6 +196,10 @@ def test_ctrl_c_in_any_stage(stage, tmp_path):
   assert done.returncode == 0, done.stderr
   rows = (tmp_path / 'sft' / 'metrics.jsonl').read_text().splitlines()
   assert len(rows) == 8
+
+
+def size_of(path: pathlib.Path) -> int:
+  return path.stat().st_size if path.exists() else 0
 
 
 def wait_for(condition, process, errors, seconds=240) -> None:

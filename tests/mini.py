@@ -17,7 +17,7 @@ OVERRIDES = {
     'data.n_train': 64,
     'data.n_validation': 16,
     'data.n_test': 16,
-    'rollout.n_slots': 16,
+    'sampler.n_slots': 16,
     'sft.n_demos': 32,
     'sft.steps': 4,
     'sft.batch_size': 8,

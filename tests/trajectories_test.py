@@ -131,18 +131,6 @@ def test_images_are_stored_once_by_content_and_format(tmp_path):
   }
 
 
-def test_append_equals_write(tmp_path):
-  written = [_trajectory(i, i) for i in range(3)]
-  store.write(tmp_path / 'whole' / 't.jsonl', written)
-  path = tmp_path / 'parts' / 't.jsonl'
-  store.append(path, written[:1])
-  store.append(path, [])
-  store.append(path, written[1:])
-  assert path.read_bytes() == (tmp_path / 'whole' / 't.jsonl').read_bytes()
-  for got, want in zip(store.read(path), written, strict=True):
-    _assert_same(got, want)
-
-
 def test_examples_round_trip_beside_their_trajectories(tmp_path):
   examples = [
       Example(
@@ -229,14 +217,6 @@ def test_a_missing_or_changed_image_is_named(tmp_path, damage):
   with pytest.raises(UserError, match='line 2') as caught:
     store.read(path)
   assert image.name in str(caught.value)
-
-
-def test_append_refuses_to_glue_onto_a_cut_off_line(tmp_path):
-  path = tmp_path / 't.jsonl'
-  store.write(path, [_bare(), _bare()])
-  path.write_text(path.read_text()[:-5])
-  with pytest.raises(UserError, match='line 2, is cut off'):
-    store.append(path, [_bare()])
 
 
 def test_missing_file_and_unwritable_folder(tmp_path):

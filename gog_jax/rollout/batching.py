@@ -29,6 +29,8 @@ from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 from gog_jax.types import Trajectory
 
+AGGREGATIONS = ('sequence_mean', 'token_mean')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 import dataclasses
+import math
 import time
 
 import numpy as np
@@ -45,13 +46,13 @@ class RolloutConfig:
     max_turns: Policy messages before stop_reason turns.
     max_turn_tokens: Tokens of one policy message.
     max_context: Tokens of the whole conversation.
-    n_slots: Conversations that the sampler holds at once.
+    max_patches: Image patches of the whole conversation, before merging.
   """
 
   max_turns: int
   max_turn_tokens: int
   max_context: int
-  n_slots: int
+  max_patches: int
 
 
 class _Conversation:
@@ -221,9 +222,19 @@ def _start(
         f'--config.rollout.max_context={limits.max_context}; raise it or '
         'lower --config.model.max_image_tokens'
     )
+  if (n_patches := _n_patches(prompt.placements)) > limits.max_patches:
+    raise UserError(
+        f'the images of {request.example.id} take {n_patches} patches, but a '
+        f'packed row holds --config.batch.row_patches={limits.max_patches}; '
+        'raise it or lower --config.model.max_image_tokens'
+    )
   conversation.append_chunk(prompt)
   policy.start(slot, request, prompt)
   return conversation
+
+
+def _n_patches(placements: Sequence[Placement]) -> int:
+  return sum(math.prod(placement.grid) for placement in placements)
 
 
 async def _sample(
@@ -265,15 +276,20 @@ def _observe(
 ) -> StopReason | None:
   """Appends what the calls brought back, unless the conversation must end.
 
-  An observation that would leave no room for a turn is dropped whole: text,
-  images and positions. The results stay in the record.
+  An observation that would leave no room for a turn, or has more images than
+  training could pack, is dropped whole: text, images and positions. The
+  results stay in the record.
   """
   turn = dataclasses.replace(conversation.turns[-1], results=results)
   conversation.turns[-1] = turn
   conversation.seconds['tools'] += max(result.latency_s for result in results)
   observation = chat.observation(turn.parsed.calls, results)
   length = len(conversation.token_ids) + len(observation.token_ids)
-  if length + limits.max_turn_tokens > limits.max_context:
+  n_patches = _n_patches((*conversation.placements, *observation.placements))
+  if (
+      length + limits.max_turn_tokens > limits.max_context
+      or n_patches > limits.max_patches
+  ):
     return StopReason.CONTEXT
   conversation.append_chunk(observation)
   policy.extend(conversation.slot, observation, turn)

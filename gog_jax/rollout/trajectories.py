@@ -68,27 +68,8 @@ def write_examples(path: epath.PathLike, examples: Iterable[Example]) -> None:
   _write(epath.Path(path), examples)
 
 
-def append(path: epath.PathLike, trajectories: Iterable[Trajectory]) -> None:
-  """Adds trajectories at the end of a file, which need not exist.
-
-  Raises:
-    UserError: The folder cannot be written, or the last line is cut off.
-  """
-  path = epath.Path(path)
-  lines = _encode(path.parent, trajectories)
-  old = path.read_bytes() if path.exists() else b''
-  if old and not old.endswith(b'\n'):
-    number = old.count(b'\n') + 1
-    raise UserError(f'{path}, line {number}, is cut off; delete that line')
-  if str(path).startswith('gs://'):  # Objects cannot be appended to.
-    files.write_atomic(path, old.decode() + ''.join(lines))
-    return
-  with _writable(path), path.open('a') as f:
-    f.write(''.join(lines))
-
-
 def read(path: epath.PathLike) -> list[Trajectory]:
-  """Reads what `write` and `append` wrote.
+  """Reads what `write` wrote.
 
   Raises:
     UserError: The file or an image is missing or damaged, a line is cut off,

@@ -59,6 +59,8 @@ def fit(
         try:
           interrupt.check()
         except interrupt.Interrupted:
+          if pending is not None:
+            writer.write(*pending)
           saver.save(n, state, batches)
           raise
         batch = jax.device_put(next(batches), sharding.batch_sharding(mesh))

@@ -6,6 +6,8 @@ import dataclasses
 
 import optax
 
+DECAYS = ('constant', 'cosine')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:

@@ -23,7 +23,9 @@ from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
+from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.advantages import group_advantages
 from gog_jax.train.advantages import GroupAdvantages
@@ -59,13 +61,16 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     with metrics_lib.Progress('rl', total=c.steps, start=n) as progress:
       while n < c.steps:
         policy.update(
-            nnx.merge_state(state.params, model.frozen), vision_changed=False
+            nnx.merge_state(state.params, model.frozen),
+            vision_changed=run.trains_vision,
         )
         here = prompts.get_state()
         started = time.perf_counter()
         try:
           examples = next(prompts)  # P
-          groups = rollout_groups(run, policy, examples, step=n)  # P x G
+          groups = rollout_groups(  # P x G
+              run, policy, examples, seed=state_lib.step_seed(state)
+          )
         except interrupt.Interrupted:
           prompts.set_state(here)
           saver.save(n, state, prompts)
@@ -108,11 +113,11 @@ def level_examples(run: Run) -> list[Example]:
 
 
 def rollout_groups(
-    run: Run, policy, examples: Sequence[Example], *, step: int
+    run: Run, policy: Policy, examples: Sequence[Example], *, seed: int
 ) -> Groups:
   """G scored trajectories of each example."""
   size = run.config.rl.group_size
-  flat = run.rollout(policy, examples, samples=size, seed=('rl', step))
+  flat = run.rollout(policy, examples, samples=size, seed=('rl', seed))
   return [
       [
           rewards.score(example, trajectory, config=run.reward_config)
@@ -155,7 +160,7 @@ def rl_batch(run: Run, groups: Groups, advantages: np.ndarray) -> Batch:
   return jax.device_put(batch, sharding.batch_sharding(run.mesh))
 
 
-def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, float]:
+def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, Any]:
   """Means over valid trajectories, and what was left out of them."""
   flat = [t for group in groups for t in group]
   valid = [t for t in flat if t.valid]
@@ -163,6 +168,9 @@ def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, float]:
 
   def mean(value) -> float:
     return float(np.mean([value(t) for t in valid])) if valid else 0.0
+
+  def count(status: ToolStatus) -> int:
+    return sum(r.status == status for r in results)
 
   return {
       'reward': mean(lambda t: t.reward),
@@ -178,10 +186,24 @@ def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, float]:
       'live_groups': float(advantages.live.mean()),
       'format_only_groups': float(advantages.format_only.mean()),
       'masked': 1 - len(valid) / len(flat),
-      'infra_errors': float(
-          sum(r.status == ToolStatus.INFRA_ERROR for r in results)
-      ),
+      'masked_by_calls': masked_by_calls(flat),
+      'model_errors': count(ToolStatus.MODEL_ERROR),
+      'infra_errors': count(ToolStatus.INFRA_ERROR),
+      'price': sum(r.price for r in results),
+      'seconds_tools': sum(r.latency_s for r in results),
   }
+
+
+def masked_by_calls(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+  """Share of masked trajectories by number of calls.
+
+  Dropping failed searches would favour not searching: this shows how much.
+  """
+  by_calls: dict[int, list[bool]] = {}
+  for trajectory in trajectories:
+    n_calls = sum(len(turn.results) for turn in trajectory.turns)
+    by_calls.setdefault(n_calls, []).append(not trajectory.valid)
+  return {str(n): float(np.mean(m)) for n, m in sorted(by_calls.items())}
 
 
 def reward_trend(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -51,7 +51,7 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
 
   policy = ScriptedPolicy(
       script,
-      capacity=run.config.rollout.n_slots,
+      capacity=run.config.sampler.n_slots,
       max_context=run.config.rollout.max_context,
   )
   with metrics.Progress('demos', total=len(examples)) as progress:

@@ -26,7 +26,7 @@ class TrainState:
     step: int32, optimizer steps taken.
     params: The trainable part of the model: LoRA adapters or full parameters.
     opt_state: The optimizer's.
-    rng: The run's key; rollouts fold the step into it.
+    rng: The data of the run's key; see `step_seed`.
   """
 
   step: jax.Array
@@ -122,3 +122,9 @@ def apply_gradients(
 def merged(model: FrozenModel, params: nnx.State) -> VLM:
   """The whole model with these trained parameters."""
   return nnx.merge(model.graph, params, model.frozen)
+
+
+def step_seed(state: TrainState) -> int:
+  """32 bits for what is random in the step that comes next."""
+  key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+  return int(jax.random.bits(key))

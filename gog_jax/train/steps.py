@@ -11,6 +11,7 @@ from gog_jax.rollout.batching import Batch
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
 from gog_jax.train.losses import masked_mean
+from gog_jax.train.losses import masked_quantile
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
@@ -96,6 +97,7 @@ def make_grpo_step(
         'ratio': masked_mean(parts['ratio'], mask),
         'importance_weight': masked_mean(parts['importance_weight'], mask),
         'sampler_gap': masked_mean(gap, mask),
+        'sampler_gap_p99': masked_quantile(gap, mask, 0.99),
         'sampler_gap_max': (gap * mask).max(),
     }
 
