@@ -72,7 +72,6 @@ def _toy() -> ConfigDict:
   c.batch = ConfigDict()  # Packed rows, see rollout/batching.py.
   c.batch.row_tokens = 320
   c.batch.row_patches = 192
-  c.batch.row_multiple = 4
 
   c.reward = ConfigDict()
   c.reward.accuracy = 'exact_match'  # Or 'token_f1'.
@@ -82,6 +81,7 @@ def _toy() -> ConfigDict:
   c.sft.n_demos = 1024  # Expert trajectories, from the train split.
   c.sft.steps = 160
   c.sft.batch_size = 32  # Trajectories a step.
+  c.sft.row_multiple = 4  # Rows come in multiples: one compilation each.
   c.sft.checkpoint_every = 40
   c.sft.optimizer = optimizer(learning_rate=4e-3, warmup_steps=10)
 
@@ -98,6 +98,7 @@ def _toy() -> ConfigDict:
   c.rl.n_prompts = 16  # P, questions a step.
   c.rl.group_size = 8  # G, rollouts a question.
   c.rl.updates_per_batch = 1
+  c.rl.row_multiple = 16
   c.rl.aggregation = 'sequence_mean'
   c.rl.advantage_eps = 1e-4
   c.rl.checkpoint_every = 10
@@ -139,12 +140,12 @@ def _full_size(profile: str) -> ConfigDict:
   c.sampler.chunk = 512
   c.batch.row_tokens = 12288
   c.batch.row_patches = 32768
-  c.batch.row_multiple = 8
   c.tools.top_k = 3
   c.tools.timeout_s = 60.0
   c.sft.n_demos = 5750
   c.sft.steps = 2157  # 3 epochs at batch 8.
   c.sft.batch_size = 8
+  c.sft.row_multiple = 8
   c.sft.checkpoint_every = 200
   c.sft.optimizer = optimizer(learning_rate=1e-4, warmup_steps=50)
   c.grade.n_queries = 8192

@@ -10,6 +10,7 @@ import collections
 from collections.abc import Callable, Sequence
 import functools
 import hashlib
+import math
 from typing import Any
 
 from etils import epath
@@ -160,16 +161,12 @@ class Run:
     # What a packed row cannot hold, no conversation may grow to.
     return RolloutConfig(**c.rollout, max_patches=c.batch.row_patches)
 
-  @functools.cached_property
-  def batch_config(self) -> BatchConfig:
-    c = self.config.batch
-    row_axes = self.mesh.shape['data'] * self.mesh.shape['fsdp']
-    if c.row_multiple % row_axes:
-      raise UserError(
-          f'batch.row_multiple={c.row_multiple} must be a multiple of the '
-          f'mesh\'s data * fsdp = {row_axes}'
-      )
-    return BatchConfig(**c)
+  def batch_config(self, *, row_multiple: int) -> BatchConfig:
+    """Shapes of a stage's batches; rows divide over the mesh in any case."""
+    n_shards = self.mesh.shape['data'] * self.mesh.shape['fsdp']
+    return BatchConfig(
+        **self.config.batch, row_multiple=math.lcm(row_multiple, n_shards)
+    )
 
   @functools.cached_property
   def reward_config(self) -> RewardConfig:

@@ -225,7 +225,12 @@ def config_field(config, field: str):
 
 
 def _shown(facts: Mapping[str, Any]) -> str:
-  return ', '.join(
-      f'{name} {value:.3f}' if isinstance(value, float) else f'{name} {value}'
-      for name, value in facts.items()
-  )
+  parts = []
+  for name, value in facts.items():
+    if isinstance(value, Mapping):
+      parts.append(f'{name} ({_shown(value)})')
+    elif isinstance(value, float):
+      parts.append(f'{name} {value:.3f}')
+    else:
+      parts.append(f'{name} {value}')
+  return ', '.join(parts)

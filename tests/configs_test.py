@@ -38,7 +38,8 @@ def test_page_resolves(page, profile):
   assert config.stage in stages.TARGETS
   assert config.profile == profile
   RolloutConfig(**config.rollout, max_patches=config.batch.row_patches)
-  BatchConfig(**config.batch)
+  for section in (config.sft, config.rl):
+    BatchConfig(**config.batch, row_multiple=section.row_multiple)
   RewardConfig(**config.reward)
   GRPOConfig(**config.rl.loss)
   for section in (config.sft, config.rl):

@@ -51,12 +51,15 @@ class Lessons(Sequence[Trajectory]):
   adapters alone are trained.
   """
 
-  def __init__(self, run: Run, *, n: int, n_exchanges: int, seed: int):
+  def __init__(
+      self, run: Run, *, n: int, n_exchanges: int, copying: float, seed: int
+  ):
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
     self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
     self._n = n
     self._n_exchanges = n_exchanges
+    self._share_copying = copying
     self._seed = seed
 
   def __len__(self) -> int:
@@ -71,7 +74,8 @@ class Lessons(Sequence[Trajectory]):
         self._chat.plain(e.images, e.question, e.answer, first=n == 0)
         for n, e in enumerate(exchanges)
     ]
-    parts.append(self._copying(rng))
+    if rng.random() < self._share_copying:
+      parts.append(self._copying(rng))
     return conversation(str(index), parts)
 
   def _copying(
@@ -142,9 +146,12 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   config = VLMConfig.from_dict(
       c.architecture.to_dict() | _token_ids(run.model_folder)
   )
-  base = models.init(
-      config, jax.random.key(run.seed('init')), dtype=jnp.float32
-  )
+  if c.start_from:
+    base, _ = models.from_pretrained(c.start_from, dtype=jnp.float32)
+  else:
+    base = models.init(
+        config, jax.random.key(run.seed('init')), dtype=jnp.float32
+    )
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   state, model = state_lib.create(
       base,
@@ -169,7 +176,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         ),
         processor=run.processor,
         vision_config=config.vision,
-        config=run.batch_config,
+        config=run.batch_config(row_multiple=c.row_multiple),
     )
 
   state = fit(
@@ -180,6 +187,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
               run,
               n=c.steps * c.batch_size,
               n_exchanges=c.n_exchanges,
+              copying=c.copying,
               seed=run.seed('lessons'),
           ),
           batch_size=c.batch_size,

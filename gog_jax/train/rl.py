@@ -155,7 +155,7 @@ def rl_batch(run: Run, groups: Groups, advantages: np.ndarray) -> Batch:
       weights=weights,
       processor=run.processor,
       vision_config=run.model_config.vision,
-      config=run.batch_config,
+      config=run.batch_config(row_multiple=run.config.rl.row_multiple),
   )
   return jax.device_put(batch, sharding.batch_sharding(run.mesh))
 

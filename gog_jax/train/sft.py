@@ -114,5 +114,5 @@ def sft_batch(run: Run, demos: Sequence[Trajectory]) -> Batch:
       ),
       processor=run.processor,
       vision_config=run.model_config.vision,
-      config=run.batch_config,
+      config=run.batch_config(row_multiple=run.config.sft.row_multiple),
   )

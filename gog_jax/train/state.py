@@ -115,7 +115,7 @@ def apply_gradients(
           params=optax.apply_updates(state.params, updates),
           opt_state=opt_state,
       ),
-      optax.global_norm(grads),
+      optax.tree.norm(grads),
   )
 
 

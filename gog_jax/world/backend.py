@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,8 @@ def _text_index(scope: str) -> bm25s.BM25:
   # before `main` has had its say about them.
   import bm25s
 
+  # It says "Building index" for each of them.
+  logging.getLogger('bm25s').setLevel(logging.WARNING)
   index = bm25s.BM25()
   index.index(
       [_words(text) for _, text in world_of(scope).documents],

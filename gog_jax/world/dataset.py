@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
+import io
 import os
 from typing import Any, overload
 
+from absl import logging
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
+from gog_jax import interrupt
+from gog_jax import metrics
 from gog_jax.errors import UserError
 from gog_jax.types import Example
 from gog_jax.world import scenes
@@ -71,10 +76,14 @@ class GogWorld(tfds.core.GeneratorBasedBuilder):
     config = self.builder_config
     assert isinstance(config, WorldConfig)
     first = config.world_seed * _SCOPES_PER_SEED
-    for number in range(config.sizes[split]):
-      scope, index = divmod(number, QUESTIONS_PER_SCOPE)
-      example = make_question(make_scope(split, first + scope), index).example
-      yield example.id, _to_record(example)
+    size = config.sizes[split]
+    with metrics.Progress(split, total=size) as progress:
+      for number in range(size):
+        interrupt.check()
+        scope, index = divmod(number, QUESTIONS_PER_SCOPE)
+        example = make_question(make_scope(split, first + scope), index).example
+        yield example.id, _to_record(example)
+        progress.advance()
 
 
 def _to_record(example: Example) -> dict[str, Any]:
@@ -203,13 +212,28 @@ def prepare(
     for folder in [*root.iterdir(), *(root / name).glob('incomplete.*')]:
       if folder.name != name and folder.is_dir():
         folder.rmtree()
-  builder = GogWorld(
-      data_dir=data_dir,
-      config=WorldConfig(name=name, sizes=sizes, world_seed=world_seed),
-      file_format='array_record',
-  )
-  builder.download_and_prepare()
+  with _quiet():
+    builder = GogWorld(
+        data_dir=data_dir,
+        config=WorldConfig(name=name, sizes=sizes, world_seed=world_seed),
+        file_format='array_record',
+    )
+    builder.download_and_prepare()
   return {split: builder.info.splits[split].num_examples for split in SPLITS}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Hides TFDS's own progress and its talk of downloads: there are none."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tfds.enable_progress_bar()
+    logging.set_verbosity(verbosity)
 
 
 def load(data_dir: str | os.PathLike[str], split: str) -> Examples:

@@ -1,0 +1,157 @@
+"""The report's numbers, counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from gog_jax import report
+from gog_jax import report_metrics
+from gog_jax.report_metrics import Evaluated
+from gog_jax.types import ToolStatus
+from tests import report_helpers as helpers
+
+pytestmark = pytest.mark.quick
+
+
+def test_the_row_is_what_a_hand_counts():
+  row = report_metrics.row(helpers.ten(), seed=0)
+  low, high = row.pop('ci95')
+  assert 0.3 <= low <= 0.5 and 0.9 <= high <= 1.0
+  assert row == {
+    'policy': 'rl',
+    'accuracy': pytest.approx(0.7),
+    'n': 10,
+    'format_rate': pytest.approx(0.9),
+    'no_search': pytest.approx(0.3),  # a b c
+    'single': pytest.approx(0.5),  # d e f i j; a glance is an image search.
+    'hybrid': pytest.approx(0.2),  # g h
+    'calls_per_query': pytest.approx(1.4),  # 1 2 1 3 4 2 1
+    'gaze_hit': pytest.approx(4 / 9),
+    'recovery': pytest.approx(0.6),
+    'infra_errors': 0,
+    'by_hop': {
+      '0': {'accuracy': pytest.approx(2 / 3), 'n': 3},
+      '1': {'accuracy': pytest.approx(2 / 3), 'n': 3},
+      '2': {'accuracy': pytest.approx(3 / 4), 'n': 4},
+    },
+  }
+
+
+def test_infra_errors_are_counted_apart_and_enter_nothing():
+  ten = helpers.ten()
+  down = helpers.result(ToolStatus.INFRA_ERROR, error='down')
+  struck = [
+    helpers.trajectory(
+      'a', ((helpers.gaze(helpers.MISS)[0], down),), right=False
+    ),
+    helpers.trajectory(
+      'd', (helpers.gaze(helpers.MISS), (helpers.text()[0], down)), right=False
+    ),
+  ]
+  with_struck = Evaluated(
+    policy='rl',
+    examples=ten.examples,
+    trajectories=[*ten.trajectories, *struck],
+  )
+  row = report_metrics.row(with_struck, seed=0)
+  assert row.pop('infra_errors') == 2
+  without = report_metrics.row(ten, seed=0)
+  assert without.pop('infra_errors') == 0
+  assert row == without
+
+
+def test_a_call_that_was_the_policys_mistake_is_no_search():
+  refused = helpers.result(ToolStatus.MODEL_ERROR, error='bad box')
+  one = Evaluated(
+    policy='sft',
+    examples={'a': helpers.example('a')},
+    trajectories=[
+      helpers.trajectory(
+        'a', ((helpers.gaze(helpers.MISS)[0], refused),), (helpers.text(),)
+      )
+    ],
+  )
+  row = report_metrics.row(one, seed=0)
+  assert (row['single'], row['hybrid']) == (1, 0)
+  assert row['calls_per_query'] == 1
+  assert row['gaze_hit'] is None and row['recovery'] is None
+
+
+def test_undefined_is_none_not_zero():
+  no_gold = Evaluated(
+    policy='sft',
+    examples={'a': helpers.example('a', gold=(), hops=None)},
+    trajectories=[helpers.trajectory('a', (helpers.gaze(helpers.HIT),))],
+  )
+  row = report_metrics.row(no_gold, seed=0)
+  assert row['gaze_hit'] is None and row['recovery'] is None
+  assert row['by_hop'] == {'unknown': {'accuracy': 1, 'n': 1}}
+  down = helpers.result(ToolStatus.INFRA_ERROR)
+  none_valid = Evaluated(
+    policy='sft',
+    examples={'a': helpers.example('a')},
+    trajectories=[helpers.trajectory('a', ((helpers.text()[0], down),))],
+  )
+  row = report_metrics.row(none_valid, seed=0)
+  assert row['accuracy'] is None and row['ci95'] is None and row['n'] == 0
+  assert '-' in report.table({'rows': [row]})
+
+
+@pytest.mark.parametrize(
+  ('a', 'b', 'want'),
+  [
+    ((0, 0, 2, 2), (0, 0, 2, 2), 1),
+    ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3),
+    ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),
+    ((0, 0, 2, 2), (2, 0, 4, 2), 0),
+    ((0, 0, 2, 2), (5, 5, 6, 6), 0),
+  ],
+)
+def test_iou(a, b, want):
+  assert report_metrics.iou(a, b) == pytest.approx(want)
+  assert report_metrics.iou(b, a) == pytest.approx(want)
+
+
+def test_a_gaze_hits_from_an_overlap_of_one_half_on_the_image_with_the_gold():
+  example = helpers.example('a', gold=((0, 0, 10, 10), (50, 50, 60, 60)))
+  hits = [
+    gaze.hit
+    for gaze in report_metrics.gazes(
+      example,
+      helpers.trajectory(
+        'a',
+        (helpers.gaze((0, 0, 10, 5)),),  # Exactly one half.
+        (helpers.gaze((0, 0, 10, 4.9)),),
+        (helpers.gaze((50, 50, 60, 60)),),  # The second region.
+        (helpers.gaze((0, 0, 10, 10), root=1),),  # Another image.
+      ),
+    )
+  ]
+  assert hits == [True, False, True, False]
+
+
+def test_bootstrap_agrees_with_scipy():
+  values = np.random.default_rng(5).integers(0, 2, 60).astype(float)
+  names = [str(i) for i in range(len(values))]
+  low, high = report_metrics.bootstrap(values.tolist(), names, seed=1)
+  want = scipy.stats.bootstrap(
+    (values,), np.mean, method='percentile', n_resamples=10_000, rng=7
+  ).confidence_interval
+  assert low == pytest.approx(want.low, abs=0.018)  # About one answer of 60.
+  assert high == pytest.approx(want.high, abs=0.018)
+  assert [low, high] == report_metrics.bootstrap(values.tolist(), names, seed=1)
+
+
+def test_bootstrap_resamples_questions_not_samples():
+  # Four samples of a question that always agree are worth one.
+  values = [0.0, 1.0, 1.0, 0.0, 1.0] * 4
+  names = [str(i % 5) for i in range(20)]
+  low, high = report_metrics.bootstrap(values, names, seed=0)
+  once_low, once_high = report_metrics.bootstrap(values[:5], names[:5], seed=0)
+  assert (low, high) == (once_low, once_high)
+  free_low, free_high = report_metrics.bootstrap(
+    values, [str(i) for i in range(20)], seed=0
+  )
+  assert free_high - free_low < 0.8 * (high - low)
