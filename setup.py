@@ -19,7 +19,7 @@ INSTALL_REQUIRES = [
     'grain>=0.2.12',  # Input pipelines that resume exactly.
     'importlib_resources',  # TFDS needs it and does not say so.
     'jax>=0.10',
-    'jaxtyping>=0.3',  # Shapes on signatures; checked in tests only.
+    'jaxtyping>=0.3',  # Shapes on signatures.
     'jinja2>=3.1',  # The HTML report's template.
     'jsonschema>=4.20',  # Checks the arguments of tool calls.
     'ml-collections>=1.1',  # Configs.

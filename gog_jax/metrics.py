@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import json
 import sys
+import time
 from typing import Any
 
 from etils import epath
@@ -85,6 +86,20 @@ class Progress:
           refresh=False,
       )
     self._bar.update(n)
+
+
+class Stopwatch:
+  """Seconds by part of a step, under `seconds_PART`."""
+
+  def __init__(self):
+    self.seconds: dict[str, float] = {}
+    self._last = time.perf_counter()
+
+  def lap(self, part: str) -> None:
+    """Counts the time since the last lap as `part`'s."""
+    now = time.perf_counter()
+    self.seconds[f'seconds_{part}'] = now - self._last
+    self._last = now
 
 
 def say(line: str) -> None:

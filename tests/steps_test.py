@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from flax import nnx
 import jax
@@ -26,7 +27,7 @@ GRPO = losses.GRPOConfig(
 
 @pytest.fixture(scope='module')
 def trajectories():
-  sampler = tiny.policy(tiny.model(), n_slots=6)
+  sampler = tiny.policy(tiny.model(lora=True), n_slots=6)
   return tiny.conversations(sampler, range(6))
 
 
@@ -65,24 +66,29 @@ def one_device():
   )
 
 
+@functools.cache
+def compiled_step(kind, mesh, lora):
+  """The jitted step; its compiled program serves all tests of one shape."""
+  _, model, optimizer = start(mesh, lora=lora)
+  if kind == 'sft':
+    return steps.make_sft_step(model, optimizer)
+  return steps.make_grpo_step(model, optimizer, GRPO)
+
+
 def run_step(kind, mesh, batch, *, lora=False):
   """One step; returns (new params, metrics) on the host."""
-  state, model, optimizer = start(mesh, lora=lora)
+  state, model, _ = start(mesh, lora=lora)
+  step = compiled_step(kind, mesh, lora)
   batch = jax.device_put(batch, sharding.batch_sharding(mesh))
   if kind == 'sft':
-    state, metrics = steps.make_sft_step(model, optimizer)(
-        state, model.frozen, batch
-    )
+    state, metrics = step(state, model.frozen, batch)
   else:
     reference = jax.tree.map(lambda x: x * 1.01, state.params)
-    state, _, metrics = steps.make_grpo_step(model, optimizer, GRPO)(
-        state, model.frozen, reference, batch, None
-    )
+    state, _, metrics = step(state, model.frozen, reference, batch, None)
   return jax.device_get((nnx.to_pure_dict(state.params), metrics))
 
 
-@pytest.mark.parametrize('lora', [False, True])
-@pytest.mark.parametrize('kind', ['sft', 'grpo'])
+@pytest.mark.parametrize(('kind', 'lora'), [('sft', False), ('grpo', True)])
 def test_eight_devices_are_one(kind, lora, trajectories):
   assert jax.device_count() == 8
   batch = make_batch(trajectories)
@@ -141,8 +147,9 @@ def test_changed_targets_outside_the_mask_change_nothing(trajectories):
       ),
   )
   for kind in ('sft', 'grpo'):
-    a, _ = run_step(kind, one_device(), batch)
-    b, _ = run_step(kind, one_device(), changed)
+    lora = kind == 'grpo'
+    a, _ = run_step(kind, one_device(), batch, lora=lora)
+    b, _ = run_step(kind, one_device(), changed, lora=lora)
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -168,7 +175,7 @@ def test_rows_do_not_matter(trajectories):
 def test_on_policy_metrics(trajectories):
   """Trained by the policy that sampled: no gap, no clip, ratio one."""
   batch = make_batch(trajectories)
-  _, metrics = run_step('grpo', one_device(), batch)
+  _, metrics = run_step('grpo', one_device(), batch, lora=True)
   assert metrics['sampler_gap_max'] < 1e-4
   assert metrics['ratio'] == 1
   assert metrics['clip_frac'] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import time
 from typing import Any
 
 from etils import epath
@@ -33,6 +32,7 @@ from gog_jax.train.losses import GRPOConfig
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.start import start_state
+from gog_jax.train.state import TrainState
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
@@ -51,55 +51,52 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   prompts = endless_batches(
       level_examples(run), batch_size=c.n_prompts, seed=run.seed('rl')
   )
+
+  def update(state: TrainState, batch: Batch):
+    old_logprobs = None  # At the first update, the current ones.
+    for _ in range(c.updates_per_batch):
+      state, old_logprobs, metrics = grpo_step(
+          state, model.frozen, ref_params, batch, old_logprobs
+      )
+    return state, jax.device_get(metrics)
+
   with checkpoint.Checkpointer(
       folder / 'checkpoints', every=c.checkpoint_every, keep=2
   ) as saver:
     if saver.latest_step() is not None:
       state = saver.restore(state, prompts)
-    n = int(state.step) // c.updates_per_batch
-    writer = metrics_lib.MetricsWriter(folder / 'metrics.jsonl', resume_step=n)
-    with metrics_lib.Progress('rl', total=c.steps, start=n) as progress:
-      while n < c.steps:
+    first = int(state.step) // c.updates_per_batch
+    log = metrics_lib.MetricsWriter(folder / 'metrics.jsonl', resume_step=first)
+    with metrics_lib.Progress('rl', total=c.steps, start=first) as progress:
+      for n in range(first, c.steps):
         policy.update(
             nnx.merge_state(state.params, model.frozen),
             vision_changed=run.trains_vision,
         )
-        here = prompts.get_state()
-        started = time.perf_counter()
+        here, seed = prompts.get_state(), state_lib.step_seed(state)
+        watch = metrics_lib.Stopwatch()
         try:
           examples = next(prompts)  # P
-          groups = rollout_groups(  # P x G
-              run, policy, examples, seed=state_lib.step_seed(state)
-          )
+          groups = rollout_groups(run, policy, examples, seed=seed)  # P x G
         except interrupt.Interrupted:
           prompts.set_state(here)
           saver.save(n, state, prompts)
           raise
-        sampled = time.perf_counter()
+        watch.lap('rollout')
         advantages = advantages_of(run, groups)  # [P, G]
-        batch = rl_batch(run, groups, advantages.advantages)  # [B, T]
-        old_logprobs = None
-        for _ in range(c.updates_per_batch):
-          state, old_logprobs, metrics = grpo_step(
-              state, model.frozen, ref_params, batch, old_logprobs
-          )
-        n += 1
-        values = describe(groups, advantages) | jax.device_get(metrics)
-        values['seconds_rollout'] = sampled - started
-        values['seconds_update'] = time.perf_counter() - sampled
-        writer.write(n, values)
+        batch = rl_batch(run, groups, advantages)  # [B, T]
+        state, metrics = update(state, batch)
+        watch.lap('update')
+        values = describe(groups, advantages) | metrics | watch.seconds
+        log.write(n + 1, values)
         progress.advance(reward=values['reward'], accuracy=values['accuracy'])
-        last = n == c.steps
-        if n % c.trajectories_every == 0 or last:
-          trajectories_lib.write(
-              folder / 'rollouts' / f'{n:06d}' / 'trajectories.jsonl',
-              [t for group in groups for t in group],
-              examples,
-          )
-        if saver.is_due(n) or last:
-          saver.save(n, state, prompts)
+        last = n + 1 == c.steps
+        if last or (n + 1) % c.trajectories_every == 0:
+          save_rollouts(folder, n + 1, examples, groups)
+        if last or saver.is_due(n + 1):
+          saver.save(n + 1, state, prompts)
   checkpoint.save_pytree(folder / 'params', state.params)
-  return {'steps': n} | reward_trend(writer.rows)
+  return {'steps': c.steps} | reward_trend(log.rows)
 
 
 def level_examples(run: Run) -> list[Example]:
@@ -141,7 +138,7 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
   )
 
 
-def rl_batch(run: Run, groups: Groups, advantages: np.ndarray) -> Batch:
+def rl_batch(run: Run, groups: Groups, advantages: GroupAdvantages) -> Batch:
   """Packs P x G trajectories with their advantages, on the mesh."""
   flat = [t for group in groups for t in group]
   weights = loss_weights(
@@ -151,13 +148,24 @@ def rl_batch(run: Run, groups: Groups, advantages: np.ndarray) -> Batch:
   )
   batch = to_batch(
       flat,
-      advantages=advantages.reshape(-1),
+      advantages=advantages.advantages.reshape(-1),
       weights=weights,
       processor=run.processor,
       vision_config=run.model_config.vision,
       config=run.batch_config(row_multiple=run.config.rl.row_multiple),
   )
   return jax.device_put(batch, sharding.batch_sharding(run.mesh))
+
+
+def save_rollouts(
+    folder: epath.Path, n: int, examples: Sequence[Example], groups: Groups
+) -> None:
+  """Writes what step `n` learnt from, for people and for replay."""
+  trajectories_lib.write(
+      folder / 'rollouts' / f'{n:06d}' / 'trajectories.jsonl',
+      [t for group in groups for t in group],
+      {example.id: example for example in examples}.values(),
+  )
 
 
 def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, Any]:
