@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
     'jinja2>=3.1',  # The HTML report's template.
     'jsonschema>=4.20',  # Checks the arguments of tool calls.
     'ml-collections>=1.1',  # Configs.
+    'ml_dtypes',  # bfloat16 in NumPy, for weights files.
     'numpy>=2.0',
     'optax>=0.2.6',
     'orbax-checkpoint>=0.11.28',  # Checkpoints.

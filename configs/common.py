@@ -38,7 +38,7 @@ def _toy() -> ConfigDict:
   c.model.box = 'resized_pixels'  # The backbone's box frame, see boxes.py.
   c.model.min_box_side = 16  # Original pixels; smaller boxes grow to this.
   c.model.max_image_tokens = 9  # Per image, in training and evaluation alike.
-  c.model.scan = False  # Over layers; else unrolled, quicker when few.
+  c.model.scan = False  # Scan over layers; unrolled is quicker when few.
   c.model.remat = 'none'
   c.model.logprob_chunk = 128  # Positions whose logits exist at once.
 
@@ -120,7 +120,10 @@ def _toy() -> ConfigDict:
 
 
 def _full_size(profile: str) -> ConfigDict:
-  """The paper's recipe; what it leaves open is marked as our choice."""
+  """The paper's recipe, what it leaves open marked as our choice.
+
+  Memory at these sizes has not been tried: no weights were at hand.
+  """
   c = _toy()
   c.profile = profile
   c.mesh.data = 1
@@ -140,6 +143,8 @@ def _full_size(profile: str) -> ConfigDict:
   c.sampler.chunk = 512
   c.batch.row_tokens = 12288
   c.batch.row_patches = 32768
+  c.data.n_train = 16384
+  c.data.n_test = 1024
   c.tools.top_k = 3
   c.tools.timeout_s = 60.0
   c.sft.n_demos = 5750

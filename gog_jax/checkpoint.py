@@ -98,11 +98,7 @@ class Checkpointer:
           ),
       )
     except ValueError as error:
-      reason = str(error).splitlines()[0]
-      raise UserError(
-          f'the checkpoint in {self._manager.directory} does not fit this '
-          f'config ({reason}); use another --workdir'
-      ) from error
+      raise _unfit(self._manager.directory, error) from error
     return restored['state']
 
 
@@ -118,14 +114,25 @@ def load_pytree(folder: epath.PathLike, like: Any) -> Any:
   """Reads `save_pytree`'s output, laid out (shapes, shardings) like `like`.
 
   Raises:
-    UserError: There is none.
+    UserError: There is none, or another config made it.
   """
   path = epath.Path(folder)
   if not path.exists():
     raise UserError(f'{path} does not exist; run the stage that makes it first')
   path = path if '://' in str(path) else path.resolve()
   with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(path, _abstract(like))
+    try:
+      return checkpointer.restore(path, _abstract(like))
+    except ValueError as error:
+      raise _unfit(path, error) from error
+
+
+def _unfit(folder: epath.Path, error: ValueError) -> UserError:
+  reason = str(error).splitlines()[0]
+  return UserError(
+      f'the checkpoint in {folder} does not fit this config ({reason}); '
+      'use another --workdir'
+  )
 
 
 def _abstract(tree: Any) -> Any:

@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
   config: Any = _CONFIG.value
   workdir = _WORKDIR.value or os.path.join('runs', config.profile)
   # Late, so that --help and a wrong flag answer at once.
-  from gog_jax import run  # pylint: disable=g-import-not-at-top
-  from gog_jax import stages  # pylint: disable=g-import-not-at-top
+  from gog_jax import run
+  from gog_jax import stages
 
   stages.walk(run.Run(config, epath.Path(workdir)))
 
@@ -94,14 +94,15 @@ def _known_fields(argv: list[str]) -> list[str]:
   path, variant = _page(argv)
   try:
     config = runpy.run_path(path)['get_config'](*variant)
-  except Exception:  # pylint: disable=broad-except
+  except Exception:
     return []  # The page itself is what is wrong; the first error says so.
   return list(_dotted(config))
 
 
 def _page(argv: list[str]) -> tuple[str, list[str]]:
   """The config page's path, and its variant if one is given."""
-  flag = next((a for a in argv if a.lstrip('-').startswith('config=')), '')
+  joined = ' '.join(argv).replace('--config ', '--config=').split()
+  flag = next((a for a in joined if a.lstrip('-').startswith('config=')), '')
   path, _, variant = flag.partition('=')[2].partition(':')
   return path, [variant] if variant else []
 
@@ -114,7 +115,7 @@ def _dotted(config: ConfigDict, prefix: str = '') -> Iterator[str]:
 
 
 def run() -> None:
-  """What `python -m gog_jax.main` and the console script call."""
+  """What `python -m gog_jax.main` calls."""
   interrupt.install()
   logging.set_verbosity(logging.WARNING)
   try:

@@ -67,11 +67,11 @@ class Run:
       UserError: The workdir cannot be written, or the model folder is missing
         or not one.
     """
+    if self.config.stage != 'pretrain':
+      self.model_config  # noqa: B018  Reading it is the check.
     probe = self.workdir / '.writable'
     files.write_atomic(probe, '')
     probe.unlink()
-    if self.config.stage != 'pretrain':
-      self.model_config  # pylint: disable=pointless-statement  # noqa: B018
 
   @functools.cached_property
   def model_folder(self) -> epath.Path:
@@ -92,6 +92,22 @@ class Run:
           f'model folder {folder} does not exist; check --config.model.path'
       )
     return folder
+
+  @functools.cached_property
+  def model_digest(self) -> str:
+    """Changes when weights, tokenizer or the dialect's wording change.
+
+    Of weights files, the names, sizes and first megabyte are looked at.
+    """
+    digest = hashlib.sha256(
+        repr(load_dialect(self.config.model.dialect)).encode()
+    )
+    for path in sorted(self.model_folder.iterdir()):
+      if path.suffix in ('.json', '.safetensors'):
+        with path.open('rb') as f:
+          start = f.read(2**20)
+        digest.update(f'{path.name} {path.stat().length}'.encode() + start)
+    return digest.hexdigest()[:16]
 
   @functools.cached_property
   def model_config(self) -> VLMConfig:

@@ -88,7 +88,7 @@ def _trained(run: Run, stage: str) -> VLM:
   return model
 
 
-_ROLLOUT = ('seed', 'model', 'data', 'tools', 'rollout')
+_ROLLOUT = ('seed', 'model', 'tools', 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')
 
 STAGES: dict[str, Stage] = {
@@ -140,6 +140,29 @@ _CHOICES = {
 }
 
 
+# Fields that count something that has to be there.
+_POSITIVE = (
+    'sft.n_demos',
+    'sft.steps',
+    'sft.batch_size',
+    'sft.checkpoint_every',
+    'grade.n_queries',
+    'grade.samples',
+    'grade.chunk',
+    'rl.steps',
+    'rl.n_prompts',
+    'rl.group_size',
+    'rl.updates_per_batch',
+    'rl.checkpoint_every',
+    'rl.trajectories_every',
+    'eval.n_examples',
+    'sampler.n_slots',
+    'sampler.chunk',
+    'rollout.max_turns',
+    'lora.rank',
+)
+
+
 def check(config) -> None:
   """Refuses values that a late stage would stumble over.
 
@@ -152,6 +175,9 @@ def check(config) -> None:
       raise UserError(
           f'config.{field} is {value!r}, not one of {", ".join(known)}'
       )
+  for field in _POSITIVE:
+    if config_field(config, field) < 1:
+      raise UserError(f'config.{field} must be 1 or more')
 
 
 def walk(run: Run) -> None:
@@ -171,7 +197,8 @@ def walk(run: Run) -> None:
   for name in _in_order(TARGETS[target]):
     manifest = manifest_of(run, name)
     folder = run.workdir / name
-    if manifest.is_complete(folder) and name != 'report':  # Quick to make.
+    # A report is quick to make, from whatever is there.
+    if name != 'report' and manifest.is_complete(folder):
       metrics.say(f'{name}: complete in {folder}, reused')
       continue
     if run.config.profile != 'toy' and not _is_own(name, target):
@@ -189,15 +216,17 @@ def walk(run: Run) -> None:
 def manifest_of(run: Run, name: str) -> Manifest:
   """The stage's identity: its config fields and its inputs' fingerprints."""
   stage = STAGES[name]
+  fields = {
+      field: config_field(run.config, field) for field in stage.sections
+  }
   return Manifest(
       stage=name,
-      config={
-          field: config_field(run.config, field) for field in stage.sections
-      },
+      config=fields,
       inputs={
           needed: manifest_of(run, needed).fingerprint()
           for needed in stage.needs
-      },
+      }
+      | ({'model_folder': run.model_digest} if 'model' in fields else {}),
   )
 
 

@@ -201,7 +201,6 @@ class Trajectory:
     seconds: Wall time by part, e.g. {'sample': 0.2, 'tools': 0.1}.
     reward: Set by rewards; None while unscored.
     reward_parts: The terms of the reward by name.
-    valid: False where an infra_error masks it out of training.
   """
 
   example_id: str
@@ -220,6 +219,7 @@ class Trajectory:
 
   @property
   def valid(self) -> bool:
+    """False where an infra_error masks it out of training."""
     return all(
         result.status != ToolStatus.INFRA_ERROR
         for turn in self.turns

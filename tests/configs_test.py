@@ -46,6 +46,9 @@ def test_page_resolves(page, profile):
     make_optimizer(
         OptimizerConfig(**section.optimizer), n_steps=section.steps
     )
+  # Demos and graded queries are parts of the train split.
+  assert config.sft.n_demos + config.grade.n_queries <= config.data.n_train
+  assert config.eval.n_examples <= config.data.n_test
   # A whole conversation fits a row, or nothing could be trained on it.
   assert config.rollout.max_context <= config.batch.row_tokens
   for name, stage in stages.STAGES.items():

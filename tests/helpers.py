@@ -29,7 +29,7 @@ def require_torch() -> Any:
   to speak.
   """
   if os.environ.get('CI'):
-    import torch  # pylint: disable=g-import-not-at-top
+    import torch
   else:
     torch = pytest.importorskip('torch')
   torch.set_num_threads(1)

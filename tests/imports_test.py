@@ -74,6 +74,8 @@ def upward_edges(package: pathlib.Path):
       if there == here:
         continue
       if here in GROUND and there in GROUND:
+        if GROUND.index(there) > GROUND.index(here):
+          edges.append(f'{path.name}: {here} -> {there}')
         continue
       if floor_of(there) >= floor_of(here):
         edges.append(f'{path.name}: {here} -> {there}')

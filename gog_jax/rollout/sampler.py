@@ -38,7 +38,8 @@ class JaxPolicy:
   """Samples turns from a `VLM`. Implements `Policy`.
 
   Args:
-    model: Defines the graph; parameters come with `update`.
+    model: Defines the graph and the first parameters; `update` brings later
+      ones.
     processor: Makes patches.
     n_slots: Conversations held at once.
     max_context: Tokens of a conversation, and the KV cache's length.

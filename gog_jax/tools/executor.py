@@ -113,7 +113,7 @@ class ToolExecutor:
       return await self._within_limits(tool, call, context)
     except ModelError as error:
       return _failed(ToolStatus.MODEL_ERROR, error)
-    except Exception as error:  # pylint: disable=broad-except
+    except Exception as error:
       self._warn_once(call.name, error)
       what = f'{type(error).__name__}: {error}'.removesuffix(': ')
       return _failed(ToolStatus.INFRA_ERROR, f'{call.name} failed: {what}')

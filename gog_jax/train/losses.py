@@ -85,7 +85,7 @@ def grpo_loss(
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
   """Mean over the places where mask is 1; 0 if there are none."""
-  return (values * mask).sum() / jnp.maximum(mask.sum(), 1)
+  return jnp.where(mask > 0, values, 0).sum() / jnp.maximum(mask.sum(), 1)
 
 
 def masked_quantile(

@@ -163,7 +163,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       remat='none',
       logprob_chunk=run.config.model.logprob_chunk,
   )
-  step = steps.make_sft_step(model, optimizer)
+  step = steps.make_sft_step(model, optimizer, state)
 
   def batch_of(lessons: Sequence[Trajectory]) -> Batch:
     return to_batch(

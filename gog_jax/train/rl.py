@@ -46,7 +46,9 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   base, state, model = start_state(run, optimizer, start_from='sft')
   ref_params = jax.tree.map(jnp.copy, state.params)
-  grpo_step = steps.make_grpo_step(model, optimizer, GRPOConfig(**c.loss))
+  grpo_step = steps.make_grpo_step(
+      model, optimizer, state, GRPOConfig(**c.loss)
+  )
   policy = run.make_policy(base, greedy=False)
   prompts = endless_batches(
       level_examples(run), batch_size=c.n_prompts, seed=run.seed('rl')
@@ -177,6 +179,9 @@ def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, Any]:
   def mean(value) -> float:
     return float(np.mean([value(t) for t in valid])) if valid else 0.0
 
+  def n_searches(trajectory: Trajectory) -> int:
+    return sum(r.n_searches for turn in trajectory.turns for r in turn.results)
+
   def count(status: ToolStatus) -> int:
     return sum(r.status == status for r in results)
 
@@ -185,10 +190,8 @@ def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, Any]:
       'accuracy': mean(lambda t: t.reward_parts['accuracy']),
       'format': mean(lambda t: t.reward_parts['format']),
       'turns': mean(lambda t: len(t.turns)),
-      'searches': mean(
-          lambda t: sum(r.n_searches for turn in t.turns for r in turn.results)
-      ),
-      'no_search': mean(lambda t: not any(turn.results for turn in t.turns)),
+      'searches': mean(n_searches),
+      'no_search': mean(lambda t: n_searches(t) == 0),
       'tokens': mean(lambda t: len(t.token_ids)),
       'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
       'live_groups': float(advantages.live.mean()),

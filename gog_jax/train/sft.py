@@ -82,7 +82,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   demos = trajectories_lib.read(run.workdir / 'demos' / 'trajectories.jsonl')
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   _, state, model = start_state(run, optimizer, start_from=None)
-  sft_step = steps.make_sft_step(model, optimizer)
+  sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
       demos,
       batch_size=c.batch_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,14 @@ from gog_jax.train.state import TrainState
 
 
 def make_sft_step(
-    model: FrozenModel, optimizer: optax.GradientTransformation
+    model: FrozenModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
 ):
-  """`step(state, frozen, batch) -> state, metrics`, jitted."""
+  """`step(state, frozen, batch) -> state, metrics`, jitted.
+
+  The state that comes out lies on the mesh as `state` does.
+  """
 
   def step(state: TrainState, frozen: nnx.State, batch: Batch):
     def loss_fn(params):
@@ -38,15 +45,18 @@ def make_sft_step(
         'confident': masked_mean(logprobs > jnp.log(0.5), batch.loss_mask),
     }
 
-  return jax.jit(step, donate_argnums=0)
+  return _jit(step, (shardings_of(state), None))
 
 
 def make_grpo_step(
     model: FrozenModel,
     optimizer: optax.GradientTransformation,
+    state: TrainState,
     config: losses.GRPOConfig,
 ):
   """`step(state, frozen, ref_params, batch, old_logprobs)`, jitted.
+
+  Returns the new state, laid out as `state` is, the old logprobs and metrics.
 
   `old_logprobs` is None at the first update on a batch: the old policy is the
   current one, and its logprobs are these, without gradient.
@@ -68,26 +78,29 @@ def make_grpo_step(
       logprobs, entropy = state_lib.batch_logprobs(
           model, params, frozen, batch
       )
+      # Before the loss, not after: exp may overflow at a position that no
+      # weight counts, and its gradient there is 0 * inf = nan.
+      logprobs, reference, sampler = (
+          jnp.where(batch.loss_mask > 0, x, 0.0)
+          for x in (logprobs, ref_logprobs, batch.sampler_logprobs)
+      )
       old = logprobs if old_logprobs is None else old_logprobs
       token_loss, parts = losses.grpo_loss(
           logprobs,
-          old_logprobs=jax.lax.stop_gradient(old),
-          sampler_logprobs=batch.sampler_logprobs,
-          ref_logprobs=ref_logprobs,
+          old_logprobs=old,
+          sampler_logprobs=sampler,
+          ref_logprobs=reference,
           advantages=batch.advantages,
           config=config,
       )
-      # where, not times: an unused position may hold inf, and inf * 0 is nan.
-      used = batch.weights > 0
-      loss = jnp.where(used, token_loss, 0.0) * batch.weights
-      return loss.sum(), (logprobs, old, entropy, parts)
+      gap = jnp.abs(old - sampler)
+      return (token_loss * batch.weights).sum(), (old, gap, entropy, parts)
 
-    (loss, (logprobs, old, entropy, parts)), grads = jax.value_and_grad(
+    (loss, (old, gap, entropy, parts)), grads = jax.value_and_grad(
         loss_fn, has_aux=True
     )(state.params)
     state, grad_norm = state_lib.apply_gradients(state, grads, optimizer)
     mask = batch.loss_mask
-    gap = jnp.abs(old - batch.sampler_logprobs)
     return state, old, {
         'loss': loss,
         'grad_norm': grad_norm,
@@ -101,4 +114,22 @@ def make_grpo_step(
         'sampler_gap_max': (gap * mask).max(),
     }
 
-  return jax.jit(step, donate_argnums=0)
+  return _jit(step, (shardings_of(state), None, None))
+
+
+def shardings_of(state: TrainState):
+  """Where each array of a state lies."""
+  return jax.tree.map(lambda array: array.sharding, state)
+
+
+def _jit(step, out_shardings):
+  """Donates the state; traces under its mesh, which activations follow."""
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+  mesh = out_shardings[0].step.mesh
+
+  @functools.wraps(step)
+  def under_mesh(*args):
+    with jax.set_mesh(mesh):
+      return jitted(*args)
+
+  return under_mesh
