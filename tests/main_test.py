@@ -111,18 +111,18 @@ def test_full_size_profile_names_the_command_to_run_first(tmp_path):
   assert_one_line(result, 'configs/sft.py:qwen2_5_vl_7b', f'{tmp_path}')
 
 
-def test_a_corrupt_image_names_its_record(tmp_path):
+def test_damaged_data_names_its_record(tmp_path):
   workdir = tmp_path / 'run'
   mini.make_stages(mini.make_run(workdir, 'sft'), 'data')
   damage_first_image(workdir / 'data')
   result = run(
       '--config=configs/sft.py', f'--workdir={workdir}', *mini.flags()
   )
-  assert_one_line(result, 'data/train', 'record', 'image 1')
+  assert_one_line(result, 'data/train', 'record 0', 'cannot be read')
 
 
 def damage_first_image(folder: pathlib.Path) -> None:
-  """Flips bytes inside a PNG stored in the train split, CRCs left alone."""
+  """Flips bytes inside a PNG stored in the train split."""
   for path in sorted(folder.rglob('*train*array_record*')):
     data = bytearray(path.read_bytes())
     at = data.find(b'IDAT')

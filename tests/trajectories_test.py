@@ -223,9 +223,9 @@ def test_missing_file_and_unwritable_folder(tmp_path):
   with pytest.raises(UserError, match='does not exist'):
     store.read(tmp_path / 'none.jsonl')
   (tmp_path / 'file').write_text('')
-  for write in (store.write, store.append):
-    with pytest.raises(UserError, match='cannot write'):
-      write(tmp_path / 'file' / 't.jsonl', [_trajectory()])
+  with pytest.raises(UserError, match='cannot write'):
+    store.write(tmp_path / 'file' / 't.jsonl', [_trajectory()])
+
 
 
 def test_a_line_is_plain_json_that_others_can_read(tmp_path):

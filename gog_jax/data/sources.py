@@ -21,7 +21,8 @@ def take(
     n: How many.
 
   Raises:
-    UserError: There are too few, or an image cannot be decoded; names which.
+    UserError: There are too few, a record is damaged, or an image in it
+      cannot be decoded; names which.
   """
   if start + n > len(examples):
     raise UserError(
@@ -30,7 +31,14 @@ def take(
     )
   taken = []
   for index in range(start, start + n):
-    example = examples[index]
+    try:
+      example = examples[index]
+    except (RuntimeError, ValueError) as error:  # What array_record raises.
+      raise UserError(
+          f'{what}, record {index}, cannot be read '
+          f'({str(error).splitlines()[0]}); delete the data folder to have it '
+          'made again'
+      ) from error
     for number, data in enumerate(example.images, start=1):
       try:
         images.decode(data)
