@@ -205,13 +205,17 @@ def _read_metrics(path: epath.Path) -> list[dict[str, Any]]:
 def _choose(
     evaluated: Sequence[Evaluated], n: int, *, seed: int
 ) -> list[tuple[Evaluated, Trajectory]]:
-  """`n` trajectories of the last policy, every kind of outcome in turn.
+  """`n` trajectories, the last policy's first, every kind of outcome in turn.
 
-  Kinds differ in hops, in being right, and in how their gazes went. If the
-  last policy has too few, those before it fill up.
+  Policies share them equally: one that has stopped to gaze must not hide how
+  the others do. Kinds differ in hops, in being right, and in how their gazes
+  went. If a policy has too few, those before it fill up.
   """
   chosen = []
-  for one in reversed(evaluated):
+  for policies_left, one in zip(
+      range(len(evaluated), 0, -1), reversed(evaluated), strict=True
+  ):
+    upto = len(chosen) + -(-(n - len(chosen)) // policies_left)
     trajectories = list(one.trajectories)
     random.Random(seed).shuffle(trajectories)
     kinds: dict[Any, list[Trajectory]] = {}
@@ -228,8 +232,8 @@ def _choose(
       )
       kinds.setdefault(str(kind), []).append(trajectory)
     queues = [kinds[kind][::-1] for kind in sorted(kinds)]
-    while queues and len(chosen) < n:
-      for queue in queues:
+    while queues and len(chosen) < upto:
+      for queue in queues[: upto - len(chosen)]:
         chosen.append((one, queue.pop()))
       queues = [queue for queue in queues if queue]
-  return chosen[:n]
+  return chosen
