@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gog_jax.models import lora
+from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import to_batch
 from gog_jax.rollout.sampler import n_compilations
 from gog_jax.train import state as state_lib
@@ -17,7 +18,7 @@ from tests import tiny
 SEEDS = (1, 2, 3)
 
 
-def trainer_logprobs(vlm, trajectories):
+def trainer_logprobs(vlm, trajectories, config=tiny.BATCH):
   """Per trajectory, the trainer's logprobs of its sampled tokens, in order."""
   batch = to_batch(
       trajectories,
@@ -25,7 +26,7 @@ def trainer_logprobs(vlm, trajectories):
       weights=np.ones(len(trajectories)),
       processor=tiny.processor(),
       vision_config=vlm.config.vision,
-      config=tiny.BATCH,
+      config=config,
   )
   graph, params, frozen = lora.split(vlm, 'full')
   model = FrozenModel(graph, frozen, False, 'none', 32)
@@ -55,6 +56,19 @@ def test_sampler_and_trainer_agree(vlm):
   )
   # Not vacuous: the distribution is far from uniform.
   assert batch.sampler_logprobs[mask].std() > 0.5
+
+
+def test_packed_rows_equal_rows_of_their_own(vlm):
+  """Images, positions and masks of a row's members do not mix."""
+  trajectories = tiny.conversations(tiny.policy(vlm), SEEDS)
+  wide = BatchConfig(row_tokens=288, row_patches=240, row_multiple=1)
+  together, packed = trainer_logprobs(vlm, trajectories, wide)
+  assert packed.segment_ids.max() == 3
+  apart, rows = trainer_logprobs(vlm, trajectories)
+  sampled = lambda x, batch: np.sort(x[batch.loss_mask > 0])
+  np.testing.assert_allclose(
+      sampled(together, packed), sampled(apart, rows), atol=1e-5
+  )
 
 
 def test_stale_positions_would_show(vlm):
