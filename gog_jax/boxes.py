@@ -18,7 +18,6 @@ from gog_jax.types import Box
 # Half of what image processors refuse, since rounding may stretch a crop.
 MAX_ASPECT = 100
 
-
 KINDS = ('resized_pixels', 'thousandths')
 
 

@@ -47,7 +47,7 @@ class Checkpointer:
           'choose a folder you can write with --workdir=FOLDER'
       ) from error
     self._manager = ocp.CheckpointManager(
-        folder if '://' in str(folder) else folder.resolve(),
+        _absolute(folder),
         options=ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=True
         ),
@@ -105,9 +105,7 @@ class Checkpointer:
 def save_pytree(folder: epath.PathLike, tree: Any) -> None:
   """Writes a finished stage's parameters, replacing older ones."""
   with ocp.StandardCheckpointer() as checkpointer:
-    path = epath.Path(folder)
-    path = path if '://' in str(path) else path.resolve()
-    checkpointer.save(path, tree, force=True)
+    checkpointer.save(_absolute(epath.Path(folder)), tree, force=True)
 
 
 def load_pytree(folder: epath.PathLike, like: Any) -> Any:
@@ -119,12 +117,17 @@ def load_pytree(folder: epath.PathLike, like: Any) -> Any:
   path = epath.Path(folder)
   if not path.exists():
     raise UserError(f'{path} does not exist; run the stage that makes it first')
-  path = path if '://' in str(path) else path.resolve()
+  path = _absolute(path)
   with ocp.StandardCheckpointer() as checkpointer:
     try:
       return checkpointer.restore(path, _abstract(like))
     except ValueError as error:
       raise _unfit(path, error) from error
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+  """What Orbax asks for; a bucket's path already is."""
+  return path if '://' in str(path) else path.resolve()
 
 
 def _unfit(folder: epath.Path, error: ValueError) -> UserError:

@@ -101,9 +101,12 @@ def _known_fields(argv: list[str]) -> list[str]:
 
 def _page(argv: list[str]) -> tuple[str, list[str]]:
   """The config page's path, and its variant if one is given."""
-  joined = ' '.join(argv).replace('--config ', '--config=').split()
-  flag = next((a for a in joined if a.lstrip('-').startswith('config=')), '')
-  path, _, variant = flag.partition('=')[2].partition(':')
+  value = ''
+  for arg, following in zip(argv, [*argv[1:], ''], strict=True):
+    name, equals, given = arg.partition('=')
+    if name in ('-config', '--config'):
+      value = given if equals else following
+  path, _, variant = value.partition(':')
   return path, [variant] if variant else []
 
 

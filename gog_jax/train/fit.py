@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 import grain
 import jax
+import numpy as np
 
 from gog_jax import checkpoint
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
 from gog_jax import sharding
+from gog_jax.models.config import VisionConfig
+from gog_jax.rollout.batching import Batch
+from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import to_batch
+from gog_jax.run import Run
 from gog_jax.train.state import TrainState
+from gog_jax.types import Trajectory
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -75,3 +82,25 @@ def fit(
           pending = None
           saver.save(n + 1, state, batches)
   return state
+
+
+def supervised_batch(
+    run: Run,
+    trajectories: Sequence[Trajectory],
+    *,
+    vision_config: VisionConfig,
+    row_multiple: int,
+) -> Batch:
+  """Packs what is to be imitated; every target weighs the same."""
+  return to_batch(
+      trajectories,
+      advantages=np.zeros(len(trajectories)),
+      weights=loss_weights(
+          [int(t.loss_mask.sum()) for t in trajectories],
+          [t.valid for t in trajectories],
+          aggregation='token_mean',
+      ),
+      processor=run.processor,
+      vision_config=vision_config,
+      config=run.batch_config(row_multiple=row_multiple),
+  )

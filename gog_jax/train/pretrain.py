@@ -20,13 +20,11 @@ from gog_jax import models
 from gog_jax.chat.codec import Codec
 from gog_jax.data.pipeline import endless_batches
 from gog_jax.models.config import VLMConfig
-from gog_jax.rollout.batching import Batch
-from gog_jax.rollout.batching import loss_weights
-from gog_jax.rollout.batching import to_batch
 from gog_jax.run import Run
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
+from gog_jax.train.fit import supervised_batch
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.types import StopReason
@@ -165,20 +163,6 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   )
   step = steps.make_sft_step(model, optimizer, state)
 
-  def batch_of(lessons: Sequence[Trajectory]) -> Batch:
-    return to_batch(
-        lessons,
-        advantages=np.zeros(len(lessons)),
-        weights=loss_weights(
-            [int(lesson.loss_mask.sum()) for lesson in lessons],
-            [True] * len(lessons),
-            aggregation='token_mean',
-        ),
-        processor=run.processor,
-        vision_config=config.vision,
-        config=run.batch_config(row_multiple=c.row_multiple),
-    )
-
   state = fit(
       state,
       lambda state, batch: step(state, model.frozen, batch),
@@ -192,7 +176,12 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           ),
           batch_size=c.batch_size,
           seed=run.seed('order'),
-          transform=batch_of,
+          transform=lambda some: supervised_batch(
+          run,
+          some,
+          vision_config=config.vision,
+          row_multiple=c.row_multiple,
+      ),
       ),
       what='pretrain',
       folder=folder,

@@ -18,19 +18,16 @@ from gog_jax import rewards
 from gog_jax.data.pipeline import endless_batches
 from gog_jax.images import size_of
 from gog_jax.rollout import trajectories as trajectories_lib
-from gog_jax.rollout.batching import Batch
-from gog_jax.rollout.batching import loss_weights
-from gog_jax.rollout.batching import to_batch
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
+from gog_jax.train.fit import supervised_batch
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.start import start_state
 from gog_jax.types import Example
-from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 from gog_jax.world import expert
 
@@ -87,7 +84,12 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       demos,
       batch_size=c.batch_size,
       seed=run.seed('sft'),
-      transform=lambda some: sft_batch(run, some),
+      transform=lambda some: supervised_batch(
+          run,
+          some,
+          vision_config=run.model_config.vision,
+          row_multiple=c.row_multiple,
+      ),
   )
   state = fit(
       state,
@@ -101,18 +103,3 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   )
   checkpoint.save_pytree(folder / 'params', state.params)
   return {'steps': int(state.step), 'n_demos': len(demos)}
-
-
-def sft_batch(run: Run, demos: Sequence[Trajectory]) -> Batch:
-  """Packs demos; every policy token weighs the same."""
-  n_targets = [int(demo.loss_mask.sum()) for demo in demos]
-  return to_batch(
-      demos,
-      advantages=np.zeros(len(demos)),
-      weights=loss_weights(
-          n_targets, [demo.valid for demo in demos], aggregation='token_mean'
-      ),
-      processor=run.processor,
-      vision_config=run.model_config.vision,
-      config=run.batch_config(row_multiple=run.config.sft.row_multiple),
-  )
