@@ -36,6 +36,7 @@ def _toy() -> ConfigDict:
   c.model.dtype = 'float32'
   c.model.dialect = 'gog_toy'  # Prompts and wording: gog_jax/dialects/.
   c.model.box = 'resized_pixels'  # The backbone's box frame, see boxes.py.
+  c.model.box_step = 7  # Corners are written in multiples of this.
   c.model.min_box_side = 16  # Original pixels; smaller boxes grow to this.
   c.model.max_image_tokens = 9  # Per image, in training and evaluation alike.
   c.model.scan = False  # Scan over layers; unrolled is quicker when few.
@@ -131,6 +132,7 @@ def _full_size(profile: str) -> ConfigDict:
   c.model.path = ''
   c.model.dtype = 'bfloat16'
   c.model.dialect = 'gog'
+  c.model.box_step = 1
   c.model.min_box_side = 28  # Ours.
   c.model.max_image_tokens = 1024  # Ours.
   c.model.scan = True
@@ -166,9 +168,11 @@ def _full_size(profile: str) -> ConfigDict:
 def optimizer(
     *, learning_rate: float, warmup_steps: int, decay: str = 'constant'
 ) -> ConfigDict:
-  """AdamW, see train/optimizer.py."""
+  """AdamW unless its name is changed, see train/optimizer.py."""
   c = ConfigDict()
+  c.name = 'adamw'  # Or 'muon'.
   c.learning_rate = learning_rate
+  c.muon_learning_rate = 0.02  # Of kernels; only read by 'muon'.
   c.warmup_steps = warmup_steps
   c.decay = decay  # 'constant' or 'cosine'.
   c.b1 = 0.9

@@ -18,6 +18,9 @@ from gog_jax.types import Box
 # Half of what image processors refuse, since rounding may stretch a crop.
 MAX_ASPECT = 100
 
+# A box shows its target from this overlap (intersection over union) on.
+HIT_IOU = 0.5
+
 KINDS = ('resized_pixels', 'thousandths')
 
 
@@ -33,14 +36,19 @@ class BoxSpec:
     kind: 'resized_pixels' of the image as the model saw it (Qwen2.5-VL), or
       'thousandths' of the width and height (Qwen3-VL).
     min_side: The least width and height of a region, in original pixels.
+    step: Corners are written in multiples of this, and read as they come: a
+      small model has fewer numbers to learn.
   """
 
   kind: Literal['resized_pixels', 'thousandths']
   min_side: int
+  step: int = 1
 
   def __post_init__(self):
     if self.kind not in KINDS:
       raise ValueError(f'unknown kind of box {self.kind!r}')
+    if self.step < 1:
+      raise ValueError(f'step {self.step} must be at least 1')
 
   def to_original(
       self,
@@ -101,8 +109,9 @@ class BoxSpec:
   ) -> tuple[int, int, int, int]:
     """Returns how the model would write a region, as whole numbers.
 
-    Corners round to the nearest, so that the way back is at most half a unit
-    of the model's frame away; a side that rounds to nothing keeps one unit.
+    Corners round to the nearest multiple of `step` or to the border of the
+    image, so that the way back is at most half a step of the model's frame
+    away; a side that rounds to nothing keeps one step, or what is left of one.
 
     Args:
       box: (x1, y1, x2, y2) in original pixels, within the image.
@@ -114,14 +123,33 @@ class BoxSpec:
         zip(self._frame(seen_size), original_size)
     ):
       scale = limit / size
-      start = min(max(round(box[axis] * scale), 0), limit - 1)
-      end = min(max(round(box[axis + 2] * scale), start + 1), limit)
+      last = (limit - 1) // self.step * self.step
+      start = min(self._written(box[axis] * scale, limit), last)
+      end = self._written(box[axis + 2] * scale, limit)
+      end = min(max(end, start + self.step), limit)
       low.append(start)
       high.append(end)
     return low[0], low[1], high[0], high[1]
 
+  def _written(self, side: float, limit: int) -> int:
+    multiple = max(round(side / self.step) * self.step, 0)
+    if abs(limit - side) < abs(multiple - side):
+      return limit
+    return min(multiple, limit)
+
   def _frame(self, seen_size: tuple[int, int]) -> tuple[int, int]:
     return seen_size if self.kind == 'resized_pixels' else (1000, 1000)
+
+
+def iou(a: Box, b: Box) -> float:
+  """Intersection over union of two boxes in the same frame; 0 if empty."""
+  width = min(a[2], b[2]) - max(a[0], b[0])
+  height = min(a[3], b[3]) - max(a[1], b[1])
+  if width <= 0 or height <= 0:
+    return 0.0
+  both = width * height
+  areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+  return both / (sum(areas) - both)
 
 
 def _four_numbers(box: Any) -> Sequence[float]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 
+from gog_jax import boxes
 from gog_jax import images
 from gog_jax import report_charts
 from gog_jax import report_metrics
@@ -75,7 +76,7 @@ def render(
       chart_width=report_charts.WIDTH,
       chart_height=report_charts.HEIGHT,
       cards=[_card(one, t, evaluated) for one, t in shown],
-      hit_iou=report_metrics.HIT_IOU,
+      hit_iou=boxes.HIT_IOU,
   )
   # Policies can write lone surrogates; UTF-8 cannot.
   return html.encode('utf-8', 'replace').decode('utf-8')
@@ -153,13 +154,13 @@ def _scene(
   except UserError:
     width, height = 1, 1
   size = 0.052 * max(width, height)
-  boxes, taken = [], []
+  drawn, taken = [], []
   for gaze in gazes:
     if gaze.view.root == root:
       label = labels[gaze.turn, gaze.call]
       badge = _badge(gaze.view.box, label, size, (width, height), taken)
       taken.append(badge)
-      boxes.append({
+      drawn.append({
           'box': _rectangle(gaze.view.box),
           'label': label,
           'verdict': _verdict(gaze.hit),
@@ -170,7 +171,7 @@ def _scene(
       'width': width,
       'height': height,
       'font': size,
-      'boxes': boxes,
+      'boxes': drawn,
       # Gold regions are only ever given in image 0.
       'gold': [_rectangle(box) for box in example.gold_regions if root == 0],
   }
@@ -191,7 +192,7 @@ def _badge(
   y = box[1] - height if box[1] >= height else box[1]
   x = min(box[0], image_size[0] - width)
   while any(
-      report_metrics.iou((x, y, x + width, y + height), other) > 0
+      boxes.iou((x, y, x + width, y + height), other) > 0
       for other in taken
   ):
     x += width * 1.05

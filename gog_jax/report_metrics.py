@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from gog_jax.types import Box
+from gog_jax import boxes
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import View
-
-# A crop shows its target from this overlap on.
-HIT_IOU = 0.5
 
 _TEXT, _IMAGE = 'text', 'image'
 # Searching with a crop and with the whole image are one kind of search.
@@ -61,18 +58,7 @@ class Gaze:
 
   @property
   def hit(self) -> bool | None:
-    return None if self.iou is None else self.iou >= HIT_IOU
-
-
-def iou(a: Box, b: Box) -> float:
-  """Intersection over union of two boxes in the same frame; 0 if empty."""
-  width = min(a[2], b[2]) - max(a[0], b[0])
-  height = min(a[3], b[3]) - max(a[1], b[1])
-  if width <= 0 or height <= 0:
-    return 0.0
-  both = width * height
-  areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-  return both / (sum(areas) - both)
+    return None if self.iou is None else self.iou >= boxes.HIT_IOU
 
 
 def gazes(example: Example, trajectory: Trajectory) -> list[Gaze]:
@@ -89,7 +75,7 @@ def gazes(example: Example, trajectory: Trajectory) -> list[Gaze]:
       overlap = None
       if example.gold_regions:
         overlap = max(
-            iou(view.box, gold) if view.root == 0 else 0.0
+            boxes.iou(view.box, gold) if view.root == 0 else 0.0
             for gold in example.gold_regions
         )
       found.append(

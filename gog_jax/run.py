@@ -129,7 +129,9 @@ class Run:
   @functools.cached_property
   def box_spec(self) -> BoxSpec:
     model = self.config.model
-    return BoxSpec(kind=model.box, min_side=model.min_box_side)
+    return BoxSpec(
+        kind=model.box, min_side=model.min_box_side, step=model.box_step
+    )
 
   @functools.cached_property
   def backend(self):

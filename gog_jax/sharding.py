@@ -107,6 +107,8 @@ def param_shardings(state: Any, mesh: Mesh) -> Any:
     if not isinstance(leaf, nnx.Variable):
       return NamedSharding(mesh, PartitionSpec())
     value = leaf.get_value()
+    if not jax.tree.leaves(value):  # What an optimizer leaves to another.
+      return leaf
     spec = partition_spec(value.shape, leaf.get_metadata('axes'), mesh)
     return leaf.replace(NamedSharding(mesh, spec))
 

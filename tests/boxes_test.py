@@ -11,6 +11,7 @@ import pytest
 
 from gog_jax.boxes import BoxError
 from gog_jax.boxes import BoxSpec
+from gog_jax.boxes import iou
 from gog_jax.boxes import MAX_ASPECT
 
 PIXELS = BoxSpec(kind='resized_pixels', min_side=14)
@@ -84,6 +85,34 @@ def test_errors_say_why_on_one_short_line(box, reason):
   assert len(str(caught.value)) < 120
 
 
+@pytest.mark.parametrize(
+    ('box', 'written'),
+    [
+        ((41, 58, 87, 108), (20, 28, 44, 56)),
+        ((3, 0, 168, 5), (0, 0, 84, 4)),
+        ((160, 164, 168, 168), (80, 80, 84, 84)),
+    ],
+)
+def test_corners_in_steps(box, written):
+  coarse = BoxSpec(kind='resized_pixels', min_side=8, step=4)
+  sizes = {'original_size': (168, 168), 'seen_size': (84, 84)}
+  assert coarse.to_model(box, **sizes) == written
+  # What the model writes is read as it is, a multiple or not.
+  assert coarse.to_original((5, 6, 27, 29), **sizes) == (10, 12, 54, 58)
+
+
+def test_steps_stay_inside_a_frame_they_do_not_divide():
+  coarse = BoxSpec(kind='resized_pixels', min_side=8, step=10)
+  sizes = {'original_size': (84, 84), 'seen_size': (84, 84)}
+  assert coarse.to_model((0, 0, 84, 81), **sizes) == (0, 0, 84, 80)
+  assert coarse.to_model((83, 0, 84, 83), **sizes) == (80, 0, 84, 84)
+
+
+def test_no_step():
+  with pytest.raises(ValueError, match='step 0'):
+    BoxSpec(kind='resized_pixels', min_side=8, step=0)
+
+
 def test_unknown_kind():
   with pytest.raises(ValueError, match='percent'):
     BoxSpec(kind='percent', min_side=14)  # pyright: ignore
@@ -140,3 +169,18 @@ def test_every_region_is_inside_and_large_enough(spec, original, seen, box):
   assert min(x2 - x1, y2 - y1) >= spec.min_side - 1e-9
   assert (x2 - x1) <= (y2 - y1) * MAX_ASPECT + 1e-6
   assert (y2 - y1) <= (x2 - x1) * MAX_ASPECT + 1e-6
+
+
+@pytest.mark.parametrize(
+  ('a', 'b', 'want'),
+  [
+    ((0, 0, 2, 2), (0, 0, 2, 2), 1),
+    ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3),
+    ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),
+    ((0, 0, 2, 2), (2, 0, 4, 2), 0),
+    ((0, 0, 2, 2), (5, 5, 6, 6), 0),
+  ],
+)
+def test_iou(a, b, want):
+  assert iou(a, b) == pytest.approx(want)
+  assert iou(b, a) == pytest.approx(want)

@@ -99,21 +99,6 @@ def test_undefined_is_none_not_zero():
   assert '-' in report.table({'rows': [row]})
 
 
-@pytest.mark.parametrize(
-  ('a', 'b', 'want'),
-  [
-    ((0, 0, 2, 2), (0, 0, 2, 2), 1),
-    ((0, 0, 2, 2), (1, 0, 3, 2), 1 / 3),
-    ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),
-    ((0, 0, 2, 2), (2, 0, 4, 2), 0),
-    ((0, 0, 2, 2), (5, 5, 6, 6), 0),
-  ],
-)
-def test_iou(a, b, want):
-  assert report_metrics.iou(a, b) == pytest.approx(want)
-  assert report_metrics.iou(b, a) == pytest.approx(want)
-
-
 def test_a_gaze_hits_from_an_overlap_of_one_half_on_the_image_with_the_gold():
   example = helpers.example('a', gold=((0, 0, 10, 10), (50, 50, 60, 60)))
   hits = [
