@@ -17,18 +17,22 @@ def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'pretrain'
   c.batch.row_tokens = 320
-  c.batch.row_patches = 256
+  c.batch.row_patches = 192
+  c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.steps = 1500
-  c.pretrain.batch_size = 32  # Lessons a step.
-  c.pretrain.row_multiple = 8
-  c.pretrain.n_exchanges = 2  # Questions about one scene.
+  c.pretrain.steps = 1200
+  c.pretrain.batch_size = 24  # Lessons a step.
+  c.pretrain.row_multiple = 4
+  c.pretrain.n_exchanges = 3  # Questions about one scene.
   c.pretrain.copying = 0.25  # Share of lessons that end in random tokens.
   c.pretrain.start_from = ''  # A model folder to go on from; else random.
   c.pretrain.checkpoint_every = 200
+  c.pretrain.n_probes = 128  # Tasks of each kind that measure the base.
   c.pretrain.optimizer = common.optimizer(
-      learning_rate=2e-3, warmup_steps=100, decay='cosine'
+      learning_rate=2e-3, warmup_steps=50, decay='cosine'
   )
+  c.pretrain.optimizer.name = 'muon'
+  c.pretrain.optimizer.muon_learning_rate = 0.015
   # What the model's config.json will say; token ids are the tokenizer's.
   c.pretrain.architecture = ConfigDict({
       'model_type': 'qwen2_5_vl',
@@ -41,7 +45,7 @@ def get_config(profile: str = 'toy'):
       'rms_norm_eps': 1e-6,
       'rope_parameters': {
           'rope_type': 'default',
-          'rope_theta': 10000.0,
+          'rope_theta': 100.0,
           'mrope_section': [4, 6, 6],
       },
       'vision_config': {

@@ -33,6 +33,7 @@ from gog_jax.train import pretrain
 from gog_jax.train import rl
 from gog_jax.train import sft
 from gog_jax.train.optimizer import DECAYS
+from gog_jax.train.optimizer import OPTIMIZERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ STAGES: dict[str, Stage] = {
     'eval': Stage((*_ROLLOUT, 'reward', 'eval'), ('rl',), _eval),
     'report': Stage(('seed', 'report'), ('eval',), _report),
     'pretrain': Stage(
-        ('seed', 'model', 'batch', 'pretrain'), (), pretrain.train
+        ('seed', 'model', 'batch', 'rollout', 'pretrain'), (), pretrain.train
     ),
 }
 
@@ -135,8 +136,10 @@ _CHOICES = {
     'model.box': KINDS,
     'reward.accuracy': tuple(ACCURACIES),
     'rl.aggregation': AGGREGATIONS,
-    'sft.optimizer.decay': DECAYS,
-    'rl.optimizer.decay': DECAYS,
+} | {
+    f'{stage}.optimizer.{field}': known
+    for stage in ('sft', 'rl', 'pretrain')
+    for field, known in (('name', OPTIMIZERS), ('decay', DECAYS))
 }
 
 
@@ -160,6 +163,11 @@ _POSITIVE = (
     'sampler.chunk',
     'rollout.max_turns',
     'lora.rank',
+    'pretrain.batch_size',
+    'pretrain.row_multiple',
+    'pretrain.n_exchanges',
+    'pretrain.n_probes',
+    'pretrain.checkpoint_every',
 )
 
 
@@ -167,17 +175,31 @@ def check(config) -> None:
   """Refuses values that a late stage would stumble over.
 
   Raises:
-    UserError: A field holds a word that nothing knows; lists those known.
+    UserError: A field holds a word that nothing knows (lists those known), or
+      a number that is too small, or fields contradict each other.
   """
+
+  def applies(field: str) -> bool:
+    return not field.startswith('pretrain.') or config.stage == 'pretrain'
+
   for field, known in _CHOICES.items():
+    if not applies(field):
+      continue
     value = config_field(config, field)
     if value not in known:
       raise UserError(
           f'config.{field} is {value!r}, not one of {", ".join(known)}'
       )
   for field in _POSITIVE:
-    if config_field(config, field) < 1:
+    if applies(field) and config_field(config, field) < 1:
       raise UserError(f'config.{field} must be 1 or more')
+  for stage in ('sft', 'rl'):
+    name = config[stage].optimizer.name
+    if name == 'muon' and config.trainable == 'lora':
+      raise UserError(
+          f'config.{stage}.optimizer.name=muon trains kernels, and with '
+          'config.trainable=lora none is trained: choose one or the other'
+      )
 
 
 def walk(run: Run) -> None:

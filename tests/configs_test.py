@@ -9,6 +9,7 @@ import pytest
 
 from configs import common
 from gog_jax import stages
+from gog_jax.errors import UserError
 from gog_jax.rewards import RewardConfig
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.loop import RolloutConfig
@@ -42,7 +43,10 @@ def test_page_resolves(page, profile):
     BatchConfig(**config.batch, row_multiple=section.row_multiple)
   RewardConfig(**config.reward)
   GRPOConfig(**config.rl.loss)
-  for section in (config.sft, config.rl):
+  sections = [config.sft, config.rl]
+  if page == 'pretrain':
+    sections.append(config.pretrain)
+  for section in sections:
     make_optimizer(
         OptimizerConfig(**section.optimizer), n_steps=section.steps
     )
@@ -66,3 +70,30 @@ def test_pages_launch_as_their_docstrings_say():
   for page in PAGES:
     module = importlib.import_module(f'configs.{page}')
     assert f'--config=configs/{page}.py' in module.__doc__
+
+
+@pytest.mark.parametrize(
+    ('page', 'field', 'value', 'message'),
+    [
+        ('rl', 'rl.optimizer.name', 'muon', 'trains kernels'),
+        ('rl', 'sft.optimizer.name', 'sgd', 'adamw, muon'),
+        ('pretrain', 'pretrain.optimizer.decay', 'step', 'constant, cosine'),
+        ('pretrain', 'pretrain.n_probes', 0, '1 or more'),
+    ],
+)
+def test_values_that_a_late_stage_would_stumble_over(
+    page, field, value, message
+):
+  config = importlib.import_module(f'configs.{page}').get_config()
+  stages.check(config)
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(UserError, match=message) as caught:
+    stages.check(config)
+  assert field in str(caught.value)
+
+
+def test_muon_trains_whole_models():
+  config = importlib.import_module('configs.sft').get_config()
+  config.trainable = 'full'
+  config.sft.optimizer.name = 'muon'
+  stages.check(config)

@@ -9,6 +9,7 @@ import json
 import jax
 import numpy as np
 
+from gog_jax import interrupt
 from gog_jax import sharding
 from gog_jax import stages
 from gog_jax.run import Run
@@ -63,6 +64,17 @@ def make_stages(run: Run, *names: str) -> None:
     stages.manifest_of(run, name).write(
         run.workdir / name, complete=True, facts=facts
     )
+
+
+def interrupt_at(monkeypatch, n):
+  """Makes the n-th check (from 1) raise, as a signal would."""
+  calls = iter(range(1, 10_000))
+
+  def check():
+    if next(calls) == n:
+      raise interrupt.Interrupted(2)
+
+  monkeypatch.setattr(interrupt, 'check', check)
 
 
 def metrics_of(run: Run, stage: str) -> list[dict]:

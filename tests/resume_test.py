@@ -52,22 +52,11 @@ def assert_same(run_a, run_b, stage):
   assert max(jax.tree.leaves(moved)) > 1e-4
 
 
-def interrupt_at(monkeypatch, n):
-  """Makes the n-th check (from 1) raise, as a signal would."""
-  calls = iter(range(1, 10_000))
-
-  def check():
-    if next(calls) == n:
-      raise interrupt.Interrupted(2)
-
-  monkeypatch.setattr(interrupt, 'check', check)
-
-
 def test_sft_resumes_exactly(prepared, finished, tmp_path, monkeypatch):
   shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
   run = mini.make_run(tmp_path, 'sft')
   with monkeypatch.context() as patch:
-    interrupt_at(patch, 3)
+    mini.interrupt_at(patch, 3)
     with pytest.raises(interrupt.Interrupted):
       mini.make_stages(run, 'sft')
   assert [row['step'] for row in mini.metrics_of(run, 'sft')] == [1, 2]

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.errors import UserError
 from gog_jax.world import dataset
 from gog_jax.world import grounding
@@ -23,8 +24,13 @@ from gog_jax.world import vocabulary
 _SIZES = {'n_train': 40, 'n_validation': 17, 'n_test': 20}
 
 
+_SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)
+
+
 def _halved(box):
-  return tuple(round(side / 2) for side in box)
+  """As the toy writes it: 84 x 84 pixels of a 168 x 168 scene, in sevens."""
+  size = (scenes.SIZE, scenes.SIZE)
+  return _SPEC.to_model(box, original_size=size, seen_size=(84, 84))
 
 
 # Vocabulary.
@@ -76,7 +82,9 @@ def test_examples_come_back_as_they_were_made(folder):
       assert example == made
       assert type(example.hops) is int
       assert type(example.search_required) is bool
-      assert example.scope.startswith(f'world/1/{split}/200000')
+      assert example.scope.startswith(
+          f'world/{knowledge.VERSION}/{split}/200000'
+      )
       assert example.id not in seen
       seen.add(example.id)
   assert len(seen) == 77
@@ -92,9 +100,11 @@ def test_examples_are_a_sequence(folder):
 
 def test_written_once_and_replaced_by_other_sizes(tmp_path):
   dataset.prepare(tmp_path, **_SIZES, world_seed=0)
-  half_done = tmp_path / 'gog_world' / 's0_40_17_20' / 'incomplete.X_1.0.0'
+  version = f'{knowledge.VERSION}.0.0'
+  folder = tmp_path / 'gog_world' / 's0_40_17_20'
+  half_done = folder / f'incomplete.X_{version}'
   half_done.mkdir()
-  (info,) = tmp_path.glob('gog_world/*/1.0.0/dataset_info.json')
+  (info,) = tmp_path.glob(f'gog_world/*/{version}/dataset_info.json')
   written = info.stat().st_mtime_ns
   before = dataset.load(tmp_path, 'test')[0]
   dataset.prepare(tmp_path, **_SIZES, world_seed=0)
@@ -148,7 +158,7 @@ def _tasks(*, seed: int, n: int):
 
 @pytest.fixture(scope='module')
 def tasks():
-  return _tasks(seed=5, n=600)
+  return _tasks(seed=5, n=900)
 
 
 def _emblem_pixels(data: bytes, box) -> tuple[int, ...]:
@@ -157,7 +167,7 @@ def _emblem_pixels(data: bytes, box) -> tuple[int, ...]:
     pixels = np.asarray(image.convert('RGB')).astype(int)
   x1, y1, x2, y2 = (2 * side for side in box)
   pixels = pixels[y1:y2, x1:x2].reshape(-1, 3)
-  pixels = pixels[pixels.max(-1) - pixels.min(-1) > 60]
+  pixels = pixels[pixels.max(-1) - pixels.min(-1) > 120]
   colours, counts = np.unique(pixels, axis=0, return_counts=True)
   return tuple(int(v) for v in colours[counts.argmax()])
 
@@ -189,6 +199,22 @@ def test_boxes_asked_for_by_colour_show_that_colour(tasks):
       assert shown != scenes._RGB[words[-1]]
       checked += 1
   assert checked > 50
+
+
+def test_a_survey_lists_every_emblem_by_colour_and_where_it_is():
+  for seed in range(40):
+    rng = np.random.default_rng(seed)
+    task = grounding.task(rng, 'survey', _halved)
+    colours = []
+    for entry in task.answer.split('], '):
+      words, box = entry.rstrip(']').split(' [')
+      colour, shape, pattern = words.split()
+      assert shape in vocabulary.SHAPES and pattern in vocabulary.PATTERNS
+      seen = tuple(int(side) for side in box.split(','))
+      assert _emblem_pixels(task.images[0], seen) == scenes._RGB[colour]
+      colours.append(colour)
+    assert colours == sorted(colours, key=vocabulary.COLOURS.index)
+    assert 2 <= len(set(colours)) == len(colours) <= 4
 
 
 def test_recall_answers_follow_from_the_text(tasks):

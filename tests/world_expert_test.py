@@ -8,6 +8,7 @@ import collections
 import numpy as np
 import pytest
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.errors import UserError
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
@@ -23,9 +24,13 @@ from gog_jax.world.backend import WorldBackend
 _MAX_TURNS = 5
 
 
+_SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)
+
+
 def _halved(box):
-  """The toy model's frame: 84 x 84 pixels of a 168 x 168 scene."""
-  return tuple(round(side / 2) for side in box)
+  """As the toy writes it: 84 x 84 pixels of a 168 x 168 scene, in sevens."""
+  size = (scenes.SIZE, scenes.SIZE)
+  return _SPEC.to_model(box, original_size=size, seen_size=(84, 84))
 
 
 def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
@@ -75,12 +80,12 @@ def demonstrations():
   ]
 
 
-def test_oracle_answers_at_least_99_of_100():
+def test_oracle_answers_at_least_98_of_100():
   right = [
       _walk(expert.oracle_turn, example, seed)[1] in example.answers
       for seed, example in enumerate(_questions('test', 500))
   ]
-  assert np.mean(right) >= 0.99
+  assert np.mean(right) >= 0.98
 
 
 def test_oracle_needs_no_more_searches_than_the_hops():
@@ -138,6 +143,22 @@ def test_thoughts_name_what_is_sought_so_that_replies_contradict(
       assert thought.startswith('wrong find')
     recovered += len(looks) > 1 and looks[-1][1] == sought
   assert recovered >= 0.14 * len(demonstrations)
+
+
+def test_jitter_moves_some_boxes_by_a_step():
+  question = next(
+      questions.question_of(e)
+      for e in _questions('train', 40)
+      if questions.question_of(e).target is not None
+  )
+  tight = list(_halved(question.target.box))
+  boxes = [
+      expert._gaze(
+          question.target, _halved, np.random.default_rng(seed), expert.EXPERT
+      ).arguments['bbox_2d']
+      for seed in range(200)
+  ]
+  assert 0.1 < np.mean([box != tight for box in boxes]) < 0.5
 
 
 def test_expert_is_a_function_of_its_arguments():

@@ -27,6 +27,7 @@ from gog_jax.train.fit import fit
 from gog_jax.train.fit import supervised_batch
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
+from gog_jax.train.probe import probe
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import Trajectory
@@ -139,14 +140,17 @@ def _token_ids(folder: epath.Path) -> dict[str, int | None]:
 
 
 def train(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Pretrains all parameters and writes `folder/model`."""
+  """Pretrains all parameters, writes `folder/model` and measures that.
+
+  With no steps, a base to start from is measured as it is.
+  """
   c = run.config.pretrain
-  config = VLMConfig.from_dict(
-      c.architecture.to_dict() | _token_ids(run.model_folder)
-  )
   if c.start_from:
-    base, _ = models.from_pretrained(c.start_from, dtype=jnp.float32)
+    base, config = models.from_pretrained(c.start_from, dtype=jnp.float32)
   else:
+    config = VLMConfig.from_dict(
+        c.architecture.to_dict() | _token_ids(run.model_folder)
+    )
     base = models.init(
         config, jax.random.key(run.seed('init')), dtype=jnp.float32
     )
@@ -169,7 +173,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       endless_batches(
           Lessons(
               run,
-              n=c.steps * c.batch_size,
+              n=max(c.steps, 1) * c.batch_size,  # Grain wants one at least.
               n_exchanges=c.n_exchanges,
               copying=c.copying,
               seed=run.seed('lessons'),
@@ -177,11 +181,11 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           batch_size=c.batch_size,
           seed=run.seed('order'),
           transform=lambda some: supervised_batch(
-          run,
-          some,
-          vision_config=config.vision,
-          row_multiple=c.row_multiple,
-      ),
+              run,
+              some,
+              vision_config=config.vision,
+              row_multiple=c.row_multiple,
+          ),
       ),
       what='pretrain',
       folder=folder,
@@ -196,4 +200,9 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         (run.model_folder / name).read_bytes()
     )
   sizes = [x.size for x in jax.tree.leaves(state.params)]
-  return {'steps': int(state.step), 'parameters': sum(sizes)}
+  written, _ = models.from_pretrained(folder / 'model', dtype=run.dtype)
+  return {
+      'steps': int(state.step),
+      'parameters': sum(sizes),
+      **probe(run, written, n=c.n_probes),
+  }

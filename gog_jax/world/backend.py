@@ -32,6 +32,9 @@ _SIDE = 12  # Pixels of a thumbnail's side.
 _PICTURES = 4  # Gallery pictures of an emblem,
 _FRAMES = 20  # each framed this often,
 _CLOSE = 12  # of which closely; else as a whole scene frames a big emblem.
+# Differences of colour up to the first are grey in coloured light; from the
+# second on they count in full.
+_PALE, _VIVID = 90.0, 140.0
 STRONG_COSINE = 0.84
 
 
@@ -45,13 +48,16 @@ def _thumbnail(image: Image.Image, box: Box | None = None) -> np.ndarray:
 def _describe(thumbnails: np.ndarray) -> np.ndarray:
   """Turns uint8[..., side, side, 3] into float32[..., 3 * side * side].
 
-  Two colour differences and centred lightness, of length 1. Grey clutter adds
-  nothing to the colours, so the emblem decides.
+  Two colour differences and centred lightness, of length 1. What is nearly
+  grey adds nothing to the colours, however it is lit, so the emblem decides.
   """
   r, g, b = np.moveaxis(thumbnails.astype(np.float32), -1, 0)
+  colours = np.stack([r - g, (r + g) / 2 - b], axis=-3)
+  strength = np.linalg.norm(colours, axis=-3, keepdims=True)
+  colours *= np.clip((strength - _PALE) / (_VIVID - _PALE), 0.0, 1.0)
   light = (r + g + b) / 3
   light -= light.mean(axis=(-2, -1), keepdims=True)
-  vectors = np.stack([r - g, (r + g) / 2 - b, 0.7 * light], axis=-3)
+  vectors = np.concatenate([colours, 0.7 * light[..., None, :, :]], axis=-3)
   vectors = vectors.reshape(*vectors.shape[:-3], -1)
   norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
   return vectors / np.maximum(norms, 1e-6)

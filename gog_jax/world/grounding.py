@@ -39,18 +39,18 @@ class Exchange:
 
 
 _SHARES = {
-    'box': 0.24,
-    'look': 0.16,
-    'describe': 0.06,
-    'at': 0.07,
-    'crop': 0.08,
-    'match': 0.05,
-    'list': 0.03,
-    'switch': 0.07,
+    'survey': 0.27,
+    'crop': 0.17,
+    'box': 0.13,
+    'look': 0.12,
     'recall': 0.10,
-    'link': 0.05,
-    'copy': 0.09,
+    'copy': 0.06,
+    'switch': 0.05,
+    'link': 0.04,
+    'describe': 0.03,
+    'at': 0.03,
 }
+KINDS = tuple(_SHARES)
 _P_MAIN = 0.15
 
 
@@ -70,15 +70,33 @@ def lesson(
   scene = _draw_scene(rng)
   exchanges = []
   for index in range(n_exchanges):
-    kind = str(rng.choice(tuple(_SHARES), p=tuple(_SHARES.values())))
-    target = scene.emblems[rng.integers(len(scene.emblems))]
-    exchange = _TASKS[kind](rng, scene, target, to_model_box)
-    if index == 0:
-      exchange = dataclasses.replace(
-          exchange, images=(scene.data, *exchange.images)
-      )
-    exchanges.append(exchange)
+    kind = str(rng.choice(KINDS, p=tuple(_SHARES.values())))
+    exchanges.append(
+        _task(rng, kind, scene, to_model_box, first=index == 0)
+    )
   return tuple(exchanges)
+
+
+def task(
+    rng: np.random.Generator, kind: str, to_model_box: ToModelBox
+) -> Exchange:
+  """Makes one task of a kind (of `KINDS`) about a scene of its own."""
+  return _task(rng, kind, _draw_scene(rng), to_model_box, first=True)
+
+
+def _task(
+    rng: np.random.Generator,
+    kind: str,
+    scene: scenes.Scene,
+    to_model_box: ToModelBox,
+    *,
+    first: bool,
+) -> Exchange:
+  target = scene.emblems[rng.integers(len(scene.emblems))]
+  exchange = _TASKS[kind](rng, scene, target, to_model_box)
+  if not first:
+    return exchange
+  return dataclasses.replace(exchange, images=(scene.data, *exchange.images))
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -87,7 +105,8 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 def _draw_scene(rng: np.random.Generator) -> scenes.Scene:
   main = bool(rng.random() < _P_MAIN)
-  count = 2 if main else int(rng.integers(2, 5))
+  # Fewer than in questions: which emblem is meant is learnt from few first.
+  count = 2 if main else int(rng.choice((2, 3, 4), p=(0.5, 0.3, 0.2)))
   n_looks = len(scenes.IDENTITIES) // len(vocabulary.COLOURS)
   identities = tuple(
       scenes.IDENTITIES[colour * n_looks + int(rng.integers(n_looks))]
@@ -197,31 +216,26 @@ def _crop(
   return Exchange((_cut(rng, scene, target),), question, _describe(target))
 
 
-def _match(
+def _survey(
     rng: np.random.Generator,
     scene: scenes.Scene,
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  """Shows a crop of the scene, and asks where it is from."""
-  question = _pick(rng, vocabulary.GROUNDING['match'])
-  crop = _cut(rng, scene, target)
-  return Exchange((crop,), question, _write(to_model_box(target.box)))
+  """Asks for every emblem and its box, in the order of their colours.
 
-
-def _list(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """Asks for every emblem, from left to right."""
-  del to_model_box
-  ordered = sorted(scene.emblems, key=lambda emblem: emblem.box)
+  Colours need no place to be ordered by, and come first: what follows is to be
+  found by what was just said, which is learnt sooner than the reverse.
+  """
+  del target
+  order = vocabulary.COLOURS.index
   answer = ', '.join(
-      f'{emblem.identity.colour} {emblem.identity.shape}' for emblem in ordered
+      f'{_describe(emblem)} {_write(to_model_box(emblem.box))}'
+      for emblem in sorted(
+          scene.emblems, key=lambda emblem: order(emblem.identity.colour)
+      )
   )
-  return Exchange((), _pick(rng, vocabulary.GROUNDING['list']), answer)
+  return Exchange((), _pick(rng, vocabulary.GROUNDING['survey']), answer)
 
 
 def _image_hit(
@@ -358,13 +372,12 @@ def _copy(
 
 
 _TASKS: dict[str, Callable[..., Exchange]] = {
+    'survey': _survey,
     'box': _box,
     'look': _look,
     'describe': _describe_task,
     'at': _at,
     'crop': _crop,
-    'match': _match,
-    'list': _list,
     'switch': _switch,
     'recall': _recall,
     'link': _link,

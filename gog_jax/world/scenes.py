@@ -1,4 +1,4 @@
-"""Pictures of coloured emblems on grey clutter, drawn with Pillow.
+"""Pictures of coloured emblems on lit grey clutter, drawn with Pillow.
 
 Coordinates are pixels of the scene as stored, (x1, y1, x2, y2) with x2 and y2
 just outside. No smoothing and blocky noise keep a file near three kilobytes.
@@ -19,7 +19,12 @@ from gog_jax.types import Box
 from gog_jax.world import vocabulary
 
 SIZE = 168  # Pixels of a scene's side.
-_GAP = 6  # Pixels kept free between emblems and at the border.
+_LIGHT = 32  # Of 255: how far light moves a channel along an axis.
+# Emblems stand on a grid of this many pixels, half a patch of the toy's as it
+# sees them: what makes a question hard is what is to be found, not to be seen.
+_CELL = 14
+# Sides of emblems in cells: usual ones, and the two of a `main` scene.
+_LEAST, _MOST, _BIG, _SMALL = 3, 4, 8, 2
 _RGB = {
     'red': (222, 24, 24),
     'orange': (255, 138, 0),
@@ -159,6 +164,21 @@ def background(
   return Image.fromarray(grey).convert('RGB')
 
 
+@functools.lru_cache(maxsize=1)
+def _lighting() -> np.ndarray:
+  """Returns what light adds, float32[SIZE, SIZE, 3].
+
+  Warm from the left and cold from the right, green from above and purple from
+  below. In Qwen2.5-VL every position is relative: on even grey nothing would
+  tell a small model where a patch is. Colour, unlike lightness, is not
+  confounded with the clutter.
+  """
+  across = np.linspace(-_LIGHT, _LIGHT, SIZE, dtype=np.float32)
+  columns = across[None, :, None] * np.array((-1, 0, 1), np.float32)
+  rows = across[:, None, None] * np.array((0.5, -1, 0.5), np.float32)
+  return columns + rows
+
+
 def draw_emblem(
     image: Image.Image, identity: Identity, x: int, y: int, side: int
 ) -> Box:
@@ -182,33 +202,20 @@ def _places(
     rng: np.random.Generator, count: int, main: bool
 ) -> list[tuple[int, int, int]]:
   """Draws (x, y, side) of each emblem so that none touch."""
-  if main:
-    big = int(rng.integers(108, 121))
-    small = int(rng.integers(30, 35))
-    offset = rng.integers(2, SIZE - big - small - _GAP - 2, size=2)
-    corner = rng.integers(2, 6, size=2)
-    flip = rng.integers(0, 2, size=2)
-    places = []
-    for side, low in (
-        (big, offset),
-        (small, SIZE - small - corner),
-    ):
-      x, y = (
-          SIZE - side - int(v) if f else int(v)
-          for v, f in zip(low, flip, strict=True)
-      )
-      places.append((x, y, side))
-    return places
   while True:
     places = []
     for _ in range(40):
-      side = int(rng.integers(36, 53))
-      x, y = (int(v) for v in rng.integers(_GAP, SIZE - side - _GAP, size=2))
+      if main:
+        cells = (_BIG, _SMALL)[len(places)]
+      else:
+        cells = int(rng.integers(_LEAST, _MOST + 1))
+      side = cells * _CELL
+      x, y = (
+          _CELL * int(cell)
+          for cell in rng.integers(SIZE // _CELL - cells + 1, size=2)
+      )
       if all(
-          x + side + _GAP <= x0
-          or x0 + side0 + _GAP <= x
-          or y + side + _GAP <= y0
-          or y0 + side0 + _GAP <= y
+          x + side < x0 or x0 + side0 < x or y + side < y0 or y0 + side0 < y
           for x0, y0, side0 in places
       ):
         places.append((x, y, side))
@@ -241,7 +248,10 @@ def make_scene(
     raise ValueError(f'a scene of {len(identities)} emblems, main={main}')
   if len(colours) != len(identities):
     raise ValueError('two emblems of one colour in a scene')
-  image = background(rng, SIZE, SIZE)
+  grey = np.asarray(background(rng, SIZE, SIZE), np.float32)
+  image = Image.fromarray(
+      np.clip(grey + _lighting(), 0, 255).astype(np.uint8)
+  )
   places = _places(rng, len(identities), main)
   emblems = tuple(
       Emblem(identity=identity, box=draw_emblem(image, identity, *place))

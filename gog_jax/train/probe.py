@@ -1,0 +1,88 @@
+"""What a base can do: fresh pretraining tasks of each kind, greedily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import re
+
+import numpy as np
+
+from gog_jax import boxes
+from gog_jax.models.vlm import VLM
+from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.policy import Request
+from gog_jax.run import Run
+from gog_jax.types import Box
+from gog_jax.types import Example
+from gog_jax.world import grounding
+from gog_jax.world import scenes
+
+_BOX = re.compile(r'\[(\d+),(\d+),(\d+),(\d+)\]')
+# What a policy is asked to answer; these tasks are no examples of a data set.
+_NO_EXAMPLE = Example(
+    id='probe', images=(), question='', answers=(), source='', scope=''
+)
+
+
+def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
+  """Measures a base.
+
+  Args:
+    run: Its chat, image processor and sampler settings.
+    model: The base; no adapters are needed.
+    n: Tasks of each kind. They are drawn apart from those of training.
+
+  Returns:
+    For each kind of task the share of answers that are `exact`; for tasks
+    whose answer is a box also the share that are a `hit`, that is IoU of
+    boxes.HIT_IOU or more.
+  """
+  policy = run.make_policy(model, greedy=True)
+  to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
+  shares = {}
+  for kind in grounding.KINDS:
+    rng = np.random.default_rng(run.seed('probe', kind))
+    tasks = [grounding.task(rng, kind, to_model_box) for _ in range(n)]
+    answers: list[str] = []
+    for start in range(0, n, policy.capacity):
+      answers += _ask(run, policy, tasks[start : start + policy.capacity])
+    shares[kind] = _score([task.answer for task in tasks], answers)
+  return shares
+
+
+def _ask(
+    run: Run, policy: Policy, tasks: Sequence[grounding.Exchange]
+) -> list[str]:
+  for slot, task in enumerate(tasks):
+    prompt, _ = run.chat.plain(task.images, task.question, None, first=True)
+    request = Request(example=_NO_EXAMPLE, sample=0, seed=slot)
+    policy.start(slot, request, prompt)
+  turns = policy.sample(range(len(tasks)))
+  for slot in range(len(tasks)):
+    policy.release(slot)
+  stops = set(run.chat.stop_ids)
+  return [
+      run.chat.decode([token for token in turn.token_ids if token not in stops])
+      for turn in turns
+  ]
+
+
+def _score(wanted: Sequence[str], got: Sequence[str]) -> dict[str, float]:
+  pairs = list(zip(wanted, got, strict=True))
+  scores = {'exact': float(np.mean([a == b for a, b in pairs]))}
+  if all(_box(answer) for answer in wanted):
+    hits = [_overlap(_box(a), _box(b)) >= boxes.HIT_IOU for a, b in pairs]
+    scores['hit'] = float(np.mean(hits))
+  return scores
+
+
+def _box(text: str) -> Box | None:
+  match = _BOX.fullmatch(text.strip())
+  if match is None:
+    return None
+  x1, y1, x2, y2 = (float(side) for side in match.groups())
+  return x1, y1, x2, y2
+
+
+def _overlap(a: Box | None, b: Box | None) -> float:
+  return boxes.iou(a, b) if a and b else 0.0

@@ -1,0 +1,44 @@
+"""Where emblems stand and how scenes are lit."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from gog_jax.world import backend
+from gog_jax.world import scenes
+from tests.world_helpers import pixels_of
+from tests.world_helpers import questions_of
+
+
+def test_emblems_stand_on_the_grid_a_cell_apart():
+  for question in questions_of('train', 200):
+    cells = []
+    for emblem in question.scene.emblems:
+      box = [side / scenes._CELL for side in emblem.box]
+      cells.append([round(side) for side in box])
+      # Shapes fill their cells but for a narrow rim.
+      assert np.abs(np.subtract(box, cells[-1])).max() < 0.51
+    for i, a in enumerate(cells):
+      for b in cells[:i]:
+        apart = [max(a[k] - b[k + 2], b[k] - a[k + 2]) for k in (0, 1)]
+        assert max(apart) >= 1
+
+
+def test_light_tells_places_apart():
+  side = scenes.SIZE // 4
+  pictures = [pixels_of(q.scene.data) for q in questions_of('train', 60)]
+  grey = np.mean(pictures, axis=0)  # Emblems average out.
+  r, g, b = np.moveaxis(grey, -1, 0)
+  warm, green = r - b, g - (r + b) / 2
+  assert warm[:, :side].mean() > warm[:, -side:].mean() + scenes._LIGHT
+  assert green[:side].mean() > green[-side:].mean() + scenes._LIGHT
+
+
+def test_search_takes_light_for_grey():
+  rng = np.random.default_rng(0)
+  grey = np.asarray(scenes.background(rng, scenes.SIZE, scenes.SIZE))
+  lit = np.clip(grey + scenes._lighting(), 0, 255).astype(np.uint8)
+  vector = backend._describe(backend._thumbnail(Image.fromarray(lit)))
+  colour, light = np.split(vector, [2 * backend._SIDE**2])
+  assert np.abs(colour).max() == 0.0 < np.abs(light).max()
