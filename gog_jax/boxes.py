@@ -124,7 +124,8 @@ class BoxSpec:
     ):
       scale = limit / size
       last = (limit - 1) // self.step * self.step
-      start = min(self._written(box[axis] * scale, limit), last)
+      start = self._written(box[axis] * scale, limit)
+      start = min(max(start, 0), last)
       end = self._written(box[axis + 2] * scale, limit)
       end = min(max(end, start + self.step), limit)
       low.append(start)
@@ -132,10 +133,8 @@ class BoxSpec:
     return low[0], low[1], high[0], high[1]
 
   def _written(self, side: float, limit: int) -> int:
-    multiple = max(round(side / self.step) * self.step, 0)
-    if abs(limit - side) < abs(multiple - side):
-      return limit
-    return min(multiple, limit)
+    multiple = round(side / self.step) * self.step
+    return limit if abs(limit - side) < abs(multiple - side) else multiple
 
   def _frame(self, seen_size: tuple[int, int]) -> tuple[int, int]:
     return seen_size if self.kind == 'resized_pixels' else (1000, 1000)

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from gog_jax.boxes import BoxSpec
 from gog_jax.errors import UserError
 from gog_jax.world import dataset
 from gog_jax.world import grounding
@@ -20,17 +19,9 @@ from gog_jax.world import knowledge
 from gog_jax.world import questions
 from gog_jax.world import scenes
 from gog_jax.world import vocabulary
+from tests.world_helpers import halved
 
 _SIZES = {'n_train': 40, 'n_validation': 17, 'n_test': 20}
-
-
-_SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)
-
-
-def _halved(box):
-  """As the toy writes it: 84 x 84 pixels of a 168 x 168 scene, in sevens."""
-  size = (scenes.SIZE, scenes.SIZE)
-  return _SPEC.to_model(box, original_size=size, seen_size=(84, 84))
 
 
 # Vocabulary.
@@ -152,7 +143,7 @@ print(sorted({{'tensorflow', 'torch', 'jax'}} & set(sys.modules)))
 def _tasks(*, seed: int, n: int):
   """(images, question, answer) of first exchanges, with the scene."""
   rng = np.random.default_rng(seed)
-  lessons = [grounding.lesson(rng, _halved, n_exchanges=1) for _ in range(n)]
+  lessons = [grounding.lesson(rng, halved, n_exchanges=1) for _ in range(n)]
   return [(e.images, e.question, e.answer) for (e,) in lessons]
 
 
@@ -204,7 +195,7 @@ def test_boxes_asked_for_by_colour_show_that_colour(tasks):
 def test_a_survey_lists_every_emblem_by_colour_and_where_it_is():
   for seed in range(40):
     rng = np.random.default_rng(seed)
-    task = grounding.task(rng, 'survey', _halved)
+    task = grounding.task(rng, 'survey', halved)
     colours = []
     for entry in task.answer.split('], '):
       words, box = entry.rstrip(']').split(' [')
@@ -248,7 +239,7 @@ def test_copies_are_exact_and_meet_every_printable_byte():
   met = set()
   for _ in range(400):
     scene = grounding._draw_scene(rng)
-    exchange = grounding._copy(rng, scene, scene.emblems[0], _halved)
+    exchange = grounding._copy(rng, scene, scene.emblems[0], halved)
     question, answer = exchange.question, exchange.answer
     assert question.partition(' ')[2] == answer
     met |= set(answer)
@@ -259,7 +250,7 @@ def test_crops_are_described_as_they_look(tasks):
   rng = np.random.default_rng(1)
   for _ in range(40):
     scene = grounding._draw_scene(rng)
-    exchange = grounding._crop(rng, scene, scene.emblems[0], _halved)
+    exchange = grounding._crop(rng, scene, scene.emblems[0], halved)
     (data,), answer = exchange.images, exchange.answer
     with Image.open(io.BytesIO(data)) as image:
       width, height = image.size
@@ -283,7 +274,7 @@ def test_tasks_are_deterministic_quick_and_of_the_train_split():
 
 def test_a_lesson_shows_its_scene_once():
   rng = np.random.default_rng(3)
-  lesson = grounding.lesson(rng, _halved, n_exchanges=8)
+  lesson = grounding.lesson(rng, halved, n_exchanges=8)
   assert len(lesson) == 8
   scene = lesson[0].images[0]
   for exchange in lesson[1:]:

@@ -7,8 +7,18 @@ import io
 import numpy as np
 from PIL import Image
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.world import knowledge
 from gog_jax.world import questions
+from gog_jax.world import scenes
+
+_SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)
+
+
+def halved(box):
+  """As the toy writes it: 84 x 84 pixels of a 168 x 168 scene, in sevens."""
+  size = (scenes.SIZE, scenes.SIZE)
+  return _SPEC.to_model(box, original_size=size, seen_size=(84, 84))
 
 
 def pixels_of(data: bytes) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
 from gog_jax.world import backend
 from gog_jax.world import scenes
@@ -37,8 +36,7 @@ def test_light_tells_places_apart():
 
 def test_search_takes_light_for_grey():
   rng = np.random.default_rng(0)
-  grey = np.asarray(scenes.background(rng, scenes.SIZE, scenes.SIZE))
-  lit = np.clip(grey + scenes._lighting(), 0, 255).astype(np.uint8)
-  vector = backend._describe(backend._thumbnail(Image.fromarray(lit)))
+  lit = scenes._lit(scenes.background(rng, scenes.SIZE, scenes.SIZE))
+  vector = backend._describe(backend._thumbnail(lit))
   colour, light = np.split(vector, [2 * backend._SIDE**2])
   assert np.abs(colour).max() == 0.0 < np.abs(light).max()

@@ -38,19 +38,6 @@ class Exchange:
   answer: str
 
 
-_SHARES = {
-    'survey': 0.27,
-    'crop': 0.17,
-    'box': 0.13,
-    'look': 0.12,
-    'recall': 0.10,
-    'copy': 0.06,
-    'switch': 0.05,
-    'link': 0.04,
-    'describe': 0.03,
-    'at': 0.03,
-}
-KINDS = tuple(_SHARES)
 _P_MAIN = 0.15
 
 
@@ -70,7 +57,7 @@ def lesson(
   scene = _draw_scene(rng)
   exchanges = []
   for index in range(n_exchanges):
-    kind = str(rng.choice(KINDS, p=tuple(_SHARES.values())))
+    kind = str(rng.choice(KINDS, p=_SHARES))
     exchanges.append(
         _task(rng, kind, scene, to_model_box, first=index == 0)
     )
@@ -93,7 +80,8 @@ def _task(
     first: bool,
 ) -> Exchange:
   target = scene.emblems[rng.integers(len(scene.emblems))]
-  exchange = _TASKS[kind](rng, scene, target, to_model_box)
+  _, make = _TASKS[kind]
+  exchange = make(rng, scene, target, to_model_box)
   if not first:
     return exchange
   return dataclasses.replace(exchange, images=(scene.data, *exchange.images))
@@ -371,15 +359,18 @@ def _copy(
   return Exchange((), question, text)
 
 
-_TASKS: dict[str, Callable[..., Exchange]] = {
-    'survey': _survey,
-    'box': _box,
-    'look': _look,
-    'describe': _describe_task,
-    'at': _at,
-    'crop': _crop,
-    'switch': _switch,
-    'recall': _recall,
-    'link': _link,
-    'copy': _copy,
+# Share of the questions, and who makes them.
+_TASKS: dict[str, tuple[float, Callable[..., Exchange]]] = {
+    'survey': (0.27, _survey),
+    'crop': (0.17, _crop),
+    'box': (0.13, _box),
+    'look': (0.12, _look),
+    'recall': (0.10, _recall),
+    'copy': (0.06, _copy),
+    'switch': (0.05, _switch),
+    'link': (0.04, _link),
+    'describe': (0.03, _describe_task),
+    'at': (0.03, _at),
 }
+KINDS = tuple(_TASKS)
+_SHARES = tuple(share for share, _ in _TASKS.values())

@@ -179,6 +179,12 @@ def _lighting() -> np.ndarray:
   return columns + rows
 
 
+def _lit(grey: Image.Image) -> Image.Image:
+  """Returns a background of SIZE x SIZE as the light shows it."""
+  pixels = np.asarray(grey, np.float32) + _lighting()
+  return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
 def draw_emblem(
     image: Image.Image, identity: Identity, x: int, y: int, side: int
 ) -> Box:
@@ -248,10 +254,7 @@ def make_scene(
     raise ValueError(f'a scene of {len(identities)} emblems, main={main}')
   if len(colours) != len(identities):
     raise ValueError('two emblems of one colour in a scene')
-  grey = np.asarray(background(rng, SIZE, SIZE), np.float32)
-  image = Image.fromarray(
-      np.clip(grey + _lighting(), 0, 255).astype(np.uint8)
-  )
+  image = _lit(background(rng, SIZE, SIZE))
   places = _places(rng, len(identities), main)
   emblems = tuple(
       Emblem(identity=identity, box=draw_emblem(image, identity, *place))
