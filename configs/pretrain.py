@@ -2,8 +2,9 @@
 
     python -m gog_jax.main --config=configs/pretrain.py
 
-The result, a Hugging Face folder, is in WORKDIR/pretrain/model; the one in
-gog_jax/assets/toy_base was made by this page.
+The result, a Hugging Face folder, is in WORKDIR/pretrain/model. The one in
+gog_jax/assets/toy_base is better than a single run makes it: it is the last of
+five, each begun from the one before (pretrain.start_from); docs/log.md says how.
 """
 
 from ml_collections import ConfigDict
@@ -16,16 +17,20 @@ def get_config(profile: str = 'toy'):
     raise ValueError('only the toy is pretrained; others come with weights')
   c = common.get_base(profile)
   c.stage = 'pretrain'
-  c.batch.row_tokens = 320
-  c.batch.row_patches = 192
+  c.rollout.max_context = 240  # Lessons are shorter than conversations.
+  c.batch.row_tokens = 240
+  c.batch.row_patches = 144  # Of a scene and of n_exchanges crops at most.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.steps = 1200
+  c.pretrain.steps = 1700
   c.pretrain.batch_size = 24  # Lessons a step.
   c.pretrain.row_multiple = 4
-  c.pretrain.n_exchanges = 3  # Questions about one scene.
-  c.pretrain.copying = 0.25  # Share of lessons that end in random tokens.
-  c.pretrain.start_from = ''  # A model folder to go on from; else random.
+  c.pretrain.n_exchanges = 3  # Of a lesson.
+  c.pretrain.reading_steps = 300  # At first there are texts alone, no scenes.
+  c.pretrain.reading = 0.2  # Afterwards the share of exchanges about texts.
+  c.pretrain.copying = 0.3  # Of these, the share that copies random tokens.
+  # A model folder to go on from, else random; it can read: no reading_steps.
+  c.pretrain.start_from = ''
   c.pretrain.checkpoint_every = 200
   c.pretrain.n_probes = 128  # Tasks of each kind that measure the base.
   c.pretrain.optimizer = common.optimizer(
@@ -45,7 +50,7 @@ def get_config(profile: str = 'toy'):
       'rms_norm_eps': 1e-6,
       'rope_parameters': {
           'rope_type': 'default',
-          'rope_theta': 100.0,
+          'rope_theta': 10000.0,
           'mrope_section': [4, 6, 6],
       },
       'vision_config': {

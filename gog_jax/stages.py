@@ -169,6 +169,13 @@ _POSITIVE = (
     'pretrain.n_probes',
     'pretrain.checkpoint_every',
 )
+# Fields that hold a share.
+_SHARES = (
+    'grade.solved',
+    'grade.often_failed',
+    'pretrain.reading',
+    'pretrain.copying',
+)
 
 
 def check(config) -> None:
@@ -176,7 +183,7 @@ def check(config) -> None:
 
   Raises:
     UserError: A field holds a word that nothing knows (lists those known), or
-      a number that is too small, or fields contradict each other.
+      a number that is too small or no share, or fields contradict each other.
   """
 
   def applies(field: str) -> bool:
@@ -193,6 +200,15 @@ def check(config) -> None:
   for field in _POSITIVE:
     if applies(field) and config_field(config, field) < 1:
       raise UserError(f'config.{field} must be 1 or more')
+  for field in _SHARES:
+    if applies(field) and not 0 <= config_field(config, field) <= 1:
+      raise UserError(f'config.{field} is a share, from 0 to 1')
+  if applies('pretrain.steps') and config.pretrain.steps:
+    if not 0 <= config.pretrain.reading_steps < config.pretrain.steps:
+      raise UserError(
+          'config.pretrain.reading_steps must be fewer than pretrain.steps '
+          f'({config.pretrain.steps}), or no picture is ever shown'
+      )
   for stage in ('sft', 'rl'):
     name = config[stage].optimizer.name
     if name == 'muon' and config.trainable == 'lora':

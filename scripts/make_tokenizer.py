@@ -4,8 +4,9 @@
 
 A byte-level BPE in which everything the embedded world and the protocol say
 is short: each fixed piece of a tool call, each integer up to 168 and each word
-of the world is one token, each name is two. Every byte is a token, so any text
-can be written. Control tokens are Qwen's, spelled alike, at the end.
+of the world is one token, with the space before it or, where agents copy it,
+without. Each name is two. Every byte is a token, so any text can be written.
+Control tokens are Qwen's, spelled alike, at the end.
 
 Weights trained with one vocabulary mean nothing under another: after a change
 of the world's words, run this and pretrain the toy base again.
@@ -27,7 +28,7 @@ from tokenizers import trainers
 
 from gog_jax.world import vocabulary
 
-VOCAB_SIZE = 960  # Control tokens included; a multiple of 64.
+VOCAB_SIZE = 832  # Control tokens included; a multiple of 64.
 INTEGERS = 169
 ROLES = ('system\n', 'user\n', 'assistant\n')
 ARGUMENT = 'bbox_2d'  # Of all arguments' names the one that errors are about.
@@ -76,8 +77,26 @@ def pattern() -> str:
       [_escape(piece) for piece in fixed]
       # Letter by letter these would match inside longer words.
       + [f'(?<![a-z]){_escape(role)}' for role in ROLES]
+      + [_space_before_copied_words()]
       + [r'[0-9]{1,3}', r' ?\p{L}+', r'[\s\S]']
   )
+
+
+def _space_before_copied_words() -> str:
+  """Matches the space before a name, a city or a founder.
+
+  After a space they have the same tokens as after a quote: to copy them is then
+  a skill, not a table.
+  """
+  heads, tails, words = map(
+      '|'.join,
+      (
+          vocabulary.HEADS,
+          vocabulary.TAILS,
+          (*vocabulary.CITIES, *vocabulary.FOUNDERS),
+      ),
+  )
+  return rf' (?=(?:(?:{heads})(?:{tails})|{words})(?!\p{{L}}))'
 
 
 def train() -> tokenizers.Tokenizer:
@@ -85,14 +104,14 @@ def train() -> tokenizers.Tokenizer:
 
   Raises:
     ValueError: The words leave no room in VOCAB_SIZE, or a name of the world
-      takes more than two tokens.
+      is not the same two tokens everywhere.
   """
   alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
   whole = [*vocabulary.PROTOCOL_PIECES, *ROLES, ARGUMENT, f' {ARGUMENT}']
   whole += [str(number) for number in range(INTEGERS)]
   for word in (*vocabulary.words(), *WORDS, *vocabulary.SYLLABLES):
     if word.isalpha():  # Not the number of a numbered image.
-      whole += [word, f' {word}']
+      whole += [word] if word in vocabulary.COPIED else [word, f' {word}']
   vocab = dict.fromkeys([*alphabet, *map(_as_bytes, whole)])
   merges: dict[tuple[str, str], None] = {}
 
@@ -100,15 +119,13 @@ def train() -> tokenizers.Tokenizer:
     vocab[left + right] = None
     merges[left, right] = None
 
-  # Names are made of syllables, so these merge first: two letters, the third,
-  # then the space before. Across two syllables no such pair exists.
+  # Names are made of syllables, so these merge first: two letters, then the
+  # third. Across two syllables no such pair exists.
   syllables = [tuple(syllable) for syllable in vocabulary.SYLLABLES]
   for a, b, _ in syllables:
     add(a, b)
   for a, b, c in syllables:
     add(a + b, c)
-  for a, b, c in syllables:
-    add(_as_bytes(' '), a + b + c)
   # Integers that are no token of their own, two digits at a time.
   for number in range(10, 100):
     add(*str(number))
@@ -195,7 +212,7 @@ def make_files() -> dict[str, str]:
 
 
 def _general_merges(count: int) -> Iterable[tuple[str, str]]:
-  """Merges learned from the world's and the tools' texts, most useful first."""
+  """Merges learned from the tools' texts, most useful first."""
   learner = tokenizers.Tokenizer(models.BPE())
   learner.pre_tokenizer = pre_tokenizer()
   trainer = trainers.BpeTrainer(
@@ -219,10 +236,13 @@ def _general_merges(count: int) -> Iterable[tuple[str, str]]:
 def _check(tokenizer: tokenizers.Tokenizer) -> None:
   for head in vocabulary.HEADS:
     for tail in vocabulary.TAILS:
-      for text in (head + tail, f' {head}{tail}'):
-        if len(tokenizer.encode(text).ids) != 2:
-          raise ValueError(f'the name {text!r} is not two tokens')
-  for text in vocabulary.tokenizer_corpus():
+      name = head + tail
+      alone, after_space = (
+          tokenizer.encode(text).ids for text in (name, f' {name}')
+      )
+      if len(alone) != 2 or after_space[1:] != alone:
+        raise ValueError(f'the name {name!r} is not two tokens everywhere')
+  for text in vocabulary.sample_texts():
     if tokenizer.decode(tokenizer.encode(text).ids) != text:
       raise ValueError(f'{text!r} does not come back')
 

@@ -79,6 +79,8 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'sft.optimizer.name', 'sgd', 'adamw, muon'),
         ('pretrain', 'pretrain.optimizer.decay', 'step', 'constant, cosine'),
         ('pretrain', 'pretrain.n_probes', 0, '1 or more'),
+        ('pretrain', 'pretrain.reading', 1.5, 'from 0 to 1'),
+        ('pretrain', 'pretrain.reading_steps', 9999, 'fewer than'),
     ],
 )
 def test_values_that_a_late_stage_would_stumble_over(

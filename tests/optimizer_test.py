@@ -37,6 +37,7 @@ def params():
       draw=lambda shape, std: jnp.asarray(
           rng.normal(size=shape) * std, jnp.float32
       ),
+      residual_gain=1.0,
   )
   return nnx.state(block, nnx.Param)
 

@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gog_jax import images
 from gog_jax import interrupt
 from gog_jax import models
+from gog_jax.train import pretrain
 from gog_jax.train import probe
-from gog_jax.world import grounding
 from tests import mini
 
 SIZES = {
     'pretrain__steps': 4,
+    'pretrain__reading_steps': 2,
     'pretrain__batch_size': 4,
     'pretrain__checkpoint_every': 100,
     'pretrain__n_probes': 2,
@@ -60,7 +62,7 @@ def test_pretraining_resumes_exactly(tmp_path, monkeypatch):
       for run in (whole, parts)
   ]
   assert facts[0]['facts'] == facts[1]['facts']
-  assert set(grounding.KINDS) <= set(facts[0]['facts'])
+  assert set(probe.KINDS) <= set(facts[0]['facts'])
 
 
 def test_a_base_to_start_from_keeps_its_architecture(tmp_path):
@@ -80,26 +82,82 @@ def test_a_base_to_start_from_keeps_its_architecture(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, nnx.state(a), nnx.state(b))
 
 
+def test_lessons_read_first_and_then_show_one_scene_each(tmp_path):
+  run = mini.make_run(
+      tmp_path, 'pretrain', **SIZES, pretrain__reading=0.3
+  )
+  lessons = pretrain.Lessons(run, seed=1)
+  assert len(lessons) == 16
+  first = [lessons[i] for i in range(8)]
+  assert all(not lesson.images for lesson in first)
+  later = [lessons[i] for i in range(8, 16)]
+  scenes_shown = []
+  for lesson in later:
+    sizes = [images.size_of(view.data) for view in lesson.images]
+    assert sizes.count((168, 168)) == 1
+    scenes_shown.append(lesson.images[0].data)
+  assert len(set(scenes_shown)) == 8
+  again = pretrain.Lessons(run, seed=1)[9]
+  np.testing.assert_array_equal(again.token_ids, lessons[9].token_ids)
+  other = pretrain.Lessons(run, seed=2)[9]
+  assert other.images[0].data != again.images[0].data
+
+
+def test_random_tokens_are_asked_back(tmp_path):
+  run = mini.make_run(
+      tmp_path, 'pretrain', **SIZES, pretrain__copying=1.0
+  )
+  met = set()
+  for lesson in pretrain.Lessons(run, seed=1):
+    if lesson.images:
+      break
+    ids, mask = lesson.token_ids, lesson.loss_mask
+    starts = np.flatnonzero(np.diff(mask) == 1) + 1
+    ends = np.flatnonzero(np.diff(mask, append=0) == -1)
+    assert len(starts) == 3
+    for start, end in zip(starts, ends, strict=True):
+      copied = ids[start:end]  # Without the stop token.
+      asked = ids[:start].tolist()
+      stop = run.chat.stop_ids[0]
+      at = len(asked) - 1 - asked[::-1].index(stop)  # The request ends here.
+      assert asked[at - len(copied) : at] == copied.tolist()
+      met |= set(copied.tolist())
+  assert len(met) > 60
+
+
 def test_the_shipped_base_finds_what_it_is_asked_for():
   run = mini.make_run('unused', 'pretrain')
   model, _ = models.from_pretrained(run.model_folder, dtype=jnp.float32)
   shares = probe.probe(run, model, n=32)
-  assert set(shares) == set(grounding.KINDS)
+  assert set(shares) == set(probe.KINDS)
   # docs/log.md has the figures, from more tasks; a box of another scene hits
   # in 2 % of cases.
-  assert shares['box']['hit'] > 0.15
-  assert shares['look']['exact'] > 0.3
+  assert shares['box']['hit'] > 0.8
+  assert shares['switch']['hit'] > 0.8
+  for kind, share in (
+      ('look', 0.7), ('survey', 0.7), ('crop', 0.8), ('link', 0.6),
+      ('recall', 0.8), ('copy', 0.6), ('list', 0.4),
+  ):  # fmt: skip
+    assert shares[kind]['exact'] > share, kind
 
 
 @pytest.mark.parametrize(
     ('wanted', 'got', 'scores'),
     [
-        # IoU 1, 20 / 40 (a hit), 10 / 30 (none), and no box at all.
+        # IoU 1, 20 / 40 (a hit), 10 / 30 (none), no box, one too many.
         (
-            ['[0,0,4,5]'] * 4,
-            ['[0,0,4,5]', '[0,0,8,5]', '[2,0,6,5]', 'red'],
-            {'exact': 0.25, 'hit': 0.5},
+            ['find left: red star [0,0,4,5]'] * 5,
+            [
+                'find left: red star [0,0,4,5]',
+                'pink star [0,0,8,5]',
+                '[2,0,6,5]',
+                'find left: red star',
+                '[0,0,4,5] [0,0,4,5]',
+            ],
+            {'exact': 0.2, 'hit': 0.4},
         ),
+        # A list of boxes is compared as a whole.
+        (['red [0,0,4,5], blue [5,0,9,5]'], ['red [0,0,4,5]'], {'exact': 0.0}),
         (['red', 'two'], ['red', '2'], {'exact': 0.5}),
     ],
 )

@@ -66,20 +66,24 @@ def test_one_token_each(tokenizer):
   texts += ['system\n', 'user\n', 'assistant\n', *vocabulary.PUNCTUATION]
   words = [w for w in vocabulary.words() if w.isalpha()]
   for word in (*words, *vocabulary.SYLLABLES):
-    texts += [word, f' {word}']
+    texts.append(word)
+    if word not in vocabulary.COPIED:
+      texts.append(f' {word}')
   long = [t for t in texts if len(tokenizer.encode(t).ids) != 1]
   assert not long
 
 
-def test_names_are_two_tokens_that_the_context_does_not_change(tokenizer):
+def test_what_is_copied_has_the_same_tokens_everywhere(tokenizer):
   for head in vocabulary.HEADS[::3]:
     for tail in vocabulary.TAILS[::3]:
       assert tokenizer.encode(f'year of {head}{tail}?').tokens == [
-          'year', 'Ġof', f'Ġ{head}', tail, '?',
+          'year', 'Ġof', 'Ġ', head, tail, '?',
       ]  # fmt: skip
       assert tokenizer.encode(f'"{head}{tail} year"').tokens == [
           '"', head, tail, 'Ġyear', '"',
       ]  # fmt: skip
+  for value in (*vocabulary.CITIES, *vocabulary.FOUNDERS):
+    assert tokenizer.encode(f'belmon city {value}').tokens[-2:] == ['Ġ', value]
 
 
 def test_numbers_never_merge_with_their_neighbours(tokenizer):
@@ -116,7 +120,7 @@ def test_hugging_face_reads_the_folder_alike(tokenizer):
   assert len(theirs) == tokenizer.get_vocab_size(with_added_tokens=True)
   assert theirs.pad_token == '<|endoftext|>'
   assert theirs.eos_token == '<|im_end|>'
-  for text in [*vocabulary.tokenizer_corpus()][::50] + [
+  for text in [*vocabulary.sample_texts()][::50] + [
       '<|im_start|>user\n<tool_response>\nx</tool_response><|im_end|>\n'
   ]:
     assert theirs(text)['input_ids'] == tokenizer.encode(text).ids

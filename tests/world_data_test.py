@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import collections
 import io
 import subprocess
 import sys
@@ -17,8 +16,10 @@ from gog_jax.world import dataset
 from gog_jax.world import grounding
 from gog_jax.world import knowledge
 from gog_jax.world import questions
+from gog_jax.world import reading
 from gog_jax.world import scenes
 from gog_jax.world import vocabulary
+from gog_jax.world.references import references
 from tests.world_helpers import halved
 
 _SIZES = {'n_train': 40, 'n_validation': 17, 'n_test': 20}
@@ -30,8 +31,8 @@ _SIZES = {'n_train': 40, 'n_validation': 17, 'n_test': 20}
 def test_vocabulary_is_small_and_covers_what_is_said():
   known = set(vocabulary.words()) | set(vocabulary.SYLLABLES)
   assert len(known) < 350
-  texts = list(vocabulary.tokenizer_corpus())
-  assert texts == list(vocabulary.tokenizer_corpus())
+  texts = list(vocabulary.sample_texts())
+  assert texts == list(vocabulary.sample_texts())
   said = set(' '.join(texts).replace('?', ' ').replace(',', ' ').split())
   assert known - said == set()
   names = {h + t for h in vocabulary.HEADS for t in vocabulary.TAILS}
@@ -143,13 +144,16 @@ print(sorted({{'tensorflow', 'torch', 'jax'}} & set(sys.modules)))
 def _tasks(*, seed: int, n: int):
   """(images, question, answer) of first exchanges, with the scene."""
   rng = np.random.default_rng(seed)
-  lessons = [grounding.lesson(rng, halved, n_exchanges=1) for _ in range(n)]
-  return [(e.images, e.question, e.answer) for (e,) in lessons]
+  made = []
+  for _ in range(n):
+    scene = grounding.draw_scene(rng)
+    made += [grounding.ask(rng, scene, halved, show=True), reading.ask(rng)]
+  return [(e.images, e.question, e.answer) for e in made]
 
 
 @pytest.fixture(scope='module')
 def tasks():
-  return _tasks(seed=5, n=900)
+  return _tasks(seed=5, n=500)
 
 
 def _emblem_pixels(data: bytes, box) -> tuple[int, ...]:
@@ -165,24 +169,44 @@ def _emblem_pixels(data: bytes, box) -> tuple[int, ...]:
 
 def test_tasks_are_short_and_of_every_kind(tasks):
   for images, question, answer in tasks:
-    assert 1 <= len(images) <= 2
+    assert len(images) <= 2
     assert len(question) < 260 and 0 < len(answer) < 200
     assert answer == answer.strip()
-  firsts = collections.Counter(q.split()[0] for _, q, _ in tasks)
-  assert len(firsts) > 12
-  assert sum(len(images) == 2 for images, _, _ in tasks) > 15
+  rng = np.random.default_rng(0)
+  scene = grounding.draw_scene(rng)
+  questions_asked = {}
+  for kind in grounding.KINDS:
+    made = [
+        grounding.ask(rng, scene, halved, kind=kind, show=True)
+        for _ in range(30)
+    ]
+    assert {len(e.images) for e in made} == {2 if kind == 'crop' else 1}
+    questions_asked[kind] = {e.question for e in made}
+  for kind in reading.KINDS:
+    made = [reading.ask(rng, kind=kind) for _ in range(30)]
+    assert not any(e.images for e in made)
+    questions_asked[kind] = {e.question for e in made}
+  assert all(
+      not questions_asked[a] & questions_asked[b]
+      for a in questions_asked
+      for b in questions_asked
+      if a != b and 'list' not in (a, b)  # Some lists are surveys.
+  )
 
 
 def test_boxes_asked_for_by_colour_show_that_colour(tasks):
   checked = 0
   for images, question, answer in tasks:
     words = question.replace('?', '').split()
-    if not answer.startswith('[') or question.startswith(('copy', 'say')):
+    look, *boxes = answer.split(' [')
+    if len(boxes) != 1 or question.startswith(('copy', 'say')):
       continue
-    box = ast.literal_eval(answer)
-    assert answer == '[' + ','.join(map(str, box)) + ']'
+    box = ast.literal_eval('[' + boxes[0])
+    assert '[' + boxes[0] == '[' + ','.join(map(str, box)) + ']'
     assert len(box) == 4 and 0 <= min(box) and max(box) <= scenes.SIZE // 2
     shown = _emblem_pixels(images[0], box)
+    colour, shape = look.split()[-2:]
+    assert shown == scenes._RGB[colour] and shape in vocabulary.SHAPES
     if words[-2] in scenes._RGB:  # '... red emblem', 'wrong find red star'
       assert shown == scenes._RGB[words[-2]]
       checked += 1
@@ -195,7 +219,9 @@ def test_boxes_asked_for_by_colour_show_that_colour(tasks):
 def test_a_survey_lists_every_emblem_by_colour_and_where_it_is():
   for seed in range(40):
     rng = np.random.default_rng(seed)
-    task = grounding.task(rng, 'survey', halved)
+    task = grounding.ask(
+        rng, grounding.draw_scene(rng), halved, kind='survey', show=True
+    )
     colours = []
     for entry in task.answer.split('], '):
       words, box = entry.rstrip(']').split(' [')
@@ -206,6 +232,70 @@ def test_a_survey_lists_every_emblem_by_colour_and_where_it_is():
       colours.append(colour)
     assert colours == sorted(colours, key=vocabulary.COLOURS.index)
     assert 2 <= len(set(colours)) == len(colours) <= 4
+
+
+def test_looks_and_links_are_about_the_emblem_meant():
+  rng = np.random.default_rng(4)
+  for _ in range(120):
+    scene = grounding.draw_scene(rng)
+    by_ref = {
+        ref: emblem.identity
+        for emblem in scene.emblems
+        for ref in references(scene, emblem).values()
+    }
+    look = grounding.ask(rng, scene, halved, kind='look', show=True)
+    thought, answer = look.answer.split('\n')
+    asked = next((r for r in by_ref if r in look.question), None)
+    if asked is None:
+      assert answer == str(len(scene.emblems)) == thought.split()[1]
+    else:
+      asked = max((r for r in by_ref if r in look.question), key=len)
+      identity = by_ref[asked]
+      seen = f'{identity.colour} {identity.shape}'
+      assert thought == f'see {vocabulary.in_short(asked)}: {seen}'
+      kind = next(
+          kind
+          for kind in ('colour', 'shape', 'pattern')
+          if kind in look.question.replace(asked, '')
+      )
+      assert answer == getattr(identity, kind)
+    link = grounding.ask(rng, scene, halved, kind='link', show=True)
+    *hits, question = link.question.split('\n')
+    asked = max((r for r in by_ref if r in question), key=len)
+    seen = f'{by_ref[asked].colour} {by_ref[asked].shape}'
+    (hit,) = [hit for hit in hits if seen in hit]
+    assert hit.split()[0] == link.answer
+
+
+def test_references_in_short():
+  assert vocabulary.in_short('the left emblem') == 'left'
+  assert vocabulary.in_short('the emblem not red') == 'not red'
+  assert vocabulary.in_short('the red circle') == 'red circle'
+  assert vocabulary.in_short('the emblem left of red') == 'left of red'
+
+
+def test_lists_go_from_side_to_side():
+  rng = np.random.default_rng(2)
+  met, surveys = set(), 0
+  for _ in range(80):
+    scene = grounding.draw_scene(rng)
+    task = grounding.ask(rng, scene, halved, kind='list', show=True)
+    if '[' in task.answer:
+      surveys += 1  # They stand in no clear order.
+      continue
+    side = task.question.rstrip('?').split()[-1]
+    met.add(side)
+    axis = 0 if side in ('left', 'right') else 1
+    middles = {
+        f'{e.identity.colour} {e.identity.shape}': e.box[axis] + e.box[axis + 2]
+        for e in scene.emblems
+    }
+    listed = task.answer.split(', ')
+    assert set(listed) == set(middles)
+    found = [middles[look] for look in listed]
+    steps = np.diff(found if side in ('left', 'top') else found[::-1])
+    assert steps.min() >= 40  # Twice 20 pixels.
+  assert len(met) == 4 and surveys < 40
 
 
 def test_recall_answers_follow_from_the_text(tasks):
@@ -238,8 +328,7 @@ def test_copies_are_exact_and_meet_every_printable_byte():
   rng = np.random.default_rng(0)
   met = set()
   for _ in range(400):
-    scene = grounding._draw_scene(rng)
-    exchange = grounding._copy(rng, scene, scene.emblems[0], halved)
+    exchange = reading.ask(rng, kind='copy')
     question, answer = exchange.question, exchange.answer
     assert question.partition(' ')[2] == answer
     met |= set(answer)
@@ -249,8 +338,8 @@ def test_copies_are_exact_and_meet_every_printable_byte():
 def test_crops_are_described_as_they_look(tasks):
   rng = np.random.default_rng(1)
   for _ in range(40):
-    scene = grounding._draw_scene(rng)
-    exchange = grounding._crop(rng, scene, scene.emblems[0], halved)
+    scene = grounding.draw_scene(rng)
+    exchange = grounding.ask(rng, scene, halved, kind='crop', show=False)
     (data,), answer = exchange.images, exchange.answer
     with Image.open(io.BytesIO(data)) as image:
       width, height = image.size
@@ -261,7 +350,7 @@ def test_crops_are_described_as_they_look(tasks):
 
 def test_tasks_are_deterministic_quick_and_of_the_train_split():
   def make():
-    return _tasks(seed=9, n=60)
+    return _tasks(seed=9, n=40)
 
   first = make()
   assert make() == first
@@ -272,11 +361,16 @@ def test_tasks_are_deterministic_quick_and_of_the_train_split():
       assert not held_out & set(words)
 
 
-def test_a_lesson_shows_its_scene_once():
+def test_a_scene_is_shown_when_asked():
   rng = np.random.default_rng(3)
-  lesson = grounding.lesson(rng, halved, n_exchanges=8)
-  assert len(lesson) == 8
-  scene = lesson[0].images[0]
-  for exchange in lesson[1:]:
-    assert scene not in exchange.images
-    assert len(exchange.images) <= 1  # Crops alone.
+  scene = grounding.draw_scene(rng)
+  for kind in grounding.KINDS:
+    bare, shown = (
+        grounding.ask(
+            np.random.default_rng(0), scene, halved, kind=kind, show=show
+        )
+        for show in (False, True)
+    )
+    assert shown.images == (scene.data, *bare.images)
+    assert len(bare.images) == (kind == 'crop')
+    assert (shown.question, shown.answer) == (bare.question, bare.answer)

@@ -17,6 +17,7 @@ from gog_jax.types import Turn
 from gog_jax.world import expert
 from gog_jax.world import questions
 from gog_jax.world import scenes
+from gog_jax.world import vocabulary
 from gog_jax.world.backend import WorldBackend
 from tests.world_helpers import halved
 from tests.world_helpers import questions_of
@@ -32,7 +33,7 @@ def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
     rng = np.random.default_rng((seed, number))
     thought, calls, answer = act(example, tuple(turns), halved, rng)
     assert (answer is None) == (len(calls) == 1)
-    assert 2 <= len(thought.split()) <= 5
+    assert 2 <= len(thought.split()) <= 7
     results = []
     for call in calls:
       if call.name == 'text_search':
@@ -116,10 +117,12 @@ def test_thoughts_name_what_is_sought_so_that_replies_contradict(
 ):
   recovered = 0
   for example, turns, _ in demonstrations:
-    target = questions.question_of(example).target
+    question = questions.question_of(example)
+    target = question.target
     looks = list(_looks(turns))
     if target is None or not looks:
       continue
+    assert f' {vocabulary.in_short(question.ref)}: ' in looks[0][0]
     sought = (target.identity.colour, target.identity.shape)
     for thought, _ in looks:
       assert thought.endswith(' '.join(sought))

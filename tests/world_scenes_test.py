@@ -10,7 +10,7 @@ from tests.world_helpers import pixels_of
 from tests.world_helpers import questions_of
 
 
-def test_emblems_stand_on_the_grid_a_cell_apart():
+def test_emblems_stand_a_cell_apart_each_in_its_plot():
   for question in questions_of('train', 200):
     cells = []
     for emblem in question.scene.emblems:
@@ -18,6 +18,11 @@ def test_emblems_stand_on_the_grid_a_cell_apart():
       cells.append([round(side) for side in box])
       # Shapes fill their cells but for a narrow rim.
       assert np.abs(np.subtract(box, cells[-1])).max() < 0.51
+      if question.scene.main and emblem is question.scene.emblems[0]:
+        continue  # The big one.
+      # One visual token of the toy's holds it.
+      for low, high in (cells[-1][::2], cells[-1][1::2]):
+        assert low // scenes._PLOT == (high - 1) // scenes._PLOT
     for i, a in enumerate(cells):
       for b in cells[:i]:
         apart = [max(a[k] - b[k + 2], b[k] - a[k + 2]) for k in (0, 1)]

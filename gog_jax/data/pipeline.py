@@ -14,24 +14,25 @@ def endless_batches(
     items: Sequence[T],
     *,
     batch_size: int,
-    seed: int,
+    seed: int | None,
     transform: Callable[[list[T]], Any] = lambda batch: batch,
 ) -> grain.DatasetIterator:
-  """Iterates over `items` for ever, reshuffled every epoch, in lists.
+  """Iterates over `items` for ever, in lists.
 
   Args:
     items: Random access, e.g. a list or a TFDS data source.
     batch_size: Items a list; epochs are not padded, a list may span two.
-    seed: Of the shuffles.
+    seed: Of the shuffles, one an epoch; None keeps the items' order.
     transform: Applied to each list, in a thread that runs ahead of the step.
 
   Returns:
     An iterator whose state Grain's Orbax handlers save and restore.
   """
+  dataset = grain.MapDataset.source(items)
+  if seed is not None:
+    dataset = dataset.seed(seed).shuffle()
   return iter(
-      grain.MapDataset.source(items)
-      .seed(seed)
-      .shuffle()
+      dataset
       .repeat()
       .batch(batch_size, batch_fn=list)
       .map(transform)

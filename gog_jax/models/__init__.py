@@ -85,7 +85,7 @@ def from_pretrained(
 
 
 def init(config: VLMConfig, key: jax.Array, *, dtype: Any) -> VLM:
-  """Random parameters: kernels ~ 1 / sqrt(fan in), biases 0, norms 1."""
+  """Random parameters: kernels ~ gain / sqrt(fan in), biases 0, norms 1."""
   # On the host: compiling a draw for every shape takes longer than all draws.
   generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 

@@ -119,7 +119,13 @@ class Block(nnx.Module):
       n_layers: int,
       dtype: Any,
       draw: Draw,
+      residual_gain: float,
   ):
+    """Makes L blocks.
+
+    What they add to the residual stream starts small: the 2 L terms add up to
+    about `residual_gain`.
+    """
     stack = (n_layers,)
     self.head_dim = head_dim
 
@@ -138,9 +144,7 @@ class Block(nnx.Module):
     def norm():
       return RMSNorm(width, eps=norm_eps, stack=stack, dtype=dtype)
 
-    # What is added to the residual stream starts small: 2 L terms add up to
-    # about the size of one.
-    small = (2 * n_layers) ** -0.5
+    small = residual_gain * (2 * n_layers) ** -0.5
     q_width, kv_width = n_heads * head_dim, n_kv_heads * head_dim
     self.attention_norm = norm()
     self.query = linear(width, q_width, ('embed', 'heads'), bias=qkv_bias)

@@ -71,6 +71,8 @@ class TextTower(nnx.Module):
         n_layers=config.n_layers,
         dtype=dtype,
         draw=draw,
+        # An embedding, as small as the head wants it, is not to be drowned.
+        residual_gain=0.2,
     )
     self.norm = layers.RMSNorm(
         config.width, eps=config.norm_eps, stack=(), dtype=dtype

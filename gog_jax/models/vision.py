@@ -55,8 +55,9 @@ class Merger(nnx.Module):
         config.width, eps=config.norm_eps, stack=(), dtype=dtype
     )
     self.up = layers.Linear(width, width, axes=('embed', 'ffn'), **kwargs)
+    # Features stand among token embeddings, which start smaller still.
     self.down = layers.Linear(
-        width, config.out_width, axes=('ffn', 'embed'), **kwargs
+        width, config.out_width, axes=('ffn', 'embed'), gain=0.3, **kwargs
     )
 
   def __call__(self, x: Float[Array, 'B P D']) -> jax.Array:
@@ -97,6 +98,7 @@ class VisionTower(nnx.Module):
         n_layers=config.n_layers,
         dtype=dtype,
         draw=draw,
+        residual_gain=1.0,
     )
     self.merger = Merger(config, dtype=dtype, draw=draw)
 

@@ -32,6 +32,7 @@ from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import Trajectory
 from gog_jax.world import grounding
+from gog_jax.world import reading
 from gog_jax.world import scenes
 
 # Everything of a model folder but its weights and its config.
@@ -45,20 +46,22 @@ _TOKENIZER_FILES = (
 class Lessons(Sequence[Trajectory]):
   """Endless lessons, each a function of its index.
 
-  Most questions are the world's. Some ask to copy random tokens, the tags of
-  the protocol among them: no token may meet its first gradient in SFT, where
-  adapters alone are trained.
+  The first are reading lessons: copying is learnt far sooner when there is
+  nothing to look at, and pointing needs what copying is made of (measured:
+  docs/log.md). The others ask about a scene, and now and then go on reading.
   """
 
-  def __init__(
-      self, run: Run, *, n: int, n_exchanges: int, copying: float, seed: int
-  ):
+  def __init__(self, run: Run, *, seed: int):
+    c = run.config.pretrain
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
     self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
-    self._n = n
-    self._n_exchanges = n_exchanges
-    self._share_copying = copying
+    # Grain wants one at least.
+    self._n = max(c.steps, 1) * c.batch_size
+    self._n_first = c.reading_steps * c.batch_size
+    self._n_exchanges = c.n_exchanges
+    self._reading = c.reading
+    self._copying = c.copying
     self._seed = seed
 
   def __len__(self) -> int:
@@ -66,23 +69,38 @@ class Lessons(Sequence[Trajectory]):
 
   def __getitem__(self, index: int) -> Trajectory:
     rng = np.random.default_rng((self._seed, index))
-    exchanges = grounding.lesson(
-        rng, self._to_model_box, n_exchanges=self._n_exchanges
-    )
-    parts = [
-        self._chat.plain(e.images, e.question, e.answer, first=n == 0)
-        for n, e in enumerate(exchanges)
-    ]
-    if rng.random() < self._share_copying:
-      parts.append(self._copying(rng))
+    p_reading = 1.0 if index < self._n_first else self._reading
+    scene = None
+    parts = []
+    for n in range(self._n_exchanges):
+      reads, copies = rng.random(2) < (p_reading, self._copying)
+      if reads and copies:
+        parts.append(self._copy_tokens(rng, first=n == 0))
+        continue
+      if reads:
+        exchange = reading.ask(rng)
+      else:
+        show, scene = scene is None, scene or grounding.draw_scene(rng)
+        exchange = grounding.ask(rng, scene, self._to_model_box, show=show)
+      parts.append(
+          self._chat.plain(
+              exchange.images, exchange.question, exchange.answer, first=n == 0
+          )
+      )
     return conversation(str(index), parts)
 
-  def _copying(
-      self, rng: np.random.Generator
+  def _copy_tokens(
+      self, rng: np.random.Generator, *, first: bool
   ) -> tuple[TokenChunk, list[int]]:
-    """The world's request to copy, with random tokens for its text."""
+    """The world's request to copy, with random tokens for its text.
+
+    The tags of the protocol are among them: no token may meet its first
+    gradient in SFT, where adapters alone are trained.
+    """
     ids = rng.choice(self._content_ids, size=rng.integers(2, 8)).tolist()
-    request, _ = self._chat.plain((), 'copy \0', None, first=False)
+    request, _ = self._chat.plain(
+        (), reading.COPY.format(text='\0'), None, first=first
+    )
     marker = self._chat.encode_untrusted('\0')[0]
     at = request.token_ids.index(marker)
     before, after = request.token_ids[:at], request.token_ids[at + 1 :]
@@ -171,15 +189,9 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       state,
       lambda state, batch: step(state, model.frozen, batch),
       endless_batches(
-          Lessons(
-              run,
-              n=max(c.steps, 1) * c.batch_size,  # Grain wants one at least.
-              n_exchanges=c.n_exchanges,
-              copying=c.copying,
-              seed=run.seed('lessons'),
-          ),
+          Lessons(run, seed=run.seed('lessons')),
           batch_size=c.batch_size,
-          seed=run.seed('order'),
+          seed=None,
           transform=lambda some: supervised_batch(
               run,
               some,

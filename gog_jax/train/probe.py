@@ -15,7 +15,12 @@ from gog_jax.run import Run
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.world import grounding
+from gog_jax.world import reading
 from gog_jax.world import scenes
+from gog_jax.world.exchange import Exchange
+from gog_jax.world.exchange import ToModelBox
+
+KINDS = grounding.KINDS + reading.KINDS
 
 _BOX = re.compile(r'\[(\d+),(\d+),(\d+),(\d+)\]')
 # What a policy is asked to answer; these tasks are no examples of a data set.
@@ -34,15 +39,15 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
 
   Returns:
     For each kind of task the share of answers that are `exact`; for tasks
-    whose answer is a box also the share that are a `hit`, that is IoU of
+    whose answers hold one box also the share that are a `hit`, that is IoU of
     boxes.HIT_IOU or more.
   """
   policy = run.make_policy(model, greedy=True)
   to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
   shares = {}
-  for kind in grounding.KINDS:
+  for kind in KINDS:
     rng = np.random.default_rng(run.seed('probe', kind))
-    tasks = [grounding.task(rng, kind, to_model_box) for _ in range(n)]
+    tasks = [_task(rng, kind, to_model_box) for _ in range(n)]
     answers: list[str] = []
     for start in range(0, n, policy.capacity):
       answers += _ask(run, policy, tasks[start : start + policy.capacity])
@@ -50,8 +55,17 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
   return shares
 
 
+def _task(
+    rng: np.random.Generator, kind: str, to_model_box: ToModelBox
+) -> Exchange:
+  if kind in reading.KINDS:
+    return reading.ask(rng, kind=kind)
+  scene = grounding.draw_scene(rng)
+  return grounding.ask(rng, scene, to_model_box, kind=kind, show=True)
+
+
 def _ask(
-    run: Run, policy: Policy, tasks: Sequence[grounding.Exchange]
+    run: Run, policy: Policy, tasks: Sequence[Exchange]
 ) -> list[str]:
   for slot, task in enumerate(tasks):
     prompt, _ = run.chat.plain(task.images, task.question, None, first=True)
@@ -77,10 +91,10 @@ def _score(wanted: Sequence[str], got: Sequence[str]) -> dict[str, float]:
 
 
 def _box(text: str) -> Box | None:
-  match = _BOX.fullmatch(text.strip())
-  if match is None:
+  found = _BOX.findall(text)
+  if len(found) != 1:
     return None
-  x1, y1, x2, y2 = (float(side) for side in match.groups())
+  x1, y1, x2, y2 = (float(side) for side in found[0])
   return x1, y1, x2, y2
 
 

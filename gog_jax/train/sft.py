@@ -30,13 +30,14 @@ from gog_jax.train.start import start_state
 from gog_jax.types import Example
 from gog_jax.types import Turn
 from gog_jax.world import expert
+from gog_jax.world.exchange import ToModelBox
 
 
 def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
   """Rolls the scripted expert out on the first `sft.n_demos` examples."""
   examples = run.demo_examples()
 
-  def to_model_box(example: Example) -> expert.ToModelBox:
+  def to_model_box(example: Example) -> ToModelBox:
     return run.to_model_box(size_of(example.images[0]))
 
   def script(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:

@@ -8,22 +8,20 @@ before it, and the next thought can say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
 
-from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 from gog_jax.world import scenes
 from gog_jax.world import vocabulary
+from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.questions import Question
 from gog_jax.world.questions import question_of
 
-# Takes a box in pixels of the scene, returns it as the policy would write it.
-ToModelBox = Callable[[Box], Sequence[int]]
 Action = tuple[str, tuple[ToolCall, ...], str | None]
 
 _MATCHES = [[match] for match in vocabulary.MATCHES]
@@ -126,7 +124,7 @@ def _act(
   if example.hops == 0:
     if target is None:
       return _answer('count', example.answers[0], count=example.answers[0])
-    looks = _looks(target)
+    looks = _looks(target, question.ref)
     if not turns and rng.random() < habits.needless:
       call = _gaze(target, to_model_box, rng, habits)
       return vocabulary.THOUGHTS['check'].format(**looks), (call,), None
@@ -139,7 +137,7 @@ def _act(
       return _look(question, target, turns, to_model_box, rng, habits)
     name = found
     if question.kind == 'name':
-      return _answer('name', name, **_looks(target))
+      return _answer('name', name, **_looks(target, question.ref))
   return _look_up(name, question.kind, turns, rng, habits)
 
 
@@ -152,7 +150,7 @@ def _look(
     habits: Habits,
 ) -> Action:
   """Looks for the target's name, for the first time or again."""
-  looks = _looks(target)
+  looks = _looks(target, question.ref)
   scene = question.scene
   if not turns:
     big = scene.main and target is scene.emblems[0]
@@ -207,9 +205,12 @@ def _look_up(
   return text, (call,), None
 
 
-def _looks(emblem: scenes.Emblem) -> dict[str, str]:
-  identity = emblem.identity
-  return {'colour': identity.colour, 'shape': identity.shape}
+def _looks(emblem: scenes.Emblem, ref: str) -> dict[str, str]:
+  return {
+      'ref': vocabulary.in_short(ref),
+      'colour': emblem.identity.colour,
+      'shape': emblem.identity.shape,
+  }
 
 
 def _answer(thought: str, answer: str, **slots: str) -> Action:

@@ -21,7 +21,7 @@ from gog_jax.world.scenes import Identity
 
 # Goes up with any change to what a scope holds, so that old data sets are
 # refused instead of answered from another world.
-VERSION = 2
+VERSION = 3
 SPLITS = ('train', 'validation', 'test')
 N_ENTITIES = 48
 _P_ALIASED = 0.25
@@ -70,7 +70,7 @@ def rng_of(*parts: str | int) -> np.random.Generator:
 
 
 def make_scope(split: str, seed: int) -> str:
-  """Names a scope, e.g. 'world/2/train/7'."""
+  """Names a scope, e.g. 'world/3/train/7'."""
   if split not in SPLITS or seed < 0:
     raise ValueError(f'no scope for split {split!r} and seed {seed}')
   return f'world/{VERSION}/{split}/{seed}'

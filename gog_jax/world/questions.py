@@ -11,11 +11,13 @@ from gog_jax.errors import UserError
 from gog_jax.types import Example
 from gog_jax.world import scenes
 from gog_jax.world import vocabulary
+from gog_jax.world.exchange import pick
 from gog_jax.world.knowledge import Entity
 from gog_jax.world.knowledge import rng_of
 from gog_jax.world.knowledge import World
 from gog_jax.world.knowledge import world_of
 from gog_jax.world.references import references
+from gog_jax.world.references import TELLING
 
 SOURCE = 'world'
 _P_MAIN = 0.2
@@ -25,12 +27,6 @@ _P_HOPS = (0.38, 0.24, 0.38)
 _P_LOOK = {'colour': 0.35, 'shape': 0.35, 'pattern': 0.15, 'count': 0.15}
 # Of the others, those that name their subject and ignore the picture.
 _P_NAMED = (0.4, 0.2)
-# A reference that would give its question's answer away.
-_TELLING = {
-    'colour': ('colour', 'both'),
-    'shape': ('shape', 'both'),
-    'pattern': ('pattern',),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +39,8 @@ class Question:
     scene: The picture and its emblems.
     target: The emblem asked about; None where the picture does not matter or
       where all of it does.
+    ref: The words that point at the target, or the entity's name; empty where
+      all of the picture is asked about.
     entity: Whose name or fact is asked, if any.
   """
 
@@ -50,6 +48,7 @@ class Question:
   kind: str
   scene: scenes.Scene
   target: scenes.Emblem | None
+  ref: str
   entity: Entity | None
 
 
@@ -72,14 +71,10 @@ def _draw_target(
     scene = _draw_scene(rng, world)
     target = scene.emblems[rng.integers(len(scene.emblems))]
     known = references(scene, target)
-    for telling in _TELLING.get(kind, ()):
+    for telling in TELLING.get(kind, ()):
       known.pop(telling, None)
     if known:
       return scene, target, tuple(known.values())[rng.integers(len(known))]
-
-
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-  return options[rng.integers(len(options))]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -121,7 +116,7 @@ def make_question(scope: str, index: int) -> Question:
     scene, ref, hops = _draw_scene(rng, world), entity.name, depth
     answers = (entity.facts[kind],)
   else:
-    kind = 'name' if depth == 1 else _pick(rng, vocabulary.ATTRIBUTES)
+    kind = 'name' if depth == 1 else pick(rng, vocabulary.ATTRIBUTES)
     scene, target, ref = _draw_target(rng, world, kind)
     entity = world.by_identity[target.identity]
     if kind == 'name':
@@ -132,7 +127,7 @@ def make_question(scope: str, index: int) -> Question:
   example = Example(
       id=f'{scope}/{index}',
       images=(scene.data,),
-      question=_pick(rng, vocabulary.QUESTIONS[kind]).format(ref=ref),
+      question=pick(rng, vocabulary.QUESTIONS[kind]).format(ref=ref),
       answers=answers,
       source=SOURCE,
       scope=scope,
@@ -141,7 +136,12 @@ def make_question(scope: str, index: int) -> Question:
       hops=hops,
   )
   return Question(
-      example=example, kind=kind, scene=scene, target=target, entity=entity
+      example=example,
+      kind=kind,
+      scene=scene,
+      target=target,
+      ref=ref,
+      entity=entity,
   )
 
 

@@ -8,15 +8,18 @@ from gog_jax.world.scenes import Scene
 
 # Centres closer than this many source pixels along an axis are not told apart
 # by position: half as much is left in the picture as the toy model sees it.
-_CLEAR = 20
+CLEAR = 20
 
-# Name of the place: (axis, sign); sign -1 where it is the smaller coordinate.
-_PLACES = {
-    'left': (0, -1),
-    'right': (0, 1),
-    'top': (1, -1),
-    'bottom': (1, 1),
+# Name of a place: (axis, sign); sign 1 where it is the smaller coordinate, so
+# that sign * coordinate is least there.
+PLACES = {
+    'left': (0, 1),
+    'right': (0, -1),
+    'top': (1, 1),
+    'bottom': (1, -1),
 }
+# References that would give the answer to a question of this kind away.
+TELLING = {'colour': ('colour', 'both'), 'shape': ('both',)}
 _SIDES = {
     'left_of': (0, -1),
     'right_of': (0, 1),
@@ -42,19 +45,15 @@ def references(scene: Scene, target: Emblem) -> dict[str, str]:
       'colour': own.colour,
       'both': own.colour,
   }
-  if all(own.shape != other.identity.shape for other in others):
-    slots['shape'] = None
-  if all(own.pattern != other.identity.pattern for other in others):
-    slots['pattern'] = None
   if len(others) == 1:
     slots['other'] = others[0].identity.colour
   if scene.main:
     slots['big' if target is scene.emblems[0] else 'small'] = None
-  for kind, (axis, sign) in _PLACES.items():
+  for kind, (axis, sign) in PLACES.items():
     ahead = [
-        sign * (target.centre[axis] - other.centre[axis]) for other in others
+        sign * (other.centre[axis] - target.centre[axis]) for other in others
     ]
-    if min(ahead) >= _CLEAR:
+    if min(ahead) >= CLEAR:
       slots[kind] = None
   for kind, (axis, sign) in _SIDES.items():
     anchors = [
@@ -66,7 +65,7 @@ def references(scene: Scene, target: Emblem) -> dict[str, str]:
       slots[kind] = anchors[0]
   return {
       kind: vocabulary.REFERENCES[kind].format(
-          colour=colour, shape=own.shape, pattern=own.pattern
+          colour=colour, shape=own.shape
       )
       for kind, colour in slots.items()
   }
@@ -79,7 +78,7 @@ def _only_beyond(
   for emblem in scene.emblems:
     ahead = sign * (emblem.centre[axis] - anchor.centre[axis])
     if emblem is target:
-      if ahead < _CLEAR:
+      if ahead < CLEAR:
         return False
     elif emblem is not anchor and ahead > 0:
       return False

@@ -21,8 +21,10 @@ from gog_jax.world import vocabulary
 SIZE = 168  # Pixels of a scene's side.
 _LIGHT = 32  # Of 255: how far light moves a channel along an axis.
 # Emblems stand on a grid of this many pixels, half a patch of the toy's as it
-# sees them: what makes a question hard is what is to be found, not to be seen.
+# sees them, and each, unless big, inside a plot: one of its visual tokens. What
+# makes a question hard is what is to be found, not to be seen.
 _CELL = 14
+_PLOT = 4  # Cells.
 # Sides of emblems in cells: usual ones, and the two of a `main` scene.
 _LEAST, _MOST, _BIG, _SMALL = 3, 4, 8, 2
 _RGB = {
@@ -204,6 +206,14 @@ def encode_png(image: Image.Image) -> bytes:
   return buffer.getvalue()
 
 
+def _draw_cell(rng: np.random.Generator, cells: int) -> int:
+  """Draws where along an axis that many cells start."""
+  if cells > _PLOT:
+    return int(rng.integers(SIZE // _CELL - cells + 1))
+  plot = int(rng.integers(SIZE // _CELL // _PLOT))
+  return _PLOT * plot + int(rng.integers(_PLOT - cells + 1))
+
+
 def _places(
     rng: np.random.Generator, count: int, main: bool
 ) -> list[tuple[int, int, int]]:
@@ -216,10 +226,7 @@ def _places(
       else:
         cells = int(rng.integers(_LEAST, _MOST + 1))
       side = cells * _CELL
-      x, y = (
-          _CELL * int(cell)
-          for cell in rng.integers(SIZE // _CELL - cells + 1, size=2)
-      )
+      x, y = (_CELL * _draw_cell(rng, cells) for _ in range(2))
       if all(
           x + side < x0 or x0 + side0 < x or y + side < y0 or y0 + side0 < y
           for x0, y0, side0 in places

@@ -1,8 +1,7 @@
 """Every word the world can say, and the sentences it says them in.
 
-The toy tokenizer is trained on `tokenizer_corpus`, so that each word here is
-one token. Sentences are short on purpose: a model of a million parameters has
-to learn them.
+The toy tokenizer has each word here as one token. Sentences are short on
+purpose: a model of a million parameters has to learn them.
 """
 
 from __future__ import annotations
@@ -45,6 +44,9 @@ FOUNDERS = (
     'quinn', 'rosa', 'simon', 'teresa', 'ursula', 'victor', 'wanda', 'yusuf',
 )
 VALUES = {'year': YEARS, 'city': CITIES, 'founder': FOUNDERS}
+# What agents copy from replies into queries and answers: the tokenizer gives it
+# the same tokens wherever it stands.
+COPIED = SYLLABLES + CITIES + FOUNDERS
 
 STRONG, WEAK = MATCHES = ('strong', 'weak')
 ALIAS = 'aka'
@@ -53,8 +55,6 @@ UNKNOWN = 'unknown'
 # How a question points at an emblem; `{colour}` may be a neighbour's.
 REFERENCES = {
     'colour': 'the {colour} emblem',
-    'shape': 'the {shape}',
-    'pattern': 'the {pattern} emblem',
     'both': 'the {colour} {shape}',
     'top': 'the top emblem',
     'bottom': 'the bottom emblem',
@@ -68,6 +68,12 @@ REFERENCES = {
     'big': 'the big emblem',
     'small': 'the small emblem',
 }
+
+
+def in_short(ref: str) -> str:
+  """Says as thoughts do what is meant: 'the left emblem' is 'left'."""
+  return ' '.join(word for word in ref.split() if word not in ('the', 'emblem'))
+
 
 # What is asked about `{ref}`: an emblem, or for a fact also a name.
 QUESTIONS = {
@@ -117,14 +123,15 @@ FACT_HIT = '{name} {attribute} {value}'
 ALIAS_HIT = '{name} {attribute} ' + ALIAS + ' {alias}'
 TEXT_QUERY = '{name} {attribute}'
 
-# A thought names what is sought, so that a reply can contradict it.
+# A thought before a look says what the question points at, then what that is;
+# by this it names what is sought, so that a reply can contradict it.
 THOUGHTS = {
-    'see': 'see {colour} {shape}',
+    'see': 'see {ref}: {colour} {shape}',
     'count': 'see {count} emblems',
-    'glance': 'glance for {colour} {shape}',
-    'find': 'find {colour} {shape}',
+    'glance': 'glance for {ref}: {colour} {shape}',
+    'find': 'find {ref}: {colour} {shape}',
     'again': 'wrong find {colour} {shape}',
-    'check': 'check {colour} {shape}',
+    'check': 'check {ref}: {colour} {shape}',
     'need': 'need {attribute} of {name}',
     'alias': ALIAS + ' {alias}',
     'found': 'found {attribute} of {name}',
@@ -135,10 +142,9 @@ THOUGHTS = {
 # What pretraining asks beside QUESTIONS, in plain chat without tools.
 GROUNDING = {
     'box': ('where is {ref}?', 'find {ref}', 'box of {ref}?'),
-    'describe': ('what is {ref}?', 'describe {ref}'),
-    'at': ('what is at {box}?', 'which emblem is at {box}?'),
     'crop': ('what is this?', 'describe this'),
     'survey': ('what is where?', 'which emblems are where?'),
+    'list': ('which emblems from the {side}?',),
     'switch': ('{text}\nwrong find {colour} {shape}',),
     'recall': ('{text}\n{question}',),
     'copy': ('copy {text}', 'say {text}'),
@@ -182,16 +188,15 @@ def words() -> tuple[str, ...]:
   return tuple(found)
 
 
-def tokenizer_corpus() -> Iterator[str]:
-  """Yields the texts that a toy tokenizer is trained on.
+def sample_texts() -> Iterator[str]:
+  """Yields texts as the world says them, for checking a tokenizer.
 
   Words come with and without a leading space, names as all pairs of
   syllables, integers 0..168, and each sentence a few times with its slots
   filled. The same texts in the same order at every call.
   """
   for word in words():
-    for _ in range(8):
-      yield f'{word} {word}'
+    yield f'{word} {word}'
   for i, head in enumerate(HEADS):
     for j, tail in enumerate(TAILS):
       yield f'{head}{tail} {head}{tail}'
@@ -202,13 +207,12 @@ def tokenizer_corpus() -> Iterator[str]:
     slots = {
         'colour': COLOURS[index % 8],
         'shape': SHAPES[index % 6],
-        'pattern': PATTERNS[index % 3],
         'name': HEADS[index % 32] + TAILS[index * 7 % 32],
         'alias': HEADS[index * 5 % 32] + TAILS[index * 11 % 32],
         'attribute': ATTRIBUTES[index % 3],
         'match': MATCHES[index % 2],
         'count': str(2 + index % 3),
-        'box': f'[{index % 40},{index % 37},{40 + index % 44},{index % 84}]',
+        'side': ('left', 'right', 'top', 'bottom')[index % 4],
         'question': 'year of the top emblem?',
     }
     slots['value'] = VALUES[slots['attribute']][index % 24]
@@ -217,6 +221,7 @@ def tokenizer_corpus() -> Iterator[str]:
     slots['ref'] = reference.format(**slots)
     for lines in (*QUESTIONS.values(), *GROUNDING.values()):
       yield lines[index % len(lines)].format(**slots)
+    slots['ref'] = in_short(slots['ref'])
     for line in (*THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT):
       yield line.format(**slots)
   yield from PROTOCOL_PIECES

@@ -1,0 +1,33 @@
+"""What pretraining lessons are made of, and what else the makers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import numpy as np
+
+from gog_jax.types import Box
+
+# Takes a box in pixels of the scene, returns it as the model would write it.
+ToModelBox = Callable[[Box], Sequence[int]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exchange:
+  """A question and its answer.
+
+  Attributes:
+    images: Shown before the question.
+    question: Plain text.
+    answer: Plain text; boxes are written as `[x1,y1,x2,y2]`.
+  """
+
+  images: tuple[bytes, ...] = ()
+  question: str
+  answer: str
+
+
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+  """Draws one of the options."""
+  return options[int(rng.integers(len(options)))]

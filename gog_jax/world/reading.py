@@ -1,0 +1,99 @@
+"""Pretraining without a picture: finding a fact in a text, copying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gog_jax.world import scenes
+from gog_jax.world import vocabulary
+from gog_jax.world.exchange import Exchange
+from gog_jax.world.exchange import pick
+from gog_jax.world.knowledge import names_of
+
+
+def ask(rng: np.random.Generator, *, kind: str = '') -> Exchange:
+  """Makes an exchange of a kind (of `KINDS`), or of one drawn by its share."""
+  kind = kind or str(rng.choice(KINDS, p=_SHARES))
+  return _TASKS[kind][1](rng)
+
+
+def _recall(rng: np.random.Generator) -> Exchange:
+  """States facts and asks for one, now and then one filed under an alias."""
+  pool = names_of('train')
+  names = [pool[i] for i in rng.choice(len(pool), 4, replace=False)]
+  facts = [
+      (name, attribute)
+      for name in names[:2]
+      for attribute in vocabulary.ATTRIBUTES
+  ]
+  count = int(rng.choice((1, 2, 3), p=(0.5, 0.3, 0.2)))
+  chosen = [facts[i] for i in rng.permutation(len(facts))[:count]]
+  lines, answers = [], []
+  for index, (name, attribute) in enumerate(chosen):
+    subject = name
+    if index == 0 and rng.random() < 0.35:
+      subject = names[2]
+      lines.append(
+          vocabulary.ALIAS_HIT.format(
+              name=name, attribute=attribute, alias=subject
+          )
+      )
+    value = pick(rng, vocabulary.VALUES[attribute])
+    lines.append(
+        vocabulary.FACT_HIT.format(
+            name=subject, attribute=attribute, value=value
+        )
+    )
+    answers.append(value)
+  order = rng.permutation(len(lines))
+  asked = int(rng.integers(count)) if rng.random() < 0.5 else 0
+  name, attribute = chosen[asked]
+  question = pick(rng, vocabulary.QUESTIONS[attribute]).format(ref=name)
+  text = vocabulary.GROUNDING['recall'][0].format(
+      text='\n'.join(lines[i] for i in order), question=question
+  )
+  return Exchange(question=text, answer=answers[asked])
+
+
+COPY = vocabulary.GROUNDING['copy'][0]  # With a slot for the text.
+
+
+def _copy(rng: np.random.Generator) -> Exchange:
+  """Asks for a string back, so that every token is met on both sides."""
+  parts = []
+  for _ in range(int(rng.integers(2, 7))):
+    source = int(rng.integers(7))
+    space = pick(rng, ('', ' '))
+    if source == 0:
+      part = str(rng.integers(scenes.SIZE + 1))
+    elif source == 1:
+      part = pick(rng, vocabulary.PUNCTUATION)
+    elif source == 2:
+      part = pick(rng, vocabulary.PROTOCOL_PIECES)
+    elif source == 3:
+      part = space + pick(rng, names_of('train'))
+    elif source == 4:
+      part = space + pick(rng, vocabulary.SYLLABLES)
+    elif source == 5:
+      # Printable ASCII one by one, then what needs two bytes in UTF-8.
+      codes = rng.integers(33, 127, size=3)
+      codes[2] = rng.integers(161, 1024) if rng.random() < 0.3 else codes[2]
+      part = ''.join(chr(code) for code in codes)
+    else:
+      words = vocabulary.words() + vocabulary.PROTOCOL_WORDS
+      part = space + pick(rng, words)
+    parts.append(part)
+  text = ''.join(parts).strip() or vocabulary.UNKNOWN
+  question = pick(rng, vocabulary.GROUNDING['copy']).format(text=text)
+  return Exchange(question=question, answer=text)
+
+
+# Share of the tasks, and who makes them.
+_TASKS: dict[str, tuple[float, Callable[[np.random.Generator], Exchange]]] = {
+    'recall': (0.7, _recall),
+    'copy': (0.3, _copy),
+}
+KINDS = tuple(_TASKS)
+_SHARES = tuple(share for share, _ in _TASKS.values())
