@@ -9,7 +9,6 @@ from etils import epath
 import numpy as np
 
 from gog_jax import metrics
-from gog_jax import rewards
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
@@ -26,17 +25,14 @@ def evaluate(
 ) -> dict[str, Any]:
   """Rolls `policy` out once per example and writes the scored trajectories."""
   with metrics.Progress(f'eval {name}', total=len(examples)) as progress:
-    trajectories = run.rollout(
+    groups = run.rollout(
         policy,
         examples,
         samples=1,
         seed=('eval',),
         on_trajectory=lambda _: progress.advance(),
     )
-  scored = [
-      rewards.score(example, trajectory, config=run.reward_config)
-      for example, trajectory in zip(examples, trajectories, strict=True)
-  ]
+  scored = [trajectory for (trajectory,) in groups]
   trajectories_lib.write(folder / 'trajectories.jsonl', scored, examples)
   valid = [t for t in scored if t.valid]
 

@@ -15,7 +15,6 @@ from etils import epath
 
 from gog_jax import files
 from gog_jax import metrics
-from gog_jax import rewards
 from gog_jax.errors import UserError
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
@@ -68,18 +67,12 @@ def grade_examples(
       path = folder / 'chunks' / f'{first // c.chunk:06d}.jsonl'
       chunk = examples[first : first + c.chunk]
       if not path.exists():
-        trajectories = run.rollout(
-            policy, chunk, samples=c.samples, seed=('grade',)
-        )
+        groups = run.rollout(policy, chunk, samples=c.samples, seed=('grade',))
         files.write_jsonl(
             path,
             (
-                dataclasses.asdict(
-                    _grade(run, example, trajectories[i : i + c.samples])
-                )
-                for i, example in zip(
-                    range(0, len(trajectories), c.samples), chunk, strict=True
-                )
+                dataclasses.asdict(_grade(run, example, group))
+                for example, group in zip(chunk, groups, strict=True)
             ),
         )
       grades.extend(Grade(**row) for row in files.read_jsonl(path))
@@ -125,19 +118,16 @@ def facts(grades: Sequence[Grade]) -> dict[str, Any]:
 
 
 def _grade(
-    run: Run, example: Example, trajectories: Sequence[Trajectory]
+    run: Run, example: Example, group: Sequence[Trajectory]
 ) -> Grade:
   c = run.config.grade
-  scored = [
-      rewards.score(example, t, config=run.reward_config) for t in trajectories
-  ]
-  valid = [t for t in scored if t.valid]
+  valid = [t for t in group if t.valid]
   n_correct = sum(t.reward_parts['accuracy'] == 1.0 for t in valid)
   return Grade(
       example_id=example.id,
       n_valid=len(valid),
       n_correct=n_correct,
-      n_errors=len(scored) - len(valid),
+      n_errors=len(group) - len(valid),
       level=level_of(
           n_correct, len(valid), solved=c.solved, often_failed=c.often_failed
       ),

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from gog_jax import checkpoint
 from gog_jax import files
 from gog_jax import models
+from gog_jax import rewards
 from gog_jax import sharding
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
@@ -32,7 +33,6 @@ from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vlm import VLM
-from gog_jax.rewards import RewardConfig
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.loop import RolloutConfig
@@ -187,8 +187,8 @@ class Run:
     )
 
   @functools.cached_property
-  def reward_config(self) -> RewardConfig:
-    return RewardConfig(**self.config.reward)
+  def reward_config(self) -> rewards.RewardConfig:
+    return rewards.RewardConfig(**self.config.reward)
 
   def load_model(self) -> VLM:
     """The base model, on the mesh, with fresh adapters if the run trains them.
@@ -257,8 +257,8 @@ class Run:
       samples: int,
       seed: Sequence[Any],
       **kwargs,
-  ) -> list[Trajectory]:
-    """`samples` trajectories of each example, an example's side by side.
+  ) -> list[list[Trajectory]]:
+    """A group of `samples` scored trajectories for each example.
 
     An example that occurs again gets other seeds.
     """
@@ -271,7 +271,7 @@ class Run:
             Request(example=example, sample=sample, seed=own_seed)
         )
         drawn[example.id] += 1
-    return rollout(
+    trajectories = rollout(
         policy,
         self.executor,
         self.chat,
@@ -279,6 +279,13 @@ class Run:
         limits=self.limits,
         **kwargs,
     )
+    scored = [
+        rewards.score(request.example, trajectory, config=self.reward_config)
+        for request, trajectory in zip(requests, trajectories, strict=True)
+    ]
+    return [
+        scored[i : i + samples] for i in range(0, len(scored), samples)
+    ]
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
     """Converts boxes of an image of this size to what the policy would say."""

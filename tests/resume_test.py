@@ -14,7 +14,6 @@ from gog_jax import interrupt
 from gog_jax import rewards
 from gog_jax.errors import UserError
 from gog_jax.models import lora
-from gog_jax.train import rl
 from tests import mini
 
 
@@ -60,8 +59,13 @@ def test_sft_resumes_exactly(prepared, finished, tmp_path, monkeypatch):
     with pytest.raises(interrupt.Interrupted):
       mini.make_stages(run, 'sft')
   assert [row['step'] for row in mini.metrics_of(run, 'sft')] == [1, 2]
-  mini.make_stages(run, 'sft')
+  checks = []
+  with monkeypatch.context() as patch:
+    patch.setattr(interrupt, 'check', lambda: checks.append(1))
+    mini.make_stages(run, 'sft')
   assert_same(run, finished, 'sft')
+  # It went on; it did not begin again.
+  assert len(checks) == len(mini.metrics_of(run, 'sft')) - 2
 
 
 def test_rl_resumes_exactly(finished, tmp_path, monkeypatch):
@@ -78,16 +82,16 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch):
   assert rows[-1]['kl'] > 0  # It has left the SFT policy.
 
   resumed = mini.make_run(parts, 'rl', **level)
-  rollout_groups, steps_begun = rl.rollout_groups, []
+  rollout, steps_begun = resumed.rollout, []
 
-  def interrupted_in_step_3(run, policy, examples, *, seed):
-    groups = rollout_groups(run, policy, examples, seed=seed)
+  def interrupted_in_step_3(*args, seed, **kwargs):
+    groups = rollout(*args, seed=seed, **kwargs)
     steps_begun.append(seed)
     if len(steps_begun) == 3:
       raise interrupt.Interrupted(2)  # After the prompts were drawn.
     return groups
 
-  monkeypatch.setattr(rl, 'rollout_groups', interrupted_in_step_3)
+  monkeypatch.setattr(resumed, 'rollout', interrupted_in_step_3)
   with pytest.raises(interrupt.Interrupted):
     mini.make_stages(resumed, 'rl')
   mini.make_stages(resumed, 'rl')

@@ -15,14 +15,12 @@ from gog_jax import checkpoint
 from gog_jax import grade
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
-from gog_jax import rewards
 from gog_jax import sharding
 from gog_jax.data.pipeline import endless_batches
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import to_batch
-from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
@@ -79,7 +77,9 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         watch = metrics_lib.Stopwatch()
         try:
           examples = next(prompts)  # P
-          groups = rollout_groups(run, policy, examples, seed=seed)  # P x G
+          groups = run.rollout(  # P x G
+              policy, examples, samples=c.group_size, seed=('rl', seed)
+          )
         except interrupt.Interrupted:
           prompts.set_state(here)
           saver.save(n, state, prompts)
@@ -109,21 +109,6 @@ def level_examples(run: Run) -> list[Example]:
       at_least=run.config.rl.n_prompts,
   )
   return [example for example in run.graded_examples() if example.id in ids]
-
-
-def rollout_groups(
-    run: Run, policy: Policy, examples: Sequence[Example], *, seed: int
-) -> Groups:
-  """G scored trajectories of each example."""
-  size = run.config.rl.group_size
-  flat = run.rollout(policy, examples, samples=size, seed=('rl', seed))
-  return [
-      [
-          rewards.score(example, trajectory, config=run.reward_config)
-          for trajectory in flat[i * size : (i + 1) * size]
-      ]
-      for i, example in enumerate(examples)
-  ]
 
 
 def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:

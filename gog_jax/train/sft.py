@@ -14,7 +14,6 @@ import numpy as np
 
 from gog_jax import checkpoint
 from gog_jax import metrics
-from gog_jax import rewards
 from gog_jax.data.pipeline import endless_batches
 from gog_jax.images import size_of
 from gog_jax.rollout import trajectories as trajectories_lib
@@ -53,17 +52,14 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
       max_context=run.config.rollout.max_context,
   )
   with metrics.Progress('demos', total=len(examples)) as progress:
-    demos = run.rollout(
+    groups = run.rollout(
         policy,
         examples,
         samples=1,
         seed=('demos',),
         on_trajectory=lambda _: progress.advance(),
     )
-  demos = [
-      rewards.score(example, demo, config=run.reward_config)
-      for example, demo in zip(examples, demos, strict=True)
-  ]
+  demos = [demo for (demo,) in groups]
   trajectories_lib.write(folder / 'trajectories.jsonl', demos, examples)
   return {
       'n': len(demos),
