@@ -96,7 +96,7 @@ def _toy() -> ConfigDict:
   c.rl = ConfigDict()
   c.rl.level = 2
   c.rl.steps = 30
-  c.rl.n_prompts = 16  # P, questions a step.
+  c.rl.n_prompts = 8  # P, questions a step.
   c.rl.group_size = 8  # G, rollouts a question.
   c.rl.updates_per_batch = 1
   c.rl.row_multiple = 16
