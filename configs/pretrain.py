@@ -3,8 +3,9 @@
     python -m gog_jax.main --config=configs/pretrain.py
 
 The result, a Hugging Face folder, is in WORKDIR/pretrain/model. The one in
-gog_jax/assets/toy_base is better than a single run makes it: it is the last of
-five, each begun from the one before (pretrain.start_from); docs/log.md says how.
+gog_jax/assets/toy_base is better than a single run makes it: it comes from the
+last of five, each begun from the one before (pretrain.start_from), see
+docs/log.md.
 """
 
 from ml_collections import ConfigDict
