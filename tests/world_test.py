@@ -211,7 +211,7 @@ def test_positions_by_hand():
 def test_a_tight_crop_finds_its_emblem():
   tight, rough = [], []
   rng = np.random.default_rng(0)
-  for question in questions_of('test', 160):
+  for question in questions_of('test', 320):
     world = knowledge.world_of(question.example.scope)
     for emblem in question.scene.emblems:
       name = world.by_identity[emblem.identity].name
@@ -223,7 +223,7 @@ def test_a_tight_crop_finds_its_emblem():
         found.append(hit.title == name)
   assert len(tight) > 400
   assert np.mean(tight) >= 0.98
-  assert np.mean(rough) >= 0.9
+  assert np.mean(rough) >= 0.92
 
 
 def test_a_whole_scene_finds_only_a_big_emblem():

@@ -21,6 +21,7 @@ from gog_jax.world import vocabulary
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.questions import Question
 from gog_jax.world.questions import question_of
+from gog_jax.world.references import think
 
 Action = tuple[str, tuple[ToolCall, ...], str | None]
 
@@ -124,11 +125,10 @@ def _act(
   if example.hops == 0:
     if target is None:
       return _answer('count', example.answers[0], count=example.answers[0])
-    looks = _looks(target, question.ref)
     if not turns and rng.random() < habits.needless:
       call = _gaze(target, to_model_box, rng, habits)
-      return vocabulary.THOUGHTS['check'].format(**looks), (call,), None
-    return _answer('see', example.answers[0], **looks)
+      return think('check', target, question.ref), (call,), None
+    return think('see', target, question.ref), (), example.answers[0]
   assert entity is not None  # Questions that need a search have one.
   name = entity.name
   if target is not None:
@@ -137,7 +137,7 @@ def _act(
       return _look(question, target, turns, to_model_box, rng, habits)
     name = found
     if question.kind == 'name':
-      return _answer('name', name, **_looks(target, question.ref))
+      return think('name', target, question.ref), (), name
   return _look_up(name, question.kind, turns, rng, habits)
 
 
@@ -150,19 +150,18 @@ def _look(
     habits: Habits,
 ) -> Action:
   """Looks for the target's name, for the first time or again."""
-  looks = _looks(target, question.ref)
   scene = question.scene
   if not turns:
     big = scene.main and target is scene.emblems[0]
     if rng.random() < (habits.glance_big if big else habits.glance):
       call = ToolCall(name='image_search', arguments={})
-      return vocabulary.THOUGHTS['glance'].format(**looks), (call,), None
+      return think('glance', target, question.ref), (call,), None
     aim = target
     if rng.random() < habits.wrong_gaze:
       others = [emblem for emblem in scene.emblems if emblem is not target]
       aim = others[rng.integers(len(others))]
     call = _gaze(aim, to_model_box, rng, habits)
-    return vocabulary.THOUGHTS['find'].format(**looks), (call,), None
+    return think('find', target, question.ref), (call,), None
   glanced = any(
       call.name == 'image_search' for call in turns[-1].parsed.calls
   )
@@ -170,7 +169,7 @@ def _look(
       glanced or rng.random() < habits.gaze_again
   ):
     call = _gaze(target, to_model_box, rng, habits)
-    return vocabulary.THOUGHTS['again'].format(**looks), (call,), None
+    return think('again', target, question.ref), (call,), None
   return _answer('lost', vocabulary.UNKNOWN)
 
 
@@ -203,14 +202,6 @@ def _look_up(
   )
   call = ToolCall(name='text_search', arguments={'query': query})
   return text, (call,), None
-
-
-def _looks(emblem: scenes.Emblem, ref: str) -> dict[str, str]:
-  return {
-      'ref': vocabulary.in_short(ref),
-      'colour': emblem.identity.colour,
-      'shape': emblem.identity.shape,
-  }
 
 
 def _answer(thought: str, answer: str, **slots: str) -> Action:

@@ -20,7 +20,7 @@ from gog_jax.world.knowledge import names_of
 from gog_jax.world.references import CLEAR
 from gog_jax.world.references import PLACES
 from gog_jax.world.references import references
-from gog_jax.world.references import TELLING
+from gog_jax.world.references import think
 
 _P_MAIN = 0.15
 
@@ -68,12 +68,11 @@ def _refer(
     rng: np.random.Generator,
     scene: scenes.Scene,
     target: scenes.Emblem,
-    telling: tuple[str, ...] = (),
+    asked: str = '',
 ) -> str:
-  """Draws a reference of no `telling` kind; empty if there is none."""
-  known = references(scene, target)
-  options = [text for kind, text in known.items() if kind not in telling]
-  return pick(rng, options) if options else ''
+  """Draws a reference that tells not what is asked; '' if there is none."""
+  known = tuple(references(scene, target, asked=asked).values())
+  return pick(rng, known) if known else ''
 
 
 def _write(box: Sequence[int]) -> str:
@@ -82,15 +81,6 @@ def _write(box: Sequence[int]) -> str:
 
 def _name_look(emblem: scenes.Emblem) -> str:
   return f'{emblem.identity.colour} {emblem.identity.shape}'
-
-
-def _think(kind: str, emblem: scenes.Emblem, ref: str) -> str:
-  """Says as an agent would which emblem is meant: all else follows from it."""
-  return vocabulary.THOUGHTS[kind].format(
-      ref=vocabulary.in_short(ref),
-      colour=emblem.identity.colour,
-      shape=emblem.identity.shape,
-  )
 
 
 def _describe(emblem: scenes.Emblem) -> str:
@@ -106,7 +96,7 @@ def _box(
   ref = _refer(rng, scene, target)
   question = pick(rng, vocabulary.GROUNDING['box']).format(ref=ref)
   box = _write(to_model_box(target.box))
-  answer = f'{_think("find", target, ref)} {box}'
+  answer = f'{think("find", target, ref)} {box}'
   return Exchange(question=question, answer=answer)
 
 
@@ -125,11 +115,11 @@ def _look(
       count = len(scene.emblems)
       thought = vocabulary.THOUGHTS['count'].format(count=count)
       return Exchange(question=pick(rng, lines), answer=f'{thought}\n{count}')
-    ref = _refer(rng, scene, target, TELLING.get(kind, ()))
+    ref = _refer(rng, scene, target, kind)
     if ref:
       answer = getattr(target.identity, kind)
       # On a line of its own it has the tokens that answers have.
-      answer = f'{_think("see", target, ref)}\n{answer}'
+      answer = f'{think("see", target, ref)}\n{answer}'
       return Exchange(
           question=pick(rng, lines).format(ref=ref), answer=answer
       )
@@ -205,7 +195,7 @@ def _list(
   orders = {}
   for side, (axis, sign) in PLACES.items():
     emblems = sorted(
-        scene.emblems, key=lambda emblem: sign * emblem.centre[axis]
+        scene.emblems, key=lambda emblem: -sign * emblem.centre[axis]
     )
     steps = np.diff([emblem.centre[axis] for emblem in emblems])
     if np.abs(steps).min() >= CLEAR:
@@ -241,11 +231,8 @@ def _switch(
   others = [emblem for emblem in scene.emblems if emblem is not target]
   wrong = others[rng.integers(len(others))]
   name = pick(rng, names_of('train'))
-  question = pick(rng, vocabulary.GROUNDING['switch']).format(
-      text=_image_hit(rng, name, wrong),
-      colour=target.identity.colour,
-      shape=target.identity.shape,
-  )
+  hit = _image_hit(rng, name, wrong)
+  question = f'{hit}\n{think("again", target, "")}'
   box = _write(to_model_box(target.box))
   return Exchange(question=question, answer=f'{_name_look(target)} {box}')
 
@@ -267,11 +254,9 @@ def _link(
       for name, emblem in zip(names, shown, strict=True)
   ]
   ref = _refer(rng, scene, target)
-  text = vocabulary.GROUNDING['recall'][0].format(
-      text='\n'.join(lines[i] for i in rng.permutation(len(lines))),
-      question=pick(rng, vocabulary.QUESTIONS['name']).format(ref=ref),
-  )
-  return Exchange(question=text, answer=names[0])
+  shuffled = [lines[i] for i in rng.permutation(len(lines))]
+  question = pick(rng, vocabulary.QUESTIONS['name']).format(ref=ref)
+  return Exchange(question='\n'.join((*shuffled, question)), answer=names[0])
 
 
 # Share of the questions, and who makes them.

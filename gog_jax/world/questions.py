@@ -17,7 +17,6 @@ from gog_jax.world.knowledge import rng_of
 from gog_jax.world.knowledge import World
 from gog_jax.world.knowledge import world_of
 from gog_jax.world.references import references
-from gog_jax.world.references import TELLING
 
 SOURCE = 'world'
 _P_MAIN = 0.2
@@ -70,11 +69,9 @@ def _draw_target(
   while True:
     scene = _draw_scene(rng, world)
     target = scene.emblems[rng.integers(len(scene.emblems))]
-    known = references(scene, target)
-    for telling in TELLING.get(kind, ()):
-      known.pop(telling, None)
+    known = references(scene, target, asked=kind)
     if known:
-      return scene, target, tuple(known.values())[rng.integers(len(known))]
+      return scene, target, pick(rng, tuple(known.values()))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -12,6 +12,8 @@ from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.knowledge import names_of
 
+COPY = vocabulary.GROUNDING['copy'][0]  # With a slot for the text.
+
 
 def ask(rng: np.random.Generator, *, kind: str = '') -> Exchange:
   """Makes an exchange of a kind (of `KINDS`), or of one drawn by its share."""
@@ -51,13 +53,10 @@ def _recall(rng: np.random.Generator) -> Exchange:
   asked = int(rng.integers(count)) if rng.random() < 0.5 else 0
   name, attribute = chosen[asked]
   question = pick(rng, vocabulary.QUESTIONS[attribute]).format(ref=name)
-  text = vocabulary.GROUNDING['recall'][0].format(
-      text='\n'.join(lines[i] for i in order), question=question
+  shuffled = [lines[i] for i in order]
+  return Exchange(
+      question='\n'.join((*shuffled, question)), answer=answers[asked]
   )
-  return Exchange(question=text, answer=answers[asked])
-
-
-COPY = vocabulary.GROUNDING['copy'][0]  # With a slot for the text.
 
 
 def _copy(rng: np.random.Generator) -> Exchange:

@@ -10,34 +10,37 @@ from gog_jax.world.scenes import Scene
 # by position: half as much is left in the picture as the toy model sees it.
 CLEAR = 20
 
-# Name of a place: (axis, sign); sign 1 where it is the smaller coordinate, so
-# that sign * coordinate is least there.
+# Name of the place: (axis, sign); sign -1 where it is the smaller coordinate.
 PLACES = {
-    'left': (0, 1),
-    'right': (0, -1),
-    'top': (1, 1),
-    'bottom': (1, -1),
+    'left': (0, -1),
+    'right': (0, 1),
+    'top': (1, -1),
+    'bottom': (1, 1),
 }
-# References that would give the answer to a question of this kind away.
-TELLING = {'colour': ('colour', 'both'), 'shape': ('both',)}
 _SIDES = {
     'left_of': (0, -1),
     'right_of': (0, 1),
     'above': (1, -1),
     'below': (1, 1),
 }
+# References that would give the answer to a question of this kind away.
+_TELLING = {'colour': ('colour', 'both'), 'shape': ('both',)}
 
 
-def references(scene: Scene, target: Emblem) -> dict[str, str]:
+def references(
+    scene: Scene, target: Emblem, *, asked: str = ''
+) -> dict[str, str]:
   """Returns every reference that means `target` and nothing else.
 
   Args:
     scene: Where it stands.
     target: One of the scene's emblems.
+    asked: What of it is asked, a key of `vocabulary.QUESTIONS`: references
+      that would tell are left out.
 
   Returns:
     Kind (a key of `vocabulary.REFERENCES`) to text, e.g. 'top' to 'the top
-    emblem'. There is always one by colour.
+    emblem'. Unless colour is asked, there is always one by colour.
   """
   own = target.identity
   others = [emblem for emblem in scene.emblems if emblem is not target]
@@ -51,7 +54,7 @@ def references(scene: Scene, target: Emblem) -> dict[str, str]:
     slots['big' if target is scene.emblems[0] else 'small'] = None
   for kind, (axis, sign) in PLACES.items():
     ahead = [
-        sign * (other.centre[axis] - target.centre[axis]) for other in others
+        sign * (target.centre[axis] - other.centre[axis]) for other in others
     ]
     if min(ahead) >= CLEAR:
       slots[kind] = None
@@ -68,7 +71,23 @@ def references(scene: Scene, target: Emblem) -> dict[str, str]:
           colour=colour, shape=own.shape
       )
       for kind, colour in slots.items()
+      if kind not in _TELLING.get(asked, ())
   }
+
+
+def think(kind: str, emblem: Emblem, ref: str) -> str:
+  """Says a thought about an emblem, of a kind (of `vocabulary.THOUGHTS`).
+
+  Args:
+    kind: One whose slots are a reference and a look.
+    emblem: Which emblem is meant: all else follows from that.
+    ref: The question's reference to it; not every kind repeats it.
+  """
+  return vocabulary.THOUGHTS[kind].format(
+      ref=vocabulary.in_short(ref),
+      colour=emblem.identity.colour,
+      shape=emblem.identity.shape,
+  )
 
 
 def _only_beyond(

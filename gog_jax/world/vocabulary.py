@@ -145,8 +145,6 @@ GROUNDING = {
     'crop': ('what is this?', 'describe this'),
     'survey': ('what is where?', 'which emblems are where?'),
     'list': ('which emblems from the {side}?',),
-    'switch': ('{text}\nwrong find {colour} {shape}',),
-    'recall': ('{text}\n{question}',),
     'copy': ('copy {text}', 'say {text}'),
 }
 
@@ -213,7 +211,6 @@ def sample_texts() -> Iterator[str]:
         'match': MATCHES[index % 2],
         'count': str(2 + index % 3),
         'side': ('left', 'right', 'top', 'bottom')[index % 4],
-        'question': 'year of the top emblem?',
     }
     slots['value'] = VALUES[slots['attribute']][index % 24]
     slots['text'] = FACT_HIT.format(**slots)
