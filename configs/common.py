@@ -1,19 +1,22 @@
 """Fields that every config page shares, and the profiles' values.
 
 A profile is a backbone with its sizes: `toy` runs the whole method on a laptop
-in minutes; the others are the paper's backbones and need
+in minutes and `full` all that is compared, in hours; the others are the paper's
+backbones and need
 `--config.model.path=FOLDER`. Each page sets `stage` and composes these.
 """
 
 from ml_collections import ConfigDict
 
-PROFILES = ('toy', 'qwen2_5_vl_3b', 'qwen2_5_vl_7b')
+PROFILES = ('toy', 'full', 'qwen2_5_vl_3b', 'qwen2_5_vl_7b')
 
 
 def get_base(profile: str) -> ConfigDict:
   """Every stage's settings for a profile; one page differs by `stage` alone."""
   if profile == 'toy':
     return _toy()
+  if profile == 'full':
+    return _full_toy()
   if profile in PROFILES:
     return _full_size(profile)
   raise ValueError(
@@ -25,6 +28,8 @@ def _toy() -> ConfigDict:
   c = ConfigDict()
   c.profile = 'toy'
   c.seed = 0
+  c.seeds = ()  # If any: a run for each of them, and a report over all.
+  c.unasked = True  # Make what a stage needs first, where it is missing.
 
   c.mesh = ConfigDict()  # Devices along each axis; -1 is all the rest.
   c.mesh.data = -1
@@ -43,7 +48,9 @@ def _toy() -> ConfigDict:
   c.model.remat = 'none'
   c.model.logprob_chunk = 128  # Positions whose logits exist at once.
 
-  c.trainable = 'lora'  # Or 'full', or 'full_no_vision'.
+  # Or 'lora', or 'full'. A base of 1.6 million parameters has no use for small
+  # adapters, and all of them learn half as fast again (docs/log.md).
+  c.trainable = 'full_no_vision'
   c.lora = ConfigDict()
   c.lora.rank = 8
   c.lora.alpha = 16.0
@@ -51,9 +58,27 @@ def _toy() -> ConfigDict:
 
   c.data = ConfigDict()  # The embedded world, a TFDS data set.
   c.data.world_seed = 0
-  c.data.n_train = 2048
-  c.data.n_validation = 128
-  c.data.n_test = 512
+  c.data.n_train = 4096
+  c.data.n_validation = 256
+  c.data.n_test = 1536
+  c.data.n_hard = 512  # The split 'hard', see eval.split.
+  # Fields of world/knowledge.py's Difficulty.
+  c.data.difficulty = ConfigDict({
+      'emblems': 4,
+      'small': 0.0,
+      'twins': 0.6,
+      'aliased': 0.25,
+      'unpictured': 0.08,
+      'noise': 0.0,
+  })
+  c.data.hard = ConfigDict({
+      'emblems': 6,
+      'small': 0.3,
+      'twins': 0.9,
+      'aliased': 0.5,
+      'unpictured': 0.25,
+      'noise': 0.03,
+  })
 
   c.tools = ConfigDict()
   c.tools.backend = 'world'
@@ -64,59 +89,113 @@ def _toy() -> ConfigDict:
   c.rollout = ConfigDict()
   c.rollout.max_turns = 5
   c.rollout.max_turn_tokens = 32
-  c.rollout.max_context = 320
+  c.rollout.max_context = 256
 
   c.sampler = ConfigDict()
   c.sampler.n_slots = 64  # Conversations held at once.
   c.sampler.chunk = 32  # Tokens of each that are prefilled at once.
 
   c.batch = ConfigDict()  # Packed rows, see rollout/batching.py.
-  c.batch.row_tokens = 320
-  c.batch.row_patches = 192
+  c.batch.row_tokens = 256
+  c.batch.row_patches = 160
 
   c.reward = ConfigDict()
   c.reward.accuracy = 'exact_match'  # Or 'token_f1'.
   c.reward.format_weight = 0.1  # lambda of the paper.
+  c.reward.call_cost = 0.0  # Of a right answer's reward, for each search.
 
   c.sft = ConfigDict()
-  c.sft.n_demos = 1024  # Expert trajectories, from the train split.
-  c.sft.steps = 160
+  c.sft.n_candidates = 3072  # Questions that the expert is asked, of which
+  c.sft.n_demos = 2048  # trajectories are chosen:
+  c.sft.no_search = 0.435  # the paper's share that do not search;
+  c.sft.recovered = 0.15  # at least this share gaze wrong, then right.
+  c.sft.steps = 480  # At most.
+  c.sft.eval_every = 80
+  c.sft.n_validation = 256  # Training ends when their accuracy is flat.
   c.sft.batch_size = 32  # Trajectories a step.
   c.sft.row_multiple = 4  # Rows come in multiples: one compilation each.
   c.sft.checkpoint_every = 40
-  c.sft.optimizer = optimizer(learning_rate=4e-3, warmup_steps=10)
+  c.sft.optimizer = optimizer(learning_rate=1e-3, warmup_steps=10)
+  c.sft.optimizer.name = 'muon'
+  c.sft.optimizer.muon_learning_rate = 6e-3
 
   c.grade = ConfigDict()
-  c.grade.n_queries = 192  # From the train split, after the demos.
+  c.grade.n_queries = 384  # From the train split, after the demos.
   c.grade.samples = 8
   c.grade.chunk = 32  # Queries committed at once.
   c.grade.solved = 0.75  # Pass rate from here: Level 0.
   c.grade.often_failed = 0.3  # Below: Level 2. Between: Level 1.
 
   c.rl = ConfigDict()
-  c.rl.level = 2
-  c.rl.steps = 30
-  c.rl.n_prompts = 8  # P, questions a step.
+  c.rl.variant = 'grpo'  # Or 'dr_grpo', 'dapo', 'gspo'.
+  c.rl.level = 2  # Of the grades; -1 is all of them.
+  c.rl.regrade = False  # Leave out what RL's own rollouts find to be easier,
+  c.rl.recheck_every = 50  # for so many steps.
+  c.rl.dynamic_sampling = False  # Refill groups that have no variance.
+  c.rl.max_refills = 3
+  c.rl.steps = 80
+  c.rl.n_prompts = 16  # P, questions a step.
   c.rl.group_size = 8  # G, rollouts a question.
   c.rl.updates_per_batch = 1
   c.rl.row_multiple = 16
-  c.rl.aggregation = 'sequence_mean'
+  c.rl.train_dead = False  # Whether groups without variance feel the KL.
+  c.rl.sync_every = 1  # Steps after which the sampler gets new weights.
+  c.rl.shuffle_rewards = False  # Within groups: a control that cannot learn.
   c.rl.advantage_eps = 1e-4
   c.rl.checkpoint_every = 10
   c.rl.trajectories_every = 10  # Steps between saved batches of rollouts.
-  c.rl.optimizer = optimizer(learning_rate=1e-3, warmup_steps=2)
+  c.rl.optimizer = optimizer(learning_rate=2e-4, warmup_steps=2)
   c.rl.loss = ConfigDict()
-  c.rl.loss.clip_low = 0.2
-  c.rl.loss.clip_high = 0.2
+  c.rl.loss.clip = ()  # (low, high); empty is as the variant was published.
   c.rl.loss.kl_coef = 0.001
   c.rl.loss.max_importance_weight = 2.0
 
+  c.rl.alarms = ConfigDict({  # See train/alarms.py.
+      'sampler_gap_p99': 0.05,
+      'kl': 1.0,
+      'entropy': 0.01,
+      'live_groups': 0.1,
+      'no_search': 0.95,
+      'format': 0.5,
+      'sampled_tokens': 4.0,
+      'patience': 3,  # Steps for which a sign has to last.
+      'stop': False,  # Or else it is said and the run goes on.
+  })
+
+  # More RL runs: a name (a policy of that name can be evaluated) to fields of
+  # `rl` that differ.
+  c.arms = ConfigDict()
+
   c.eval = ConfigDict()
-  c.eval.n_examples = 256  # From the test split, greedy.
-  c.eval.policies = ('sft', 'rl')
+  c.eval.split = 'test'  # Or 'hard'; greedy.
+  c.eval.n_examples = 512
+  # See policies.py.
+  c.eval.policies = ('direct', 'full_search', 'expert', 'sft', 'rl')
 
   c.report = ConfigDict()
   c.report.n_trajectories = 24
+  return c
+
+
+def _full_toy() -> ConfigDict:
+  """The toy with everything that is compared, three times: hours."""
+  c = _toy()
+  c.profile = 'full'
+  c.seeds = (0, 1, 2)
+  c.grade.n_queries = 1024
+  c.rl.steps = 120
+  c.arms = ConfigDict({
+      'rl_level1': {'level': 1},
+      'rl_all': {'level': -1},
+      'rl_fast': {'optimizer': {'learning_rate': 4e-4}},
+      'rl_slow': {'optimizer': {'learning_rate': 1e-4}},
+      'rl_shuffled': {'shuffle_rewards': True},
+  })
+  c.eval.n_examples = 1536
+  c.eval.policies = (
+      'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl',
+      'rl_level1', 'rl_all', 'rl_fast', 'rl_slow', 'rl_shuffled',
+  )  # fmt: skip
   return c
 
 
@@ -127,6 +206,8 @@ def _full_size(profile: str) -> ConfigDict:
   """
   c = _toy()
   c.profile = profile
+  c.trainable = 'lora'
+  c.unasked = False  # Nobody wants hours of work unasked.
   c.mesh.data = 1
   c.mesh.fsdp = -1
   c.model.path = ''
@@ -145,10 +226,10 @@ def _full_size(profile: str) -> ConfigDict:
   c.sampler.chunk = 512
   c.batch.row_tokens = 12288
   c.batch.row_patches = 32768
-  c.data.n_train = 16384
-  c.data.n_test = 1024
+  c.data.n_train = 20480
   c.tools.top_k = 3
   c.tools.timeout_s = 60.0
+  c.sft.n_candidates = 8625
   c.sft.n_demos = 5750
   c.sft.steps = 2157  # 3 epochs at batch 8.
   c.sft.batch_size = 8

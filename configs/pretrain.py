@@ -2,10 +2,8 @@
 
     python -m gog_jax.main --config=configs/pretrain.py
 
-The result, a Hugging Face folder, is in WORKDIR/pretrain/model. The one in
-gog_jax/assets/toy_base is better than a single run makes it: it comes from the
-last of five, each begun from the one before (pretrain.start_from), see
-docs/log.md.
+The result, a Hugging Face folder, is in WORKDIR/pretrain/model; the one in
+gog_jax/assets/toy_base was made by this command.
 """
 
 from ml_collections import ConfigDict
@@ -18,19 +16,27 @@ def get_config(profile: str = 'toy'):
     raise ValueError('only the toy is pretrained; others come with weights')
   c = common.get_base(profile)
   c.stage = 'pretrain'
-  c.rollout.max_context = 240  # Lessons are shorter than conversations.
-  c.batch.row_tokens = 240
+  c.rollout.max_context = 288  # Lessons.
+  c.batch.row_tokens = 288
   c.batch.row_patches = 144  # Of a scene and of n_exchanges crops at most.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.steps = 1700
   c.pretrain.batch_size = 24  # Lessons a step.
   c.pretrain.row_multiple = 4
-  c.pretrain.n_exchanges = 3  # Of a lesson.
-  c.pretrain.reading_steps = 300  # At first there are texts alone, no scenes.
-  c.pretrain.reading = 0.2  # Afterwards the share of exchanges about texts.
-  c.pretrain.copying = 0.3  # Of these, the share that copies random tokens.
-  # A model folder to go on from, else random; it can read: no reading_steps.
+  c.pretrain.n_exchanges = 4  # Of a lesson.
+  # Each task is learnt by way of the one before.
+  c.pretrain.read = phase(steps=300, reading=1.0)
+  c.pretrain.look = phase(steps=900, reading=0.25)
+  c.pretrain.look.update(
+      survey=0.30, box=0.36, look=0.15, crop=0.08, switch=0.07, link=0.04
+  )
+  c.pretrain.refer = phase(steps=800, reading=0.2)
+  c.pretrain.refer.update(
+      survey=0.14, box=0.38, look=0.20, crop=0.05, switch=0.10, link=0.05,
+      list=0.08, twins=0.3,
+  )
+  c.pretrain.copying = 0.3  # Of exchanges about texts, those of random tokens.
+  # A model folder to go on from, else random.
   c.pretrain.start_from = ''
   c.pretrain.checkpoint_every = 200
   c.pretrain.n_probes = 128  # Tasks of each kind that measure the base.
@@ -67,4 +73,17 @@ def get_config(profile: str = 'toy'):
           'fullatt_block_indexes': [1, 3],
       },
   })
+  return c
+
+
+def phase(*, steps: int, reading: float) -> ConfigDict:
+  """Steps in which `reading` of the exchanges are about texts alone.
+
+  The others are about a scene, of each kind of world/grounding.py in
+  proportion to its number here. `twins` is the share of scenes that hold some:
+  as long as colours are learnt to stand for places, none.
+  """
+  c = ConfigDict({'steps': steps, 'reading': reading, 'twins': 0.0})
+  c.update(survey=0.0, list=0.0, box=1.0, look=0.0, crop=0.0, link=0.0,
+           switch=0.0)
   return c

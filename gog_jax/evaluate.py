@@ -22,7 +22,7 @@ def evaluate(
     folder: epath.Path,
     *,
     name: str,
-) -> dict[str, Any]:
+) -> None:
   """Rolls `policy` out once per example and writes the scored trajectories."""
   with metrics.Progress(f'eval {name}', total=len(examples)) as progress:
     groups = run.rollout(
@@ -33,7 +33,17 @@ def evaluate(
         on_trajectory=lambda _: progress.advance(),
     )
   scored = [trajectory for (trajectory,) in groups]
-  trajectories_lib.write(folder / 'trajectories.jsonl', scored, examples)
+  trajectories_lib.write(_file(folder), scored, examples)
+
+
+def is_done(folder: epath.Path) -> bool:
+  """Whether `folder` holds what `evaluate` writes."""
+  return _file(folder).exists()
+
+
+def facts(folder: epath.Path) -> dict[str, Any]:
+  """Means over the valid trajectories in `folder`."""
+  scored = trajectories_lib.read(_file(folder))
   valid = [t for t in scored if t.valid]
 
   def mean(part: str) -> float | None:
@@ -46,3 +56,7 @@ def evaluate(
       'accuracy': mean('accuracy'),
       'format': mean('format'),
   }
+
+
+def _file(folder: epath.Path) -> epath.Path:
+  return folder / 'trajectories.jsonl'

@@ -7,15 +7,16 @@ next start goes on at the first missing chunk and ends with the same file.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
 from etils import epath
 
+from gog_jax import behaviour
 from gog_jax import files
 from gog_jax import metrics
-from gog_jax.errors import UserError
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.types import Example
@@ -31,6 +32,9 @@ class Grade:
     n_valid: Samples that no infra_error spoilt.
     n_correct: Of these, answered correctly.
     n_errors: Samples excluded; they are never counted as failures.
+    n_short: Of those answered wrongly, the ones that searched less often than
+      the question has hops: they lacked a step, not sight.
+    hops: Searches the question needs, if known.
     level: 0, 1 or 2; None if no sample was valid.
   """
 
@@ -38,6 +42,8 @@ class Grade:
   n_valid: int
   n_correct: int
   n_errors: int
+  n_short: int
+  hops: int | None
   level: int | None
 
 
@@ -89,31 +95,39 @@ def read_grades(folder: epath.PathLike) -> list[Grade]:
   return [Grade(**row) for row in files.read_jsonl(path)]
 
 
-def select_level(
-    grades: Sequence[Grade], level: int, *, at_least: int
-) -> set[str]:
-  """Ids of the queries of one level.
-
-  Raises:
-    UserError: There are fewer than `at_least`.
-  """
-  ids = {grade.example_id for grade in grades if grade.level == level}
-  if len(ids) < at_least:
-    raise UserError(
-        f'only {len(ids)} of {len(grades)} queries are Level {level}, fewer '
-        f'than one step\'s {at_least}: raise --config.grade.n_queries or '
-        'change --config.rl.level'
-    )
-  return ids
-
-
 def facts(grades: Sequence[Grade]) -> dict[str, Any]:
-  """How many queries each level holds."""
+  """How many queries each level holds, and of what kind they are."""
   levels = [grade.level for grade in grades]
   return {
       'levels': {str(level): levels.count(level) for level in (0, 1, 2)},
       'ungraded': levels.count(None),
       'errors': sum(grade.n_errors for grade in grades),
+      'composition': {
+          str(level): composition([g for g in grades if g.level == level])
+          for level in (0, 1, 2)
+      },
+  }
+
+
+def composition(grades: Sequence[Grade]) -> dict[str, Any]:
+  """What a level consists of.
+
+  Returns:
+    `hops`: number of queries by hops; `pass_rate`: over all samples;
+    `too_few_searches`: of the wrong samples, the share that lacked a step.
+  """
+  hops = collections.Counter(
+      'unknown' if g.hops is None else str(g.hops) for g in grades
+  )
+  n_valid = sum(g.n_valid for g in grades)
+  n_correct = sum(g.n_correct for g in grades)
+  n_wrong = n_valid - n_correct
+  return {
+      'hops': dict(sorted(hops.items())),
+      'pass_rate': n_correct / n_valid if n_valid else None,
+      'too_few_searches': (
+          sum(g.n_short for g in grades) / n_wrong if n_wrong else None
+      ),
   }
 
 
@@ -128,6 +142,12 @@ def _grade(
       n_valid=len(valid),
       n_correct=n_correct,
       n_errors=len(group) - len(valid),
+      n_short=sum(
+          t.reward_parts['accuracy'] < 1
+          and behaviour.n_searches(t) < (example.hops or 0)
+          for t in valid
+      ),
+      hops=example.hops,
       level=level_of(
           n_correct, len(valid), solved=c.solved, often_failed=c.often_failed
       ),

@@ -11,7 +11,7 @@ needs to be left, so that it can be judged after the machine is gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import io
 import json
 import random
@@ -24,6 +24,7 @@ import rich.console
 import rich.table
 import rich.text
 
+from gog_jax import behaviour
 from gog_jax import files
 from gog_jax import report_html
 from gog_jax import report_metrics
@@ -33,7 +34,9 @@ from gog_jax.rollout import trajectories as store
 from gog_jax.types import Trajectory
 
 # The order in which the stages and their policies tell the story.
-_POLICIES = ('base', 'sft', 'rl')
+_POLICIES = (
+    'base', 'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl'
+)
 _STAGES = ('pretrain', 'sft', 'rl')
 _PARTS = ('accuracy', 'format')
 # More than the table needs: a number must not be cut off to fit a window.
@@ -51,8 +54,9 @@ def make(
     seed: Of the bootstrap and of the choice of trajectories.
 
   Returns:
-    What summary.json holds: {'rows': [one per policy]}, the fields of a row as
-    in `report_metrics.row`.
+    What summary.json holds: {'rows': [one per policy], 'differences': [of the
+    policies that RL trained, against each other one]}, their fields as in
+    `report_metrics.row` and `report_metrics.difference`.
 
   Raises:
     UserError: An evaluation is missing, damaged or unscored; names the command
@@ -60,9 +64,7 @@ def make(
   """
   workdir = epath.Path(workdir)
   evaluated = _read_evaluations(workdir)
-  summary = {
-      'rows': [report_metrics.row(one, seed=seed) for one in evaluated]
-  }
+  summary = _summary(evaluated, seed=seed)
   page = report_html.render(
       summary,
       title=workdir.name,
@@ -79,6 +81,77 @@ def make(
   )
   files.write_atomic(workdir / 'report' / 'index.html', page)
   return summary
+
+
+def make_overall(
+    workdir: epath.PathLike, seeds: Mapping[int, epath.Path], *, seed: int
+) -> dict[str, Any]:
+  """Writes the report over runs that differ in their seed.
+
+  Args:
+    workdir: Where report/summary.json goes.
+    seeds: Seed to that run's folder; the runs' own reports stand there.
+    seed: Of the bootstrap.
+
+  Returns:
+    As `make`, over the trajectories of all seeds, questions being resampled;
+    and 'seeds': seed to its own summary.
+
+  Raises:
+    UserError: As `make`.
+  """
+  found = {number: _read_evaluations(path) for number, path in seeds.items()}
+  pooled: dict[str, Evaluated] = {}
+  for evaluated in found.values():
+    for one in evaluated:
+      before = pooled.get(one.policy)
+      pooled[one.policy] = Evaluated(
+          policy=one.policy,
+          examples={**(before.examples if before else {}), **one.examples},
+          trajectories=[
+              *(before.trajectories if before else []),
+              *one.trajectories,
+          ],
+      )
+  summary = _summary(list(pooled.values()), seed=seed) | {
+      'seeds': {
+          str(number): _summary(evaluated, seed=seed)
+          for number, evaluated in found.items()
+      }
+  }
+  files.write_atomic(
+      epath.Path(workdir) / 'report' / 'summary.json',
+      json.dumps(summary, indent=2, allow_nan=False) + '\n',
+  )
+  return summary
+
+
+def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
+  trained = [one for one in evaluated if one.policy.startswith('rl')]
+  return {
+      'rows': [report_metrics.row(one, seed=seed) for one in evaluated],
+      'differences': [
+          report_metrics.difference(one, other, seed=seed)
+          for one in trained
+          for other in evaluated
+          if other is not one
+      ],
+  }
+
+
+def differences(summary: dict[str, Any]) -> str:
+  """A line for each difference, in points with its 95 % interval."""
+  lines = []
+  for row in summary['differences']:
+    parts = []
+    for name in ('accuracy', 'recovery'):
+      if (found := row[name]) is not None:
+        parts.append(
+            f'{name} {100 * found["difference"]:+.1f} '
+            f'{_interval(found["ci95"])} (n {found["n"]})'
+        )
+    lines.append(f'{row["policy"]} - {row["against"]}: ' + ', '.join(parts))
+  return '\n'.join(lines)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -221,7 +294,7 @@ def _choose(
     kinds: dict[Any, list[Trajectory]] = {}
     for trajectory in trajectories:
       example = one.examples[trajectory.example_id]
-      hits = [g.hit for g in report_metrics.gazes(example, trajectory)]
+      hits = [g.hit for g in behaviour.gazes(example, trajectory)]
       kind = (
           not trajectory.valid,  # Failures of the infrastructure come last.
           not hits,

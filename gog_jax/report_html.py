@@ -17,10 +17,10 @@ from typing import Any
 
 import jinja2
 
+from gog_jax import behaviour
 from gog_jax import boxes
 from gog_jax import images
 from gog_jax import report_charts
-from gog_jax import report_metrics
 from gog_jax.errors import UserError
 from gog_jax.report_metrics import Evaluated
 from gog_jax.types import Box
@@ -67,6 +67,7 @@ def render(
   html = environment.get_template('report.html.j2').render(
       title=title,
       rows=summary['rows'],
+      differences=summary['differences'],
       hops=sorted({hop for row in summary['rows'] for hop in row['by_hop']}),
       curves={
           stage: charts
@@ -87,7 +88,7 @@ def _card(
 ) -> dict[str, Any]:
   """What the template shows of one trajectory."""
   example = one.examples[trajectory.example_id]
-  gazes = report_metrics.gazes(example, trajectory)
+  gazes = behaviour.gazes(example, trajectory)
   labels = _labels(gazes)
   hits = [gaze.hit for gaze in gazes]
   return {
@@ -128,7 +129,7 @@ def _outcome(trajectory: Trajectory) -> str:
   return 'right' if accuracy >= 1 else 'partly' if accuracy > 0 else 'wrong'
 
 
-def _labels(gazes: Sequence[report_metrics.Gaze]) -> dict[tuple[int, int], str]:
+def _labels(gazes: Sequence[behaviour.Gaze]) -> dict[tuple[int, int], str]:
   """(turn, call) -> the turn's number; a letter tells its gazes apart."""
   labels = {}
   for gaze in gazes:
@@ -145,7 +146,7 @@ def _verdict(hit: bool | None) -> str:
 def _scene(
     root: int,
     example: Example,
-    gazes: Sequence[report_metrics.Gaze],
+    gazes: Sequence[behaviour.Gaze],
     labels: Mapping[tuple[int, int], str],
 ) -> dict[str, Any]:
   """A root image and the boxes drawn over it, in its original pixels."""
@@ -211,7 +212,7 @@ def _rectangle(box: Box) -> dict[str, float]:
 def _turn(
     number: int,
     turn: Turn,
-    gazes: Sequence[report_metrics.Gaze],
+    gazes: Sequence[behaviour.Gaze],
     labels: Mapping[tuple[int, int], str],
 ) -> dict[str, Any]:
   calls = []

@@ -6,21 +6,17 @@ out of every share and counted by itself.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from gog_jax import boxes
+from gog_jax import behaviour
 from gog_jax.types import Example
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
-from gog_jax.types import View
 
-_TEXT, _IMAGE = 'text', 'image'
-# Searching with a crop and with the whole image are one kind of search.
-_KINDS = {'text_search': _TEXT, 'image_search': _IMAGE, 'gaze': _IMAGE}
 _RESAMPLES = 10_000
 _RESAMPLES_AT_ONCE = 500
 
@@ -38,50 +34,6 @@ class Evaluated:
   policy: str
   examples: Mapping[str, Example]
   trajectories: Sequence[Trajectory]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Gaze:
-  """One executed gaze.
-
-  Attributes:
-    turn: Which policy message called it, from 0.
-    call: Which of that message's calls it was, from 0.
-    view: The crop.
-    iou: Its best overlap with a gold region; None where none is known.
-  """
-
-  turn: int
-  call: int
-  view: View
-  iou: float | None
-
-  @property
-  def hit(self) -> bool | None:
-    return None if self.iou is None else self.iou >= boxes.HIT_IOU
-
-
-def gazes(example: Example, trajectory: Trajectory) -> list[Gaze]:
-  """Every gaze that brought back a crop, in order.
-
-  Gold regions lie in image 0: a crop of another image overlaps none.
-  """
-  found = []
-  for turn_number, turn in enumerate(trajectory.turns):
-    for call_number, result in enumerate(turn.results):
-      view = result.view
-      if view is None:
-        continue
-      overlap = None
-      if example.gold_regions:
-        overlap = max(
-            boxes.iou(view.box, gold) if view.root == 0 else 0.0
-            for gold in example.gold_regions
-        )
-      found.append(
-          Gaze(turn=turn_number, call=call_number, view=view, iou=overlap)
-      )
-  return found
 
 
 def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
@@ -105,9 +57,10 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   examples, trajectories = evaluated.examples, evaluated.trajectories
   valid = [trajectory for trajectory in trajectories if trajectory.valid]
   accuracies = [t.reward_parts['accuracy'] for t in valid]
-  kinds = [_kinds(trajectory) for trajectory in valid]
+  kinds = [behaviour.kinds_of_search(trajectory) for trajectory in valid]
   looks = [
-      [gaze.hit for gaze in gazes(examples[t.example_id], t)] for t in valid
+      [gaze.hit for gaze in behaviour.gazes(examples[t.example_id], t)]
+      for t in valid
   ]
   judged = [hit for hits in looks for hit in hits if hit is not None]
   missed_first = [hits for hits in looks if hits and hits[0] is False]
@@ -126,7 +79,7 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
       'no_search': _mean([len(kind) == 0 for kind in kinds]),
       'single': _mean([len(kind) == 1 for kind in kinds]),
       'hybrid': _mean([len(kind) > 1 for kind in kinds]),
-      'calls_per_query': _mean([_n_searches(t) for t in valid]),
+      'calls_per_query': _mean([behaviour.n_searches(t) for t in valid]),
       'gaze_hit': _mean(judged),
       'recovery': _mean([any(hits) for hits in missed_first]),
       'infra_errors': len(trajectories) - len(valid),
@@ -135,6 +88,65 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
           for hop, values in sorted(hops.items())
       },
   }
+
+
+def difference(
+    first: Evaluated, second: Evaluated, *, seed: int
+) -> dict[str, Any]:
+  """What `first` does better than `second` on the same questions.
+
+  Trajectories are paired by example and by order of occurrence: those of
+  several seeds stand one after another. Only pairs of valid ones count.
+
+  Returns:
+    `policy` and `against`; `accuracy` and `recovery`, each {'difference',
+    'ci95', 'n'}, None without pairs. Recovery is compared where the first gaze
+    of both missed.
+  """
+  others = _by_occurrence(second)
+  pairs = [
+      (first.examples[key[0]], a, others[key])
+      for key, a in _by_occurrence(first).items()
+      if key in others and a.valid and others[key].valid
+  ]
+
+  def compare(values: list[tuple[str, float]]) -> dict[str, Any] | None:
+    if not values:
+      return None
+    groups, differences = zip(*values, strict=True)
+    return {
+        'difference': _mean(differences),
+        'ci95': bootstrap(differences, groups, seed=seed),
+        'n': len(values),
+    }
+
+  accuracies, recoveries = [], []
+  for example, a, b in pairs:
+    accuracies.append((
+        example.id,
+        a.reward_parts['accuracy'] - b.reward_parts['accuracy'],
+    ))
+    here, there = (behaviour.recovered(example, t) for t in (a, b))
+    if here is not None and there is not None:
+      recoveries.append((example.id, float(here) - float(there)))
+  return {
+      'policy': first.policy,
+      'against': second.policy,
+      'accuracy': compare(accuracies),
+      'recovery': compare(recoveries),
+  }
+
+
+def _by_occurrence(
+    evaluated: Evaluated,
+) -> dict[tuple[str, int], Trajectory]:
+  found: dict[tuple[str, int], Trajectory] = {}
+  seen = collections.Counter()
+  for trajectory in evaluated.trajectories:
+    name = trajectory.example_id
+    found[name, seen[name]] = trajectory
+    seen[name] += 1
+  return found
 
 
 def bootstrap(
@@ -165,22 +177,6 @@ def bootstrap(
     means.append(totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
   low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
   return [float(low), float(high)]
-
-
-def _kinds(trajectory: Trajectory) -> set[str]:
-  """The kinds of search it executed; a tool of no known kind is its own."""
-  return {
-      _KINDS.get(call.name, call.name)
-      for turn in trajectory.turns
-      for call, result in zip(turn.parsed.calls, turn.results)
-      if result.status == ToolStatus.OK
-  }
-
-
-def _n_searches(trajectory: Trajectory) -> int:
-  return sum(
-      result.n_searches for turn in trajectory.turns for result in turn.results
-  )
 
 
 def _mean(values: Sequence[float]) -> float | None:

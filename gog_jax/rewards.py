@@ -1,6 +1,9 @@
 """Rewards: pure functions of an example and its trajectory.
 
-The paper's reward is r = (1 - lambda) r_acc + lambda r_fmt. The format rule,
+The paper's reward is r = (1 - lambda) r_acc + lambda r_fmt. Beyond the paper,
+an executed search may cost a share of r_acc: it is charged only where the
+answer is right, so that a right answer without a search is always worth most
+and a wrong one is never made better by not searching. The format rule,
 in one sentence: a trajectory is well formed when every policy message is one
 `<think>` block followed by either tool calls or one `<answer>`, the last one
 answers, and no call failed through the policy's own fault.
@@ -14,6 +17,7 @@ import dataclasses
 import re
 import string
 
+from gog_jax import behaviour
 from gog_jax.types import Example
 from gog_jax.types import StopReason
 from gog_jax.types import ToolStatus
@@ -30,10 +34,12 @@ class RewardConfig:
   Attributes:
     accuracy: 'exact_match' or 'token_f1'.
     format_weight: lambda, the share of the format reward, in [0, 1].
+    call_cost: Share of r_acc that an executed search takes, in [0, 1].
   """
 
   accuracy: str
   format_weight: float
+  call_cost: float = 0.0
 
 
 def normalise(text: str) -> str:
@@ -91,17 +97,19 @@ def score(
 ) -> Trajectory:
   """The trajectory with `reward` and `reward_parts` set.
 
-  r = (1 - lambda) r_acc + lambda r_fmt (Glance-or-Gaze, stage 2).
+  r = (1 - lambda) r_acc max(1 - call_cost n, 0) + lambda r_fmt for n executed
+  searches (Glance-or-Gaze, stage 2, where call_cost is 0).
   """
   accuracy = 0.0
   if trajectory.answer is not None:
     accuracy = ACCURACIES[config.accuracy](trajectory.answer, example.answers)
   well_formed = format_reward(trajectory)
+  n_searches = behaviour.n_searches(trajectory)
+  kept = max(1 - config.call_cost * n_searches, 0.0)
   reward = (
       1 - config.format_weight
-  ) * accuracy + config.format_weight * well_formed
-  return dataclasses.replace(
-      trajectory,
-      reward=reward,
-      reward_parts={'accuracy': accuracy, 'format': well_formed},
-  )
+  ) * accuracy * kept + config.format_weight * well_formed
+  parts = {'accuracy': accuracy, 'format': well_formed}
+  if config.call_cost:
+    parts['budget'] = kept
+  return dataclasses.replace(trajectory, reward=reward, reward_parts=parts)

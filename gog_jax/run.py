@@ -7,7 +7,8 @@ chosen; everything below takes what it needs as arguments.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import copy
 import functools
 import hashlib
 import math
@@ -59,6 +60,34 @@ class Run:
   def __init__(self, config: ConfigDict, workdir: epath.PathLike):
     self.config: Any = config  # Its fields are dynamic; a test resolves them.
     self.workdir = epath.Path(workdir)
+    self.can_gaze = True
+
+  def without_gaze(self) -> Run:
+    """The same run, whose policies cannot gaze."""
+    other = self._forget('executor', 'chat')
+    other.can_gaze = False
+    return other
+
+  def with_rl(self, overrides: Mapping[str, Any]) -> Run:
+    """The same run with other fields of `config.rl`."""
+    other = self._forget()
+    other.config = copy.deepcopy(self.config)
+    other.config.rl.update(overrides)
+    return other
+
+  def with_seed(self, seed: int) -> Run:
+    """The same run with another seed, in a folder of its own."""
+    config = copy.deepcopy(self.config)
+    config.seed = seed
+    config.seeds = ()
+    return Run(config, self.workdir / f'seed_{seed}')
+
+  def _forget(self, *cached: str) -> Run:
+    """A copy that shares all that was made so far but for a few things."""
+    other = copy.copy(self)
+    for name in cached:
+      other.__dict__.pop(name, None)
+    return other
 
   def check(self) -> None:
     """Finds early what would otherwise stop the run late.
@@ -143,16 +172,17 @@ class Run:
   @functools.cached_property
   def executor(self) -> ToolExecutor:
     c = self.config.tools
+    gaze = Gaze(
+        self.backend,
+        top_k=c.top_k,
+        box_spec=self.box_spec,
+        seen_size=self.processor.seen_size,
+    )
     return ToolExecutor(
         [
             TextSearch(self.backend, top_k=c.top_k),
             ImageSearch(self.backend, top_k=c.top_k),
-            Gaze(
-                self.backend,
-                top_k=c.top_k,
-                box_spec=self.box_spec,
-                seen_size=self.processor.seen_size,
-            ),
+            *([gaze] if self.can_gaze else []),
         ],
         timeout_s=c.timeout_s,
         max_concurrency=c.max_concurrency,
@@ -233,8 +263,16 @@ class Run:
     _, params, _ = lora.split(model, self.config.trainable)
     return checkpoint.load_pytree(self.workdir / stage / 'params', params)
 
-  def make_policy(self, model: VLM, *, greedy: bool) -> JaxPolicy:
-    """A sampler for `model`'s graph and present parameters."""
+  def make_policy(
+      self, model: VLM, *, greedy: bool, answers_at_once: bool = False
+  ) -> JaxPolicy:
+    """A sampler for `model`'s graph and present parameters.
+
+    Args:
+      model: With what stage's parameters it may be.
+      greedy: The most likely token, or one by its probability.
+      answers_at_once: Whether it cannot call a tool.
+    """
     c = self.config
     merge = self.processor.merge_size**2
     return JaxPolicy(
@@ -247,6 +285,7 @@ class Run:
         max_patches=c.model.max_image_tokens * merge,
         stop_ids=self.chat.stop_ids,
         greedy=greedy,
+        banned_ids=self.chat.call_ids if answers_at_once else (),
     )
 
   def rollout(
@@ -297,7 +336,7 @@ class Run:
 
   def make_data(self, folder: epath.Path) -> dict[str, Any]:
     """Writes the embedded world's data set; the facts are its sizes."""
-    return dataset.prepare(folder, **self.config.data)
+    return dataset.prepare(folder, **self.config.data.to_dict())
 
   def examples(self, split: str, *, start: int = 0, n: int) -> list[Example]:
     """Examples [start, start + n) of a split of the data set.
@@ -312,12 +351,12 @@ class Run:
 
   def demo_examples(self) -> list[Example]:
     """The head of the train split: what the expert shows."""
-    return self.examples('train', n=self.config.sft.n_demos)
+    return self.examples('train', n=self.config.sft.n_candidates)
 
   def graded_examples(self) -> list[Example]:
     """What follows it: fresh to the SFT policy, so that pass rates are fair."""
     c = self.config
-    return self.examples('train', start=c.sft.n_demos, n=c.grade.n_queries)
+    return self.examples('train', start=c.sft.n_candidates, n=c.grade.n_queries)
 
   def seed(self, *what: Any) -> int:
     """31 bits that depend on the run's seed and on what they are for."""

@@ -14,24 +14,24 @@ import dataclasses
 from typing import Any
 
 from etils import epath
-from flax import nnx
 
 from gog_jax import evaluate
 from gog_jax import grade
 from gog_jax import metrics
+from gog_jax import policies
 from gog_jax import report
 from gog_jax.boxes import KINDS
 from gog_jax.errors import UserError
 from gog_jax.manifest import Manifest
 from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
-from gog_jax.models.vlm import VLM
 from gog_jax.rewards import ACCURACIES
-from gog_jax.rollout.batching import AGGREGATIONS
 from gog_jax.run import Run
+from gog_jax.train import demos
 from gog_jax.train import pretrain
 from gog_jax.train import rl
 from gog_jax.train import sft
+from gog_jax.train.losses import VARIANTS
 from gog_jax.train.optimizer import DECAYS
 from gog_jax.train.optimizer import OPTIMIZERS
 
@@ -52,24 +52,25 @@ class Stage:
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  policy = run.make_policy(_trained(run, 'sft'), greedy=False)
+  policy = run.make_policy(policies.trained(run, 'sft'), greedy=False)
   return grade.facts(
       grade.grade_examples(run, policy, run.graded_examples(), folder)
   )
 
 
 def _eval(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  examples = run.examples('test', n=run.config.eval.n_examples)
-  return {
-      name: evaluate.evaluate(
-          run,
-          run.make_policy(_trained(run, name), greedy=True),
-          examples,
-          folder / name,
-          name=name,
+  """Evaluates each policy that is not evaluated yet."""
+  c = run.config.eval
+  examples = run.examples(c.split, n=c.n_examples)
+  facts = {}
+  for name in c.policies:
+    own = policies.run_of(run, name)
+    if not evaluate.is_done(folder / name):
+      evaluate.evaluate(
+          own, policies.make(own, name), examples, folder / name, name=name
       )
-      for name in run.config.eval.policies
-  }
+    facts[name] = evaluate.facts(folder / name)
+  return facts
 
 
 def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -80,36 +81,71 @@ def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
       seed=run.seed('report'),
   )
   print(report.table(summary))
+  print(report.differences(summary))
   return {'page': str(run.workdir / 'report' / 'index.html')}
-
-
-def _trained(run: Run, stage: str) -> VLM:
-  model = run.load_model()
-  nnx.update(model, run.trained_params(model, stage))
-  return model
 
 
 _ROLLOUT = ('seed', 'model', 'tools', 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')
 
-STAGES: dict[str, Stage] = {
-    'data': Stage(('data',), (), lambda run, folder: run.make_data(folder)),
-    'demos': Stage(
-        (*_ROLLOUT, 'sft.n_demos', 'reward'), ('data',), sft.make_demos
-    ),
-    'sft': Stage(
-        ('seed', 'model', *_TRAINED, 'batch', 'sft'), ('demos',), sft.train
-    ),
-    'grade': Stage((*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade),
-    'rl': Stage(
-        (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl'), ('grade',), rl.train
-    ),
-    'eval': Stage((*_ROLLOUT, 'reward', 'eval'), ('rl',), _eval),
-    'report': Stage(('seed', 'report'), ('eval',), _report),
-    'pretrain': Stage(
-        ('seed', 'model', 'batch', 'rollout', 'pretrain'), (), pretrain.train
-    ),
-}
+_DEMOS = (
+    *_ROLLOUT,
+    'reward',
+    'sft.n_candidates',
+    'sft.n_demos',
+    'sft.no_search',
+    'sft.recovered',
+)
+_SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft', 'tools', 'rollout')
+_RL = (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl')
+
+
+def stages_of(config: Any) -> dict[str, Stage]:
+  """Every stage of a run, with the arms that its config adds, by name."""
+  arms = {
+      name: Stage(
+          (*_RL, f'arms.{name}'),
+          ('grade',),
+          # Bound now: the loop's variable moves on.
+          lambda run, folder, name=name: rl.train(
+              run.with_rl(run.config.arms[name]), folder
+          ),
+      )
+      for name in config.arms
+  }
+  trained = [policies.stage_of(name) for name in config.eval.policies]
+  return {
+      'data': Stage(('data',), (), lambda run, folder: run.make_data(folder)),
+      'demos': Stage(_DEMOS, ('data',), demos.make_demos),
+      'demos_no_gaze': Stage(
+          _DEMOS,
+          ('data',),
+          lambda run, folder: demos.make_demos(run.without_gaze(), folder),
+      ),
+      'sft': Stage(_SFT, ('demos',), sft.train),
+      policies.NO_GAZE: Stage(
+          _SFT,
+          ('demos_no_gaze',),
+          lambda run, folder: sft.train(run.without_gaze(), folder),
+      ),
+      'grade': Stage(
+          (*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade
+      ),
+      'rl': Stage(_RL, ('grade',), rl.train),
+      **arms,
+      'eval': Stage(
+          (*_ROLLOUT, *_TRAINED, 'reward', 'eval'),
+          tuple(dict.fromkeys(stage for stage in trained if stage)),
+          _eval,
+      ),
+      'report': Stage(('seed', 'report'), ('eval',), _report),
+      'pretrain': Stage(
+          ('seed', 'model', 'batch', 'rollout', 'pretrain'),
+          (),
+          pretrain.train,
+      ),
+  }
+
 
 # What `config.stage` names, and the stage that this command ends with.
 TARGETS = {
@@ -122,7 +158,7 @@ TARGETS = {
 
 # What a command makes itself, at any size, where that is not one stage alone.
 _OWN = {
-    'sft': ('data', 'demos', 'sft'),
+    'sft': ('data', 'demos', 'sft', 'demos_no_gaze', 'sft_no_gaze'),
     'eval': ('eval', 'report'),
     'rl': ('rl', 'eval', 'report'),
 }
@@ -135,7 +171,7 @@ _CHOICES = {
     'model.remat': REMAT_POLICIES,
     'model.box': KINDS,
     'reward.accuracy': tuple(ACCURACIES),
-    'rl.aggregation': AGGREGATIONS,
+    'rl.variant': tuple(VARIANTS),
 } | {
     f'{stage}.optimizer.{field}': known
     for stage in ('sft', 'rl', 'pretrain')
@@ -145,8 +181,10 @@ _CHOICES = {
 
 # Fields that count something that has to be there.
 _POSITIVE = (
+    'sft.n_candidates',
     'sft.n_demos',
     'sft.steps',
+    'sft.eval_every',
     'sft.batch_size',
     'sft.checkpoint_every',
     'grade.n_queries',
@@ -156,6 +194,9 @@ _POSITIVE = (
     'rl.n_prompts',
     'rl.group_size',
     'rl.updates_per_batch',
+    'rl.sync_every',
+    'rl.recheck_every',
+    'rl.alarms.patience',
     'rl.checkpoint_every',
     'rl.trajectories_every',
     'eval.n_examples',
@@ -171,9 +212,15 @@ _POSITIVE = (
 )
 # Fields that hold a share.
 _SHARES = (
+    'sft.no_search',
+    'sft.recovered',
     'grade.solved',
     'grade.often_failed',
-    'pretrain.reading',
+    'reward.format_weight',
+    'reward.call_cost',
+    'pretrain.read.reading',
+    'pretrain.look.reading',
+    'pretrain.refer.reading',
     'pretrain.copying',
 )
 
@@ -203,12 +250,6 @@ def check(config) -> None:
   for field in _SHARES:
     if applies(field) and not 0 <= config_field(config, field) <= 1:
       raise UserError(f'config.{field} is a share, from 0 to 1')
-  if applies('pretrain.steps') and config.pretrain.steps:
-    if not 0 <= config.pretrain.reading_steps < config.pretrain.steps:
-      raise UserError(
-          'config.pretrain.reading_steps must be fewer than pretrain.steps '
-          f'({config.pretrain.steps}), or no picture is ever shown'
-      )
   for stage in ('sft', 'rl'):
     name = config[stage].optimizer.name
     if name == 'muon' and config.trainable == 'lora':
@@ -232,28 +273,53 @@ def walk(run: Run) -> None:
     )
   check(run.config)
   run.check()
-  for name in _in_order(TARGETS[target]):
+  if run.config.seeds:
+    _walk_seeds(run)
+  else:
+    _walk(run, target)
+
+
+def _walk_seeds(run: Run) -> None:
+  """One walk for each seed, in a folder of its own, then what all show."""
+  folders = {}
+  for seed in run.config.seeds:
+    own = run.with_seed(seed)
+    folders[seed] = own.workdir
+    metrics.say(f'seed {seed}: {own.workdir}')
+    _walk(own, run.config.stage)
+  if TARGETS[run.config.stage] == 'report':
+    summary = report.make_overall(
+        run.workdir, folders, seed=run.seed('report')
+    )
+    print(f'seeds {", ".join(map(str, folders))}')
+    print(report.table(summary))
+    print(report.differences(summary))
+
+
+def _walk(run: Run, target: str) -> None:
+  stages = stages_of(run.config)
+  for name in _in_order(stages, TARGETS[target]):
     manifest = manifest_of(run, name)
     folder = run.workdir / name
     # A report is quick to make, from whatever is there.
     if name != 'report' and manifest.is_complete(folder):
       metrics.say(f'{name}: complete in {folder}, reused')
       continue
-    if run.config.profile != 'toy' and not _is_own(name, target):
+    if not run.config.unasked and not _is_own(name, target):
       raise UserError(
           f'{target} needs {name}, which is not complete in {run.workdir}: '
           f'run python -m gog_jax.main --config=configs/{_page_of(name)}.py:'
           f'{run.config.profile} --workdir={run.workdir} first'
       )
     manifest.write(folder, complete=False)
-    facts = STAGES[name].make(run, folder)
+    facts = stages[name].make(run, folder)
     manifest.write(folder, complete=True, facts=facts)
     metrics.say(f'{name}: done ' + _shown(facts))
 
 
 def manifest_of(run: Run, name: str) -> Manifest:
   """The stage's identity: its config fields and its inputs' fingerprints."""
-  stage = STAGES[name]
+  stage = stages_of(run.config)[name]
   fields = {
       field: config_field(run.config, field) for field in stage.sections
   }
@@ -268,10 +334,10 @@ def manifest_of(run: Run, name: str) -> Manifest:
   )
 
 
-def _in_order(target: str) -> list[str]:
+def _in_order(stages: Mapping[str, Stage], target: str) -> list[str]:
   order = []
-  for needed in STAGES[target].needs:
-    order += [name for name in _in_order(needed) if name not in order]
+  for needed in stages[target].needs:
+    order += [name for name in _in_order(stages, needed) if name not in order]
   return order + [target]
 
 

@@ -13,7 +13,7 @@ from gog_jax.errors import UserError
 from gog_jax.rewards import RewardConfig
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.loop import RolloutConfig
-from gog_jax.train.losses import GRPOConfig
+from gog_jax.train import rl
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 
@@ -42,20 +42,18 @@ def test_page_resolves(page, profile):
   for section in (config.sft, config.rl):
     BatchConfig(**config.batch, row_multiple=section.row_multiple)
   RewardConfig(**config.reward)
-  GRPOConfig(**config.rl.loss)
+  rl.loss_config(config.rl)
   sections = [config.sft, config.rl]
   if page == 'pretrain':
     sections.append(config.pretrain)
   for section in sections:
-    make_optimizer(
-        OptimizerConfig(**section.optimizer), n_steps=section.steps
-    )
+    make_optimizer(OptimizerConfig(**section.optimizer), n_steps=1)
   # Demos and graded queries are parts of the train split.
-  assert config.sft.n_demos + config.grade.n_queries <= config.data.n_train
+  assert config.sft.n_candidates + config.grade.n_queries <= config.data.n_train
   assert config.eval.n_examples <= config.data.n_test
   # A whole conversation fits a row, or nothing could be trained on it.
   assert config.rollout.max_context <= config.batch.row_tokens
-  for name, stage in stages.STAGES.items():
+  for name, stage in stages.stages_of(config).items():
     for field in stage.sections:
       if name != 'pretrain' or page == 'pretrain':
         stages.config_field(config, field)
@@ -75,12 +73,13 @@ def test_pages_launch_as_their_docstrings_say():
 @pytest.mark.parametrize(
     ('page', 'field', 'value', 'message'),
     [
-        ('rl', 'rl.optimizer.name', 'muon', 'trains kernels'),
+        ('rl', 'trainable', 'lora', 'trains kernels'),
         ('rl', 'sft.optimizer.name', 'sgd', 'adamw, muon'),
         ('pretrain', 'pretrain.optimizer.decay', 'step', 'constant, cosine'),
         ('pretrain', 'pretrain.n_probes', 0, '1 or more'),
-        ('pretrain', 'pretrain.reading', 1.5, 'from 0 to 1'),
-        ('pretrain', 'pretrain.reading_steps', 9999, 'fewer than'),
+        ('pretrain', 'pretrain.look.reading', 1.5, 'from 0 to 1'),
+        ('rl', 'rl.variant', 'ppo', 'grpo, dr_grpo, dapo, gspo'),
+        ('rl', 'sft.recovered', 1.5, 'from 0 to 1'),
     ],
 )
 def test_values_that_a_late_stage_would_stumble_over(

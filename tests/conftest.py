@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+import pytest
 
 _FLAGS = (
     # Eight simulated devices for the tests of sharding; others use the first.
@@ -15,3 +18,25 @@ os.environ['XLA_FLAGS'] = ' '.join([*_FLAGS, os.environ.get('XLA_FLAGS', '')])
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # No test may reach for the network, not even to look for a newer file.
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+
+@pytest.fixture(scope='session')
+def prepared(tmp_path_factory):
+  """Data and demos, shared."""
+  from tests import mini  # Imports jax: not before the settings above.
+
+  workdir = tmp_path_factory.mktemp('prepared')
+  mini.make_stages(mini.make_run(workdir, 'rl'), 'data', 'demos')
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def finished(prepared, tmp_path_factory):
+  """An uninterrupted SFT and grading on top of it: a run."""
+  from tests import mini
+
+  workdir = tmp_path_factory.mktemp('run') / 'finished'
+  shutil.copytree(prepared, workdir)
+  run = mini.make_run(workdir, 'rl')
+  mini.make_stages(run, 'sft', 'grade')
+  return run

@@ -18,12 +18,13 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 FLOORS = (
     (
         'errors', 'types', 'files', 'interrupt', 'images', 'boxes', 'metrics',
-        'sharding', 'checkpoint', 'manifest',
+        'sharding', 'checkpoint', 'manifest', 'behaviour',
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('data',),
     ('rollout', 'world'),
     ('run',),
+    ('policies',),
     ('grade', 'evaluate', 'report'),
     ('train',),
     ('stages',),

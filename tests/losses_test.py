@@ -13,18 +13,25 @@ from gog_jax.train.advantages import group_advantages
 
 pytestmark = pytest.mark.quick
 
-CONFIG = losses.GRPOConfig(
-    clip_low=0.2, clip_high=0.28, kl_coef=0.05, max_importance_weight=2.0
-)
+KL, CAP, MOST = 0.05, 2.0, 12
 
 
-def numpy_grpo(logps, olds, samplers, refs, rewards, valid, config, eps=1e-4):
-  """The objective, token by token, from the formulas of the docstrings.
+def numpy_objective(
+    variant, clip, logps, olds, samplers, refs, rewards, valid, eps=1e-4
+):
+  """The objective of a published variant, token by token, from its formulas.
 
-  Ragged lists [P][G] of per-token arrays; returns loss and d loss / d logps.
+  Ragged lists [P][G] of per-token arrays; knows nothing of the code's tables.
   """
+  low, high = clip
   n_valid = sum(v for group in valid for v in group)
-  total, grads = 0.0, []
+  n_tokens = sum(
+      len(tokens)
+      for group, ok in zip(logps, valid)
+      for tokens, v in zip(group, ok)
+      if v
+  )
+  total = 0.0
   for p, group in enumerate(logps):
     members = [r for r, v in zip(rewards[p], valid[p]) if v]
     mean = sum(members) / len(members) if members else 0.0
@@ -32,31 +39,46 @@ def numpy_grpo(logps, olds, samplers, refs, rewards, valid, config, eps=1e-4):
     if len(members) > 1:
       variance = sum((r - mean) ** 2 for r in members) / (len(members) - 1)
       std = variance**0.5
-    grads.append([])
     for g, tokens in enumerate(group):
-      advantage = (rewards[p][g] - mean) / std if std >= eps else 0.0
-      grad = np.zeros(len(tokens))
-      if valid[p][g]:
-        for t, logp in enumerate(tokens):
-          old, ref = olds[p][g][t], refs[p][g][t]
-          ratio = np.exp(logp - old)
-          clipped = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
-          weight = min(
-              np.exp(old - samplers[p][g][t]), config.max_importance_weight
-          )
-          use_ratio = ratio * advantage <= clipped * advantage
-          surrogate = (ratio if use_ratio else clipped) * advantage
-          kl = np.exp(ref - logp) - (ref - logp) - 1
-          scale = 1 / (len(tokens) * n_valid)
-          total += scale * (-weight * surrogate + config.kl_coef * kl)
-          # Where both sides of min are equal (inside the clip range), they
-          # are the same function, with the ratio's gradient.
-          slope = ratio * advantage if use_ratio else 0.0
-          grad[t] = scale * (
-              -weight * slope + config.kl_coef * (1 - np.exp(ref - logp))
-          )
-      grads[-1].append(grad)
-  return total, grads
+      if not valid[p][g]:
+        continue
+      advantage = rewards[p][g] - mean if std >= eps else 0.0
+      if variant != 'dr_grpo' and std >= eps:
+        advantage /= std
+      change = [logp - old for logp, old in zip(tokens, olds[p][g])]
+      for t, logp in enumerate(tokens):
+        ratio = np.exp(
+            sum(change) / len(change) if variant == 'gspo' else change[t]
+        )
+        clipped = min(max(ratio, 1 - low), 1 + high)
+        surrogate = min(ratio * advantage, clipped * advantage)
+        weight = min(np.exp(olds[p][g][t] - samplers[p][g][t]), CAP)
+        ref = refs[p][g][t]
+        kl = np.exp(ref - logp) - (ref - logp) - 1
+        scale = {
+            'grpo': 1 / (len(tokens) * n_valid),
+            'gspo': 1 / (len(tokens) * n_valid),
+            'dapo': 1 / n_tokens,
+            'dr_grpo': 1 / (MOST * n_valid),
+        }[variant]
+        total += scale * (-weight * surrogate + KL * kl)
+  return total
+
+
+def numpy_gradient(objective, logps, step=1e-6):
+  """By central differences, one token after another."""
+  grads = []
+  for group in logps:
+    for tokens in group:
+      for t in range(len(tokens)):
+        kept = tokens[t]
+        sides = []
+        for sign in (1, -1):
+          tokens[t] = kept + sign * step
+          sides.append(objective())
+        tokens[t] = kept
+        grads.append((sides[0] - sides[1]) / (2 * step))
+  return np.array(grads)
 
 
 def random_case(seed, *, on_policy):
@@ -80,59 +102,104 @@ def random_case(seed, *, on_policy):
 
 
 @pytest.mark.parametrize('on_policy', [True, False])
-@pytest.mark.parametrize('seed', range(5))
-def test_grpo_matches_numpy(seed, on_policy):
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize(
+    ('name', 'clip'),
+    [
+        ('grpo', (0.2, 0.2)),
+        ('grpo', (0.1, 0.3)),
+        ('dr_grpo', (0.2, 0.2)),
+        ('dapo', (0.2, 0.28)),
+        ('gspo', (3e-4, 4e-4)),
+        ('gspo', (0.1, 0.2)),
+    ],
+)
+def test_variants_match_numpy(name, clip, seed, on_policy):
+  logps, olds, samplers, refs, rewards, valid = random_case(
+      seed, on_policy=on_policy
+  )
+  # What is old does not move with what is new.
+  fixed = [[np.array(x) for x in row] for row in olds]
+
+  def objective():
+    return numpy_objective(
+        name, clip, logps, fixed, samplers, refs, rewards, valid
+    )
+
+  want_grads = numpy_gradient(objective, logps)
+  variant = losses.VARIANTS[name]
+  lengths = [len(x) for row in logps for x in row]
+  groups = group_advantages(
+      np.array(rewards),
+      np.array(valid, bool),
+      np.array(rewards),
+      eps=1e-4,
+      divide_by_std=variant.divide_by_std,
+  )
+  weights = loss_weights(
+      lengths,
+      [bool(v) for row in valid for v in row],
+      aggregation=variant.aggregation,
+      most_targets=MOST,
+  )
+  config = losses.GRPOConfig(
+      ratio=variant.ratio,
+      clip_low=clip[0],
+      clip_high=clip[1],
+      kl_coef=KL,
+      max_importance_weight=CAP,
+  )
+  # Packed: all in one row, a position that nobody sampled between any two.
+  width = sum(lengths) + len(lengths)
+  at = np.concatenate(
+      [
+          sum(lengths[:i]) + i + np.arange(length)
+          for i, length in enumerate(lengths)
+      ]
+  )
+
+  def packed(values):
+    row = np.zeros(width)
+    row[at] = values
+    return row[None]
+
+  def flatten(ragged):
+    return packed(np.concatenate([x for row in ragged for x in row]))
+
+  repeat = lambda x: packed(np.repeat(np.asarray(x, np.float64), lengths))
+  segments = np.repeat(np.arange(len(lengths)) + 1, np.array(lengths) + 1)
+
   with jax.enable_x64(True):
-    logps, olds, samplers, refs, rewards, valid = random_case(
-        seed, on_policy=on_policy
-    )
-    want_loss, want_grads = numpy_grpo(
-        logps, olds, samplers, refs, rewards, valid, CONFIG
-    )
-    groups = group_advantages(
-        np.array(rewards),
-        np.array(valid, bool),
-        np.array(rewards),
-        eps=1e-4,
-    )
-    flat_lengths = [len(x) for row in logps for x in row]
-    weights = loss_weights(
-        flat_lengths,
-        [bool(v) for row in valid for v in row],
-        aggregation='sequence_mean',
-    )
-
-    def flatten(ragged):
-      return jnp.concatenate([jnp.asarray(x) for row in ragged for x in row])
-
-    repeat = lambda x: np.repeat(np.asarray(x, np.float64), flat_lengths)
 
     def loss_fn(logprobs):
-      old = logprobs if on_policy else flatten(olds)
       token_loss, _ = losses.grpo_loss(
           logprobs,
-          old_logprobs=old,
-          sampler_logprobs=flatten(samplers),
-          ref_logprobs=flatten(refs),
-          advantages=repeat(groups.advantages.reshape(-1)),
-          config=CONFIG,
+          old_logprobs=logprobs if on_policy else jnp.asarray(flatten(olds)),
+          sampler_logprobs=jnp.asarray(flatten(samplers)),
+          ref_logprobs=jnp.asarray(flatten(refs)),
+          advantages=jnp.asarray(repeat(groups.advantages.reshape(-1))),
+          segment_ids=jnp.asarray(segments[None]),
+          loss_mask=jnp.asarray(packed(1.0)),
+          config=config,
       )
       return (token_loss * repeat(weights)).sum()
 
-    loss, grads = jax.value_and_grad(loss_fn)(flatten(logps))
-    np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
-    np.testing.assert_allclose(
-        grads,
-        np.concatenate([x for row in want_grads for x in row]),
-        rtol=1e-5,
-        atol=1e-8,
-    )
-    # The case is not vacuous: something is clipped, something is capped.
-    if not on_policy:
-      ratio = np.exp(flatten(logps) - flatten(olds))
-      assert (ratio > 1.28).any()
-      assert (ratio < 0.8).any()
-    assert (np.exp(flatten(olds) - flatten(samplers)) > 2).any()
+    loss, grads = jax.value_and_grad(loss_fn)(jnp.asarray(flatten(logps)))
+  np.testing.assert_allclose(loss, objective(), rtol=1e-5)
+  np.testing.assert_allclose(
+      np.asarray(grads)[0, at], want_grads, rtol=2e-5, atol=1e-7
+  )
+  # The case is not vacuous: something is clipped, something is capped.
+  if not on_policy:
+    ratio = np.exp(flatten(logps) - flatten(olds))
+    assert (ratio > 1 + clip[1]).any()
+    assert (ratio < 1 - clip[0]).any()
+  assert (np.exp(flatten(olds) - flatten(samplers)) > CAP).any()
+
+
+def test_published_clips():
+  assert losses.VARIANTS['grpo'].clip == (0.2, 0.2)
+  assert losses.VARIANTS['dapo'].clip == (0.2, 0.28)
 
 
 def test_advantages_by_hand():
@@ -176,4 +243,13 @@ def test_loss_weights_by_hand():
   )
   np.testing.assert_array_equal(
       loss_weights([4], [False], aggregation='token_mean'), [0]
+  )
+  np.testing.assert_allclose(
+      loss_weights(
+          [4, 1, 5],
+          [True, True, False],
+          aggregation='constant',
+          most_targets=10,
+      ),
+      [1 / 20, 1 / 20, 0],
   )

@@ -142,7 +142,7 @@ def test_other_settings_in_the_same_workdir(tmp_path):
       f'--workdir={workdir}',
       *mini.flags(sft__n_demos=24, **{'rollout.max_turns': 3}),
   )
-  assert_one_line(result, 'sft.n_demos is 32, now 24', 'rollout.max_turns')
+  assert_one_line(result, 'sft.n_demos is 16, now 24', 'rollout.max_turns')
 
 
 @pytest.mark.parametrize(

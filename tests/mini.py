@@ -19,8 +19,13 @@ OVERRIDES = {
     'data.n_train': 64,
     'data.n_validation': 16,
     'data.n_test': 16,
+    'data.n_hard': 16,
     'sampler.n_slots': 16,
-    'sft.n_demos': 32,
+    'sft.n_candidates': 32,
+    'sft.n_demos': 16,
+    'sft.no_search': 0.1,
+    'sft.recovered': 0.0,
+    'sft.n_validation': 0,
     'sft.steps': 4,
     'sft.batch_size': 8,
     'sft.checkpoint_every': 100,
@@ -60,7 +65,8 @@ def make_run(workdir, stage: str, **more) -> Run:
 def make_stages(run: Run, *names: str) -> None:
   """Runs single stages, without those they build on."""
   for name in names:
-    facts = stages.STAGES[name].make(run, run.workdir / name)
+    stage = stages.stages_of(run.config)[name]
+    facts = stage.make(run, run.workdir / name)
     stages.manifest_of(run, name).write(
         run.workdir / name, complete=True, facts=facts
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from gog_jax import behaviour
 from gog_jax import report
 from gog_jax import report_metrics
 from gog_jax.report_metrics import Evaluated
@@ -103,7 +104,7 @@ def test_a_gaze_hits_from_an_overlap_of_one_half_on_the_image_with_the_gold():
   example = helpers.example('a', gold=((0, 0, 10, 10), (50, 50, 60, 60)))
   hits = [
     gaze.hit
-    for gaze in report_metrics.gazes(
+    for gaze in behaviour.gazes(
       example,
       helpers.trajectory(
         'a',
@@ -140,3 +141,58 @@ def test_bootstrap_resamples_questions_not_samples():
     values, [str(i) for i in range(20)], seed=0
   )
   assert free_high - free_low < 0.8 * (high - low)
+
+
+def test_differences_are_paired_and_counted_by_hand():
+  ten = helpers.ten()
+  # Wrong on all but a and e; its first gazes miss on e, f and h as well.
+  miss, hit = (helpers.gaze(helpers.MISS),), (helpers.gaze(helpers.HIT),)
+  other = Evaluated(
+    policy='sft',
+    examples=ten.examples,
+    trajectories=[
+      helpers.trajectory('h', miss, right=False),
+      helpers.trajectory('a'),
+      *(
+        helpers.trajectory(name, hit, right=False)
+        for name in ('b', 'c', 'd', 'g', 'i')
+      ),
+      helpers.trajectory('e', miss, hit),
+      helpers.trajectory('f', miss, right=False),
+    ],
+  )
+  found = report_metrics.difference(ten, other, seed=0)
+  assert (found['policy'], found['against']) == ('rl', 'sft')
+  # Nine pairs (not j): 6 right against 2.
+  accuracy = found['accuracy']
+  assert accuracy['n'] == 9
+  assert accuracy['difference'] == pytest.approx(4 / 9)
+  low, high = accuracy['ci95']
+  assert low < 4 / 9 < high and low >= 0
+  # e: both; f: neither; h: rl alone.
+  recovery = found['recovery']
+  assert recovery['n'] == 3
+  assert recovery['difference'] == pytest.approx(1 / 3)
+  back = report_metrics.difference(other, ten, seed=0)
+  assert back['accuracy']['difference'] == pytest.approx(-4 / 9)
+  shown = report.differences({'differences': [found]})
+  assert shown.startswith('rl - sft: accuracy +44.4 [') and '(n 9)' in shown
+
+
+def test_seeds_are_paired_in_their_order():
+  examples = {'a': helpers.example('a')}
+
+  def policy(name, *right):
+    return Evaluated(
+      policy=name,
+      examples=examples,
+      trajectories=[helpers.trajectory('a', right=r) for r in right],
+    )
+
+  found = report_metrics.difference(
+    policy('rl', True, True, False), policy('sft', False, True), seed=0
+  )
+  assert found['accuracy'] == {'difference': 0.5, 'ci95': [0.5, 0.5], 'n': 2}
+  assert found['recovery'] is None
+  nothing = report_metrics.difference(policy('rl'), policy('sft'), seed=0)
+  assert nothing['accuracy'] is None

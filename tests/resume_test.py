@@ -17,24 +17,6 @@ from gog_jax.models import lora
 from tests import mini
 
 
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-  """Data and demos, shared."""
-  workdir = tmp_path_factory.mktemp('prepared')
-  mini.make_stages(mini.make_run(workdir, 'rl'), 'data', 'demos')
-  return workdir
-
-
-@pytest.fixture(scope='module')
-def finished(prepared, tmp_path_factory):
-  """An uninterrupted SFT and grading on top of it."""
-  workdir = tmp_path_factory.mktemp('run') / 'finished'
-  shutil.copytree(prepared, workdir)
-  run = mini.make_run(workdir, 'rl')
-  mini.make_stages(run, 'sft', 'grade')
-  return run
-
-
 def params_of(run, stage):
   params = run.trained_params(run.load_model(), stage)
   return nnx.to_pure_dict(params)
@@ -44,7 +26,7 @@ def assert_same(run_a, run_b, stage):
   assert mini.metrics_of(run_a, stage) == mini.metrics_of(run_b, stage)
   a, b = params_of(run_a, stage), params_of(run_b, stage)
   jax.tree.map(np.testing.assert_array_equal, a, b)
-  _, fresh, _ = lora.split(run_a.load_model(), 'lora')
+  _, fresh, _ = lora.split(run_a.load_model(), run_a.config.trainable)
   moved = jax.tree.map(
       lambda x, y: float(abs(x - y).max()), a, nnx.to_pure_dict(fresh)
   )
@@ -113,7 +95,7 @@ def test_grading_goes_on_where_it_stopped(finished, tmp_path):
 
 def test_checkpoint_of_another_shape_is_refused(finished, tmp_path):
   del tmp_path
-  run = mini.make_run(finished.workdir, 'rl', lora__rank=4)
+  run = mini.make_run(finished.workdir, 'rl', trainable='lora')
   with pytest.raises(UserError, match='does not fit'):
     run.trained_params(run.load_model(), 'sft')
 

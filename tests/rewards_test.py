@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,33 @@ def test_token_f1_by_hand():
   )
   assert rewards.token_f1('', ('x',)) == 0
   assert rewards.exact_match('a', ('the',)) == 0  # Nothing equals nothing.
+
+
+def test_a_search_costs_only_where_the_answer_is_right():
+  config = rewards.RewardConfig(
+      accuracy='exact_match', format_weight=0.1, call_cost=0.2
+  )
+
+  def reward(n_calls, *, right):
+    t = trajectory(answer='tour eiffel' if right else 'no')
+    result = dataclasses.replace(t.turns[0].results[0], n_searches=1)
+    asked = dataclasses.replace(
+        t.turns[0],
+        parsed=ParsedTurn(text='', calls=(CALL,) * n_calls),
+        results=(result,) * n_calls,
+    )
+    return rewards.score(
+        EXAMPLE,
+        dataclasses.replace(t, turns=(asked, t.turns[1])),
+        config=config,
+    )
+
+  by_calls = [reward(n, right=True).reward for n in range(7)]
+  np.testing.assert_allclose(
+      by_calls, [1.0, 0.82, 0.64, 0.46, 0.28, 0.1, 0.1]
+  )
+  assert {reward(n, right=False).reward for n in range(7)} == {0.1}
+  # How right it is does not depend on what it cost.
+  assert reward(3, right=True).reward_parts == {
+      'accuracy': 1.0, 'format': 1.0, 'budget': pytest.approx(0.4),
+  }  # fmt: skip

@@ -126,6 +126,8 @@ def test_prompt_tool_and_image_targets_have_no_gradient(kind, trajectories):
           sampler_logprobs=batch.sampler_logprobs,
           ref_logprobs=logprobs * 0.9,
           advantages=batch.advantages,
+          segment_ids=batch.segment_ids,
+          loss_mask=batch.loss_mask,
           config=GRPO,
       )
     return (token_loss * batch.weights).sum()

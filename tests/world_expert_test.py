@@ -33,7 +33,7 @@ def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
     rng = np.random.default_rng((seed, number))
     thought, calls, answer = act(example, tuple(turns), halved, rng)
     assert (answer is None) == (len(calls) == 1)
-    assert 2 <= len(thought.split()) <= 7
+    assert 2 <= len(thought.split()) <= 11
     results = []
     for call in calls:
       if call.name == 'text_search':
@@ -82,14 +82,14 @@ def test_oracle_needs_no_more_searches_than_the_hops():
       assert len(turns) == example.hops + 1
 
 
-def test_expert_is_right_about_four_times_in_five(demonstrations):
+def test_expert_is_right_about_two_times_in_three(demonstrations):
   right = collections.defaultdict(list)
   for example, _, answer in demonstrations:
     assert answer is not None  # Five turns suffice.
     right[min(example.hops, 2)].append(answer in example.answers)
   accuracy = {hops: np.mean(values) for hops, values in right.items()}
   overall = np.mean([value for values in right.values() for value in values])
-  assert 0.75 <= overall <= 0.85, accuracy
+  assert 0.6 <= overall <= 0.75, accuracy
   assert accuracy[0] == 1.0
   assert accuracy[1] > accuracy[2] + 0.1
 
@@ -99,9 +99,10 @@ def test_expert_searches_mostly_when_it_must(demonstrations):
       (example.search_required, len(turns) > 1)
       for example, turns, _ in demonstrations
   ]
+  # Of those that name their subject it gives half up at once.
   assert np.mean([did for must, did in searched if must]) > 0.88
-  assert 0.03 < np.mean([did for must, did in searched if not must]) < 0.2
-  assert 0.28 < np.mean([not did for _, did in searched]) < 0.48
+  assert 0.02 < np.mean([did for must, did in searched if not must]) < 0.2
+  assert 0.25 < np.mean([not did for _, did in searched]) < 0.45
 
 
 def _looks(turns):
@@ -109,29 +110,76 @@ def _looks(turns):
   for turn in turns:
     for call, result in zip(turn.parsed.calls, turn.results):
       if call.name != 'text_search':
-        yield turn.parsed.thought, tuple(result.hits[0].text.split()[1:3])
+        yield turn.parsed.thought, tuple(result.hits[0].text.split()[1:4])
 
 
 def test_thoughts_name_what_is_sought_so_that_replies_contradict(
     demonstrations,
 ):
-  recovered = 0
+  recovered = twins = 0
   for example, turns, _ in demonstrations:
     question = questions.question_of(example)
     target = question.target
     looks = list(_looks(turns))
     if target is None or not looks:
       continue
+    own = target.identity
+    told = own.pattern in question.ref.split()
     assert f' {vocabulary.in_short(question.ref)}: ' in looks[0][0]
-    sought = (target.identity.colour, target.identity.shape)
     for thought, _ in looks:
-      assert thought.endswith(' '.join(sought))
-    for (_, shown), (thought, _) in zip(looks, looks[1:]):
-      # A second look follows a contradiction, and says so.
-      assert shown != sought
+      assert thought.endswith(f'{own.colour} {own.shape}')
+    for (_, (pattern, *look)), (thought, _) in zip(looks, looks[1:]):
+      # A second look follows a contradiction, and says which.
+      shown, _, thought = thought.partition(': ')
+      assert shown.split() == [pattern, *look]
       assert thought.startswith('wrong find')
-    recovered += len(looks) > 1 and looks[-1][1] == sought
-  assert recovered >= 0.14 * len(demonstrations)
+      alike = look == [own.colour, own.shape]
+      if alike and question.kind != 'pattern':
+        assert told and pattern != own.pattern
+        twins += thought.startswith('wrong find other')
+    recovered += len(looks) > 1 and looks[-1][1] == (
+        own.pattern, own.colour, own.shape,
+    )
+  assert recovered >= 0.09 * len(demonstrations)
+  assert twins >= 0.03 * len(demonstrations)
+
+
+def test_facts_are_given_up_more_than_names(demonstrations):
+  """The persistence that RL is to teach: each step has its own share."""
+  gone_on = collections.defaultdict(list)
+  for example, turns, _ in demonstrations:
+    question = questions.question_of(example)
+    calls = [call for turn in turns for call in turn.parsed.calls]
+    texts = [call for call in calls if call.name == 'text_search']
+    if question.target is None and question.entity is not None:
+      gone_on['look_up'].append(bool(texts))
+    looks = list(_looks(turns))
+    if question.target is None or len(calls) == 0 or calls[0].name != 'gaze':
+      continue
+    own, (_, *shown) = question.target.identity, looks[0][1]
+    if shown != [own.colour, own.shape]:
+      continue
+    if looks[0][1][0] != own.pattern and own.pattern in question.ref.split():
+      kind = 'name' if question.kind == 'name' else 'fact'
+      gone_on[kind].append(len(looks) > 1)
+  rates = {kind: np.mean(values) for kind, values in gone_on.items()}
+  assert min(len(values) for values in gone_on.values()) > 20
+  assert 0.85 < rates['name'] and 0.25 < rates['fact'] < 0.55
+  assert 0.3 < rates['look_up'] < 0.6
+
+
+def test_without_gaze_there_is_none():
+  def act(*args):
+    return expert.expert_turn(*args, can_gaze=False)
+
+  right = []
+  for seed, example in enumerate(_questions('train', 200)):
+    turns, answer = _walk(act, example, seed)
+    calls = [call.name for turn in turns for call in turn.parsed.calls]
+    assert 'gaze' not in calls and answer is not None
+    if example.hops and questions.question_of(example).target:
+      right.append(answer in example.answers)
+  assert np.mean(right) < 0.25  # A glance finds big emblems.
 
 
 def test_jitter_moves_some_boxes_by_a_step():
@@ -147,7 +195,7 @@ def test_jitter_moves_some_boxes_by_a_step():
       ).arguments['bbox_2d']
       for seed in range(200)
   ]
-  assert 0.1 < np.mean([box != tight for box in boxes]) < 0.5
+  assert 0.05 < np.mean([box != tight for box in boxes]) < 0.4
 
 
 def test_expert_is_a_function_of_its_arguments():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import numpy as np
@@ -11,7 +12,9 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.world import knowledge
 from gog_jax.world import questions
 from gog_jax.world import scenes
+from gog_jax.world.backend import WorldBackend
 
+_BACKEND = WorldBackend()
 _SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)
 
 
@@ -37,3 +40,11 @@ def questions_of(
       )
       for i in range(n)
   ]
+
+
+def by_text(query: str, scope: str, top_k: int = 1):
+  return asyncio.run(_BACKEND.search_text(query, scope=scope, top_k=top_k))
+
+
+def by_image(data: bytes, scope: str, top_k: int = 1):
+  return asyncio.run(_BACKEND.search_image(data, scope=scope, top_k=top_k))

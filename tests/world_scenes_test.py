@@ -41,7 +41,8 @@ def test_light_tells_places_apart():
 
 def test_search_takes_light_for_grey():
   rng = np.random.default_rng(0)
-  lit = scenes._lit(scenes.background(rng, scenes.SIZE, scenes.SIZE))
+  lit = scenes.backdrop(rng)
   vector = backend._describe(backend._thumbnail(lit))
-  colour, light = np.split(vector, [2 * backend._SIDE**2])
+  n = backend._SIDE**2
+  colour, light, _ = np.split(vector, [2 * n, 3 * n])
   assert np.abs(colour).max() == 0.0 < np.abs(light).max()

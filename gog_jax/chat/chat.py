@@ -111,6 +111,12 @@ class Chat:
         if index not in self._forbidden
     )
 
+  @property
+  def call_ids(self) -> tuple[int, ...]:
+    """The token that opens a call; none where the tokenizer has no such."""
+    index = self._codec.id_of(protocol.CALL)
+    return () if index is None else (index,)
+
   def prompt(self, example: Example) -> TokenChunk:
     """Encodes all that stands before the policy's first token.
 

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 import grain
 
 T = TypeVar('T')
+# For ever: Grain's own endless repetition has no length that batches of one
+# item could have.
+_EPOCHS = 2**31
 
 
 def endless_batches(
@@ -33,7 +36,7 @@ def endless_batches(
     dataset = dataset.seed(seed).shuffle()
   return iter(
       dataset
-      .repeat()
+      .repeat(_EPOCHS)
       .batch(batch_size, batch_fn=list)
       .map(transform)
       .to_iter_dataset(

@@ -29,7 +29,7 @@ from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 from gog_jax.types import Trajectory
 
-AGGREGATIONS = ('sequence_mean', 'token_mean')
+AGGREGATIONS = ('sequence_mean', 'token_mean', 'constant')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,13 +122,19 @@ def to_batch(
 
 
 def loss_weights(
-    n_targets: Sequence[int], valid: Sequence[bool], *, aggregation: str
+    n_targets: Sequence[int],
+    valid: Sequence[bool],
+    *,
+    aggregation: str,
+    most_targets: int = 1,
 ) -> np.ndarray:
   """Weight of each trajectory's targets, so that a plain sum is the mean.
 
   'sequence_mean' averages over a trajectory's targets, then over valid
   trajectories (GRPO); 'token_mean' averages over all targets of the batch
-  (DAPO, SFT). Masked-out trajectories count in no denominator.
+  (DAPO, SFT); 'constant' divides every target by `most_targets`, the most that
+  a trajectory can have, and by the number of trajectories (Dr. GRPO). Those
+  masked out count in no denominator.
   """
   lengths = np.asarray(n_targets, np.float64)
   counted = np.asarray(valid, bool) & (lengths > 0)
@@ -136,6 +142,10 @@ def loss_weights(
     weights = 1 / (np.maximum(lengths, 1) * max(counted.sum(), 1))
   elif aggregation == 'token_mean':
     weights = np.full(len(lengths), 1 / max(lengths[counted].sum(), 1))
+  elif aggregation == 'constant':
+    weights = np.full(
+        len(lengths), 1 / (most_targets * max(counted.sum(), 1))
+    )
   else:
     raise ValueError(f'unknown aggregation {aggregation!r}')
   return np.where(counted, weights, 0.0).astype(np.float32)

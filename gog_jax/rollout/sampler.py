@@ -1,17 +1,17 @@
 """The JAX policy: a fixed number of slots, their KV cache kept across turns.
 
-A turn costs one prefill of the new tokens only (the prompt, or what the tools
-brought back) and one decode loop that stays on the device until every sampling
-slot has closed its turn. All shapes are fixed or bucketed, so that nothing is
-compiled after each bucket's first use. Parameters are the trainer's own
-arrays, by reference.
+A turn costs one prefill of the new tokens only (the prompt, once for all slots
+that begin with it, or what the tools brought back) and one decode loop that
+stays on the device until every sampling slot has closed its turn. All shapes
+are fixed, so that nothing is compiled after its first use. Parameters are the
+trainer's own arrays, by reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import hashlib
+from typing import Any
 
 from flax import nnx
 import jax
@@ -21,17 +21,16 @@ import numpy as np
 from gog_jax.images import ImageProcessor
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
-from gog_jax.models.vision import pack_images
-from gog_jax.models.vision import VisionInputs
 from gog_jax.models.vlm import VLM
+from gog_jax.rollout.features import encode
+from gog_jax.rollout.features import FeatureCache
+from gog_jax.rollout.features import key_of
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
 
-_IMAGES_AT_ONCE = 8
-# Bytes of image features that the host keeps between prefills.
-_FEATURE_BYTES = 2**30
+_ROWS_AT_ONCE = 16  # Of those that are prefilled.
 
 
 class JaxPolicy:
@@ -50,6 +49,7 @@ class JaxPolicy:
     greedy: Take the most likely token instead of sampling. Sampling is at
       temperature 1 from the whole distribution, nothing else: importance
       ratios are wrong otherwise.
+    banned_ids: Tokens never taken, if greedy.
   """
 
   def __init__(
@@ -64,14 +64,19 @@ class JaxPolicy:
       max_patches: int,
       stop_ids: Sequence[int],
       greedy: bool,
+      banned_ids: Sequence[int] = (),
   ):
+    if banned_ids and not greedy:
+      raise ValueError('tokens can be banned from greedy decoding only')
     self.capacity = n_slots
     self.max_context = max_context
     self._config = model.config
     self._processor = processor
     self._chunk = chunk
-    self._max_patches = max_patches
-    self._features: dict[bytes, np.ndarray] = {}
+    self._rows = min(_ROWS_AT_ONCE, n_slots)
+    self._features = FeatureCache(
+        processor, model.config.vision, max_patches=max_patches
+    )
     self._graph, state = nnx.split(model)
     self._state = state
     dtype = model.text.embedding.dtype  # That of activations.
@@ -85,6 +90,7 @@ class JaxPolicy:
         'stop_ids': tuple(stop_ids),
         'max_turn_tokens': max_turn_tokens,
         'greedy': greedy,
+        'banned_ids': tuple(banned_ids),
     }
 
   def update(self, state: nnx.State, *, vision_changed: bool) -> None:
@@ -141,122 +147,136 @@ class JaxPolicy:
     ]
 
   def _prefill_pending(self) -> None:
-    """Feeds every pending chunk, `self._chunk` tokens of each at a time."""
+    """Feeds every pending chunk; one for all slots that begin alike."""
     if not self._pending:
       return
-    self._encode_images(self._pending.values())
-    longest = max(len(chunk.token_ids) for chunk in self._pending.values())
+    self._features.add(
+        self._graph,
+        self._state,
+        (v.data for chunk in self._pending.values() for v in chunk.images),
+    )
+    # The host's lengths are the truth: a slot that starts anew is empty.
+    self._cache = self._cache._replace(lengths=jnp.asarray(self._lengths))
+    alike: dict[Any, list[int]] = {}
+    for slot, chunk in self._pending.items():
+      begun = slot if self._lengths[slot] else None
+      images = tuple(key_of(view.data) for view in chunk.images)
+      alike.setdefault((begun, chunk.token_ids, images), []).append(slot)
+    groups = list(alike.values())
+    for first in range(0, len(groups), self._rows):
+      self._prefill([group[0] for group in groups[first : first + self._rows]])
+    source = np.arange(self.capacity)
+    for group in groups:
+      source[group] = group[0]
+    if len(groups) < len(self._pending):
+      self._cache, self._hidden = _fork(self._cache, self._hidden, source)
+      self._lengths = self._lengths[source]
+      self._next_position = self._next_position[source]
+    self._pending.clear()
+    self._features.forget_oldest()
+
+  def _prefill(self, slots: Sequence[int]) -> None:
+    """Feeds the chunks of a few slots, `self._chunk` tokens of each at a time.
+
+    Always as many rows, so that neighbours never change a row's rounding.
+    """
+    chunks = [self._pending[slot] for slot in slots]
+    longest = max(len(chunk.token_ids) for chunk in chunks)
     width = -(-longest // self._chunk) * self._chunk
-    n, d = self.capacity, self._config.text.width
+    n, d = self._rows, self._config.text.width
     tokens = np.zeros((n, width), np.int32)
     positions = np.zeros((n, 3, width), np.int32)
     embeds = np.zeros((n, width, d), np.float32)
     is_image = np.zeros((n, width), bool)
     n_new = np.zeros(n, np.int32)
-    for slot, chunk in self._pending.items():
+    rows = np.full(n, self.capacity)  # Beyond the last: dropped.
+    for row, (slot, chunk) in enumerate(zip(slots, chunks, strict=True)):
       length = len(chunk.token_ids)
       if self._lengths[slot] + length > self.max_context:
         raise ValueError(
             f'{length} tokens more than {self._lengths[slot]} overflow the '
             f'context of {self.max_context}'
         )
-      tokens[slot, :length] = chunk.token_ids
-      positions[slot, :, :length], self._next_position[slot] = mrope_positions(
+      tokens[row, :length] = chunk.token_ids
+      positions[row, :, :length], self._next_position[slot] = mrope_positions(
           length,
           chunk.placements,
           merge_size=self._processor.merge_size,
           start=int(self._next_position[slot]),
       )
-      n_new[slot] = length
+      n_new[row] = length
+      rows[row] = slot
       for placement in chunk.placements:
         here = slice(placement.start, placement.start + placement.n_tokens)
         data = chunk.images[placement.image].data
-        embeds[slot, here] = self._features[_key(data)]
-        is_image[slot, here] = True
-    # The host's lengths are the truth: a slot that starts anew is empty.
-    self._cache = self._cache._replace(lengths=jnp.asarray(self._lengths))
+        embeds[row, here] = self._features[data]
+        is_image[row, here] = True
+      self._lengths[slot] += length
     for first in range(0, width, self._chunk):
       here = slice(first, first + self._chunk)
       # Feature i of a row is that of the row's token i.
       index = np.where(is_image[:, here], np.arange(self._chunk), -1)
-      self._cache, self._hidden = _prefill(
+      self._cache, self._hidden = _extend_rows(
           self._graph,
           self._state,
           self._cache,
           self._hidden,
+          rows,
           tokens[:, here],
           positions[:, :, here],
           np.clip(n_new - first, 0, self._chunk),
           embeds[:, here],
           index.astype(np.int32),
       )
-    self._lengths += n_new
-    self._pending.clear()
-    self._forget_images()
-
-  def _encode_images(self, chunks) -> None:
-    """Fills the feature cache with the images that are new, 8 at a time."""
-    new: dict[bytes, bytes] = {}
-    for chunk in chunks:
-      for placement in chunk.placements:
-        data = chunk.images[placement.image].data
-        if (key := _key(data)) not in self._features:
-          new[key] = data
-    items = list(new.items())
-    merge = self._processor.merge_size**2
-    for first in range(0, len(items), _IMAGES_AT_ONCE):
-      some = items[first : first + _IMAGES_AT_ONCE]
-      rows = [[self._processor.patches(data)] for _, data in some]
-      rows += [[]] * (_IMAGES_AT_ONCE - len(rows))
-      vision = pack_images(
-          rows, n_patches=self._max_patches, config=self._config.vision
-      )
-      features = _encode(self._graph, self._state, vision)
-      features = np.asarray(features, np.float32)
-      for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
-        # A copy: a view would keep the padding of all the others.
-        self._features[key] = row[: len(patches) // merge].copy()
-
-  def _forget_images(self) -> None:
-    """Drops the oldest features beyond what may be kept."""
-    n_bytes = sum(features.nbytes for features in self._features.values())
-    for key in list(self._features):
-      if n_bytes <= _FEATURE_BYTES:
-        break
-      n_bytes -= self._features.pop(key).nbytes
-
-
-def _key(data: bytes) -> bytes:
-  return hashlib.sha256(data).digest()
 
 
 # Compiled programs are shared by all samplers of one graph and shape: the
 # graph and the limits are static arguments.
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(graph, state, vision: VisionInputs) -> jax.Array:
-  return nnx.merge(graph, state).encode_images(vision)
-
-
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
-def _prefill(
-    graph, state, cache, last_hidden, tokens, positions, n_valid, embeds, index
+def _extend_rows(
+    graph,
+    state,
+    cache,
+    last_hidden,
+    rows,
+    tokens,
+    positions,
+    n_valid,
+    embeds,
+    index,
 ):
-  """Appends a chunk; returns the cache and each slot's last hidden state."""
+  """Appends a chunk to some rows; returns the cache and last hidden states."""
   model = nnx.merge(graph, state)
-  hidden, cache = model.extend(
-      tokens, positions, n_valid, embeds, index, cache
+  hidden, some = model.extend(
+      tokens,
+      positions,
+      n_valid,
+      embeds,
+      index,
+      jax.tree.map(lambda leaf: leaf.at[rows].get(mode='clip'), cache),
+  )
+  cache = jax.tree.map(
+      lambda leaf, new: leaf.at[rows].set(new, mode='drop'), cache, some
   )
   at = jnp.maximum(n_valid - 1, 0)[:, None, None]
   newest = jnp.take_along_axis(hidden, at, axis=1)[:, 0]
-  return cache, jnp.where((n_valid > 0)[:, None], newest, last_hidden)
+  before = last_hidden.at[rows].get(mode='clip')
+  newest = jnp.where((n_valid > 0)[:, None], newest, before)
+  return cache, last_hidden.at[rows].set(newest, mode='drop')
+
+
+@functools.partial(jax.jit, donate_argnums=(0, 1))
+def _fork(cache, hidden, source):
+  """Gives each slot what the slot `source` of it holds."""
+  return jax.tree.map(lambda leaf: leaf[source], (cache, hidden))
 
 
 @functools.partial(
     jax.jit,
     static_argnums=0,
-    static_argnames=('stop_ids', 'max_turn_tokens', 'greedy'),
+    static_argnames=('stop_ids', 'max_turn_tokens', 'greedy', 'banned_ids'),
     donate_argnums=2,
 )
 def _decode(
@@ -271,6 +291,7 @@ def _decode(
     stop_ids: tuple[int, ...],
     max_turn_tokens: int,
     greedy: bool,
+    banned_ids: tuple[int, ...],
 ):
   """Decodes until every sampling slot has closed its turn."""
   model = nnx.merge(graph, state)
@@ -284,7 +305,8 @@ def _decode(
   def step(carry):
     logits = model.logits(carry['hidden']).astype(jnp.float32)
     if greedy:
-      token = logits.argmax(axis=-1)
+      allowed = logits.at[:, list(banned_ids)].set(-jnp.inf)
+      token = allowed.argmax(axis=-1)
     else:
       # Keyed by the conversation and its length alone: neither neighbours nor
       # slots nor the round change what is sampled.
@@ -343,5 +365,5 @@ def _decode(
 
 def n_compilations() -> int:
   """How many programs samplers have compiled in this process."""
-  jitted = (_prefill, _decode, _encode)
+  jitted = (_extend_rows, _fork, _decode, encode)
   return sum(f._cache_size() for f in jitted)  # pyright: ignore

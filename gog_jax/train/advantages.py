@@ -28,8 +28,9 @@ def group_advantages(
     accuracies: np.ndarray,
     *,
     eps: float,
+    divide_by_std: bool = True,
 ) -> GroupAdvantages:
-  """(reward - group mean) / group std, over the group's valid members.
+  """(reward - group mean) [/ group std], over the group's valid members.
 
   The standard deviation is the sample's (ddof 1). A group with fewer than two
   valid members, or whose std is below `eps`, gets advantage 0 and is not live:
@@ -40,8 +41,10 @@ def group_advantages(
     valid: bool[P, G], False for trajectories masked out by an infra_error.
     accuracies: float[P, G], the reward's accuracy part.
     eps: Smallest standard deviation that counts as a difference.
+    divide_by_std: Not so in Dr. GRPO.
 
-  Source: DeepSeekMath (GRPO), section 4.1; Glance-or-Gaze, stage 2.
+  Source: DeepSeekMath (GRPO), section 4.1; Glance-or-Gaze, stage 2;
+    Understanding R1-Zero-Like Training (Dr. GRPO), section 3.
   """
   rewards = rewards.astype(np.float64)
   n_valid = valid.sum(axis=1)
@@ -54,7 +57,9 @@ def group_advantages(
 
   centred, std = masked_std(rewards)
   live = (n_valid >= 2) & (std >= eps)
-  scaled = centred / np.where(live, std, 1.0)[:, None]
+  scaled = centred
+  if divide_by_std:
+    scaled = centred / np.where(live, std, 1.0)[:, None]
   _, accuracy_std = masked_std(accuracies.astype(np.float64))
   return GroupAdvantages(
       advantages=np.where(live[:, None], scaled, 0.0).astype(np.float32),

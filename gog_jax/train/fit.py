@@ -35,6 +35,7 @@ def fit(
     n_steps: int,
     checkpoint_every: int,
     mesh: jax.sharding.Mesh,
+    stop: Callable[[TrainState, int], bool] = lambda state, n: False,
 ) -> TrainState:
   """Runs `step` up to `n_steps`, from the newest checkpoint if there is one.
 
@@ -50,6 +51,7 @@ def fit(
     n_steps: Optimizer steps of the whole run.
     checkpoint_every: Steps.
     mesh: Where batches go.
+    stop: (state, steps done) -> whether that is enough; asked before a step.
   """
   with checkpoint.Checkpointer(
       folder / 'checkpoints', every=checkpoint_every, keep=2
@@ -70,6 +72,11 @@ def fit(
             writer.write(*pending)
           saver.save(n, state, batches)
           raise
+        if stop(state, n):
+          if pending is not None:
+            writer.write(*pending)
+          saver.save(n, state, batches)
+          break
         batch = jax.device_put(next(batches), sharding.batch_sharding(mesh))
         state, metrics = step(state, batch)
         if pending is not None:

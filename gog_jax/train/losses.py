@@ -6,10 +6,40 @@ Reduction is one weighted sum over the batch, with weights that batching made
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """What the published variants of GRPO differ in.
+
+  Attributes:
+    ratio: Of what the clipped ratio is: each 'token' or the 'sequence', there
+      the geometric mean of its tokens' ratios.
+    aggregation: How token losses become one, see `batching.loss_weights`.
+    divide_by_std: Whether advantages are divided by the group's standard
+      deviation.
+    clip: (low, high) as published, unless the config says otherwise.
+  """
+
+  ratio: str
+  aggregation: str
+  divide_by_std: bool
+  clip: tuple[float, float]
+
+
+# DeepSeekMath (GRPO); Understanding R1-Zero-Like Training (Dr. GRPO); DAPO;
+# Group Sequence Policy Optimization (GSPO).
+VARIANTS: Mapping[str, Variant] = {
+    'grpo': Variant('token', 'sequence_mean', True, (0.2, 0.2)),
+    'dr_grpo': Variant('token', 'constant', False, (0.2, 0.2)),
+    'dapo': Variant('token', 'token_mean', True, (0.2, 0.28)),
+    'gspo': Variant('sequence', 'sequence_mean', True, (3e-4, 4e-4)),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,12 +47,14 @@ class GRPOConfig:
   """The policy loss.
 
   Attributes:
+    ratio: 'token' or 'sequence', see `Variant`.
     clip_low, clip_high: The ratio is clipped to [1 - low, 1 + high].
     kl_coef: Weight of the KL to the SFT policy.
     max_importance_weight: Cap of the truncated importance weights that
       correct for the gap between sampler and trainer.
   """
 
+  ratio: str = 'token'
   clip_low: float
   clip_high: float
   kl_coef: float
@@ -41,11 +73,14 @@ def grpo_loss(
     sampler_logprobs: jax.Array,
     ref_logprobs: jax.Array,
     advantages: jax.Array,
+    segment_ids: jax.Array,
+    loss_mask: jax.Array,
     config: GRPOConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Clipped policy loss plus KL, per token; all arguments are [B, T].
 
-      ratio  = exp(logprobs - old_logprobs)
+      ratio  = exp(logprobs - old_logprobs), or for a 'sequence'
+               exp(mean over its targets of logprobs - old_logprobs)
       policy = -min(ratio A, clip(ratio, 1 - low, 1 + high) A)
       kl     = exp(ref - logprobs) - (ref - logprobs) - 1          (k3)
       loss   = min(exp(old - sampler), cap) * policy + kl_coef * kl
@@ -56,15 +91,21 @@ def grpo_loss(
     sampler_logprobs: As the sampler reported them.
     ref_logprobs: Under the frozen SFT policy.
     advantages: Of the target's trajectory.
+    segment_ids: Which trajectory of its row each target belongs to, 0 none.
+    loss_mask: 1 where the target was sampled.
     config: Coefficients.
 
   Returns:
     The loss and, for logging, `ratio`, `clipped`, `kl`, `importance_weight`.
 
-  Source: DeepSeekMath eq. 3-4 (GRPO, k3); Schulman, "Approximating KL".
+  Source: DeepSeekMath eq. 3-4 (GRPO, k3); Schulman, "Approximating KL"; GSPO
+    eq. 5-7.
   """
   old_logprobs = jax.lax.stop_gradient(old_logprobs)
-  ratio = jnp.exp(logprobs - old_logprobs)
+  change = logprobs - old_logprobs
+  if config.ratio == 'sequence':
+    change = segment_mean(change, segment_ids, loss_mask)
+  ratio = jnp.exp(change)
   clipped_ratio = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
   surrogate = jnp.minimum(ratio * advantages, clipped_ratio * advantages)
   importance_weight = jnp.minimum(
@@ -81,6 +122,22 @@ def grpo_loss(
       'kl': kl,
       'importance_weight': importance_weight,
   }
+
+
+def segment_mean(
+    values: jax.Array, segment_ids: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """The mean over a segment's masked places, at each of its places, [B, T]."""
+  n_segments = segment_ids.shape[1] + 1
+
+  def of_row(values, segment_ids, mask):
+    def total(x):
+      return jax.ops.segment_sum(x, segment_ids, num_segments=n_segments)
+
+    means = total(values * mask) / jnp.maximum(total(mask), 1)
+    return means[segment_ids]
+
+  return jax.vmap(of_row)(values, segment_ids, mask)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

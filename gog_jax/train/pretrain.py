@@ -43,12 +43,17 @@ _TOKENIZER_FILES = (
 )
 
 
+# Of the lessons, in this order: each is a section of the config.
+PHASES = ('read', 'look', 'refer')
+
+
 class Lessons(Sequence[Trajectory]):
   """Endless lessons, each a function of its index.
 
-  The first are reading lessons: copying is learnt far sooner when there is
-  nothing to look at, and pointing needs what copying is made of (measured:
-  docs/log.md). The others ask about a scene, and now and then go on reading.
+  They come in PHASES. The first are reading lessons: copying is learnt far
+  sooner when there is nothing to look at, and pointing needs what copying is
+  made of. Then to see: what is where. Last, what is meant by 'the left emblem',
+  which is not learnt before the others are (measured: docs/log.md).
   """
 
   def __init__(self, run: Run, *, seed: int):
@@ -56,32 +61,40 @@ class Lessons(Sequence[Trajectory]):
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
     self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
-    # Grain wants one at least.
-    self._n = max(c.steps, 1) * c.batch_size
-    self._n_first = c.reading_steps * c.batch_size
+    self._phases = [c[name] for name in PHASES]
+    self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
     self._n_exchanges = c.n_exchanges
-    self._reading = c.reading
     self._copying = c.copying
     self._seed = seed
 
   def __len__(self) -> int:
-    return self._n
+    return max(int(self._ends[-1]), 1)  # Grain wants one at least.
 
   def __getitem__(self, index: int) -> Trajectory:
     rng = np.random.default_rng((self._seed, index))
-    p_reading = 1.0 if index < self._n_first else self._reading
+    # With no steps at all the last phase stands for none.
+    number = np.searchsorted(self._ends[:-1], index, side='right')
+    phase = self._phases[int(number)]
+    shares = np.array([phase[kind] for kind in grounding.KINDS])
     scene = None
     parts = []
     for n in range(self._n_exchanges):
-      reads, copies = rng.random(2) < (p_reading, self._copying)
+      reads, copies = rng.random(2) < (phase.reading, self._copying)
       if reads and copies:
         parts.append(self._copy_tokens(rng, first=n == 0))
         continue
       if reads:
         exchange = reading.ask(rng)
       else:
-        show, scene = scene is None, scene or grounding.draw_scene(rng)
-        exchange = grounding.ask(rng, scene, self._to_model_box, show=show)
+        show, scene = scene is None, scene
+        scene = scene or grounding.draw_scene(rng, twins=phase.twins)
+        exchange = grounding.ask(
+            rng,
+            scene,
+            self._to_model_box,
+            kind=str(rng.choice(grounding.KINDS, p=shares / shares.sum())),
+            show=show,
+        )
       parts.append(
           self._chat.plain(
               exchange.images, exchange.question, exchange.answer, first=n == 0
@@ -163,6 +176,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   With no steps, a base to start from is measured as it is.
   """
   c = run.config.pretrain
+  n_steps = sum(c[name].steps for name in PHASES)
   if c.start_from:
     base, config = models.from_pretrained(c.start_from, dtype=jnp.float32)
   else:
@@ -172,7 +186,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     base = models.init(
         config, jax.random.key(run.seed('init')), dtype=jnp.float32
     )
-  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
+  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=n_steps)
   state, model = state_lib.create(
       base,
       trainable='full',
@@ -201,7 +215,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       ),
       what='pretrain',
       folder=folder,
-      n_steps=c.steps,
+      n_steps=n_steps,
       checkpoint_every=c.checkpoint_every,
       mesh=run.mesh,
   )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from etils import epath
@@ -16,41 +17,47 @@ from gog_jax import grade
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
 from gog_jax import sharding
-from gog_jax.data.pipeline import endless_batches
+from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
+from gog_jax.train import alarms
+from gog_jax.train import losses
+from gog_jax.train import rl_metrics
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.advantages import group_advantages
 from gog_jax.train.advantages import GroupAdvantages
-from gog_jax.train.losses import GRPOConfig
+from gog_jax.train.curriculum import Curriculum
+from gog_jax.train.curriculum import CurriculumConfig
+from gog_jax.train.curriculum import select
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.start import start_state
 from gog_jax.train.state import TrainState
 from gog_jax.types import Example
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
 Groups = list[list[Trajectory]]  # P x G.
 
 
 def train(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Trains the SFT policy on its own rollouts; KL keeps it near the SFT."""
+  """Trains the SFT policy on its own rollouts; KL keeps it near the SFT.
+
+  Raises:
+    UserError: The level has too few queries; or an alarm went off and
+      `rl.alarms.stop` is set.
+  """
   c = run.config.rl
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   base, state, model = start_state(run, optimizer, start_from='sft')
   ref_params = jax.tree.map(jnp.copy, state.params)
-  grpo_step = steps.make_grpo_step(
-      model, optimizer, state, GRPOConfig(**c.loss)
-  )
+  grpo_step = steps.make_grpo_step(model, optimizer, state, loss_config(c))
   policy = run.make_policy(base, greedy=False)
-  prompts = endless_batches(
-      level_examples(run), batch_size=c.n_prompts, seed=run.seed('rl')
-  )
+  curriculum = make_curriculum(run, folder)
 
   def update(state: TrainState, batch: Batch):
     old_logprobs = None  # At the first update, the current ones.
@@ -64,51 +71,133 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       folder / 'checkpoints', every=c.checkpoint_every, keep=2
   ) as saver:
     if saver.latest_step() is not None:
-      state = saver.restore(state, prompts)
+      state = saver.restore(state, curriculum.queries)
     first = int(state.step) // c.updates_per_batch
+    curriculum.resume(first)
     log = metrics_lib.MetricsWriter(folder / 'metrics.jsonl', resume_step=first)
     with metrics_lib.Progress('rl', total=c.steps, start=first) as progress:
       for n in range(first, c.steps):
-        policy.update(
-            nnx.merge_state(state.params, model.frozen),
-            vision_changed=run.trains_vision,
-        )
-        here, seed = prompts.get_state(), state_lib.step_seed(state)
+        if n == first or n % c.sync_every == 0:
+          sampled = state.params
+          if c.sync_every > 1:  # An update donates what it starts from.
+            sampled = jax.tree.map(jnp.copy, sampled)
+          policy.update(
+              nnx.merge_state(sampled, model.frozen),
+              vision_changed=run.trains_vision,
+          )
+        here = curriculum.queries.get_state()
         watch = metrics_lib.Stopwatch()
         try:
-          examples = next(prompts)  # P
-          groups = run.rollout(  # P x G
-              policy, examples, samples=c.group_size, seed=('rl', seed)
+          drawn = draw_groups(
+              run, policy, curriculum, step=n, seed=state_lib.step_seed(state)
           )
         except interrupt.Interrupted:
-          prompts.set_state(here)
-          saver.save(n, state, prompts)
+          curriculum.queries.set_state(here)
+          saver.save(n, state, curriculum.queries)
           raise
         watch.lap('rollout')
-        advantages = advantages_of(run, groups)  # [P, G]
-        batch = rl_batch(run, groups, advantages)  # [B, T]
+        advantages = advantages_of(run, drawn.groups)  # [P, G]
+        batch = rl_batch(run, drawn.groups, advantages)  # [B, T]
         state, metrics = update(state, batch)
         watch.lap('update')
-        values = describe(groups, advantages) | metrics | watch.seconds
+        values = rl_metrics.describe(drawn.examples, drawn.groups, advantages)
+        values |= metrics | watch.seconds | {'dead_groups': drawn.n_dead}
+        values |= curriculum.record(n + 1, drawn.all_groups)
         log.write(n + 1, values)
         progress.advance(reward=values['reward'], accuracy=values['accuracy'])
         last = n + 1 == c.steps
         if last or (n + 1) % c.trajectories_every == 0:
-          save_rollouts(folder, n + 1, examples, groups)
+          save_rollouts(folder, n + 1, drawn)
         if last or saver.is_due(n + 1):
-          saver.save(n + 1, state, prompts)
+          saver.save(n + 1, state, curriculum.queries)
+        heed_alarms(c.alarms, log.rows)
   checkpoint.save_pytree(folder / 'params', state.params)
-  return {'steps': c.steps} | reward_trend(log.rows)
+  return {'steps': c.steps} | rl_metrics.reward_trend(log.rows)
 
 
-def level_examples(run: Run) -> list[Example]:
-  """The graded examples of the level that RL trains on."""
-  ids = grade.select_level(
-      grade.read_grades(run.workdir / 'grade'),
-      run.config.rl.level,
-      at_least=run.config.rl.n_prompts,
+def loss_config(c: Any) -> losses.GRPOConfig:
+  """The variant's loss, with what the config says instead."""
+  variant = losses.VARIANTS[c.variant]
+  low, high = c.loss.clip or variant.clip
+  return losses.GRPOConfig(
+      ratio=variant.ratio,
+      clip_low=low,
+      clip_high=high,
+      kl_coef=c.loss.kl_coef,
+      max_importance_weight=c.loss.max_importance_weight,
   )
-  return [example for example in run.graded_examples() if example.id in ids]
+
+
+def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
+  """The graded examples of the level that RL trains on."""
+  c = run.config
+  ids = select(
+      grade.read_grades(run.workdir / 'grade'),
+      c.rl.level,
+      at_least=c.rl.n_prompts,
+  )
+  return Curriculum(
+      [example for example in run.graded_examples() if example.id in ids],
+      config=CurriculumConfig(
+          level=c.rl.level,
+          regrade=c.rl.regrade,
+          recheck_every=c.rl.recheck_every,
+          solved=c.grade.solved,
+          often_failed=c.grade.often_failed,
+      ),
+      seed=run.seed('rl'),
+      folder=folder,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+  """A step's rollouts.
+
+  Attributes:
+    examples: P queries.
+    groups: Their P groups, to learn from.
+    all_groups: These and the groups without variance that were refilled.
+  """
+
+  examples: Sequence[Example]
+  groups: Groups
+  all_groups: Groups
+
+  @property
+  def n_dead(self) -> int:
+    return len(self.all_groups) - len(self.groups)
+
+
+def draw_groups(
+    run: Run, policy: Policy, curriculum: Curriculum, *, step: int, seed: int
+) -> Drawn:
+  """P groups; with dynamic sampling, such as have something to learn from.
+
+  Where `rl.max_refills` draws do not bring enough of them, the step is smaller;
+  were there none, the last draw is taken as it is. (DAPO, section 3.2.)
+  """
+  c = run.config.rl
+  examples: list[Example] = []
+  groups: Groups = []
+  all_groups: Groups = []
+  fresh, drawn = [], []
+  for refill in range(1 + c.dynamic_sampling * c.max_refills):
+    fresh = curriculum.draw(c.n_prompts - len(groups), step=step)
+    drawn = run.rollout(  # P x G
+        policy, fresh, samples=c.group_size, seed=('rl', seed, refill)
+    )
+    all_groups += drawn
+    live = advantages_of(run, drawn).live
+    for example, group, is_live in zip(fresh, drawn, live, strict=True):
+      if is_live or not c.dynamic_sampling:
+        examples.append(example)
+        groups.append(group)
+    if len(groups) == c.n_prompts:
+      break
+  if not groups:
+    examples, groups = fresh, drawn
+  return Drawn(examples, groups, all_groups)
 
 
 def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
@@ -117,96 +206,74 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
   def table(value):
     return np.array([[value(t) for t in group] for group in groups])
 
+  rewards = table(lambda t: t.reward)
+  if run.config.rl.shuffle_rewards:
+    # Of what was sampled: the same whenever these groups are met.
+    sampled = sum(int(t.token_ids.sum()) for group in groups for t in group)
+    rng = np.random.default_rng(run.seed('shuffle', sampled))
+    rewards = rng.permuted(rewards, axis=1)
   return group_advantages(
-      table(lambda t: t.reward),
+      rewards,
       table(lambda t: t.valid),
       table(lambda t: t.reward_parts['accuracy']),
       eps=run.config.rl.advantage_eps,
+      divide_by_std=losses.VARIANTS[run.config.rl.variant].divide_by_std,
   )
 
 
 def rl_batch(run: Run, groups: Groups, advantages: GroupAdvantages) -> Batch:
-  """Packs P x G trajectories with their advantages, on the mesh."""
+  """Packs P x G trajectories with their advantages, on the mesh.
+
+  Groups without variance feel nothing but the KL. Unless `rl.train_dead` is
+  set they are left out of the batch, though not out of any denominator: as
+  long as many questions fail always, that is much of an update's time.
+  """
+  c = run.config.rl
   flat = [t for group in groups for t in group]
   weights = loss_weights(
       [int(t.loss_mask.sum()) for t in flat],
       [t.valid for t in flat],
-      aggregation=run.config.rl.aggregation,
+      aggregation=losses.VARIANTS[c.variant].aggregation,
+      most_targets=run.limits.max_turns * run.limits.max_turn_tokens,
   )
+  kept = np.repeat(advantages.live, c.group_size)
+  if c.train_dead or not kept.any():
+    kept[:] = True
+  kept = np.flatnonzero(kept)
   batch = to_batch(
-      flat,
-      advantages=advantages.advantages.reshape(-1),
-      weights=weights,
+      [flat[i] for i in kept],
+      advantages=advantages.advantages.reshape(-1)[kept],
+      weights=weights[kept],
       processor=run.processor,
       vision_config=run.model_config.vision,
-      config=run.batch_config(row_multiple=run.config.rl.row_multiple),
+      config=run.batch_config(row_multiple=c.row_multiple),
   )
   return jax.device_put(batch, sharding.batch_sharding(run.mesh))
 
 
-def save_rollouts(
-    folder: epath.Path, n: int, examples: Sequence[Example], groups: Groups
-) -> None:
+def save_rollouts(folder: epath.Path, n: int, drawn: Drawn) -> None:
   """Writes what step `n` learnt from, for people and for replay."""
   trajectories_lib.write(
       folder / 'rollouts' / f'{n:06d}' / 'trajectories.jsonl',
-      [t for group in groups for t in group],
-      {example.id: example for example in examples}.values(),
+      [t for group in drawn.groups for t in group],
+      {example.id: example for example in drawn.examples}.values(),
   )
 
 
-def describe(groups: Groups, advantages: GroupAdvantages) -> dict[str, Any]:
-  """Means over valid trajectories, and what was left out of them."""
-  flat = [t for group in groups for t in group]
-  valid = [t for t in flat if t.valid]
-  results = [r for t in flat for turn in t.turns for r in turn.results]
+def heed_alarms(c: Any, rows: Sequence[dict[str, Any]]) -> None:
+  """Says what has gone wrong for some steps, once; stops if told to.
 
-  def mean(value) -> float:
-    return float(np.mean([value(t) for t in valid])) if valid else 0.0
-
-  def n_searches(trajectory: Trajectory) -> int:
-    return sum(r.n_searches for turn in trajectory.turns for r in turn.results)
-
-  def count(status: ToolStatus) -> int:
-    return sum(r.status == status for r in results)
-
-  return {
-      'reward': mean(lambda t: t.reward),
-      'accuracy': mean(lambda t: t.reward_parts['accuracy']),
-      'format': mean(lambda t: t.reward_parts['format']),
-      'turns': mean(lambda t: len(t.turns)),
-      'searches': mean(n_searches),
-      'no_search': mean(lambda t: n_searches(t) == 0),
-      'tokens': mean(lambda t: len(t.token_ids)),
-      'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
-      'live_groups': float(advantages.live.mean()),
-      'format_only_groups': float(advantages.format_only.mean()),
-      'masked': 1 - len(valid) / len(flat),
-      'masked_by_calls': masked_by_calls(flat),
-      'model_errors': count(ToolStatus.MODEL_ERROR),
-      'infra_errors': count(ToolStatus.INFRA_ERROR),
-      'price': sum(r.price for r in results),
-      'seconds_tools': sum(r.latency_s for r in results),
-  }
-
-
-def masked_by_calls(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-  """Share of masked trajectories by number of calls.
-
-  Dropping failed searches would favour not searching: this shows how much.
+  Raises:
+    UserError: `stop` is set; the newest checkpoint stays.
   """
-  by_calls: dict[int, list[bool]] = {}
-  for trajectory in trajectories:
-    n_calls = sum(len(turn.results) for turn in trajectory.turns)
-    by_calls.setdefault(n_calls, []).append(not trajectory.valid)
-  return {str(n): float(np.mean(m)) for n, m in sorted(by_calls.items())}
-
-
-def reward_trend(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-  """Mean training reward of the first and the last fifth of the run."""
-  rewards_by_step = [row['reward'] for row in rows]
-  n = max(len(rewards_by_step) // 5, 1)
-  return {
-      'reward_first_fifth': float(np.mean(rewards_by_step[:n])),
-      'reward_last_fifth': float(np.mean(rewards_by_step[-n:])),
-  }
+  bounds = {metric: c[metric] for metric in alarms.METRICS}
+  now = alarms.raised(rows, bounds=bounds, patience=c.patience)
+  before = alarms.raised(rows[:-1], bounds=bounds, patience=c.patience)
+  for metric, line in now.items():
+    if metric not in before:
+      metrics_lib.say(f'rl: alarm at step {rows[-1]["step"]}: {line}')
+    if c.stop:
+      raise UserError(
+          f'stopped by an alarm: {line}; change --config.rl.* in another '
+          f'--workdir, or --config.rl.alarms.{metric}'
+      )

@@ -1,24 +1,22 @@
 """Stage 1: reflective behaviour alignment. SFT on expert trajectories.
 
-The expert plays through the same rollout loop, chat and executor as the policy
-will, so that its trajectories have the tokens, masks and images of a rollout.
+The demos are those of train/demos.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
+from flax import nnx
 import numpy as np
 
 from gog_jax import checkpoint
+from gog_jax import files
 from gog_jax import metrics
 from gog_jax.data.pipeline import endless_batches
-from gog_jax.images import size_of
+from gog_jax.models.vlm import VLM
 from gog_jax.rollout import trajectories as trajectories_lib
-from gog_jax.rollout.policy import Request
-from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
@@ -26,56 +24,19 @@ from gog_jax.train.fit import supervised_batch
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.start import start_state
-from gog_jax.types import Example
-from gog_jax.types import Turn
-from gog_jax.world import expert
-from gog_jax.world.exchange import ToModelBox
-
-
-def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Rolls the scripted expert out on the first `sft.n_demos` examples."""
-  examples = run.demo_examples()
-
-  def to_model_box(example: Example) -> ToModelBox:
-    return run.to_model_box(size_of(example.images[0]))
-
-  def script(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
-    rng = np.random.default_rng((request.seed, len(turns)))
-    thought, calls, answer = expert.expert_turn(
-        request.example, turns, to_model_box(request.example), rng
-    )
-    return run.chat.encode_turn(thought=thought, calls=calls, answer=answer)
-
-  policy = ScriptedPolicy(
-      script,
-      capacity=run.config.sampler.n_slots,
-      max_context=run.config.rollout.max_context,
-  )
-  with metrics.Progress('demos', total=len(examples)) as progress:
-    groups = run.rollout(
-        policy,
-        examples,
-        samples=1,
-        seed=('demos',),
-        on_trajectory=lambda _: progress.advance(),
-    )
-  demos = [demo for (demo,) in groups]
-  trajectories_lib.write(folder / 'trajectories.jsonl', demos, examples)
-  return {
-      'n': len(demos),
-      'expert_accuracy': float(
-          np.mean([demo.reward_parts['accuracy'] for demo in demos])
-      ),
-      'no_search': float(np.mean([len(demo.turns) == 1 for demo in demos])),
-  }
+from gog_jax.train.state import FrozenModel
+from gog_jax.train.state import TrainState
 
 
 def train(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Trains the adapters (or what `trainable` names) on the demos."""
+  """Trains the adapters (or what `trainable` names) on the demos.
+
+  Until `sft.steps`, or until accuracy on validation questions is flat.
+  """
   c = run.config.sft
   demos = trajectories_lib.read(run.workdir / 'demos' / 'trajectories.jsonl')
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
-  _, state, model = start_state(run, optimizer, start_from=None)
+  base, state, model = start_state(run, optimizer, start_from=None)
   sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
       demos,
@@ -88,6 +49,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           row_multiple=c.row_multiple,
       ),
   )
+  validation = Validation(run, base, model, folder / 'validation.jsonl')
   state = fit(
       state,
       lambda state, batch: sft_step(state, model.frozen, batch),
@@ -97,6 +59,63 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       n_steps=c.steps,
       checkpoint_every=c.checkpoint_every,
       mesh=run.mesh,
+      stop=validation.is_flat,
   )
   checkpoint.save_pytree(folder / 'params', state.params)
-  return {'steps': int(state.step), 'n_demos': len(demos)}
+  return {
+      'steps': int(state.step),
+      'n_demos': len(demos),
+      'validation_accuracy': validation.accuracies,
+  }
+
+
+class Validation:
+  """Greedy accuracy on the validation split, measured now and then.
+
+  Attributes:
+    accuracies: So far, one every `sft.eval_every` steps.
+  """
+
+  def __init__(
+      self, run: Run, base: VLM, model: FrozenModel, path: epath.Path
+  ):
+    """Goes on with what `path` already holds."""
+    self._run = run
+    self._model = model
+    self._path = path
+    self._policy = run.make_policy(base, greedy=True)
+    n = run.config.sft.n_validation
+    self._examples = run.examples('validation', n=n) if n else []
+    self.accuracies: list[float] = []
+    if path.exists():
+      self.accuracies = [row['accuracy'] for row in files.read_jsonl(path)]
+
+  def is_flat(self, state: TrainState, n_steps: int) -> bool:
+    """Whether the last two measurements are no better than what was before.
+
+    Measures if it is time to.
+    """
+    every = self._run.config.sft.eval_every
+    if not self._examples or n_steps % every or not n_steps:
+      return False
+    del self.accuracies[n_steps // every :]  # Of a run that got further.
+    if len(self.accuracies) < n_steps // every:
+      self._policy.update(
+          nnx.merge_state(state.params, self._model.frozen),
+          vision_changed=self._run.trains_vision,
+      )
+      groups = self._run.rollout(
+          self._policy, self._examples, samples=1, seed=('validation',)
+      )
+      right = [t.reward_parts['accuracy'] for (t,) in groups if t.valid]
+      self.accuracies.append(float(np.mean(right)) if right else 0.0)
+      files.write_jsonl(
+          self._path,
+          (
+              {'step': (i + 1) * every, 'accuracy': accuracy}
+              for i, accuracy in enumerate(self.accuracies)
+          ),
+      )
+      metrics.say(f'sft: step {n_steps}, accuracy {self.accuracies[-1]:.3f}')
+    *before, last, newest = [0.0, 0.0, *self.accuracies]
+    return len(self.accuracies) > 2 and max(last, newest) <= max(before)

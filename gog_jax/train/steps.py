@@ -91,6 +91,8 @@ def make_grpo_step(
           sampler_logprobs=sampler,
           ref_logprobs=reference,
           advantages=batch.advantages,
+          segment_ids=batch.segment_ids,
+          loss_mask=batch.loss_mask,
           config=config,
       )
       gap = jnp.abs(old - sampler)

@@ -7,7 +7,9 @@ emblem, and a loose one or a whole scene finds what it happens to resemble.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import io
 import logging
 import re
@@ -29,35 +31,65 @@ if TYPE_CHECKING:
   import bm25s
 
 _SIDE = 12  # Pixels of a thumbnail's side.
-_PICTURES = 4  # Gallery pictures of an emblem,
-_FRAMES = 20  # each framed this often,
-_CLOSE = 12  # of which closely; else as a whole scene frames a big emblem.
+_PICTURES = 4  # Gallery pictures in which an emblem is one of usual size,
+_FRAMES = 8  # each framed this often;
+_BIG_PICTURES = 8  # and in which it is big, each framed as a whole.
 # Differences of colour up to the first are grey in coloured light; from the
 # second on they count in full.
 _PALE, _VIVID = 90.0, 140.0
-STRONG_COSINE = 0.84
+_LIGHTNESS, _TEXTURE = 0.7, 0.9  # Weights beside colour.
+STRONG_COSINE = 0.92
 
 
 def _thumbnail(image: Image.Image, box: Box | None = None) -> np.ndarray:
-  """Returns uint8[side, side, 3]: the image, or a box of it, made tiny."""
-  return np.asarray(
-      image.resize((_SIDE, _SIDE), Image.Resampling.BOX, box=box)
-  )
+  """Returns float32[side, side, 5] of an image or of a box in it.
+
+  Colours, then how finely the picture is lined along either axis: this is
+  measured before anything is made smaller, since there it would be gone.
+  """
+  if box:
+    x1, y1, x2, y2 = (round(side) for side in box)
+    image = image.crop((x1, y1, x2, y2))
+  size = (_SIDE, _SIDE)
+  small = image.resize(size, Image.Resampling.BOX)
+  light = np.asarray(image.convert('L'), np.float32)
+  light = np.pad(light, 1, mode='edge')
+  middle = light[1:-1, 1:-1]
+  lines = []
+  for low, high in (
+      (light[:-2, 1:-1], light[2:, 1:-1]),
+      (light[1:-1, :-2], light[1:-1, 2:]),
+  ):
+    # Of a line one pixel wide both neighbours are on the same side.
+    fine = np.minimum(np.abs(middle - low), np.abs(middle - high))
+    fine *= (middle > low) == (middle > high)
+    lines.append(
+        np.asarray(Image.fromarray(fine).resize(size, Image.Resampling.BOX))
+    )
+  return np.dstack([np.asarray(small, np.float32), *lines])
 
 
 def _describe(thumbnails: np.ndarray) -> np.ndarray:
-  """Turns uint8[..., side, side, 3] into float32[..., 3 * side * side].
+  """Turns float32[..., side, side, 5] into float32[..., 5 * side * side].
 
-  Two colour differences and centred lightness, of length 1. What is nearly
-  grey adds nothing to the colours, however it is lit, so the emblem decides.
+  Two colour differences, centred lightness and lines, of length 1. What is
+  nearly grey adds nothing to the colours, however it is lit, so the emblem
+  decides.
   """
-  r, g, b = np.moveaxis(thumbnails.astype(np.float32), -1, 0)
+  r, g, b, *lines = np.moveaxis(thumbnails, -1, 0)
   colours = np.stack([r - g, (r + g) / 2 - b], axis=-3)
   strength = np.linalg.norm(colours, axis=-3, keepdims=True)
   colours *= np.clip((strength - _PALE) / (_VIVID - _PALE), 0.0, 1.0)
   light = (r + g + b) / 3
   light -= light.mean(axis=(-2, -1), keepdims=True)
-  vectors = np.concatenate([colours, 0.7 * light[..., None, :, :]], axis=-3)
+  vectors = np.concatenate(
+      [
+          colours,
+          _LIGHTNESS * light[..., None, :, :],
+          _TEXTURE * np.stack(lines, axis=-3),
+      ],
+      axis=-3,
+  )
   vectors = vectors.reshape(*vectors.shape[:-3], -1)
   norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
   return vectors / np.maximum(norms, 1e-6)
@@ -67,31 +99,30 @@ def _describe(thumbnails: np.ndarray) -> np.ndarray:
 def _gallery() -> np.ndarray:
   """Returns float32[identities, views, features], made once per process.
 
-  Every identity is framed alike in a view, so that none is favoured: first
-  tightly and with even margins, then with margins that differ by side and
-  may cut a little off, last with room around.
+  Pictures are scenes of one emblem. Every identity is framed alike in a view,
+  so that none is favoured: tightly and with even margins, then with margins
+  that differ by side and may cut a little off, last as whole pictures.
   """
   rng = rng_of('world', VERSION, 'gallery')
-  thumbnails = np.empty(
-      (len(scenes.IDENTITIES), _PICTURES * _FRAMES, _SIDE, _SIDE, 3), np.uint8
-  )
-  for picture in range(_PICTURES):
-    side = 38 + 4 * picture
-    rim = side * 2 // 3
-    canvas = scenes.background(rng, side + 2 * rim, side + 2 * rim)
-    margins = rng.uniform(-0.13, 0.28, size=(_FRAMES, 4))
-    margins[0], margins[1] = 0.0, 0.05 + 0.03 * picture
-    slack = rng.uniform(0.3, 0.6, size=(_FRAMES - _CLOSE, 2))
-    share = rng.random((_FRAMES - _CLOSE, 2))
-    margins[_CLOSE:] = np.hstack([slack * share, slack * (1 - share)])
-    margins *= side
-    for index, identity in enumerate(scenes.IDENTITIES):
+  views = [[] for _ in scenes.IDENTITIES]
+  for number in range(_PICTURES + _BIG_PICTURES):
+    canvas = scenes.backdrop(rng)
+    big = number >= _PICTURES
+    side = scenes.BIG_SIDE if big else scenes.SIDES[number % len(scenes.SIDES)]
+    x, y = (2 * int(rng.integers((scenes.SIZE - side) // 2 + 1)) for _ in 'xy')
+    margins = side * rng.uniform(-0.13, 0.28, size=(_FRAMES, 4))
+    margins[0], margins[1] = 0.0, (0.05 + 0.03 * number) * side
+    for identity, found in zip(scenes.IDENTITIES, views, strict=True):
       image = canvas.copy()
-      x1, y1, x2, y2 = scenes.draw_emblem(image, identity, rim, rim, side)
-      for frame, (left, top, right, bottom) in enumerate(margins):
-        box = (x1 - left, y1 - top, x2 + right, y2 + bottom)
-        thumbnails[index, picture * _FRAMES + frame] = _thumbnail(image, box)
-  return _describe(thumbnails)
+      x1, y1, x2, y2 = scenes.draw_emblem(image, identity, x, y, side)
+      if big:
+        found.append(_thumbnail(image))
+        continue
+      for left, top, right, bottom in margins:
+        sides = (x1 - left, y1 - top, x2 + right, y2 + bottom)
+        low_x, low_y, high_x, high_y = np.clip(sides, 0, scenes.SIZE)
+        found.append(_thumbnail(image, (low_x, low_y, high_x, high_y)))
+  return _describe(np.array(views))
 
 
 def _words(text: str) -> list[str]:
@@ -125,7 +156,8 @@ class WorldBackend:
   """Answers searches in the embedded world (a `SearchBackend`).
 
   A hit's `title` is whose it is; its `text` says everything in at most five
-  words, the name included. Scores are cosines or BM25 weights.
+  words, the name included. Scores are cosines (with the scope's noise) or BM25
+  weights.
   """
 
   version = f'world/{VERSION}'
@@ -187,7 +219,13 @@ class WorldBackend:
       query = _describe(_thumbnail(image.convert('RGB')))
     gallery = _gallery()
     cosines = np.array([(gallery[i] @ query).max() for i in _rows(scope)])
-    best = np.argsort(-cosines, kind='stable')[:top_k]
+    if noise := world.difficulty.noise:
+      # The same picture meets the same noise.
+      rng = rng_of(scope, hashlib.sha256(data).hexdigest())
+      cosines += rng.normal(0, noise, len(cosines))
+    pictured = [entity.pictured for entity in world.entities]
+    cosines = np.where(pictured, cosines, -np.inf)
+    best = np.argsort(-cosines, kind='stable')[: min(top_k, sum(pictured))]
     return tuple(_image_hit(world, int(i), float(cosines[i])) for i in best)
 
 
@@ -196,8 +234,7 @@ def _image_hit(world: World, index: int, cosine: float) -> Hit:
   strong = cosine >= STRONG_COSINE
   text = vocabulary.IMAGE_HIT.format(
       name=entity.name,
-      colour=entity.identity.colour,
-      shape=entity.identity.shape,
+      **dataclasses.asdict(entity.identity),
       match=vocabulary.STRONG if strong else vocabulary.WEAK,
   )
   return Hit(title=entity.name, text=text, score=cosine)

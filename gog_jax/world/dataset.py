@@ -19,6 +19,7 @@ from gog_jax import metrics
 from gog_jax.errors import UserError
 from gog_jax.types import Example
 from gog_jax.world import scenes
+from gog_jax.world.knowledge import Difficulty
 from gog_jax.world.knowledge import make_scope
 from gog_jax.world.knowledge import SPLITS
 from gog_jax.world.knowledge import VERSION
@@ -32,9 +33,12 @@ _NO_HOPS = -1
 
 @dataclasses.dataclass(kw_only=True)
 class WorldConfig(tfds.core.BuilderConfig):
-  """Which questions: their number by split, and the seed of their scopes."""
+  """Which questions: number and difficulty by split, seed of their scopes."""
 
   sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  difficulties: Mapping[str, Difficulty] = dataclasses.field(
+      default_factory=dict
+  )
   world_seed: int = 0
 
 
@@ -80,8 +84,11 @@ class GogWorld(tfds.core.GeneratorBasedBuilder):
     with metrics.Progress(split, total=size) as progress:
       for number in range(size):
         interrupt.check()
-        scope, index = divmod(number, QUESTIONS_PER_SCOPE)
-        example = make_question(make_scope(split, first + scope), index).example
+        n_scopes, index = divmod(number, QUESTIONS_PER_SCOPE)
+        scope = make_scope(
+            split, first + n_scopes, config.difficulties[split]
+        )
+        example = make_question(scope, index).example
         yield example.id, _to_record(example)
         progress.advance()
 
@@ -174,7 +181,10 @@ def prepare(
     n_train: int,
     n_validation: int,
     n_test: int,
+    n_hard: int,
     world_seed: int,
+    difficulty: Mapping[str, Any],
+    hard: Mapping[str, Any],
 ) -> dict[str, int]:
   """Writes the data set, unless it is there already.
 
@@ -186,16 +196,19 @@ def prepare(
     n_train: Questions of the train split.
     n_validation: Questions of the validation split.
     n_test: Questions of the test split.
+    n_hard: Questions of the split of that name, for tests as well.
     world_seed: Data sets of different seeds share no scope.
+    difficulty: Fields of `knowledge.Difficulty`, of all splits but one.
+    hard: The same, of the hard split.
 
   Returns:
     The number of examples by split.
 
   Raises:
-    UserError: When a number is negative or a split empty.
+    UserError: When a number is out of range or a split empty.
   """
   sizes: dict[str, int] = dict(
-      zip(SPLITS, (n_train, n_validation, n_test), strict=True)
+      zip(SPLITS, (n_train, n_validation, n_test, n_hard), strict=True)
   )
   for split, size in sizes.items():
     if not 0 < size <= _SCOPES_PER_SEED * QUESTIONS_PER_SCOPE:
@@ -205,7 +218,16 @@ def prepare(
       )
   if world_seed < 0:
     raise UserError(f'data.world_seed={world_seed}: give 0 or more')
-  name = f's{world_seed}_' + '_'.join(str(size) for size in sizes.values())
+  easy, hardest = Difficulty(**difficulty), Difficulty(**hard)
+  for kind, values in (('difficulty', easy), ('hard', hardest)):
+    try:
+      values.check()
+    except UserError as error:
+      raise UserError(f'config.data.{kind}.{error}') from error
+  difficulties = dict.fromkeys(SPLITS, easy) | {'hard': hardest}
+  name = '_'.join(
+      (f's{world_seed}', *map(str, sizes.values()), easy.text(), hardest.text())
+  )
   root = epath.Path(data_dir) / GogWorld.name
   if root.exists():
     # Of other sizes, or left behind by a run that was killed.
@@ -215,7 +237,12 @@ def prepare(
   with _quiet():
     builder = GogWorld(
         data_dir=data_dir,
-        config=WorldConfig(name=name, sizes=sizes, world_seed=world_seed),
+        config=WorldConfig(
+            name=name,
+            sizes=sizes,
+            difficulties=difficulties,
+            world_seed=world_seed,
+        ),
         file_format='array_record',
     )
     builder.download_and_prepare()

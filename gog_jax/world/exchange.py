@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Exchange:
   Attributes:
     images: Shown before the question.
     question: Plain text.
-    answer: Plain text; boxes are written as `[x1,y1,x2,y2]`.
+    answer: Plain text; boxes are written as a call to gaze.
   """
 
   images: tuple[bytes, ...] = ()
@@ -28,6 +29,9 @@ class Exchange:
   answer: str
 
 
-def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+T = TypeVar('T')
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
   """Draws one of the options."""
   return options[int(rng.integers(len(options)))]

@@ -1,9 +1,13 @@
 """Scripted experts: one to imitate, imperfect on purpose, and an oracle.
 
 An expert knows the gold data, but acts on what the conversation showed: it
-reads names out of image hits and facts out of text hits. Its thoughts name
-what is *sought*, so that the reply to a wrong gaze contradicts the thought
-before it, and the next thought can say so.
+reads names out of image hits and facts out of text hits, and of twins it does
+not know which is which until a gaze shows it. Its thoughts name what is
+*sought*, so that the reply to a wrong gaze contradicts the thought before it,
+and the next thought can say so.
+
+What the imperfect one lacks is persistence, not skill: it often gives up on a
+fact where it goes on for a name. That is left for RL to learn.
 """
 
 from __future__ import annotations
@@ -21,11 +25,11 @@ from gog_jax.world import vocabulary
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.questions import Question
 from gog_jax.world.questions import question_of
+from gog_jax.world.references import reflect
 from gog_jax.world.references import think
 
 Action = tuple[str, tuple[ToolCall, ...], str | None]
 
-_MATCHES = [[match] for match in vocabulary.MATCHES]
 _MAX_LOOKS = 2  # Image searches and gazes before an expert gives up.
 
 
@@ -36,10 +40,14 @@ class Habits:
   Attributes:
     glance_big: Searches the whole image first when a big emblem is asked.
     glance: The same for any other emblem.
-    wrong_gaze: Gazes first at an emblem that is not asked.
+    mix_up: Gazes first at the wrong one of twins.
+    wrong_gaze: Gazes first at an emblem that looks otherwise.
     jitter: Moves each side of a box by up to `jitter_pixels`.
     jitter_pixels: In pixels of the scene.
-    gaze_again: Gazes anew when a reply contradicts what is sought.
+    gaze_again: When a reply contradicts what is sought and a name is asked,
+      gazes anew.
+    gaze_again_for_fact: The same when a fact is asked.
+    describe: Describes in words what image search does not know.
     needless: Gazes although the picture answers the question.
     look_up: Goes on to text search.
     follow_alias: Follows an alias that a text search found.
@@ -47,10 +55,13 @@ class Habits:
 
   glance_big: float
   glance: float
+  mix_up: float
   wrong_gaze: float
   jitter: float
   jitter_pixels: int
   gaze_again: float
+  gaze_again_for_fact: float
+  describe: float
   needless: float
   look_up: float
   follow_alias: float
@@ -58,22 +69,36 @@ class Habits:
 
 EXPERT = Habits(
     glance_big=0.5,
-    glance=0.12,
-    wrong_gaze=0.42,
-    jitter=0.15,
+    glance=0.06,
+    mix_up=0.5,
+    wrong_gaze=0.08,
+    jitter=0.06,
     jitter_pixels=14,
-    gaze_again=0.9,
-    needless=0.12,
-    look_up=0.72,
-    follow_alias=0.55,
+    gaze_again=0.95,
+    gaze_again_for_fact=0.5,
+    describe=0.6,
+    needless=0.08,
+    look_up=0.5,
+    follow_alias=0.4,
+)
+NO_GAZE = dataclasses.replace(
+    EXPERT,
+    glance_big=1.0,
+    glance=1.0,
+    gaze_again=0.0,
+    gaze_again_for_fact=0.0,
+    needless=0.0,
 )
 ORACLE = Habits(
     glance_big=0.0,
     glance=0.0,
+    mix_up=0.0,
     wrong_gaze=0.0,
     jitter=0.0,
     jitter_pixels=0,
     gaze_again=1.0,
+    gaze_again_for_fact=1.0,
+    describe=1.0,
     needless=0.0,
     look_up=1.0,
     follow_alias=1.0,
@@ -85,6 +110,8 @@ def expert_turn(
     turns: Sequence[Turn],
     to_model_box: ToModelBox,
     rng: np.random.Generator,
+    *,
+    can_gaze: bool = True,
 ) -> Action:
   """Says what the imperfect expert does next.
 
@@ -93,6 +120,8 @@ def expert_turn(
     turns: The conversation so far, the expert's own turns included.
     to_model_box: From pixels of the scene to the policy's frame.
     rng: For the decisions of this turn.
+    can_gaze: Whether there is such a tool; else it searches with the whole
+      image in its place.
 
   Returns:
     Thought, calls, answer: either one call and no answer, or the reverse. An
@@ -101,7 +130,8 @@ def expert_turn(
   Raises:
     UserError: When the example is not one of this world's.
   """
-  return _act(question_of(example), turns, to_model_box, rng, EXPERT)
+  habits = EXPERT if can_gaze else NO_GAZE
+  return _act(question_of(example), turns, to_model_box, rng, habits)
 
 
 def oracle_turn(
@@ -121,6 +151,18 @@ def _act(
     rng: np.random.Generator,
     habits: Habits,
 ) -> Action:
+  """Reflects on the look that the last reply showed, if it did, and acts."""
+  thought, calls, answer = _decide(question, turns, to_model_box, rng, habits)
+  return reflect(_look_shown(turns), thought), calls, answer
+
+
+def _decide(
+    question: Question,
+    turns: Sequence[Turn],
+    to_model_box: ToModelBox,
+    rng: np.random.Generator,
+    habits: Habits,
+) -> Action:
   example, target, entity = question.example, question.target, question.entity
   if example.hops == 0:
     if target is None:
@@ -131,14 +173,30 @@ def _act(
     return think('see', target, question.ref), (), example.answers[0]
   assert entity is not None  # Questions that need a search have one.
   name = entity.name
+  if question.kind == 'pattern':
+    assert target is not None
+    if not turns:
+      return _look(question, target, turns, to_model_box, rng, habits)
+    if turns[-1].parsed.calls[0].name == 'gaze':
+      return think('pattern', target, question.ref), (), example.answers[0]
+    if habits.gaze_again:  # A glance does not show it.
+      call = _gaze(target, to_model_box, rng, habits)
+      return think('again', target, question.ref), (call,), None
+    return _answer('lost', vocabulary.UNKNOWN)
   if target is not None:
-    found = _name_shown(turns, target)
+    found = _name_shown(turns, target, by_pattern=_has_twin(question))
     if found is None:
       return _look(question, target, turns, to_model_box, rng, habits)
     name = found
     if question.kind == 'name':
       return think('name', target, question.ref), (), name
-  return _look_up(name, question.kind, turns, rng, habits)
+  return _look_up(name, question, turns, rng, habits)
+
+
+def _has_twin(question: Question) -> bool:
+  """Whether the question tells the target by what only a gaze shows."""
+  assert question.target is not None
+  return question.target.identity.pattern in question.ref.split()
 
 
 def _look(
@@ -150,37 +208,69 @@ def _look(
     habits: Habits,
 ) -> Action:
   """Looks for the target's name, for the first time or again."""
-  scene = question.scene
+  scene, ref = question.scene, question.ref
   if not turns:
     big = scene.main and target is scene.emblems[0]
-    if rng.random() < (habits.glance_big if big else habits.glance):
+    glance = habits.glance_big if big else habits.glance
+    if rng.random() < glance:
       call = ToolCall(name='image_search', arguments={})
-      return think('glance', target, question.ref), (call,), None
-    aim = target
-    if rng.random() < habits.wrong_gaze:
-      others = [emblem for emblem in scene.emblems if emblem is not target]
-      aim = others[rng.integers(len(others))]
+      return think('glance', target, ref), (call,), None
+    aim = _first_aim(question, target, rng, habits)
     call = _gaze(aim, to_model_box, rng, habits)
-    return think('find', target, question.ref), (call,), None
-  glanced = any(
-      call.name == 'image_search' for call in turns[-1].parsed.calls
+    return think('find', target, ref), (call,), None
+  (call,), (result,) = turns[-1].parsed.calls, turns[-1].results
+  shown = result.hits[0].text.split() if result.hits else []
+  alike = shown[2:4] == [target.identity.colour, target.identity.shape]
+  if call.name == 'gaze' and not alike and shown[-1:] == [vocabulary.WEAK]:
+    if rng.random() < habits.describe:
+      look = dataclasses.asdict(target.identity)
+      query = vocabulary.LOOK_QUERY.format(**look)
+      call = ToolCall(name='text_search', arguments={'query': query})
+      return think('describe', target, ref), (call,), None
+    return _answer('lost', vocabulary.UNKNOWN)
+  again = (
+      habits.gaze_again
+      if question.kind == 'name'
+      else habits.gaze_again_for_fact
   )
-  if len(turns) < _MAX_LOOKS and (
-      glanced or rng.random() < habits.gaze_again
+  if (
+      call.name != 'text_search'
+      and len(turns) < _MAX_LOOKS
+      and again
+      and (call.name == 'image_search' or rng.random() < again)
   ):
+    thought = 'twin' if call.name == 'gaze' and alike else 'again'
     call = _gaze(target, to_model_box, rng, habits)
-    return think('again', target, question.ref), (call,), None
+    return think(thought, target, ref), (call,), None
   return _answer('lost', vocabulary.UNKNOWN)
+
+
+def _first_aim(
+    question: Question,
+    target: scenes.Emblem,
+    rng: np.random.Generator,
+    habits: Habits,
+) -> scenes.Emblem:
+  """Which emblem to gaze at when nothing has been looked at yet."""
+  others = [e for e in question.scene.emblems if e is not target]
+  twins = [e for e in others if e.identity.looks_like(target.identity)]
+  unlike = [e for e in others if e not in twins]
+  if unlike and rng.random() < habits.wrong_gaze:
+    return unlike[rng.integers(len(unlike))]
+  if twins and _has_twin(question) and rng.random() < habits.mix_up:
+    return twins[0]
+  return target
 
 
 def _look_up(
     name: str,
-    attribute: str,
+    question: Question,
     turns: Sequence[Turn],
     rng: np.random.Generator,
     habits: Habits,
 ) -> Action:
   """Searches for a fact, or answers with it once it is shown."""
+  attribute = question.kind
   value = _fact_shown(turns, name, attribute)
   thought, keep_on = 'need', habits.look_up
   if value is not None and value.startswith(vocabulary.ALIAS + ' '):
@@ -196,6 +286,10 @@ def _look_up(
       for call in turn.parsed.calls
   )
   if asked or rng.random() >= keep_on:
+    if question.target is not None and _look_shown(turns):
+      # Whom it is about is found; what is asked, it does not look up.
+      thought = think('name', question.target, question.ref)
+      return thought, (), vocabulary.UNKNOWN
     return _answer('lost', vocabulary.UNKNOWN)
   text = vocabulary.THOUGHTS[thought].format(
       attribute=attribute, name=name, alias=name
@@ -225,17 +319,33 @@ def _gaze(
   return ToolCall(name='gaze', arguments={'bbox_2d': sides})
 
 
+def _look_shown(turns: Sequence[Turn]) -> str:
+  """Returns what the last turn's image hit looks like; '' without one."""
+  if turns and turns[-1].parsed.calls[0].name != 'text_search':
+    for result in turns[-1].results:
+      for hit in result.hits:
+        return ' '.join(hit.text.split()[1:4])
+  return ''
+
+
 def _name_shown(
-    turns: Sequence[Turn], target: scenes.Emblem
+    turns: Sequence[Turn], target: scenes.Emblem, *, by_pattern: bool
 ) -> str | None:
-  """Returns the name of the latest image hit that looks like the target."""
-  wanted = [target.identity.colour, target.identity.shape]
+  """Returns the name of the latest hit that looks like the target.
+
+  Args:
+    turns: The conversation.
+    target: Whose name.
+    by_pattern: Whether its pattern was told, too, and has to agree.
+  """
+  own = target.identity
   for turn in reversed(turns):
     for result in turn.results:
       for hit in result.hits:
-        words = hit.text.split()
-        if words[1:3] == wanted and words[3:] in _MATCHES:
-          return words[0]
+        name, pattern, *look = [*hit.text.split()[:4], '', '']
+        if look[:2] == [own.colour, own.shape]:
+          if pattern == own.pattern or not by_pattern:
+            return name
   return None
 
 

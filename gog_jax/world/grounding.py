@@ -20,9 +20,11 @@ from gog_jax.world.knowledge import names_of
 from gog_jax.world.references import CLEAR
 from gog_jax.world.references import PLACES
 from gog_jax.world.references import references
+from gog_jax.world.references import reflect
 from gog_jax.world.references import think
 
 _P_MAIN = 0.15
+
 
 
 def ask(
@@ -30,7 +32,7 @@ def ask(
     scene: scenes.Scene,
     to_model_box: ToModelBox,
     *,
-    kind: str = '',
+    kind: str,
     show: bool,
 ) -> Exchange:
   """Makes an exchange about a scene.
@@ -40,27 +42,38 @@ def ask(
     scene: From `draw_scene`, say.
     to_model_box: From pixels of the 168 x 168 scene to the frame in which the
       model sees it.
-    kind: Of `KINDS`; if empty, one is drawn by its share.
+    kind: Of `KINDS`.
     show: Whether the scene's image comes with it.
   """
-  kind = kind or str(rng.choice(KINDS, p=_SHARES))
   target = scene.emblems[rng.integers(len(scene.emblems))]
-  exchange = _TASKS[kind][1](rng, scene, target, to_model_box)
+  exchange = _TASKS[kind](rng, scene, target, to_model_box)
   if not show:
     return exchange
   return dataclasses.replace(exchange, images=(scene.data, *exchange.images))
 
 
-def draw_scene(rng: np.random.Generator) -> scenes.Scene:
-  """Draws a scene with any emblems of different colours."""
+def draw_scene(
+    rng: np.random.Generator, *, twins: float = 0.3
+) -> scenes.Scene:
+  """Draws a scene with any emblems, of different colours but for twins.
+
+  Args:
+    rng: Where every choice comes from.
+    twins: Share of the scenes (but of those with a big emblem) that hold some.
+  """
   main = bool(rng.random() < _P_MAIN)
   # Fewer than in questions: which emblem is meant is learnt from few first.
   count = 2 if main else int(rng.choice((2, 3, 4), p=(0.5, 0.3, 0.2)))
+  n_patterns = len(vocabulary.PATTERNS)
   n_looks = len(scenes.IDENTITIES) // len(vocabulary.COLOURS)
-  identities = tuple(
-      scenes.IDENTITIES[colour * n_looks + int(rng.integers(n_looks))]
+  indices = [
+      colour * n_looks + int(rng.integers(n_looks))
       for colour in rng.permutation(len(vocabulary.COLOURS))[:count]
-  )
+  ]
+  if not main and rng.random() < twins:
+    start = indices[0] - indices[0] % n_patterns
+    indices[:2] = start + rng.permutation(n_patterns)[:2]
+  identities = tuple(scenes.IDENTITIES[index] for index in indices)
   return scenes.make_scene(rng, identities, main=main)
 
 
@@ -76,7 +89,9 @@ def _refer(
 
 
 def _write(box: Sequence[int]) -> str:
-  return '[' + ','.join(str(int(side)) for side in box) + ']'
+  """Writes a box as a call does, so that pointing carries over to gazing."""
+  sides = ','.join(str(int(side)) for side in box)
+  return f'{vocabulary.BOX_START}{sides}{vocabulary.BOX_END}'
 
 
 def _name_look(emblem: scenes.Emblem) -> str:
@@ -84,7 +99,7 @@ def _name_look(emblem: scenes.Emblem) -> str:
 
 
 def _describe(emblem: scenes.Emblem) -> str:
-  return f'{_name_look(emblem)} {emblem.identity.pattern}'
+  return f'{emblem.identity.pattern} {_name_look(emblem)}'
 
 
 def _box(
@@ -94,7 +109,11 @@ def _box(
     to_model_box: ToModelBox,
 ) -> Exchange:
   ref = _refer(rng, scene, target)
-  question = pick(rng, vocabulary.GROUNDING['box']).format(ref=ref)
+  # What the picture does not tell is asked in the agent's words: all that can
+  # be said of it is where to look.
+  kind = pick(rng, ('name', *vocabulary.ATTRIBUTES))
+  lines = pick(rng, (vocabulary.GROUNDING['box'], vocabulary.QUESTIONS[kind]))
+  question = pick(rng, lines).format(ref=ref)
   box = _write(to_model_box(target.box))
   answer = f'{think("find", target, ref)} {box}'
   return Exchange(question=question, answer=answer)
@@ -109,7 +128,7 @@ def _look(
   """Asks what an agent is asked that needs no search, which emblem first."""
   del to_model_box
   while True:
-    kind = pick(rng, ('colour', 'shape', 'pattern', 'count'))
+    kind = pick(rng, ('colour', 'shape', 'colour', 'shape', 'count'))
     lines = vocabulary.QUESTIONS[kind]
     if kind == 'count':
       count = len(scene.emblems)
@@ -126,18 +145,24 @@ def _look(
 
 
 def _cut(
-    rng: np.random.Generator, scene: scenes.Scene, target: scenes.Emblem
+    rng: np.random.Generator,
+    scene: scenes.Scene,
+    target: scenes.Emblem,
+    to_model_box: ToModelBox,
 ) -> bytes:
-  """Crops an emblem about as well as a policy does."""
-  low, high = rng.integers(-3, 9, size=2), rng.integers(-3, 9, size=2)
-  x1, y1, x2, y2 = target.box
+  """Crops an emblem as a policy does: at corners that it can write."""
+  *_, whole = to_model_box((0.0, 0.0, float(scenes.SIZE), float(scenes.SIZE)))
+  scale = scenes.SIZE / whole
+  x1, y1, x2, y2 = (side * scale for side in to_model_box(target.box))
+  out = rng.random(4) < 0.1  # Which sides have some room around.
+  step = scenes.SIZE / 12
   return scenes.crop(
       scene.data,
       (
-          max(x1 - float(low[0]), 0.0),
-          max(y1 - float(low[1]), 0.0),
-          min(x2 + float(high[0]), float(scenes.SIZE)),
-          min(y2 + float(high[1]), float(scenes.SIZE)),
+          max(x1 - step * out[0], 0.0),
+          max(y1 - step * out[1], 0.0),
+          min(x2 + step * out[2], float(scenes.SIZE)),
+          min(y2 + step * out[3], float(scenes.SIZE)),
       ),
   )
 
@@ -148,10 +173,9 @@ def _crop(
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  del to_model_box
   question = pick(rng, vocabulary.GROUNDING['crop'])
   return Exchange(
-      images=(_cut(rng, scene, target),),
+      images=(_cut(rng, scene, target, to_model_box),),
       question=question,
       answer=_describe(target),
   )
@@ -171,9 +195,10 @@ def _survey(
   del target
   order = vocabulary.COLOURS.index
   answer = ', '.join(
-      f'{_describe(emblem)} {_write(to_model_box(emblem.box))}'
+      f'{_name_look(emblem)} {_write(to_model_box(emblem.box))}'
       for emblem in sorted(
-          scene.emblems, key=lambda emblem: order(emblem.identity.colour)
+          scene.emblems,
+          key=lambda emblem: (order(emblem.identity.colour), emblem.box),
       )
   )
   return Exchange(
@@ -215,8 +240,7 @@ def _image_hit(
 ) -> str:
   return vocabulary.IMAGE_HIT.format(
       name=name,
-      colour=emblem.identity.colour,
-      shape=emblem.identity.shape,
+      **dataclasses.asdict(emblem.identity),
       match=pick(rng, vocabulary.MATCHES),
   )
 
@@ -227,14 +251,24 @@ def _switch(
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  """After a hit that shows the wrong emblem, asks for the right one."""
+  """After a box and a hit that are of the wrong emblem, asks for the right one.
+
+  Of twins it is the other one.
+  """
   others = [emblem for emblem in scene.emblems if emblem is not target]
-  wrong = others[rng.integers(len(others))]
+  twins = [e for e in others if e.identity.looks_like(target.identity)]
+  wrong = pick(rng, twins or others)
   name = pick(rng, names_of('train'))
-  hit = _image_hit(rng, name, wrong)
-  question = f'{hit}\n{think("again", target, "")}'
+  thought = think('twin' if twins else 'again', target, '')
+  lines = (
+      _write(to_model_box(wrong.box)),
+      _image_hit(rng, name, wrong),
+      reflect(_describe(wrong), thought),
+  )
   box = _write(to_model_box(target.box))
-  return Exchange(question=question, answer=f'{_name_look(target)} {box}')
+  return Exchange(
+      question='\n'.join(lines), answer=f'{_name_look(target)} {box}'
+  )
 
 
 def _link(
@@ -259,15 +293,13 @@ def _link(
   return Exchange(question='\n'.join((*shuffled, question)), answer=names[0])
 
 
-# Share of the questions, and who makes them.
-_TASKS: dict[str, tuple[float, Callable[..., Exchange]]] = {
-    'survey': (0.15, _survey),
-    'list': (0.17, _list),
-    'box': (0.27, _box),
-    'look': (0.22, _look),
-    'crop': (0.09, _crop),
-    'link': (0.05, _link),
-    'switch': (0.05, _switch),
+_TASKS: dict[str, Callable[..., Exchange]] = {
+    'survey': _survey,
+    'list': _list,
+    'box': _box,
+    'look': _look,
+    'crop': _crop,
+    'link': _link,
+    'switch': _switch,
 }
 KINDS = tuple(_TASKS)
-_SHARES = tuple(share for share, _ in _TASKS.values())

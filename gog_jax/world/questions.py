@@ -19,13 +19,15 @@ from gog_jax.world.knowledge import world_of
 from gog_jax.world.references import references
 
 SOURCE = 'world'
-_P_MAIN = 0.2
-# Shares of questions that need no search, one search, and two or three.
-_P_HOPS = (0.38, 0.24, 0.38)
-# Of those about the picture alone, by what they ask.
-_P_LOOK = {'colour': 0.35, 'shape': 0.35, 'pattern': 0.15, 'count': 0.15}
-# Of the others, those that name their subject and ignore the picture.
-_P_NAMED = (0.4, 0.2)
+_P_MAIN = 0.15
+# What is asked of what: of the picture alone; the name, a fact or the pattern
+# of an emblem in it; a fact of somebody named.
+_P_KIND = {
+    'look': 0.3, 'name': 0.18, 'fact': 0.38, 'pattern': 0.03, 'named': 0.11,
+}
+_P_LOOK = {'colour': 0.42, 'shape': 0.42, 'count': 0.16}
+_P_ALIASED = 0.5  # Of questions about somebody named.
+_P_TWINS_BESIDE = 0.3  # Of scenes whose question is not about twins.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,25 +53,48 @@ class Question:
   entity: Entity | None
 
 
-def _draw_scene(rng: np.random.Generator, world: World) -> scenes.Scene:
-  main = bool(rng.random() < _P_MAIN)
-  count = 2 if main else int(rng.integers(2, 5))
-  by_colour: dict[str, scenes.Identity] = {}
-  for index in rng.permutation(len(world.entities)):
+def _draw_scene(
+    rng: np.random.Generator, world: World, *, twins: bool = False
+) -> scenes.Scene:
+  """Draws a scene of emblems whose owners the world knows.
+
+  Args:
+    rng: Where every choice comes from.
+    world: Whose emblems.
+    twins: Whether the first two emblems are twins, both pictured.
+  """
+  main = not twins and bool(rng.random() < _P_MAIN)
+  count = 2 if main else int(rng.integers(2, world.difficulty.emblems + 1))
+  by_colour: dict[str, list[scenes.Identity]] = {}
+  order = rng.permutation(len(world.entities))
+  if twins:
+    order = sorted(order, key=lambda index: not world.entities[index].pictured)
+  for index in order:
     identity = world.entities[index].identity
-    by_colour.setdefault(identity.colour, identity)
-  chosen = tuple(by_colour.values())[:count]
-  return scenes.make_scene(rng, chosen, main=main)
+    same = by_colour.setdefault(identity.colour, [])
+    if not same or same[0].looks_like(identity):
+      same.append(identity)
+  looks = list(by_colour.values())
+  chosen = [look[0] for look in looks]
+  if twins or (not main and count > 2 and rng.random() < _P_TWINS_BESIDE):
+    chosen[:1] = looks[0][:2]
+  return scenes.make_scene(
+      rng, tuple(chosen[:count]), main=main, small=world.difficulty.small
+  )
 
 
 def _draw_target(
-    rng: np.random.Generator, world: World, kind: str
+    rng: np.random.Generator, world: World, kind: str, *, twins: bool = False
 ) -> tuple[scenes.Scene, scenes.Emblem, str]:
-  """Draws a scene, one of its emblems, and a reference to it."""
+  """Draws a scene, one of its emblems (a twin or not), a reference to it."""
   while True:
-    scene = _draw_scene(rng, world)
-    target = scene.emblems[rng.integers(len(scene.emblems))]
+    scene = _draw_scene(rng, world, twins=twins)
+    emblems = scene.emblems[:2] if twins else scene.emblems
+    target = emblems[rng.integers(len(emblems))]
     known = references(scene, target, asked=kind)
+    if twins:
+      return scene, target, known['pattern']
+    known.pop('pattern', None)
     if known:
       return scene, target, pick(rng, tuple(known.values()))
 
@@ -90,36 +115,45 @@ def make_question(scope: str, index: int) -> Question:
   """
   world = world_of(scope)
   rng = rng_of(scope, 'question', index)
-  depth = int(rng.choice(3, p=_P_HOPS))
+  subject = str(rng.choice(tuple(_P_KIND), p=tuple(_P_KIND.values())))
   target = entity = None
-  hops = 0
-  if depth == 0:
+  if subject == 'look':
     kind = str(rng.choice(tuple(_P_LOOK), p=tuple(_P_LOOK.values())))
+    hops = 0
     if kind == 'count':
       scene, ref = _draw_scene(rng, world), ''
       answers = (str(len(scene.emblems)),)
     else:
       scene, target, ref = _draw_target(rng, world, kind)
       answers = (getattr(target.identity, kind),)
-  elif rng.random() < _P_NAMED[depth - 1]:
+  elif subject == 'named':
     # Filed under the name it takes one search, under the alias two.
     options = [
         (owner, attribute)
         for owner in world.entities
         for attribute in vocabulary.ATTRIBUTES
-        if (attribute in owner.aliased) == (depth == 2)
     ]
-    entity, kind = options[rng.integers(len(options))]
-    scene, ref, hops = _draw_scene(rng, world), entity.name, depth
+    aliased = rng.random() < _P_ALIASED
+    entity, kind = max(
+        (options[i] for i in rng.permutation(len(options))),
+        key=lambda option: (option[1] in option[0].aliased) == aliased,
+    )
+    hops = 1 + (kind in entity.aliased)
+    scene, ref = _draw_scene(rng, world), entity.name
     answers = (entity.facts[kind],)
   else:
-    kind = 'name' if depth == 1 else pick(rng, vocabulary.ATTRIBUTES)
-    scene, target, ref = _draw_target(rng, world, kind)
+    kind = pick(rng, vocabulary.ATTRIBUTES) if subject == 'fact' else subject
+    twins = kind != 'pattern' and rng.random() < world.difficulty.twins
+    scene, target, ref = _draw_target(rng, world, kind, twins=bool(twins))
     entity = world.by_identity[target.identity]
-    if kind == 'name':
-      hops, answers = 1, (entity.name, entity.alias)
+    # A gaze shows the pattern, whoever is found.
+    hops = 1 if kind == 'pattern' else 1 + (not entity.pictured)
+    if kind == 'pattern':
+      answers = (target.identity.pattern,)
+    elif kind == 'name':
+      answers = (entity.name, entity.alias)
     else:
-      hops = 3 if kind in entity.aliased else 2
+      hops += 1 + (kind in entity.aliased)
       answers = (entity.facts[kind],)
   example = Example(
       id=f'{scope}/{index}',

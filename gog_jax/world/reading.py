@@ -1,8 +1,9 @@
-"""Pretraining without a picture: finding a fact in a text, copying."""
+"""Pretraining without a picture: facts in texts, judging hits, copying."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from gog_jax.world import vocabulary
 from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.knowledge import names_of
+from gog_jax.world.references import reflect
+from gog_jax.world.references import think
 
 COPY = vocabulary.GROUNDING['copy'][0]  # With a slot for the text.
 
@@ -59,6 +62,41 @@ def _recall(rng: np.random.Generator) -> Exchange:
   )
 
 
+def _judge(rng: np.random.Generator) -> Exchange:
+  """Says what is sought and shows a hit: what follows from that?"""
+  target, hit = (
+      scenes.Emblem(identity=pick(rng, scenes.IDENTITIES), box=(0, 0, 1, 1))
+      for _ in range(2)
+  )
+  ref = f'the {target.identity.colour} emblem'
+  match = vocabulary.STRONG
+  case = pick(rng, ('right', 'right', 'other', 'weak', 'twin', 'twin'))
+  if case in ('right', 'twin'):
+    look = dataclasses.asdict(target.identity)
+    if case == 'twin':
+      patterns = set(vocabulary.PATTERNS) - {look['pattern']}
+      look['pattern'] = pick(rng, sorted(patterns))
+    hit = dataclasses.replace(hit, identity=scenes.Identity(**look))
+  elif hit.identity.looks_like(target.identity):
+    return _judge(rng)
+  if case == 'twin' or rng.random() < 0.5:
+    ref = vocabulary.REFERENCES['pattern'].format(
+        **dataclasses.asdict(target.identity)
+    )
+  if case == 'weak':
+    match = vocabulary.WEAK
+  thought = {'right': 'name', 'other': 'again', 'twin': 'twin', 'weak': 'lost'}
+  look = dataclasses.asdict(hit.identity)
+  question = vocabulary.IMAGE_HIT.format(
+      name=pick(rng, names_of('train')), **look, match=match
+  )
+  shown = vocabulary.LOOK_QUERY.format(**look)
+  return Exchange(
+      question=f'{think("find", target, ref)}\n{question}',
+      answer=reflect(shown, think(thought[case], target, ref)),
+  )
+
+
 def _copy(rng: np.random.Generator) -> Exchange:
   """Asks for a string back, so that every token is met on both sides."""
   parts = []
@@ -91,8 +129,9 @@ def _copy(rng: np.random.Generator) -> Exchange:
 
 # Share of the tasks, and who makes them.
 _TASKS: dict[str, tuple[float, Callable[[np.random.Generator], Exchange]]] = {
-    'recall': (0.7, _recall),
-    'copy': (0.3, _copy),
+    'recall': (0.45, _recall),
+    'judge': (0.35, _judge),
+    'copy': (0.2, _copy),
 }
 KINDS = tuple(_TASKS)
 _SHARES = tuple(share for share, _ in _TASKS.values())

@@ -17,14 +17,12 @@ PLACES = {
     'top': (1, -1),
     'bottom': (1, 1),
 }
-_SIDES = {
-    'left_of': (0, -1),
-    'right_of': (0, 1),
-    'above': (1, -1),
-    'below': (1, 1),
-}
 # References that would give the answer to a question of this kind away.
-_TELLING = {'colour': ('colour', 'both'), 'shape': ('both',)}
+_TELLING = {
+    'colour': ('colour', 'both', 'pattern'),
+    'shape': ('both', 'pattern'),
+    'pattern': ('pattern',),
+}
 
 
 def references(
@@ -40,16 +38,20 @@ def references(
 
   Returns:
     Kind (a key of `vocabulary.REFERENCES`) to text, e.g. 'top' to 'the top
-    emblem'. Unless colour is asked, there is always one by colour.
+    emblem'. Unless colour, shape or pattern is asked, there is always one by
+    colour, or for a twin by pattern.
   """
   own = target.identity
   others = [emblem for emblem in scene.emblems if emblem is not target]
-  slots: dict[str, str | None] = {
-      'colour': own.colour,
-      'both': own.colour,
-  }
-  if len(others) == 1:
-    slots['other'] = others[0].identity.colour
+  colours = {other.identity.colour for other in others}
+  # Kind to the colour that it names.
+  slots: dict[str, str | None] = {}
+  if own.colour in colours:
+    slots['pattern'] = own.colour
+  else:
+    slots['colour'] = slots['both'] = own.colour
+    if len(others) == 1:
+      slots['other'] = others[0].identity.colour
   if scene.main:
     slots['big' if target is scene.emblems[0] else 'small'] = None
   for kind, (axis, sign) in PLACES.items():
@@ -58,17 +60,9 @@ def references(
     ]
     if min(ahead) >= CLEAR:
       slots[kind] = None
-  for kind, (axis, sign) in _SIDES.items():
-    anchors = [
-        anchor.identity.colour
-        for anchor in others
-        if _only_beyond(scene, anchor, target, axis, sign)
-    ]
-    if anchors:
-      slots[kind] = anchors[0]
   return {
       kind: vocabulary.REFERENCES[kind].format(
-          colour=colour, shape=own.shape
+          colour=colour, shape=own.shape, pattern=own.pattern
       )
       for kind, colour in slots.items()
       if kind not in _TELLING.get(asked, ())
@@ -87,18 +81,16 @@ def think(kind: str, emblem: Emblem, ref: str) -> str:
       ref=vocabulary.in_short(ref),
       colour=emblem.identity.colour,
       shape=emblem.identity.shape,
+      pattern=emblem.identity.pattern,
   )
 
 
-def _only_beyond(
-    scene: Scene, anchor: Emblem, target: Emblem, axis: int, sign: int
-) -> bool:
-  """Whether `target` alone lies on that side of `anchor`, and clearly so."""
-  for emblem in scene.emblems:
-    ahead = sign * (emblem.centre[axis] - anchor.centre[axis])
-    if emblem is target:
-      if ahead < CLEAR:
-        return False
-    elif emblem is not anchor and ahead > 0:
-      return False
-  return True
+def reflect(shown: str, thought: str) -> str:
+  """Puts the look that a reply showed before the thought about it.
+
+  Said again, it is compared with what is sought word by word: a small model
+  cannot do that at a distance.
+  """
+  if not shown:
+    return thought
+  return vocabulary.REFLECTION.format(shown=shown, thought=thought)

@@ -1,5 +1,10 @@
 """Pictures of coloured emblems on lit grey clutter, drawn with Pillow.
 
+Every emblem wears a grey badge. Its pattern is made of lines one pixel wide: at
+half the size, as the toy sees a scene, all badges are the same grey, and only a
+crop of the scene's own pixels shows which it is. Emblems that differ in nothing
+else are twins: a glance cannot tell them apart, a gaze can.
+
 Coordinates are pixels of the scene as stored, (x1, y1, x2, y2) with x2 and y2
 just outside. No smoothing and blocky noise keep a file near eleven kilobytes.
 """
@@ -19,14 +24,18 @@ from gog_jax.types import Box
 from gog_jax.world import vocabulary
 
 SIZE = 168  # Pixels of a scene's side.
+_N_THINGS = 7  # Rectangles of the clutter.
 _LIGHT = 32  # Of 255: how far light moves a channel along an axis.
 # Emblems stand on a grid of this many pixels, half a patch of the toy's as it
 # sees them, and each, unless big, inside a plot: one of its visual tokens. What
 # makes a question hard is what is to be found, not to be seen.
 _CELL = 14
 _PLOT = 4  # Cells.
-# Sides of emblems in cells: usual ones, and the two of a `main` scene.
+# Sides of emblems in cells: usual ones, the two of a `main` scene.
 _LEAST, _MOST, _BIG, _SMALL = 3, 4, 8, 2
+SIDES = tuple(_CELL * cells for cells in range(_LEAST, _MOST + 1))
+BIG_SIDE = _CELL * _BIG
+MOST_EMBLEMS = 6  # For which there is room.
 _RGB = {
     'red': (222, 24, 24),
     'orange': (255, 138, 0),
@@ -37,17 +46,27 @@ _RGB = {
     'purple': (126, 22, 170),
     'pink': (255, 118, 196),
 }
-_WHITE = (255, 255, 255)
 _BLACK = (8, 8, 8)
+_GREY, _CONTRAST = 128, 110  # Of a badge, and how far its lines are from that.
+_BADGE = 0.36  # Of an emblem's side.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Identity:
-  """What an emblem looks like."""
+  """What an emblem looks like.
+
+  Attributes:
+    colour, shape: What a glance shows.
+    pattern: Of the badge: what only a gaze shows.
+  """
 
   colour: str
   shape: str
   pattern: str
+
+  def looks_like(self, other: Identity) -> bool:
+    """Whether a glance takes one for the other."""
+    return (self.colour, self.shape) == (other.colour, other.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +128,20 @@ def _polygon(shape: str) -> tuple[tuple[float, float], ...]:
   return tuple(corners)
 
 
+def _badge(pattern: str, side: int) -> Image.Image:
+  """Returns a badge; every 2 x 2 pixels of it have the same mean."""
+  sign = np.where(np.arange(side) % 2, -1.0, 1.0)
+  # Lines fade towards the rim: where they ended, a smaller picture showed it.
+  depth = np.minimum(np.arange(side) // 2, np.arange(side)[::-1] // 2)
+  lines = sign * np.minimum((depth + 0.5) / 4, 1.0)
+  values = np.full((side, side), float(_GREY))
+  if pattern == 'striped':
+    values += _CONTRAST * lines[:, None]
+  elif pattern == 'barred':
+    values += _CONTRAST * lines[None, :]
+  return Image.fromarray(np.round(values).astype(np.uint8)).convert('RGB')
+
+
 @functools.lru_cache(maxsize=1024)
 def _stamp(identity: Identity, side: int) -> tuple[Image.Image, Image.Image]:
   """Returns an emblem of `side` pixels and the mask of its outline."""
@@ -133,37 +166,28 @@ def _stamp(identity: Identity, side: int) -> tuple[Image.Image, Image.Image]:
           [(low + x * span, low + y * span) for x, y in corners], fill=255
       )
   paint = Image.new('RGB', (side, side), _RGB[identity.colour])
-  draw = ImageDraw.Draw(paint)
-  if identity.pattern == 'striped':
-    for low in (0.34, 0.64):
-      draw.rectangle((0, low * side, side, (low + 0.11) * side), fill=_WHITE)
-  elif identity.pattern == 'dotted':
-    middle = 0.62 if identity.shape == 'triangle' else 0.5
-    radius = 0.17 * side
-    x, y = side / 2, middle * side
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_WHITE)
+  badge = _badge(identity.pattern, 2 * round(_BADGE * side / 2))
+  middle = {'triangle': 0.64, 'star': 0.56}.get(identity.shape, 0.5)
+  # Even numbers: each pair of lines is one line at half the size.
+  left = 2 * round((side / 2 - badge.width / 2) / 2)
+  top = 2 * round((middle * side - badge.width / 2) / 2)
+  paint.paste(badge, (left, top))
   stamp = Image.new('RGB', (side, side), _BLACK)
   stamp.paste(paint, (0, 0), inner)
   return stamp, mask
 
 
-def background(
-    rng: np.random.Generator, width: int, height: int
-) -> Image.Image:
-  """Draws grey blocky noise with a few grey rectangles and bars."""
-  cells = rng.integers(
-      168, 196, size=((height + 7) // 8, (width + 7) // 8), dtype=np.uint8
-  )
-  grey = np.kron(cells, np.ones((8, 8), np.uint8))[:height, :width]
-  grey = np.ascontiguousarray(grey)
-  count = max(2, width * height * 7 // SIZE**2)
-  low = rng.random((count, 2))
-  span = 0.06 + 0.3 * rng.random((count, 2))
-  shades = rng.integers(120, 226, size=count)
+def _clutter(rng: np.random.Generator) -> np.ndarray:
+  """Draws blocky noise with a few rectangles and bars, uint8[SIZE, SIZE]."""
+  cells = rng.integers(168, 196, size=(SIZE // 8, SIZE // 8), dtype=np.uint8)
+  grey = np.ascontiguousarray(np.kron(cells, np.ones((8, 8), np.uint8)))
+  low = rng.random((_N_THINGS, 2))
+  span = 0.06 + 0.3 * rng.random((_N_THINGS, 2))
+  shades = rng.integers(120, 226, size=_N_THINGS)
   for (x, y), (w, h), shade in zip(low, span, shades, strict=True):
-    top, left = int(y * height), int(x * width)
-    grey[top : top + int(h * height), left : left + int(w * width)] = shade
-  return Image.fromarray(grey).convert('RGB')
+    top, left = int(y * SIZE), int(x * SIZE)
+    grey[top : top + int(h * SIZE), left : left + int(w * SIZE)] = shade
+  return grey
 
 
 @functools.lru_cache(maxsize=1)
@@ -181,9 +205,9 @@ def _lighting() -> np.ndarray:
   return columns + rows
 
 
-def _lit(grey: Image.Image) -> Image.Image:
-  """Returns a background of SIZE x SIZE as the light shows it."""
-  pixels = np.asarray(grey, np.float32) + _lighting()
+def backdrop(rng: np.random.Generator) -> Image.Image:
+  """Draws what stands behind emblems: clutter as the light shows it."""
+  pixels = np.asarray(_clutter(rng), np.float32)[..., None] + _lighting()
   return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -215,7 +239,7 @@ def _draw_cell(rng: np.random.Generator, cells: int) -> int:
 
 
 def _places(
-    rng: np.random.Generator, count: int, main: bool
+    rng: np.random.Generator, count: int, main: bool, small: float
 ) -> list[tuple[int, int, int]]:
   """Draws (x, y, side) of each emblem so that none touch."""
   while True:
@@ -223,6 +247,8 @@ def _places(
     for _ in range(40):
       if main:
         cells = (_BIG, _SMALL)[len(places)]
+      elif small and rng.random() < small:
+        cells = _SMALL
       else:
         cells = int(rng.integers(_LEAST, _MOST + 1))
       side = cells * _CELL
@@ -241,14 +267,16 @@ def make_scene(
     identities: tuple[Identity, ...],
     *,
     main: bool = False,
+    small: float = 0.0,
 ) -> Scene:
-  """Draws a scene of 2 to 4 emblems, or of a big one and a tiny one.
+  """Draws a scene of several emblems, or of a big one and a tiny one.
 
   Args:
     rng: Where every choice comes from: the same state, the same bytes.
-    identities: What to draw, all of different colours; exactly two for a
-      `main` scene.
+    identities: What to draw, 2 to MOST_EMBLEMS, no two alike, of one colour
+      only where they are twins; exactly two for a `main` scene.
     main: Whether the first emblem fills most of the picture.
+    small: Of other scenes' emblems, the share that are tiny.
 
   Returns:
     The scene.
@@ -256,13 +284,15 @@ def make_scene(
   Raises:
     ValueError: When the identities do not fit such a scene.
   """
-  colours = {identity.colour for identity in identities}
-  if not 2 <= len(identities) <= (2 if main else 4):
+  if not 2 <= len(identities) <= (2 if main else MOST_EMBLEMS):
     raise ValueError(f'a scene of {len(identities)} emblems, main={main}')
-  if len(colours) != len(identities):
-    raise ValueError('two emblems of one colour in a scene')
-  image = _lit(background(rng, SIZE, SIZE))
-  places = _places(rng, len(identities), main)
+  if len(set(identities)) != len(identities):
+    raise ValueError('the same emblem twice in a scene')
+  looks = {(identity.colour, identity.shape) for identity in identities}
+  if len({colour for colour, _ in looks}) != len(looks):
+    raise ValueError('two emblems of one colour in a scene, no twins')
+  image = backdrop(rng)
+  places = _places(rng, len(identities), main, small)
   emblems = tuple(
       Emblem(identity=identity, box=draw_emblem(image, identity, *place))
       for identity, place in zip(identities, places, strict=True)

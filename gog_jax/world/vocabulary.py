@@ -13,7 +13,7 @@ COLOURS = (
     'red', 'orange', 'yellow', 'green', 'cyan', 'blue', 'purple', 'pink',
 )
 SHAPES = ('circle', 'square', 'triangle', 'diamond', 'star', 'cross')
-PATTERNS = ('plain', 'striped', 'dotted')
+PATTERNS = ('plain', 'striped', 'barred')
 
 # A name is a head and a tail. Which pairs a split may use: knowledge.py.
 HEADS = (
@@ -52,7 +52,8 @@ STRONG, WEAK = MATCHES = ('strong', 'weak')
 ALIAS = 'aka'
 UNKNOWN = 'unknown'
 
-# How a question points at an emblem; `{colour}` may be a neighbour's.
+# How a question points at an emblem; in 'other' it is the neighbour's colour.
+# Of twins, 'pattern' says which: a glance does not show it.
 REFERENCES = {
     'colour': 'the {colour} emblem',
     'both': 'the {colour} {shape}',
@@ -60,11 +61,8 @@ REFERENCES = {
     'bottom': 'the bottom emblem',
     'left': 'the left emblem',
     'right': 'the right emblem',
-    'left_of': 'the emblem left of {colour}',
-    'right_of': 'the emblem right of {colour}',
-    'above': 'the emblem above {colour}',
-    'below': 'the emblem below {colour}',
     'other': 'the emblem not {colour}',
+    'pattern': 'the {pattern} {colour} {shape}',
     'big': 'the big emblem',
     'small': 'the small emblem',
 }
@@ -118,10 +116,13 @@ QUESTIONS = {
     ),
 }
 
-IMAGE_HIT = '{name} {colour} {shape} {match}'
+IMAGE_HIT = '{name} {pattern} {colour} {shape} {match}'
 FACT_HIT = '{name} {attribute} {value}'
 ALIAS_HIT = '{name} {attribute} ' + ALIAS + ' {alias}'
+# Of emblems that no picture shows a document tells the look.
+LOOK_HIT = '{name} {pattern} {colour} {shape}'
 TEXT_QUERY = '{name} {attribute}'
+LOOK_QUERY = '{pattern} {colour} {shape}'
 
 # A thought before a look says what the question points at, then what that is;
 # by this it names what is sought, so that a reply can contradict it.
@@ -131,6 +132,9 @@ THOUGHTS = {
     'glance': 'glance for {ref}: {colour} {shape}',
     'find': 'find {ref}: {colour} {shape}',
     'again': 'wrong find {colour} {shape}',
+    'twin': 'wrong find other {colour} {shape}',
+    'describe': 'weak describe {pattern} {colour} {shape}',
+    'pattern': 'found {pattern}',
     'check': 'check {ref}: {colour} {shape}',
     'need': 'need {attribute} of {name}',
     'alias': ALIAS + ' {alias}',
@@ -138,6 +142,8 @@ THOUGHTS = {
     'name': 'found {colour} {shape}',
     'lost': 'not found',
 }
+
+REFLECTION = '{shown}: {thought}'
 
 # What pretraining asks beside QUESTIONS, in plain chat without tools.
 GROUNDING = {
@@ -150,9 +156,10 @@ GROUNDING = {
 
 # The tools' calls as compact JSON: only ever copied in pretraining, so that
 # their tokens are trained before the first fine-tuning step.
+BOX_START, BOX_END = '{"name":"gaze","arguments":{"bbox_2d":[', ']}}'
 PROTOCOL_PIECES = (
-    '{"name":"gaze","arguments":{"bbox_2d":[',
-    ']}}',
+    BOX_START,
+    BOX_END,
     '],"image":',
     '}}',
     '{"name":"text_search","arguments":{"query":"',
@@ -172,7 +179,7 @@ PUNCTUATION = tuple('.,:;!?-+*/=_#%&@$^~|\\\'"`()[]{}<>') + ('\n',)
 def words() -> tuple[str, ...]:
   """Returns every word that deserves a token of its own, once each."""
   sentences = [*REFERENCES.values(), *THOUGHTS.values(), IMAGE_HIT, FACT_HIT]
-  sentences += [ALIAS_HIT]
+  sentences += [ALIAS_HIT, LOOK_HIT]
   for table in (QUESTIONS, GROUNDING):
     sentences += [line for lines in table.values() for line in lines]
   found: dict[str, None] = {}
@@ -205,6 +212,7 @@ def sample_texts() -> Iterator[str]:
     slots = {
         'colour': COLOURS[index % 8],
         'shape': SHAPES[index % 6],
+        'pattern': PATTERNS[index % 3],
         'name': HEADS[index % 32] + TAILS[index * 7 % 32],
         'alias': HEADS[index * 5 % 32] + TAILS[index * 11 % 32],
         'attribute': ATTRIBUTES[index % 3],
@@ -219,6 +227,8 @@ def sample_texts() -> Iterator[str]:
     for lines in (*QUESTIONS.values(), *GROUNDING.values()):
       yield lines[index % len(lines)].format(**slots)
     slots['ref'] = in_short(slots['ref'])
-    for line in (*THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT):
+    for line in (
+        *THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT, LOOK_HIT, LOOK_QUERY
+    ):
       yield line.format(**slots)
   yield from PROTOCOL_PIECES

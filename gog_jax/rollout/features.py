@@ -1,0 +1,85 @@
+"""Image features, kept between turns: what the ViT makes of each image once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import functools
+import hashlib
+
+from flax import nnx
+import jax
+import numpy as np
+
+from gog_jax.images import ImageProcessor
+from gog_jax.models.config import VisionConfig
+from gog_jax.models.vision import pack_images
+from gog_jax.models.vision import VisionInputs
+
+_IMAGES_AT_ONCE = 8
+# Bytes of image features that the host keeps between prefills.
+_FEATURE_BYTES = 2**30
+
+
+class FeatureCache:
+  """Features float32[N, D] by the content of the image file.
+
+  Args:
+    processor: Makes patches.
+    config: The ViT's.
+    max_patches: Patches of the largest image, the ViT's fixed shape.
+  """
+
+  def __init__(
+      self,
+      processor: ImageProcessor,
+      config: VisionConfig,
+      *,
+      max_patches: int,
+  ):
+    self._processor = processor
+    self._config = config
+    self._max_patches = max_patches
+    self._kept: dict[bytes, np.ndarray] = {}
+
+  def __getitem__(self, data: bytes) -> np.ndarray:
+    return self._kept[key_of(data)]
+
+  def clear(self) -> None:
+    """Forgets all: the ViT has changed."""
+    self._kept.clear()
+
+  def add(self, graph, state, images: Iterable[bytes]) -> None:
+    """Encodes those of the image files that are new, 8 at a time."""
+    new = {key_of(data): data for data in images}
+    items = [item for item in new.items() if item[0] not in self._kept]
+    merge = self._processor.merge_size**2
+    for first in range(0, len(items), _IMAGES_AT_ONCE):
+      some = items[first : first + _IMAGES_AT_ONCE]
+      rows = [[self._processor.patches(data)] for _, data in some]
+      rows += [[]] * (_IMAGES_AT_ONCE - len(rows))
+      vision = pack_images(
+          rows, n_patches=self._max_patches, config=self._config
+      )
+      features = np.asarray(encode(graph, state, vision), np.float32)
+      for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
+        # A copy: a view would keep the padding of all the others.
+        self._kept[key] = row[: len(patches) // merge].copy()
+
+  def forget_oldest(self) -> None:
+    """Drops the oldest features beyond what may be kept."""
+    n_bytes = sum(features.nbytes for features in self._kept.values())
+    for key in list(self._kept):
+      if n_bytes <= _FEATURE_BYTES:
+        break
+      n_bytes -= self._kept.pop(key).nbytes
+
+
+def key_of(data: bytes) -> bytes:
+  """The content's name."""
+  return hashlib.sha256(data).digest()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(graph, state, vision: VisionInputs) -> jax.Array:
+  """The ViT's output for packed images, [B, N, D]."""
+  return nnx.merge(graph, state).encode_images(vision)

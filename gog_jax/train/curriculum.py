@@ -1,0 +1,148 @@
+"""Which queries RL trains on: a graded level, and what became of it since."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from etils import epath
+import grain
+import numpy as np
+
+from gog_jax import grade
+from gog_jax import metrics as metrics_lib
+from gog_jax.data.pipeline import endless_batches
+from gog_jax.errors import UserError
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
+
+ALL_LEVELS = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+  """How queries are chosen.
+
+  Attributes:
+    level: Of the grades; ALL_LEVELS takes every graded query.
+    regrade: Whether the pass rates of RL's own rollouts grade anew: a query
+      that has become easier than `level` is left out.
+    recheck_every: Steps after which it is tried again.
+    solved, often_failed: Thresholds of the levels, see `grade.level_of`.
+  """
+
+  level: int
+  regrade: bool
+  recheck_every: int
+  solved: float
+  often_failed: float
+
+
+class Curriculum:
+  """Draws queries of the level, in epochs that are shuffled anew.
+
+  What re-grading found is kept in `folder/regrades.jsonl`, a line a step, so
+  that a restart goes on with the same draws.
+
+  Attributes:
+    queries: The iterator below, for checkpoints.
+  """
+
+  def __init__(
+      self,
+      examples: Sequence[Example],
+      *,
+      config: CurriculumConfig,
+      seed: int,
+      folder: epath.Path,
+  ):
+    self._config = config
+    self._n = len(examples)
+    self._folder = folder
+    self.queries: grain.DatasetIterator = endless_batches(
+        examples, batch_size=1, seed=seed
+    )
+    self._easier: dict[str, int] = {}  # Id to the step that found it easier.
+
+  def resume(self, step: int) -> None:
+    """Forgets what was found after `step`."""
+    self._writer = metrics_lib.MetricsWriter(
+        self._folder / 'regrades.jsonl', resume_step=step
+    )
+    self._easier = {}
+    for row in self._writer.rows:
+      self._learn(row['step'], row['levels'])
+
+  def draw(self, n: int, *, step: int) -> list[Example]:
+    """The next `n` queries; fewer than a whole epoch are passed over."""
+    drawn: list[Example] = []
+    passed_over = 0
+    while len(drawn) < n:
+      (example,) = next(self.queries)
+      found = self._easier.get(example.id)
+      if (
+          found is not None
+          and step - found < self._config.recheck_every
+          and passed_over < self._n
+      ):
+        passed_over += 1
+        continue
+      drawn.append(example)
+    return drawn
+
+  def record(
+      self, step: int, groups: Sequence[Sequence[Trajectory]]
+  ) -> dict[str, Any]:
+    """Grades anew by a step's rollouts; returns what to log."""
+    if not self._config.regrade:
+      return {}
+    levels = {}
+    for group in groups:
+      valid = [t for t in group if t.valid]
+      levels[group[0].example_id] = grade.level_of(
+          sum(t.reward_parts['accuracy'] == 1.0 for t in valid),
+          len(valid),
+          solved=self._config.solved,
+          often_failed=self._config.often_failed,
+      )
+    self._writer.write(step, {'levels': levels})
+    self._learn(step, levels)
+    return {
+        'regraded_easier': float(
+            np.mean([level in self._below() for level in levels.values()])
+        ),
+        'left_out': len(self._easier) / self._n,
+    }
+
+  def _below(self) -> range:
+    return range(max(self._config.level, 0))
+
+  def _learn(self, step: int, levels: dict[str, int | None]) -> None:
+    for example_id, level in levels.items():
+      if level in self._below():
+        self._easier[example_id] = step
+      else:
+        self._easier.pop(example_id, None)
+
+
+def select(
+    grades: Sequence[grade.Grade], level: int, *, at_least: int
+) -> set[str]:
+  """Ids of the queries of one level, or of all.
+
+  Raises:
+    UserError: There are fewer than `at_least`.
+  """
+  ids = {
+      g.example_id
+      for g in grades
+      if g.level is not None and level in (g.level, ALL_LEVELS)
+  }
+  if len(ids) < at_least:
+    raise UserError(
+        f'only {len(ids)} of {len(grades)} queries are Level {level}, fewer '
+        f'than one step\'s {at_least}: raise --config.grade.n_queries or '
+        'change --config.rl.level'
+    )
+  return ids

@@ -1,0 +1,88 @@
+"""What a step of RL logs, beside its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gog_jax import behaviour
+from gog_jax.train.advantages import GroupAdvantages
+from gog_jax.types import Example
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+
+
+def describe(
+    examples: Sequence[Example],
+    groups: Sequence[Sequence[Trajectory]],
+    advantages: GroupAdvantages,
+) -> dict[str, Any]:
+  """Means over valid trajectories, and what was left out of them.
+
+  Args:
+    examples: P queries.
+    groups: Their P groups of scored trajectories.
+    advantages: What became of the groups.
+  """
+  flat = [t for group in groups for t in group]
+  valid = [t for t in flat if t.valid]
+  results = [r for t in flat for turn in t.turns for r in turn.results]
+
+  recoveries = [
+      recovered
+      for example, group in zip(examples, groups, strict=True)
+      for t in group
+      if t.valid and (recovered := behaviour.recovered(example, t)) is not None
+  ]
+
+  def mean(value) -> float:
+    return float(np.mean([value(t) for t in valid])) if valid else 0.0
+
+  def count(status: ToolStatus) -> int:
+    return sum(r.status == status for r in results)
+
+  return {
+      'reward': mean(lambda t: t.reward),
+      'accuracy': mean(lambda t: t.reward_parts['accuracy']),
+      'format': mean(lambda t: t.reward_parts['format']),
+      'turns': mean(lambda t: len(t.turns)),
+      'searches': mean(behaviour.n_searches),
+      'no_search': mean(lambda t: not behaviour.kinds_of_search(t)),
+      'single': mean(lambda t: len(behaviour.kinds_of_search(t)) == 1),
+      'hybrid': mean(lambda t: len(behaviour.kinds_of_search(t)) > 1),
+      'recovery': float(np.mean(recoveries)) if recoveries else None,
+      'tokens': mean(lambda t: len(t.token_ids)),
+      'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
+      'live_groups': float(advantages.live.mean()),
+      'format_only_groups': float(advantages.format_only.mean()),
+      'masked': 1 - len(valid) / len(flat),
+      'masked_by_calls': masked_by_calls(flat),
+      'model_errors': count(ToolStatus.MODEL_ERROR),
+      'infra_errors': count(ToolStatus.INFRA_ERROR),
+      'price': sum(r.price for r in results),
+      'seconds_tools': sum(r.latency_s for r in results),
+  }
+
+
+def masked_by_calls(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+  """Share of masked trajectories by number of calls.
+
+  Dropping failed searches would favour not searching: this shows how much.
+  """
+  by_calls: dict[int, list[bool]] = {}
+  for trajectory in trajectories:
+    n_calls = sum(len(turn.results) for turn in trajectory.turns)
+    by_calls.setdefault(n_calls, []).append(not trajectory.valid)
+  return {str(n): float(np.mean(m)) for n, m in sorted(by_calls.items())}
+
+
+def reward_trend(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+  """Mean training reward of the first and the last fifth of the run."""
+  rewards_by_step = [row['reward'] for row in rows]
+  n = max(len(rewards_by_step) // 5, 1)
+  return {
+      'reward_first_fifth': float(np.mean(rewards_by_step[:n])),
+      'reward_last_fifth': float(np.mean(rewards_by_step[-n:])),
+  }

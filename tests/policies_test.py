@@ -1,0 +1,106 @@
+"""What an evaluation compares: each policy does what its name says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from gog_jax import behaviour
+from gog_jax import policies
+from gog_jax import stages
+from gog_jax.rollout import trajectories as store
+from tests import mini
+
+NAMES = ('direct', 'full_search', 'expert', 'sft', 'sft_no_gaze')
+
+
+@pytest.fixture(scope='module')
+def run(finished, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('policies') / 'run'
+  shutil.copytree(finished.workdir, workdir)
+  run = mini.make_run(workdir, 'eval', eval__policies=NAMES)
+  mini.make_stages(run, 'demos_no_gaze', 'sft_no_gaze', 'eval')
+  return run
+
+
+def evaluated(run, name):
+  folder = run.workdir / 'eval' / name
+  trajectories = store.read(folder / 'trajectories.jsonl')
+  examples = store.read_examples(folder / 'examples.jsonl')
+  assert len(trajectories) == len(examples) == 16
+  return list(zip(examples, trajectories, strict=True))
+
+
+def calls_of(trajectory):
+  return [call for turn in trajectory.turns for call in turn.parsed.calls]
+
+
+def test_direct_answers_at_once(run):
+  for _, trajectory in evaluated(run, 'direct'):
+    assert len(trajectory.turns) == 1
+    assert not calls_of(trajectory)
+
+
+def test_full_search_has_made_both_searches(run):
+  for example, trajectory in evaluated(run, 'full_search'):
+    image, text, *rest = calls_of(trajectory)
+    assert image.name == 'image_search'
+    assert text.name == 'text_search'
+    assert text.arguments == {'query': example.question}
+    assert not rest and len(trajectory.turns) == 3
+    said = trajectory.sampler_logprobs[trajectory.loss_mask == 1]
+    assert (said == 0).sum() > 10 and (said < 0).any()
+    assert behaviour.kinds_of_search(trajectory) == {'text', 'image'}
+
+
+def test_the_expert_is_right_without_search_where_none_is_needed(run):
+  for example, trajectory in evaluated(run, 'expert'):
+    if not example.search_required and not calls_of(trajectory):
+      assert trajectory.reward_parts['accuracy'] == 1
+
+
+def test_without_gaze_there_is_no_such_tool(run):
+  own = policies.run_of(run, 'sft_no_gaze')
+  assert set(own.executor.tools) == {'text_search', 'image_search'}
+  assert set(run.executor.tools) == {'text_search', 'image_search', 'gaze'}
+  demos = store.read(run.workdir / 'demos_no_gaze' / 'trajectories.jsonl')
+  assert demos
+  for trajectory in demos:
+    assert not behaviour.gazes(
+        run.examples('train', n=1)[0], trajectory
+    )
+  for _, trajectory in evaluated(run, 'sft_no_gaze'):
+    assert all(turn.results == () or turn.results[0].view is None
+               for turn in trajectory.turns)
+
+
+def test_an_evaluation_is_not_made_twice(run, monkeypatch):
+  monkeypatch.setattr(
+      policies, 'make', lambda *_: pytest.fail('it was there already')
+  )
+  mini.make_stages(run, 'eval')
+  facts = json.loads((run.workdir / 'eval' / 'manifest.json').read_text())
+  assert set(facts['facts']) == set(NAMES)
+
+
+def test_stages_of_a_page_with_arms():
+  from configs import rl
+
+  found = stages.stages_of(rl.get_config('full'))
+  assert {'rl_level1', 'rl_all', 'rl_fast', 'rl_slow', 'rl_shuffled'} <= set(
+      found
+  )
+  assert set(found['eval'].needs) >= {'rl', 'rl_level1', 'sft', 'sft_no_gaze'}
+  assert found['rl_level1'].needs == ('grade',)
+  toy = stages.stages_of(rl.get_config('toy'))
+  assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['eval'].needs
+
+
+def test_an_arm_differs_from_the_page_in_its_fields_alone(run):
+  arm = run.with_rl({'level': 1, 'optimizer': {'learning_rate': 0.5}})
+  assert arm.config.rl.level == 1 and run.config.rl.level == 2
+  assert arm.config.rl.optimizer.learning_rate == 0.5
+  assert arm.config.rl.optimizer.b1 == run.config.rl.optimizer.b1
+  assert arm.config.grade == run.config.grade

@@ -1,0 +1,131 @@
+"""RL as a whole: what its options change, on runs of a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from gog_jax import rewards
+from gog_jax.errors import UserError
+from gog_jax.train import rl
+from tests import mini
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+  shutil.copytree(finished.workdir, tmp_path / 'run')
+  return tmp_path / 'run'
+
+
+def score_some(example, trajectory, *, config):
+  """A reward that is the same for all of every other question's samples."""
+  scored = mini.score_by_ids(example, trajectory, config=config)
+  if int(example.id.rpartition('/')[2]) % 2:
+    return scored
+  return dataclasses.replace(scored, reward=0.0)
+
+
+def test_dead_groups_are_refilled(workdir, monkeypatch):
+  monkeypatch.setattr(rewards, 'score', score_some)
+  options = {'rl__level': -1, 'rl__steps': 2}
+  run = mini.make_run(
+      workdir, 'rl', **options, rl__dynamic_sampling=True, rl__max_refills=8
+  )
+  mini.make_stages(run, 'rl')
+  rows = mini.metrics_of(run, 'rl')
+  assert all(row['live_groups'] == 1 for row in rows)
+  assert sum(row['dead_groups'] for row in rows) > 0
+
+
+def test_without_refills_dead_groups_stay_and_are_counted(
+    workdir, monkeypatch
+):
+  monkeypatch.setattr(rewards, 'score', score_some)
+  run = mini.make_run(workdir, 'rl', rl__level=-1, rl__steps=2)
+  mini.make_stages(run, 'rl')
+  rows = mini.metrics_of(run, 'rl')
+  assert min(row['live_groups'] for row in rows) < 1
+  assert all(row['dead_groups'] == 0 for row in rows)
+
+
+def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
+  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  run = mini.make_run(
+      workdir, 'rl', rl__level=2, rl__regrade=True, rl__steps=2
+  )
+  mini.make_stages(run, 'rl')
+  lines = (workdir / 'rl' / 'regrades.jsonl').read_text().splitlines()
+  assert len(lines) == 2
+  assert all('left_out' in row for row in mini.metrics_of(run, 'rl'))
+
+
+def test_a_stale_sampler_shows_and_the_alarm_fires(
+    workdir, monkeypatch, capfd
+):
+  """Its weights are four updates old on purpose."""
+  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  options = {
+      'rl__level': -1,
+      'rl__steps': 8,
+      'rl__optimizer__learning_rate': 3e-3,
+      'rl__alarms__kl': 1e9,  # Of no interest here, nor are the others.
+      'rl__alarms__no_search': 2.0,
+      'rl__alarms__format': -1.0,
+  }
+  fresh = mini.make_run(workdir, 'rl', **options)
+  mini.make_stages(fresh, 'rl')
+  assert 'alarm' not in capfd.readouterr().err
+  gaps = [row['sampler_gap_p99'] for row in mini.metrics_of(fresh, 'rl')]
+  assert max(gaps) < 1e-3
+
+  shutil.rmtree(workdir / 'rl')
+  stale = mini.make_run(workdir, 'rl', **options, rl__sync_every=5)
+  mini.make_stages(stale, 'rl')
+  said = capfd.readouterr().err
+  rows = mini.metrics_of(stale, 'rl')
+  # As old as the update before last, and so on; then new again.
+  assert max(rows[0]['sampler_gap_p99'], rows[5]['sampler_gap_p99']) < 1e-3
+  assert rows[4]['sampler_gap_p99'] > 0.05
+  assert rows[4]['importance_weight'] != pytest.approx(1.0, abs=1e-4)
+  assert said.count('alarm') == 1
+  assert 'what samples is not the policy in training' in said
+
+  shutil.rmtree(workdir / 'rl')
+  strict = mini.make_run(
+      workdir, 'rl', **options, rl__sync_every=5, rl__alarms__stop=True
+  )
+  with pytest.raises(UserError, match='stopped by an alarm'):
+    mini.make_stages(strict, 'rl')
+
+
+def test_shuffling_keeps_rewards_in_their_group(finished, monkeypatch):
+  run = mini.make_run(finished.workdir, 'rl', rl__shuffle_rewards=True)
+  groups = [
+      [
+          dataclasses.replace(t, reward=reward, reward_parts={'accuracy': 0.0})
+          for t, reward in zip(group, rewards_of_group, strict=True)
+      ]
+      for group, rewards_of_group in zip(
+          fake_groups(8, 6), np.arange(48.0).reshape(8, 6), strict=True
+      )
+  ]
+  shuffled = rl.advantages_of(run, groups).advantages
+  plain = rl.advantages_of(
+      mini.make_run(finished.workdir, 'rl'), groups
+  ).advantages
+  assert (shuffled != plain).any(axis=1).sum() >= 7
+  np.testing.assert_allclose(
+      np.sort(shuffled, axis=1), np.sort(plain, axis=1)
+  )
+
+
+def fake_groups(n_groups, n_members):
+  from tests import report_helpers as helpers
+
+  return [
+      [helpers.trajectory(f'{i}') for _ in range(n_members)]
+      for i in range(n_groups)
+  ]

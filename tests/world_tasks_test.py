@@ -1,0 +1,317 @@
+"""What pretraining asks about scenes and texts."""
+
+from __future__ import annotations
+
+import ast
+import io
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from gog_jax.world import grounding
+from gog_jax.world import knowledge
+from gog_jax.world import reading
+from gog_jax.world import scenes
+from gog_jax.world import vocabulary
+from gog_jax.world.references import references
+from tests.world_helpers import halved
+
+
+def _bare(text: str) -> str:
+  """Boxes without the call around them: [x1,y1,x2,y2]."""
+  text = text.replace(vocabulary.BOX_START, '[')
+  return text.replace(vocabulary.BOX_END, ']')
+
+
+def _tasks(*, seed: int, n: int):
+  """(images, question, answer) of first exchanges, with the scene."""
+  rng = np.random.default_rng(seed)
+  made = []
+  for _ in range(n):
+    scene = grounding.draw_scene(rng)
+    kind = grounding.KINDS[rng.integers(len(grounding.KINDS))]
+    made.append(grounding.ask(rng, scene, halved, kind=kind, show=True))
+    made.append(reading.ask(rng))
+  return [(e.images, e.question, _bare(e.answer)) for e in made]
+
+
+@pytest.fixture(scope='module')
+def tasks():
+  return _tasks(seed=5, n=500)
+
+
+def _emblem_pixels(data: bytes, box) -> tuple[int, ...]:
+  """Returns the commonest saturated colour within a box of the seen frame."""
+  with Image.open(io.BytesIO(data)) as image:
+    pixels = np.asarray(image.convert('RGB')).astype(int)
+  x1, y1, x2, y2 = (2 * side for side in box)
+  pixels = pixels[y1:y2, x1:x2].reshape(-1, 3)
+  pixels = pixels[pixels.max(-1) - pixels.min(-1) > 120]
+  colours, counts = np.unique(pixels, axis=0, return_counts=True)
+  return tuple(int(v) for v in colours[counts.argmax()])
+
+
+def test_tasks_are_short_and_of_every_kind(tasks):
+  for images, question, answer in tasks:
+    assert len(images) <= 2
+    assert len(question) < 300 and 0 < len(answer) < 200
+    assert answer == answer.strip()
+  rng = np.random.default_rng(0)
+  scene = grounding.draw_scene(rng)
+  questions_asked = {}
+  for kind in grounding.KINDS:
+    made = [
+        grounding.ask(rng, scene, halved, kind=kind, show=True)
+        for _ in range(30)
+    ]
+    assert {len(e.images) for e in made} == {2 if kind == 'crop' else 1}
+    questions_asked[kind] = {e.question for e in made}
+  for kind in reading.KINDS:
+    made = [reading.ask(rng, kind=kind) for _ in range(30)]
+    assert not any(e.images for e in made)
+    questions_asked[kind] = {e.question for e in made}
+  assert all(
+      not questions_asked[a] & questions_asked[b]
+      for a in questions_asked
+      for b in questions_asked
+      if a != b and 'list' not in (a, b)  # Some lists are surveys.
+  )
+
+
+def test_boxes_asked_for_by_colour_show_that_colour(tasks):
+  checked = 0
+  for images, question, answer in tasks:
+    words = question.replace('?', '').split()
+    look, *boxes = answer.split(' [')
+    if len(boxes) != 1 or question.startswith(('copy', 'say')):
+      continue
+    box = ast.literal_eval('[' + boxes[0])
+    assert '[' + boxes[0] == '[' + ','.join(map(str, box)) + ']'
+    assert len(box) == 4 and 0 <= min(box) and max(box) <= scenes.SIZE // 2
+    shown = _emblem_pixels(images[0], box)
+    colour, shape = look.split()[-2:]
+    assert shown == scenes._RGB[colour] and shape in vocabulary.SHAPES
+    named = [word for word in words if word in scenes._RGB]
+    if 'not' in words:
+      assert shown != scenes._RGB[named[-1]]
+      checked += 1
+    elif named:  # '... red emblem', 'wrong find red star'
+      assert shown == scenes._RGB[named[-1]]
+      checked += 1
+  assert checked > 50
+
+
+def test_a_survey_lists_every_emblem_by_colour_and_where_it_is():
+  for seed in range(40):
+    rng = np.random.default_rng(seed)
+    task = grounding.ask(
+        rng, grounding.draw_scene(rng), halved, kind='survey', show=True
+    )
+    colours = []
+    for entry in _bare(task.answer).split('], '):
+      words, box = entry.rstrip(']').split(' [')
+      colour, shape = words.split()
+      assert shape in vocabulary.SHAPES
+      seen = tuple(int(side) for side in box.split(','))
+      assert _emblem_pixels(task.images[0], seen) == scenes._RGB[colour]
+      colours.append(colour)
+    assert colours == sorted(colours, key=vocabulary.COLOURS.index)
+    assert 2 <= len(colours) <= 4 and len(colours) - len(set(colours)) <= 1
+
+
+def test_looks_and_links_are_about_the_emblem_meant():
+  rng = np.random.default_rng(4)
+  for _ in range(120):
+    scene = grounding.draw_scene(rng)
+    by_ref = {
+        ref: emblem.identity
+        for emblem in scene.emblems
+        for ref in references(scene, emblem).values()
+    }
+    look = grounding.ask(rng, scene, halved, kind='look', show=True)
+    thought, answer = look.answer.split('\n')
+    asked = max((r for r in by_ref if r in look.question), key=len, default='')
+    if not asked:
+      assert answer == str(len(scene.emblems)) == thought.split()[1]
+    else:
+      identity = by_ref[asked]
+      seen = f'{identity.colour} {identity.shape}'
+      assert thought == f'see {vocabulary.in_short(asked)}: {seen}'
+      kind = next(
+          kind
+          for kind in ('colour', 'shape')
+          if kind in look.question.replace(asked, '')
+      )
+      assert answer == getattr(identity, kind)
+    link = grounding.ask(rng, scene, halved, kind='link', show=True)
+    *hits, question = link.question.split('\n')
+    asked = max((r for r in by_ref if r in question), key=len)
+    meant = by_ref[asked]
+    seen = f'{meant.pattern} {meant.colour} {meant.shape}'
+    (hit,) = [hit for hit in hits if seen in hit]
+    assert hit.split()[0] == link.answer
+
+
+def test_references_in_short():
+  assert vocabulary.in_short('the left emblem') == 'left'
+  assert vocabulary.in_short('the emblem not red') == 'not red'
+  assert vocabulary.in_short('the red circle') == 'red circle'
+
+
+def test_lists_go_from_side_to_side():
+  rng = np.random.default_rng(2)
+  met, surveys = set(), 0
+  for _ in range(80):
+    scene = grounding.draw_scene(rng)
+    task = grounding.ask(rng, scene, halved, kind='list', show=True)
+    if vocabulary.BOX_START in task.answer:
+      surveys += 1  # They stand in no clear order.
+      continue
+    side = task.question.rstrip('?').split()[-1]
+    met.add(side)
+    axis = 0 if side in ('left', 'right') else 1
+    looks = sorted(
+        (
+            e.box[axis] + e.box[axis + 2],
+            f'{e.identity.colour} {e.identity.shape}',
+        )
+        for e in scene.emblems
+    )
+    assert np.diff([middle for middle, _ in looks]).min() >= 40  # Twice 20.
+    listed = task.answer.split(', ')
+    expected = [look for _, look in looks]
+    assert listed == (expected if side in ('left', 'top') else expected[::-1])
+  assert len(met) == 4 and surveys < 40
+
+
+def test_recall_answers_follow_from_the_text(tasks):
+  chains = plain = 0
+  for _, question, answer in tasks:
+    *lines, asked = question.split('\n')
+    words = asked.rstrip('?').split()
+    facts = dict(
+        (tuple(line.split()[:2]), line.split()[2:])
+        for line in lines
+        if len(line.split()) > 2 and line.split()[1] in vocabulary.ATTRIBUTES
+    )
+    if not facts or 'wrong' in asked:
+      continue
+    attribute = 'founder' if 'founder' in asked or 'founded' in words else ''
+    attribute = 'city' if 'city' in words else attribute or 'year'
+    attribute = 'year' if words[0] == 'when' else attribute
+    name = next(w for w in words if (w, attribute) in facts)
+    value = facts[name, attribute]
+    if value[0] == vocabulary.ALIAS:
+      value = facts[value[1], attribute]
+      chains += 1
+    else:
+      plain += 1
+    assert value == [answer]
+  assert chains > 5 and plain > 20
+
+
+def test_copies_are_exact_and_meet_every_printable_byte():
+  rng = np.random.default_rng(0)
+  met = set()
+  for _ in range(400):
+    exchange = reading.ask(rng, kind='copy')
+    question, answer = exchange.question, exchange.answer
+    assert question.partition(' ')[2] == answer
+    met |= set(answer)
+  assert {chr(code) for code in range(33, 127)} <= met
+
+
+def test_crops_are_described_as_they_look(tasks):
+  rng = np.random.default_rng(1)
+  for _ in range(40):
+    scene = grounding.draw_scene(rng)
+    exchange = grounding.ask(rng, scene, halved, kind='crop', show=False)
+    (data,), answer = exchange.images, exchange.answer
+    with Image.open(io.BytesIO(data)) as image:
+      width, height = image.size
+    assert 20 <= width <= 140 and 20 <= height <= 140
+    shown = _emblem_pixels(data, (0, 0, width, height))
+    assert shown == scenes._RGB[answer.split()[1]]
+
+
+def test_tasks_are_deterministic_quick_and_of_the_train_split():
+  def make():
+    return _tasks(seed=9, n=40)
+
+  first = make()
+  assert make() == first
+  held_out = set(knowledge.names_of('validation') + knowledge.names_of('test'))
+  for _, question, answer in first:
+    if not question.startswith(('copy', 'say')):
+      words = question.replace('?', ' ').split() + answer.split()
+      assert not held_out & set(words)
+
+
+def test_a_scene_is_shown_when_asked():
+  rng = np.random.default_rng(3)
+  scene = grounding.draw_scene(rng)
+  for kind in grounding.KINDS:
+    bare, shown = (
+        grounding.ask(
+            np.random.default_rng(0), scene, halved, kind=kind, show=show
+        )
+        for show in (False, True)
+    )
+    assert shown.images == (scene.data, *bare.images)
+    assert len(bare.images) == (kind == 'crop')
+    assert (shown.question, shown.answer) == (bare.question, bare.answer)
+
+
+def test_the_other_one_is_asked_after_a_wrong_box():
+  rng = np.random.default_rng(6)
+  twins = 0
+  for _ in range(120):
+    scene = grounding.draw_scene(rng)
+    task = grounding.ask(rng, scene, halved, kind='switch', show=True)
+    box, hit, thought = _bare(task.question).split('\n')
+    look, right = _bare(task.answer).split(' [')
+    by_box = {
+        '[' + ','.join(str(side) for side in halved(e.box)) + ']': e.identity
+        for e in scene.emblems
+    }
+    wrong, meant = by_box[box], by_box[f'[{right}']
+    assert wrong != meant and f'{meant.colour} {meant.shape}' == look
+    assert f'{wrong.pattern} {wrong.colour} {wrong.shape}' in hit
+    shown, _, thought = thought.partition(': ')
+    assert shown == f'{wrong.pattern} {wrong.colour} {wrong.shape}'
+    assert thought.endswith(look)
+    assert thought.startswith('wrong find other') == meant.looks_like(wrong)
+    twins += meant.looks_like(wrong)
+  assert twins > 10
+
+
+def test_hits_are_judged_by_what_is_sought():
+  rng = np.random.default_rng(7)
+  said = set()
+  for _ in range(200):
+    task = reading.ask(rng, kind='judge')
+    sought, hit = task.question.split('\n')
+    ref, _, look = sought.removeprefix('find ').partition(': ')
+    _, pattern, *shown, match = hit.split()
+    named = ref.split()[0] if ref.split()[0] in vocabulary.PATTERNS else ''
+    if ' '.join(shown) != look:
+      weak = match == vocabulary.WEAK
+      expected = 'not found' if weak else f'wrong find {look}'
+    elif named in ('', pattern):
+      expected = f'found {look}'
+    else:
+      expected = f'wrong find other {look}'
+    assert task.answer == f'{pattern} {" ".join(shown)}: {expected}'
+    said.add(' '.join(expected.split()[:3]))
+  assert len(said) > 4
+
+
+def test_phases_of_lessons_ask_what_their_sections_say():
+  from configs import pretrain
+
+  config = pretrain.get_config().pretrain
+  for name in ('look', 'refer'):
+    phase = config[name]
+    assert sum(phase[kind] for kind in grounding.KINDS) == pytest.approx(1.0)
+  assert config.read.reading == 1.0
