@@ -2,8 +2,10 @@
 
     python -m gog_jax.main --config=configs/pretrain.py
 
-The result, a Hugging Face folder, is in WORKDIR/pretrain/model; the one in
-gog_jax/assets/toy_base was made by this command.
+The result, a Hugging Face folder, is in WORKDIR/pretrain/model. The one in
+gog_jax/assets/toy_base is better than a single run makes it: it comes from the
+last of four, each begun from the one before (pretrain.start_from), see
+docs/log.md.
 """
 
 from ml_collections import ConfigDict
