@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 
 from gog_jax import boxes
@@ -59,9 +60,9 @@ def gazes(example: Example, trajectory: Trajectory) -> list[Gaze]:
   return found
 
 
-def recovered(example: Example, trajectory: Trajectory) -> bool | None:
+def recovered(looks: Sequence[Gaze]) -> bool | None:
   """Whether a later gaze hit; None unless the first one missed."""
-  hits = [gaze.hit for gaze in gazes(example, trajectory)]
+  hits = [gaze.hit for gaze in looks]
   return any(hits) if hits[:1] == [False] else None
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from gog_jax import metrics
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
@@ -24,15 +23,9 @@ def evaluate(
     name: str,
 ) -> None:
   """Rolls `policy` out once per example and writes the scored trajectories."""
-  with metrics.Progress(f'eval {name}', total=len(examples)) as progress:
-    groups = run.rollout(
-        policy,
-        examples,
-        samples=1,
-        seed=('eval',),
-        on_trajectory=lambda _: progress.advance(),
-    )
-  scored = [trajectory for (trajectory,) in groups]
+  scored = run.rollout_once(
+      policy, examples, seed=('eval',), what=f'eval {name}'
+  )
   trajectories_lib.write(_file(folder), scored, examples)
 
 

@@ -59,6 +59,12 @@ def level_of(
   return 2 if pass_rate < often_failed else 1
 
 
+def count_correct(group: Sequence[Trajectory]) -> tuple[int, int]:
+  """How many of a group are correct, and of how many valid ones."""
+  valid = [t for t in group if t.valid]
+  return sum(t.reward_parts['accuracy'] == 1.0 for t in valid), len(valid)
+
+
 def grade_examples(
     run: Run,
     policy: Policy,
@@ -135,20 +141,20 @@ def _grade(
     run: Run, example: Example, group: Sequence[Trajectory]
 ) -> Grade:
   c = run.config.grade
-  valid = [t for t in group if t.valid]
-  n_correct = sum(t.reward_parts['accuracy'] == 1.0 for t in valid)
+  n_correct, n_valid = count_correct(group)
   return Grade(
       example_id=example.id,
-      n_valid=len(valid),
+      n_valid=n_valid,
       n_correct=n_correct,
-      n_errors=len(group) - len(valid),
+      n_errors=len(group) - n_valid,
       n_short=sum(
-          t.reward_parts['accuracy'] < 1
+          t.valid
+          and t.reward_parts['accuracy'] < 1
           and behaviour.n_searches(t) < (example.hops or 0)
-          for t in valid
+          for t in group
       ),
       hops=example.hops,
       level=level_of(
-          n_correct, len(valid), solved=c.solved, often_failed=c.often_failed
+          n_correct, n_valid, solved=c.solved, often_failed=c.often_failed
       ),
   )

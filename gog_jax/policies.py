@@ -30,7 +30,6 @@ from gog_jax.world import expert
 NO_GAZE = 'sft_no_gaze'
 # Whose parameters they have, if not those of the stage of their own name.
 _STAGES = {'direct': 'sft', 'full_search': 'sft', 'expert': None}
-FIXED = ('direct', 'full_search', 'expert', 'sft', NO_GAZE, 'rl')
 
 
 def stage_of(name: str) -> str | None:

@@ -75,10 +75,7 @@ def make(
       evaluated=evaluated,
       shown=_choose(evaluated, n_trajectories, seed=seed),
   )
-  files.write_atomic(
-      workdir / 'report' / 'summary.json',
-      json.dumps(summary, indent=2, allow_nan=False) + '\n',
-  )
+  _write_summary(workdir, summary)
   files.write_atomic(workdir / 'report' / 'index.html', page)
   return summary
 
@@ -119,11 +116,15 @@ def make_overall(
           for number, evaluated in found.items()
       }
   }
+  _write_summary(epath.Path(workdir), summary)
+  return summary
+
+
+def _write_summary(workdir: epath.Path, summary: dict[str, Any]) -> None:
   files.write_atomic(
-      epath.Path(workdir) / 'report' / 'summary.json',
+      workdir / 'report' / 'summary.json',
       json.dumps(summary, indent=2, allow_nan=False) + '\n',
   )
-  return summary
 
 
 def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:

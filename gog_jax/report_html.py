@@ -90,14 +90,13 @@ def _card(
   example = one.examples[trajectory.example_id]
   gazes = behaviour.gazes(example, trajectory)
   labels = _labels(gazes)
-  hits = [gaze.hit for gaze in gazes]
   return {
       'policy': one.policy,
       'example': example,
       'trajectory': trajectory,
       'outcome': _outcome(trajectory),
       'gazed': bool(gazes),
-      'recovered': bool(hits) and hits[0] is False and any(hits),
+      'recovered': bool(behaviour.recovered(gazes)),
       'scenes': [
           _scene(root, example, gazes, labels)
           for root in range(len(example.images))

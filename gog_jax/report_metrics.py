@@ -58,12 +58,9 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   valid = [trajectory for trajectory in trajectories if trajectory.valid]
   accuracies = [t.reward_parts['accuracy'] for t in valid]
   kinds = [behaviour.kinds_of_search(trajectory) for trajectory in valid]
-  looks = [
-      [gaze.hit for gaze in behaviour.gazes(examples[t.example_id], t)]
-      for t in valid
-  ]
-  judged = [hit for hits in looks for hit in hits if hit is not None]
-  missed_first = [hits for hits in looks if hits and hits[0] is False]
+  looks = [behaviour.gazes(examples[t.example_id], t) for t in valid]
+  hits = [gaze.hit for gazes in looks for gaze in gazes]
+  recoveries = [behaviour.recovered(gazes) for gazes in looks]
   hops: dict[str, list[float]] = {}
   for trajectory, accuracy in zip(valid, accuracies, strict=True):
     hop = examples[trajectory.example_id].hops
@@ -80,8 +77,8 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
       'single': _mean([len(kind) == 1 for kind in kinds]),
       'hybrid': _mean([len(kind) > 1 for kind in kinds]),
       'calls_per_query': _mean([behaviour.n_searches(t) for t in valid]),
-      'gaze_hit': _mean(judged),
-      'recovery': _mean([any(hits) for hits in missed_first]),
+      'gaze_hit': _mean([hit for hit in hits if hit is not None]),
+      'recovery': _mean([r for r in recoveries if r is not None]),
       'infra_errors': len(trajectories) - len(valid),
       'by_hop': {
           hop: {'accuracy': _mean(values), 'n': len(values)}
@@ -126,7 +123,9 @@ def difference(
         example.id,
         a.reward_parts['accuracy'] - b.reward_parts['accuracy'],
     ))
-    here, there = (behaviour.recovered(example, t) for t in (a, b))
+    here, there = (
+        behaviour.recovered(behaviour.gazes(example, t)) for t in (a, b)
+    )
     if here is not None and there is not None:
       recoveries.append((example.id, float(here) - float(there)))
   return {

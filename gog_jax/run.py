@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from gog_jax import checkpoint
 from gog_jax import files
+from gog_jax import metrics
 from gog_jax import models
 from gog_jax import rewards
 from gog_jax import sharding
@@ -325,6 +326,25 @@ class Run:
     return [
         scored[i : i + samples] for i in range(0, len(scored), samples)
     ]
+
+  def rollout_once(
+      self,
+      policy: Policy,
+      examples: Sequence[Example],
+      *,
+      seed: Sequence[Any],
+      what: str,
+  ) -> list[Trajectory]:
+    """One scored trajectory of each example, under a bar named `what`."""
+    with metrics.Progress(what, total=len(examples)) as progress:
+      groups = self.rollout(
+          policy,
+          examples,
+          samples=1,
+          seed=seed,
+          on_trajectory=lambda _: progress.advance(),
+      )
+    return [trajectory for (trajectory,) in groups]
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
     """Converts boxes of an image of this size to what the policy would say."""

@@ -80,9 +80,13 @@ def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
       n_trajectories=run.config.report.n_trajectories,
       seed=run.seed('report'),
   )
+  _print_summary(summary)
+  return {'page': str(run.workdir / 'report' / 'index.html')}
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
   print(report.table(summary))
   print(report.differences(summary))
-  return {'page': str(run.workdir / 'report' / 'index.html')}
 
 
 _ROLLOUT = ('seed', 'model', 'tools', 'rollout', 'batch.row_patches')
@@ -292,8 +296,7 @@ def _walk_seeds(run: Run) -> None:
         run.workdir, folders, seed=run.seed('report')
     )
     print(f'seeds {", ".join(map(str, folders))}')
-    print(report.table(summary))
-    print(report.differences(summary))
+    _print_summary(summary)
 
 
 def _walk(run: Run, target: str) -> None:

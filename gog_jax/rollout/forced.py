@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 
-import numpy as np
-
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
@@ -48,15 +47,11 @@ class ForcedPolicy:
     turns = {}
     for slot in slots:
       if self._to_say[slot]:
-        said = self._to_say[slot].pop(0)
+        token_ids = self._to_say[slot].pop(0)
         request, chunk = self._unread[slot]
-        spoken = TokenChunk(token_ids=tuple(said))
+        spoken = TokenChunk(token_ids=tuple(token_ids))
         self._unread[slot] = (request, joined(chunk, spoken))
-        turns[slot] = SampledTurn(
-            token_ids=np.array(said, np.int32),
-            logprobs=np.zeros(len(said), np.float32),
-            truncated=False,
-        )
+        turns[slot] = said(token_ids)
       elif slot in self._unread:
         self._policy.start(slot, *self._unread.pop(slot))
     own = [slot for slot in slots if slot not in turns]

@@ -44,6 +44,15 @@ class SampledTurn:
   truncated: bool
 
 
+def said(token_ids: Sequence[int]) -> SampledTurn:
+  """A message that was not sampled but certain: logprobs 0."""
+  return SampledTurn(
+      token_ids=np.array(token_ids, np.int32),
+      logprobs=np.zeros(len(token_ids), np.float32),
+      truncated=False,
+  )
+
+
 class Policy(Protocol):
   """Holds up to `capacity` conversations, each named by a slot."""
 

@@ -24,7 +24,6 @@ from gog_jax.models.text import KVCache
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.features import encode
 from gog_jax.rollout.features import FeatureCache
-from gog_jax.rollout.features import key_of
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
@@ -160,8 +159,7 @@ class JaxPolicy:
     alike: dict[Any, list[int]] = {}
     for slot, chunk in self._pending.items():
       begun = slot if self._lengths[slot] else None
-      images = tuple(key_of(view.data) for view in chunk.images)
-      alike.setdefault((begun, chunk.token_ids, images), []).append(slot)
+      alike.setdefault((begun, chunk), []).append(slot)
     groups = list(alike.values())
     for first in range(0, len(groups), self._rows):
       self._prefill([group[0] for group in groups[first : first + self._rows]])

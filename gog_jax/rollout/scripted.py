@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
@@ -35,17 +34,7 @@ class ScriptedPolicy:
     self._conversations[slot] = (request, turns + (turn,))
 
   def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
-    sampled = []
-    for slot in slots:
-      token_ids = self._script(*self._conversations[slot])
-      sampled.append(
-          SampledTurn(
-              token_ids=np.array(token_ids, np.int32),
-              logprobs=np.zeros(len(token_ids), np.float32),
-              truncated=False,
-          )
-      )
-    return sampled
+    return [said(self._script(*self._conversations[slot])) for slot in slots]
 
   def release(self, slot: int) -> None:
     del self._conversations[slot]

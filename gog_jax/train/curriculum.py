@@ -99,10 +99,8 @@ class Curriculum:
       return {}
     levels = {}
     for group in groups:
-      valid = [t for t in group if t.valid]
       levels[group[0].example_id] = grade.level_of(
-          sum(t.reward_parts['accuracy'] == 1.0 for t in valid),
-          len(valid),
+          *grade.count_correct(group),
           solved=self._config.solved,
           often_failed=self._config.often_failed,
       )

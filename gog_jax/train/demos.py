@@ -14,7 +14,6 @@ from etils import epath
 import numpy as np
 
 from gog_jax import behaviour
-from gog_jax import metrics
 from gog_jax import policies
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
@@ -31,16 +30,9 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
   """
   c = run.config.sft
   examples = run.demo_examples()
-  policy = policies.expert_policy(run)
-  with metrics.Progress('demos', total=len(examples)) as progress:
-    groups = run.rollout(
-        policy,
-        examples,
-        samples=1,
-        seed=('demos',),
-        on_trajectory=lambda _: progress.advance(),
-    )
-  candidates = [demo for (demo,) in groups]
+  candidates = run.rollout_once(
+      policies.expert_policy(run), examples, seed=('demos',), what='demos'
+  )
   kinds = [
       kind_of(example, demo)
       for example, demo in zip(examples, candidates, strict=True)
@@ -71,7 +63,8 @@ def kind_of(example: Example, demo: Trajectory) -> str:
   """'no_search', 'recovered' from a wrong first gaze, or 'other'."""
   if not any(turn.results for turn in demo.turns):
     return 'no_search'
-  return 'recovered' if behaviour.recovered(example, demo) else 'other'
+  looks = behaviour.gazes(example, demo)
+  return 'recovered' if behaviour.recovered(looks) else 'other'
 
 
 def mix(

@@ -34,11 +34,17 @@ def describe(
       recovered
       for example, group in zip(examples, groups, strict=True)
       for t in group
-      if t.valid and (recovered := behaviour.recovered(example, t)) is not None
+      if t.valid
+      and (recovered := behaviour.recovered(behaviour.gazes(example, t)))
+      is not None
   ]
+  n_kinds = np.array([len(behaviour.kinds_of_search(t)) for t in valid])
 
   def mean(value) -> float:
     return float(np.mean([value(t) for t in valid])) if valid else 0.0
+
+  def share(found: np.ndarray) -> float:
+    return float(np.mean(found)) if valid else 0.0
 
   def count(status: ToolStatus) -> int:
     return sum(r.status == status for r in results)
@@ -49,9 +55,9 @@ def describe(
       'format': mean(lambda t: t.reward_parts['format']),
       'turns': mean(lambda t: len(t.turns)),
       'searches': mean(behaviour.n_searches),
-      'no_search': mean(lambda t: not behaviour.kinds_of_search(t)),
-      'single': mean(lambda t: len(behaviour.kinds_of_search(t)) == 1),
-      'hybrid': mean(lambda t: len(behaviour.kinds_of_search(t)) > 1),
+      'no_search': share(n_kinds == 0),
+      'single': share(n_kinds == 1),
+      'hybrid': share(n_kinds > 1),
       'recovery': float(np.mean(recoveries)) if recoveries else None,
       'tokens': mean(lambda t: len(t.token_ids)),
       'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),

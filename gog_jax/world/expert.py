@@ -38,6 +38,7 @@ class Habits:
   """How often an expert does what; probabilities.
 
   Attributes:
+    gazes: Whether it gazes at all.
     glance_big: Searches the whole image first when a big emblem is asked.
     glance: The same for any other emblem.
     mix_up: Gazes first at the wrong one of twins.
@@ -53,6 +54,7 @@ class Habits:
     follow_alias: Follows an alias that a text search found.
   """
 
+  gazes: bool = True
   glance_big: float
   glance: float
   mix_up: float
@@ -82,12 +84,7 @@ EXPERT = Habits(
     follow_alias=0.4,
 )
 NO_GAZE = dataclasses.replace(
-    EXPERT,
-    glance_big=1.0,
-    glance=1.0,
-    gaze_again=0.0,
-    gaze_again_for_fact=0.0,
-    needless=0.0,
+    EXPERT, gazes=False, glance_big=1.0, glance=1.0, needless=0.0
 )
 ORACLE = Habits(
     glance_big=0.0,
@@ -179,7 +176,7 @@ def _decide(
       return _look(question, target, turns, to_model_box, rng, habits)
     if turns[-1].parsed.calls[0].name == 'gaze':
       return think('pattern', target, question.ref), (), example.answers[0]
-    if habits.gaze_again:  # A glance does not show it.
+    if habits.gazes:  # A glance does not show it.
       call = _gaze(target, to_model_box, rng, habits)
       return think('again', target, question.ref), (call,), None
     return _answer('lost', vocabulary.UNKNOWN)
@@ -234,9 +231,9 @@ def _look(
       else habits.gaze_again_for_fact
   )
   if (
-      call.name != 'text_search'
+      habits.gazes
+      and call.name != 'text_search'
       and len(turns) < _MAX_LOOKS
-      and again
       and (call.name == 'image_search' or rng.random() < again)
   ):
     thought = 'twin' if call.name == 'gaze' and alike else 'again'

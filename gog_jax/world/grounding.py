@@ -26,7 +26,6 @@ from gog_jax.world.references import think
 _P_MAIN = 0.15
 
 
-
 def ask(
     rng: np.random.Generator,
     scene: scenes.Scene,
