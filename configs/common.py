@@ -88,7 +88,7 @@ def _toy() -> ConfigDict:
 
   c.rollout = ConfigDict()
   c.rollout.max_turns = 5
-  c.rollout.max_turn_tokens = 32
+  c.rollout.max_turn_tokens = 40
   c.rollout.max_context = 256
 
   c.sampler = ConfigDict()

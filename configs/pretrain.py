@@ -18,14 +18,14 @@ def get_config(profile: str = 'toy'):
     raise ValueError('only the toy is pretrained; others come with weights')
   c = common.get_base(profile)
   c.stage = 'pretrain'
-  c.rollout.max_context = 288  # Lessons.
-  c.batch.row_tokens = 288
+  c.rollout.max_context = 208  # Lessons.
+  c.batch.row_tokens = 208
   c.batch.row_patches = 144  # Of a scene and of n_exchanges crops at most.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.batch_size = 24  # Lessons a step.
-  c.pretrain.row_multiple = 4
-  c.pretrain.n_exchanges = 4  # Of a lesson.
+  c.pretrain.batch_size = 32  # Lessons a step.
+  c.pretrain.row_multiple = 2
+  c.pretrain.n_exchanges = 3  # Of a lesson, or as many as fit in a row.
   # Each task is learnt by way of the one before.
   c.pretrain.read = phase(steps=300, reading=1.0)
   c.pretrain.look = phase(steps=900, reading=0.25)

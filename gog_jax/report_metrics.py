@@ -48,7 +48,7 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
     calls_per_query: mean number of searches that came back.
     gaze_hit: of gazes at examples with gold regions, those that hit.
     recovery: of trajectories whose first gaze missed, those that hit later.
-    by_hop: accuracy and n by the example's number of hops.
+    by_hop: accuracy, no_search, hybrid and n by the example's number of hops.
 
   Args:
     evaluated: A policy and its trajectories.
@@ -61,10 +61,12 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   looks = [behaviour.gazes(examples[t.example_id], t) for t in valid]
   hits = [gaze.hit for gazes in looks for gaze in gazes]
   recoveries = [behaviour.recovered(gazes) for gazes in looks]
-  hops: dict[str, list[float]] = {}
-  for trajectory, accuracy in zip(valid, accuracies, strict=True):
+  hops: dict[str, list[tuple[float, int]]] = {}
+  for trajectory, accuracy, kind in zip(valid, accuracies, kinds, strict=True):
     hop = examples[trajectory.example_id].hops
-    hops.setdefault('unknown' if hop is None else str(hop), []).append(accuracy)
+    hops.setdefault('unknown' if hop is None else str(hop), []).append(
+        (accuracy, len(kind))
+    )
   return {
       'policy': evaluated.policy,
       'accuracy': _mean(accuracies),
@@ -81,7 +83,12 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
       'recovery': _mean([r for r in recoveries if r is not None]),
       'infra_errors': len(trajectories) - len(valid),
       'by_hop': {
-          hop: {'accuracy': _mean(values), 'n': len(values)}
+          hop: {
+              'accuracy': _mean([accuracy for accuracy, _ in values]),
+              'no_search': _mean([n == 0 for _, n in values]),
+              'hybrid': _mean([n > 1 for _, n in values]),
+              'n': len(values),
+          }
           for hop, values in sorted(hops.items())
       },
   }

@@ -16,6 +16,15 @@ from tests import report_helpers as helpers
 pytestmark = pytest.mark.quick
 
 
+def by_hop(accuracy, *, no_search, hybrid, n):
+  return {
+    'accuracy': pytest.approx(accuracy),
+    'no_search': no_search,
+    'hybrid': hybrid,
+    'n': n,
+  }
+
+
 def test_the_row_is_what_a_hand_counts():
   row = report_metrics.row(helpers.ten(), seed=0)
   low, high = row.pop('ci95')
@@ -33,9 +42,9 @@ def test_the_row_is_what_a_hand_counts():
     'recovery': pytest.approx(0.6),
     'infra_errors': 0,
     'by_hop': {
-      '0': {'accuracy': pytest.approx(2 / 3), 'n': 3},
-      '1': {'accuracy': pytest.approx(2 / 3), 'n': 3},
-      '2': {'accuracy': pytest.approx(3 / 4), 'n': 4},
+      '0': by_hop(2 / 3, no_search=1, hybrid=0, n=3),
+      '1': by_hop(2 / 3, no_search=0, hybrid=0, n=3),
+      '2': by_hop(3 / 4, no_search=0, hybrid=0.5, n=4),
     },
   }
 
@@ -88,7 +97,9 @@ def test_undefined_is_none_not_zero():
   )
   row = report_metrics.row(no_gold, seed=0)
   assert row['gaze_hit'] is None and row['recovery'] is None
-  assert row['by_hop'] == {'unknown': {'accuracy': 1, 'n': 1}}
+  assert row['by_hop'] == {
+    'unknown': by_hop(1, no_search=0, hybrid=0, n=1)
+  }
   down = helpers.result(ToolStatus.INFRA_ERROR)
   none_valid = Evaluated(
     policy='sft',

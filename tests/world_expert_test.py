@@ -33,7 +33,7 @@ def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
     rng = np.random.default_rng((seed, number))
     thought, calls, answer = act(example, tuple(turns), halved, rng)
     assert (answer is None) == (len(calls) == 1)
-    assert 2 <= len(thought.split()) <= 11
+    assert 2 <= len(thought.split()) <= 14
     results = []
     for call in calls:
       if call.name == 'text_search':
@@ -130,8 +130,12 @@ def test_thoughts_name_what_is_sought_so_that_replies_contradict(
       assert thought.endswith(f'{own.colour} {own.shape}')
     for (_, (pattern, *look)), (thought, _) in zip(looks, looks[1:]):
       # A second look follows a contradiction, and says which.
-      shown, _, thought = thought.partition(': ')
-      assert shown.split() == [pattern, *look]
+      reflection, _, thought = thought.partition(': ')
+      sought, _, shown = reflection.partition(' got ')
+      assert sought == ' '.join(
+          (own.pattern if told else 'any', own.colour, own.shape)
+      )
+      assert shown.split()[:-1] == [pattern, *look]
       assert thought.startswith('wrong find')
       alike = look == [own.colour, own.shape]
       if alike and question.kind != 'pattern':

@@ -96,7 +96,12 @@ def test_boxes_asked_for_by_colour_show_that_colour(tasks):
     if 'not' in words:
       assert shown != scenes._RGB[named[-1]]
       checked += 1
-    elif named:  # '... red emblem', 'wrong find red star'
+    elif question.startswith('find ') and '\n' in question:
+      # 'find left: any red star [...]' and a hit that is of another one.
+      sought = _bare(question).split(' [')[0].split()
+      assert shown == scenes._RGB[sought[-2]]
+      checked += 1
+    elif named:  # '... red emblem'
       assert shown == scenes._RGB[named[-1]]
       checked += 1
   assert checked > 50
@@ -269,20 +274,26 @@ def test_the_other_one_is_asked_after_a_wrong_box():
   for _ in range(120):
     scene = grounding.draw_scene(rng)
     task = grounding.ask(rng, scene, halved, kind='switch', show=True)
-    box, hit, thought = _bare(task.question).split('\n')
-    look, right = _bare(task.answer).split(' [')
+    before, hit = _bare(task.question).split('\n')
+    before, box = before.split(' [')
+    reflection, right = _bare(task.answer).split(' [')
     by_box = {
         '[' + ','.join(str(side) for side in halved(e.box)) + ']': e.identity
         for e in scene.emblems
     }
-    wrong, meant = by_box[box], by_box[f'[{right}']
-    assert wrong != meant and f'{meant.colour} {meant.shape}' == look
-    assert f'{wrong.pattern} {wrong.colour} {wrong.shape}' in hit
-    shown, _, thought = thought.partition(': ')
-    assert shown == f'{wrong.pattern} {wrong.colour} {wrong.shape}'
-    assert thought.endswith(look)
-    assert thought.startswith('wrong find other') == meant.looks_like(wrong)
-    twins += meant.looks_like(wrong)
+    wrong, meant = by_box[f'[{box}'], by_box[f'[{right}']
+    look = f'{meant.colour} {meant.shape}'
+    sought = before.partition(': ')[2]
+    alike = meant.looks_like(wrong)
+    assert wrong != meant
+    # Of twins it has to be told which is meant: all else is no mistake.
+    assert sought in (f'{meant.pattern} {look}', f'any {look}')
+    assert sought.startswith(meant.pattern) or not alike
+    shown = hit.partition(' ')[2]
+    assert shown.startswith(f'{wrong.pattern} {wrong.colour} {wrong.shape} ')
+    wrong_find = 'wrong find other' if alike else 'wrong find'
+    assert reflection == f'{sought} got {shown}: {wrong_find} {look}'
+    twins += alike
   assert twins > 10
 
 
@@ -292,7 +303,8 @@ def test_hits_are_judged_by_what_is_sought():
   for _ in range(200):
     task = reading.ask(rng, kind='judge')
     sought, hit = task.question.split('\n')
-    ref, _, look = sought.removeprefix('find ').partition(': ')
+    ref, _, sought = sought.removeprefix('find ').partition(': ')
+    told, _, look = sought.partition(' ')
     _, pattern, *shown, match = hit.split()
     named = ref.split()[0] if ref.split()[0] in vocabulary.PATTERNS else ''
     if ' '.join(shown) != look:
@@ -302,7 +314,8 @@ def test_hits_are_judged_by_what_is_sought():
       expected = f'found {look}'
     else:
       expected = f'wrong find other {look}'
-    assert task.answer == f'{pattern} {" ".join(shown)}: {expected}'
+    assert told == (named or 'any')
+    assert task.answer == f'{sought} got {hit.partition(" ")[2]}: {expected}'
     said.add(' '.join(expected.split()[:3]))
   assert len(said) > 4
 

@@ -34,6 +34,7 @@ from gog_jax.types import Trajectory
 from gog_jax.world import grounding
 from gog_jax.world import reading
 from gog_jax.world import scenes
+from gog_jax.world.exchange import Exchange
 
 # Everything of a model folder but its weights and its config.
 _TOKENIZER_FILES = (
@@ -64,6 +65,7 @@ class Lessons(Sequence[Trajectory]):
     self._phases = [c[name] for name in PHASES]
     self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
     self._n_exchanges = c.n_exchanges
+    self._max_tokens = run.config.batch.row_tokens
     self._copying = c.copying
     self._seed = seed
 
@@ -77,14 +79,14 @@ class Lessons(Sequence[Trajectory]):
     phase = self._phases[int(number)]
     shares = np.array([phase[kind] for kind in grounding.KINDS])
     scene = None
-    parts = []
+    parts: list[tuple[TokenChunk, list[int]]] = []
+    room = self._max_tokens
     for n in range(self._n_exchanges):
       reads, copies = rng.random(2) < (phase.reading, self._copying)
       if reads and copies:
-        parts.append(self._copy_tokens(rng, first=n == 0))
-        continue
-      if reads:
-        exchange = reading.ask(rng)
+        part = self._copy_tokens(rng, first=n == 0)
+      elif reads:
+        part = self._plain(reading.ask(rng), first=n == 0)
       else:
         show, scene = scene is None, scene
         scene = scene or grounding.draw_scene(rng, twins=phase.twins)
@@ -95,12 +97,20 @@ class Lessons(Sequence[Trajectory]):
             kind=str(rng.choice(grounding.KINDS, p=shares / shares.sum())),
             show=show,
         )
-      parts.append(
-          self._chat.plain(
-              exchange.images, exchange.question, exchange.answer, first=n == 0
-          )
-      )
+        part = self._plain(exchange, first=n == 0)
+      prompt, answer = part
+      room -= len(prompt.token_ids) + len(answer)
+      if parts and room < 0:  # Of few lessons; the first always fits.
+        break
+      parts.append(part)
     return conversation(str(index), parts)
+
+  def _plain(
+      self, exchange: Exchange, *, first: bool
+  ) -> tuple[TokenChunk, list[int]]:
+    return self._chat.plain(
+        exchange.images, exchange.question, exchange.answer, first=first
+    )
 
   def _copy_tokens(
       self, rng: np.random.Generator, *, first: bool

@@ -26,6 +26,7 @@ from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.questions import Question
 from gog_jax.world.questions import question_of
 from gog_jax.world.references import reflect
+from gog_jax.world.references import tells_pattern
 from gog_jax.world.references import think
 
 Action = tuple[str, tuple[ToolCall, ...], str | None]
@@ -150,7 +151,11 @@ def _act(
 ) -> Action:
   """Reflects on the look that the last reply showed, if it did, and acts."""
   thought, calls, answer = _decide(question, turns, to_model_box, rng, habits)
-  return reflect(_look_shown(turns), thought), calls, answer
+  shown = _look_shown(turns)
+  if shown and question.target is not None:
+    meant = question.target.identity
+    thought = reflect(shown, thought, meant, question.ref)
+  return thought, calls, answer
 
 
 def _decide(
@@ -166,8 +171,8 @@ def _decide(
       return _answer('count', example.answers[0], count=example.answers[0])
     if not turns and rng.random() < habits.needless:
       call = _gaze(target, to_model_box, rng, habits)
-      return think('check', target, question.ref), (call,), None
-    return think('see', target, question.ref), (), example.answers[0]
+      return think('check', target.identity, question.ref), (call,), None
+    return think('see', target.identity, question.ref), (), example.answers[0]
   assert entity is not None  # Questions that need a search have one.
   name = entity.name
   if question.kind == 'pattern':
@@ -175,25 +180,21 @@ def _decide(
     if not turns:
       return _look(question, target, turns, to_model_box, rng, habits)
     if turns[-1].parsed.calls[0].name == 'gaze':
-      return think('pattern', target, question.ref), (), example.answers[0]
+      thought = think('pattern', target.identity, question.ref)
+      return thought, (), example.answers[0]
     if habits.gazes:  # A glance does not show it.
       call = _gaze(target, to_model_box, rng, habits)
-      return think('again', target, question.ref), (call,), None
+      return think('again', target.identity, question.ref), (call,), None
     return _answer('lost', vocabulary.UNKNOWN)
   if target is not None:
-    found = _name_shown(turns, target, by_pattern=_has_twin(question))
+    ref, meant = question.ref, target.identity
+    found = _name_shown(turns, target, by_pattern=tells_pattern(ref, meant))
     if found is None:
       return _look(question, target, turns, to_model_box, rng, habits)
     name = found
     if question.kind == 'name':
-      return think('name', target, question.ref), (), name
+      return think('name', target.identity, question.ref), (), name
   return _look_up(name, question, turns, rng, habits)
-
-
-def _has_twin(question: Question) -> bool:
-  """Whether the question tells the target by what only a gaze shows."""
-  assert question.target is not None
-  return question.target.identity.pattern in question.ref.split()
 
 
 def _look(
@@ -211,10 +212,10 @@ def _look(
     glance = habits.glance_big if big else habits.glance
     if rng.random() < glance:
       call = ToolCall(name='image_search', arguments={})
-      return think('glance', target, ref), (call,), None
+      return think('glance', target.identity, ref), (call,), None
     aim = _first_aim(question, target, rng, habits)
     call = _gaze(aim, to_model_box, rng, habits)
-    return think('find', target, ref), (call,), None
+    return think('find', target.identity, ref), (call,), None
   (call,), (result,) = turns[-1].parsed.calls, turns[-1].results
   shown = result.hits[0].text.split() if result.hits else []
   alike = shown[2:4] == [target.identity.colour, target.identity.shape]
@@ -223,7 +224,7 @@ def _look(
       look = dataclasses.asdict(target.identity)
       query = vocabulary.LOOK_QUERY.format(**look)
       call = ToolCall(name='text_search', arguments={'query': query})
-      return think('describe', target, ref), (call,), None
+      return think('describe', target.identity, ref), (call,), None
     return _answer('lost', vocabulary.UNKNOWN)
   again = (
       habits.gaze_again
@@ -238,7 +239,7 @@ def _look(
   ):
     thought = 'twin' if call.name == 'gaze' and alike else 'again'
     call = _gaze(target, to_model_box, rng, habits)
-    return think(thought, target, ref), (call,), None
+    return think(thought, target.identity, ref), (call,), None
   return _answer('lost', vocabulary.UNKNOWN)
 
 
@@ -254,7 +255,8 @@ def _first_aim(
   unlike = [e for e in others if e not in twins]
   if unlike and rng.random() < habits.wrong_gaze:
     return unlike[rng.integers(len(unlike))]
-  if twins and _has_twin(question) and rng.random() < habits.mix_up:
+  told = tells_pattern(question.ref, target.identity)
+  if twins and told and rng.random() < habits.mix_up:
     return twins[0]
   return target
 
@@ -285,7 +287,7 @@ def _look_up(
   if asked or rng.random() >= keep_on:
     if question.target is not None and _look_shown(turns):
       # Whom it is about is found; what is asked, it does not look up.
-      thought = think('name', question.target, question.ref)
+      thought = think('name', question.target.identity, question.ref)
       return thought, (), vocabulary.UNKNOWN
     return _answer('lost', vocabulary.UNKNOWN)
   text = vocabulary.THOUGHTS[thought].format(
@@ -317,11 +319,11 @@ def _gaze(
 
 
 def _look_shown(turns: Sequence[Turn]) -> str:
-  """Returns what the last turn's image hit looks like; '' without one."""
+  """Returns what the last turn's image hit says of a look; '' without one."""
   if turns and turns[-1].parsed.calls[0].name != 'text_search':
     for result in turns[-1].results:
       for hit in result.hits:
-        return ' '.join(hit.text.split()[1:4])
+        return hit.text.partition(' ')[2]
   return ''
 
 

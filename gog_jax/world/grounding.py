@@ -114,7 +114,7 @@ def _box(
   lines = pick(rng, (vocabulary.GROUNDING['box'], vocabulary.QUESTIONS[kind]))
   question = pick(rng, lines).format(ref=ref)
   box = _write(to_model_box(target.box))
-  answer = f'{think("find", target, ref)} {box}'
+  answer = f'{think("find", target.identity, ref)} {box}'
   return Exchange(question=question, answer=answer)
 
 
@@ -137,7 +137,7 @@ def _look(
     if ref:
       answer = getattr(target.identity, kind)
       # On a line of its own it has the tokens that answers have.
-      answer = f'{think("see", target, ref)}\n{answer}'
+      answer = f'{think("see", target.identity, ref)}\n{answer}'
       return Exchange(
           question=pick(rng, lines).format(ref=ref), answer=answer
       )
@@ -234,13 +234,9 @@ def _list(
   )
 
 
-def _image_hit(
-    rng: np.random.Generator, name: str, emblem: scenes.Emblem
-) -> str:
+def _image_hit(name: str, emblem: scenes.Emblem, match: str) -> str:
   return vocabulary.IMAGE_HIT.format(
-      name=name,
-      **dataclasses.asdict(emblem.identity),
-      match=pick(rng, vocabulary.MATCHES),
+      name=name, match=match, **dataclasses.asdict(emblem.identity)
   )
 
 
@@ -250,24 +246,31 @@ def _switch(
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  """After a box and a hit that are of the wrong emblem, asks for the right one.
+  """After a look at the wrong emblem: what follows, and where is the right one?
 
   Of twins it is the other one.
   """
   others = [emblem for emblem in scene.emblems if emblem is not target]
   twins = [e for e in others if e.identity.looks_like(target.identity)]
   wrong = pick(rng, twins or others)
-  name = pick(rng, names_of('train'))
-  thought = think('twin' if twins else 'again', target, '')
+  meant = target.identity
+  ref = _refer(rng, scene, target)
+  if twins:
+    ref = references(scene, target)['pattern']
+  # A weak match is no sign of a wrong look: there may be none better.
+  hit = _image_hit(pick(rng, names_of('train')), wrong, vocabulary.STRONG)
   lines = (
-      _write(to_model_box(wrong.box)),
-      _image_hit(rng, name, wrong),
-      reflect(_describe(wrong), thought),
+      think('find', meant, ref) + ' ' + _write(to_model_box(wrong.box)),
+      hit,
+  )
+  thought = reflect(
+      hit.partition(' ')[2],
+      think('twin' if twins else 'again', meant, ref),
+      meant,
+      ref,
   )
   box = _write(to_model_box(target.box))
-  return Exchange(
-      question='\n'.join(lines), answer=f'{_name_look(target)} {box}'
-  )
+  return Exchange(question='\n'.join(lines), answer=f'{thought} {box}')
 
 
 def _link(
@@ -283,7 +286,7 @@ def _link(
   pool = names_of('train')
   names = [pool[i] for i in rng.choice(len(pool), len(shown), replace=False)]
   lines = [
-      _image_hit(rng, name, emblem)
+      _image_hit(name, emblem, pick(rng, vocabulary.MATCHES))
       for name, emblem in zip(names, shown, strict=True)
   ]
   ref = _refer(rng, scene, target)

@@ -64,36 +64,33 @@ def _recall(rng: np.random.Generator) -> Exchange:
 
 def _judge(rng: np.random.Generator) -> Exchange:
   """Says what is sought and shows a hit: what follows from that?"""
-  target, hit = (
-      scenes.Emblem(identity=pick(rng, scenes.IDENTITIES), box=(0, 0, 1, 1))
-      for _ in range(2)
-  )
-  ref = f'the {target.identity.colour} emblem'
+  meant, hit = (pick(rng, scenes.IDENTITIES) for _ in range(2))
+  ref = vocabulary.REFERENCES['colour'].format(colour=meant.colour)
   match = vocabulary.STRONG
   case = pick(rng, ('right', 'right', 'other', 'weak', 'twin', 'twin'))
   if case in ('right', 'twin'):
-    look = dataclasses.asdict(target.identity)
+    hit = meant
     if case == 'twin':
-      patterns = set(vocabulary.PATTERNS) - {look['pattern']}
-      look['pattern'] = pick(rng, sorted(patterns))
-    hit = dataclasses.replace(hit, identity=scenes.Identity(**look))
-  elif hit.identity.looks_like(target.identity):
+      patterns = sorted(set(vocabulary.PATTERNS) - {meant.pattern})
+      hit = dataclasses.replace(meant, pattern=pick(rng, patterns))
+  elif hit.looks_like(meant):
     return _judge(rng)
   if case == 'twin' or rng.random() < 0.5:
     ref = vocabulary.REFERENCES['pattern'].format(
-        **dataclasses.asdict(target.identity)
+        **dataclasses.asdict(meant)
     )
   if case == 'weak':
     match = vocabulary.WEAK
   thought = {'right': 'name', 'other': 'again', 'twin': 'twin', 'weak': 'lost'}
-  look = dataclasses.asdict(hit.identity)
-  question = vocabulary.IMAGE_HIT.format(
-      name=pick(rng, names_of('train')), **look, match=match
+  line = vocabulary.IMAGE_HIT.format(
+      name=pick(rng, names_of('train')),
+      **dataclasses.asdict(hit),
+      match=match,
   )
-  shown = vocabulary.LOOK_QUERY.format(**look)
+  shown = line.partition(' ')[2]
   return Exchange(
-      question=f'{think("find", target, ref)}\n{question}',
-      answer=reflect(shown, think(thought[case], target, ref)),
+      question=f'{think("find", meant, ref)}\n{line}',
+      answer=reflect(shown, think(thought[case], meant, ref), meant, ref),
   )
 
 
@@ -129,8 +126,8 @@ def _copy(rng: np.random.Generator) -> Exchange:
 
 # Share of the tasks, and who makes them.
 _TASKS: dict[str, tuple[float, Callable[[np.random.Generator], Exchange]]] = {
-    'recall': (0.45, _recall),
-    'judge': (0.35, _judge),
+    'recall': (0.35, _recall),
+    'judge': (0.45, _judge),
     'copy': (0.2, _copy),
 }
 KINDS = tuple(_TASKS)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from gog_jax.world import vocabulary
 from gog_jax.world.scenes import Emblem
+from gog_jax.world.scenes import Identity
 from gog_jax.world.scenes import Scene
 
 # Centres closer than this many source pixels along an axis are not told apart
@@ -69,28 +72,46 @@ def references(
   }
 
 
-def think(kind: str, emblem: Emblem, ref: str) -> str:
+def tells_pattern(ref: str, meant: Identity) -> bool:
+  """Whether a reference tells what is meant by what only a gaze shows."""
+  return meant.pattern in ref.split()
+
+
+def think(kind: str, meant: Identity, ref: str) -> str:
   """Says a thought about an emblem, of a kind (of `vocabulary.THOUGHTS`).
 
   Args:
     kind: One whose slots are a reference and a look.
-    emblem: Which emblem is meant: all else follows from that.
+    meant: What the emblem looks like.
     ref: The question's reference to it; not every kind repeats it.
   """
   return vocabulary.THOUGHTS[kind].format(
       ref=vocabulary.in_short(ref),
-      colour=emblem.identity.colour,
-      shape=emblem.identity.shape,
-      pattern=emblem.identity.pattern,
+      sought=_sought(meant, ref),
+      **dataclasses.asdict(meant),
   )
 
 
-def reflect(shown: str, thought: str) -> str:
-  """Puts the look that a reply showed before the thought about it.
+def reflect(shown: str, thought: str, meant: Identity, ref: str) -> str:
+  """Puts what is sought and what a reply showed before the thought about it.
 
-  Said again, it is compared with what is sought word by word: a small model
-  cannot do that at a distance.
+  Side by side, word by word: a small model cannot compare at a distance.
+
+  Args:
+    shown: What an image hit says after the name.
+    thought: What follows from it.
+    meant: What the emblem that is sought looks like.
+    ref: The question's reference to it.
   """
-  if not shown:
-    return thought
-  return vocabulary.REFLECTION.format(shown=shown, thought=thought)
+  return vocabulary.REFLECTION.format(
+      sought=_sought(meant, ref), shown=shown, thought=thought
+  )
+
+
+def _sought(meant: Identity, ref: str) -> str:
+  known = tells_pattern(ref, meant)
+  return vocabulary.SOUGHT.format(
+      pattern=meant.pattern if known else vocabulary.ANY,
+      colour=meant.colour,
+      shape=meant.shape,
+  )

@@ -124,18 +124,23 @@ LOOK_HIT = '{name} {pattern} {colour} {shape}'
 TEXT_QUERY = '{name} {attribute}'
 LOOK_QUERY = '{pattern} {colour} {shape}'
 
-# A thought before a look says what the question points at, then what that is;
-# by this it names what is sought, so that a reply can contradict it.
+# Stands for the pattern of an emblem whose pattern nobody told.
+ANY = 'any'
+# What is sought, word by word as a hit tells what it shows.
+SOUGHT = '{pattern} {colour} {shape}'
+
+# A thought before a look says what the question points at, then what that is:
+# what is `sought`, so that a reply can contradict it.
 THOUGHTS = {
     'see': 'see {ref}: {colour} {shape}',
     'count': 'see {count} emblems',
-    'glance': 'glance for {ref}: {colour} {shape}',
-    'find': 'find {ref}: {colour} {shape}',
+    'glance': 'glance for {ref}: {sought}',
+    'find': 'find {ref}: {sought}',
     'again': 'wrong find {colour} {shape}',
     'twin': 'wrong find other {colour} {shape}',
     'describe': 'weak describe {pattern} {colour} {shape}',
     'pattern': 'found {pattern}',
-    'check': 'check {ref}: {colour} {shape}',
+    'check': 'check {ref}: {sought}',
     'need': 'need {attribute} of {name}',
     'alias': ALIAS + ' {alias}',
     'found': 'found {attribute} of {name}',
@@ -143,7 +148,7 @@ THOUGHTS = {
     'lost': 'not found',
 }
 
-REFLECTION = '{shown}: {thought}'
+REFLECTION = '{sought} got {shown}: {thought}'
 
 # What pretraining asks beside QUESTIONS, in plain chat without tools.
 GROUNDING = {
@@ -184,7 +189,8 @@ def words() -> tuple[str, ...]:
     sentences += [line for lines in table.values() for line in lines]
   found: dict[str, None] = {}
   for names in (COLOURS, SHAPES, PATTERNS, ATTRIBUTES, CITIES, FOUNDERS,
-                MATCHES, (ALIAS, UNKNOWN, 'image', 'emblem', 'emblems')):
+                MATCHES, (ALIAS, UNKNOWN, ANY, 'got'),
+                ('image', 'emblem', 'emblems')):
     found |= dict.fromkeys(names)
   for sentence in sentences:
     for word in sentence.replace('?', ' ').replace('\n', ' ').split():
@@ -217,6 +223,11 @@ def sample_texts() -> Iterator[str]:
         'alias': HEADS[index * 5 % 32] + TAILS[index * 11 % 32],
         'attribute': ATTRIBUTES[index % 3],
         'match': MATCHES[index % 2],
+        'sought': SOUGHT.format(
+            pattern=(ANY, *PATTERNS)[index % 4],
+            colour=COLOURS[index % 8],
+            shape=SHAPES[index % 6],
+        ),
         'count': str(2 + index % 3),
         'side': ('left', 'right', 'top', 'bottom')[index % 4],
     }
