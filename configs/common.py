@@ -58,7 +58,7 @@ def _toy() -> ConfigDict:
 
   c.data = ConfigDict()  # The embedded world, a TFDS data set.
   c.data.world_seed = 0
-  c.data.n_train = 4096
+  c.data.n_train = 6144
   c.data.n_validation = 256
   c.data.n_test = 1536
   c.data.n_hard = 512  # The split 'hard', see eval.split.
@@ -105,17 +105,19 @@ def _toy() -> ConfigDict:
   c.reward.call_cost = 0.0  # Of a right answer's reward, for each search.
 
   c.sft = ConfigDict()
-  c.sft.n_candidates = 3072  # Questions that the expert is asked, of which
-  c.sft.n_demos = 2048  # trajectories are chosen:
+  c.sft.n_candidates = 4608  # Questions that the expert is asked, of which
+  c.sft.n_demos = 3072  # trajectories are chosen:
   c.sft.no_search = 0.435  # the paper's share that do not search;
-  c.sft.recovered = 0.15  # at least this share gaze wrong, then right.
+  c.sft.recovered = 0.2  # at least this share gaze wrong, then right.
   c.sft.steps = 480  # At most.
-  c.sft.eval_every = 80
+  c.sft.eval_every = 120
   c.sft.n_validation = 256  # Training ends when their accuracy is flat.
   c.sft.batch_size = 32  # Trajectories a step.
   c.sft.row_multiple = 4  # Rows come in multiples: one compilation each.
   c.sft.checkpoint_every = 40
-  c.sft.optimizer = optimizer(learning_rate=1e-3, warmup_steps=10)
+  c.sft.optimizer = optimizer(
+      learning_rate=1e-3, warmup_steps=10, decay='cosine'
+  )
   c.sft.optimizer.name = 'muon'
   c.sft.optimizer.muon_learning_rate = 6e-3
 
@@ -165,6 +167,7 @@ def _toy() -> ConfigDict:
   # More RL runs: a name (a policy of that name can be evaluated) to fields of
   # `rl` that differ.
   c.arms = ConfigDict()
+  c.once = ()  # Those that only the first of `seeds` has.
 
   c.eval = ConfigDict()
   c.eval.split = 'test'  # Or 'hard'; greedy.
@@ -182,8 +185,7 @@ def _full_toy() -> ConfigDict:
   c = _toy()
   c.profile = 'full'
   c.seeds = (0, 1, 2)
-  c.grade.n_queries = 1024
-  c.rl.steps = 120
+  c.grade.n_queries = 768
   c.arms = ConfigDict({
       'rl_level1': {'level': 1},
       'rl_all': {'level': -1},
@@ -191,6 +193,7 @@ def _full_toy() -> ConfigDict:
       'rl_slow': {'optimizer': {'learning_rate': 1e-4}},
       'rl_shuffled': {'shuffle_rewards': True},
   })
+  c.once = ('rl_fast', 'rl_slow', 'rl_shuffled')
   c.eval.n_examples = 1536
   c.eval.policies = (
       'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl',

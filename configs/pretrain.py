@@ -23,8 +23,8 @@ def get_config(profile: str = 'toy'):
   c.batch.row_patches = 144  # Of a scene and of n_exchanges crops at most.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.batch_size = 32  # Lessons a step.
-  c.pretrain.row_multiple = 2
+  c.pretrain.batch_size = 30  # Lessons a step.
+  c.pretrain.row_multiple = 8
   c.pretrain.n_exchanges = 3  # Of a lesson, or as many as fit in a row.
   # Each task is learnt by way of the one before.
   c.pretrain.read = phase(steps=300, reading=1.0)
@@ -34,8 +34,8 @@ def get_config(profile: str = 'toy'):
   )
   c.pretrain.refer = phase(steps=800, reading=0.2)
   c.pretrain.refer.update(
-      survey=0.14, box=0.38, look=0.20, crop=0.05, switch=0.10, link=0.05,
-      list=0.08, twins=0.3,
+      survey=0.08, box=0.30, look=0.20, crop=0.04, switch=0.14, confirm=0.12,
+      link=0.05, list=0.07, twins=0.3,
   )
   c.pretrain.copying = 0.3  # Of exchanges about texts, those of random tokens.
   # A model folder to go on from, else random.
@@ -87,5 +87,5 @@ def phase(*, steps: int, reading: float) -> ConfigDict:
   """
   c = ConfigDict({'steps': steps, 'reading': reading, 'twins': 0.0})
   c.update(survey=0.0, list=0.0, box=1.0, look=0.0, crop=0.0, link=0.0,
-           switch=0.0)
+           switch=0.0, confirm=0.0)
   return c

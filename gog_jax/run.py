@@ -77,10 +77,20 @@ class Run:
     return other
 
   def with_seed(self, seed: int) -> Run:
-    """The same run with another seed, in a folder of its own."""
+    """The run of one of `config.seeds`, in a folder of its own."""
     config = copy.deepcopy(self.config)
     config.seed = seed
     config.seeds = ()
+    if seed != self.config.seeds[0]:
+      once = set(config.once)
+      config.arms = ConfigDict({
+          name: fields
+          for name, fields in config.arms.items()
+          if name not in once
+      })
+      config.eval.policies = tuple(
+          name for name in config.eval.policies if name not in once
+      )
     return Run(config, self.workdir / f'seed_{seed}')
 
   def _forget(self, *cached: str) -> Run:

@@ -10,10 +10,12 @@ wants hours of work unasked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import copy
 import dataclasses
 from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from gog_jax import evaluate
 from gog_jax import grade
@@ -261,6 +263,20 @@ def check(config) -> None:
           f'config.{stage}.optimizer.name=muon trains kernels, and with '
           'config.trainable=lora none is trained: choose one or the other'
       )
+  for name, fields in config.arms.items():
+    _check_arm(config, name, fields)
+
+
+def _check_arm(config, name: str, fields: Any) -> None:
+  """Refuses an arm's fields as `check` does those of `rl`."""
+  changed = copy.deepcopy(config)
+  changed.arms = ConfigDict()
+  changed.rl.lock()
+  try:
+    changed.rl.update(fields)
+    check(changed)
+  except (AttributeError, KeyError, TypeError, UserError) as error:
+    raise UserError(f'config.arms.{name}: {error.args[0]}') from error
 
 
 def walk(run: Run) -> None:

@@ -96,6 +96,12 @@ class Placement:
   grid: tuple[int, int, int]
   n_tokens: int
 
+  def after(self, *, n_tokens: int, n_images: int) -> Placement:
+    """Where it stands once so many tokens and images come first."""
+    return dataclasses.replace(
+        self, start=self.start + n_tokens, image=self.image + n_images
+    )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenChunk:
@@ -107,6 +113,19 @@ class TokenChunk:
   token_ids: tuple[int, ...]
   images: tuple[View, ...] = ()
   placements: tuple[Placement, ...] = ()
+
+  def __add__(self, other: TokenChunk) -> TokenChunk:
+    """One chunk after another, as one."""
+    n_tokens, n_images = len(self.token_ids), len(self.images)
+    return TokenChunk(
+        token_ids=self.token_ids + other.token_ids,
+        images=self.images + other.images,
+        placements=self.placements
+        + tuple(
+            placement.after(n_tokens=n_tokens, n_images=n_images)
+            for placement in other.placements
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

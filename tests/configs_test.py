@@ -98,3 +98,22 @@ def test_muon_trains_whole_models():
   config.trainable = 'full'
   config.sft.optimizer.name = 'muon'
   stages.check(config)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'lvl': 1}, 'lvl'),
+        ({'level': 'hard'}, 'level'),
+        ({'variant': 'ppo'}, 'grpo, dr_grpo, dapo, gspo'),
+        ({'optimizer': {'rate': 1.0}}, 'rate'),
+        ({'group_size': 0}, '1 or more'),
+    ],
+)
+def test_an_arm_is_refused_before_anything_runs(fields, message):
+  config = importlib.import_module('configs.rl').get_config('full')
+  stages.check(config)
+  config.arms.rl_mine = fields
+  with pytest.raises(UserError, match=message) as caught:
+    stages.check(config)
+  assert 'config.arms.rl_mine' in str(caught.value)

@@ -11,6 +11,7 @@ from gog_jax import behaviour
 from gog_jax import policies
 from gog_jax import stages
 from gog_jax.rollout import trajectories as store
+from gog_jax.run import Run
 from tests import mini
 
 NAMES = ('direct', 'full_search', 'expert', 'sft', 'sft_no_gaze')
@@ -96,6 +97,30 @@ def test_stages_of_a_page_with_arms():
   assert found['rl_level1'].needs == ('grade',)
   toy = stages.stages_of(rl.get_config('toy'))
   assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['eval'].needs
+
+
+def test_some_arms_belong_to_the_first_seed_alone(tmp_path):
+  from configs import rl
+
+  whole = Run(rl.get_config('full'), tmp_path)
+  first, second = whole.with_seed(0), whole.with_seed(1)
+  assert {first.workdir, second.workdir} == {
+      tmp_path / 'seed_0', tmp_path / 'seed_1'
+  }
+  assert first.config.seed == 0 and second.config.seed == 1
+  assert first.config.arms == whole.config.arms
+  assert set(second.config.arms) == {'rl_level1', 'rl_all'}
+  assert first.config.eval == whole.config.eval
+  assert set(first.config.eval.policies) - set(second.config.eval.policies) == {
+      'rl_fast', 'rl_slow', 'rl_shuffled'
+  }
+  # What both have is made from the same settings.
+  for name in ('sft', 'grade', 'rl', 'rl_all'):
+    fields = [
+        stages.manifest_of(run, name).config for run in (first, second)
+    ]
+    assert [f.pop('seed') for f in fields] == [0, 1]
+    assert fields[0] == fields[1]
 
 
 def test_an_arm_differs_from_the_page_in_its_fields_alone(run):

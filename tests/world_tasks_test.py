@@ -24,8 +24,14 @@ def _bare(text: str) -> str:
   return text.replace(vocabulary.BOX_END, ']')
 
 
+def _said(exchange):
+  """All that is said, in order: what came before, then the exchange."""
+  before = _said(exchange.before) if exchange.before else ()
+  return (*before, exchange)
+
+
 def _tasks(*, seed: int, n: int):
-  """(images, question, answer) of first exchanges, with the scene."""
+  """(all images, question, answer), with the scene."""
   rng = np.random.default_rng(seed)
   made = []
   for _ in range(n):
@@ -33,7 +39,12 @@ def _tasks(*, seed: int, n: int):
     kind = grounding.KINDS[rng.integers(len(grounding.KINDS))]
     made.append(grounding.ask(rng, scene, halved, kind=kind, show=True))
     made.append(reading.ask(rng))
-  return [(e.images, e.question, _bare(e.answer)) for e in made]
+  return [
+      (tuple(image for e in _said(made) for image in e.images),
+       made.question,
+       _bare(made.answer))
+      for made in made
+  ]
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +76,10 @@ def test_tasks_are_short_and_of_every_kind(tasks):
         grounding.ask(rng, scene, halved, kind=kind, show=True)
         for _ in range(30)
     ]
-    assert {len(e.images) for e in made} == {2 if kind == 'crop' else 1}
+    crops = kind in ('crop', 'switch', 'confirm')
+    assert {
+        sum(len(said.images) for said in _said(e)) for e in made
+    } == {2 if crops else 1}
     questions_asked[kind] = {e.question for e in made}
   for kind in reading.KINDS:
     made = [reading.ask(rng, kind=kind) for _ in range(30)]
@@ -75,7 +89,8 @@ def test_tasks_are_short_and_of_every_kind(tasks):
       not questions_asked[a] & questions_asked[b]
       for a in questions_asked
       for b in questions_asked
-      if a != b and 'list' not in (a, b)  # Some lists are surveys.
+      # Some lists are surveys; wrong or right, a hit is a hit.
+      if a != b and 'list' not in (a, b) and {a, b} != {'switch', 'confirm'}
   )
 
 
@@ -93,13 +108,10 @@ def test_boxes_asked_for_by_colour_show_that_colour(tasks):
     colour, shape = look.split()[-2:]
     assert shown == scenes._RGB[colour] and shape in vocabulary.SHAPES
     named = [word for word in words if word in scenes._RGB]
-    if 'not' in words:
-      assert shown != scenes._RGB[named[-1]]
+    if ' got ' in answer:  # What is named is what the hit shows.
       checked += 1
-    elif question.startswith('find ') and '\n' in question:
-      # 'find left: any red star [...]' and a hit that is of another one.
-      sought = _bare(question).split(' [')[0].split()
-      assert shown == scenes._RGB[sought[-2]]
+    elif 'not' in words:
+      assert shown != scenes._RGB[named[-1]]
       checked += 1
     elif named:  # '... red emblem'
       assert shown == scenes._RGB[named[-1]]
@@ -263,9 +275,13 @@ def test_a_scene_is_shown_when_asked():
         )
         for show in (False, True)
     )
-    assert shown.images == (scene.data, *bare.images)
-    assert len(bare.images) == (kind == 'crop')
-    assert (shown.question, shown.answer) == (bare.question, bare.answer)
+    first = _said(shown)[0].images
+    assert first == (scene.data, *_said(bare)[0].images)
+    assert len(first) == 1 + (kind == 'crop')
+    assert len(_said(bare)) == 1 + (kind in ('switch', 'confirm'))
+    for with_scene, without in zip(_said(shown), _said(bare), strict=True):
+      assert with_scene.question == without.question
+      assert with_scene.answer == without.answer
 
 
 def test_the_other_one_is_asked_after_a_wrong_box():
@@ -274,14 +290,23 @@ def test_the_other_one_is_asked_after_a_wrong_box():
   for _ in range(120):
     scene = grounding.draw_scene(rng)
     task = grounding.ask(rng, scene, halved, kind='switch', show=True)
-    before, hit = _bare(task.question).split('\n')
-    before, box = before.split(' [')
+    (scene_shown,), (crop,) = task.before.images, task.images
+    hit = task.question
+    before, box = _bare(task.before.answer).split(' [')
     reflection, right = _bare(task.answer).split(' [')
     by_box = {
         '[' + ','.join(str(side) for side in halved(e.box)) + ']': e.identity
         for e in scene.emblems
     }
     wrong, meant = by_box[f'[{box}'], by_box[f'[{right}']
+    assert scene_shown == scene.data
+    size = Image.open(io.BytesIO(crop)).size
+    x1, y1, x2, y2 = ast.literal_eval(f'[{box}')
+    # The look that was written, with some room perhaps.
+    assert all(
+        side - 2 * written in range(0, 29)
+        for side, written in zip(size, (x2 - x1, y2 - y1), strict=True)
+    )
     look = f'{meant.colour} {meant.shape}'
     sought = before.partition(': ')[2]
     alike = meant.looks_like(wrong)
@@ -294,6 +319,15 @@ def test_the_other_one_is_asked_after_a_wrong_box():
     wrong_find = 'wrong find other' if alike else 'wrong find'
     assert reflection == f'{sought} got {shown}: {wrong_find} {look}'
     twins += alike
+    right = grounding.ask(rng, scene, halved, kind='confirm', show=False)
+    box = '[' + _bare(right.before.answer).split(' [')[1]
+    meant = by_box[box]
+    sought, _, rest = right.answer.partition(' got ')
+    shown, _, thought = rest.partition(': ')
+    assert shown == right.question.partition(' ')[2]
+    assert shown.split()[:3] == [meant.pattern, meant.colour, meant.shape]
+    assert thought == f'found {meant.colour} {meant.shape}'
+    assert sought.split()[1:] == shown.split()[1:3]
   assert twins > 10
 
 

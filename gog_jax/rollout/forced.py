@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import dataclasses
 
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
@@ -39,7 +38,7 @@ class ForcedPolicy:
   def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
     if slot in self._unread:
       request, chunk = self._unread[slot]
-      self._unread[slot] = (request, joined(chunk, observation))
+      self._unread[slot] = (request, chunk + observation)
     else:
       self._policy.extend(slot, observation, turn)
 
@@ -50,7 +49,7 @@ class ForcedPolicy:
         token_ids = self._to_say[slot].pop(0)
         request, chunk = self._unread[slot]
         spoken = TokenChunk(token_ids=tuple(token_ids))
-        self._unread[slot] = (request, joined(chunk, spoken))
+        self._unread[slot] = (request, chunk + spoken)
         turns[slot] = said(token_ids)
       elif slot in self._unread:
         self._policy.start(slot, *self._unread.pop(slot))
@@ -63,22 +62,3 @@ class ForcedPolicy:
     if self._unread.pop(slot, None) is None:
       self._policy.release(slot)
     del self._to_say[slot]
-
-
-def joined(first: TokenChunk, second: TokenChunk) -> TokenChunk:
-  """One chunk after another, as one."""
-  return TokenChunk(
-      token_ids=(*first.token_ids, *second.token_ids),
-      images=(*first.images, *second.images),
-      placements=(
-          *first.placements,
-          *(
-              dataclasses.replace(
-                  placement,
-                  start=placement.start + len(first.token_ids),
-                  image=placement.image + len(first.images),
-              )
-              for placement in second.placements
-          ),
-      ),
-  )

@@ -70,17 +70,13 @@ class _Conversation:
     self.seconds = {'sample': 0.0, 'tools': 0.0}
 
   def append_chunk(self, chunk: TokenChunk) -> None:
-    start, first_image = len(self.token_ids), len(self.images)
+    n_tokens, n_images = len(self.token_ids), len(self.images)
     self.token_ids.extend(chunk.token_ids)
     self.loss_mask.extend([0] * len(chunk.token_ids))
     self.logprobs.extend([0.0] * len(chunk.token_ids))
     self.images.extend(chunk.images)
     self.placements.extend(
-        dataclasses.replace(
-            placement,
-            start=placement.start + start,
-            image=placement.image + first_image,
-        )
+        placement.after(n_tokens=n_tokens, n_images=n_images)
         for placement in chunk.placements
     )
 

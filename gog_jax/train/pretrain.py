@@ -7,14 +7,11 @@ as an ordinary Hugging Face folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
 from etils import epath
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gog_jax import models
 from gog_jax.chat.codec import Codec
@@ -25,16 +22,11 @@ from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
 from gog_jax.train.fit import supervised_batch
+from gog_jax.train.lessons import Lessons
+from gog_jax.train.lessons import PHASES
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.probe import probe
-from gog_jax.types import StopReason
-from gog_jax.types import TokenChunk
-from gog_jax.types import Trajectory
-from gog_jax.world import grounding
-from gog_jax.world import reading
-from gog_jax.world import scenes
-from gog_jax.world.exchange import Exchange
 
 # Everything of a model folder but its weights and its config.
 _TOKENIZER_FILES = (
@@ -42,127 +34,6 @@ _TOKENIZER_FILES = (
     'tokenizer_config.json',
     'preprocessor_config.json',
 )
-
-
-# Of the lessons, in this order: each is a section of the config.
-PHASES = ('read', 'look', 'refer')
-
-
-class Lessons(Sequence[Trajectory]):
-  """Endless lessons, each a function of its index.
-
-  They come in PHASES. The first are reading lessons: copying is learnt far
-  sooner when there is nothing to look at, and pointing needs what copying is
-  made of. Then to see: what is where. Last, what is meant by 'the left emblem',
-  which is not learnt before the others are (measured: docs/log.md).
-  """
-
-  def __init__(self, run: Run, *, seed: int):
-    c = run.config.pretrain
-    self._chat = run.chat
-    self._content_ids = np.array(run.chat.content_ids)
-    self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
-    self._phases = [c[name] for name in PHASES]
-    self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
-    self._n_exchanges = c.n_exchanges
-    self._max_tokens = run.config.batch.row_tokens
-    self._copying = c.copying
-    self._seed = seed
-
-  def __len__(self) -> int:
-    return max(int(self._ends[-1]), 1)  # Grain wants one at least.
-
-  def __getitem__(self, index: int) -> Trajectory:
-    rng = np.random.default_rng((self._seed, index))
-    # With no steps at all the last phase stands for none.
-    number = np.searchsorted(self._ends[:-1], index, side='right')
-    phase = self._phases[int(number)]
-    shares = np.array([phase[kind] for kind in grounding.KINDS])
-    scene = None
-    parts: list[tuple[TokenChunk, list[int]]] = []
-    room = self._max_tokens
-    for n in range(self._n_exchanges):
-      reads, copies = rng.random(2) < (phase.reading, self._copying)
-      if reads and copies:
-        part = self._copy_tokens(rng, first=n == 0)
-      elif reads:
-        part = self._plain(reading.ask(rng), first=n == 0)
-      else:
-        show, scene = scene is None, scene
-        scene = scene or grounding.draw_scene(rng, twins=phase.twins)
-        exchange = grounding.ask(
-            rng,
-            scene,
-            self._to_model_box,
-            kind=str(rng.choice(grounding.KINDS, p=shares / shares.sum())),
-            show=show,
-        )
-        part = self._plain(exchange, first=n == 0)
-      prompt, answer = part
-      room -= len(prompt.token_ids) + len(answer)
-      if parts and room < 0:  # Of few lessons; the first always fits.
-        break
-      parts.append(part)
-    return conversation(str(index), parts)
-
-  def _plain(
-      self, exchange: Exchange, *, first: bool
-  ) -> tuple[TokenChunk, list[int]]:
-    return self._chat.plain(
-        exchange.images, exchange.question, exchange.answer, first=first
-    )
-
-  def _copy_tokens(
-      self, rng: np.random.Generator, *, first: bool
-  ) -> tuple[TokenChunk, list[int]]:
-    """The world's request to copy, with random tokens for its text.
-
-    The tags of the protocol are among them: no token may meet its first
-    gradient in SFT, where adapters alone are trained.
-    """
-    ids = rng.choice(self._content_ids, size=rng.integers(2, 8)).tolist()
-    request, _ = self._chat.plain(
-        (), reading.COPY.format(text='\0'), None, first=first
-    )
-    marker = self._chat.encode_untrusted('\0')[0]
-    at = request.token_ids.index(marker)
-    before, after = request.token_ids[:at], request.token_ids[at + 1 :]
-    return (
-        TokenChunk(token_ids=(*before, *ids, *after)),
-        [*ids, self._chat.stop_ids[0]],
-    )
-
-
-def conversation(
-    name: str, parts: Sequence[tuple[TokenChunk, Sequence[int]]]
-) -> Trajectory:
-  """Joins exchanges, (prompt, answer) each; the answers are the targets."""
-  ids: list[int] = []
-  mask: list[int] = []
-  images, placements = [], []
-  for prompt, answer in parts:
-    placements += [
-        dataclasses.replace(
-            placement,
-            start=placement.start + len(ids),
-            image=placement.image + len(images),
-        )
-        for placement in prompt.placements
-    ]
-    images += prompt.images
-    ids += [*prompt.token_ids, *answer]
-    mask += [0] * len(prompt.token_ids) + [1] * len(answer)
-  return Trajectory(
-      example_id=name,
-      sample=0,
-      token_ids=np.array(ids, np.int32),
-      loss_mask=np.array(mask, np.int8),
-      sampler_logprobs=np.zeros(len(ids), np.float32),
-      images=tuple(images),
-      placements=tuple(placements),
-      turns=(),
-      stop_reason=StopReason.ANSWER,
-  )
 
 
 def _token_ids(folder: epath.Path) -> dict[str, int | None]:

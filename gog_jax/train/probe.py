@@ -12,6 +12,7 @@ from gog_jax.models.vlm import VLM
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
+from gog_jax.train.lessons import encode
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.world import grounding
@@ -68,7 +69,7 @@ def _ask(
     run: Run, policy: Policy, tasks: Sequence[Exchange]
 ) -> list[str]:
   for slot, task in enumerate(tasks):
-    prompt, _ = run.chat.plain(task.images, task.question, None, first=True)
+    prompt, _ = encode(run.chat, task, first=True)
     request = Request(example=_NO_EXAMPLE, sample=0, seed=slot)
     policy.start(slot, request, prompt)
   turns = policy.sample(range(len(tasks)))

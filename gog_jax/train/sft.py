@@ -61,6 +61,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       mesh=run.mesh,
       stop=validation.is_flat,
   )
+  validation.is_flat(state, int(state.step))  # Of the end, too.
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
       'steps': int(state.step),

@@ -22,11 +22,13 @@ class Exchange:
     images: Shown before the question.
     question: Plain text.
     answer: Plain text; boxes are written as a call to gaze.
+    before: What was said before, if it matters; no target of training.
   """
 
   images: tuple[bytes, ...] = ()
   question: str
   answer: str
+  before: Exchange | None = None
 
 
 T = TypeVar('T')

@@ -46,9 +46,14 @@ def ask(
   """
   target = scene.emblems[rng.integers(len(scene.emblems))]
   exchange = _TASKS[kind](rng, scene, target, to_model_box)
-  if not show:
-    return exchange
-  return dataclasses.replace(exchange, images=(scene.data, *exchange.images))
+  return _show(exchange, scene.data) if show else exchange
+
+
+def _show(exchange: Exchange, image: bytes) -> Exchange:
+  """Puts an image first of all."""
+  if exchange.before is not None:
+    return dataclasses.replace(exchange, before=_show(exchange.before, image))
+  return dataclasses.replace(exchange, images=(image, *exchange.images))
 
 
 def draw_scene(
@@ -62,7 +67,7 @@ def draw_scene(
   """
   main = bool(rng.random() < _P_MAIN)
   # Fewer than in questions: which emblem is meant is learnt from few first.
-  count = 2 if main else int(rng.choice((2, 3, 4), p=(0.5, 0.3, 0.2)))
+  count = 2 if main else int(rng.choice((2, 3, 4), p=(0.4, 0.33, 0.27)))
   n_patterns = len(vocabulary.PATTERNS)
   n_looks = len(scenes.IDENTITIES) // len(vocabulary.COLOURS)
   indices = [
@@ -108,14 +113,21 @@ def _box(
     to_model_box: ToModelBox,
 ) -> Exchange:
   ref = _refer(rng, scene, target)
-  # What the picture does not tell is asked in the agent's words: all that can
-  # be said of it is where to look.
+  box = _write(to_model_box(target.box))
+  return Exchange(
+      question=_ask_where(rng, ref),
+      answer=f'{think("find", target.identity, ref)} {box}',
+  )
+
+
+def _ask_where(rng: np.random.Generator, ref: str) -> str:
+  """Asks for an emblem, or for what no picture tells.
+
+  The latter in the agent's words: all that can be said of it is where to look.
+  """
   kind = pick(rng, ('name', *vocabulary.ATTRIBUTES))
   lines = pick(rng, (vocabulary.GROUNDING['box'], vocabulary.QUESTIONS[kind]))
-  question = pick(rng, lines).format(ref=ref)
-  box = _write(to_model_box(target.box))
-  answer = f'{think("find", target.identity, ref)} {box}'
-  return Exchange(question=question, answer=answer)
+  return pick(rng, lines).format(ref=ref)
 
 
 def _look(
@@ -246,31 +258,58 @@ def _switch(
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  """After a look at the wrong emblem: what follows, and where is the right one?
+  """After a look at a wrong emblem: what follows, and where the right one is.
 
   Of twins it is the other one.
   """
   others = [emblem for emblem in scene.emblems if emblem is not target]
   twins = [e for e in others if e.identity.looks_like(target.identity)]
   wrong = pick(rng, twins or others)
-  meant = target.identity
-  ref = _refer(rng, scene, target)
-  if twins:
-    ref = references(scene, target)['pattern']
-  # A weak match is no sign of a wrong look: there may be none better.
-  hit = _image_hit(pick(rng, names_of('train')), wrong, vocabulary.STRONG)
-  lines = (
-      think('find', meant, ref) + ' ' + _write(to_model_box(wrong.box)),
-      hit,
-  )
-  thought = reflect(
-      hit.partition(' ')[2],
-      think('twin' if twins else 'again', meant, ref),
-      meant,
-      ref,
-  )
+  thought = 'twin' if twins else 'again'
+  exchange = _look_at(rng, scene, target, wrong, thought, to_model_box)
   box = _write(to_model_box(target.box))
-  return Exchange(question='\n'.join(lines), answer=f'{thought} {box}')
+  return dataclasses.replace(exchange, answer=f'{exchange.answer} {box}')
+
+
+def _confirm(
+    rng: np.random.Generator,
+    scene: scenes.Scene,
+    target: scenes.Emblem,
+    to_model_box: ToModelBox,
+) -> Exchange:
+  """After a look at the right emblem: what follows."""
+  return _look_at(rng, scene, target, target, 'name', to_model_box)
+
+
+def _look_at(
+    rng: np.random.Generator,
+    scene: scenes.Scene,
+    target: scenes.Emblem,
+    seen: scenes.Emblem,
+    thought: str,
+    to_model_box: ToModelBox,
+) -> Exchange:
+  """Asks for an emblem, looks at one and shows what an agent would see."""
+  meant = target.identity
+  known = references(scene, target)
+  # Of twins it has to be told which is meant: all else is no mistake.
+  ref = known.get('pattern') or pick(rng, tuple(known.values()))
+  asked = _ask_where(rng, ref)
+  before = Exchange(
+      question=asked,
+      answer=f'{think("find", meant, ref)} {_write(to_model_box(seen.box))}',
+  )
+  # A weak match is no sign of a wrong look: there may be none better.
+  name = pick(rng, names_of('train'))
+  hit = _image_hit(name, seen, vocabulary.STRONG)
+  return Exchange(
+      images=(_cut(rng, scene, seen, to_model_box),),
+      question=hit,
+      answer=reflect(
+          hit.partition(' ')[2], think(thought, meant, ref), meant, ref
+      ),
+      before=before,
+  )
 
 
 def _link(
@@ -303,5 +342,6 @@ _TASKS: dict[str, Callable[..., Exchange]] = {
     'crop': _crop,
     'link': _link,
     'switch': _switch,
+    'confirm': _confirm,
 }
 KINDS = tuple(_TASKS)

@@ -67,7 +67,7 @@ def _judge(rng: np.random.Generator) -> Exchange:
   meant, hit = (pick(rng, scenes.IDENTITIES) for _ in range(2))
   ref = vocabulary.REFERENCES['colour'].format(colour=meant.colour)
   match = vocabulary.STRONG
-  case = pick(rng, ('right', 'right', 'other', 'weak', 'twin', 'twin'))
+  case = pick(rng, ('right', 'right', 'other', 'other', 'weak', 'twin'))
   if case in ('right', 'twin'):
     hit = meant
     if case == 'twin':
