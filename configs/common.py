@@ -66,8 +66,8 @@ def _toy() -> ConfigDict:
   c.data.difficulty = ConfigDict({
       'emblems': 4,
       'small': 0.0,
-      'twins': 0.6,
-      'aliased': 0.25,
+      'twins': 0.7,
+      'aliased': 0.35,
       'unpictured': 0.08,
       'noise': 0.0,
   })
@@ -88,15 +88,15 @@ def _toy() -> ConfigDict:
 
   c.rollout = ConfigDict()
   c.rollout.max_turns = 5
-  c.rollout.max_turn_tokens = 40
-  c.rollout.max_context = 256
+  c.rollout.max_turn_tokens = 44
+  c.rollout.max_context = 288
 
   c.sampler = ConfigDict()
   c.sampler.n_slots = 64  # Conversations held at once.
   c.sampler.chunk = 32  # Tokens of each that are prefilled at once.
 
   c.batch = ConfigDict()  # Packed rows, see rollout/batching.py.
-  c.batch.row_tokens = 256
+  c.batch.row_tokens = 288
   c.batch.row_patches = 160
 
   c.reward = ConfigDict()
@@ -105,21 +105,21 @@ def _toy() -> ConfigDict:
   c.reward.call_cost = 0.0  # Of a right answer's reward, for each search.
 
   c.sft = ConfigDict()
-  c.sft.n_candidates = 4608  # Questions that the expert is asked, of which
-  c.sft.n_demos = 3072  # trajectories are chosen:
+  c.sft.n_candidates = 5120  # Questions that the expert is asked, of which
+  c.sft.n_demos = 2560  # trajectories are chosen:
   c.sft.no_search = 0.435  # the paper's share that do not search;
-  c.sft.recovered = 0.2  # at least this share gaze wrong, then right.
-  c.sft.steps = 480  # At most.
-  c.sft.eval_every = 120
+  c.sft.recovered = 0.12  # at least this share gaze wrong, then right.
+  c.sft.steps = 400  # At most.
+  c.sft.eval_every = 100
   c.sft.n_validation = 256  # Training ends when their accuracy is flat.
-  c.sft.batch_size = 32  # Trajectories a step.
+  c.sft.batch_size = 16  # Trajectories a step.
   c.sft.row_multiple = 4  # Rows come in multiples: one compilation each.
   c.sft.checkpoint_every = 40
   c.sft.optimizer = optimizer(
-      learning_rate=1e-3, warmup_steps=10, decay='cosine'
+      learning_rate=5e-4, warmup_steps=20, decay='cosine'
   )
   c.sft.optimizer.name = 'muon'
-  c.sft.optimizer.muon_learning_rate = 6e-3
+  c.sft.optimizer.muon_learning_rate = 3e-3
 
   c.grade = ConfigDict()
   c.grade.n_queries = 384  # From the train split, after the demos.

@@ -30,12 +30,12 @@ def get_config(profile: str = 'toy'):
   c.pretrain.read = phase(steps=300, reading=1.0)
   c.pretrain.look = phase(steps=900, reading=0.25)
   c.pretrain.look.update(
-      survey=0.30, box=0.36, look=0.15, crop=0.08, switch=0.07, link=0.04
+      survey=0.32, box=0.38, look=0.18, crop=0.07, link=0.05
   )
-  c.pretrain.refer = phase(steps=800, reading=0.2)
+  c.pretrain.refer = phase(steps=800, reading=0.25)
   c.pretrain.refer.update(
-      survey=0.08, box=0.30, look=0.20, crop=0.04, switch=0.14, confirm=0.12,
-      link=0.05, list=0.07, twins=0.3,
+      survey=0.07, box=0.28, look=0.26, crop=0.04, switch=0.13, confirm=0.11,
+      link=0.05, list=0.06, twins=0.3,
   )
   c.pretrain.copying = 0.3  # Of exchanges about texts, those of random tokens.
   # A model folder to go on from, else random.

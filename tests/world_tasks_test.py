@@ -24,6 +24,13 @@ def _bare(text: str) -> str:
   return text.replace(vocabulary.BOX_END, ']')
 
 
+def _written(exchange) -> str:
+  """The message as text, a gaze as its box: 'thought answer'."""
+  box = str(list(exchange.gaze)).replace(' ', '') if exchange.gaze else ''
+  parts = (exchange.thought, box, _bare(exchange.answer))
+  return ' '.join(part for part in parts if part)
+
+
 def _said(exchange):
   """All that is said, in order: what came before, then the exchange."""
   before = _said(exchange.before) if exchange.before else ()
@@ -42,7 +49,7 @@ def _tasks(*, seed: int, n: int):
   return [
       (tuple(image for e in _said(made) for image in e.images),
        made.question,
-       _bare(made.answer))
+       _written(made))
       for made in made
   ]
 
@@ -147,7 +154,7 @@ def test_looks_and_links_are_about_the_emblem_meant():
         for ref in references(scene, emblem).values()
     }
     look = grounding.ask(rng, scene, halved, kind='look', show=True)
-    thought, answer = look.answer.split('\n')
+    thought, answer = look.thought, look.answer
     asked = max((r for r in by_ref if r in look.question), key=len, default='')
     if not asked:
       assert answer == str(len(scene.emblems)) == thought.split()[1]
@@ -220,12 +227,28 @@ def test_recall_answers_follow_from_the_text(tasks):
     name = next(w for w in words if (w, attribute) in facts)
     value = facts[name, attribute]
     if value[0] == vocabulary.ALIAS:
-      value = facts[value[1], attribute]
+      name = value[1]
+      value = facts[name, attribute]
       chains += 1
     else:
       plain += 1
-    assert value == [answer]
+    assert answer == f'found {attribute} of {name} {value[0]}'
   assert chains > 5 and plain > 20
+
+
+def test_what_is_told_is_asked_back():
+  rng = np.random.default_rng(8)
+  met = set()
+  for _ in range(100):
+    task = reading.ask(rng, kind='tell')
+    *lines, question = task.question.split('\n')
+    told = dict(line.split(': ') for line in lines)
+    (side,) = [side for side in told if f'the {side} emblem' in question]
+    colour, shape = told[side].split()
+    assert task.thought == f'see {side}: {told[side]}'
+    assert task.answer == (shape if 'shape' in question else colour)
+    met.add((len(lines), task.answer == shape))
+  assert len(met) == 6
 
 
 def test_copies_are_exact_and_meet_every_printable_byte():
@@ -292,8 +315,8 @@ def test_the_other_one_is_asked_after_a_wrong_box():
     task = grounding.ask(rng, scene, halved, kind='switch', show=True)
     (scene_shown,), (crop,) = task.before.images, task.images
     hit = task.question
-    before, box = _bare(task.before.answer).split(' [')
-    reflection, right = _bare(task.answer).split(' [')
+    before, box = _written(task.before).split(' [')
+    reflection, right = _written(task).split(' [')
     by_box = {
         '[' + ','.join(str(side) for side in halved(e.box)) + ']': e.identity
         for e in scene.emblems
@@ -312,22 +335,28 @@ def test_the_other_one_is_asked_after_a_wrong_box():
     alike = meant.looks_like(wrong)
     assert wrong != meant
     # Of twins it has to be told which is meant: all else is no mistake.
-    assert sought in (f'{meant.pattern} {look}', f'any {look}')
-    assert sought.startswith(meant.pattern) or not alike
+    asked, _, sought_look = sought.partition(' of ')
+    asks = task.before.question
+    assert asked in asks or asked == 'box' or {
+        'name': 'called', 'year': 'founded', 'founder': 'founded'
+    }[asked] in asks
+    assert sought_look in (f'{meant.pattern} {look}', f'any {look}')
+    assert sought_look.startswith(meant.pattern) or not alike
     shown = hit.partition(' ')[2]
     assert shown.startswith(f'{wrong.pattern} {wrong.colour} {wrong.shape} ')
     wrong_find = 'wrong find other' if alike else 'wrong find'
     assert reflection == f'{sought} got {shown}: {wrong_find} {look}'
     twins += alike
     right = grounding.ask(rng, scene, halved, kind='confirm', show=False)
-    box = '[' + _bare(right.before.answer).split(' [')[1]
+    box = '[' + _written(right.before).split(' [')[1]
     meant = by_box[box]
-    sought, _, rest = right.answer.partition(' got ')
+    assert right.answer == right.question.split()[0] and not right.gaze
+    sought, _, rest = right.thought.partition(' got ')
     shown, _, thought = rest.partition(': ')
     assert shown == right.question.partition(' ')[2]
     assert shown.split()[:3] == [meant.pattern, meant.colour, meant.shape]
     assert thought == f'found {meant.colour} {meant.shape}'
-    assert sought.split()[1:] == shown.split()[1:3]
+    assert sought.split()[3:] == shown.split()[1:3]
   assert twins > 10
 
 
@@ -338,7 +367,8 @@ def test_hits_are_judged_by_what_is_sought():
     task = reading.ask(rng, kind='judge')
     sought, hit = task.question.split('\n')
     ref, _, sought = sought.removeprefix('find ').partition(': ')
-    told, _, look = sought.partition(' ')
+    asked, of, told, look = sought.split(' ', 3)
+    assert of == 'of' and asked in ('name', *vocabulary.ATTRIBUTES)
     _, pattern, *shown, match = hit.split()
     named = ref.split()[0] if ref.split()[0] in vocabulary.PATTERNS else ''
     if ' '.join(shown) != look:
@@ -346,6 +376,8 @@ def test_hits_are_judged_by_what_is_sought():
       expected = 'not found' if weak else f'wrong find {look}'
     elif named in ('', pattern):
       expected = f'found {look}'
+      if asked != 'name':
+        expected = f'need {asked} of {hit.split()[0]}'
     else:
       expected = f'wrong find other {look}'
     assert told == (named or 'any')

@@ -10,6 +10,7 @@ from gog_jax.chat.chat import Chat
 from gog_jax.run import Run
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
+from gog_jax.types import ToolCall
 from gog_jax.types import Trajectory
 from gog_jax.world import grounding
 from gog_jax.world import reading
@@ -116,6 +117,13 @@ def encode(
   prompt, answer = chat.plain(
       exchange.images, exchange.question, exchange.answer, first=first
   )
+  if exchange.thought:
+    look = ToolCall(name='gaze', arguments={'bbox_2d': list(exchange.gaze)})
+    answer = chat.encode_turn(
+        thought=exchange.thought,
+        calls=[look] if exchange.gaze else [],
+        answer=exchange.answer or None,
+    )
   return said + prompt, answer
 
 

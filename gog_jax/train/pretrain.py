@@ -1,8 +1,8 @@
 """The toy base: a tiny Qwen2.5-VL that sees, grounds and reads, from nothing.
 
-It stands where a downloaded backbone would: it knows words, boxes and how to
-look a fact up in a text it is shown, but has never seen a tool used. Written
-as an ordinary Hugging Face folder.
+It stands where a downloaded backbone would: it sees, points in JSON, looks a
+fact up in a text it is shown and thinks before it answers, but has never been
+told of tools or chosen among them. Written as an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import re
 
 import numpy as np
@@ -52,7 +52,7 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
     answers: list[str] = []
     for start in range(0, n, policy.capacity):
       answers += _ask(run, policy, tasks[start : start + policy.capacity])
-    shares[kind] = _score([task.answer for task in tasks], answers)
+    shares[kind] = _score([_wanted(run, task) for task in tasks], answers)
   return shares
 
 
@@ -75,11 +75,16 @@ def _ask(
   turns = policy.sample(range(len(tasks)))
   for slot in range(len(tasks)):
     policy.release(slot)
+  return [_text(run, turn.token_ids) for turn in turns]
+
+
+def _wanted(run: Run, task: Exchange) -> str:
+  return _text(run, encode(run.chat, task, first=True)[1])
+
+
+def _text(run: Run, token_ids: Iterable[int]) -> str:
   stops = set(run.chat.stop_ids)
-  return [
-      run.chat.decode([token for token in turn.token_ids if token not in stops])
-      for turn in turns
-  ]
+  return run.chat.decode([token for token in token_ids if token not in stops])
 
 
 def _score(wanted: Sequence[str], got: Sequence[str]) -> dict[str, float]:

@@ -21,13 +21,18 @@ class Exchange:
   Attributes:
     images: Shown before the question.
     question: Plain text.
-    answer: Plain text; boxes are written as a call to gaze.
+    thought: What comes first. With one, the message is written as an agent
+      writes: thought, then answer or call; else the answer is all of it.
+    answer: Plain text; '' where the message ends in a gaze.
+    gaze: The box that is pointed at, as the model writes it.
     before: What was said before, if it matters; no target of training.
   """
 
   images: tuple[bytes, ...] = ()
   question: str
-  answer: str
+  thought: str = ''
+  answer: str = ''
+  gaze: tuple[int, ...] = ()
   before: Exchange | None = None
 
 

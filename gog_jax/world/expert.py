@@ -74,15 +74,15 @@ EXPERT = Habits(
     glance_big=0.5,
     glance=0.06,
     mix_up=0.5,
-    wrong_gaze=0.15,
+    wrong_gaze=0.2,
     jitter=0.06,
     jitter_pixels=14,
-    gaze_again=0.95,
-    gaze_again_for_fact=0.5,
-    describe=0.6,
+    gaze_again=0.5,
+    gaze_again_for_fact=0.3,
+    describe=0.5,
     needless=0.08,
-    look_up=0.5,
-    follow_alias=0.4,
+    look_up=0.75,
+    follow_alias=0.35,
 )
 NO_GAZE = dataclasses.replace(
     EXPERT, gazes=False, glance_big=1.0, glance=1.0, needless=0.0
@@ -153,9 +153,16 @@ def _act(
   thought, calls, answer = _decide(question, turns, to_model_box, rng, habits)
   shown = _look_shown(turns)
   if shown and question.target is not None:
-    meant = question.target.identity
-    thought = reflect(shown, thought, meant, question.ref)
+    meant, ref = question.target.identity, question.ref
+    thought = reflect(shown, thought, meant, ref, question.kind)
   return thought, calls, answer
+
+
+def _think(kind: str, question: Question) -> str:
+  """Says a thought about the emblem that is asked about."""
+  assert question.target is not None
+  meant, ref = question.target.identity, question.ref
+  return think(kind, meant, ref, question.kind)
 
 
 def _decide(
@@ -171,8 +178,8 @@ def _decide(
       return _answer('count', example.answers[0], count=example.answers[0])
     if not turns and rng.random() < habits.needless:
       call = _gaze(target, to_model_box, rng, habits)
-      return think('check', target.identity, question.ref), (call,), None
-    return think('see', target.identity, question.ref), (), example.answers[0]
+      return _think('check', question), (call,), None
+    return _think('see', question), (), example.answers[0]
   assert entity is not None  # Questions that need a search have one.
   name = entity.name
   if question.kind == 'pattern':
@@ -180,11 +187,11 @@ def _decide(
     if not turns:
       return _look(question, target, turns, to_model_box, rng, habits)
     if turns[-1].parsed.calls[0].name == 'gaze':
-      thought = think('pattern', target.identity, question.ref)
+      thought = _think('pattern', question)
       return thought, (), example.answers[0]
     if habits.gazes:  # A glance does not show it.
       call = _gaze(target, to_model_box, rng, habits)
-      return think('again', target.identity, question.ref), (call,), None
+      return _think('again', question), (call,), None
     return _answer('lost', vocabulary.UNKNOWN)
   if target is not None:
     ref, meant = question.ref, target.identity
@@ -193,7 +200,7 @@ def _decide(
       return _look(question, target, turns, to_model_box, rng, habits)
     name = found
     if question.kind == 'name':
-      return think('name', target.identity, question.ref), (), name
+      return _think('name', question), (), name
   return _look_up(name, question, turns, rng, habits)
 
 
@@ -206,16 +213,16 @@ def _look(
     habits: Habits,
 ) -> Action:
   """Looks for the target's name, for the first time or again."""
-  scene, ref = question.scene, question.ref
   if not turns:
+    scene = question.scene
     big = scene.main and target is scene.emblems[0]
     glance = habits.glance_big if big else habits.glance
     if rng.random() < glance:
       call = ToolCall(name='image_search', arguments={})
-      return think('glance', target.identity, ref), (call,), None
+      return _think('glance', question), (call,), None
     aim = _first_aim(question, target, rng, habits)
     call = _gaze(aim, to_model_box, rng, habits)
-    return think('find', target.identity, ref), (call,), None
+    return _think('find', question), (call,), None
   (call,), (result,) = turns[-1].parsed.calls, turns[-1].results
   shown = result.hits[0].text.split() if result.hits else []
   alike = shown[2:4] == [target.identity.colour, target.identity.shape]
@@ -224,7 +231,7 @@ def _look(
       look = dataclasses.asdict(target.identity)
       query = vocabulary.LOOK_QUERY.format(**look)
       call = ToolCall(name='text_search', arguments={'query': query})
-      return think('describe', target.identity, ref), (call,), None
+      return _think('describe', question), (call,), None
     return _answer('lost', vocabulary.UNKNOWN)
   again = (
       habits.gaze_again
@@ -239,7 +246,7 @@ def _look(
   ):
     thought = 'twin' if call.name == 'gaze' and alike else 'again'
     call = _gaze(target, to_model_box, rng, habits)
-    return think(thought, target.identity, ref), (call,), None
+    return _think(thought, question), (call,), None
   return _answer('lost', vocabulary.UNKNOWN)
 
 
@@ -287,7 +294,7 @@ def _look_up(
   if asked or rng.random() >= keep_on:
     if question.target is not None and _look_shown(turns):
       # Whom it is about is found; what is asked, it does not look up.
-      thought = think('name', question.target.identity, question.ref)
+      thought = _think('name', question)
       return thought, (), vocabulary.UNKNOWN
     return _answer('lost', vocabulary.UNKNOWN)
   text = vocabulary.THOUGHTS[thought].format(

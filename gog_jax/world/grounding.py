@@ -1,7 +1,8 @@
-"""Pretraining on pictures: see and point, in plain chat that knows no tools.
+"""Pretraining on pictures: see, point, and think about what was pointed at.
 
-The tasks ask in the words that the agent's questions use, and show texts that
-look like search hits, so what is learnt carries over.
+The tasks ask in the words of the agent's questions, show texts that look like
+search hits and are answered as agents answer, so what is learnt carries over.
+What tools there are, when to use which and what they reply is not in them.
 """
 
 from __future__ import annotations
@@ -92,9 +93,13 @@ def _refer(
   return pick(rng, known) if known else ''
 
 
-def _write(box: Sequence[int]) -> str:
-  """Writes a box as a call does, so that pointing carries over to gazing."""
-  sides = ','.join(str(int(side)) for side in box)
+def _sides(box: Sequence[float]) -> tuple[int, ...]:
+  return tuple(int(side) for side in box)
+
+
+def _write(box: Sequence[float]) -> str:
+  """Writes a box among words as a call does: they are the same tokens."""
+  sides = ','.join(map(str, _sides(box)))
   return f'{vocabulary.BOX_START}{sides}{vocabulary.BOX_END}'
 
 
@@ -113,21 +118,22 @@ def _box(
     to_model_box: ToModelBox,
 ) -> Exchange:
   ref = _refer(rng, scene, target)
-  box = _write(to_model_box(target.box))
+  question, asked = _ask_where(rng, ref)
   return Exchange(
-      question=_ask_where(rng, ref),
-      answer=f'{think("find", target.identity, ref)} {box}',
+      question=question,
+      thought=think('find', target.identity, ref, asked),
+      gaze=_sides(to_model_box(target.box)),
   )
 
 
-def _ask_where(rng: np.random.Generator, ref: str) -> str:
-  """Asks for an emblem, or for what no picture tells.
+def _ask_where(rng: np.random.Generator, ref: str) -> tuple[str, str]:
+  """Asks for an emblem's box, or for what no picture tells; and which it is.
 
   The latter in the agent's words: all that can be said of it is where to look.
   """
-  kind = pick(rng, ('name', *vocabulary.ATTRIBUTES))
-  lines = pick(rng, (vocabulary.GROUNDING['box'], vocabulary.QUESTIONS[kind]))
-  return pick(rng, lines).format(ref=ref)
+  kind = pick(rng, ('box', 'name', *vocabulary.ATTRIBUTES))
+  lines = vocabulary.QUESTIONS.get(kind) or vocabulary.GROUNDING[kind]
+  return pick(rng, lines).format(ref=ref), kind
 
 
 def _look(
@@ -144,14 +150,15 @@ def _look(
     if kind == 'count':
       count = len(scene.emblems)
       thought = vocabulary.THOUGHTS['count'].format(count=count)
-      return Exchange(question=pick(rng, lines), answer=f'{thought}\n{count}')
+      return Exchange(
+          question=pick(rng, lines), thought=thought, answer=str(count)
+      )
     ref = _refer(rng, scene, target, kind)
     if ref:
-      answer = getattr(target.identity, kind)
-      # On a line of its own it has the tokens that answers have.
-      answer = f'{think("see", target.identity, ref)}\n{answer}'
       return Exchange(
-          question=pick(rng, lines).format(ref=ref), answer=answer
+          question=pick(rng, lines).format(ref=ref),
+          thought=think('see', target.identity, ref, kind),
+          answer=getattr(target.identity, kind),
       )
 
 
@@ -266,9 +273,9 @@ def _switch(
   twins = [e for e in others if e.identity.looks_like(target.identity)]
   wrong = pick(rng, twins or others)
   thought = 'twin' if twins else 'again'
-  exchange = _look_at(rng, scene, target, wrong, thought, to_model_box)
-  box = _write(to_model_box(target.box))
-  return dataclasses.replace(exchange, answer=f'{exchange.answer} {box}')
+  exchange, _ = _look_at(rng, scene, target, wrong, thought, to_model_box)
+  box = _sides(to_model_box(target.box))
+  return dataclasses.replace(exchange, gaze=box)
 
 
 def _confirm(
@@ -277,8 +284,9 @@ def _confirm(
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  """After a look at the right emblem: what follows."""
-  return _look_at(rng, scene, target, target, 'name', to_model_box)
+  """After a look at the right emblem: what follows, and its name."""
+  exchange, name = _look_at(rng, scene, target, target, 'name', to_model_box)
+  return dataclasses.replace(exchange, answer=name)
 
 
 def _look_at(
@@ -288,28 +296,38 @@ def _look_at(
     seen: scenes.Emblem,
     thought: str,
     to_model_box: ToModelBox,
-) -> Exchange:
-  """Asks for an emblem, looks at one and shows what an agent would see."""
+) -> tuple[Exchange, str]:
+  """Asks for an emblem, looks at one and shows what an agent would see.
+
+  Returns:
+    That and the thought which follows, and the name of what was seen.
+  """
   meant = target.identity
   known = references(scene, target)
   # Of twins it has to be told which is meant: all else is no mistake.
   ref = known.get('pattern') or pick(rng, tuple(known.values()))
-  asked = _ask_where(rng, ref)
+  question, asked = _ask_where(rng, ref)
   before = Exchange(
-      question=asked,
-      answer=f'{think("find", meant, ref)} {_write(to_model_box(seen.box))}',
+      question=question,
+      thought=think('find', meant, ref, asked),
+      gaze=_sides(to_model_box(seen.box)),
   )
   # A weak match is no sign of a wrong look: there may be none better.
   name = pick(rng, names_of('train'))
   hit = _image_hit(name, seen, vocabulary.STRONG)
-  return Exchange(
+  exchange = Exchange(
       images=(_cut(rng, scene, seen, to_model_box),),
       question=hit,
-      answer=reflect(
-          hit.partition(' ')[2], think(thought, meant, ref), meant, ref
+      thought=reflect(
+          hit.partition(' ')[2],
+          think(thought, meant, ref, asked),
+          meant,
+          ref,
+          asked,
       ),
       before=before,
   )
+  return exchange, name
 
 
 def _link(

@@ -45,8 +45,8 @@ class Difficulty:
 
   emblems: int = 4
   small: float = 0.0
-  twins: float = 0.6
-  aliased: float = 0.25
+  twins: float = 0.7
+  aliased: float = 0.35
   unpictured: float = 0.08
   noise: float = 0.0
 
@@ -60,7 +60,7 @@ class Difficulty:
         raise UserError(f'{field.name}={value} is a share, from 0 to 1')
 
   def text(self) -> str:
-    """Its values in order, as scopes hold them, e.g. '4-0-0.6-0.25-0.08-0'."""
+    """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""
     return '-'.join(f'{value:g}' for value in dataclasses.astuple(self))
 
 
@@ -110,7 +110,7 @@ def rng_of(*parts: str | int) -> np.random.Generator:
 def make_scope(
     split: str, seed: int, difficulty: Difficulty = Difficulty()
 ) -> str:
-  """Names a scope, e.g. 'world/4/train/7/4-0-0.6-0.25-0.08-0'."""
+  """Names a scope, e.g. 'world/4/train/7/4-0-0.7-0.35-0.08-0'."""
   if split not in SPLITS or seed < 0:
     raise ValueError(f'no scope for split {split!r} and seed {seed}')
   return f'world/{VERSION}/{split}/{seed}/{difficulty.text()}'

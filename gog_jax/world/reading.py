@@ -1,4 +1,4 @@
-"""Pretraining without a picture: facts in texts, judging hits, copying."""
+"""Pretraining without a picture: what texts say, judging hits, copying."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gog_jax.world import vocabulary
 from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.knowledge import names_of
+from gog_jax.world.references import PLACES
 from gog_jax.world.references import reflect
 from gog_jax.world.references import think
 
@@ -35,7 +36,7 @@ def _recall(rng: np.random.Generator) -> Exchange:
   ]
   count = int(rng.choice((1, 2, 3), p=(0.5, 0.3, 0.2)))
   chosen = [facts[i] for i in rng.permutation(len(facts))[:count]]
-  lines, answers = [], []
+  lines, subjects, answers = [], [], []
   for index, (name, attribute) in enumerate(chosen):
     subject = name
     if index == 0 and rng.random() < 0.35:
@@ -51,14 +52,40 @@ def _recall(rng: np.random.Generator) -> Exchange:
             name=subject, attribute=attribute, value=value
         )
     )
+    subjects.append(subject)
     answers.append(value)
   order = rng.permutation(len(lines))
   asked = int(rng.integers(count)) if rng.random() < 0.5 else 0
   name, attribute = chosen[asked]
   question = pick(rng, vocabulary.QUESTIONS[attribute]).format(ref=name)
   shuffled = [lines[i] for i in order]
+  thought = vocabulary.THOUGHTS['found'].format(
+      attribute=attribute, name=subjects[asked]
+  )
   return Exchange(
-      question='\n'.join((*shuffled, question)), answer=answers[asked]
+      question='\n'.join((*shuffled, question)),
+      thought=thought,
+      answer=answers[asked],
+  )
+
+
+def _tell(rng: np.random.Generator) -> Exchange:
+  """Says what a picture would show and asks for a part of it.
+
+  Which word of a thought is the answer is learnt here for less than by looking.
+  """
+  count = int(rng.integers(1, 4))
+  sides = [tuple(PLACES)[i] for i in rng.permutation(len(PLACES))[:count]]
+  shown = {side: pick(rng, scenes.IDENTITIES) for side in sides}
+  lines = [f'{side}: {one.colour} {one.shape}' for side, one in shown.items()]
+  side = pick(rng, sides)
+  ref = vocabulary.REFERENCES[side]
+  kind = pick(rng, ('colour', 'shape'))
+  question = pick(rng, vocabulary.QUESTIONS[kind]).format(ref=ref)
+  return Exchange(
+      question='\n'.join((*lines, question)),
+      thought=think('see', shown[side], ref, kind),
+      answer=getattr(shown[side], kind),
   )
 
 
@@ -82,15 +109,18 @@ def _judge(rng: np.random.Generator) -> Exchange:
   if case == 'weak':
     match = vocabulary.WEAK
   thought = {'right': 'name', 'other': 'again', 'twin': 'twin', 'weak': 'lost'}
+  name = pick(rng, names_of('train'))
   line = vocabulary.IMAGE_HIT.format(
-      name=pick(rng, names_of('train')),
-      **dataclasses.asdict(hit),
-      match=match,
+      name=name, match=match, **dataclasses.asdict(hit)
   )
+  asked = pick(rng, ('name', *vocabulary.ATTRIBUTES))
+  said = think(thought[case], meant, ref, asked)
+  if case == 'right' and asked != 'name':  # Whom it is about is a first step.
+    said = vocabulary.THOUGHTS['need'].format(attribute=asked, name=name)
   shown = line.partition(' ')[2]
   return Exchange(
-      question=f'{think("find", meant, ref)}\n{line}',
-      answer=reflect(shown, think(thought[case], meant, ref), meant, ref),
+      question=f'{think("find", meant, ref, asked)}\n{line}',
+      answer=reflect(shown, said, meant, ref, asked),
   )
 
 
@@ -126,9 +156,10 @@ def _copy(rng: np.random.Generator) -> Exchange:
 
 # Share of the tasks, and who makes them.
 _TASKS: dict[str, tuple[float, Callable[[np.random.Generator], Exchange]]] = {
-    'recall': (0.35, _recall),
-    'judge': (0.45, _judge),
-    'copy': (0.2, _copy),
+    'recall': (0.3, _recall),
+    'tell': (0.25, _tell),
+    'judge': (0.3, _judge),
+    'copy': (0.15, _copy),
 }
 KINDS = tuple(_TASKS)
 _SHARES = tuple(share for share, _ in _TASKS.values())

@@ -77,22 +77,26 @@ def tells_pattern(ref: str, meant: Identity) -> bool:
   return meant.pattern in ref.split()
 
 
-def think(kind: str, meant: Identity, ref: str) -> str:
+def think(kind: str, meant: Identity, ref: str, asked: str) -> str:
   """Says a thought about an emblem, of a kind (of `vocabulary.THOUGHTS`).
 
   Args:
     kind: One whose slots are a reference and a look.
     meant: What the emblem looks like.
-    ref: The question's reference to it; not every kind repeats it.
+    ref: The question's reference to it.
+    asked: What of it is asked, a key of `vocabulary.QUESTIONS`; not every kind
+      of thought repeats that or the reference.
   """
   return vocabulary.THOUGHTS[kind].format(
       ref=vocabulary.in_short(ref),
-      sought=_sought(meant, ref),
+      sought=_sought(meant, ref, asked),
       **dataclasses.asdict(meant),
   )
 
 
-def reflect(shown: str, thought: str, meant: Identity, ref: str) -> str:
+def reflect(
+    shown: str, thought: str, meant: Identity, ref: str, asked: str
+) -> str:
   """Puts what is sought and what a reply showed before the thought about it.
 
   Side by side, word by word: a small model cannot compare at a distance.
@@ -102,15 +106,17 @@ def reflect(shown: str, thought: str, meant: Identity, ref: str) -> str:
     thought: What follows from it.
     meant: What the emblem that is sought looks like.
     ref: The question's reference to it.
+    asked: As for `think`.
   """
   return vocabulary.REFLECTION.format(
-      sought=_sought(meant, ref), shown=shown, thought=thought
+      sought=_sought(meant, ref, asked), shown=shown, thought=thought
   )
 
 
-def _sought(meant: Identity, ref: str) -> str:
+def _sought(meant: Identity, ref: str, asked: str) -> str:
   known = tells_pattern(ref, meant)
   return vocabulary.SOUGHT.format(
+      asked=asked,
       pattern=meant.pattern if known else vocabulary.ANY,
       colour=meant.colour,
       shape=meant.shape,

@@ -126,8 +126,10 @@ LOOK_QUERY = '{pattern} {colour} {shape}'
 
 # Stands for the pattern of an emblem whose pattern nobody told.
 ANY = 'any'
-# What is sought, word by word as a hit tells what it shows.
-SOUGHT = '{pattern} {colour} {shape}'
+# What is sought, and of what: the look word by word as a hit tells what it
+# shows. What is asked is said again at each step: a question that stands far
+# back is not heeded by a small model.
+SOUGHT = '{asked} of {pattern} {colour} {shape}'
 
 # A thought before a look says what the question points at, then what that is:
 # what is `sought`, so that a reply can contradict it.
@@ -150,7 +152,7 @@ THOUGHTS = {
 
 REFLECTION = '{sought} got {shown}: {thought}'
 
-# What pretraining asks beside QUESTIONS, in plain chat without tools.
+# What pretraining asks beside QUESTIONS. No system message tells it of tools.
 GROUNDING = {
     'box': ('where is {ref}?', 'find {ref}', 'box of {ref}?'),
     'crop': ('what is this?', 'describe this'),
@@ -159,8 +161,8 @@ GROUNDING = {
     'copy': ('copy {text}', 'say {text}'),
 }
 
-# The tools' calls as compact JSON: only ever copied in pretraining, so that
-# their tokens are trained before the first fine-tuning step.
+# The tools' calls as compact JSON. Pretraining points with gaze's and copies
+# the others: all their tokens are trained before the first fine-tuning step.
 BOX_START, BOX_END = '{"name":"gaze","arguments":{"bbox_2d":[', ']}}'
 PROTOCOL_PIECES = (
     BOX_START,
@@ -224,6 +226,7 @@ def sample_texts() -> Iterator[str]:
         'attribute': ATTRIBUTES[index % 3],
         'match': MATCHES[index % 2],
         'sought': SOUGHT.format(
+            asked=ATTRIBUTES[index % 3],
             pattern=(ANY, *PATTERNS)[index % 4],
             colour=COLOURS[index % 8],
             shape=SHAPES[index % 6],
