@@ -4,7 +4,7 @@
 
 The result, a Hugging Face folder, is in WORKDIR/pretrain/model. The one in
 gog_jax/assets/toy_base is better than a single run makes it: it comes from the
-last of four, each begun from the one before (pretrain.start_from), see
+last of ten, each begun from the one before (pretrain.start_from), see
 docs/log.md.
 """
 
