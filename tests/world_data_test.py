@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from gog_jax.errors import UserError
@@ -12,6 +9,7 @@ from gog_jax.world import dataset
 from gog_jax.world import knowledge
 from gog_jax.world import questions
 from gog_jax.world import vocabulary
+from tests.world_helpers import stdout_of
 
 _SIZES = {
     'n_train': 40,
@@ -136,11 +134,4 @@ dataset.prepare({str(tmp_path)!r}, n_train=2, n_validation=1, n_test=1,
 assert len(dataset.load({str(tmp_path)!r}, 'train')[0].images[0]) > 1000
 print(sorted({{'tensorflow', 'torch', 'jax'}} & set(sys.modules)))
 """
-  done = subprocess.run(
-      [sys.executable, '-c', script],
-      env={'PYTHONPATH': ':'.join(sys.path)},
-      check=True,
-      capture_output=True,
-      text=True,
-  )
-  assert done.stdout.splitlines()[-1] == '[]'
+  assert stdout_of(script).splitlines()[-1] == '[]'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image
@@ -48,3 +50,14 @@ def by_text(query: str, scope: str, top_k: int = 1):
 
 def by_image(data: bytes, scope: str, top_k: int = 1):
   return asyncio.run(_BACKEND.search_image(data, scope=scope, top_k=top_k))
+
+
+def stdout_of(script: str, **env: str) -> str:
+  """What a script prints in a process that has `env` alone."""
+  return subprocess.run(
+      [sys.executable, '-c', script],
+      env={'PYTHONPATH': ':'.join(sys.path), **env},
+      check=True,
+      capture_output=True,
+      text=True,
+  ).stdout

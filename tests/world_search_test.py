@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from gog_jax.world import vocabulary
 from tests.world_helpers import by_image
 from tests.world_helpers import by_text
 from tests.world_helpers import questions_of
+from tests.world_helpers import stdout_of
 
 
 def test_a_tight_crop_finds_its_emblem():
@@ -121,11 +120,4 @@ def test_text_search_forgives_form_but_invents_nothing():
 
 def test_importing_the_backend_starts_no_device():
   script = 'import sys, gog_jax.world.backend; print("jax" in sys.modules)'
-  done = subprocess.run(
-      [sys.executable, '-c', script],
-      env={'PYTHONPATH': ':'.join(sys.path)},
-      check=True,
-      capture_output=True,
-      text=True,
-  )
-  assert done.stdout == 'False\n'
+  assert stdout_of(script) == 'False\n'

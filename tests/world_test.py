@@ -5,8 +5,6 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -23,6 +21,7 @@ from tests.world_helpers import by_image
 from tests.world_helpers import by_text
 from tests.world_helpers import pixels_of
 from tests.world_helpers import questions_of
+from tests.world_helpers import stdout_of
 
 # Of everything about 64 questions but their pixels. When it changes on
 # purpose, raise knowledge.VERSION and update it: old data sets are stale.
@@ -328,14 +327,7 @@ def test_golden():
 
 def test_another_process_makes_the_same_bytes():
   prints = {
-      subprocess.run(
-          [sys.executable, '-c', _FINGERPRINT],
-          env={'PYTHONHASHSEED': seed, 'PYTHONPATH': ':'.join(sys.path)},
-          check=True,
-          capture_output=True,
-          text=True,
-      ).stdout
-      for seed in ('1', '2')
+      stdout_of(_FINGERPRINT, PYTHONHASHSEED=seed) for seed in ('1', '2')
   }
   digest = hashlib.sha256()
   for question in questions_of('train', 8, first=3):

@@ -115,7 +115,10 @@ def encode(
     said = prompt + TokenChunk(token_ids=tuple(answer))
     first = False
   prompt, answer = chat.plain(
-      exchange.images, exchange.question, exchange.answer, first=first
+      exchange.images,
+      exchange.question,
+      None if exchange.thought else exchange.answer,
+      first=first,
   )
   if exchange.thought:
     look = ToolCall(name='gaze', arguments={'bbox_2d': list(exchange.gaze)})

@@ -61,7 +61,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       mesh=run.mesh,
       stop=validation.is_flat,
   )
-  validation.is_flat(state, int(state.step))  # Of the end, too.
+  validation.measure(state, int(state.step))  # Of the end, too.
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
       'steps': int(state.step),
@@ -94,8 +94,15 @@ class Validation:
   def is_flat(self, state: TrainState, n_steps: int) -> bool:
     """Whether the last two measurements are no better than what was before.
 
-    Measures if it is time to.
+    False between measurements; at one, it is made first.
     """
+    if not self.measure(state, n_steps):
+      return False
+    *before, last, newest = [0.0, 0.0, *self.accuracies]
+    return len(self.accuracies) > 2 and max(last, newest) <= max(before)
+
+  def measure(self, state: TrainState, n_steps: int) -> bool:
+    """Measures if it is time to and not done yet; whether it is time."""
     every = self._run.config.sft.eval_every
     if not self._examples or n_steps % every or not n_steps:
       return False
@@ -118,5 +125,4 @@ class Validation:
           ),
       )
       metrics.say(f'sft: step {n_steps}, accuracy {self.accuracies[-1]:.3f}')
-    *before, last, newest = [0.0, 0.0, *self.accuracies]
-    return len(self.accuracies) > 2 and max(last, newest) <= max(before)
+    return True

@@ -118,22 +118,31 @@ def _box(
     to_model_box: ToModelBox,
 ) -> Exchange:
   ref = _refer(rng, scene, target)
-  question, asked = _ask_where(rng, ref)
-  return Exchange(
-      question=question,
-      thought=think('find', target.identity, ref, asked),
-      gaze=_sides(to_model_box(target.box)),
-  )
+  exchange, _ = _point(rng, target.identity, ref, to_model_box(target.box))
+  return exchange
 
 
-def _ask_where(rng: np.random.Generator, ref: str) -> tuple[str, str]:
-  """Asks for an emblem's box, or for what no picture tells; and which it is.
+def _point(
+    rng: np.random.Generator,
+    meant: scenes.Identity,
+    ref: str,
+    box: Sequence[float],
+) -> tuple[Exchange, str]:
+  """Asks for an emblem's box, or for what no picture tells, and points.
 
   The latter in the agent's words: all that can be said of it is where to look.
+
+  Returns:
+    That, and which it is: a key of `vocabulary.QUESTIONS`, or 'box'.
   """
-  kind = pick(rng, ('box', 'name', *vocabulary.ATTRIBUTES))
-  lines = vocabulary.QUESTIONS.get(kind) or vocabulary.GROUNDING[kind]
-  return pick(rng, lines).format(ref=ref), kind
+  asked = pick(rng, ('box', 'name', *vocabulary.ATTRIBUTES))
+  lines = vocabulary.QUESTIONS.get(asked) or vocabulary.GROUNDING[asked]
+  exchange = Exchange(
+      question=pick(rng, lines).format(ref=ref),
+      thought=think('find', meant, ref, asked),
+      gaze=_sides(box),
+  )
+  return exchange, asked
 
 
 def _look(
@@ -306,12 +315,7 @@ def _look_at(
   known = references(scene, target)
   # Of twins it has to be told which is meant: all else is no mistake.
   ref = known.get('pattern') or pick(rng, tuple(known.values()))
-  question, asked = _ask_where(rng, ref)
-  before = Exchange(
-      question=question,
-      thought=think('find', meant, ref, asked),
-      gaze=_sides(to_model_box(seen.box)),
-  )
+  before, asked = _point(rng, meant, ref, to_model_box(seen.box))
   # A weak match is no sign of a wrong look: there may be none better.
   name = pick(rng, names_of('train'))
   hit = _image_hit(name, seen, vocabulary.STRONG)
