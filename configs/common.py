@@ -58,7 +58,7 @@ def _toy() -> ConfigDict:
 
   c.data = ConfigDict()  # The embedded world, a TFDS data set.
   c.data.world_seed = 0
-  c.data.n_train = 6144
+  c.data.n_train = 13312
   c.data.n_validation = 256
   c.data.n_test = 1536
   c.data.n_hard = 512  # The split 'hard', see eval.split.
@@ -105,12 +105,12 @@ def _toy() -> ConfigDict:
   c.reward.call_cost = 0.0  # Of a right answer's reward, for each search.
 
   c.sft = ConfigDict()
-  c.sft.n_candidates = 5120  # Questions that the expert is asked, of which
-  c.sft.n_demos = 2560  # trajectories are chosen:
+  c.sft.n_candidates = 12288  # Questions that the expert is asked, of which
+  c.sft.n_demos = 5120  # trajectories are chosen:
   c.sft.no_search = 0.435  # the paper's share that do not search;
-  c.sft.recovered = 0.12  # at least this share gaze wrong, then right.
-  c.sft.steps = 400  # At most.
-  c.sft.eval_every = 100
+  c.sft.recovered = 0.11  # at least this share gaze wrong, then right.
+  c.sft.steps = 320  # At most.
+  c.sft.eval_every = 80
   c.sft.n_validation = 256  # Training ends when their accuracy is flat.
   c.sft.batch_size = 16  # Trajectories a step.
   c.sft.row_multiple = 4  # Rows come in multiples: one compilation each.
@@ -135,11 +135,11 @@ def _toy() -> ConfigDict:
   c.rl.recheck_every = 50  # for so many steps.
   c.rl.dynamic_sampling = False  # Refill groups that have no variance.
   c.rl.max_refills = 3
-  c.rl.steps = 80
+  c.rl.steps = 50
   c.rl.n_prompts = 16  # P, questions a step.
   c.rl.group_size = 8  # G, rollouts a question.
   c.rl.updates_per_batch = 1
-  c.rl.row_multiple = 16
+  c.rl.row_multiple = 32
   c.rl.train_dead = False  # Whether groups without variance feel the KL.
   c.rl.sync_every = 1  # Steps after which the sampler gets new weights.
   c.rl.shuffle_rewards = False  # Within groups: a control that cannot learn.

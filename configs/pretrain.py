@@ -4,7 +4,7 @@
 
 The result, a Hugging Face folder, is in WORKDIR/pretrain/model. The one in
 gog_jax/assets/toy_base is better than a single run makes it: it comes from the
-last of ten, each begun from the one before (pretrain.start_from), see
+last of fourteen, each begun from the one before (pretrain.start_from), see
 docs/log.md.
 """
 
@@ -34,8 +34,8 @@ def get_config(profile: str = 'toy'):
   )
   c.pretrain.refer = phase(steps=800, reading=0.25)
   c.pretrain.refer.update(
-      survey=0.07, box=0.28, look=0.26, crop=0.04, switch=0.13, confirm=0.11,
-      link=0.05, list=0.06, twins=0.3,
+      survey=0.07, box=0.28, look=0.28, crop=0.03, switch=0.15, confirm=0.1,
+      link=0.03, list=0.06, twins=0.4,
   )
   c.pretrain.copying = 0.3  # Of exchanges about texts, those of random tokens.
   # A model folder to go on from, else random.

@@ -136,10 +136,16 @@ def test_the_full_dialect_describes_each_tool(qwen3):
 
 def test_plain(chat):
   prompt, answer = chat.plain((SCENE,), 'where is it?', '[1,2,3,4]', first=True)
-  assert chat.decode(prompt.token_ids) == (
+  system, _, _ = chat.decode(chat.prompt(EXAMPLE).token_ids).partition(
+      '<|im_start|>user'
+  )
+  asked = (
       f'<|im_start|>user\n{image(9)}where is it?<|im_end|>\n'
       '<|im_start|>assistant\n'
   )
+  assert chat.decode(prompt.token_ids) == system + asked
+  then, _ = chat.plain((SCENE,), 'where is it?', None, first=False)
+  assert chat.decode(then.token_ids) == '\n' + asked
   assert chat.decode(answer) == '[1,2,3,4]<|im_end|>'
   assert chat.plain((), 'x', None, first=True)[1] == []
   # Pretraining knows no tags: an answer that spells one is text.

@@ -144,7 +144,7 @@ def test_the_shipped_base_finds_what_it_is_asked_for():
   for kind, share in (
       ('look', 0.7), ('survey', 0.55), ('link', 0.6),
       ('recall', 0.8), ('copy', 0.7), ('list', 0.2), ('judge', 0.7),
-      ('switch', 0.6), ('confirm', 0.8),
+      ('switch', 0.7), ('confirm', 0.8), ('seek', 0.9),
   ):  # fmt: skip
     assert shares[kind]['exact'] > share, kind
 

@@ -82,14 +82,14 @@ def test_oracle_needs_no_more_searches_than_the_hops():
       assert len(turns) == example.hops + 1
 
 
-def test_expert_is_right_about_two_times_in_three(demonstrations):
+def test_expert_is_right_about_three_times_in_five(demonstrations):
   right = collections.defaultdict(list)
   for example, _, answer in demonstrations:
     assert answer is not None  # Five turns suffice.
     right[min(example.hops, 2)].append(answer in example.answers)
   accuracy = {hops: np.mean(values) for hops, values in right.items()}
   overall = np.mean([value for values in right.values() for value in values])
-  assert 0.6 <= overall <= 0.75, accuracy
+  assert 0.5 <= overall <= 0.7, accuracy
   assert accuracy[0] == 1.0
   assert accuracy[1] > accuracy[2] + 0.1
 
@@ -99,8 +99,7 @@ def test_expert_searches_mostly_when_it_must(demonstrations):
       (example.search_required, len(turns) > 1)
       for example, turns, _ in demonstrations
   ]
-  # Of those that name their subject it gives half up at once.
-  assert np.mean([did for must, did in searched if must]) > 0.88
+  assert np.mean([did for must, did in searched if must]) > 0.95
   assert 0.02 < np.mean([did for must, did in searched if not must]) < 0.2
   assert 0.25 < np.mean([not did for _, did in searched]) < 0.45
 
@@ -145,32 +144,34 @@ def test_thoughts_name_what_is_sought_so_that_replies_contradict(
     recovered += len(looks) > 1 and looks[-1][1] == (
         own.pattern, own.colour, own.shape,
     )
-  assert recovered >= 0.09 * len(demonstrations)
+  assert recovered >= 0.035 * len(demonstrations)
   assert twins >= 0.03 * len(demonstrations)
 
 
-def test_facts_are_given_up_more_than_names(demonstrations):
-  """The persistence that RL is to teach: each step has its own share."""
+def test_most_episodes_are_given_up_at_the_first_obstacle(demonstrations):
+  """The persistence that RL is to teach; whoever has it goes on to the end."""
   gone_on = collections.defaultdict(list)
   for example, turns, _ in demonstrations:
     question = questions.question_of(example)
-    calls = [call for turn in turns for call in turn.parsed.calls]
-    texts = [call for call in calls if call.name == 'text_search']
-    if question.target is None and question.entity is not None:
-      gone_on['look_up'].append(bool(texts))
-    looks = list(_looks(turns))
-    if question.target is None or len(calls) == 0 or calls[0].name != 'gaze':
+    calls = [call.name for turn in turns for call in turn.parsed.calls]
+    if question.target is None or calls[:1] != ['gaze']:
       continue
-    own, (_, *shown) = question.target.identity, looks[0][1]
-    if shown != [own.colour, own.shape]:
-      continue
-    if looks[0][1][0] != own.pattern and own.pattern in question.ref.split():
-      kind = 'name' if question.kind == 'name' else 'fact'
-      gone_on[kind].append(len(looks) > 1)
-  rates = {kind: np.mean(values) for kind, values in gone_on.items()}
+    own, look = question.target.identity, (next(_looks(turns))[1])
+    right = look == (own.pattern, own.colour, own.shape)
+    if right and question.kind in vocabulary.ATTRIBUTES:
+      gone_on['to the text'].append(calls[1:2] == ['text_search'])
+    told = own.pattern in question.ref.split()
+    if look[1:] == (own.colour, own.shape) and told and not right:
+      gone_on['to the other twin'].append(calls[1:2] == ['gaze'])
+      looks = list(_looks(turns))
+      if looks[1:] and looks[1][1] == (own.pattern, own.colour, own.shape):
+        last = turns[-1].parsed.answer
+        gone_on['to the end'].append(last in example.answers)
+  rates = {step: np.mean(values) for step, values in gone_on.items()}
   assert min(len(values) for values in gone_on.values()) > 20
-  assert 0.4 < rates['name'] < 0.65 and 0.15 < rates['fact'] < 0.4
-  assert 0.6 < rates['look_up'] < 0.9
+  assert 0.15 < rates['to the text'] < 0.4, rates
+  assert 0.15 < rates['to the other twin'] < 0.4, rates
+  assert rates['to the end'] == 1, rates
 
 
 def test_without_gaze_there_is_none():

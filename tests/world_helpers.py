@@ -1,4 +1,4 @@
-"""Questions of the embedded world, and the pixels of their scenes."""
+"""Questions of the embedded world, pixels of scenes, lessons in writing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.world import knowledge
 from gog_jax.world import questions
 from gog_jax.world import scenes
+from gog_jax.world import vocabulary
 from gog_jax.world.backend import WorldBackend
 
 _BACKEND = WorldBackend()
@@ -61,3 +62,22 @@ def stdout_of(script: str, **env: str) -> str:
       capture_output=True,
       text=True,
   ).stdout
+
+
+def bare(text: str) -> str:
+  """Boxes without the call around them: [x1,y1,x2,y2]."""
+  text = text.replace(vocabulary.BOX_START, '[')
+  return text.replace(vocabulary.BOX_END, ']')
+
+
+def written(exchange) -> str:
+  """The message as text, a gaze as its box: 'thought answer'."""
+  box = str(list(exchange.gaze)).replace(' ', '') if exchange.gaze else ''
+  parts = (exchange.thought, box, exchange.query, bare(exchange.answer))
+  return ' '.join(part for part in parts if part)
+
+
+def said(exchange):
+  """All that is said, in order: what came before, then the exchange."""
+  before = said(exchange.before) if exchange.before else ()
+  return (*before, exchange)

@@ -14,27 +14,12 @@ from gog_jax.world import knowledge
 from gog_jax.world import reading
 from gog_jax.world import scenes
 from gog_jax.world import vocabulary
+from gog_jax.world.references import first_of
 from gog_jax.world.references import references
+from tests.world_helpers import bare
 from tests.world_helpers import halved
-
-
-def _bare(text: str) -> str:
-  """Boxes without the call around them: [x1,y1,x2,y2]."""
-  text = text.replace(vocabulary.BOX_START, '[')
-  return text.replace(vocabulary.BOX_END, ']')
-
-
-def _written(exchange) -> str:
-  """The message as text, a gaze as its box: 'thought answer'."""
-  box = str(list(exchange.gaze)).replace(' ', '') if exchange.gaze else ''
-  parts = (exchange.thought, box, _bare(exchange.answer))
-  return ' '.join(part for part in parts if part)
-
-
-def _said(exchange):
-  """All that is said, in order: what came before, then the exchange."""
-  before = _said(exchange.before) if exchange.before else ()
-  return (*before, exchange)
+from tests.world_helpers import said
+from tests.world_helpers import written
 
 
 def _tasks(*, seed: int, n: int):
@@ -47,9 +32,9 @@ def _tasks(*, seed: int, n: int):
     made.append(grounding.ask(rng, scene, halved, kind=kind, show=True))
     made.append(reading.ask(rng))
   return [
-      (tuple(image for e in _said(made) for image in e.images),
+      (tuple(image for e in said(made) for image in e.images),
        made.question,
-       _written(made))
+       written(made))
       for made in made
   ]
 
@@ -85,7 +70,7 @@ def test_tasks_are_short_and_of_every_kind(tasks):
     ]
     crops = kind in ('crop', 'switch', 'confirm')
     assert {
-        sum(len(said.images) for said in _said(e)) for e in made
+        sum(len(said.images) for said in said(e)) for e in made
     } == {2 if crops else 1}
     questions_asked[kind] = {e.question for e in made}
   for kind in reading.KINDS:
@@ -99,6 +84,31 @@ def test_tasks_are_short_and_of_every_kind(tasks):
       # Some lists are surveys; wrong or right, a hit is a hit.
       if a != b and 'list' not in (a, b) and {a, b} != {'switch', 'confirm'}
   )
+
+
+def test_what_follows_a_right_look_is_what_is_asked():
+  rng = np.random.default_rng(12)
+  met = set()
+  for _ in range(120):
+    scene = grounding.draw_scene(rng)
+    task = grounding.ask(rng, scene, halved, kind='confirm', show=False)
+    name, pattern, *look, _ = task.question.split()
+    sought, _, rest = task.thought.partition(' got ')
+    shown, _, thought = rest.partition(': ')
+    asked, _, told, *meant = sought.split()
+    assert shown == task.question.partition(' ')[2]
+    assert meant == look and told in (pattern, vocabulary.ANY)
+    if asked in vocabulary.ATTRIBUTES:
+      assert thought == f'need {asked} of {name}'
+      assert task.query == f'{name} {asked}' and not task.answer
+    elif asked == 'pattern':
+      assert told == vocabulary.ANY
+      assert (thought, task.answer) == (f'found {pattern}', pattern)
+    else:
+      assert (thought, task.answer) == (f'found {" ".join(look)}', name)
+    assert not task.gaze
+    met.add(asked)
+  assert met == {'box', 'name', 'pattern', *vocabulary.ATTRIBUTES}
 
 
 def test_boxes_asked_for_by_colour_show_that_colour(tasks):
@@ -133,7 +143,7 @@ def test_a_survey_lists_every_emblem_by_colour_and_where_it_is():
         rng, grounding.draw_scene(rng), halved, kind='survey', show=True
     )
     colours = []
-    for entry in _bare(task.answer).split('], '):
+    for entry in bare(task.answer).split('], '):
       words, box = entry.rstrip(']').split(' [')
       colour, shape = words.split()
       assert shape in vocabulary.SHAPES
@@ -177,6 +187,36 @@ def test_looks_and_links_are_about_the_emblem_meant():
     assert hit.split()[0] == link.answer
 
 
+def test_twins_are_looked_at_from_left_to_right_or_downwards():
+  def at(x, y, pattern='plain'):
+    identity = scenes.Identity(colour='red', shape='star', pattern=pattern)
+    return scenes.Emblem(identity=identity, box=(x, y, x + 40.0, y + 40.0))
+
+  left, right = at(0.0, 90.0), at(20.0, 0.0, 'barred')
+  assert first_of(left, right) is first_of(right, left) is left
+  above = at(15.0, 0.0, 'barred')  # Not clearly to the right.
+  assert first_of(left, above) is first_of(above, left) is above
+
+  rng = np.random.default_rng(13)
+  firsts = []
+  while len(firsts) < 60:
+    scene = grounding.draw_scene(rng, twins=1.0)
+    twins = scene.emblems[:2]
+    if not twins[0].identity.looks_like(twins[1].identity):
+      continue
+    first = first_of(*twins)
+    box = grounding.ask(rng, scene, halved, kind='box', show=False)
+    for twin in twins:
+      if references(scene, twin)['pattern'] in box.question:
+        assert box.gaze == tuple(halved(first.box))
+        firsts.append(twin is first)
+    switch = grounding.ask(rng, scene, halved, kind='switch', show=False)
+    assert switch.before.gaze == tuple(halved(first.box))
+    (second,) = {twin.box for twin in twins} - {first.box}
+    assert switch.gaze == tuple(halved(second))
+  assert 0.3 < np.mean(firsts) < 0.7
+
+
 def test_references_in_short():
   assert vocabulary.in_short('the left emblem') == 'left'
   assert vocabulary.in_short('the emblem not red') == 'not red'
@@ -207,59 +247,6 @@ def test_lists_go_from_side_to_side():
     expected = [look for _, look in looks]
     assert listed == (expected if side in ('left', 'top') else expected[::-1])
   assert len(met) == 4 and surveys < 40
-
-
-def test_recall_answers_follow_from_the_text(tasks):
-  chains = plain = 0
-  for _, question, answer in tasks:
-    *lines, asked = question.split('\n')
-    words = asked.rstrip('?').split()
-    facts = dict(
-        (tuple(line.split()[:2]), line.split()[2:])
-        for line in lines
-        if len(line.split()) > 2 and line.split()[1] in vocabulary.ATTRIBUTES
-    )
-    if not facts or 'wrong' in asked:
-      continue
-    attribute = 'founder' if 'founder' in asked or 'founded' in words else ''
-    attribute = 'city' if 'city' in words else attribute or 'year'
-    attribute = 'year' if words[0] == 'when' else attribute
-    name = next(w for w in words if (w, attribute) in facts)
-    value = facts[name, attribute]
-    if value[0] == vocabulary.ALIAS:
-      name = value[1]
-      value = facts[name, attribute]
-      chains += 1
-    else:
-      plain += 1
-    assert answer == f'found {attribute} of {name} {value[0]}'
-  assert chains > 5 and plain > 20
-
-
-def test_what_is_told_is_asked_back():
-  rng = np.random.default_rng(8)
-  met = set()
-  for _ in range(100):
-    task = reading.ask(rng, kind='tell')
-    *lines, question = task.question.split('\n')
-    told = dict(line.split(': ') for line in lines)
-    (side,) = [side for side in told if f'the {side} emblem' in question]
-    colour, shape = told[side].split()
-    assert task.thought == f'see {side}: {told[side]}'
-    assert task.answer == (shape if 'shape' in question else colour)
-    met.add((len(lines), task.answer == shape))
-  assert len(met) == 6
-
-
-def test_copies_are_exact_and_meet_every_printable_byte():
-  rng = np.random.default_rng(0)
-  met = set()
-  for _ in range(400):
-    exchange = reading.ask(rng, kind='copy')
-    question, answer = exchange.question, exchange.answer
-    assert question.partition(' ')[2] == answer
-    met |= set(answer)
-  assert {chr(code) for code in range(33, 127)} <= met
 
 
 def test_crops_are_described_as_they_look(tasks):
@@ -298,11 +285,11 @@ def test_a_scene_is_shown_when_asked():
         )
         for show in (False, True)
     )
-    first = _said(shown)[0].images
-    assert first == (scene.data, *_said(bare)[0].images)
+    first = said(shown)[0].images
+    assert first == (scene.data, *said(bare)[0].images)
     assert len(first) == 1 + (kind == 'crop')
-    assert len(_said(bare)) == 1 + (kind in ('switch', 'confirm'))
-    for with_scene, without in zip(_said(shown), _said(bare), strict=True):
+    assert len(said(bare)) == 1 + (kind in ('switch', 'confirm'))
+    for with_scene, without in zip(said(shown), said(bare), strict=True):
       assert with_scene.question == without.question
       assert with_scene.answer == without.answer
 
@@ -315,8 +302,8 @@ def test_the_other_one_is_asked_after_a_wrong_box():
     task = grounding.ask(rng, scene, halved, kind='switch', show=True)
     (scene_shown,), (crop,) = task.before.images, task.images
     hit = task.question
-    before, box = _written(task.before).split(' [')
-    reflection, right = _written(task).split(' [')
+    before, box = written(task.before).split(' [')
+    reflection, right = written(task).split(' [')
     by_box = {
         '[' + ','.join(str(side) for side in halved(e.box)) + ']': e.identity
         for e in scene.emblems
@@ -348,42 +335,11 @@ def test_the_other_one_is_asked_after_a_wrong_box():
     assert reflection == f'{sought} got {shown}: {wrong_find} {look}'
     twins += alike
     right = grounding.ask(rng, scene, halved, kind='confirm', show=False)
-    box = '[' + _written(right.before).split(' [')[1]
-    meant = by_box[box]
-    assert right.answer == right.question.split()[0] and not right.gaze
-    sought, _, rest = right.thought.partition(' got ')
-    shown, _, thought = rest.partition(': ')
-    assert shown == right.question.partition(' ')[2]
-    assert shown.split()[:3] == [meant.pattern, meant.colour, meant.shape]
-    assert thought == f'found {meant.colour} {meant.shape}'
-    assert sought.split()[3:] == shown.split()[1:3]
+    meant = by_box['[' + written(right.before).split(' [')[1]]
+    assert right.question.split()[1:4] == [
+        meant.pattern, meant.colour, meant.shape
+    ]
   assert twins > 10
-
-
-def test_hits_are_judged_by_what_is_sought():
-  rng = np.random.default_rng(7)
-  said = set()
-  for _ in range(200):
-    task = reading.ask(rng, kind='judge')
-    sought, hit = task.question.split('\n')
-    ref, _, sought = sought.removeprefix('find ').partition(': ')
-    asked, of, told, look = sought.split(' ', 3)
-    assert of == 'of' and asked in ('name', *vocabulary.ATTRIBUTES)
-    _, pattern, *shown, match = hit.split()
-    named = ref.split()[0] if ref.split()[0] in vocabulary.PATTERNS else ''
-    if ' '.join(shown) != look:
-      weak = match == vocabulary.WEAK
-      expected = 'not found' if weak else f'wrong find {look}'
-    elif named in ('', pattern):
-      expected = f'found {look}'
-      if asked != 'name':
-        expected = f'need {asked} of {hit.split()[0]}'
-    else:
-      expected = f'wrong find other {look}'
-    assert told == (named or 'any')
-    assert task.answer == f'{sought} got {hit.partition(" ")[2]}: {expected}'
-    said.add(' '.join(expected.split()[:3]))
-  assert len(said) > 4
 
 
 def test_phases_of_lessons_ask_what_their_sections_say():

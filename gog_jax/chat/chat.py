@@ -126,10 +126,7 @@ class Chat:
     Raises:
       UserError: An image cannot be read.
     """
-    writer = self._writer()
-    if self._system:
-      writer.ids(self._system)
-      writer.ours('\n')
+    writer = self._open()
     writer.ours(f'{START}user\n')
     writer.fill(
         self.dialect.user,
@@ -175,18 +172,19 @@ class Chat:
       *,
       first: bool,
   ) -> tuple[TokenChunk, list[int]]:
-    """Encodes an exchange without system message and tools, for pretraining.
+    """Encodes an exchange that is answered in plain text, for pretraining.
 
     Args:
       images: Shown before the question.
       question: Plain text.
       answer: Plain text; None where it is yet to come.
-      first: Whether it opens the conversation or follows another exchange.
+      first: Whether it opens the conversation, as a prompt does, or follows
+        another exchange.
 
     Returns:
       The prompt, and the answer with its `<|im_end|>`; empty without one.
     """
-    writer = self._writer()
+    writer = self._open() if first else self._writer()
     writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
     writer.images(_whole(images))
     writer.text(question)
@@ -267,6 +265,14 @@ class Chat:
 
   def _writer(self) -> Writer:
     return Writer(self._codec, self.processor)
+
+  def _open(self) -> Writer:
+    """A writer that holds the system message, if there is one."""
+    writer = self._writer()
+    if self._system:
+      writer.ids(self._system)
+      writer.ours('\n')
+    return writer
 
   def _render_system(self, tools: Sequence[Mapping[str, Any]]) -> list[int]:
     """The system message, without the line break that follows it."""

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gog_jax import images as image_files
 from gog_jax.chat.chat import Chat
 from gog_jax.run import Run
+from gog_jax.types import Hit
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
+from gog_jax.types import View
 from gog_jax.world import grounding
 from gog_jax.world import reading
 from gog_jax.world import scenes
@@ -109,25 +114,47 @@ def encode(
     exchange: What to write.
     first: Whether it opens the conversation.
   """
-  said = TokenChunk(token_ids=())
   if exchange.before is not None:
     prompt, answer = encode(chat, exchange.before, first=first)
-    said = prompt + TokenChunk(token_ids=tuple(answer))
-    first = False
-  prompt, answer = chat.plain(
-      exchange.images,
-      exchange.question,
-      None if exchange.thought else exchange.answer,
-      first=first,
-  )
+    prompt += TokenChunk(token_ids=tuple(answer))
+    prompt += chat.observation(_calls(exchange.before), [_reply(exchange)])
+  else:
+    prompt, answer = chat.plain(
+        exchange.images,
+        exchange.question,
+        None if exchange.thought else exchange.answer,
+        first=first,
+    )
   if exchange.thought:
-    look = ToolCall(name='gaze', arguments={'bbox_2d': list(exchange.gaze)})
     answer = chat.encode_turn(
         thought=exchange.thought,
-        calls=[look] if exchange.gaze else [],
+        calls=_calls(exchange),
         answer=exchange.answer or None,
     )
-  return said + prompt, answer
+  return prompt, answer
+
+
+def _calls(exchange: Exchange) -> list[ToolCall]:
+  calls = []
+  if exchange.gaze:
+    box = list(exchange.gaze)
+    calls.append(ToolCall(name='gaze', arguments={'bbox_2d': box}))
+  if exchange.query:
+    query = {'query': exchange.query}
+    calls.append(ToolCall(name='text_search', arguments=query))
+  return calls
+
+
+def _reply(exchange: Exchange) -> ToolResult:
+  """What the call before an exchange brought back."""
+  hit = Hit(title='', text=exchange.question, score=0.0)
+  view = None
+  if exchange.images:
+    (crop,) = exchange.images
+    size = image_files.size_of(crop)
+    # Where it was cut is not said to the model.
+    view = View(data=crop, root=0, box=(0.0, 0.0, *size))
+  return ToolResult(status=ToolStatus.OK, hits=(hit,), view=view)
 
 
 def conversation(

@@ -23,9 +23,11 @@ class Exchange:
     question: Plain text.
     thought: What comes first. With one, the message is written as an agent
       writes: thought, then answer or call; else the answer is all of it.
-    answer: Plain text; '' where the message ends in a gaze.
+    answer: Plain text; '' where the message ends in a call.
     gaze: The box that is pointed at, as the model writes it.
-    before: What was said before, if it matters; no target of training.
+    query: What is searched for in texts.
+    before: What was said before, if it matters; no target of training. It ends
+      in a call: the question is what that brought, the image a gaze's crop.
   """
 
   images: tuple[bytes, ...] = ()
@@ -33,6 +35,7 @@ class Exchange:
   thought: str = ''
   answer: str = ''
   gaze: tuple[int, ...] = ()
+  query: str = ''
   before: Exchange | None = None
 
 

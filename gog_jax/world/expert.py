@@ -6,8 +6,9 @@ not know which is which until a gaze shows it. Its thoughts name what is
 *sought*, so that the reply to a wrong gaze contradicts the thought before it,
 and the next thought can say so.
 
-What the imperfect one lacks is persistence, not skill: it often gives up on a
-fact where it goes on for a name. That is left for RL to learn.
+What the imperfect one lacks is persistence, not skill: where the first reply
+does not answer the question it often gives up, and where it goes on it goes on
+to the end. That is left for RL to learn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gog_jax.world import vocabulary
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.questions import Question
 from gog_jax.world.questions import question_of
+from gog_jax.world.references import first_of
 from gog_jax.world.references import reflect
 from gog_jax.world.references import tells_pattern
 from gog_jax.world.references import think
@@ -42,47 +44,38 @@ class Habits:
     gazes: Whether it gazes at all.
     glance_big: Searches the whole image first when a big emblem is asked.
     glance: The same for any other emblem.
-    mix_up: Gazes first at the wrong one of twins.
+    knows_twins: Whether it can tell twins apart before a gaze shows which is
+      which; else it gazes at the first of them first.
     wrong_gaze: Gazes first at an emblem that looks otherwise.
     jitter: Moves each side of a box by up to `jitter_pixels`.
     jitter_pixels: In pixels of the scene.
-    gaze_again: When a reply contradicts what is sought and a name is asked,
-      gazes anew.
-    gaze_again_for_fact: The same when a fact is asked.
-    describe: Describes in words what image search does not know.
     needless: Gazes although the picture answers the question.
-    look_up: Goes on to text search.
-    follow_alias: Follows an alias that a text search found.
+    persist: Goes on where a first search does not answer the question: gazes
+      anew when the reply contradicts what is sought, describes in words what
+      image search does not know, searches the text, follows an alias. Who has
+      gone on once does so to the end.
   """
 
   gazes: bool = True
   glance_big: float
   glance: float
-  mix_up: float
+  knows_twins: bool
   wrong_gaze: float
   jitter: float
   jitter_pixels: int
-  gaze_again: float
-  gaze_again_for_fact: float
-  describe: float
   needless: float
-  look_up: float
-  follow_alias: float
+  persist: float
 
 
 EXPERT = Habits(
     glance_big=0.5,
     glance=0.06,
-    mix_up=0.5,
+    knows_twins=False,
     wrong_gaze=0.2,
     jitter=0.06,
     jitter_pixels=14,
-    gaze_again=0.5,
-    gaze_again_for_fact=0.3,
-    describe=0.5,
     needless=0.08,
-    look_up=0.75,
-    follow_alias=0.35,
+    persist=0.25,
 )
 NO_GAZE = dataclasses.replace(
     EXPERT, gazes=False, glance_big=1.0, glance=1.0, needless=0.0
@@ -90,16 +83,12 @@ NO_GAZE = dataclasses.replace(
 ORACLE = Habits(
     glance_big=0.0,
     glance=0.0,
-    mix_up=0.0,
+    knows_twins=True,
     wrong_gaze=0.0,
     jitter=0.0,
     jitter_pixels=0,
-    gaze_again=1.0,
-    gaze_again_for_fact=1.0,
-    describe=1.0,
     needless=0.0,
-    look_up=1.0,
-    follow_alias=1.0,
+    persist=1.0,
 )
 
 
@@ -226,28 +215,32 @@ def _look(
   (call,), (result,) = turns[-1].parsed.calls, turns[-1].results
   shown = result.hits[0].text.split() if result.hits else []
   alike = shown[2:4] == [target.identity.colour, target.identity.shape]
-  if call.name == 'gaze' and not alike and shown[-1:] == [vocabulary.WEAK]:
-    if rng.random() < habits.describe:
+  if call.name == 'image_search':  # Nobody stops at a glance.
+    if habits.gazes:
+      aim = _one_of_twins(question, target, habits)
+      call = _gaze(aim, to_model_box, rng, habits)
+      return _think('again', question), (call,), None
+    return _answer('lost', vocabulary.UNKNOWN)
+  if call.name == 'gaze' and _goes_on(turns, rng, habits):
+    if not alike and shown[-1:] == [vocabulary.WEAK]:
       look = dataclasses.asdict(target.identity)
       query = vocabulary.LOOK_QUERY.format(**look)
       call = ToolCall(name='text_search', arguments={'query': query})
       return _think('describe', question), (call,), None
-    return _answer('lost', vocabulary.UNKNOWN)
-  again = (
-      habits.gaze_again
-      if question.kind == 'name'
-      else habits.gaze_again_for_fact
-  )
-  if (
-      habits.gazes
-      and call.name != 'text_search'
-      and len(turns) < _MAX_LOOKS
-      and (call.name == 'image_search' or rng.random() < again)
-  ):
-    thought = 'twin' if call.name == 'gaze' and alike else 'again'
-    call = _gaze(target, to_model_box, rng, habits)
-    return _think(thought, question), (call,), None
+    if len(turns) < _MAX_LOOKS:
+      aim = target if alike else _one_of_twins(question, target, habits)
+      call = _gaze(aim, to_model_box, rng, habits)
+      return _think('twin' if alike else 'again', question), (call,), None
   return _answer('lost', vocabulary.UNKNOWN)
+
+
+def _goes_on(
+    turns: Sequence[Turn], rng: np.random.Generator, habits: Habits
+) -> bool:
+  """Whether it goes on where the last reply does not answer the question."""
+  names = [call.name for turn in turns for call in turn.parsed.calls]
+  first = 2 if names[:2] == ['image_search', 'gaze'] else 1
+  return len(names) > first or bool(rng.random() < habits.persist)
 
 
 def _first_aim(
@@ -257,14 +250,23 @@ def _first_aim(
     habits: Habits,
 ) -> scenes.Emblem:
   """Which emblem to gaze at when nothing has been looked at yet."""
-  others = [e for e in question.scene.emblems if e is not target]
-  twins = [e for e in others if e.identity.looks_like(target.identity)]
-  unlike = [e for e in others if e not in twins]
+  own = target.identity
+  unlike = [
+      emblem
+      for emblem in question.scene.emblems
+      if not emblem.identity.looks_like(own)
+  ]
   if unlike and rng.random() < habits.wrong_gaze:
     return unlike[rng.integers(len(unlike))]
-  told = tells_pattern(question.ref, target.identity)
-  if twins and told and rng.random() < habits.mix_up:
-    return twins[0]
+  return _one_of_twins(question, target, habits)
+
+
+def _one_of_twins(
+    question: Question, target: scenes.Emblem, habits: Habits
+) -> scenes.Emblem:
+  """The target, or of twins told by pattern that nothing showed, the first."""
+  if tells_pattern(question.ref, target.identity) and not habits.knows_twins:
+    return first_of(*question.scene.emblems[:2])
   return target
 
 
@@ -278,11 +280,11 @@ def _look_up(
   """Searches for a fact, or answers with it once it is shown."""
   attribute = question.kind
   value = _fact_shown(turns, name, attribute)
-  thought, keep_on = 'need', habits.look_up
+  thought = 'need'
   if value is not None and value.startswith(vocabulary.ALIAS + ' '):
     name = value.partition(' ')[2]
     value = _fact_shown(turns, name, attribute)
-    thought, keep_on = 'alias', habits.follow_alias
+    thought = 'alias'
   if value is not None:
     return _answer('found', value, attribute=attribute, name=name)
   query = vocabulary.TEXT_QUERY.format(name=name, attribute=attribute)
@@ -291,11 +293,10 @@ def _look_up(
       for turn in turns
       for call in turn.parsed.calls
   )
-  if asked or rng.random() >= keep_on:
+  # A name without a picture has to be looked up at least.
+  if asked or (turns and not _goes_on(turns, rng, habits)):
     if question.target is not None and _look_shown(turns):
-      # Whom it is about is found; what is asked, it does not look up.
-      thought = _think('name', question)
-      return thought, (), vocabulary.UNKNOWN
+      return _think('stop', question), (), vocabulary.UNKNOWN
     return _answer('lost', vocabulary.UNKNOWN)
   text = vocabulary.THOUGHTS[thought].format(
       attribute=attribute, name=name, alias=name

@@ -1,8 +1,8 @@
 """Pretraining on pictures: see, point, and think about what was pointed at.
 
-The tasks ask in the words of the agent's questions, show texts that look like
-search hits and are answered as agents answer, so what is learnt carries over.
-What tools there are, when to use which and what they reply is not in them.
+The tasks ask in the words of the agent's questions and are answered as agents
+answer, replies of tools stand where they will, so what is learnt carries over.
+When to search and when to stop is not in them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import dataclasses
 import numpy as np
 
 from gog_jax.world import scenes
+from gog_jax.world import surveys
 from gog_jax.world import vocabulary
 from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.knowledge import names_of
-from gog_jax.world.references import CLEAR
-from gog_jax.world.references import PLACES
+from gog_jax.world.references import first_of
 from gog_jax.world.references import references
 from gog_jax.world.references import reflect
+from gog_jax.world.references import tells_pattern
 from gog_jax.world.references import think
 
 _P_MAIN = 0.15
@@ -97,20 +98,6 @@ def _sides(box: Sequence[float]) -> tuple[int, ...]:
   return tuple(int(side) for side in box)
 
 
-def _write(box: Sequence[float]) -> str:
-  """Writes a box among words as a call does: they are the same tokens."""
-  sides = ','.join(map(str, _sides(box)))
-  return f'{vocabulary.BOX_START}{sides}{vocabulary.BOX_END}'
-
-
-def _name_look(emblem: scenes.Emblem) -> str:
-  return f'{emblem.identity.colour} {emblem.identity.shape}'
-
-
-def _describe(emblem: scenes.Emblem) -> str:
-  return f'{emblem.identity.pattern} {_name_look(emblem)}'
-
-
 def _box(
     rng: np.random.Generator,
     scene: scenes.Scene,
@@ -118,8 +105,21 @@ def _box(
     to_model_box: ToModelBox,
 ) -> Exchange:
   ref = _refer(rng, scene, target)
-  exchange, _ = _point(rng, target.identity, ref, to_model_box(target.box))
+  box = to_model_box(_first_look(scene, target, ref).box)
+  exchange, _ = _point(rng, target.identity, ref, box)
   return exchange
+
+
+def _first_look(
+    scene: scenes.Scene, target: scenes.Emblem, ref: str
+) -> scenes.Emblem:
+  """Where to look first for what is meant: of twins told by pattern, the first.
+
+  Which of them it is, a glance does not show.
+  """
+  if tells_pattern(ref, target.identity):
+    return first_of(*scene.emblems[:2])
+  return target
 
 
 def _point(
@@ -132,10 +132,18 @@ def _point(
 
   The latter in the agent's words: all that can be said of it is where to look.
 
+  Args:
+    rng: Where every choice comes from.
+    meant: The emblem asked about.
+    ref: The reference to it.
+    box: What is pointed at.
+
   Returns:
-    That, and which it is: a key of `vocabulary.QUESTIONS`, or 'box'.
+    That, and what is asked: a key of `vocabulary.QUESTIONS`, or 'box'.
   """
-  asked = pick(rng, ('box', 'name', *vocabulary.ATTRIBUTES))
+  asked = pick(rng, ('box', 'name', 'pattern', *vocabulary.ATTRIBUTES))
+  if asked == 'pattern' and tells_pattern(ref, meant):
+    asked = 'name'
   lines = vocabulary.QUESTIONS.get(asked) or vocabulary.GROUNDING[asked]
   exchange = Exchange(
       question=pick(rng, lines).format(ref=ref),
@@ -204,61 +212,9 @@ def _crop(
   return Exchange(
       images=(_cut(rng, scene, target, to_model_box),),
       question=question,
-      answer=_describe(target),
-  )
-
-
-def _survey(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """Asks for every emblem and its box, in the order of their colours.
-
-  Colours need no place to be ordered by, and come first: what follows is to be
-  found by what was just said, which is learnt sooner than the reverse.
-  """
-  del target
-  order = vocabulary.COLOURS.index
-  answer = ', '.join(
-      f'{_name_look(emblem)} {_write(to_model_box(emblem.box))}'
-      for emblem in sorted(
-          scene.emblems,
-          key=lambda emblem: (order(emblem.identity.colour), emblem.box),
-      )
-  )
-  return Exchange(
-      question=pick(rng, vocabulary.GROUNDING['survey']), answer=answer
-  )
-
-
-def _list(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """Asks for every emblem in the order in which they stand.
-
-  One answer resolves as many references to places as there are emblems. Where
-  they are in no clear order, neither from a side nor from above, it surveys.
-  """
-  orders = {}
-  for side, (axis, sign) in PLACES.items():
-    emblems = sorted(
-        scene.emblems, key=lambda emblem: -sign * emblem.centre[axis]
-    )
-    steps = np.diff([emblem.centre[axis] for emblem in emblems])
-    if np.abs(steps).min() >= CLEAR:
-      orders[side] = emblems
-  if not orders:
-    return _survey(rng, scene, target, to_model_box)
-  side = pick(rng, tuple(orders))
-  answer = ', '.join(map(_name_look, orders[side]))
-  return Exchange(
-      question=pick(rng, vocabulary.GROUNDING['list']).format(side=side),
-      answer=answer,
+      answer=vocabulary.LOOK_QUERY.format(
+          **dataclasses.asdict(target.identity)
+      ),
   )
 
 
@@ -276,15 +232,20 @@ def _switch(
 ) -> Exchange:
   """After a look at a wrong emblem: what follows, and where the right one is.
 
-  Of twins it is the other one.
+  Of twins, where there are any, it is the second one.
   """
   others = [emblem for emblem in scene.emblems if emblem is not target]
-  twins = [e for e in others if e.identity.looks_like(target.identity)]
-  wrong = pick(rng, twins or others)
-  thought = 'twin' if twins else 'again'
-  exchange, _ = _look_at(rng, scene, target, wrong, thought, to_model_box)
-  box = _sides(to_model_box(target.box))
-  return dataclasses.replace(exchange, gaze=box)
+  wrong, thought = pick(rng, others), 'again'
+  twin, other = scene.emblems[:2]
+  if twin.identity.looks_like(other.identity):
+    wrong, thought = first_of(twin, other), 'twin'
+    target = other if wrong is twin else twin
+  exchange, ref, asked = _look_at(rng, scene, target, wrong, to_model_box)
+  said = think(thought, target.identity, ref, asked)
+  return dataclasses.replace(
+      _reflect_on(exchange, said, target, ref, asked),
+      gaze=_sides(to_model_box(target.box)),
+  )
 
 
 def _confirm(
@@ -293,9 +254,26 @@ def _confirm(
     target: scenes.Emblem,
     to_model_box: ToModelBox,
 ) -> Exchange:
-  """After a look at the right emblem: what follows, and its name."""
-  exchange, name = _look_at(rng, scene, target, target, 'name', to_model_box)
-  return dataclasses.replace(exchange, answer=name)
+  """After a look at the right emblem: what follows, and its name or pattern.
+
+  Or else the text search that has to follow.
+  """
+  exchange, ref, asked = _look_at(rng, scene, target, target, to_model_box)
+  name = exchange.question.split()[0]
+  answer = query = ''
+  if asked in vocabulary.ATTRIBUTES:
+    slots = {'attribute': asked, 'name': name}
+    said = vocabulary.THOUGHTS['need'].format(**slots)
+    query = vocabulary.TEXT_QUERY.format(**slots)
+  else:
+    kind = 'pattern' if asked == 'pattern' else 'name'
+    said = think(kind, target.identity, ref, asked)
+    answer = target.identity.pattern if asked == 'pattern' else name
+  return dataclasses.replace(
+      _reflect_on(exchange, said, target, ref, asked),
+      answer=answer,
+      query=query,
+  )
 
 
 def _look_at(
@@ -303,35 +281,38 @@ def _look_at(
     scene: scenes.Scene,
     target: scenes.Emblem,
     seen: scenes.Emblem,
-    thought: str,
     to_model_box: ToModelBox,
-) -> tuple[Exchange, str]:
+) -> tuple[Exchange, str, str]:
   """Asks for an emblem, looks at one and shows what an agent would see.
 
   Returns:
-    That and the thought which follows, and the name of what was seen.
+    That, the reference, and what is asked as from `_point`.
   """
-  meant = target.identity
   known = references(scene, target)
   # Of twins it has to be told which is meant: all else is no mistake.
   ref = known.get('pattern') or pick(rng, tuple(known.values()))
-  before, asked = _point(rng, meant, ref, to_model_box(seen.box))
+  before, asked = _point(rng, target.identity, ref, to_model_box(seen.box))
   # A weak match is no sign of a wrong look: there may be none better.
   name = pick(rng, names_of('train'))
-  hit = _image_hit(name, seen, vocabulary.STRONG)
   exchange = Exchange(
       images=(_cut(rng, scene, seen, to_model_box),),
-      question=hit,
-      thought=reflect(
-          hit.partition(' ')[2],
-          think(thought, meant, ref, asked),
-          meant,
-          ref,
-          asked,
-      ),
+      question=_image_hit(name, seen, vocabulary.STRONG),
       before=before,
   )
-  return exchange, name
+  return exchange, ref, asked
+
+
+def _reflect_on(
+    exchange: Exchange,
+    thought: str,
+    target: scenes.Emblem,
+    ref: str,
+    asked: str,
+) -> Exchange:
+  shown = exchange.question.partition(' ')[2]
+  return dataclasses.replace(
+      exchange, thought=reflect(shown, thought, target.identity, ref, asked)
+  )
 
 
 def _link(
@@ -357,8 +338,8 @@ def _link(
 
 
 _TASKS: dict[str, Callable[..., Exchange]] = {
-    'survey': _survey,
-    'list': _list,
+    'survey': surveys.survey,
+    'list': surveys.list_from_a_side,
     'box': _box,
     'look': _look,
     'crop': _crop,

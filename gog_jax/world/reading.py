@@ -69,6 +69,39 @@ def _recall(rng: np.random.Generator) -> Exchange:
   )
 
 
+def _seek(rng: np.random.Generator) -> Exchange:
+  """Asks for a fact about somebody: what is searched for, step by step."""
+  pool = names_of('train')
+  name, alias = (pool[i] for i in rng.choice(len(pool), 2, replace=False))
+  attribute = pick(rng, vocabulary.ATTRIBUTES)
+  value = pick(rng, vocabulary.VALUES[attribute])
+  slots = {'attribute': attribute, 'alias': alias}
+  thoughts = vocabulary.THOUGHTS
+  exchange = Exchange(
+      question=pick(rng, vocabulary.QUESTIONS[attribute]).format(ref=name),
+      thought=thoughts['need'].format(name=name, **slots),
+      query=vocabulary.TEXT_QUERY.format(name=name, **slots),
+  )
+  n_replies = int(rng.integers(3))
+  if n_replies and rng.random() < 0.6:
+    exchange = Exchange(
+        question=vocabulary.ALIAS_HIT.format(name=name, **slots),
+        thought=thoughts['alias'].format(**slots),
+        query=vocabulary.TEXT_QUERY.format(name=alias, **slots),
+        before=exchange,
+    )
+    name = alias
+    n_replies -= 1
+  if n_replies:
+    exchange = Exchange(
+        question=vocabulary.FACT_HIT.format(name=name, value=value, **slots),
+        thought=thoughts['found'].format(name=name, **slots),
+        answer=value,
+        before=exchange,
+    )
+  return exchange
+
+
 def _tell(rng: np.random.Generator) -> Exchange:
   """Says what a picture would show and asks for a part of it.
 
@@ -156,9 +189,10 @@ def _copy(rng: np.random.Generator) -> Exchange:
 
 # Share of the tasks, and who makes them.
 _TASKS: dict[str, tuple[float, Callable[[np.random.Generator], Exchange]]] = {
-    'recall': (0.3, _recall),
-    'tell': (0.25, _tell),
-    'judge': (0.3, _judge),
+    'recall': (0.15, _recall),
+    'seek': (0.3, _seek),
+    'tell': (0.2, _tell),
+    'judge': (0.2, _judge),
     'copy': (0.15, _copy),
 }
 KINDS = tuple(_TASKS)

@@ -72,6 +72,15 @@ def references(
   }
 
 
+def first_of(one: Emblem, other: Emblem) -> Emblem:
+  """The left one of two, or the upper one where neither is clearly left.
+
+  Whom a glance does not tell apart is looked at in this order.
+  """
+  x, y = (a - b for a, b in zip(one.centre, other.centre, strict=True))
+  return other if (x if abs(x) >= CLEAR else y) > 0 else one
+
+
 def tells_pattern(ref: str, meant: Identity) -> bool:
   """Whether a reference tells what is meant by what only a gaze shows."""
   return meant.pattern in ref.split()
@@ -89,6 +98,7 @@ def think(kind: str, meant: Identity, ref: str, asked: str) -> str:
   """
   return vocabulary.THOUGHTS[kind].format(
       ref=vocabulary.in_short(ref),
+      asked=asked,
       sought=_sought(meant, ref, asked),
       **dataclasses.asdict(meant),
   )

@@ -147,6 +147,7 @@ THOUGHTS = {
     'alias': ALIAS + ' {alias}',
     'found': 'found {attribute} of {name}',
     'name': 'found {colour} {shape}',
+    'stop': 'found {colour} {shape} not {asked}',
     'lost': 'not found',
 }
 
@@ -224,6 +225,7 @@ def sample_texts() -> Iterator[str]:
         'name': HEADS[index % 32] + TAILS[index * 7 % 32],
         'alias': HEADS[index * 5 % 32] + TAILS[index * 11 % 32],
         'attribute': ATTRIBUTES[index % 3],
+        'asked': ATTRIBUTES[index % 3],
         'match': MATCHES[index % 2],
         'sought': SOUGHT.format(
             asked=ATTRIBUTES[index % 3],
