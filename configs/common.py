@@ -61,7 +61,7 @@ def _toy() -> ConfigDict:
   c.data.n_train = 13312
   c.data.n_validation = 256
   c.data.n_test = 1536
-  c.data.n_hard = 512  # The split 'hard', see eval.split.
+  c.data.n_hard = 1536  # The split 'hard', see eval.split.
   # Fields of world/knowledge.py's Difficulty.
   c.data.difficulty = ConfigDict({
       'emblems': 4,
@@ -186,11 +186,12 @@ def _full_toy() -> ConfigDict:
   c.profile = 'full'
   c.seeds = (0, 1, 2)
   c.grade.n_queries = 768
+  rate = c.rl.optimizer.learning_rate
   c.arms = ConfigDict({
       'rl_level1': {'level': 1},
       'rl_all': {'level': -1},
-      'rl_fast': {'optimizer': {'learning_rate': 4e-4}},
-      'rl_slow': {'optimizer': {'learning_rate': 1e-4}},
+      'rl_fast': {'optimizer': {'learning_rate': 2 * rate}},
+      'rl_slow': {'optimizer': {'learning_rate': rate / 2}},
       'rl_shuffled': {'shuffle_rewards': True},
   })
   c.once = ('rl_fast', 'rl_slow', 'rl_shuffled')
@@ -229,15 +230,16 @@ def _full_size(profile: str) -> ConfigDict:
   c.sampler.chunk = 512
   c.batch.row_tokens = 12288
   c.batch.row_patches = 32768
-  c.data.n_train = 20480
+  c.data.n_train = 24576
   c.tools.top_k = 3
   c.tools.timeout_s = 60.0
-  c.sft.n_candidates = 8625
+  c.sft.n_candidates = 16384
   c.sft.n_demos = 5750
   c.sft.steps = 2157  # 3 epochs at batch 8.
   c.sft.batch_size = 8
   c.sft.row_multiple = 8
   c.sft.checkpoint_every = 200
+  c.sft.n_validation = 0  # As the paper: for all its epochs.
   c.sft.optimizer = optimizer(learning_rate=1e-4, warmup_steps=50)
   c.grade.n_queries = 8192
   c.rl.n_prompts = 64

@@ -140,7 +140,7 @@ class BoxSpec:
     return seen_size if self.kind == 'resized_pixels' else (1000, 1000)
 
 
-def iou(a: Box, b: Box) -> float:
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
   """Intersection over union of two boxes in the same frame; 0 if empty."""
   width = min(a[2], b[2]) - max(a[0], b[0])
   height = min(a[3], b[3]) - max(a[1], b[1])

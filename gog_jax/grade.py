@@ -22,6 +22,8 @@ from gog_jax.run import Run
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
+TABLE_ROWS = 200  # Of `table.md`.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grade:
@@ -34,6 +36,8 @@ class Grade:
     n_errors: Samples excluded; they are never counted as failures.
     n_short: Of those answered wrongly, the ones that searched less often than
       the question has hops: they lacked a step, not sight.
+    n_unseen: Of those answered wrongly, the ones that never gazed at the
+      region asked about, where one has to be looked at.
     hops: Searches the question needs, if known.
     level: 0, 1 or 2; None if no sample was valid.
   """
@@ -43,6 +47,7 @@ class Grade:
   n_correct: int
   n_errors: int
   n_short: int
+  n_unseen: int
   hops: int | None
   level: int | None
 
@@ -92,6 +97,9 @@ def grade_examples(
   files.write_jsonl(
       folder / 'graded.jsonl', (dataclasses.asdict(g) for g in grades)
   )
+  files.write_atomic(
+      folder / 'table.md', table(examples[:TABLE_ROWS], grades[:TABLE_ROWS])
+  )
   return grades
 
 
@@ -120,7 +128,8 @@ def composition(grades: Sequence[Grade]) -> dict[str, Any]:
 
   Returns:
     `hops`: number of queries by hops; `pass_rate`: over all samples;
-    `too_few_searches`: of the wrong samples, the share that lacked a step.
+    `too_few_searches`, `never_seen`: of the wrong samples, the share that
+    lacked a step, and that never gazed at what is asked about.
   """
   hops = collections.Counter(
       'unknown' if g.hops is None else str(g.hops) for g in grades
@@ -128,13 +137,32 @@ def composition(grades: Sequence[Grade]) -> dict[str, Any]:
   n_valid = sum(g.n_valid for g in grades)
   n_correct = sum(g.n_correct for g in grades)
   n_wrong = n_valid - n_correct
+
+  def of_wrong(count: int) -> float | None:
+    return count / n_wrong if n_wrong else None
+
   return {
       'hops': dict(sorted(hops.items())),
       'pass_rate': n_correct / n_valid if n_valid else None,
-      'too_few_searches': (
-          sum(g.n_short for g in grades) / n_wrong if n_wrong else None
-      ),
+      'too_few_searches': of_wrong(sum(g.n_short for g in grades)),
+      'never_seen': of_wrong(sum(g.n_unseen for g in grades)),
   }
+
+
+def table(examples: Sequence[Example], grades: Sequence[Grade]) -> str:
+  """What the levels consist of, question by question, in Markdown."""
+  lines = [
+      '| level | right | hops | too few searches | never seen | question |',
+      '|---|---|---|---|---|---|',
+  ]
+  pairs = zip(grades, examples, strict=True)
+  for g, example in sorted(pairs, key=lambda pair: str(pair[0].level)):
+    question = example.question.replace('|', '\\|').replace('\n', ' ')
+    lines.append(
+        f'| {g.level} | {g.n_correct}/{g.n_valid} | {g.hops} | {g.n_short} | '
+        f'{g.n_unseen} | {question} |'
+    )
+  return '\n'.join(lines) + '\n'
 
 
 def _grade(
@@ -142,16 +170,19 @@ def _grade(
 ) -> Grade:
   c = run.config.grade
   n_correct, n_valid = count_correct(group)
+  wrong = [t for t in group if t.valid and t.reward_parts['accuracy'] < 1]
+  to_gaze = bool(example.search_required and example.gold_regions)
   return Grade(
       example_id=example.id,
       n_valid=n_valid,
       n_correct=n_correct,
       n_errors=len(group) - n_valid,
       n_short=sum(
-          t.valid
-          and t.reward_parts['accuracy'] < 1
-          and behaviour.n_searches(t) < (example.hops or 0)
-          for t in group
+          behaviour.n_searches(t) < (example.hops or 0) for t in wrong
+      ),
+      n_unseen=sum(
+          to_gaze and not any(g.hit for g in behaviour.gazes(example, t))
+          for t in wrong
       ),
       hops=example.hops,
       level=level_of(

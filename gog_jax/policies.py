@@ -28,6 +28,8 @@ from gog_jax.types import Turn
 from gog_jax.world import expert
 
 NO_GAZE = 'sft_no_gaze'
+# All but the arms.
+NAMES = ('direct', 'full_search', 'expert', 'sft', NO_GAZE, 'rl')
 # Whose parameters they have, if not those of the stage of their own name.
 _STAGES = {'direct': 'sft', 'full_search': 'sft', 'expert': None}
 

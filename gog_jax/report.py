@@ -35,7 +35,7 @@ from gog_jax.types import Trajectory
 
 # The order in which the stages and their policies tell the story.
 _POLICIES = (
-    'base', 'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl'
+    'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl'
 )
 _STAGES = ('pretrain', 'sft', 'rl')
 _PARTS = ('accuracy', 'format')

@@ -10,32 +10,27 @@ wants hours of work unasked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-import copy
 import dataclasses
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from gog_jax import evaluate
 from gog_jax import grade
 from gog_jax import metrics
 from gog_jax import policies
 from gog_jax import report
-from gog_jax.boxes import KINDS
+from gog_jax.config_check import check
+from gog_jax.config_check import config_field
 from gog_jax.errors import UserError
 from gog_jax.manifest import Manifest
-from gog_jax.models.layers import REMAT_POLICIES
-from gog_jax.models.lora import TRAINABLE
-from gog_jax.rewards import ACCURACIES
 from gog_jax.run import Run
 from gog_jax.train import demos
 from gog_jax.train import pretrain
 from gog_jax.train import rl
 from gog_jax.train import sft
-from gog_jax.train.losses import VARIANTS
-from gog_jax.train.optimizer import DECAYS
-from gog_jax.train.optimizer import OPTIMIZERS
+from gog_jax.world import expert
+from gog_jax.world.backend import WorldBackend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +41,13 @@ class Stage:
     sections: Config fields that its output depends on.
     needs: Stages whose output it reads.
     make: (run, folder) -> facts for the manifest.
+    maker: Version of what makes it, where that is not the config's to say.
   """
 
   sections: tuple[str, ...]
   needs: tuple[str, ...]
   make: Callable[[Run, epath.Path], Mapping[str, Any]]
+  maker: str = ''
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -121,12 +118,20 @@ def stages_of(config: Any) -> dict[str, Stage]:
   }
   trained = [policies.stage_of(name) for name in config.eval.policies]
   return {
-      'data': Stage(('data',), (), lambda run, folder: run.make_data(folder)),
-      'demos': Stage(_DEMOS, ('data',), demos.make_demos),
+      'data': Stage(
+          ('data',),
+          (),
+          lambda run, folder: run.make_data(folder),
+          maker=WorldBackend.version,
+      ),
+      'demos': Stage(
+          _DEMOS, ('data',), demos.make_demos, maker=expert.version()
+      ),
       'demos_no_gaze': Stage(
           _DEMOS,
           ('data',),
           lambda run, folder: demos.make_demos(run.without_gaze(), folder),
+          maker=expert.version(),
       ),
       'sft': Stage(_SFT, ('demos',), sft.train),
       policies.NO_GAZE: Stage(
@@ -168,115 +173,6 @@ _OWN = {
     'eval': ('eval', 'report'),
     'rl': ('rl', 'eval', 'report'),
 }
-
-
-# Fields that take one of a few words.
-_CHOICES = {
-    'trainable': TRAINABLE,
-    'model.dtype': ('float32', 'bfloat16'),
-    'model.remat': REMAT_POLICIES,
-    'model.box': KINDS,
-    'reward.accuracy': tuple(ACCURACIES),
-    'rl.variant': tuple(VARIANTS),
-} | {
-    f'{stage}.optimizer.{field}': known
-    for stage in ('sft', 'rl', 'pretrain')
-    for field, known in (('name', OPTIMIZERS), ('decay', DECAYS))
-}
-
-
-# Fields that count something that has to be there.
-_POSITIVE = (
-    'sft.n_candidates',
-    'sft.n_demos',
-    'sft.steps',
-    'sft.eval_every',
-    'sft.batch_size',
-    'sft.checkpoint_every',
-    'grade.n_queries',
-    'grade.samples',
-    'grade.chunk',
-    'rl.steps',
-    'rl.n_prompts',
-    'rl.group_size',
-    'rl.updates_per_batch',
-    'rl.sync_every',
-    'rl.recheck_every',
-    'rl.alarms.patience',
-    'rl.checkpoint_every',
-    'rl.trajectories_every',
-    'eval.n_examples',
-    'sampler.n_slots',
-    'sampler.chunk',
-    'rollout.max_turns',
-    'lora.rank',
-    'pretrain.batch_size',
-    'pretrain.row_multiple',
-    'pretrain.n_exchanges',
-    'pretrain.n_probes',
-    'pretrain.checkpoint_every',
-)
-# Fields that hold a share.
-_SHARES = (
-    'sft.no_search',
-    'sft.recovered',
-    'grade.solved',
-    'grade.often_failed',
-    'reward.format_weight',
-    'reward.call_cost',
-    'pretrain.read.reading',
-    'pretrain.look.reading',
-    'pretrain.refer.reading',
-    'pretrain.copying',
-)
-
-
-def check(config) -> None:
-  """Refuses values that a late stage would stumble over.
-
-  Raises:
-    UserError: A field holds a word that nothing knows (lists those known), or
-      a number that is too small or no share, or fields contradict each other.
-  """
-
-  def applies(field: str) -> bool:
-    return not field.startswith('pretrain.') or config.stage == 'pretrain'
-
-  for field, known in _CHOICES.items():
-    if not applies(field):
-      continue
-    value = config_field(config, field)
-    if value not in known:
-      raise UserError(
-          f'config.{field} is {value!r}, not one of {", ".join(known)}'
-      )
-  for field in _POSITIVE:
-    if applies(field) and config_field(config, field) < 1:
-      raise UserError(f'config.{field} must be 1 or more')
-  for field in _SHARES:
-    if applies(field) and not 0 <= config_field(config, field) <= 1:
-      raise UserError(f'config.{field} is a share, from 0 to 1')
-  for stage in ('sft', 'rl'):
-    name = config[stage].optimizer.name
-    if name == 'muon' and config.trainable == 'lora':
-      raise UserError(
-          f'config.{stage}.optimizer.name=muon trains kernels, and with '
-          'config.trainable=lora none is trained: choose one or the other'
-      )
-  for name, fields in config.arms.items():
-    _check_arm(config, name, fields)
-
-
-def _check_arm(config, name: str, fields: Any) -> None:
-  """Refuses an arm's fields as `check` does those of `rl`."""
-  changed = copy.deepcopy(config)
-  changed.arms = ConfigDict()
-  changed.rl.lock()
-  try:
-    changed.rl.update(fields)
-    check(changed)
-  except (AttributeError, KeyError, TypeError, UserError) as error:
-    raise UserError(f'config.arms.{name}: {error.args[0]}') from error
 
 
 def walk(run: Run) -> None:
@@ -349,7 +245,8 @@ def manifest_of(run: Run, name: str) -> Manifest:
           needed: manifest_of(run, needed).fingerprint()
           for needed in stage.needs
       }
-      | ({'model_folder': run.model_digest} if 'model' in fields else {}),
+      | ({'model_folder': run.model_digest} if 'model' in fields else {})
+      | ({'maker': stage.maker} if stage.maker else {}),
   )
 
 
@@ -368,12 +265,6 @@ def _is_own(name: str, target: str) -> bool:
 def _page_of(name: str) -> str:
   """The config page whose command makes this stage at any size."""
   return next((page for page, own in _OWN.items() if name in own), name)
-
-
-def config_field(config, field: str):
-  for part in field.split('.'):
-    config = config[part]
-  return config.to_dict() if hasattr(config, 'to_dict') else config
 
 
 def _shown(facts: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from configs import common
+from gog_jax import config_check
 from gog_jax import stages
 from gog_jax.errors import UserError
 from gog_jax.rewards import RewardConfig
@@ -56,7 +57,7 @@ def test_page_resolves(page, profile):
   for name, stage in stages.stages_of(config).items():
     for field in stage.sections:
       if name != 'pretrain' or page == 'pretrain':
-        stages.config_field(config, field)
+        config_check.config_field(config, field)
 
 
 def test_unknown_profile():
@@ -80,16 +81,21 @@ def test_pages_launch_as_their_docstrings_say():
         ('pretrain', 'pretrain.look.reading', 1.5, 'from 0 to 1'),
         ('rl', 'rl.variant', 'ppo', 'grpo, dr_grpo, dapo, gspo'),
         ('rl', 'sft.recovered', 1.5, 'from 0 to 1'),
+        ('rl', 'rl.level', 5, '-1, 0, 1, 2'),
+        ('rl', 'eval.split', 'tset', 'validation, test, hard'),
+        ('rl', 'eval.policies', ('sft', 'r1'), 'has r1; there are direct'),
+        ('rl', 'once', ('rl_fats',), 'has rl_fats; there are no arms'),
+        ('rl', 'grade.often_failed', 0.9, 'above config.grade.solved'),
     ],
 )
 def test_values_that_a_late_stage_would_stumble_over(
     page, field, value, message
 ):
   config = importlib.import_module(f'configs.{page}').get_config()
-  stages.check(config)
+  config_check.check(config)
   config.update_from_flattened_dict({field: value})
   with pytest.raises(UserError, match=message) as caught:
-    stages.check(config)
+    config_check.check(config)
   assert field in str(caught.value)
 
 
@@ -97,7 +103,7 @@ def test_muon_trains_whole_models():
   config = importlib.import_module('configs.sft').get_config()
   config.trainable = 'full'
   config.sft.optimizer.name = 'muon'
-  stages.check(config)
+  config_check.check(config)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +118,15 @@ def test_muon_trains_whole_models():
 )
 def test_an_arm_is_refused_before_anything_runs(fields, message):
   config = importlib.import_module('configs.rl').get_config('full')
-  stages.check(config)
+  config_check.check(config)
   config.arms.rl_mine = fields
   with pytest.raises(UserError, match=message) as caught:
-    stages.check(config)
+    config_check.check(config)
   assert 'config.arms.rl_mine' in str(caught.value)
+
+
+def test_an_arm_is_a_kind_of_rl():
+  config = importlib.import_module('configs.rl').get_config('full')
+  config.arms.sft = {'level': 1}
+  with pytest.raises(UserError, match='begins in rl_'):
+    config_check.check(config)

@@ -99,6 +99,7 @@ def test_levels_are_selected():
           n_correct=0,
           n_errors=0,
           n_short=0,
+          n_unseen=0,
           hops=1,
           level=level,
       )

@@ -39,6 +39,7 @@ def test_what_a_level_consists_of():
         n_correct=n_correct,
         n_errors=n_errors,
         n_short=n_short,
+        n_unseen=n_short // 2,
         hops=hops,
         level=level,
     )
@@ -55,9 +56,11 @@ def test_what_a_level_consists_of():
       'hops': {'2': 1, '3': 1},
       'pass_rate': pytest.approx(1 / 14),
       'too_few_searches': pytest.approx(9 / 13),
+      'never_seen': pytest.approx(4 / 13),
   }
   assert facts['composition']['1'] == {
       'hops': {}, 'pass_rate': None, 'too_few_searches': None,
+      'never_seen': None,
   }  # fmt: skip
 
 

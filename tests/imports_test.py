@@ -27,6 +27,7 @@ FLOORS = (
     ('policies',),
     ('grade', 'evaluate', 'report'),
     ('train',),
+    ('config_check',),
     ('stages',),
     ('main',),
 )  # fmt: skip

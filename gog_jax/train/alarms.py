@@ -42,7 +42,9 @@ def raised(
     kind, meaning = _SIGNS[metric]
     values = [row[metric] for row in recent if metric in row]
     over = [
-        value > bound if kind == 'most' else value < bound for value in values
+        # What is not a number is over any bound.
+        not (value <= bound if kind == 'most' else value >= bound)
+        for value in values
     ]
     if len(over) == patience and all(over):
       found[metric] = (

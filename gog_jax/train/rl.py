@@ -100,17 +100,22 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         batch = rl_batch(run, drawn.groups, advantages)  # [B, T]
         state, metrics = update(state, batch)
         watch.lap('update')
-        values = rl_metrics.describe(drawn.examples, drawn.groups, advantages)
-        values |= metrics | watch.seconds | {'dead_groups': drawn.n_dead}
+        values = rl_metrics.describe(
+            drawn.all_examples,
+            drawn.all_groups,
+            advantages_of(run, drawn.all_groups),
+        )
+        values |= metrics | watch.seconds | {'refilled': drawn.n_refilled}
         values |= curriculum.record(n + 1, drawn.all_groups)
-        log.write(n + 1, values)
+        found = find_alarms(c.alarms, [*log.rows, values])
+        log.write(n + 1, values | {'alarms': list(found)})
         progress.advance(reward=values['reward'], accuracy=values['accuracy'])
         last = n + 1 == c.steps
         if last or (n + 1) % c.trajectories_every == 0:
           save_rollouts(folder, n + 1, drawn)
         if last or saver.is_due(n + 1):
           saver.save(n + 1, state, curriculum.queries)
-        heed_alarms(c.alarms, log.rows)
+        heed_alarms(found, log.rows, stop=c.alarms.stop)
   checkpoint.save_pytree(folder / 'params', state.params)
   return {'steps': c.steps} | rl_metrics.reward_trend(log.rows)
 
@@ -157,15 +162,17 @@ class Drawn:
   Attributes:
     examples: P queries.
     groups: Their P groups, to learn from.
-    all_groups: These and the groups without variance that were refilled.
+    all_examples: These and the queries that were drawn again, in order.
+    all_groups: Their groups.
   """
 
   examples: Sequence[Example]
   groups: Groups
+  all_examples: Sequence[Example]
   all_groups: Groups
 
   @property
-  def n_dead(self) -> int:
+  def n_refilled(self) -> int:
     return len(self.all_groups) - len(self.groups)
 
 
@@ -180,6 +187,7 @@ def draw_groups(
   c = run.config.rl
   examples: list[Example] = []
   groups: Groups = []
+  all_examples: list[Example] = []
   all_groups: Groups = []
   fresh, drawn = [], []
   for refill in range(1 + c.dynamic_sampling * c.max_refills):
@@ -187,6 +195,7 @@ def draw_groups(
     drawn = run.rollout(  # P x G
         policy, fresh, samples=c.group_size, seed=('rl', seed, refill)
     )
+    all_examples += fresh
     all_groups += drawn
     live = advantages_of(run, drawn).live
     for example, group, is_live in zip(fresh, drawn, live, strict=True):
@@ -197,7 +206,7 @@ def draw_groups(
       break
   if not groups:
     examples, groups = fresh, drawn
-  return Drawn(examples, groups, all_groups)
+  return Drawn(examples, groups, all_examples, all_groups)
 
 
 def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
@@ -206,15 +215,16 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
   def table(value):
     return np.array([[value(t) for t in group] for group in groups])
 
-  rewards = table(lambda t: t.reward)
+  rewards, valid = table(lambda t: t.reward), table(lambda t: t.valid)
   if run.config.rl.shuffle_rewards:
     # Of what was sampled: the same whenever these groups are met.
     sampled = sum(int(t.token_ids.sum()) for group in groups for t in group)
     rng = np.random.default_rng(run.seed('shuffle', sampled))
-    rewards = rng.permuted(rewards, axis=1)
+    for row, usable in zip(rewards, valid, strict=True):
+      row[usable] = rng.permutation(row[usable])
   return group_advantages(
       rewards,
-      table(lambda t: t.valid),
+      valid,
       table(lambda t: t.reward_parts['accuracy']),
       eps=run.config.rl.advantage_eps,
       divide_by_std=losses.VARIANTS[run.config.rl.variant].divide_by_std,
@@ -260,20 +270,27 @@ def save_rollouts(folder: epath.Path, n: int, drawn: Drawn) -> None:
   )
 
 
-def heed_alarms(c: Any, rows: Sequence[dict[str, Any]]) -> None:
-  """Says what has gone wrong for some steps, once; stops if told to.
+def find_alarms(c: Any, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+  """What has gone wrong for some steps, metric to explanation."""
+  bounds = {metric: c[metric] for metric in alarms.METRICS}
+  return alarms.raised(rows, bounds=bounds, patience=c.patience)
+
+
+def heed_alarms(
+    found: dict[str, str], rows: Sequence[dict[str, Any]], *, stop: bool
+) -> None:
+  """Says what was found at the last step and not at the one before.
 
   Raises:
-    UserError: `stop` is set; the newest checkpoint stays.
+    UserError: Something was found and `stop` is set; the newest checkpoint
+      stays.
   """
-  bounds = {metric: c[metric] for metric in alarms.METRICS}
-  now = alarms.raised(rows, bounds=bounds, patience=c.patience)
-  before = alarms.raised(rows[:-1], bounds=bounds, patience=c.patience)
-  for metric, line in now.items():
+  before = rows[-2]['alarms'] if len(rows) > 1 else ()
+  for metric, line in found.items():
     if metric not in before:
       metrics_lib.say(f'rl: alarm at step {rows[-1]["step"]}: {line}')
-    if c.stop:
+    if stop:
       raise UserError(
-          f'stopped by an alarm: {line}; change --config.rl.* in another '
-          f'--workdir, or --config.rl.alarms.{metric}'
+          f'stopped by an alarm: {line}; change --config.rl.* or '
+          f'--config.rl.alarms.{metric}, in another --workdir'
       )

@@ -5,6 +5,7 @@ The demos are those of train/demos.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -62,12 +63,31 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       stop=validation.is_flat,
   )
   validation.measure(state, int(state.step))  # Of the end, too.
+  flat = flat_after(validation.accuracies, n=c.n_validation)
+  if c.n_validation and not flat:
+    metrics.say(
+        f'sft: accuracy was not flat yet after {c.steps} steps; raise '
+        '--config.sft.steps to train on'
+    )
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
       'steps': int(state.step),
       'n_demos': len(demos),
       'validation_accuracy': validation.accuracies,
+      'flat': flat,
   }
+
+
+def flat_after(accuracies: Sequence[float], *, n: int) -> bool:
+  """Whether the last two accuracies are no better than one before them.
+
+  Better is what exceeds it by more than its standard error, of `n` questions.
+  """
+  *before, last, newest = [0.0, 0.0, *accuracies]
+  if len(accuracies) < 3:
+    return False
+  best = max(before)
+  return max(last, newest) <= best + np.sqrt(best * (1 - best) / n)
 
 
 class Validation:
@@ -92,14 +112,13 @@ class Validation:
       self.accuracies = [row['accuracy'] for row in files.read_jsonl(path)]
 
   def is_flat(self, state: TrainState, n_steps: int) -> bool:
-    """Whether the last two measurements are no better than what was before.
+    """Whether accuracy is flat, see `flat_after`.
 
     False between measurements; at one, it is made first.
     """
     if not self.measure(state, n_steps):
       return False
-    *before, last, newest = [0.0, 0.0, *self.accuracies]
-    return len(self.accuracies) > 2 and max(last, newest) <= max(before)
+    return flat_after(self.accuracies, n=len(self._examples))
 
   def measure(self, state: TrainState, n_steps: int) -> bool:
     """Measures if it is time to and not done yet; whether it is time."""

@@ -268,7 +268,7 @@ def load(data_dir: str | os.PathLike[str], split: str) -> Examples:
 
   Args:
     data_dir: As given to `prepare`.
-    split: 'train', 'validation' or 'test'.
+    split: 'train', 'validation', 'test' or 'hard'.
 
   Returns:
     Its examples; reading is random access and decodes no image.
@@ -281,7 +281,7 @@ def load(data_dir: str | os.PathLike[str], split: str) -> Examples:
   if len(found) != 1:
     raise UserError(
         f'{root} holds {len(found)} data sets of world version {VERSION}, '
-        'one is needed: delete the folder, it is made anew'
+        f'one is needed: delete {data_dir}, it is made anew'
     )
   builder = tfds.builder_from_directory(found[0])
   if split not in builder.info.splits:

@@ -1,0 +1,155 @@
+"""Refuses what a late stage would stumble over, before hours of work."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gog_jax import policies
+from gog_jax.boxes import KINDS
+from gog_jax.errors import UserError
+from gog_jax.models.layers import REMAT_POLICIES
+from gog_jax.models.lora import TRAINABLE
+from gog_jax.rewards import ACCURACIES
+from gog_jax.train import curriculum
+from gog_jax.train.losses import VARIANTS
+from gog_jax.train.optimizer import DECAYS
+from gog_jax.train.optimizer import OPTIMIZERS
+
+# Fields that take one of a few words.
+_CHOICES = {
+    'trainable': TRAINABLE,
+    'model.dtype': ('float32', 'bfloat16'),
+    'model.remat': REMAT_POLICIES,
+    'model.box': KINDS,
+    'reward.accuracy': tuple(ACCURACIES),
+    'rl.variant': tuple(VARIANTS),
+    'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
+    'eval.split': ('validation', 'test', 'hard'),
+} | {
+    f'{stage}.optimizer.{field}': known
+    for stage in ('sft', 'rl', 'pretrain')
+    for field, known in (('name', OPTIMIZERS), ('decay', DECAYS))
+}
+
+
+# Fields that count something that has to be there.
+_POSITIVE = (
+    'sft.n_candidates',
+    'sft.n_demos',
+    'sft.steps',
+    'sft.eval_every',
+    'sft.batch_size',
+    'sft.checkpoint_every',
+    'grade.n_queries',
+    'grade.samples',
+    'grade.chunk',
+    'rl.steps',
+    'rl.n_prompts',
+    'rl.group_size',
+    'rl.updates_per_batch',
+    'rl.sync_every',
+    'rl.recheck_every',
+    'rl.alarms.patience',
+    'rl.checkpoint_every',
+    'rl.trajectories_every',
+    'eval.n_examples',
+    'sampler.n_slots',
+    'sampler.chunk',
+    'rollout.max_turns',
+    'lora.rank',
+    'pretrain.batch_size',
+    'pretrain.row_multiple',
+    'pretrain.n_exchanges',
+    'pretrain.n_probes',
+    'pretrain.checkpoint_every',
+)
+# Fields that hold a share.
+_SHARES = (
+    'sft.no_search',
+    'sft.recovered',
+    'grade.solved',
+    'grade.often_failed',
+    'reward.format_weight',
+    'reward.call_cost',
+    'pretrain.read.reading',
+    'pretrain.look.reading',
+    'pretrain.refer.reading',
+    'pretrain.copying',
+)
+
+
+def check(config) -> None:
+  """Refuses values that a late stage would stumble over.
+
+  Raises:
+    UserError: A field holds a word that nothing knows (lists those known), or
+      a number that is too small or no share, or fields contradict each other.
+  """
+
+  def applies(field: str) -> bool:
+    return not field.startswith('pretrain.') or config.stage == 'pretrain'
+
+  for field, known in _CHOICES.items():
+    if not applies(field):
+      continue
+    value = config_field(config, field)
+    if value not in known:
+      raise UserError(
+          f'config.{field} is {value!r}, not one of '
+          + ', '.join(map(str, known))
+      )
+  for field in _POSITIVE:
+    if applies(field) and config_field(config, field) < 1:
+      raise UserError(f'config.{field} must be 1 or more')
+  for field in _SHARES:
+    if applies(field) and not 0 <= config_field(config, field) <= 1:
+      raise UserError(f'config.{field} is a share, from 0 to 1')
+  for stage in ('sft', 'rl'):
+    name = config[stage].optimizer.name
+    if name == 'muon' and config.trainable == 'lora':
+      raise UserError(
+          f'config.{stage}.optimizer.name=muon trains kernels, and with '
+          'config.trainable=lora none is trained: choose one or the other'
+      )
+  if config.grade.often_failed > config.grade.solved:
+    raise UserError(
+        'config.grade.often_failed is above config.grade.solved: Level 2 is '
+        'what fails more often than Level 0'
+    )
+  for name, fields in config.arms.items():
+    if not name.startswith('rl_'):
+      raise UserError(f'config.arms.{name}: give it a name that begins in rl_')
+    _check_arm(config, name, fields)
+  for name, known in (
+      ('eval.policies', (*policies.NAMES, *config.arms)),
+      ('once', tuple(config.arms)),
+  ):
+    unknown = [one for one in config_field(config, name) if one not in known]
+    if unknown:
+      raise UserError(
+          f'config.{name} has {", ".join(unknown)}; there are '
+          f'{", ".join(known) or "no arms"}'
+      )
+
+
+def _check_arm(config, name: str, fields: Any) -> None:
+  """Refuses an arm's fields as `check` does those of `rl`."""
+  changed = copy.deepcopy(config)
+  changed.arms = ConfigDict()
+  changed.once = ()
+  changed.eval.policies = ()
+  changed.rl.lock()
+  try:
+    changed.rl.update(fields)
+    check(changed)
+  except (AttributeError, KeyError, TypeError, UserError) as error:
+    raise UserError(f'config.arms.{name}: {error.args[0]}') from error
+
+
+def config_field(config, field: str):
+  for part in field.split('.'):
+    config = config[part]
+  return config.to_dict() if hasattr(config, 'to_dict') else config
