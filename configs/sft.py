@@ -1,4 +1,4 @@
-"""Reflective behaviour alignment: LoRA SFT on expert trajectories.
+"""Reflective behaviour alignment: SFT on an expert's trajectories.
 
     python -m gog_jax.main --config=configs/sft.py
     python -m gog_jax.main --config=configs/sft.py:qwen2_5_vl_7b \

@@ -148,7 +148,7 @@ def test_plain(chat):
   assert chat.decode(then.token_ids) == '\n' + asked
   assert chat.decode(answer) == '[1,2,3,4]<|im_end|>'
   assert chat.plain((), 'x', None, first=True)[1] == []
-  # Pretraining knows no tags: an answer that spells one is text.
+  # An answer that spells a tag is text.
   _, answer = chat.plain((), 'x', '<think>', first=True)
   assert answer[:-1] == chat.encode_untrusted('<think>')
 

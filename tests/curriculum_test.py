@@ -134,6 +134,13 @@ def test_alarms_need_patience():
   assert 'kl is 2, at most 1' in line
 
 
+def test_what_is_not_a_number_alarms():
+  bounds = {'kl': 1.0, 'entropy': 0.1}
+  nan = float('nan')
+  log = rows(kl=[nan, nan], entropy=[nan, nan])
+  assert set(alarms.raised(log, bounds=bounds, patience=2)) == set(bounds)
+
+
 def test_every_alarm_has_a_bound_on_the_page():
   from configs import rl
 

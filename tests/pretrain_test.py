@@ -14,9 +14,21 @@ from gog_jax import images
 from gog_jax import interrupt
 from gog_jax import models
 from gog_jax.train import probe
+from gog_jax.train.lessons import conversation
+from gog_jax.train.lessons import encode
 from gog_jax.train.lessons import Lessons
 from gog_jax.train.lessons import PHASES
+from gog_jax.types import Example
+from gog_jax.types import Hit
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import View
+from gog_jax.world import grounding
+from gog_jax.world import reading
 from tests import mini
+from tests.world_helpers import halved
+from tests.world_helpers import said
 
 SIZES = {
     'pretrain__read__steps': 2,
@@ -111,6 +123,60 @@ def test_lessons_read_first_and_then_show_one_scene_each(tmp_path):
   assert other.images[0].data != again.images[0].data
 
 
+def calls_of(step):
+  calls = []
+  if step.gaze:
+    box = list(step.gaze)
+    calls.append(ToolCall(name='gaze', arguments={'bbox_2d': box}))
+  if step.query:
+    query = {'query': step.query}
+    calls.append(ToolCall(name='text_search', arguments=query))
+  return calls
+
+
+@pytest.mark.parametrize('kind', ['box', 'look', 'switch', 'confirm', 'seek'])
+def test_lessons_are_written_as_rollouts_are(tmp_path, kind):
+  """Prompt, turns and replies have the tokens that the agent's will have."""
+  run = mini.make_run(tmp_path, 'pretrain', **SIZES)
+  chat, rng = run.chat, np.random.default_rng(3)
+  lengths = set()
+  for _ in range(12):
+    task = (
+        reading.ask(rng, kind=kind)
+        if kind == 'seek'
+        else grounding.ask(
+            rng, grounding.draw_scene(rng), halved, kind=kind, show=True
+        )
+    )
+    steps = said(task)
+    example = Example(
+        id='x', images=steps[0].images, question=steps[0].question,
+        answers=('x',), source='s', scope='s',
+    )  # fmt: skip
+    expected = list(chat.prompt(example).token_ids)
+    for step, then in zip(steps, steps[1:]):
+      calls = calls_of(step)
+      expected += chat.encode_turn(thought=step.thought, calls=calls)
+      views = [View(data=v, root=0, box=(0, 0, 9, 9)) for v in then.images]
+      hit = Hit(title='whose', text=then.question, score=0.5)
+      result = ToolResult(
+          status=ToolStatus.OK, hits=(hit,), view=views[0] if views else None
+      )
+      expected += chat.observation(calls, [result]).token_ids
+    prompt, answer = encode(chat, task, first=True)
+    assert list(prompt.token_ids) == expected
+    assert answer == chat.encode_turn(
+        thought=task.thought, calls=calls_of(task), answer=task.answer or None
+    )
+    lesson = conversation('x', [(prompt, answer)])
+    assert lesson.token_ids.tolist() == expected + answer
+    assert lesson.loss_mask.tolist() == [0] * len(expected) + [1] * len(answer)
+    lengths.add(len(steps))
+  assert lengths == {'seek': {1, 2, 3}}.get(
+      kind, {2} if kind in ('switch', 'confirm') else {1}
+  )
+
+
 def test_random_tokens_are_asked_back(tmp_path):
   run = mini.make_run(
       tmp_path, 'pretrain', **SIZES, pretrain__copying=1.0
@@ -144,7 +210,7 @@ def test_the_shipped_base_finds_what_it_is_asked_for():
   for kind, share in (
       ('look', 0.7), ('survey', 0.55), ('link', 0.6),
       ('recall', 0.8), ('copy', 0.7), ('list', 0.2), ('judge', 0.7),
-      ('switch', 0.7), ('confirm', 0.8), ('seek', 0.9),
+      ('switch', 0.7), ('confirm', 0.8), ('seek', 0.9), ('tell', 0.8),
   ):  # fmt: skip
     assert shares[kind]['exact'] > share, kind
 

@@ -11,7 +11,11 @@ import pytest
 from gog_jax import rewards
 from gog_jax.errors import UserError
 from gog_jax.train import rl
+from gog_jax.train import rl_metrics
+from gog_jax.train.advantages import group_advantages
+from gog_jax.types import ToolStatus
 from tests import mini
+from tests import report_helpers as helpers
 
 
 @pytest.fixture
@@ -97,6 +101,7 @@ def test_a_stale_sampler_shows_and_the_alarm_fires(
   assert rows[4]['sampler_gap_p99'] > 0.05
   assert rows[4]['importance_weight'] != pytest.approx(1.0, abs=1e-4)
   assert said.count('alarm') == 1
+  assert {tuple(row['alarms']) for row in rows} == {(), ('sampler_gap_p99',)}
   assert 'what samples is not the policy in training' in said
 
   shutil.rmtree(workdir / 'rl')
@@ -128,9 +133,66 @@ def test_shuffling_keeps_rewards_in_their_group(finished, monkeypatch):
   )
 
 
-def fake_groups(n_groups, n_members):
-  from tests import report_helpers as helpers
+def test_shuffling_leaves_spoilt_samples_out(finished):
+  run = mini.make_run(finished.workdir, 'rl', rl__shuffle_rewards=True)
+  down = helpers.text(status=ToolStatus.INFRA_ERROR)
+  (group,) = fake_groups(1, 6)
+  group[2:4] = [helpers.trajectory('0', (down,)) for _ in range(2)]
+  group = [
+      dataclasses.replace(t, reward=reward, reward_parts={'accuracy': 0.0})
+      for t, reward in zip(group, (1.0, 2.0, 50.0, 60.0, 3.0, 4.0))
+  ]
+  found = rl.advantages_of(run, [group]).advantages[0]
+  assert found[2] == found[3] == 0
+  of_four = (np.arange(1.0, 5.0) - 2.5) / np.std(np.arange(1.0, 5.0), ddof=1)
+  np.testing.assert_allclose(
+      np.sort(found[[0, 1, 4, 5]]), of_four, rtol=1e-3
+  )
 
+
+def test_what_a_step_logs_by_hand():
+  down = helpers.text(status=ToolStatus.INFRA_ERROR)
+  examples = [helpers.example('a'), helpers.example('b')]
+  groups = [
+      [
+          helpers.trajectory('a'),  # Searches nothing; right.
+          helpers.trajectory('a', (helpers.gaze(helpers.MISS),), right=False),
+          helpers.trajectory(
+              'a',
+              (helpers.gaze(helpers.MISS),),
+              (helpers.gaze(helpers.HIT),),
+              (helpers.text(),),
+          ),
+      ],
+      [
+          helpers.trajectory('b', (down,)),  # Spoilt: of no mean.
+          helpers.trajectory('b', (helpers.glance(),), well_formed=False),
+          helpers.trajectory('b', (helpers.text(),), right=False),
+      ],
+  ]
+  advantages = group_advantages(
+      np.array([[t.reward for t in group] for group in groups]),
+      np.array([[t.valid for t in group] for group in groups]),
+      np.array([[t.reward_parts['accuracy'] for t in g] for g in groups]),
+      eps=1e-4,
+  )
+  found = rl_metrics.describe(examples, groups, advantages)
+  assert found['accuracy'] == 3 / 5 and found['format'] == 4 / 5
+  assert found['reward'] == pytest.approx((1 + 0.1 + 1 + 0.9 + 0.1) / 5)
+  assert found['searches'] == (0 + 1 + 3 + 1 + 1) / 5
+  assert found['turns'] == (1 + 2 + 4 + 2 + 2) / 5
+  assert (found['no_search'], found['single'], found['hybrid']) == (
+      1 / 5, 3 / 5, 1 / 5
+  )
+  assert found['recovery'] == 1 / 2
+  assert found['sampled_tokens'] == 2 and found['tokens'] == 4
+  assert found['live_groups'] == 1
+  assert found['masked'] == pytest.approx(1 / 6)
+  assert found['masked_by_calls'] == {'0': 0, '1': 1 / 4, '3': 0}
+  assert (found['infra_errors'], found['model_errors']) == (1, 0)
+
+
+def fake_groups(n_groups, n_members):
   return [
       [helpers.trajectory(f'{i}') for _ in range(n_members)]
       for i in range(n_groups)

@@ -172,7 +172,7 @@ class Chat:
       *,
       first: bool,
   ) -> tuple[TokenChunk, list[int]]:
-    """Encodes an exchange that is answered in plain text, for pretraining.
+    """Encodes a message of the user and, if given, a plain answer to it.
 
     Args:
       images: Shown before the question.

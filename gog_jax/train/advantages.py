@@ -33,8 +33,7 @@ def group_advantages(
   """(reward - group mean) [/ group std], over the group's valid members.
 
   The standard deviation is the sample's (ddof 1). A group with fewer than two
-  valid members, or whose std is below `eps`, gets advantage 0 and is not live:
-  it stays in the batch and is counted.
+  valid members, or whose std is below `eps`, gets advantage 0 and is not live.
 
   Args:
     rewards: float[P, G].

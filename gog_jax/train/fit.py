@@ -67,12 +67,13 @@ def fit(
       for n in range(first, n_steps):
         try:
           interrupt.check()
+          enough = stop(state, n)
         except interrupt.Interrupted:
           if pending is not None:
             writer.write(*pending)
           saver.save(n, state, batches)
           raise
-        if stop(state, n):
+        if enough:
           if pending is not None:
             writer.write(*pending)
           saver.save(n, state, batches)

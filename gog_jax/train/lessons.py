@@ -115,6 +115,7 @@ def encode(
     first: Whether it opens the conversation.
   """
   if exchange.before is not None:
+    assert exchange.thought  # Who called a tool goes on as an agent.
     prompt, answer = encode(chat, exchange.before, first=first)
     prompt += TokenChunk(token_ids=tuple(answer))
     prompt += chat.observation(_calls(exchange.before), [_reply(exchange)])

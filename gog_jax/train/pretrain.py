@@ -1,8 +1,9 @@
 """The toy base: a tiny Qwen2.5-VL that sees, grounds and reads, from nothing.
 
-It stands where a downloaded backbone would: it sees, points in JSON, looks a
-fact up in a text it is shown and thinks before it answers, but has never been
-told of tools or chosen among them. Written as an ordinary Hugging Face folder.
+It stands where a downloaded backbone would: it sees, thinks, calls tools in
+their format and reads what they reply, one step of a conversation at a time.
+Which questions need which steps, and when to stop, SFT and RL teach. Written as
+an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ The demos are those of train/demos.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 from etils import epath
@@ -87,7 +88,7 @@ def flat_after(accuracies: Sequence[float], *, n: int) -> bool:
   if len(accuracies) < 3:
     return False
   best = max(before)
-  return max(last, newest) <= best + np.sqrt(best * (1 - best) / n)
+  return max(last, newest) <= best + math.sqrt(best * (1 - best) / n)
 
 
 class Validation:

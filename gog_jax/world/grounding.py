@@ -2,7 +2,7 @@
 
 The tasks ask in the words of the agent's questions and are answered as agents
 answer, replies of tools stand where they will, so what is learnt carries over.
-When to search and when to stop is not in them.
+Each is about one step: what follows from a reply, not how a question is solved.
 """
 
 from __future__ import annotations

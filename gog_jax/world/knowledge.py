@@ -30,7 +30,9 @@ _BUCKETS = {'train': range(5), 'validation': (5,), 'test': (6,), 'hard': (7,)}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difficulty:
-  """What makes the questions of a scope hard; all but the first are shares.
+  """What makes the questions of a scope hard.
+
+  All but the first are shares, or for `noise` of a cosine, from 0 to 1.
 
   Attributes:
     emblems: The most in a scene.
@@ -57,7 +59,7 @@ class Difficulty:
     for field in dataclasses.fields(self)[1:]:
       value = getattr(self, field.name)
       if not 0 <= value <= 1:
-        raise UserError(f'{field.name}={value} is a share, from 0 to 1')
+        raise UserError(f'{field.name}={value}: give a number from 0 to 1')
 
   def text(self) -> str:
     """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""

@@ -1,4 +1,4 @@
-"""Pretraining without a picture: what texts say, judging hits, copying."""
+"""Pretraining without a picture: reading, searching, judging hits, copying."""
 
 from __future__ import annotations
 

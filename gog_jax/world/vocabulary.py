@@ -153,7 +153,7 @@ THOUGHTS = {
 
 REFLECTION = '{sought} got {shown}: {thought}'
 
-# What pretraining asks beside QUESTIONS. No system message tells it of tools.
+# What pretraining asks beside QUESTIONS.
 GROUNDING = {
     'box': ('where is {ref}?', 'find {ref}', 'box of {ref}?'),
     'crop': ('what is this?', 'describe this'),
@@ -162,8 +162,8 @@ GROUNDING = {
     'copy': ('copy {text}', 'say {text}'),
 }
 
-# The tools' calls as compact JSON. Pretraining points with gaze's and copies
-# the others: all their tokens are trained before the first fine-tuning step.
+# The tools' calls as compact JSON. Pretraining writes or copies each of them:
+# all their tokens are trained before the first fine-tuning step.
 BOX_START, BOX_END = '{"name":"gaze","arguments":{"bbox_2d":[', ']}}'
 PROTOCOL_PIECES = (
     BOX_START,
