@@ -37,14 +37,23 @@ from gog_jax.types import Trajectory
 _POLICIES = (
     'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl'
 )
-_STAGES = ('pretrain', 'sft', 'rl')
+_STAGES = ('pretrain', 'sft_no_gaze', 'sft', 'rl')  # Then the arms.
 _PARTS = ('accuracy', 'format')
 # More than the table needs: a number must not be cut off to fit a window.
 _WIDTH = 160
 
 
+def folder_name(stage: str, split: str) -> str:
+  """'eval' or 'report', but for another split than test 'eval_hard'."""
+  return stage if split == 'test' else f'{stage}_{split}'
+
+
 def make(
-    workdir: epath.PathLike, *, n_trajectories: int, seed: int
+    workdir: epath.PathLike,
+    *,
+    n_trajectories: int,
+    seed: int,
+    split: str = 'test',
 ) -> dict[str, Any]:
   """Writes the report of a run.
 
@@ -52,6 +61,7 @@ def make(
     workdir: The run's folder, local or gs://.
     n_trajectories: How many trajectories the page shows, if there are as many.
     seed: Of the bootstrap and of the choice of trajectories.
+    split: Whose evaluation.
 
   Returns:
     What summary.json holds: {'rows': [one per policy], 'differences': [of the
@@ -63,32 +73,35 @@ def make(
       that makes it.
   """
   workdir = epath.Path(workdir)
-  evaluated = _read_evaluations(workdir)
+  evaluated = _read_evaluations(workdir, split)
   summary = _summary(evaluated, seed=seed)
   page = report_html.render(
       summary,
       title=workdir.name,
-      metrics={
-          stage: _read_metrics(workdir / stage / 'metrics.jsonl')
-          for stage in _STAGES
-      },
+      metrics=_curves(workdir),
       evaluated=evaluated,
       shown=_choose(evaluated, n_trajectories, seed=seed),
   )
-  _write_summary(workdir, summary)
-  files.write_atomic(workdir / 'report' / 'index.html', page)
+  _write(workdir / folder_name('report', split), summary, page)
   return summary
 
 
 def make_overall(
-    workdir: epath.PathLike, seeds: Mapping[int, epath.Path], *, seed: int
+    workdir: epath.PathLike,
+    seeds: Mapping[int, epath.Path],
+    *,
+    seed: int,
+    split: str = 'test',
 ) -> dict[str, Any]:
   """Writes the report over runs that differ in their seed.
 
+  Its page has all of a run's but trajectories.
+
   Args:
-    workdir: Where report/summary.json goes.
+    workdir: Where the report goes.
     seeds: Seed to that run's folder; the runs' own reports stand there.
     seed: Of the bootstrap.
+    split: Whose evaluation.
 
   Returns:
     As `make`, over the trajectories of all seeds, questions being resampled;
@@ -97,7 +110,10 @@ def make_overall(
   Raises:
     UserError: As `make`.
   """
-  found = {number: _read_evaluations(path) for number, path in seeds.items()}
+  workdir = epath.Path(workdir)
+  found = {
+      number: _read_evaluations(path, split) for number, path in seeds.items()
+  }
   pooled: dict[str, Evaluated] = {}
   for evaluated in found.values():
     for one in evaluated:
@@ -110,21 +126,47 @@ def make_overall(
               *one.trajectories,
           ],
       )
-  summary = _summary(list(pooled.values()), seed=seed) | {
+  evaluated = list(pooled.values())
+  summary = _summary(evaluated, seed=seed) | {
       'seeds': {
-          str(number): _summary(evaluated, seed=seed)
-          for number, evaluated in found.items()
+          str(number): _summary(own, seed=seed)
+          for number, own in found.items()
       }
   }
-  _write_summary(epath.Path(workdir), summary)
+  page = report_html.render(
+      summary,
+      title=workdir.name,
+      metrics={
+          f'seed {number}: {stage}': rows
+          for number, path in seeds.items()
+          for stage, rows in _curves(path).items()
+      },
+      evaluated=evaluated,
+      shown=(),
+  )
+  _write(workdir / folder_name('report', split), summary, page)
   return summary
 
 
-def _write_summary(workdir: epath.Path, summary: dict[str, Any]) -> None:
+def _write(folder: epath.Path, summary: dict[str, Any], page: str) -> None:
   files.write_atomic(
-      workdir / 'report' / 'summary.json',
+      folder / 'summary.json',
       json.dumps(summary, indent=2, allow_nan=False) + '\n',
   )
+  files.write_atomic(folder / 'index.html', page)
+
+
+def _curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
+  """Metrics of every training stage: the known ones first, then the arms."""
+  arms = sorted(
+      path.parent.name
+      for path in workdir.glob('*/metrics.jsonl')
+      if path.parent.name not in _STAGES
+  )
+  return {
+      stage: _read_metrics(workdir / stage / 'metrics.jsonl')
+      for stage in (*_STAGES, *arms)
+  }
 
 
 def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
@@ -223,12 +265,14 @@ def _interval(low_high: Sequence[float] | None) -> str:
   return '[' + ', '.join(_per_cent(edge, digits=0) for edge in low_high) + ']'
 
 
-def _read_evaluations(workdir: epath.Path) -> list[Evaluated]:
+def _read_evaluations(workdir: epath.Path, split: str) -> list[Evaluated]:
   remedy = (
       'make it with python -m gog_jax.main --config=configs/eval.py '
       f'--workdir={workdir}'
   )
-  folder = workdir / 'eval'
+  if split != 'test':
+    remedy += f' --config.eval.split={split}'
+  folder = workdir / folder_name('eval', split)
   found = []
   names = [path.name for path in folder.iterdir()] if folder.exists() else []
   for name in sorted(names, key=_story_order):

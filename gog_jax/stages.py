@@ -73,14 +73,14 @@ def _eval(run: Run, folder: epath.Path) -> Mapping[str, Any]:
 
 
 def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  del folder  # report reads and writes the workdir.
   summary = report.make(
       run.workdir,
       n_trajectories=run.config.report.n_trajectories,
       seed=run.seed('report'),
+      split=run.config.eval.split,
   )
   _print_summary(summary)
-  return {'page': str(run.workdir / 'report' / 'index.html')}
+  return {'page': str(folder / 'index.html')}
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
@@ -205,7 +205,10 @@ def _walk_seeds(run: Run) -> None:
     _walk(own, run.config.stage)
   if TARGETS[run.config.stage] == 'report':
     summary = report.make_overall(
-        run.workdir, folders, seed=run.seed('report')
+        run.workdir,
+        folders,
+        seed=run.seed('report'),
+        split=run.config.eval.split,
     )
     print(f'seeds {", ".join(map(str, folders))}')
     _print_summary(summary)
@@ -215,7 +218,7 @@ def _walk(run: Run, target: str) -> None:
   stages = stages_of(run.config)
   for name in _in_order(stages, TARGETS[target]):
     manifest = manifest_of(run, name)
-    folder = run.workdir / name
+    folder = folder_of(run, name)
     # A report is quick to make, from whatever is there.
     if name != 'report' and manifest.is_complete(folder):
       metrics.say(f'{name}: complete in {folder}, reused')
@@ -230,6 +233,13 @@ def _walk(run: Run, target: str) -> None:
     facts = stages[name].make(run, folder)
     manifest.write(folder, complete=True, facts=facts)
     metrics.say(f'{name}: done ' + _shown(facts))
+
+
+def folder_of(run: Run, name: str) -> epath.Path:
+  """Where a stage's output goes; evaluations of other splits stand apart."""
+  if name in ('eval', 'report'):
+    name = report.folder_name(name, run.config.eval.split)
+  return run.workdir / name
 
 
 def manifest_of(run: Run, name: str) -> Manifest:

@@ -66,10 +66,9 @@ def make_stages(run: Run, *names: str) -> None:
   """Runs single stages, without those they build on."""
   for name in names:
     stage = stages.stages_of(run.config)[name]
-    facts = stage.make(run, run.workdir / name)
-    stages.manifest_of(run, name).write(
-        run.workdir / name, complete=True, facts=facts
-    )
+    folder = stages.folder_of(run, name)
+    facts = stage.make(run, folder)
+    stages.manifest_of(run, name).write(folder, complete=True, facts=facts)
 
 
 def interrupt_at(monkeypatch, n):
