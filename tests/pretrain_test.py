@@ -20,7 +20,6 @@ from gog_jax.train.lessons import Lessons
 from gog_jax.train.lessons import PHASES
 from gog_jax.types import Example
 from gog_jax.types import Hit
-from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
@@ -123,17 +122,6 @@ def test_lessons_read_first_and_then_show_one_scene_each(tmp_path):
   assert other.images[0].data != again.images[0].data
 
 
-def calls_of(step):
-  calls = []
-  if step.gaze:
-    box = list(step.gaze)
-    calls.append(ToolCall(name='gaze', arguments={'bbox_2d': box}))
-  if step.query:
-    query = {'query': step.query}
-    calls.append(ToolCall(name='text_search', arguments=query))
-  return calls
-
-
 @pytest.mark.parametrize('kind', ['box', 'look', 'switch', 'confirm', 'seek'])
 def test_lessons_are_written_as_rollouts_are(tmp_path, kind):
   """Prompt, turns and replies have the tokens that the agent's will have."""
@@ -155,18 +143,17 @@ def test_lessons_are_written_as_rollouts_are(tmp_path, kind):
     )  # fmt: skip
     expected = list(chat.prompt(example).token_ids)
     for step, then in zip(steps, steps[1:]):
-      calls = calls_of(step)
-      expected += chat.encode_turn(thought=step.thought, calls=calls)
+      expected += chat.encode_turn(thought=step.thought, calls=step.calls)
       views = [View(data=v, root=0, box=(0, 0, 9, 9)) for v in then.images]
       hit = Hit(title='whose', text=then.question, score=0.5)
       result = ToolResult(
           status=ToolStatus.OK, hits=(hit,), view=views[0] if views else None
       )
-      expected += chat.observation(calls, [result]).token_ids
+      expected += chat.observation(step.calls, [result]).token_ids
     prompt, answer = encode(chat, task, first=True)
     assert list(prompt.token_ids) == expected
     assert answer == chat.encode_turn(
-        thought=task.thought, calls=calls_of(task), answer=task.answer or None
+        thought=task.thought, calls=task.calls, answer=task.answer or None
     )
     lesson = conversation('x', [(prompt, answer)])
     assert lesson.token_ids.tolist() == expected + answer

@@ -12,7 +12,6 @@ from gog_jax.run import Run
 from gog_jax.types import Hit
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
-from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
@@ -118,7 +117,7 @@ def encode(
     assert exchange.thought  # Who called a tool goes on as an agent.
     prompt, answer = encode(chat, exchange.before, first=first)
     prompt += TokenChunk(token_ids=tuple(answer))
-    prompt += chat.observation(_calls(exchange.before), [_reply(exchange)])
+    prompt += chat.observation(exchange.before.calls, [_reply(exchange)])
   else:
     prompt, answer = chat.plain(
         exchange.images,
@@ -129,21 +128,10 @@ def encode(
   if exchange.thought:
     answer = chat.encode_turn(
         thought=exchange.thought,
-        calls=_calls(exchange),
+        calls=exchange.calls,
         answer=exchange.answer or None,
     )
   return prompt, answer
-
-
-def _calls(exchange: Exchange) -> list[ToolCall]:
-  calls = []
-  if exchange.gaze:
-    box = list(exchange.gaze)
-    calls.append(ToolCall(name='gaze', arguments={'bbox_2d': box}))
-  if exchange.query:
-    query = {'query': exchange.query}
-    calls.append(ToolCall(name='text_search', arguments=query))
-  return calls
 
 
 def _reply(exchange: Exchange) -> ToolResult:

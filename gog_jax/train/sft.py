@@ -84,9 +84,9 @@ def flat_after(accuracies: Sequence[float], *, n: int) -> bool:
 
   Better is what exceeds it by more than its standard error, of `n` questions.
   """
-  *before, last, newest = [0.0, 0.0, *accuracies]
   if len(accuracies) < 3:
     return False
+  *before, last, newest = accuracies
   best = max(before)
   return max(last, newest) <= best + math.sqrt(best * (1 - best) / n)
 

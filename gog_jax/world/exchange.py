@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from gog_jax.types import Box
+from gog_jax.types import ToolCall
 
 # Takes a box in pixels of the scene, returns it as the model would write it.
 ToModelBox = Callable[[Box], Sequence[int]]
@@ -37,6 +38,15 @@ class Exchange:
   gaze: tuple[int, ...] = ()
   query: str = ''
   before: Exchange | None = None
+
+  @property
+  def calls(self) -> list[ToolCall]:
+    """The calls that the message ends in, one at most."""
+    if self.gaze:
+      return [ToolCall(name='gaze', arguments={'bbox_2d': list(self.gaze)})]
+    if self.query:
+      return [ToolCall(name='text_search', arguments={'query': self.query})]
+    return []
 
 
 T = TypeVar('T')

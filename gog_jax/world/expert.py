@@ -28,7 +28,7 @@ from gog_jax.world import vocabulary
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.questions import Question
 from gog_jax.world.questions import question_of
-from gog_jax.world.references import first_of
+from gog_jax.world.references import first_look
 from gog_jax.world.references import reflect
 from gog_jax.world.references import tells_pattern
 from gog_jax.world.references import think
@@ -217,9 +217,8 @@ def _look(
     aim = _first_aim(question, target, rng, habits)
     call = _gaze(aim, to_model_box, rng, habits)
     return _think('find', question), (call,), None
-  (call,), (result,) = turns[-1].parsed.calls, turns[-1].results
-  shown = result.hits[0].text.split() if result.hits else []
-  alike = shown[2:4] == [target.identity.colour, target.identity.shape]
+  (call,) = turns[-1].parsed.calls
+  alike = _shows_like(turns, target)
   if call.name == 'image_search':  # Nobody stops at a glance.
     if habits.gazes:
       aim = _one_of_twins(question, target, habits)
@@ -231,7 +230,7 @@ def _look(
       and len(turns) < _MAX_LOOKS
       and _goes_on(turns, rng, habits)
   ):
-    weak = shown[-1:] == [vocabulary.WEAK]
+    weak = _look_shown(turns).endswith(vocabulary.WEAK)
     if not alike and weak and question.kind != 'pattern':
       look = dataclasses.asdict(target.identity)
       query = vocabulary.LOOK_QUERY.format(**look)
@@ -274,9 +273,9 @@ def _one_of_twins(
     question: Question, target: scenes.Emblem, habits: Habits
 ) -> scenes.Emblem:
   """The target, or of twins told by pattern that nothing showed, the first."""
-  if tells_pattern(question.ref, target.identity) and not habits.knows_twins:
-    return first_of(*question.scene.emblems[:2])
-  return target
+  if habits.knows_twins:
+    return target
+  return first_look(question.scene, target, question.ref)
 
 
 def _look_up(
@@ -342,10 +341,14 @@ def _gazed_at(
   (call,) = turn.parsed.calls
   if call.name != 'gaze':
     return False
-  own = target.identity
   overlap = boxes.iou(call.arguments['bbox_2d'], to_model_box(target.box))
-  like = _look_shown([turn]).split()[1:3] == [own.colour, own.shape]
-  return overlap >= boxes.HIT_IOU or like
+  return overlap >= boxes.HIT_IOU or _shows_like([turn], target)
+
+
+def _shows_like(turns: Sequence[Turn], target: scenes.Emblem) -> bool:
+  """Whether the last turn's image hit has the target's colour and shape."""
+  own = target.identity
+  return _look_shown(turns).split()[1:3] == [own.colour, own.shape]
 
 
 def _look_shown(turns: Sequence[Turn]) -> str:

@@ -19,6 +19,7 @@ from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.knowledge import names_of
+from gog_jax.world.references import first_look
 from gog_jax.world.references import first_of
 from gog_jax.world.references import references
 from gog_jax.world.references import reflect
@@ -105,21 +106,9 @@ def _box(
     to_model_box: ToModelBox,
 ) -> Exchange:
   ref = _refer(rng, scene, target)
-  box = to_model_box(_first_look(scene, target, ref).box)
+  box = to_model_box(first_look(scene, target, ref).box)
   exchange, _ = _point(rng, target.identity, ref, box)
   return exchange
-
-
-def _first_look(
-    scene: scenes.Scene, target: scenes.Emblem, ref: str
-) -> scenes.Emblem:
-  """Where to look first for what is meant: of twins told by pattern, the first.
-
-  Which of them it is, a glance does not show.
-  """
-  if tells_pattern(ref, target.identity):
-    return first_of(*scene.emblems[:2])
-  return target
 
 
 def _point(

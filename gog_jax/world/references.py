@@ -81,6 +81,16 @@ def first_of(one: Emblem, other: Emblem) -> Emblem:
   return other if (x if abs(x) >= CLEAR else y) > 0 else one
 
 
+def first_look(scene: Scene, target: Emblem, ref: str) -> Emblem:
+  """Where to look first for what is meant: of twins told by pattern, the first.
+
+  Which of them it is, a glance does not show.
+  """
+  if tells_pattern(ref, target.identity):
+    return first_of(*scene.emblems[:2])
+  return target
+
+
 def tells_pattern(ref: str, meant: Identity) -> bool:
   """Whether a reference tells what is meant by what only a gaze shows."""
   return meant.pattern in ref.split()
