@@ -9,6 +9,8 @@ import json
 import jax
 import numpy as np
 
+from gog_jax import files
+from gog_jax import grade
 from gog_jax import interrupt
 from gog_jax import sharding
 from gog_jax import stages
@@ -69,6 +71,21 @@ def make_stages(run: Run, *names: str) -> None:
     folder = stages.folder_of(run, name)
     facts = stage.make(run, folder)
     stages.manifest_of(run, name).write(folder, complete=True, facts=facts)
+
+
+def make_hard(run: Run) -> None:
+  """Makes every graded query Level 2.
+
+  What a policy of a few steps answers hangs on how this machine rounds.
+  """
+  folder = run.workdir / 'grade'
+  hard = [
+      dataclasses.replace(g, n_correct=0, level=2)
+      for g in grade.read_grades(folder)
+  ]
+  files.write_jsonl(
+      folder / 'graded.jsonl', (dataclasses.asdict(g) for g in hard)
+  )
 
 
 def interrupt_at(monkeypatch, n):

@@ -55,15 +55,16 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   shutil.copytree(finished.workdir, whole)
   shutil.copytree(finished.workdir, parts)
-  level = {'rl__level': 2}
-  run = mini.make_run(whole, 'rl', **level)
+  run = mini.make_run(whole, 'rl')
+  mini.make_hard(run)
   mini.make_stages(run, 'rl')
   rows = mini.metrics_of(run, 'rl')
   assert len(rows) == 4
   assert all(row['live_groups'] > 0 for row in rows)
   assert rows[-1]['kl'] > 0  # It has left the SFT policy.
 
-  resumed = mini.make_run(parts, 'rl', **level)
+  resumed = mini.make_run(parts, 'rl')
+  mini.make_hard(resumed)
   rollout, steps_begun = resumed.rollout, []
 
   def interrupted_in_step_3(*args, seed, **kwargs):

@@ -66,6 +66,7 @@ def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
       rl__steps=2,
       rl__n_prompts=2,
   )
+  mini.make_hard(run)
   mini.make_stages(run, 'rl')
   lines = (workdir / 'rl' / 'regrades.jsonl').read_text().splitlines()
   assert len(lines) == 2
