@@ -141,7 +141,8 @@ def _toy() -> ConfigDict:
   c.rl.updates_per_batch = 1
   c.rl.row_multiple = 32
   c.rl.train_dead = False  # Whether groups without variance feel the KL.
-  c.rl.sync_every = 1  # Steps after which the sampler gets new weights.
+  # Steps after which the sampler gets new weights; resuming gives it them too.
+  c.rl.sync_every = 1
   c.rl.shuffle_rewards = False  # Within groups: a control that cannot learn.
   c.rl.advantage_eps = 1e-4
   c.rl.checkpoint_every = 10

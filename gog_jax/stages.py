@@ -167,13 +167,6 @@ TARGETS = {
     'eval': 'report',
 }
 
-# What a command makes itself, at any size, where that is not one stage alone.
-_OWN = {
-    'sft': ('data', 'demos', 'sft', 'demos_no_gaze', 'sft_no_gaze'),
-    'eval': ('eval', 'report'),
-    'rl': ('rl', 'eval', 'report'),
-}
-
 
 def walk(run: Run) -> None:
   """Runs what `config.stage` names and, first, whatever it needs.
@@ -216,17 +209,18 @@ def _walk_seeds(run: Run) -> None:
 
 def _walk(run: Run, target: str) -> None:
   stages = stages_of(run.config)
-  for name in _in_order(stages, TARGETS[target]):
+  for name in _order_for(run.config, target):
     manifest = manifest_of(run, name)
     folder = folder_of(run, name)
     # A report is quick to make, from whatever is there.
     if name != 'report' and manifest.is_complete(folder):
       metrics.say(f'{name}: complete in {folder}, reused')
       continue
-    if not run.config.unasked and not _is_own(name, target):
+    owners = _owners(run.config, name)
+    if not run.config.unasked and target not in owners:
       raise UserError(
           f'{target} needs {name}, which is not complete in {run.workdir}: '
-          f'run python -m gog_jax.main --config=configs/{_page_of(name)}.py:'
+          f'run python -m gog_jax.main --config=configs/{owners[0]}.py:'
           f'{run.config.profile} --workdir={run.workdir} first'
       )
     manifest.write(folder, complete=False)
@@ -260,6 +254,19 @@ def manifest_of(run: Run, name: str) -> Manifest:
   )
 
 
+def _order_for(config: Any, target: str) -> list[str]:
+  """The stages of a command: what it names, after all that this needs."""
+  stages = stages_of(config)
+  order = _in_order(stages, TARGETS[target])
+  if target == 'sft' and policies.NO_GAZE in config.eval.policies:
+    order += [
+        name
+        for name in _in_order(stages, policies.NO_GAZE)
+        if name not in order
+    ]
+  return order
+
+
 def _in_order(stages: Mapping[str, Stage], target: str) -> list[str]:
   order = []
   for needed in stages[target].needs:
@@ -267,14 +274,16 @@ def _in_order(stages: Mapping[str, Stage], target: str) -> list[str]:
   return order + [target]
 
 
-def _is_own(name: str, target: str) -> bool:
-  """Whether the command for `target` makes this stage itself, at any size."""
-  return name in _OWN.get(target, (target,))
-
-
-def _page_of(name: str) -> str:
-  """The config page whose command makes this stage at any size."""
-  return next((page for page, own in _OWN.items() if name in own), name)
+def _owners(config: Any, name: str) -> list[str]:
+  """The commands that make a stage themselves at any size, the usual first."""
+  made = {
+      'pretrain': ('pretrain',),
+      'sft': ('data', 'demos', 'sft', 'demos_no_gaze', policies.NO_GAZE),
+      'grade': ('grade',),
+      'rl': ('rl', *config.arms, 'eval', 'report'),
+      'eval': ('eval', 'report'),
+  }
+  return [target for target, stages in made.items() if name in stages]
 
 
 def _shown(facts: Mapping[str, Any]) -> str:

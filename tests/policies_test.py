@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
+from ml_collections import ConfigDict
 import pytest
 
 from gog_jax import behaviour
 from gog_jax import policies
 from gog_jax import stages
+from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as store
 from gog_jax.run import Run
 from tests import mini
@@ -97,6 +100,60 @@ def test_stages_of_a_page_with_arms():
   assert found['rl_level1'].needs == ('grade',)
   toy = stages.stages_of(rl.get_config('toy'))
   assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['eval'].needs
+
+
+@pytest.mark.parametrize(
+    ('policy', 'done', 'page'),
+    [
+        ('rl_slow', ('data', 'demos', 'sft'), 'grade'),
+        ('rl_slow', ('data', 'demos', 'sft', 'grade'), 'rl'),
+        ('sft_no_gaze', ('data',), 'sft'),
+    ],
+)
+def test_what_is_missing_names_the_page_that_makes_it(
+    policy, done, page, tmp_path
+):
+  from configs import eval as eval_page
+  from configs import rl
+  from configs import sft
+
+  def configure(module):
+    config = module.get_config('toy')
+    config.unasked = False  # As at full size.
+    config.arms = ConfigDict({'rl_slow': {'steps': 1}})
+    config.eval.policies = (policy,)
+    return config
+
+  run = Run(configure(eval_page), tmp_path)
+  for name in done:
+    stages.manifest_of(run, name).write(tmp_path / name, complete=True)
+  with pytest.raises(UserError, match=f'configs/{page}.py'):
+    stages.walk(run)
+  # That page does make it.
+  module = {'sft': sft, 'rl': rl}.get(page)
+  if module is not None:
+    made = []
+    run = Run(configure(module), tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(
+          stages, 'stages_of', pretended(stages.stages_of, made.append)
+      )
+      stages.walk(run)
+    assert policy in made
+
+
+def pretended(stages_of, make):
+  """Stages that say their names instead."""
+
+  def found(config):
+    return {
+        name: dataclasses.replace(
+            stage, make=lambda run, folder, name=name: make(name) or {}
+        )
+        for name, stage in stages_of(config).items()
+    }
+
+  return found
 
 
 def test_some_arms_belong_to_the_first_seed_alone(tmp_path):

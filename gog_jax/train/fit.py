@@ -62,32 +62,34 @@ def fit(
     writer = metrics_lib.MetricsWriter(
         folder / 'metrics.jsonl', resume_step=first
     )
-    pending = None  # Read one step late: the device never waits for the host.
     with metrics_lib.Progress(what, total=n_steps, start=first) as progress:
+      pending = None  # Read a step late: the device never waits for the host.
+
+      def write_pending():
+        nonlocal pending
+        if pending is not None:
+          writer.write(*pending)
+          progress.advance(loss=float(pending[1]['loss']))
+        pending = None
+
       for n in range(first, n_steps):
         try:
           interrupt.check()
           enough = stop(state, n)
         except interrupt.Interrupted:
-          if pending is not None:
-            writer.write(*pending)
+          write_pending()
           saver.save(n, state, batches)
           raise
         if enough:
-          if pending is not None:
-            writer.write(*pending)
+          write_pending()
           saver.save(n, state, batches)
           break
         batch = jax.device_put(next(batches), sharding.batch_sharding(mesh))
         state, metrics = step(state, batch)
-        if pending is not None:
-          writer.write(*pending)
-          progress.advance(loss=float(pending[1]['loss']))
+        write_pending()
         pending = (n + 1, metrics)
         if saver.is_due(n + 1) or n + 1 == n_steps:
-          writer.write(*pending)
-          progress.advance(loss=float(metrics['loss']))
-          pending = None
+          write_pending()
           saver.save(n + 1, state, batches)
   return state
 
