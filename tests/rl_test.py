@@ -56,6 +56,62 @@ def test_without_refills_dead_groups_stay_and_are_counted(
   assert all(row['refilled'] == 0 for row in rows)
 
 
+def test_dead_groups_leave_the_batch_and_no_denominator(finished):
+  groups = [
+      [
+          dataclasses.replace(
+              t, images=(), reward=r, reward_parts={'accuracy': 0.0}
+          )
+          for t, r in zip(group, some, strict=True)
+      ]
+      for group, some in zip(
+          fake_groups(4, 4),
+          [[0] * 4, [0, 1, 2, 3], [1] * 4, [1, 0, 0, 0]],
+          strict=True,
+      )
+  ]
+  lean, whole = (
+      rl.rl_batch(run, groups, rl.advantages_of(run, groups))
+      for run in (
+          mini.make_run(finished.workdir, 'rl', rl__train_dead=dead)
+          for dead in (False, True)
+      )
+  )
+  assert float(whole.weights.sum()) == pytest.approx(1.0)
+  assert float(lean.weights.sum()) == pytest.approx(2 / 4)
+  # What moves the policy is the same.
+  pulls = [
+      np.sort((b.weights * b.advantages)[b.advantages != 0])
+      for b in (lean, whole)
+  ]
+  assert len(pulls[0]) > 0
+  np.testing.assert_array_equal(*pulls)
+
+
+def test_a_second_update_of_a_batch_is_off_its_policy(workdir, monkeypatch):
+  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  options = {
+      'rl__level': -1,
+      'rl__steps': 2,
+      'rl__optimizer__learning_rate': 3e-3,
+      'rl__optimizer__warmup_steps': 0,
+  }
+  for row in rows_of_rl(workdir, **options, rl__updates_per_batch=2):
+    assert row['ratio'] != pytest.approx(1.0, abs=1e-5)
+    # That is the trainer's doing: the sampler had its weights of then.
+    assert row['importance_weight'] == pytest.approx(1.0, abs=1e-4)
+    assert row['sampler_gap_p99'] < 1e-3
+  shutil.rmtree(workdir / 'rl')
+  for row in rows_of_rl(workdir, **options):
+    assert row['ratio'] == pytest.approx(1.0, abs=1e-6)
+
+
+def rows_of_rl(workdir, **options):
+  run = mini.make_run(workdir, 'rl', **options)
+  mini.make_stages(run, 'rl')
+  return mini.metrics_of(run, 'rl')
+
+
 def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
   run = mini.make_run(
