@@ -19,12 +19,12 @@ def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'pretrain'
   c.rollout.max_context = 208  # Lessons.
-  c.batch.row_tokens = 208
-  c.batch.row_patches = 144  # Of a scene and of n_exchanges crops at most.
+  c.batch.row_tokens = 416  # Two lessons at least, most often three.
+  c.batch.row_patches = 288  # Of a scene and n_exchanges crops at most, twice.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.batch_size = 30  # Lessons a step.
-  c.pretrain.row_multiple = 8
+  c.pretrain.batch_size = 32  # Lessons a step.
+  c.pretrain.row_multiple = 4
   c.pretrain.n_exchanges = 3  # Of a lesson, or as many as fit in a row.
   # Each task is learnt by way of the one before.
   c.pretrain.read = phase(steps=300, reading=1.0)

@@ -178,6 +178,22 @@ def test_rows_do_not_matter(trajectories):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
 
 
+def test_without_images_the_vision_tower_is_not_run(trajectories):
+  texts = [
+      dataclasses.replace(t, images=(), placements=()) for t in trajectories
+  ]
+  bare = make_batch(texts)
+  assert bare.vision.patches.shape == (8, 0, 1176)
+  assert (bare.image_index == -1).all()
+  padded = dataclasses.replace(
+      bare, vision=jax.tree.map(np.zeros_like, make_batch(trajectories).vision)
+  )
+  a, a_metrics = run_step('sft', one_device(), bare)
+  b, b_metrics = run_step('sft', one_device(), padded)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), a, b)
+  np.testing.assert_allclose(a_metrics['loss'], b_metrics['loss'], rtol=1e-6)
+
+
 def test_on_policy_metrics(trajectories):
   """Trained by the policy that sampled: no gap, no clip, ratio one."""
   batch = make_batch(trajectories)

@@ -92,6 +92,8 @@ def to_batch(
 ) -> Batch:
   """Packs trajectories first-fit into rows.
 
+  Where none holds an image there are no patches: the vision tower is not run.
+
   Args:
     trajectories: What to pack; each stays whole, in one row.
     advantages: One per trajectory.
@@ -109,6 +111,8 @@ def to_batch(
       config=config,
   )
   n_rows = -(-len(rows) // config.row_multiple) * config.row_multiple
+  if not any(t.placements for t in trajectories):
+    config = dataclasses.replace(config, row_patches=0)
   filled = [
       _fill_row(
           [(trajectories[i], advantages[i], weights[i]) for i in row],

@@ -42,7 +42,7 @@ class Lessons(Sequence[Trajectory]):
     self._phases = [c[name] for name in PHASES]
     self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
     self._n_exchanges = c.n_exchanges
-    self._max_tokens = run.config.batch.row_tokens
+    self._max_tokens = run.config.rollout.max_context
     self._copying = c.copying
     self._seed = seed
 

@@ -87,11 +87,16 @@ def batch_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
   """Logprob of every target and entropy at every position, float32[B, T]."""
   vlm = nnx.merge(model.graph, params, frozen)
+  features = None
+  if batch.vision.patches.shape[1]:
+    features = vlm.encode_images(
+        batch.vision, scan=model.scan, remat=model.remat
+    )
   hidden = vlm.hidden(
       batch.tokens,
       batch.positions,
       batch.segment_ids,
-      vlm.encode_images(batch.vision, scan=model.scan, remat=model.remat),
+      features,
       batch.image_index,
       scan=model.scan,
       remat=model.remat,
