@@ -1,20 +1,24 @@
 """Fields that every config page shares, and the profiles' values.
 
 A profile is a backbone with its sizes: `toy` runs the whole method on a laptop
-in minutes and `full` all that is compared, in hours; the others are the paper's
-backbones and need
+in minutes, `hard` is the same run evaluated on the harder split and `full` all
+that is compared, in hours; the others are the paper's backbones and need
 `--config.model.path=FOLDER`. Each page sets `stage` and composes these.
 """
 
 from ml_collections import ConfigDict
 
-PROFILES = ('toy', 'full', 'qwen2_5_vl_3b', 'qwen2_5_vl_7b')
+PROFILES = ('toy', 'hard', 'full', 'qwen2_5_vl_3b', 'qwen2_5_vl_7b')
 
 
 def get_base(profile: str) -> ConfigDict:
   """Every stage's settings for a profile; one page differs by `stage` alone."""
   if profile == 'toy':
     return _toy()
+  if profile == 'hard':
+    c = _toy()  # Its name and so its workdir as well.
+    c.eval.split = 'hard'
+    return c
   if profile == 'full':
     return _full_toy()
   if profile in PROFILES:

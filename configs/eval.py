@@ -1,6 +1,7 @@
 """Greedy evaluation of the policies on held-out questions, and the report.
 
     python -m gog_jax.main --config=configs/eval.py
+    python -m gog_jax.main --config=configs/eval.py:hard
     python -m gog_jax.main --config=configs/eval.py:qwen2_5_vl_7b \
       --config.model.path=FOLDER
 
