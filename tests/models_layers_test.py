@@ -143,6 +143,37 @@ def test_unknown_remat_is_an_error(reference):
     loss_fn(scan=True, remat='some')(reference[0])
 
 
+@pytest.mark.parametrize('shape', [(3, 7), (7, 3), (5, 5)])
+def test_gradients_of_matmul(shape):
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((2, 4, shape[0]), np.float32)
+  kernel = rng.standard_normal(shape, np.float32)
+  cotangent = rng.standard_normal((2, 4, shape[1]), np.float32)
+  y, backward = jax.vjp(layers.matmul, x, kernel)
+  of_x, of_kernel = backward(cotangent)
+  np.testing.assert_allclose(y, x @ kernel, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(of_x, cotangent @ kernel.T, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+      of_kernel, np.einsum('bti,btj->ij', x, cotangent), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize('length', [1, 200, 300, 1100])
+def test_causal_attention_equals_attention(length):
+  """Of 1, 1, 2 and 4 blocks, in segments that lie across them."""
+  rng = np.random.default_rng(0)
+  query = rng.standard_normal((2, length, 4, 8), np.float32)
+  key, value = rng.standard_normal((2, 2, length, 2, 8), np.float32)
+  segments = np.sort(rng.integers(0, 3, (2, length)), axis=1)
+  mask = segments[:, :, None] == segments[:, None, :]
+  mask &= np.tri(length, dtype=bool)
+  np.testing.assert_allclose(
+      layers.causal_attention(query, key, value, mask),
+      layers.attention(query, key, value, mask),
+      atol=1e-5,
+  )
+
+
 def test_cached_attention_equals_attention():
   rng = np.random.default_rng(0)
   query = rng.standard_normal((2, 3, 6, 8), np.float32)

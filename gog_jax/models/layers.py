@@ -13,6 +13,7 @@ place arrays the moment they are made.)
 from __future__ import annotations
 
 from collections.abc import Callable
+import itertools
 from typing import Any
 
 from flax import nnx
@@ -32,6 +33,40 @@ REMAT_POLICIES = ('none', 'full', 'dots')
 
 # A logit whose probability is 0; finite, so that no gradient is NaN.
 _MASKED = -1e30
+
+# Causal attention goes by at most so many blocks of queries, of at least so
+# many each. More of them save little and take longer to compile.
+_MOST_BLOCKS, _BLOCK = 4, 128
+
+
+@jax.custom_vjp
+def matmul(
+    x: Float[Array, '*B D'], kernel: Float[Array, 'D F']
+) -> Float[Array, '*B F']:
+  """x @ kernel. For the kernel's gradient the narrower factor is transposed.
+
+  JAX by itself always transposes the cotangent. On a CPU that is a copy, and
+  up to 3 times as wide as x's (a toy's MLP, backward too, takes 0.7 as long).
+  """
+  return x @ kernel
+
+
+def _matmul_forward(x, kernel):
+  return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(kept, cotangent):
+  x, kernel = kept
+  rows = tuple(range(x.ndim - 1))
+  product = lambda a, b: lax.dot_general(a, b, ((rows, rows), ((), ())))
+  if kernel.shape[0] < kernel.shape[1]:
+    of_kernel = product(x, cotangent)
+  else:
+    of_kernel = product(cotangent, x).T
+  return cotangent @ kernel.T, of_kernel
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class RMSNorm(nnx.Module):
@@ -87,7 +122,7 @@ class Linear(nnx.Module):
       )
 
   def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
-    y = x @ self.kernel[...].astype(x.dtype)
+    y = matmul(x, self.kernel[...].astype(x.dtype))
     if self.lora_a is not None and self.lora_b is not None:
       low = x @ self.lora_a[...].astype(x.dtype)
       y += low @ self.lora_b[...].astype(x.dtype) * self.lora_scale
@@ -196,6 +231,33 @@ def attention(
   return cached_attention(
       query, key.swapaxes(1, 2), value.swapaxes(1, 2), mask
   )
+
+
+def causal_attention(
+    query: Float[Array, 'B T N H'],
+    key: Float[Array, 'B T K H'],
+    value: Float[Array, 'B T K H'],
+    mask: Bool[Array, 'B T T'],
+) -> Float[Array, 'B T N H']:
+  """`attention` where nothing above the mask's diagonal is True.
+
+  A block of queries is not multiplied with the keys after its last: of two
+  blocks that saves a quarter, of four three eighths.
+  """
+  key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)
+  length = query.shape[1]
+  n_blocks = min(max(length // _BLOCK, 1), _MOST_BLOCKS)
+  ends = [length * n // n_blocks for n in range(n_blocks + 1)]
+  attended = [
+      cached_attention(
+          query[:, start:end],
+          key[:, :, :end],
+          value[:, :, :end],
+          mask[:, start:end, :end],
+      )
+      for start, end in itertools.pairwise(ends)
+  ]
+  return jnp.concatenate(attended, axis=1)
 
 
 def cached_attention(

@@ -118,7 +118,7 @@ class TextTower(nnx.Module):
     mask &= time[:, None] >= time[None, :]
 
     def step(x, block: layers.Block):
-      attended = layers.attention(*block.project(x, rotary), mask)
+      attended = layers.causal_attention(*block.project(x, rotary), mask)
       return block.finish(x, attended)
 
     x = layers.run_blocks(
