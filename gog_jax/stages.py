@@ -133,11 +133,17 @@ def stages_of(config: Any) -> dict[str, Stage]:
           lambda run, folder: demos.make_demos(run.without_gaze(), folder),
           maker=expert.version(),
       ),
-      'sft': Stage(_SFT, ('demos',), sft.train),
+      'sft': Stage(
+          _SFT,
+          ('demos',),
+          lambda run, folder: sft.train(run, folder, demos='demos'),
+      ),
       policies.NO_GAZE: Stage(
           _SFT,
           ('demos_no_gaze',),
-          lambda run, folder: sft.train(run.without_gaze(), folder),
+          lambda run, folder: sft.train(
+              run.without_gaze(), folder, demos='demos_no_gaze'
+          ),
       ),
       'grade': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade

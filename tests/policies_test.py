@@ -80,6 +80,16 @@ def test_without_gaze_there_is_no_such_tool(run):
                for turn in trajectory.turns)
 
 
+def test_each_sft_learns_from_its_own_demos(run):
+  totals = []
+  for stage, demos in (('sft', 'demos'), ('sft_no_gaze', 'demos_no_gaze')):
+    shown = store.read(run.workdir / demos / 'trajectories.jsonl')
+    totals.append(sum(int(t.loss_mask.sum()) for t in shown))
+    epoch = mini.metrics_of(run, stage)[:2]  # 16 demos, 8 a step.
+    assert sum(row['n_targets'] for row in epoch) == totals[-1]
+  assert totals[0] != totals[1]
+
+
 def test_an_evaluation_is_not_made_twice(run, monkeypatch):
   monkeypatch.setattr(
       policies, 'make', lambda *_: pytest.fail('it was there already')

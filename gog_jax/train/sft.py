@@ -30,18 +30,23 @@ from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
 
-def train(run: Run, folder: epath.Path) -> dict[str, Any]:
+def train(run: Run, folder: epath.Path, *, demos: str) -> dict[str, Any]:
   """Trains the adapters (or what `trainable` names) on the demos.
 
   Until `sft.steps`, or until accuracy on validation questions is flat.
+
+  Args:
+    run: Its policies act with its tools.
+    folder: For what is made.
+    demos: The stage that made them.
   """
   c = run.config.sft
-  demos = trajectories_lib.read(run.workdir / 'demos' / 'trajectories.jsonl')
+  shown = trajectories_lib.read(run.workdir / demos / 'trajectories.jsonl')
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   base, state, model = start_state(run, optimizer, start_from=None)
   sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
-      demos,
+      shown,
       batch_size=c.batch_size,
       seed=run.seed('sft'),
       transform=lambda some: supervised_batch(
@@ -73,7 +78,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
       'steps': int(state.step),
-      'n_demos': len(demos),
+      'n_demos': len(shown),
       'validation_accuracy': validation.accuracies,
       'flat': flat,
   }
