@@ -64,8 +64,8 @@ def make(
     split: Whose evaluation.
 
   Returns:
-    What summary.json holds: {'rows': [one per policy], 'differences': [of the
-    policies that RL trained, against each other one]}, their fields as in
+    What summary.json holds: {'rows': [one per policy], 'differences': [of RL
+    against each other policy, of its arms against the SFT]}, their fields as in
     `report_metrics.row` and `report_metrics.difference`.
 
   Raises:
@@ -170,14 +170,24 @@ def _curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
-  trained = [one for one in evaluated if one.policy.startswith('rl')]
+  """The rows, and the differences of RL to all and of its arms to the SFT."""
+
+  def compared(one: str, other: str) -> bool:
+    if one == 'rl':
+      return other != 'rl'
+    return one.startswith('rl_') and other == 'sft'
+
+  pairs = [
+      (one, other)
+      for one in evaluated
+      for other in evaluated
+      if compared(one.policy, other.policy)
+  ]
   return {
       'rows': [report_metrics.row(one, seed=seed) for one in evaluated],
       'differences': [
           report_metrics.difference(one, other, seed=seed)
-          for one in trained
-          for other in evaluated
-          if other is not one
+          for one, other in pairs
       ],
   }
 
