@@ -31,7 +31,6 @@ def test_the_whole_method_with_adapters(prepared, tmp_path, monkeypatch):
       trainable='lora',
       lora__rank=4,
       sft__optimizer__name='adamw',
-      rl__level=-1,
       rl__steps=2,
       eval__policies=('sft', 'rl'),
   )

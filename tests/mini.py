@@ -34,6 +34,9 @@ OVERRIDES = {
     'grade.n_queries': 16,
     'grade.samples': 2,
     'grade.chunk': 8,
+    # All: what a policy of a few steps answers, and so what is Level 2, hangs
+    # on how this machine rounds.
+    'rl.level': -1,
     'rl.steps': 4,
     'rl.n_prompts': 4,
     'rl.group_size': 4,
@@ -74,10 +77,7 @@ def make_stages(run: Run, *names: str) -> None:
 
 
 def make_hard(run: Run) -> None:
-  """Makes every graded query Level 2.
-
-  What a policy of a few steps answers hangs on how this machine rounds.
-  """
+  """Makes every graded query Level 2."""
   folder = run.workdir / 'grade'
   hard = [
       dataclasses.replace(g, n_correct=0, level=2)

@@ -56,7 +56,6 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch):
   shutil.copytree(finished.workdir, whole)
   shutil.copytree(finished.workdir, parts)
   run = mini.make_run(whole, 'rl')
-  mini.make_hard(run)
   mini.make_stages(run, 'rl')
   rows = mini.metrics_of(run, 'rl')
   assert len(rows) == 4
@@ -64,7 +63,6 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch):
   assert rows[-1]['kl'] > 0  # It has left the SFT policy.
 
   resumed = mini.make_run(parts, 'rl')
-  mini.make_hard(resumed)
   rollout, steps_begun = resumed.rollout, []
 
   def interrupted_in_step_3(*args, seed, **kwargs):

@@ -34,7 +34,7 @@ def score_some(example, trajectory, *, config):
 
 def test_dead_groups_are_refilled(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', score_some)
-  options = {'rl__level': -1, 'rl__steps': 2}
+  options = {'rl__steps': 2}
   run = mini.make_run(
       workdir, 'rl', **options, rl__dynamic_sampling=True, rl__max_refills=8
   )
@@ -49,7 +49,7 @@ def test_without_refills_dead_groups_stay_and_are_counted(
     workdir, monkeypatch
 ):
   monkeypatch.setattr(rewards, 'score', score_some)
-  run = mini.make_run(workdir, 'rl', rl__level=-1, rl__steps=2)
+  run = mini.make_run(workdir, 'rl', rl__steps=2)
   mini.make_stages(run, 'rl')
   rows = mini.metrics_of(run, 'rl')
   assert min(row['live_groups'] for row in rows) < 1
@@ -91,7 +91,6 @@ def test_dead_groups_leave_the_batch_and_no_denominator(finished):
 def test_a_second_update_of_a_batch_is_off_its_policy(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
   options = {
-      'rl__level': -1,
       'rl__steps': 2,
       'rl__optimizer__learning_rate': 3e-3,
       'rl__optimizer__warmup_steps': 0,
@@ -135,7 +134,6 @@ def test_a_stale_sampler_shows_and_the_alarm_fires(
   """Its weights are four updates old on purpose."""
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
   options = {
-      'rl__level': -1,
       'rl__steps': 8,
       'rl__optimizer__learning_rate': 3e-3,
       'rl__alarms__kl': 1e9,  # Of no interest here, nor are the others.

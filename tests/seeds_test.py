@@ -21,7 +21,6 @@ def make_run(workdir):
       'rl',
       seeds=(0, 1),
       once=('rl_once',),
-      rl__level=-1,
       rl__steps=2,
       eval__policies=POLICIES,
   )
@@ -32,6 +31,7 @@ def make_run(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Five minutes, or fifteen on a busy machine.
 def test_a_run_over_seeds_goes_on_where_it_stopped(
     tmp_path, monkeypatch, capfd
 ):
