@@ -192,7 +192,7 @@ def test_some_arms_belong_to_the_first_seed_alone(tmp_path):
 
 def test_an_arm_differs_from_the_page_in_its_fields_alone(run):
   arm = run.with_rl({'level': 1, 'optimizer': {'learning_rate': 0.5}})
-  assert arm.config.rl.level == 1 and run.config.rl.level == 2
+  assert arm.config.rl.level == 1 and run.config.rl.level == -1
   assert arm.config.rl.optimizer.learning_rate == 0.5
   assert arm.config.rl.optimizer.b1 == run.config.rl.optimizer.b1
   assert arm.config.grade == run.config.grade
