@@ -9,7 +9,7 @@ wants hours of work unasked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -103,6 +103,17 @@ _SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft', 'tools', 'rollout')
 _RL = (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl')
 
 
+def _sft(policy: str, demos: str) -> Stage:
+  """SFT of a policy, with its tools, on the demos of a stage."""
+  return Stage(
+      _SFT,
+      (demos,),
+      lambda run, folder: sft.train(
+          policies.run_of(run, policy), folder, demos=demos
+      ),
+  )
+
+
 def stages_of(config: Any) -> dict[str, Stage]:
   """Every stage of a run, with the arms that its config adds, by name."""
   arms = {
@@ -133,18 +144,8 @@ def stages_of(config: Any) -> dict[str, Stage]:
           lambda run, folder: demos.make_demos(run.without_gaze(), folder),
           maker=expert.version(),
       ),
-      'sft': Stage(
-          _SFT,
-          ('demos',),
-          lambda run, folder: sft.train(run, folder, demos='demos'),
-      ),
-      policies.NO_GAZE: Stage(
-          _SFT,
-          ('demos_no_gaze',),
-          lambda run, folder: sft.train(
-              run.without_gaze(), folder, demos='demos_no_gaze'
-          ),
-      ),
+      'sft': _sft('sft', 'demos'),
+      policies.NO_GAZE: _sft(policies.NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade
       ),
@@ -262,22 +263,21 @@ def manifest_of(run: Run, name: str) -> Manifest:
 
 def _order_for(config: Any, target: str) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
-  stages = stages_of(config)
-  order = _in_order(stages, TARGETS[target])
+  named = [TARGETS[target]]
   if target == 'sft' and policies.NO_GAZE in config.eval.policies:
-    order += [
-        name
-        for name in _in_order(stages, policies.NO_GAZE)
-        if name not in order
-    ]
-  return order
+    named.append(policies.NO_GAZE)
+  return _in_order(stages_of(config), named)
 
 
-def _in_order(stages: Mapping[str, Stage], target: str) -> list[str]:
+def _in_order(
+    stages: Mapping[str, Stage], names: Sequence[str]
+) -> list[str]:
+  """Each stage once, after those that it needs."""
   order = []
-  for needed in stages[target].needs:
-    order += [name for name in _in_order(stages, needed) if name not in order]
-  return order + [target]
+  for name in names:
+    whole = (*_in_order(stages, stages[name].needs), name)
+    order += [one for one in whole if one not in order]
+  return order
 
 
 def _owners(config: Any, name: str) -> list[str]:

@@ -79,12 +79,12 @@ def make_stages(run: Run, *names: str) -> None:
 def make_hard(run: Run) -> None:
   """Makes every graded query Level 2."""
   folder = run.workdir / 'grade'
-  hard = [
-      dataclasses.replace(g, n_correct=0, level=2)
-      for g in grade.read_grades(folder)
-  ]
   files.write_jsonl(
-      folder / 'graded.jsonl', (dataclasses.asdict(g) for g in hard)
+      folder / 'graded.jsonl',
+      (
+          dataclasses.asdict(g) | {'n_correct': 0, 'level': 2}
+          for g in grade.read_grades(folder)
+      ),
   )
 
 
