@@ -106,7 +106,6 @@ def _toy() -> ConfigDict:
   c.reward = ConfigDict()
   c.reward.accuracy = 'exact_match'  # Or 'token_f1'.
   c.reward.format_weight = 0.1  # lambda of the paper.
-  c.reward.call_cost = 0.0  # Of a right answer's reward, for each search.
 
   c.sft = ConfigDict()
   c.sft.n_candidates = 12288  # Questions that the expert is asked, of which
@@ -131,12 +130,16 @@ def _toy() -> ConfigDict:
   c.grade.chunk = 32  # Queries committed at once.
   c.grade.solved = 0.75  # Pass rate from here: Level 0.
   c.grade.often_failed = 0.3  # Below: Level 2. Between: Level 1.
+  # Share of samples that may fail for the infrastructure's part: a query with
+  # more is not graded, a chunk with more is not kept and grading stops.
+  c.grade.most_errors = 0.5
 
   c.rl = ConfigDict()
   c.rl.variant = 'grpo'  # Or 'dr_grpo', 'dapo', 'gspo'.
   c.rl.level = 2  # Of the grades; -1 is all of them.
   c.rl.regrade = False  # Leave out what RL's own rollouts find to be easier,
   c.rl.recheck_every = 50  # for so many steps.
+  c.rl.call_cost = 0.0  # Share of a right answer's reward, for each search.
   c.rl.dynamic_sampling = False  # Refill groups that have no variance.
   c.rl.max_refills = 3
   c.rl.steps = 50

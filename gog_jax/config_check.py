@@ -73,7 +73,8 @@ _SHARES = (
     'grade.solved',
     'grade.often_failed',
     'reward.format_weight',
-    'reward.call_cost',
+    'rl.call_cost',
+    'grade.most_errors',
     'pretrain.read.reading',
     'pretrain.look.reading',
     'pretrain.refer.reading',
@@ -114,6 +115,19 @@ def check(config) -> None:
           f'config.{stage}.optimizer.name=muon trains kernels, and with '
           'config.trainable=lora none is trained: choose one or the other'
       )
+  if config.rl.group_size < 2:
+    raise UserError(
+        'config.rl.group_size must be 2 or more: one rollout has no group to '
+        'be better than'
+    )
+  if config.rl.regrade and config.rl.level < 1:
+    raise UserError(
+        'config.rl.regrade=True leaves out what is easier than '
+        f'config.rl.level, and nothing is easier than {config.rl.level}: '
+        'choose level 1 or 2'
+    )
+  if config.stage != 'pretrain':
+    _check_sizes(config)
   if config.grade.often_failed > config.grade.solved:
     raise UserError(
         'config.grade.often_failed is above config.grade.solved: Level 2 is '
@@ -132,6 +146,24 @@ def check(config) -> None:
       raise UserError(
           f'config.{name} has {", ".join(unknown)}; there are '
           f'{", ".join(known) or "no arms"}'
+      )
+
+
+def _check_sizes(config) -> None:
+  """Refuses stages that want more examples than there will be."""
+  split = f'data.n_{config.eval.split}'
+  for wanted, held in (
+      (('sft.n_demos',), 'sft.n_candidates'),
+      (('sft.n_candidates', 'grade.n_queries'), 'data.n_train'),
+      (('sft.n_validation',), 'data.n_validation'),
+      (('eval.n_examples',), split),
+  ):
+    total = sum(config_field(config, field) for field in wanted)
+    if total > config_field(config, held):
+      raise UserError(
+          ' + '.join(f'config.{field}' for field in wanted)
+          + f' = {total} is more than config.{held}='
+          f'{config_field(config, held)}'
       )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 import json
+import os
 from typing import Any
 
 from etils import epath
@@ -21,7 +22,11 @@ def write_atomic(path: epath.PathLike, text: str) -> None:
   partial = path.with_name(path.name + '.partial')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
+    with partial.open('w') as f:
+      f.write(text)
+      if '://' not in str(path):  # A bucket has nothing to flush to.
+        f.flush()
+        os.fsync(f.fileno())
     partial.replace(path)
   except OSError as error:
     raise UserError(

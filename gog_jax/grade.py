@@ -17,6 +17,7 @@ from etils import epath
 from gog_jax import behaviour
 from gog_jax import files
 from gog_jax import metrics
+from gog_jax.errors import UserError
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.types import Example
@@ -33,13 +34,14 @@ class Grade:
     example_id: Which query.
     n_valid: Samples that no infra_error spoilt.
     n_correct: Of these, answered correctly.
-    n_errors: Samples excluded; they are never counted as failures.
+    n_errors: Samples that an infra_error spoilt: never counted as failures.
     n_short: Of those answered wrongly, the ones that searched less often than
       the question has hops: they lacked a step, not sight.
     n_unseen: Of those answered wrongly, the ones that never gazed at the
       region asked about, where one has to be looked at.
+    n_else: Of those answered wrongly, the ones that neither is true of.
     hops: Searches the question needs, if known.
-    level: 0, 1 or 2; None if no sample was valid.
+    level: 0, 1 or 2; None if too few samples were valid.
   """
 
   example_id: str
@@ -48,6 +50,7 @@ class Grade:
   n_errors: int
   n_short: int
   n_unseen: int
+  n_else: int
   hops: int | None
   level: int | None
 
@@ -85,14 +88,13 @@ def grade_examples(
       chunk = examples[first : first + c.chunk]
       if not path.exists():
         groups = run.rollout(policy, chunk, samples=c.samples, seed=('grade',))
-        files.write_jsonl(
-            path,
-            (
-                dataclasses.asdict(_grade(run, example, group))
-                for example, group in zip(chunk, groups, strict=True)
-            ),
-        )
-      grades.extend(Grade(**row) for row in files.read_jsonl(path))
+        fresh = [
+            _grade(run, example, group)
+            for example, group in zip(chunk, groups, strict=True)
+        ]
+        _check_outage(fresh, most=c.most_errors)
+        files.write_jsonl(path, map(dataclasses.asdict, fresh))
+      grades += _read_chunk(path, chunk)
       progress.advance(len(chunk))
   files.write_jsonl(
       folder / 'graded.jsonl', (dataclasses.asdict(g) for g in grades)
@@ -100,6 +102,32 @@ def grade_examples(
   files.write_atomic(
       folder / 'table.md', table(examples[:TABLE_ROWS], grades[:TABLE_ROWS])
   )
+  return grades
+
+
+def _check_outage(grades: Sequence[Grade], *, most: float) -> None:
+  """Refuses to commit what a backend that is down has left."""
+  n_errors = sum(g.n_errors for g in grades)
+  n = n_errors + sum(g.n_valid for g in grades)
+  if n_errors > most * n:
+    raise UserError(
+        f'{n_errors} of {n} samples failed for the infrastructure\'s part: '
+        'none of these queries is graded. Mend the tools, then run the same '
+        'command: it goes on here'
+    )
+
+
+def _read_chunk(path: epath.Path, chunk: Sequence[Example]) -> list[Grade]:
+  """A committed chunk; refuses one that is not about these queries."""
+  try:
+    grades = [Grade(**row) for row in files.read_jsonl(path)]
+  except TypeError:  # Other fields: of another version.
+    grades = []
+  if [g.example_id for g in grades] != [example.id for example in chunk]:
+    raise UserError(
+        f'{path} does not hold the grades of its {len(chunk)} queries; delete '
+        'it to have them graded again'
+    )
   return grades
 
 
@@ -129,7 +157,8 @@ def composition(grades: Sequence[Grade]) -> dict[str, Any]:
   Returns:
     `hops`: number of queries by hops; `pass_rate`: over all samples;
     `too_few_searches`, `never_seen`: of the wrong samples, the share that
-    lacked a step, and that never gazed at what is asked about.
+    lacked a step, and that never gazed at what is asked about, which may be
+    the same ones; `something_else`: the share of which neither is true.
   """
   hops = collections.Counter(
       'unknown' if g.hops is None else str(g.hops) for g in grades
@@ -146,21 +175,23 @@ def composition(grades: Sequence[Grade]) -> dict[str, Any]:
       'pass_rate': n_correct / n_valid if n_valid else None,
       'too_few_searches': of_wrong(sum(g.n_short for g in grades)),
       'never_seen': of_wrong(sum(g.n_unseen for g in grades)),
+      'something_else': of_wrong(sum(g.n_else for g in grades)),
   }
 
 
 def table(examples: Sequence[Example], grades: Sequence[Grade]) -> str:
   """What the levels consist of, question by question, in Markdown."""
   lines = [
-      '| level | right | hops | too few searches | never seen | question |',
-      '|---|---|---|---|---|---|',
+      '| level | right | hops | too few searches | never seen | else |'
+      ' question |',
+      '|---|---|---|---|---|---|---|',
   ]
   pairs = zip(grades, examples, strict=True)
   for g, example in sorted(pairs, key=lambda pair: str(pair[0].level)):
     question = example.question.replace('|', '\\|').replace('\n', ' ')
     lines.append(
         f'| {g.level} | {g.n_correct}/{g.n_valid} | {g.hops} | {g.n_short} | '
-        f'{g.n_unseen} | {question} |'
+        f'{g.n_unseen} | {g.n_else} | {question} |'
     )
   return '\n'.join(lines) + '\n'
 
@@ -172,20 +203,25 @@ def _grade(
   n_correct, n_valid = count_correct(group)
   wrong = [t for t in group if t.valid and t.reward_parts['accuracy'] < 1]
   to_gaze = bool(example.search_required and example.gold_regions)
+  short = [behaviour.n_searches(t) < (example.hops or 0) for t in wrong]
+  unseen = [
+      to_gaze and not any(g.hit for g in behaviour.gazes(example, t))
+      for t in wrong
+  ]
+  n_errors = len(group) - n_valid
+  level = None
+  if n_errors <= c.most_errors * len(group):
+    level = level_of(
+        n_correct, n_valid, solved=c.solved, often_failed=c.often_failed
+    )
   return Grade(
       example_id=example.id,
       n_valid=n_valid,
       n_correct=n_correct,
-      n_errors=len(group) - n_valid,
-      n_short=sum(
-          behaviour.n_searches(t) < (example.hops or 0) for t in wrong
-      ),
-      n_unseen=sum(
-          to_gaze and not any(g.hit for g in behaviour.gazes(example, t))
-          for t in wrong
-      ),
+      n_errors=n_errors,
+      n_short=sum(short),
+      n_unseen=sum(unseen),
+      n_else=sum(not (a or b) for a, b in zip(short, unseen, strict=True)),
       hops=example.hops,
-      level=level_of(
-          n_correct, n_valid, solved=c.solved, often_failed=c.often_failed
-      ),
+      level=level,
   )

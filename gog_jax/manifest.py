@@ -2,7 +2,9 @@
 
 Each stage owns one folder of the workdir. Its `manifest.json` is written twice:
 when the stage starts (so that a restart with another config is noticed) and
-when it is done (so that the next stage may trust it).
+when it is done (so that the next stage may trust it). The second time it gets a
+birthmark, by which a later stage knows that it was built on this very output
+and not on one that was made again since.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 from typing import Any
+import uuid
 
 from etils import epath
 
@@ -76,6 +79,7 @@ class Manifest:
                 'complete': complete,
                 'gog_jax': gog_jax.__version__,
                 'fingerprint': self.fingerprint(),
+                'birthmark': uuid.uuid4().hex[:16] if complete else None,
                 **dataclasses.asdict(self),
                 **facts,
             },
@@ -84,6 +88,14 @@ class Manifest:
         )
         + '\n',
     )
+
+
+def birthmark(folder: epath.PathLike) -> str | None:
+  """Of the complete stage in `folder`; None where there is none."""
+  path = epath.Path(folder) / 'manifest.json'
+  if not path.exists():
+    return None
+  return json.loads(path.read_text()).get('birthmark')
 
 
 def _differences(wanted: Any, saved: Any, name: str = '') -> list[str]:

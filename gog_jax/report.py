@@ -3,7 +3,7 @@
 Reads, in a run's workdir,
 
     eval/POLICY/trajectories.jsonl, examples.jsonl   required, per policy
-    STAGE/metrics.jsonl                              curves, where they exist
+    STAGE/metrics.jsonl, validation.jsonl            curves, where they exist
 
 and writes report/summary.json and report/index.html. Nothing else of the run
 needs to be left, so that it can be judged after the machine is gone.
@@ -39,6 +39,7 @@ _POLICIES = (
 )
 _STAGES = ('pretrain', 'sft_no_gaze', 'sft', 'rl')  # Then the arms.
 _PARTS = ('accuracy', 'format')
+DIFFERENCES = ('accuracy', 'gaze_hit', 'recovery')
 # More than the table needs: a number must not be cut off to fit a window.
 _WIDTH = 160
 
@@ -105,7 +106,8 @@ def make_overall(
 
   Returns:
     As `make`, over the trajectories of all seeds, questions being resampled;
-    and 'seeds': seed to its own summary.
+    and 'seeds': seed to its own summary. Differences that every seed has also
+    hold 'ci95_seeds', see `report_metrics.across_seeds`.
 
   Raises:
     UserError: As `make`.
@@ -133,6 +135,8 @@ def make_overall(
           for number, own in found.items()
       }
   }
+  for row in summary['differences']:
+    _add_seeds(row, summary['seeds'])
   page = report_html.render(
       summary,
       title=workdir.name,
@@ -146,6 +150,22 @@ def make_overall(
   )
   _write(workdir / folder_name('report', split), summary, page)
   return summary
+
+
+def _add_seeds(
+    row: dict[str, Any], seeds: Mapping[str, dict[str, Any]]
+) -> None:
+  """Adds to a difference how it varies with the seed."""
+  for name in DIFFERENCES:
+    values = [
+        own[name]['difference']
+        for summary in seeds.values()
+        for own in summary['differences']
+        if (own['policy'], own['against']) == (row['policy'], row['against'])
+        and own[name] is not None
+    ]
+    if row[name] is not None and len(values) == len(seeds):
+      row[name]['ci95_seeds'] = report_metrics.across_seeds(values)
 
 
 def _write(folder: epath.Path, summary: dict[str, Any], page: str) -> None:
@@ -163,10 +183,15 @@ def _curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
       for path in workdir.glob('*/metrics.jsonl')
       if path.parent.name not in _STAGES
   )
-  return {
-      stage: _read_metrics(workdir / stage / 'metrics.jsonl')
-      for stage in (*_STAGES, *arms)
-  }
+  curves = {}
+  for stage in (*_STAGES, *arms):
+    rows = _read_metrics(workdir / stage / 'metrics.jsonl')
+    rows += [
+        {'step': row['step'], 'validation_accuracy': row['accuracy']}
+        for row in _read_metrics(workdir / stage / 'validation.jsonl')
+    ]
+    curves[stage] = sorted(rows, key=lambda row: row['step'])
+  return curves
 
 
 def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
@@ -193,16 +218,21 @@ def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
 
 
 def differences(summary: dict[str, Any]) -> str:
-  """A line for each difference, in points with its 95 % interval."""
+  """A line for each difference, in points with its 95 % interval.
+
+  Over several seeds a second interval follows, of the mean over them.
+  """
   lines = []
   for row in summary['differences']:
     parts = []
-    for name in ('accuracy', 'recovery'):
+    for name in DIFFERENCES:
       if (found := row[name]) is not None:
         parts.append(
-            f'{name} {100 * found["difference"]:+.1f} '
+            f'{name.replace("_", " ")} {100 * found["difference"]:+.1f} '
             f'{_interval(found["ci95"])} (n {found["n"]})'
         )
+        if found.get('ci95_seeds'):
+          parts[-1] += f' seeds {_interval(found["ci95_seeds"])}'
     lines.append(f'{row["policy"]} - {row["against"]}: ' + ', '.join(parts))
   return '\n'.join(lines)
 

@@ -15,8 +15,8 @@ _MAX_POINTS = 250
 _SMOOTH_FROM = 24
 # What a reader looks for first, in this order.
 _FIRST = (
-    'reward', 'accuracy', 'format', 'searches', 'loss', 'kl', 'entropy',
-    'grad_norm', 'sampler_gap',
+    'reward', 'accuracy', 'validation_accuracy', 'format', 'searches', 'loss',
+    'kl', 'entropy', 'grad_norm', 'sampler_gap',
 )
 
 

@@ -74,6 +74,7 @@ def render(
           for stage, rows in metrics.items()
           if (charts := report_charts.charts(rows))
       },
+      alarms={stage: _alarms(rows) for stage, rows in metrics.items()},
       chart_width=report_charts.WIDTH,
       chart_height=report_charts.HEIGHT,
       cards=[_card(one, t, evaluated) for one, t in shown],
@@ -81,6 +82,25 @@ def render(
   )
   # Policies can write lone surrogates; UTF-8 cannot.
   return html.encode('utf-8', 'replace').decode('utf-8')
+
+
+def _alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+  """Metric to the steps at which it alarmed: '3-5, 9'."""
+  steps: dict[str, list[tuple[int, int]]] = {}
+  for row in rows:
+    for metric in row.get('alarms', ()):
+      spans = steps.setdefault(metric, [])
+      if spans and spans[-1][1] == row['step'] - 1:
+        spans[-1] = (spans[-1][0], row['step'])
+      else:
+        spans.append((row['step'], row['step']))
+  return {
+      metric: ', '.join(
+          str(first) if first == last else f'{first}-{last}'
+          for first, last in spans
+      )
+      for metric, spans in steps.items()
+  }
 
 
 def _card(

@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from gog_jax import behaviour
 from gog_jax.types import Example
@@ -103,9 +104,9 @@ def difference(
   several seeds stand one after another. Only pairs of valid ones count.
 
   Returns:
-    `policy` and `against`; `accuracy` and `recovery`, each {'difference',
-    'ci95', 'n'}, None without pairs. Recovery is compared where the first gaze
-    of both missed.
+    `policy` and `against`; `accuracy`, `gaze_hit` and `recovery`, each
+    {'difference', 'ci95', 'n'}, None without pairs. The share of gazes that hit
+    is compared where both gazed, recovery where the first gaze of both missed.
   """
   others = _by_occurrence(second)
   pairs = [
@@ -124,23 +125,48 @@ def difference(
         'n': len(values),
     }
 
-  accuracies, recoveries = [], []
-  for example, a, b in pairs:
-    accuracies.append((
-        example.id,
-        a.reward_parts['accuracy'] - b.reward_parts['accuracy'],
-    ))
-    here, there = (
-        behaviour.recovered(behaviour.gazes(example, t)) for t in (a, b)
-    )
-    if here is not None and there is not None:
-      recoveries.append((example.id, float(here) - float(there)))
+  def subtract(measure) -> list[tuple[str, float]]:
+    found = []
+    for example, a, b in pairs:
+      here, there = measure(example, a), measure(example, b)
+      if here is not None and there is not None:
+        found.append((example.id, float(here) - float(there)))
+    return found
+
   return {
       'policy': first.policy,
       'against': second.policy,
-      'accuracy': compare(accuracies),
-      'recovery': compare(recoveries),
+      'accuracy': compare(subtract(lambda _, t: t.reward_parts['accuracy'])),
+      'gaze_hit': compare(subtract(_share_of_hits)),
+      'recovery': compare(
+          subtract(lambda e, t: behaviour.recovered(behaviour.gazes(e, t)))
+      ),
   }
+
+
+def across_seeds(differences: Sequence[float]) -> list[float] | None:
+  """The 95 % interval of the mean over training seeds, by Student's t.
+
+  Questions drawn anew say nothing about how a run would have gone with another
+  seed: this does, with as many degrees of freedom as there are seeds but one.
+
+  Args:
+    differences: One per seed.
+
+  Returns:
+    [low, high]; None for fewer than two.
+  """
+  if len(differences) < 2:
+    return None
+  values = np.array(differences, np.float64)
+  error = values.std(ddof=1) / np.sqrt(len(values))
+  reach = scipy.stats.t.ppf(0.975, len(values) - 1) * error
+  return [float(values.mean() - reach), float(values.mean() + reach)]
+
+
+def _share_of_hits(example: Example, trajectory: Trajectory) -> float | None:
+  hits = [gaze.hit for gaze in behaviour.gazes(example, trajectory)]
+  return _mean([hit for hit in hits if hit is not None])
 
 
 def _by_occurrence(

@@ -34,7 +34,8 @@ class RewardConfig:
   Attributes:
     accuracy: 'exact_match' or 'token_f1'.
     format_weight: lambda, the share of the format reward, in [0, 1].
-    call_cost: Share of r_acc that an executed search takes, in [0, 1].
+    call_cost: Share of r_acc that an executed search takes, in [0, 1]; RL's
+      alone, since a pass rate or an evaluation has no use for it.
   """
 
   accuracy: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Mapping, Sequence
 import copy
+import dataclasses
 import functools
 import hashlib
 import math
@@ -306,11 +307,13 @@ class Run:
       *,
       samples: int,
       seed: Sequence[Any],
+      call_cost: float = 0.0,
       **kwargs,
   ) -> list[list[Trajectory]]:
     """A group of `samples` scored trajectories for each example.
 
-    An example that occurs again gets other seeds.
+    An example that occurs again gets other seeds; `call_cost` is that of
+    rewards.py; `kwargs` are for `rollout.loop.rollout`.
     """
     requests = []
     drawn = collections.Counter()
@@ -329,8 +332,9 @@ class Run:
         limits=self.limits,
         **kwargs,
     )
+    reward = dataclasses.replace(self.reward_config, call_cost=call_cost)
     scored = [
-        rewards.score(request.example, trajectory, config=self.reward_config)
+        rewards.score(request.example, trajectory, config=reward)
         for request, trajectory in zip(requests, trajectories, strict=True)
     ]
     return [

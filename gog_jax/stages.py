@@ -23,6 +23,7 @@ from gog_jax import report
 from gog_jax.config_check import check
 from gog_jax.config_check import config_field
 from gog_jax.errors import UserError
+from gog_jax.manifest import birthmark
 from gog_jax.manifest import Manifest
 from gog_jax.run import Run
 from gog_jax.train import demos
@@ -42,12 +43,15 @@ class Stage:
     needs: Stages whose output it reads.
     make: (run, folder) -> facts for the manifest.
     maker: Version of what makes it, where that is not the config's to say.
+    trains: Whether it makes parameters. The same settings need not make the
+      same ones again, so what is built on them is bound to these very ones.
   """
 
   sections: tuple[str, ...]
   needs: tuple[str, ...]
   make: Callable[[Run, epath.Path], Mapping[str, Any]]
   maker: str = ''
+  trains: bool = False
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -88,6 +92,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
   print(report.differences(summary))
 
 
+# What may change while a stage is under way: nothing it makes hangs on it.
+_NO_IDENTITY = ('checkpoint_every', 'trajectories_every', 'alarms')
 _ROLLOUT = ('seed', 'model', 'tools', 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')
 
@@ -111,6 +117,7 @@ def _sft(policy: str, demos: str) -> Stage:
       lambda run, folder: sft.train(
           policies.run_of(run, policy), folder, demos=demos
       ),
+      trains=True,
   )
 
 
@@ -124,6 +131,7 @@ def stages_of(config: Any) -> dict[str, Stage]:
           lambda run, folder, name=name: rl.train(
               run.with_rl(run.config.arms[name]), folder
           ),
+          trains=True,
       )
       for name in config.arms
   }
@@ -149,11 +157,11 @@ def stages_of(config: Any) -> dict[str, Stage]:
       'grade': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade
       ),
-      'rl': Stage(_RL, ('grade',), rl.train),
+      'rl': Stage(_RL, ('grade',), rl.train, trains=True),
       **arms,
       'eval': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'eval'),
-          tuple(dict.fromkeys(stage for stage in trained if stage)),
+          tuple(dict.fromkeys(('data', *filter(None, trained)))),
           _eval,
       ),
       'report': Stage(('seed', 'report'), ('eval',), _report),
@@ -247,18 +255,30 @@ def manifest_of(run: Run, name: str) -> Manifest:
   """The stage's identity: its config fields and its inputs' fingerprints."""
   stage = stages_of(run.config)[name]
   fields = {
-      field: config_field(run.config, field) for field in stage.sections
+      field: _without(config_field(run.config, field), _NO_IDENTITY)
+      for field in stage.sections
   }
   return Manifest(
       stage=name,
       config=fields,
-      inputs={
-          needed: manifest_of(run, needed).fingerprint()
-          for needed in stage.needs
-      }
+      inputs={needed: _identity(run, needed) for needed in stage.needs}
       | ({'model_folder': run.model_digest} if 'model' in fields else {})
       | ({'maker': stage.maker} if stage.maker else {}),
   )
+
+
+def _identity(run: Run, name: str) -> str:
+  """What a stage that needs this one has to be made from."""
+  own = manifest_of(run, name).fingerprint()
+  if not stages_of(run.config)[name].trains:
+    return own
+  return f'{own} {birthmark(folder_of(run, name))}'
+
+
+def _without(value: Any, names: Sequence[str]) -> Any:
+  if not isinstance(value, Mapping):
+    return value
+  return {k: _without(v, names) for k, v in value.items() if k not in names}
 
 
 def _order_for(config: Any, target: str) -> list[str]:

@@ -86,6 +86,12 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'eval.policies', ('sft', 'r1'), 'has r1; there are direct'),
         ('rl', 'once', ('rl_fats',), 'has rl_fats; there are no arms'),
         ('rl', 'grade.often_failed', 0.9, 'above config.grade.solved'),
+        ('rl', 'rl.group_size', 1, '2 or more'),
+        ('rl', 'rl.call_cost', 2.0, 'from 0 to 1'),
+        ('rl', 'eval.n_examples', 2000, '2000 is more than config.data.n_test'),
+        ('rl', 'grade.n_queries', 1025, '13313 is more than config.data.n_tra'),
+        ('rl', 'sft.n_validation', 257, 'more than config.data.n_validation'),
+        ('rl', 'sft.n_demos', 12289, 'more than config.sft.n_candidates'),
     ],
 )
 def test_values_that_a_late_stage_would_stumble_over(
@@ -97,6 +103,16 @@ def test_values_that_a_late_stage_would_stumble_over(
   with pytest.raises(UserError, match=message) as caught:
     config_check.check(config)
   assert field in str(caught.value)
+
+
+def test_nothing_is_easier_than_the_easiest():
+  config = importlib.import_module('configs.rl').get_config()
+  config.rl.regrade = True
+  config_check.check(config)
+  for level in (0, -1):
+    config.rl.level = level
+    with pytest.raises(UserError, match='choose level 1 or 2'):
+      config_check.check(config)
 
 
 def test_muon_trains_whole_models():

@@ -100,6 +100,7 @@ def test_levels_are_selected():
           n_errors=0,
           n_short=0,
           n_unseen=0,
+          n_else=0,
           hops=1,
           level=level,
       )

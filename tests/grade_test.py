@@ -12,7 +12,10 @@ import time
 import pytest
 
 from gog_jax import grade
+from gog_jax.errors import UserError
+from gog_jax.types import ToolStatus
 from tests import mini
+from tests import report_helpers as helpers
 from tests.main_test import command
 from tests.main_test import environment
 from tests.main_test import ROOT
@@ -33,7 +36,7 @@ def test_levels_by_hand(n_correct, n_valid, level):
 
 @pytest.mark.quick
 def test_what_a_level_consists_of():
-  def one(hops, level, n_correct, n_short, n_errors=0):
+  def one(hops, level, n_correct, n_short, n_errors=0, n_else=0):
     return grade.Grade(
         example_id='x',
         n_valid=8 - n_errors,
@@ -41,13 +44,14 @@ def test_what_a_level_consists_of():
         n_errors=n_errors,
         n_short=n_short,
         n_unseen=n_short // 2,
+        n_else=n_else,
         hops=hops,
         level=level,
     )
 
   facts = grade.facts([
       one(0, 0, 8, 0),
-      one(2, 2, 1, 6),
+      one(2, 2, 1, 6, n_else=1),
       one(3, 2, 0, 3, n_errors=2),
       one(None, None, 0, 0, n_errors=8),
   ])
@@ -58,11 +62,99 @@ def test_what_a_level_consists_of():
       'pass_rate': pytest.approx(1 / 14),
       'too_few_searches': pytest.approx(9 / 13),
       'never_seen': pytest.approx(4 / 13),
+      'something_else': pytest.approx(1 / 13),
   }
   assert facts['composition']['1'] == {
       'hops': {}, 'pass_rate': None, 'too_few_searches': None,
-      'never_seen': None,
+      'never_seen': None, 'something_else': None,
   }  # fmt: skip
+
+
+class Played:
+  """A run whose rollouts are the groups given, by example."""
+
+  def __init__(self, groups, **options):
+    self.config = mini.make_run('', 'grade').config
+    self.config.grade.update(options)
+    self.groups = groups
+    self.n_rollouts = 0
+
+  def rollout(self, policy, examples, **kwargs):
+    del policy, kwargs
+    self.n_rollouts += 1
+    return [self.groups[example.id] for example in examples]
+
+
+def spoilt(name):
+  down = helpers.text(status=ToolStatus.INFRA_ERROR)
+  return helpers.trajectory(name, (down,), right=False)
+
+
+@pytest.mark.quick
+def test_errors_are_excluded_from_the_grades(tmp_path):
+  miss, hit = (helpers.gaze(helpers.MISS),), (helpers.gaze(helpers.HIT),)
+  played = Played(
+      {
+          # Of two that were not spoilt one is right: about half.
+          'a': [
+              helpers.trajectory('a', hit),
+              # Saw it, searched once for two hops.
+              helpers.trajectory('a', hit, right=False),
+              spoilt('a'),
+              spoilt('a'),
+          ],
+          # More than half were spoilt: nothing is known.
+          'b': [helpers.trajectory('b'), *(spoilt('b') for _ in range(3))],
+          'c': [
+              helpers.trajectory('c', miss, right=False),  # Both.
+              helpers.trajectory('c', hit, hit, right=False),  # Neither.
+              helpers.trajectory('c', miss, miss, right=False),
+              helpers.trajectory('c', right=False),
+          ],
+      },
+      chunk=3,
+  )
+  examples = [
+      helpers.example(name, hops=2, search_required=True) for name in 'abc'
+  ]
+  a, b, c = grade.grade_examples(played, None, examples, tmp_path)
+  assert (a.level, a.n_correct, a.n_valid, a.n_errors) == (1, 1, 2, 2)
+  assert (a.n_short, a.n_unseen, a.n_else) == (1, 0, 0)
+  assert (b.level, b.n_correct, b.n_valid, b.n_errors) == (None, 1, 1, 3)
+  assert (c.level, c.n_valid) == (2, 4)
+  assert (c.n_short, c.n_unseen, c.n_else) == (2, 3, 1)
+  assert grade.facts([a, b, c])['ungraded'] == 1
+  assert grade.read_grades(tmp_path) == [a, b, c]
+
+
+@pytest.mark.quick
+def test_an_outage_is_not_committed(tmp_path):
+  well = [helpers.trajectory('a'), helpers.trajectory('a')]
+  played = Played(
+      {'a': well, 'b': [spoilt('b'), spoilt('b')]}, chunk=1
+  )
+  examples = [helpers.example(name) for name in 'ab']
+  with pytest.raises(UserError, match='2 of 2 samples failed.*same command'):
+    grade.grade_examples(played, None, examples, tmp_path)
+  played.groups['b'] = well
+  played.n_rollouts = 0
+  grades = grade.grade_examples(played, None, examples, tmp_path)
+  assert [g.level for g in grades] == [0, 0]
+  assert played.n_rollouts == 1  # What was committed before is kept.
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('damage', ['', '{"example_id": "a"}\n', None])
+def test_a_damaged_chunk_is_not_taken_for_whole(damage, tmp_path):
+  examples = [helpers.example(name) for name in 'ab']
+  played = Played({name: [helpers.trajectory(name)] for name in 'ab'})
+  grade.grade_examples(played, None, examples, tmp_path)
+  chunk = tmp_path / 'chunks' / '000000.jsonl'
+  if damage is None:  # The first line of two.
+    damage = chunk.read_text().splitlines(keepends=True)[0]
+  chunk.write_text(damage)
+  with pytest.raises(UserError, match='000000.jsonl does not hold.*delete it'):
+    grade.grade_examples(played, None, examples, tmp_path)
 
 
 @pytest.mark.slow

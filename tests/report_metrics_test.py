@@ -184,6 +184,11 @@ def test_differences_are_paired_and_counted_by_hand():
   recovery = found['recovery']
   assert recovery['n'] == 3
   assert recovery['difference'] == pytest.approx(1 / 3)
+  # Both gazed on d (all hit, all hit), e (1/2, 1/2), f (0, 0), g (1/2, all),
+  # h (1/2, 0) and i (0, all).
+  hits = found['gaze_hit']
+  assert hits['n'] == 6
+  assert hits['difference'] == pytest.approx((-0.5 + 0.5 - 1) / 6)
   back = report_metrics.difference(other, ten, seed=0)
   assert back['accuracy']['difference'] == pytest.approx(-4 / 9)
   shown = report.differences({'differences': [found]})
@@ -207,3 +212,12 @@ def test_seeds_are_paired_in_their_order():
   assert found['recovery'] is None
   nothing = report_metrics.difference(policy('rl'), policy('sft'), seed=0)
   assert nothing['accuracy'] is None
+
+
+def test_an_interval_over_seeds_is_students():
+  values = [3.8, 1.2, 1.0]
+  want = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+  found = report_metrics.across_seeds(values)
+  np.testing.assert_allclose(found, [want.low, want.high])
+  assert found[0] < 0  # Three that agree in their sign show little.
+  assert report_metrics.across_seeds(values[:1]) is None

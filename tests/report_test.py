@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from gog_jax import files
 from gog_jax import report
 from gog_jax import report_metrics
 from gog_jax.errors import UserError
@@ -238,3 +239,37 @@ def test_rl_is_compared_with_all_and_its_arms_with_the_sft(tmp_path):
       ('rl', 'direct'), ('rl', 'sft'), ('rl', 'rl_all'), ('rl', 'rl_fast'),
       ('rl_all', 'sft'), ('rl_fast', 'sft'),
   }  # fmt: skip
+
+
+def test_over_seeds_differences_have_an_interval_of_their_own(tmp_path):
+  folders = {seed: tmp_path / f'seed_{seed}' for seed in (0, 1)}
+  _write_run(folders[0], policies=('sft', 'rl', 'rl_once'))
+  _write_run(folders[1], policies=('sft', 'rl'))
+  summary = report.make_overall(tmp_path, folders, seed=0)
+  pairs = {(d['policy'], d['against']): d for d in summary['differences']}
+  every = pairs['rl', 'sft']['accuracy']
+  low, high = every['ci95_seeds']
+  assert low == high == every['difference']  # The seeds are copies.
+  assert 'ci95_seeds' not in pairs['rl_once', 'sft']['accuracy']
+  assert 'seeds [' in report.differences(summary).splitlines()[0]
+  assert 'over seeds' in (tmp_path / 'report' / 'index.html').read_text()
+
+
+def test_the_page_shows_alarms_and_validation(tmp_path):
+  _write_run(tmp_path)
+  files.write_jsonl(
+    tmp_path / 'rl' / 'metrics.jsonl',
+    (
+      {'step': n, 'reward': 0.1 * n, 'alarms': ['kl'] if n in alarmed else []}
+      for alarmed in [{3, 4, 5, 9}]
+      for n in range(1, 11)
+    ),
+  )
+  files.write_jsonl(
+    tmp_path / 'sft' / 'validation.jsonl',
+    ({'step': n, 'accuracy': n / 4} for n in (1, 2, 3)),
+  )
+  report.make(tmp_path, n_trajectories=1, seed=0)
+  page = (tmp_path / 'report' / 'index.html').read_text()
+  assert '<b>alarm</b> kl, steps 3-5, 9<' in page
+  assert '<span>validation_accuracy</span><b>0.75</b>' in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 from flax import nnx
@@ -50,34 +51,71 @@ def test_sft_resumes_exactly(prepared, finished, tmp_path, monkeypatch):
   assert len(checks) == len(mini.metrics_of(run, 'sft')) - 2
 
 
-def test_rl_resumes_exactly(finished, tmp_path, monkeypatch):
-  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+def score_that_regrades(example, trajectory, *, config):
+  """Some groups have no variance, some queries become easy."""
+  scored = mini.score_by_ids(example, trajectory, config=config)
+  number = int(example.id.rpartition('/')[2])
+  right = {'accuracy': float(number % 3 == 0)}
+  return dataclasses.replace(
+      scored,
+      reward=scored.reward if number % 2 else 0.0,
+      reward_parts=scored.reward_parts | right,
+  )
+
+
+@pytest.mark.parametrize(
+    ('score', 'options'),
+    [
+        (mini.score_by_ids, {}),
+        (
+            score_that_regrades,
+            {
+                'rl__level': 2,
+                'rl__regrade': True,
+                'rl__recheck_every': 2,
+                'rl__dynamic_sampling': True,
+            },
+        ),
+    ],
+    ids=['plain', 'regrading and refills'],
+)
+def test_rl_resumes_exactly(finished, tmp_path, monkeypatch, score, options):
+  monkeypatch.setattr(rewards, 'score', score)
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   shutil.copytree(finished.workdir, whole)
   shutil.copytree(finished.workdir, parts)
-  run = mini.make_run(whole, 'rl')
+  run = mini.make_run(whole, 'rl', **options)
+  resumed = mini.make_run(parts, 'rl', **options)
+  if options:
+    mini.make_hard(run)
+    mini.make_hard(resumed)
   mini.make_stages(run, 'rl')
   rows = mini.metrics_of(run, 'rl')
   assert len(rows) == 4
   assert all(row['live_groups'] > 0 for row in rows)
   assert rows[-1]['kl'] > 0  # It has left the SFT policy.
+  if options:
+    assert sum(row['refilled'] for row in rows) > 0
+    assert rows[1]['left_out'] > 0
 
-  resumed = mini.make_run(parts, 'rl')
   rollout, steps_begun = resumed.rollout, []
 
   def interrupted_in_step_3(*args, seed, **kwargs):
     groups = rollout(*args, seed=seed, **kwargs)
-    steps_begun.append(seed)
-    if len(steps_begun) == 3:
-      raise interrupt.Interrupted(2)  # After the prompts were drawn.
+    step = seed[:2]  # The third part counts refills.
+    if step not in steps_begun:
+      steps_begun.append(step)
+      if len(steps_begun) == 3:
+        steps_begun.append(None)
+        raise interrupt.Interrupted(2)  # After the prompts were drawn.
     return groups
 
   monkeypatch.setattr(resumed, 'rollout', interrupted_in_step_3)
   with pytest.raises(interrupt.Interrupted):
     mini.make_stages(resumed, 'rl')
   mini.make_stages(resumed, 'rl')
-  assert len(steps_begun) == 5
-  assert steps_begun[2] == steps_begun[3]  # The same step, once more.
+  # The third step was begun twice, from the same seed.
+  assert len(steps_begun) == 5 and steps_begun[3] is None
   assert_same(resumed, run, 'rl')
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 
 from gog_jax import rewards
+from gog_jax import stages
 from gog_jax.errors import UserError
 from gog_jax.train import rl
 from gog_jax.train import rl_metrics
@@ -111,8 +113,17 @@ def rows_of_rl(workdir, **options):
   return mini.metrics_of(run, 'rl')
 
 
+def right_where_even(example, trajectory, *, config):
+  """All samples of every other question are right."""
+  scored = mini.score_by_ids(example, trajectory, config=config)
+  right = float(int(example.id.rpartition('/')[2]) % 2 == 0)
+  return dataclasses.replace(
+      scored, reward_parts=scored.reward_parts | {'accuracy': right}
+  )
+
+
 def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
-  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  monkeypatch.setattr(rewards, 'score', right_where_even)
   run = mini.make_run(
       workdir,
       'rl',
@@ -125,7 +136,17 @@ def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
   mini.make_stages(run, 'rl')
   lines = (workdir / 'rl' / 'regrades.jsonl').read_text().splitlines()
   assert len(lines) == 2
-  assert all('left_out' in row for row in mini.metrics_of(run, 'rl'))
+  found = {}
+  for line, row in zip(lines, mini.metrics_of(run, 'rl'), strict=True):
+    levels = json.loads(line)['levels']
+    assert all(
+        level == (2 if int(name.rpartition('/')[2]) % 2 else 0)
+        for name, level in levels.items()
+    )
+    found |= levels
+    n_easier = sum(level == 0 for level in found.values())
+    assert row['left_out'] == n_easier / 16
+  assert 0 < n_easier < len(found)
 
 
 def test_a_stale_sampler_shows_and_the_alarm_fires(
@@ -163,8 +184,17 @@ def test_a_stale_sampler_shows_and_the_alarm_fires(
   strict = mini.make_run(
       workdir, 'rl', **options, rl__sync_every=5, rl__alarms__stop=True
   )
-  with pytest.raises(UserError, match='stopped by an alarm'):
+  with pytest.raises(UserError, match='stopped by an alarm after step'):
     mini.make_stages(strict, 'rl')
+  n_steps = len(mini.metrics_of(strict, 'rl'))
+  assert n_steps < 8
+  # Nothing is lost: told not to stop, it goes on with the next step.
+  stages.manifest_of(strict, 'rl').write(workdir / 'rl', complete=False)
+  heedless = mini.make_run(workdir, 'rl', **options, rl__sync_every=5)
+  assert not stages.manifest_of(heedless, 'rl').is_complete(workdir / 'rl')
+  mini.make_stages(heedless, 'rl')
+  rows = mini.metrics_of(heedless, 'rl')
+  assert [row['step'] for row in rows] == list(range(1, 9))
 
 
 def test_shuffling_keeps_rewards_in_their_group(finished, monkeypatch):
@@ -245,6 +275,110 @@ def test_what_a_step_logs_by_hand():
   assert found['masked'] == pytest.approx(1 / 6)
   assert found['masked_by_calls'] == {'0': 0, '1': 1 / 4, '3': 0}
   assert (found['infra_errors'], found['model_errors']) == (1, 0)
+
+
+def test_each_variant_weighs_and_clips_as_published(finished):
+  """Of two sequences of 1 and 3 sampled tokens; a third was spoilt."""
+  down = helpers.text(status=ToolStatus.INFRA_ERROR)
+  group = [
+      dataclasses.replace(
+          t,
+          images=(),
+          loss_mask=np.array(mask, np.int8),
+          reward=reward,
+          reward_parts={'accuracy': reward},
+      )
+      for t, mask, reward in (
+          (helpers.trajectory('a'), [0, 0, 0, 1], 1.0),
+          (helpers.trajectory('a'), [0, 1, 1, 1], 0.0),
+          (helpers.trajectory('a', (down,)), [0, 1, 1, 1], 0.0),
+      )
+  ]
+  most = finished.limits.max_turns * finished.limits.max_turn_tokens
+  std = 0.5**0.5
+  for variant, weights, advantage, ratio, clip in (
+      ('grpo', [1 / 2, 1 / 6], 0.5 / std, 'token', (0.2, 0.2)),
+      ('dr_grpo', [1 / 2 / most] * 2, 0.5, 'token', (0.2, 0.2)),
+      ('dapo', [1 / 4, 1 / 4], 0.5 / std, 'token', (0.2, 0.28)),
+      ('gspo', [1 / 2, 1 / 6], 0.5 / std, 'sequence', (3e-4, 4e-4)),
+  ):
+    run = mini.make_run(
+        finished.workdir, 'rl', rl__variant=variant, rl__group_size=3
+    )
+    batch = rl.rl_batch(run, [group], rl.advantages_of(run, [group]))
+    sampled = np.asarray(batch.loss_mask) > 0
+    for sign, weight in zip((1, -1), weights, strict=True):
+      here = sampled & (np.sign(batch.advantages) == sign)
+      assert here.sum() == (1 if sign == 1 else 3)
+      np.testing.assert_allclose(batch.weights[here], weight, rtol=1e-5)
+      np.testing.assert_allclose(
+          batch.advantages[here], sign * advantage, rtol=1e-3
+      )
+    config = rl.loss_config(run.config.rl)
+    assert (config.ratio, config.clip_low, config.clip_high) == (ratio, *clip)
+
+
+def test_a_variant_trains_from_its_name_alone(workdir, monkeypatch):
+  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  options = {
+      'rl__steps': 2,
+      'rl__updates_per_batch': 2,
+      'rl__optimizer__learning_rate': 3e-3,
+      'rl__optimizer__warmup_steps': 0,
+  }
+  rows = rows_of_rl(workdir, **options, rl__variant='gspo')
+  # Off its policy by far more than GSPO's clip, by less than GRPO's.
+  assert max(row['clip_frac'] for row in rows) > 0.2
+  shutil.rmtree(workdir / 'rl')
+  others = rows_of_rl(workdir, **options)
+  assert others[0]['reward'] == rows[0]['reward']  # The same rollouts,
+  assert others[0]['loss'] != rows[0]['loss']  # but not the same loss.
+  assert others[0]['clip_frac'] < rows[0]['clip_frac']
+
+
+def test_searches_cost_in_rl_alone(finished, monkeypatch):
+  asked = []
+  score = rewards.score
+
+  def spy(example, trajectory, *, config):
+    asked.append(config.call_cost)
+    return score(example, trajectory, config=config)
+
+  monkeypatch.setattr(rewards, 'score', spy)
+  run = mini.make_run(finished.workdir, 'rl', rl__call_cost=0.1)
+  policy = run.make_policy(run.load_model(), greedy=False)
+  examples = run.graded_examples()[:2]
+  run.rollout(policy, examples, samples=1, seed=('grade',))
+  assert set(asked) == {0.0}
+  asked.clear()
+  curriculum = rl.make_curriculum(run, finished.workdir / 'unused')
+  rl.draw_groups(run, policy, curriculum, step=0, seed=0)
+  assert set(asked) == {0.1}
+
+
+def test_groups_that_differ_in_cost_differ_in_more_than_format(finished):
+  run = mini.make_run(finished.workdir, 'rl')
+  dear, cheap = (
+      [
+          dataclasses.replace(
+              t,
+              reward=0.9 * kept + 0.1 * well_formed,
+              reward_parts={
+                  'accuracy': 1.0, 'format': well_formed, 'budget': kept
+              },
+          )
+          for t, kept, well_formed in zip(group, keeps, forms, strict=True)
+      ]
+      for group, keeps, forms in zip(
+          fake_groups(2, 2),
+          ((0.8, 1.0), (1.0, 1.0)),
+          ((1.0, 1.0), (0.0, 1.0)),
+          strict=True,
+      )
+  )
+  found = rl.advantages_of(run, [dear, cheap])
+  assert found.live.tolist() == [True, True]
+  assert found.format_only.tolist() == [False, True]
 
 
 def fake_groups(n_groups, n_members):

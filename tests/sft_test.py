@@ -23,6 +23,7 @@ from tests import report_helpers as helpers
         ([0.5, 0.4, 0.54], True),
         ([0.5, 0.56, 0.4], False),
         ([0.3, 0.6, 0.5, 0.55], True),
+        ([0.0, 0.0, 0.0], False),  # It has not begun to learn.
     ],
 )
 def test_flat_by_hand(accuracies, flat):

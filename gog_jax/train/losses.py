@@ -96,7 +96,8 @@ def grpo_loss(
     config: Coefficients.
 
   Returns:
-    The loss and, for logging, `ratio`, `clipped`, `kl`, `importance_weight`.
+    The loss and, for logging, `ratio`, `clipped`, `kl`, `importance_weight` and
+    whether it was `truncated`.
 
   Source: DeepSeekMath eq. 3-4 (GRPO, k3); Schulman, "Approximating KL"; GSPO
     eq. 5-7.
@@ -108,9 +109,8 @@ def grpo_loss(
   ratio = jnp.exp(change)
   clipped_ratio = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
   surrogate = jnp.minimum(ratio * advantages, clipped_ratio * advantages)
-  importance_weight = jnp.minimum(
-      jnp.exp(old_logprobs - sampler_logprobs), config.max_importance_weight
-  )
+  weight = jnp.exp(old_logprobs - sampler_logprobs)
+  importance_weight = jnp.minimum(weight, config.max_importance_weight)
   log_ratio = ref_logprobs - logprobs
   kl = jnp.exp(log_ratio) - log_ratio - 1
   loss = -importance_weight * surrogate + config.kl_coef * kl
@@ -121,6 +121,7 @@ def grpo_loss(
       ),
       'kl': kl,
       'importance_weight': importance_weight,
+      'truncated': (weight > importance_weight).astype(loss.dtype),
   }
 
 

@@ -113,9 +113,10 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         last = n + 1 == c.steps
         if last or (n + 1) % c.trajectories_every == 0:
           save_rollouts(folder, n + 1, drawn)
-        if last or saver.is_due(n + 1):
+        stopped = bool(found) and c.alarms.stop
+        if last or stopped or saver.is_due(n + 1):
           saver.save(n + 1, state, curriculum.queries)
-        heed_alarms(found, log.rows, stop=c.alarms.stop)
+        heed_alarms(found, log.rows, stop=stopped)
   checkpoint.save_pytree(folder / 'params', state.params)
   return {'steps': c.steps} | rl_metrics.reward_trend(log.rows)
 
@@ -193,7 +194,11 @@ def draw_groups(
   for refill in range(1 + c.dynamic_sampling * c.max_refills):
     fresh = curriculum.draw(c.n_prompts - len(groups), step=step)
     drawn = run.rollout(  # P x G
-        policy, fresh, samples=c.group_size, seed=('rl', seed, refill)
+        policy,
+        fresh,
+        samples=c.group_size,
+        seed=('rl', seed, refill),
+        call_cost=c.call_cost,
     )
     all_examples += fresh
     all_groups += drawn
@@ -225,7 +230,12 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
   return group_advantages(
       rewards,
       valid,
-      table(lambda t: t.reward_parts['accuracy']),
+      # What is left of the accuracy's part, where searches cost.
+      table(lambda t: np.prod([
+          t.reward_parts[name]
+          for name in ('accuracy', 'budget')
+          if name in t.reward_parts
+      ])),
       eps=run.config.rl.advantage_eps,
       divide_by_std=losses.VARIANTS[run.config.rl.variant].divide_by_std,
   )
@@ -282,8 +292,7 @@ def heed_alarms(
   """Says what was found at the last step and not at the one before.
 
   Raises:
-    UserError: Something was found and `stop` is set; the newest checkpoint
-      stays.
+    UserError: Something was found and `stop` is set.
   """
   before = rows[-2]['alarms'] if len(rows) > 1 else ()
   for metric, line in found.items():
@@ -291,6 +300,8 @@ def heed_alarms(
       metrics_lib.say(f'rl: alarm at step {rows[-1]["step"]}: {line}')
     if stop:
       raise UserError(
-          f'stopped by an alarm: {line}; change --config.rl.* or '
-          f'--config.rl.alarms.{metric}, in another --workdir'
+          f'stopped by an alarm after step {rows[-1]["step"]}: {line}; go on '
+          f'with another --config.rl.alarms.{metric} or with '
+          '--config.rl.alarms.stop=False, or begin anew in another --workdir '
+          'with other settings of rl'
       )

@@ -68,7 +68,7 @@ def train(run: Run, folder: epath.Path, *, demos: str) -> dict[str, Any]:
       mesh=run.mesh,
       stop=validation.is_flat,
   )
-  validation.measure(state, int(state.step))  # Of the end, too.
+  validation.measure(state, int(state.step))  # If the last step is due.
   flat = flat_after(validation.accuracies, n=c.n_validation)
   if c.n_validation and not flat:
     metrics.say(
@@ -88,12 +88,13 @@ def flat_after(accuracies: Sequence[float], *, n: int) -> bool:
   """Whether the last two accuracies are no better than one before them.
 
   Better is what exceeds it by more than its standard error, of `n` questions.
+  As long as nothing is right, nothing is flat: it has not begun to learn.
   """
   if len(accuracies) < 3:
     return False
   *before, last, newest = accuracies
   best = max(before)
-  return max(last, newest) <= best + math.sqrt(best * (1 - best) / n)
+  return 0 < max(last, newest) <= best + math.sqrt(best * (1 - best) / n)
 
 
 class Validation:

@@ -111,6 +111,7 @@ def make_grpo_step(
         'clip_frac': masked_mean(parts['clipped'], mask),
         'ratio': masked_mean(parts['ratio'], mask),
         'importance_weight': masked_mean(parts['importance_weight'], mask),
+        'truncated_frac': masked_mean(parts['truncated'], mask),
         'sampler_gap': masked_mean(gap, mask),
         'sampler_gap_p99': masked_quantile(gap, mask, 0.99),
         'sampler_gap_max': (gap * mask).max(),

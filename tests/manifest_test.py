@@ -1,0 +1,68 @@
+"""What a stage is bound to, and what may change while it is under way."""
+
+from __future__ import annotations
+
+import pytest
+
+from gog_jax import stages
+from gog_jax.errors import UserError
+from tests import mini
+
+pytestmark = pytest.mark.quick
+
+BUILT = ('data', 'demos', 'sft', 'grade', 'rl')
+
+
+def build(run):
+  for name in BUILT:
+    write(run, name)
+
+
+def write(run, name):
+  stages.manifest_of(run, name).write(run.workdir / name, complete=True)
+
+
+def is_complete(run, name):
+  return stages.manifest_of(run, name).is_complete(run.workdir / name)
+
+
+def test_what_stands_on_an_sft_made_again_is_refused(tmp_path):
+  run = mini.make_run(tmp_path, 'rl')
+  build(run)
+  assert all(is_complete(run, name) for name in BUILT)
+  write(run, 'demos')  # The same settings make the same demos again,
+  assert is_complete(run, 'sft')
+  write(run, 'sft')  # but other parameters.
+  with pytest.raises(UserError, match='inputs.sft is .*delete .*grade'):
+    is_complete(run, 'grade')
+
+
+def test_another_world_is_another_evaluation(tmp_path):
+  run = mini.make_run(tmp_path, 'rl', eval__policies=('direct', 'expert'))
+  write(run, 'eval')
+  other = mini.make_run(
+      tmp_path, 'rl', eval__policies=('direct', 'expert'), data__world_seed=1
+  )
+  with pytest.raises(UserError, match='inputs.data is'):
+    is_complete(other, 'eval')
+
+
+def test_what_nothing_hangs_on_may_change(tmp_path):
+  build(mini.make_run(tmp_path, 'rl'))
+  run = mini.make_run(
+      tmp_path,
+      'rl',
+      sft__checkpoint_every=7,
+      rl__checkpoint_every=3,
+      rl__trajectories_every=5,
+      rl__alarms__kl=9.0,
+      rl__alarms__stop=True,
+  )
+  assert all(is_complete(run, name) for name in BUILT)
+  with pytest.raises(UserError, match='rl.n_prompts is 4, now 2'):
+    is_complete(mini.make_run(tmp_path, 'rl', rl__n_prompts=2), 'rl')
+  # What searches cost concerns RL alone.
+  costly = mini.make_run(tmp_path, 'rl', rl__call_cost=0.1)
+  assert is_complete(costly, 'grade')
+  with pytest.raises(UserError, match='rl.call_cost'):
+    is_complete(costly, 'rl')
