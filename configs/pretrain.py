@@ -19,23 +19,23 @@ def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'pretrain'
   c.rollout.max_context = 208  # Lessons.
-  c.batch.row_tokens = 416  # Two lessons at least, most often three.
-  c.batch.row_patches = 288  # Of a scene and n_exchanges crops at most, twice.
+  c.batch.row_tokens = 312  # Two lessons most often.
+  c.batch.row_patches = 144  # Of a scene and n_exchanges crops at most.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
   c.pretrain.batch_size = 32  # Lessons a step.
   c.pretrain.row_multiple = 4
   c.pretrain.n_exchanges = 3  # Of a lesson, or as many as max_context holds.
   # Each task is learnt by way of the one before.
-  c.pretrain.read = phase(steps=300, reading=1.0)
-  c.pretrain.look = phase(steps=900, reading=0.25)
+  c.pretrain.read = phase(steps=180, reading=1.0)
+  c.pretrain.look = phase(steps=680, reading=0.2)
   c.pretrain.look.update(
-      survey=0.32, box=0.38, look=0.18, crop=0.07, link=0.05
+      survey=0.34, box=0.34, look=0.3, link=0.02
   )
-  c.pretrain.refer = phase(steps=800, reading=0.25)
+  c.pretrain.refer = phase(steps=600, reading=0.15)
   c.pretrain.refer.update(
-      survey=0.07, box=0.28, look=0.28, crop=0.03, switch=0.15, confirm=0.1,
-      link=0.03, list=0.06, twins=0.4,
+      survey=0.05, box=0.22, look=0.45, switch=0.14, confirm=0.09, link=0.02,
+      list=0.03, twins=0.3,
   )
   c.pretrain.copying = 0.3  # Of exchanges about texts, those of random tokens.
   # A model folder to go on from, else random.
