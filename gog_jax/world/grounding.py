@@ -21,12 +21,16 @@ from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.knowledge import names_of
 from gog_jax.world.references import first_look
 from gog_jax.world.references import first_of
+from gog_jax.world.references import PLACES
 from gog_jax.world.references import references
 from gog_jax.world.references import reflect
 from gog_jax.world.references import tells_pattern
 from gog_jax.world.references import think
 
 _P_MAIN = 0.15
+# Of references, where one by place can be had: the last that a base learns
+# (docs/log.md).
+_P_PLACE = 0.75
 
 
 def ask(
@@ -91,8 +95,12 @@ def _refer(
     asked: str = '',
 ) -> str:
   """Draws a reference that tells not what is asked; '' if there is none."""
-  known = tuple(references(scene, target, asked=asked).values())
-  return pick(rng, known) if known else ''
+  by_place, others = [], []
+  for kind, ref in references(scene, target, asked=asked).items():
+    (by_place if kind in PLACES else others).append(ref)
+  if by_place and (not others or rng.random() < _P_PLACE):
+    return pick(rng, by_place)
+  return pick(rng, others) if others else ''
 
 
 def _sides(box: Sequence[float]) -> tuple[int, ...]:
@@ -151,7 +159,8 @@ def _look(
   """Asks what an agent is asked that needs no search, which emblem first."""
   del to_model_box
   while True:
-    kind = pick(rng, ('colour', 'shape', 'colour', 'shape', 'count'))
+    # Emblems are soon counted.
+    kind = pick(rng, (*4 * ('colour', 'shape'), 'count'))
     lines = vocabulary.QUESTIONS[kind]
     if kind == 'count':
       count = len(scene.emblems)
