@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import copy
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -28,6 +30,7 @@ _CHOICES = {
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
     'eval.split': ('validation', 'test', 'hard'),
+    'tools.backend': ('world',),
 } | {
     f'{stage}.optimizer.{field}': known
     for stage in ('sft', 'rl', 'pretrain')
@@ -42,6 +45,7 @@ _POSITIVE = (
     'sft.steps',
     'sft.eval_every',
     'sft.batch_size',
+    'sft.row_multiple',
     'sft.checkpoint_every',
     'grade.n_queries',
     'grade.samples',
@@ -49,6 +53,7 @@ _POSITIVE = (
     'rl.steps',
     'rl.n_prompts',
     'rl.group_size',
+    'rl.row_multiple',
     'rl.updates_per_batch',
     'rl.sync_every',
     'rl.recheck_every',
@@ -59,12 +64,28 @@ _POSITIVE = (
     'sampler.n_slots',
     'sampler.chunk',
     'rollout.max_turns',
+    'rollout.max_turn_tokens',
+    'tools.max_concurrency',
+    'tools.top_k',
+    'model.box_step',
+    'model.max_image_tokens',
     'lora.rank',
     'pretrain.batch_size',
     'pretrain.row_multiple',
     'pretrain.n_exchanges',
     'pretrain.n_probes',
     'pretrain.checkpoint_every',
+)
+_NOT_NEGATIVE = (
+    'sft.n_validation',
+    'rl.max_refills',
+    'rl.advantage_eps',
+    'rl.loss.kl_coef',
+    'report.n_trajectories',
+) + tuple(
+    f'{stage}.optimizer.{field}'
+    for stage in ('sft', 'rl', 'pretrain')
+    for field in ('learning_rate', 'muon_learning_rate', 'warmup_steps')
 )
 # Fields that hold a share.
 _SHARES = (
@@ -87,8 +108,12 @@ def check(config) -> None:
 
   Raises:
     UserError: A field holds a word that nothing knows (lists those known), or
-      a number that is too small or no share, or fields contradict each other.
+      a number that is none, too small or no share, or fields contradict each
+      other.
   """
+  for field, value in _numbers(config):
+    if not math.isfinite(value):
+      raise UserError(f'config.{field} is {value}, which is no number')
 
   def applies(field: str) -> bool:
     return not field.startswith('pretrain.') or config.stage == 'pretrain'
@@ -105,6 +130,21 @@ def check(config) -> None:
   for field in _POSITIVE:
     if applies(field) and config_field(config, field) < 1:
       raise UserError(f'config.{field} must be 1 or more')
+  for field in _NOT_NEGATIVE:
+    if applies(field) and config_field(config, field) < 0:
+      raise UserError(f'config.{field} must be 0 or more')
+  if config.tools.timeout_s <= 0:
+    raise UserError('config.tools.timeout_s must be more than 0 seconds')
+  clip = config.rl.loss.clip
+  if clip and (len(clip) != 2 or not all(isinstance(x, float) for x in clip)):
+    raise UserError(
+        f'config.rl.loss.clip is {tuple(clip)!r}: give (low, high), e.g. '
+        '(0.2, 0.28), or () for what the variant was published with'
+    )
+  if len(set(config.seeds)) < len(config.seeds):
+    raise UserError(f'config.seeds={tuple(config.seeds)} names a seed twice')
+  if not config.eval.policies:
+    raise UserError('config.eval.policies is empty: name one at least')
   for field in _SHARES:
     if applies(field) and not 0 <= config_field(config, field) <= 1:
       raise UserError(f'config.{field} is a share, from 0 to 1')
@@ -172,13 +212,21 @@ def _check_arm(config, name: str, fields: Any) -> None:
   changed = copy.deepcopy(config)
   changed.arms = ConfigDict()
   changed.once = ()
-  changed.eval.policies = ()
+  changed.eval.policies = policies.NAMES[:1]
   changed.rl.lock()
   try:
     changed.rl.update(fields)
     check(changed)
   except (AttributeError, KeyError, TypeError, UserError) as error:
     raise UserError(f'config.arms.{name}: {error.args[0]}') from error
+
+
+def _numbers(config, prefix: str = '') -> Iterator[tuple[str, float]]:
+  for name, value in config.items():
+    if hasattr(value, 'items'):
+      yield from _numbers(value, f'{prefix}{name}.')
+    elif isinstance(value, float):
+      yield prefix + name, value
 
 
 def config_field(config, field: str):

@@ -44,13 +44,21 @@ def read_jsonl(path: epath.PathLike) -> Iterator[Any]:
   """Yields the JSON object on each line.
 
   Raises:
-    UserError: The file is missing or a line is not JSON; names the line.
+    UserError: The file is missing or not UTF-8, or a line is not JSON; names
+      the line.
   """
   path = epath.Path(path)
   if not path.exists():
     raise UserError(f'{path} does not exist')
+  try:
+    text = path.read_text()
+  except UnicodeDecodeError as error:
+    raise UserError(
+        f'{path} is not UTF-8 ({error.reason}); delete the file to have it '
+        'made again'
+    ) from error
   # Not splitlines, which also splits at U+2028 and its like.
-  lines = path.read_text().removesuffix('\n').split('\n')
+  lines = text.removesuffix('\n').split('\n')
   for number, line in enumerate(lines if lines != [''] else [], start=1):
     try:
       yield json.loads(line)

@@ -121,9 +121,14 @@ def _read_chunk(path: epath.Path, chunk: Sequence[Example]) -> list[Grade]:
   """A committed chunk; refuses one that is not about these queries."""
   try:
     grades = [Grade(**row) for row in files.read_jsonl(path)]
+    whole = all(
+        type(getattr(g, name)) is int
+        for g in grades
+        for name in ('n_valid', 'n_correct', 'n_errors')
+    )
   except TypeError:  # Other fields: of another version.
-    grades = []
-  if [g.example_id for g in grades] != [example.id for example in chunk]:
+    grades, whole = [], False
+  if not whole or [g.example_id for g in grades] != [e.id for e in chunk]:
     raise UserError(
         f'{path} does not hold the grades of its {len(chunk)} queries; delete '
         'it to have them graded again'

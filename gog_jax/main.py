@@ -65,9 +65,14 @@ def parse_flags(argv: list[str]) -> list[str]:
     UserError: An unknown flag, config page or config field, or a value of the
       wrong type.
   """
+  given = [a for a in argv if a.partition('=')[0] in ('-config', '--config')]
+  if len(given) > 1:
+    raise UserError(f'--config is given {len(given)} times; give it once')
   path, _ = _page(argv)
-  if path and not os.path.exists(path):
-    raise UserError(f'config page {path} does not exist; see configs/')
+  if given and not os.path.isfile(path):
+    raise UserError(f'config page {path!r} is no file; see configs/')
+  if path and not path.endswith('.py'):
+    raise UserError(f'config page {path} is no Python file; see configs/')
   try:
     return flags.FLAGS(argv)
   except _FLAG_ERRORS as error:

@@ -22,6 +22,9 @@ import gog_jax
 from gog_jax import files
 from gog_jax.errors import UserError
 
+# What inputs that are no stage are called.
+_INPUTS = {'model_folder': 'model folder', 'maker': 'version of the world'}
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
@@ -47,18 +50,13 @@ class Manifest:
 
     Raises:
       UserError: The folder was made with another config or other inputs; the
-        message names the fields that differ.
+        message names the fields that differ. Or the manifest is damaged.
     """
     path = epath.Path(folder) / 'manifest.json'
     if not path.exists():
       return False
-    try:
-      saved = json.loads(path.read_text())
-      complete = saved['complete']
-    except (json.JSONDecodeError, KeyError) as error:
-      raise UserError(
-          f'{path} is damaged; delete {folder} to run {self.stage} again'
-      ) from error
+    saved = _read(path)
+    complete = saved['complete']
     wanted = json.loads(files.dumps(dataclasses.asdict(self)))
     different = _differences(wanted, {key: saved.get(key) for key in wanted})
     if different:
@@ -95,7 +93,19 @@ def birthmark(folder: epath.PathLike) -> str | None:
   path = epath.Path(folder) / 'manifest.json'
   if not path.exists():
     return None
-  return json.loads(path.read_text()).get('birthmark')
+  return _read(path).get('birthmark')
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+  try:
+    saved = json.loads(path.read_text())
+    if isinstance(saved, dict) and 'complete' in saved:
+      return saved
+  except (ValueError, OSError):  # Not JSON, not UTF-8 or no file.
+    pass
+  raise UserError(
+      f'{path} is damaged; delete {path.parent} to run that stage again'
+  )
 
 
 def _differences(wanted: Any, saved: Any, name: str = '') -> list[str]:
@@ -107,4 +117,10 @@ def _differences(wanted: Any, saved: Any, name: str = '') -> list[str]:
             wanted.get(key), saved.get(key), f'{name}.{key}' if name else key
         )
     ]
-  return [] if wanted == saved else [f'{name} is {saved!r}, now {wanted!r}']
+  if wanted == saved:
+    return []
+  section, _, field = name.partition('.')
+  if section == 'inputs':  # Fingerprints tell a reader nothing.
+    what = _INPUTS.get(field, field)
+    return [f'it was made from another {what} than there is now']
+  return [f'{name} is {saved!r}, now {wanted!r}']

@@ -129,7 +129,7 @@ def make_overall(
           ],
       )
   evaluated = list(pooled.values())
-  summary = _summary(evaluated, seed=seed) | {
+  summary: dict[str, Any] = _summary(evaluated, seed=seed) | {
       'seeds': {
           str(number): _summary(own, seed=seed)
           for number, own in found.items()

@@ -105,11 +105,13 @@ class Run:
     """Finds early what would otherwise stop the run late.
 
     Raises:
-      UserError: The workdir cannot be written, or the model folder is missing
-        or not one.
+      UserError: The workdir cannot be written, the model folder is missing or
+        not one, or the mesh or a conversation does not fit.
     """
     if self.config.stage != 'pretrain':
-      self.model_config  # noqa: B018  Reading it is the check.
+      self.model_config  # noqa: B018  Making it is the check,
+    self.mesh  # noqa: B018  as it is here
+    self.limits  # noqa: B018  and here.
     probe = self.workdir / '.writable'
     files.write_atomic(probe, '')
     probe.unlink()

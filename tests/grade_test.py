@@ -144,7 +144,7 @@ def test_an_outage_is_not_committed(tmp_path):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize('damage', ['', '{"example_id": "a"}\n', None])
+@pytest.mark.parametrize('damage', ['', '{"example_id": "a"}\n', None, 'type'])
 def test_a_damaged_chunk_is_not_taken_for_whole(damage, tmp_path):
   examples = [helpers.example(name) for name in 'ab']
   played = Played({name: [helpers.trajectory(name)] for name in 'ab'})
@@ -152,6 +152,8 @@ def test_a_damaged_chunk_is_not_taken_for_whole(damage, tmp_path):
   chunk = tmp_path / 'chunks' / '000000.jsonl'
   if damage is None:  # The first line of two.
     damage = chunk.read_text().splitlines(keepends=True)[0]
+  if damage == 'type':
+    damage = chunk.read_text().replace('"n_correct":1', '"n_correct":"x"')
   chunk.write_text(damage)
   with pytest.raises(UserError, match='000000.jsonl does not hold.*delete it'):
     grade.grade_examples(played, None, examples, tmp_path)

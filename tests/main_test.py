@@ -63,6 +63,18 @@ def assert_one_line(result, *words) -> None:
             ['rl.steps', 'many'],
         ),
         (['--config=configs/nowhere.py'], ['nowhere.py']),
+        (['--config='], ['is no file']),
+        (['--config=configs'], ['is no file']),
+        (['--config=README.md'], ['no Python file']),
+        (['--config=configs/rl.py', '--config=configs/sft.py'], ['2 times']),
+        (
+            ['--config=configs/rl.py', '--config.mesh.tensor=0'],
+            ['must be positive'],
+        ),
+        (
+            ['--config=configs/rl.py', '--config.batch.row_tokens=10'],
+            ['rollout.max_context=288 is more than batch.row_tokens=10'],
+        ),
         (['--config=configs/rl.py:huge'], ["unknown profile 'huge'", 'toy']),
         ([], ['--config=configs/rl.py']),
         (['--confg=configs/rl.py'], ['confg']),

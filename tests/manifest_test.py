@@ -33,7 +33,7 @@ def test_what_stands_on_an_sft_made_again_is_refused(tmp_path):
   write(run, 'demos')  # The same settings make the same demos again,
   assert is_complete(run, 'sft')
   write(run, 'sft')  # but other parameters.
-  with pytest.raises(UserError, match='inputs.sft is .*delete .*grade'):
+  with pytest.raises(UserError, match='another sft than .*delete .*grade'):
     is_complete(run, 'grade')
 
 
@@ -43,7 +43,7 @@ def test_another_world_is_another_evaluation(tmp_path):
   other = mini.make_run(
       tmp_path, 'rl', eval__policies=('direct', 'expert'), data__world_seed=1
   )
-  with pytest.raises(UserError, match='inputs.data is'):
+  with pytest.raises(UserError, match='another data than there is now'):
     is_complete(other, 'eval')
 
 
@@ -66,3 +66,13 @@ def test_what_nothing_hangs_on_may_change(tmp_path):
   assert is_complete(costly, 'grade')
   with pytest.raises(UserError, match='rl.call_cost'):
     is_complete(costly, 'rl')
+
+
+@pytest.mark.parametrize('damage', [b'', b'[]', b'{"half', b'\xff\xfe\x00'])
+def test_a_damaged_manifest_names_the_folder_to_delete(damage, tmp_path):
+  run = mini.make_run(tmp_path, 'rl')
+  build(run)
+  (tmp_path / 'sft' / 'manifest.json').write_bytes(damage)
+  for name in ('sft', 'grade'):  # Itself, and what stands on it.
+    with pytest.raises(UserError, match='is damaged; delete .*sft'):
+      is_complete(run, name)
