@@ -67,7 +67,7 @@ def score_that_regrades(example, trajectory, *, config):
     ('score', 'options'),
     [
         (mini.score_by_ids, {}),
-        (
+        pytest.param(
             score_that_regrades,
             {
                 'rl__level': 2,
@@ -75,6 +75,7 @@ def score_that_regrades(example, trajectory, *, config):
                 'rl__recheck_every': 2,
                 'rl__dynamic_sampling': True,
             },
+            marks=pytest.mark.slow,
         ),
     ],
     ids=['plain', 'regrading and refills'],
