@@ -52,7 +52,6 @@ _POSITIVE = (
     'grade.chunk',
     'rl.steps',
     'rl.n_prompts',
-    'rl.group_size',
     'rl.row_multiple',
     'rl.updates_per_batch',
     'rl.sync_every',
@@ -136,7 +135,8 @@ def check(config) -> None:
   if config.tools.timeout_s <= 0:
     raise UserError('config.tools.timeout_s must be more than 0 seconds')
   clip = config.rl.loss.clip
-  if clip and (len(clip) != 2 or not all(isinstance(x, float) for x in clip)):
+  numbers = [isinstance(x, (int, float)) for x in clip]
+  if clip and not (len(clip) == 2 and all(numbers)):
     raise UserError(
         f'config.rl.loss.clip is {tuple(clip)!r}: give (low, high), e.g. '
         '(0.2, 0.28), or () for what the variant was published with'

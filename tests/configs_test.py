@@ -142,7 +142,7 @@ def test_muon_trains_whole_models():
         ({'level': 'hard'}, 'level'),
         ({'variant': 'ppo'}, 'grpo, dr_grpo, dapo, gspo'),
         ({'optimizer': {'rate': 1.0}}, 'rate'),
-        ({'group_size': 0}, '1 or more'),
+        ({'group_size': 0}, '2 or more'),
     ],
 )
 def test_an_arm_is_refused_before_anything_runs(fields, message):

@@ -231,11 +231,9 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
       rewards,
       valid,
       # What is left of the accuracy's part, where searches cost.
-      table(lambda t: np.prod([
-          t.reward_parts[name]
-          for name in ('accuracy', 'budget')
-          if name in t.reward_parts
-      ])),
+      table(
+          lambda t: t.reward_parts['accuracy'] * t.reward_parts.get('budget', 1)
+      ),
       eps=run.config.rl.advantage_eps,
       divide_by_std=losses.VARIANTS[run.config.rl.variant].divide_by_std,
   )
