@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import itertools
 import re
 
 import numpy as np
@@ -20,8 +21,10 @@ from gog_jax.world import reading
 from gog_jax.world import scenes
 from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import ToModelBox
+from gog_jax.world.references import asks_by_place
 
 KINDS = grounding.KINDS + reading.KINDS
+_BY_PLACE = ('look', 'box')
 
 _BOX = re.compile(r'\[(\d+),(\d+),(\d+),(\d+)\]')
 # What a policy is asked to answer; these tasks are no examples of a data set.
@@ -41,7 +44,8 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
   Returns:
     For each kind of task the share of answers that are `exact`; for tasks
     whose answers hold one box also the share that are a `hit`, that is IoU of
-    boxes.HIT_IOU or more.
+    boxes.HIT_IOU or more. `look by place` and `box by place` are those of the
+    tasks that ask for 'the left emblem' and the like: what is learnt last.
   """
   policy = run.make_policy(model, greedy=True)
   to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
@@ -52,7 +56,14 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
     answers: list[str] = []
     for start in range(0, n, policy.capacity):
       answers += _ask(run, policy, tasks[start : start + policy.capacity])
-    shares[kind] = _score([_wanted(run, task) for task in tasks], answers)
+    wanted = [_wanted(run, task) for task in tasks]
+    shares[kind] = _score(wanted, answers)
+    placed = [asks_by_place(task.question) for task in tasks]
+    if kind in _BY_PLACE and any(placed):
+      shares[f'{kind} by place'] = _score(
+          list(itertools.compress(wanted, placed)),
+          list(itertools.compress(answers, placed)),
+      )
   return shares
 
 

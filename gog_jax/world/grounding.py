@@ -19,18 +19,15 @@ from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.knowledge import names_of
+from gog_jax.world.references import draw_reference
 from gog_jax.world.references import first_look
 from gog_jax.world.references import first_of
-from gog_jax.world.references import PLACES
 from gog_jax.world.references import references
 from gog_jax.world.references import reflect
 from gog_jax.world.references import tells_pattern
 from gog_jax.world.references import think
 
 _P_MAIN = 0.15
-# Of references, where one by place can be had: the last that a base learns
-# (docs/log.md).
-_P_PLACE = 0.75
 
 
 def ask(
@@ -95,12 +92,8 @@ def _refer(
     asked: str = '',
 ) -> str:
   """Draws a reference that tells not what is asked; '' if there is none."""
-  by_place, others = [], []
-  for kind, ref in references(scene, target, asked=asked).items():
-    (by_place if kind in PLACES else others).append(ref)
-  if by_place and (not others or rng.random() < _P_PLACE):
-    return pick(rng, by_place)
-  return pick(rng, others) if others else ''
+  known = references(scene, target, asked=asked)
+  return draw_reference(rng, known) if known else ''
 
 
 def _sides(box: Sequence[float]) -> tuple[int, ...]:

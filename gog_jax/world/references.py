@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
+from typing import TypeVar
+
+import numpy as np
 
 from gog_jax.world import vocabulary
 from gog_jax.world.scenes import Emblem
 from gog_jax.world.scenes import Identity
 from gog_jax.world.scenes import Scene
+
+T = TypeVar('T')
 
 # Centres closer than this many source pixels along an axis are not told apart
 # by position: half as much is left in the picture as the toy model sees it.
@@ -20,6 +26,10 @@ PLACES = {
     'top': (1, -1),
     'bottom': (1, 1),
 }
+# How often lessons refer by place, against once by anything else. Places are
+# the last that a base learns, across later than down: it meets a picture row by
+# row (docs/log.md).
+_EMPHASIS = {'left': 6, 'right': 6, 'top': 2, 'bottom': 2}
 # References that would give the answer to a question of this kind away.
 _TELLING = {
     'colour': ('colour', 'both', 'pattern'),
@@ -72,6 +82,13 @@ def references(
   }
 
 
+def draw_reference(rng: np.random.Generator, known: Mapping[str, T]) -> T:
+  """Draws for a lesson one of what `known` holds by kind of reference."""
+  emphasis = np.array([_EMPHASIS.get(kind, 1) for kind in known])
+  index = rng.choice(len(known), p=emphasis / emphasis.sum())
+  return tuple(known.values())[index]
+
+
 def first_of(one: Emblem, other: Emblem) -> Emblem:
   """The left one of two, or the upper one where neither is clearly left.
 
@@ -94,6 +111,11 @@ def first_look(scene: Scene, target: Emblem, ref: str) -> Emblem:
 def tells_pattern(ref: str, meant: Identity) -> bool:
   """Whether a reference tells what is meant by what only a gaze shows."""
   return meant.pattern in ref.split()
+
+
+def asks_by_place(question: str) -> bool:
+  """Whether a question's reference says where its emblem stands."""
+  return any(vocabulary.REFERENCES[place] in question for place in PLACES)
 
 
 def think(kind: str, meant: Identity, ref: str, asked: str) -> str:

@@ -12,6 +12,7 @@ from gog_jax.world.exchange import Exchange
 from gog_jax.world.exchange import pick
 from gog_jax.world.exchange import ToModelBox
 from gog_jax.world.references import CLEAR
+from gog_jax.world.references import draw_reference
 from gog_jax.world.references import PLACES
 
 
@@ -58,11 +59,11 @@ def list_from_a_side(
     )
     steps = np.diff([emblem.centre[axis] for emblem in emblems])
     if np.abs(steps).min() >= CLEAR:
-      orders[side] = emblems
+      orders[side] = side, emblems
   if not orders:
     return survey(rng, scene, target, to_model_box)
-  side = pick(rng, tuple(orders))
-  answer = ', '.join(map(_name_look, orders[side]))
+  side, emblems = draw_reference(rng, orders)
+  answer = ', '.join(map(_name_look, emblems))
   return Exchange(
       question=pick(rng, vocabulary.GROUNDING['list']).format(side=side),
       answer=answer,
