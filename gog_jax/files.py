@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+import hashlib
 import json
 import os
 from typing import Any
@@ -33,6 +34,22 @@ def write_atomic(path: epath.PathLike, text: str) -> None:
         f'cannot write {path}: {error.strerror or error}; '
         'choose a folder you can write with --workdir=FOLDER'
     ) from error
+
+
+def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:
+  """16 hex digits that change with a model folder's weights or settings.
+
+  Of its .json and .safetensors files the names, sizes and first megabyte are
+  looked at. None are found where there is no folder.
+  """
+  digest = hashlib.sha256(salt.encode())
+  folder = epath.Path(folder)
+  for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    if path.suffix in ('.json', '.safetensors'):
+      with path.open('rb') as f:
+        start = f.read(2**20)
+      digest.update(f'{path.name} {path.stat().length}'.encode() + start)
+  return digest.hexdigest()[:16]
 
 
 def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:

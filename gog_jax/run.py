@@ -60,7 +60,9 @@ class Run:
   """A config, its workdir, and what both imply."""
 
   def __init__(self, config: ConfigDict, workdir: epath.PathLike):
-    self.config: Any = config  # Its fields are dynamic; a test resolves them.
+    # Its fields are dynamic; a test resolves them. Those that follow others
+    # (an arm's learning rate) have their values from here on.
+    self.config: Any = config.copy_and_resolve_references()
     self.workdir = epath.Path(workdir)
     self.can_gaze = True
 
@@ -108,7 +110,10 @@ class Run:
       UserError: The workdir cannot be written, the model folder is missing or
         not one, or the mesh or a conversation does not fit.
     """
-    if self.config.stage != 'pretrain':
+    if self.config.stage == 'pretrain':
+      if self.config.pretrain.start_from:
+        models.read_config(self.config.pretrain.start_from)
+    else:
       self.model_config  # noqa: B018  Making it is the check,
     self.mesh  # noqa: B018  as it is here
     self.limits  # noqa: B018  and here.
@@ -138,23 +143,13 @@ class Run:
 
   @functools.cached_property
   def model_digest(self) -> str:
-    """Changes when weights, tokenizer or the dialect's wording change.
-
-    Of weights files, the names, sizes and first megabyte are looked at.
-    """
-    digest = hashlib.sha256(
-        repr(load_dialect(self.config.model.dialect)).encode()
-    )
-    for path in sorted(self.model_folder.iterdir()):
-      if path.suffix in ('.json', '.safetensors'):
-        with path.open('rb') as f:
-          start = f.read(2**20)
-        digest.update(f'{path.name} {path.stat().length}'.encode() + start)
-    return digest.hexdigest()[:16]
+    """Changes when weights, tokenizer or the dialect's wording change."""
+    dialect = repr(load_dialect(self.config.model.dialect))
+    return files.model_digest(self.model_folder, salt=dialect)
 
   @functools.cached_property
   def model_config(self) -> VLMConfig:
-    return VLMConfig.from_folder(self.model_folder)
+    return models.read_config(self.model_folder)
 
   @functools.cached_property
   def mesh(self) -> jax.sharding.Mesh:

@@ -36,20 +36,32 @@ def require_torch() -> Any:
   return torch
 
 
-def tiny_config(*, tied: bool = True) -> config_lib.VLMConfig:
-  """Small in every direction, with windows smaller than its images."""
+def tiny_config(
+    *, tied: bool = True, family: str = 'qwen2_5_vl'
+) -> config_lib.VLMConfig:
+  """Small in every direction.
+
+  Qwen2.5-VL's windows are smaller than the images of tests; Qwen3-VL's table of
+  positions is smaller than some and larger than others, its heads are wider
+  than the model.
+  """
+  qwen3 = family == 'qwen3_vl'
   return config_lib.VLMConfig(
+      family=family,
       text=config_lib.TextConfig(
           vocab_size=128,
           width=64,
-          n_layers=2,
+          n_layers=3 if qwen3 else 2,
           n_heads=4,
           n_kv_heads=2,
-          head_dim=16,
+          head_dim=24 if qwen3 else 16,
           ffn=96,
           norm_eps=1e-6,
-          rope_theta=1e6,
-          mrope_sections=(2, 3, 3),
+          rope_theta=5e6 if qwen3 else 1e6,
+          mrope_sections=(6, 3, 3) if qwen3 else (2, 3, 3),
+          mrope_interleaved=qwen3,
+          qkv_bias=not qwen3,
+          qk_norm=qwen3,
       ),
       vision=config_lib.VisionConfig(
           width=32,
@@ -61,8 +73,13 @@ def tiny_config(*, tied: bool = True) -> config_lib.VLMConfig:
           patch_size=14,
           temporal_patch_size=2,
           merge_size=2,
-          window_size=56,
-          full_attention_layers=(1,),
+          window_size=None if qwen3 else 56,
+          full_attention_layers=() if qwen3 else (1,),
+          n_positions=49 if qwen3 else 0,
+          deepstack_layers=(0, 2) if qwen3 else (),
+          layer_norm=qwen3,
+          gated=not qwen3,
+          patch_bias=qwen3,
           norm_eps=1e-6,
           rope_theta=1e4,
       ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from gog_jax import models
 from gog_jax import types
 from gog_jax.models import config as config_lib
+from gog_jax.models import hf_config
 from gog_jax.models import rope
 from tests import helpers
 
@@ -20,17 +22,22 @@ TURNS = ((5, (1, 6, 10), 7), (3, (1, 8, 6), 4))
 TOLERANCE = 2e-4
 
 
-def hf_model(folder, *, tied):
+def hf_class(family):
+  transformers = pytest.importorskip('transformers')
+  return {
+      'qwen2_5_vl': transformers.Qwen2_5_VLForConditionalGeneration,
+      'qwen3_vl': transformers.Qwen3VLForConditionalGeneration,
+  }[family]
+
+
+def hf_model(folder, config):
   """A tiny random transformers model made from our own config.json."""
   torch = helpers.require_torch()
-  transformers = pytest.importorskip('transformers')
-  config = helpers.tiny_config(tied=tied)
+  cls = hf_class(config.family)
   folder.mkdir(exist_ok=True)
-  (folder / 'config.json').write_text(json.dumps(config.to_dict()))
+  (folder / 'config.json').write_text(json.dumps(hf_config.to_dict(config)))
   torch.manual_seed(0)
-  model = transformers.Qwen2_5_VLForConditionalGeneration(
-      transformers.Qwen2_5_VLConfig.from_pretrained(folder)
-  ).eval()
+  model = cls(cls.config_class.from_pretrained(folder)).eval()
   # Random initialisation leaves biases at zero and norms at one: a port that
   # forgets them would pass.
   with torch.no_grad():
@@ -67,14 +74,20 @@ def conversation(config):
   return tokens, pixels, np.array([grid for _, grid in images])
 
 
-@pytest.fixture(scope='module', params=[True, False], ids=['tied', 'untied'])
+@pytest.fixture(
+    scope='module',
+    params=itertools.product(config_lib.FAMILIES, (True, False)),
+    ids=lambda case: f'{case[0]}-{"tied" if case[1] else "untied"}',
+)
 def pair(request, tmp_path_factory):
   """(theirs, ours, config): the same weights, through a folder."""
+  family, tied = request.param
   folder = tmp_path_factory.mktemp('hf') / 'model'
-  theirs = hf_model(folder, tied=request.param)
+  expected = helpers.tiny_config(family=family, tied=tied)
+  theirs = hf_model(folder, expected)
   theirs.save_pretrained(folder)
   ours, config = models.from_pretrained(folder, dtype=jnp.float32)
-  assert config == helpers.tiny_config(tied=request.param)
+  assert config == expected
   return theirs, ours, config
 
 
@@ -158,10 +171,9 @@ def test_positions_equal_get_rope_index(pair):
 
 
 def test_saved_folder_loads_in_transformers(pair, tmp_path):
-  transformers = pytest.importorskip('transformers')
   theirs, ours, config = pair
   models.save_pretrained(ours, config, tmp_path, dtype=jnp.float32)
-  cls = transformers.Qwen2_5_VLForConditionalGeneration
+  cls = hf_class(config.family)
   reloaded, info = cls.from_pretrained(tmp_path, output_loading_info=True)
   assert not info['missing_keys'] and not info['unexpected_keys']
   assert not info['mismatched_keys']
@@ -180,7 +192,7 @@ def test_shards_in_the_newer_key_layout(pair, tmp_path):
   state = {k: v.contiguous() for k, v in theirs.state_dict().items()}
   if config.tied:
     del state['lm_head.weight']
-  assert 'model.visual.merger.ln_q.weight' in state
+  assert 'model.visual.patch_embed.proj.weight' in state
   names = sorted(state)
   shards = {'a.safetensors': names[::2], 'b.safetensors': names[1::2]}
   for shard, keys in shards.items():
@@ -191,7 +203,7 @@ def test_shards_in_the_newer_key_layout(pair, tmp_path):
   (tmp_path / 'model.safetensors.index.json').write_text(
       json.dumps({'weight_map': weight_map})
   )
-  (tmp_path / 'config.json').write_text(json.dumps(config.to_dict()))
+  (tmp_path / 'config.json').write_text(json.dumps(hf_config.to_dict(config)))
   loaded, _ = models.from_pretrained(tmp_path, dtype=jnp.float32)
   tokens = np.arange(20, 40)[None]
   np.testing.assert_array_equal(
@@ -201,7 +213,7 @@ def test_shards_in_the_newer_key_layout(pair, tmp_path):
 
 def test_published_flat_config_reads_like_the_nested_one():
   config = helpers.tiny_config()
-  nested = config.to_dict()
+  nested = hf_config.to_dict(config)
   text = dict(nested['text_config'])
   text.pop('model_type')
   rope_parameters = text.pop('rope_parameters')
@@ -218,4 +230,4 @@ def test_published_flat_config_reads_like_the_nested_one():
       },
       'vision_config': vision,
   }
-  assert config_lib.VLMConfig.from_dict(flat) == config
+  assert hf_config.from_dict(flat) == config

@@ -19,6 +19,7 @@ from gog_jax.models import hf_params
 from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
+from gog_jax.models.hf_config import from_folder as read_config
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.lora import add_lora
 from gog_jax.models.lora import merge_lora
@@ -44,6 +45,7 @@ __all__ = [
     'mrope_positions',
     'pack_images',
     'patch_layout',
+    'read_config',
     'save_pretrained',
     'split',
     'token_logprobs',
@@ -53,7 +55,7 @@ __all__ = [
 def from_pretrained(
     folder: epath.PathLike, *, dtype: Any, mesh: Mesh | None = None
 ) -> tuple[VLM, VLMConfig]:
-  """Loads a Hugging Face Qwen2.5-VL folder.
+  """Loads a Hugging Face Qwen2.5-VL or Qwen3-VL folder.
 
   Args:
     folder: A local folder with config.json and safetensors.
@@ -64,7 +66,7 @@ def from_pretrained(
   Raises:
     UserError: The folder is missing, incomplete, damaged, or another model's.
   """
-  config = VLMConfig.from_folder(folder)
+  config = read_config(folder)
   # Shapes only: the parameters' first memory is what the file fills.
   abstract = nnx.eval_shape(
       lambda: VLM(config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape))

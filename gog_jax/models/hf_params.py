@@ -3,8 +3,8 @@
 Differences: their layers are separate tensors, ours are stacked; their linear
 weights are [out, in]; their vision blocks hold query, key and value in one
 matrix; their patch embedding is a 3-D convolution. Their key names exist in
-two layouts; `save` writes the older one, which all versions of transformers
-read.
+two layouts, of which the table has the older one: `load` reads both, `save`
+writes the one that a family was published in.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax.models import config as config_lib
+from gog_jax.models import hf_config
 
 # As in nnx.to_flat_state.
 Path = tuple[Any, ...]
@@ -35,9 +36,24 @@ _IGNORED = re.compile(r'(^|\.)rotary_(emb|pos_emb)\.inv_freq$')
 
 # From the layout of transformers' classes since 4.52 to the published one.
 _NEWER_LAYOUT = (
-    (re.compile(r'^model\.language_model\.'), 'model.'),
-    (re.compile(r'^model\.visual\.'), 'visual.'),
+    ('model.language_model.', 'model.'),
+    ('model.visual.', 'visual.'),
 )
+
+
+_MERGER = {
+    'qwen2_5_vl': {'norm': 'ln_q', 'up': 'mlp.0', 'down': 'mlp.2'},
+    'qwen3_vl': {'norm': 'norm', 'up': 'linear_fc1', 'down': 'linear_fc2'},
+}
+# Of the vision tower's blocks.
+_MLP = {
+    'qwen2_5_vl': {
+        'gate': 'mlp.gate_proj',
+        'up': 'mlp.up_proj',
+        'down': 'mlp.down_proj',
+    },
+    'qwen3_vl': {'up': 'mlp.linear_fc1', 'down': 'mlp.linear_fc2'},
+}
 
 
 class Entry(NamedTuple):
@@ -69,8 +85,10 @@ def _entries(config: config_lib.VLMConfig) -> Iterator[Entry]:
     if bias:
       yield Entry((*path, 'bias'), f'{key}.bias', n_layers, part, False)
 
-  def norm(path, key, *, n_layers=0):
+  def norm(path, key, *, n_layers=0, bias=False):
     yield Entry((*path, 'scale'), f'{key}.weight', n_layers, (0, 1), False)
+    if bias:
+      yield Entry((*path, 'bias'), f'{key}.bias', n_layers, (0, 1), False)
 
   n_layers = config.text.n_layers
   ours, theirs = ('text', 'blocks'), 'model.layers.{layer}'
@@ -85,10 +103,16 @@ def _entries(config: config_lib.VLMConfig) -> Iterator[Entry]:
       ('mlp_norm', 'post_attention_layernorm'),
   ):
     yield from norm((*ours, name), f'{theirs}.{key}', n_layers=n_layers)
+  if config.text.qk_norm:
+    for name, key in (('query_norm', 'q_norm'), ('key_norm', 'k_norm')):
+      yield from norm(
+          (*ours, name), f'{theirs}.self_attn.{key}', n_layers=n_layers
+      )
+  qkv_bias = config.text.qkv_bias
   for name, key, bias in (
-      ('query', 'self_attn.q_proj', True),
-      ('key', 'self_attn.k_proj', True),
-      ('value', 'self_attn.v_proj', True),
+      ('query', 'self_attn.q_proj', qkv_bias),
+      ('key', 'self_attn.k_proj', qkv_bias),
+      ('value', 'self_attn.v_proj', qkv_bias),
       ('out', 'self_attn.o_proj', False),
       ('gate', 'mlp.gate_proj', False),
       ('up', 'mlp.up_proj', False),
@@ -98,24 +122,47 @@ def _entries(config: config_lib.VLMConfig) -> Iterator[Entry]:
         (*ours, name), f'{theirs}.{key}', n_layers=n_layers, bias=bias
     )
 
-  n_layers = config.vision.n_layers
+  vision = config.vision
+  n_layers = vision.n_layers
   ours, theirs = ('vision', 'blocks'), 'visual.blocks.{layer}'
   yield from linear(
-      ('vision', 'patch_embed'), 'visual.patch_embed.proj', bias=False
+      ('vision', 'patch_embed'),
+      'visual.patch_embed.proj',
+      bias=vision.patch_bias,
   )
-  yield from norm(('vision', 'merger', 'norm'), 'visual.merger.ln_q')
-  yield from linear(('vision', 'merger', 'up'), 'visual.merger.mlp.0')
-  yield from linear(('vision', 'merger', 'down'), 'visual.merger.mlp.2')
+  if vision.n_positions:
+    yield Entry(
+        ('vision', 'positions'), 'visual.pos_embed.weight', 0, (0, 1), False
+    )
+  names = _MERGER[config.family]
+  mergers = [(('vision', 'merger'), 'visual.merger', 0)]
+  if n_deep := len(vision.deepstack_layers):
+    key = 'visual.deepstack_merger_list.{layer}'
+    mergers.append((('vision', 'deepstack_mergers'), key, n_deep))
+  for path, key, count in mergers:
+    yield from norm(
+        (*path, 'norm'),
+        f'{key}.{names["norm"]}',
+        n_layers=count,
+        bias=vision.layer_norm,
+    )
+    for name in ('up', 'down'):
+      yield from linear(
+          (*path, name), f'{key}.{names[name]}', n_layers=count
+      )
   for name, key in (('attention_norm', 'norm1'), ('mlp_norm', 'norm2')):
-    yield from norm((*ours, name), f'{theirs}.{key}', n_layers=n_layers)
+    yield from norm(
+        (*ours, name),
+        f'{theirs}.{key}',
+        n_layers=n_layers,
+        bias=vision.layer_norm,
+    )
   for name, key, part in (
       ('query', 'attn.qkv', (0, 3)),
       ('key', 'attn.qkv', (1, 3)),
       ('value', 'attn.qkv', (2, 3)),
       ('out', 'attn.proj', (0, 1)),
-      ('gate', 'mlp.gate_proj', (0, 1)),
-      ('up', 'mlp.up_proj', (0, 1)),
-      ('down', 'mlp.down_proj', (0, 1)),
+      *((name, key, (0, 1)) for name, key in _MLP[config.family].items()),
   ):
     yield from linear(
         (*ours, name), f'{theirs}.{key}', n_layers=n_layers, part=part
@@ -216,9 +263,20 @@ def _open(
 
 
 def _published(key: str) -> str:
-  for pattern, replacement in _NEWER_LAYOUT:
-    key = pattern.sub(replacement, key)
+  for newer, older in _NEWER_LAYOUT:
+    if key.startswith(newer):
+      return older + key.removeprefix(newer)
   return key
+
+
+def _key_of_file(key: str, family: str) -> str:
+  """The name under which a family was published."""
+  if family == 'qwen2_5_vl' or key == 'lm_head.weight':
+    return key
+  for newer, older in _NEWER_LAYOUT:
+    if key.startswith(older):
+      return newer + key.removeprefix(older)
+  raise ValueError(f'no name for {key}')
 
 
 def _some(keys: list[str]) -> str:
@@ -293,10 +351,13 @@ def save(
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   data = safetensors.numpy.save(
-      {key: np.ascontiguousarray(value) for key, value in tensors.items()},
+      {
+          _key_of_file(key, config.family): np.ascontiguousarray(value)
+          for key, value in tensors.items()
+      },
       metadata={'format': 'pt'},
   )
   (folder / WEIGHTS).write_bytes(data)
   names = {np.dtype(ml_dtypes.bfloat16): 'bfloat16'}
-  raw = {**config.to_dict(), 'dtype': names.get(dtype, dtype.name)}
+  raw = {**hf_config.to_dict(config), 'dtype': names.get(dtype, dtype.name)}
   (folder / 'config.json').write_text(json.dumps(raw, indent=2) + '\n')

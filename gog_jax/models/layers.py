@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 from flax import nnx
 import jax
@@ -28,6 +28,9 @@ from gog_jax.models import rope
 
 # Makes initial values: (shape, standard deviation) -> array.
 Draw = Callable[[tuple[int, ...], float], Any]
+
+# What goes from layer to layer.
+Carry = TypeVar('Carry')
 
 REMAT_POLICIES = ('none', 'full', 'dots')
 
@@ -86,6 +89,25 @@ class RMSNorm(nnx.Module):
     return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
+class LayerNorm(nnx.Module):
+  """(x - mean(x)) / std(x) * scale + bias, in float32."""
+
+  def __init__(
+      self, width: int, *, eps: float, stack: tuple[int, ...], dtype: Any
+  ):
+    self.eps = eps
+    axes = (*_stacked(stack), 'norm')
+    self.scale = nnx.Param(jnp.ones((*stack, width), dtype), axes=axes)
+    self.bias = nnx.Param(jnp.zeros((*stack, width), dtype), axes=axes)
+
+  def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
+    y = x.astype(jnp.float32)
+    y -= jnp.mean(y, axis=-1, keepdims=True)
+    y *= lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    y = y * self.scale[...].astype(y.dtype) + self.bias[...].astype(y.dtype)
+    return y.astype(x.dtype)
+
+
 class Linear(nnx.Module):
   """x @ kernel [+ bias] [+ (x @ lora_a) @ lora_b * lora_scale].
 
@@ -132,7 +154,7 @@ class Linear(nnx.Module):
 
 
 class Block(nnx.Module):
-  """A pre-norm transformer block with grouped-query attention and SwiGLU.
+  """A pre-norm transformer block with grouped-query attention.
 
   In two halves, so that a decoder can put its cache between them:
 
@@ -155,11 +177,17 @@ class Block(nnx.Module):
       dtype: Any,
       draw: Draw,
       residual_gain: float,
+      qk_norm: bool = False,
+      layer_norm: bool = False,
+      gated: bool = True,
   ):
     """Makes L blocks.
 
     What they add to the residual stream starts small: the 2 L terms add up to
-    about `residual_gain`.
+    about `residual_gain`. `qk_norm` normalises each head's queries and keys
+    before they are rotated; `layer_norm` is LayerNorm in place of RMSNorm;
+    an MLP that is not `gated` is two linear maps around tanh-approximated GELU
+    in place of SwiGLU.
     """
     stack = (n_layers,)
     self.head_dim = head_dim
@@ -176,8 +204,8 @@ class Block(nnx.Module):
           gain=gain,
       )
 
-    def norm():
-      return RMSNorm(width, eps=norm_eps, stack=stack, dtype=dtype)
+    def norm(kind=LayerNorm if layer_norm else RMSNorm, width=width):
+      return kind(width, eps=norm_eps, stack=stack, dtype=dtype)
 
     small = residual_gain * (2 * n_layers) ** -0.5
     q_width, kv_width = n_heads * head_dim, n_kv_heads * head_dim
@@ -188,8 +216,12 @@ class Block(nnx.Module):
     self.out = linear(
         q_width, width, ('heads', 'embed'), bias=other_bias, gain=small
     )
+    self.query_norm = norm(RMSNorm, head_dim) if qk_norm else None
+    self.key_norm = norm(RMSNorm, head_dim) if qk_norm else None
     self.mlp_norm = norm()
-    self.gate = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
+    self.gate = nnx.data(None)
+    if gated:
+      self.gate = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
     self.up = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
     self.down = linear(
         ffn, width, ('ffn', 'embed'), bias=other_bias, gain=small
@@ -201,9 +233,15 @@ class Block(nnx.Module):
     """Rotated queries [B, T, N, H], rotated keys and values [B, T, K, H]."""
     x = self.attention_norm(x)
     heads = (*x.shape[:-1], -1, self.head_dim)
-    query = rope.rotate(self.query(x).reshape(heads), rotary)
-    key = rope.rotate(self.key(x).reshape(heads), rotary)
-    return query, key, self.value(x).reshape(heads)
+    query = self.query(x).reshape(heads)
+    key = self.key(x).reshape(heads)
+    if self.query_norm is not None and self.key_norm is not None:
+      query, key = self.query_norm(query), self.key_norm(key)
+    return (
+        rope.rotate(query, rotary),
+        rope.rotate(key, rotary),
+        self.value(x).reshape(heads),
+    )
 
   def finish(
       self, x: Float[Array, 'B T D'], attended: Float[Array, 'B T N H']
@@ -211,7 +249,11 @@ class Block(nnx.Module):
     """Adds what attention found, then what the MLP makes of it: [B, T, D]."""
     x += self.out(attended.reshape(*x.shape[:-1], -1))
     y = self.mlp_norm(x)
-    x += self.down(jax.nn.silu(self.gate(y)) * self.up(y))
+    if self.gate is None:
+      y = jax.nn.gelu(self.up(y), approximate=True)
+    else:
+      y = jax.nn.silu(self.gate(y)) * self.up(y)
+    x += self.down(y)
     return sharding.constrain_rows(x)
 
 
@@ -299,18 +341,18 @@ def cached_attention(
 
 
 def run_blocks(
-    step: Callable[[jax.Array, Any], jax.Array],
-    x: jax.Array,
+    step: Callable[[Carry, Any], Carry],
+    x: Carry,
     layers: Any,
     *,
     scan: bool,
     remat: str,
-) -> jax.Array:
+) -> Carry:
   """Applies x = step(x, layer) for each slice of `layers`, first to last.
 
   Args:
     step: One layer.
-    x: The residual stream.
+    x: The residual stream, or a pytree of it and more.
     layers: A pytree (a Block, or a tuple of it and more) stacked on axis 0.
     scan: One compiled body for all layers (quick to compile), or one copy
       per layer. The result is the same.

@@ -81,21 +81,23 @@ def mrope(
     head_dim: int,
     theta: float,
     sections: tuple[int, int, int],
+    interleaved: bool,
 ) -> Rotary:
   """Rotations of the decoder's queries and keys.
 
-  The H / 2 frequencies are cut into three chunks; the first turns with the
-  temporal position, the second with the vertical, the third with the
-  horizontal one (Qwen2-VL, arXiv 2409.12191, section 2.1).
+  Of the H / 2 frequencies `sections` turn with the temporal, the vertical and
+  the horizontal position: three chunks one after the other (Qwen2-VL, arXiv
+  2409.12191, section 2.1), or interleaved, t h w t h w ..., and what is left
+  over at the end with the temporal one (Qwen3-VL, arXiv 2511.21631).
   """
-  chunks = np.split(_frequencies(head_dim, theta), np.cumsum(sections)[:-1])
-  angles = jnp.concatenate(
-      [
-          positions[:, axis, :, None].astype(jnp.float32) * chunk
-          for axis, chunk in enumerate(chunks)
-      ],
-      axis=-1,
-  )
+  if interleaved:
+    axes = np.zeros(head_dim // 2, np.int32)
+    for axis in (1, 2):
+      axes[axis : 3 * sections[axis] : 3] = axis
+  else:
+    axes = np.repeat(np.arange(3), sections)
+  of_frequency = positions[:, axes].swapaxes(1, 2).astype(jnp.float32)
+  angles = of_frequency * _frequencies(head_dim, theta)
   return jnp.cos(angles), jnp.sin(angles)
 
 

@@ -1,7 +1,7 @@
-"""Qwen2.5-VL's decoder, over whole packed rows or against a cache.
+"""The decoder, over whole packed rows or against a cache.
 
 Axis letters: B row, T query time, S key time (cache slots), D width, V
-vocabulary, K key-value heads, H head dimension, L layers.
+vocabulary, K key-value heads, H head dimension, L layers, E deepstacks.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+import numpy as np
 
 from gog_jax import sharding
 from gog_jax.models import config as config_lib
@@ -66,8 +68,9 @@ class TextTower(nnx.Module):
         head_dim=config.head_dim,
         ffn=config.ffn,
         norm_eps=config.norm_eps,
-        qkv_bias=True,
+        qkv_bias=config.qkv_bias,
         other_bias=False,
+        qk_norm=config.qk_norm,
         n_layers=config.n_layers,
         dtype=dtype,
         draw=draw,
@@ -95,11 +98,13 @@ class TextTower(nnx.Module):
         head_dim=self.config.head_dim,
         theta=self.config.rope_theta,
         sections=self.config.mrope_sections,
+        interleaved=self.config.mrope_interleaved,
     )
 
   def full(
       self,
       x: Float[Array, 'B T D'],
+      deepstack: Float[Array, 'E B T D'] | None,
       positions: Int[Array, 'B 3 T'],
       segment_ids: Int[Array, 'B T'],
       *,
@@ -107,6 +112,8 @@ class TextTower(nnx.Module):
       remat: str,
   ) -> Float[Array, 'B T D']:
     """Hidden states of whole rows, after the final norm.
+
+    What the first E layers put out has the deepstack features added to it.
 
     A token sees itself and what stands before it in its own segment. Positions
     have no say in this: they start again in each segment. Padding is a segment
@@ -117,14 +124,22 @@ class TextTower(nnx.Module):
     mask = segment_ids[:, :, None] == segment_ids[:, None, :]
     mask &= time[:, None] >= time[None, :]
 
-    def step(x, block: layers.Block):
+    def step(x, layer: tuple[layers.Block, Any]):
+      block, index = layer
       attended = layers.causal_attention(*block.project(x, rotary), mask)
-      return block.finish(x, attended)
+      x = block.finish(x, attended)
+      if deepstack is None:
+        return x
+      # One body for all layers: the others add nothing.
+      there = index < len(deepstack)
+      nearest = jnp.minimum(index, len(deepstack) - 1)
+      added = lax.dynamic_index_in_dim(deepstack, nearest, keepdims=False)
+      return x + jnp.where(there, added, 0)
 
     x = layers.run_blocks(
         step,
         sharding.constrain_rows(x),
-        self.blocks,
+        (self.blocks, np.arange(self.config.n_layers)),
         scan=scan,
         remat=remat,
     )
@@ -133,6 +148,7 @@ class TextTower(nnx.Module):
   def extend(
       self,
       x: Float[Array, 'B T D'],
+      deepstack: Float[Array, 'E B T D'] | None,
       positions: Int[Array, 'B 3 T'],
       n_valid: Int[Array, ' B'],
       cache: KVCache,
@@ -164,5 +180,7 @@ class TextTower(nnx.Module):
       values.append(append(cache.v[index], value))
       attended = layers.cached_attention(query, keys[-1], values[-1], mask)
       x = block.finish(x, attended)
+      if deepstack is not None and index < len(deepstack):
+        x += deepstack[index]
     lengths = jnp.minimum(cache.lengths + n_valid, n_slots)
     return self.norm(x), KVCache(tuple(keys), tuple(values), lengths)

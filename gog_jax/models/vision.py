@@ -1,23 +1,28 @@
-"""Qwen2.5-VL's vision transformer, over packed rows of patches.
+"""The vision transformers, over packed rows of patches.
 
 Hugging Face's image processor already orders patches so that each merge_size x
-merge_size group is contiguous; rows here keep that order. Most layers attend
-within windows. Hugging Face sorts the patches by window first and sorts the
-features back at the end; attention, norms and the MLP do not depend on the
-order of their tokens, so masking by equal window ids gives the same numbers
-without either permutation.
+merge_size group is contiguous; rows here keep that order. Most of Qwen2.5-VL's
+layers attend within windows. Hugging Face sorts the patches by window first
+and sorts the features back at the end; attention, norms and the MLP do not
+depend on the order of their tokens, so masking by equal window ids gives the
+same numbers without either permutation.
+
+Qwen3-VL has no windows; it adds learned positions to the patches, and takes
+features after some layers as well (deepstack).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
+import math
 from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
+from jax import lax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 import numpy as np
 
 from gog_jax.models import config as config_lib
@@ -34,25 +39,47 @@ class VisionInputs(NamedTuple):
     image_ids: int32[B, P], from 1 within a row; 0 is padding, which is thereby
       an image of its own: it attends to itself and to nothing that counts.
     window_ids: int32[B, P], unique within an image.
+    sizes: int32[B, P, 2], rows and columns of each patch's image; 0 at padding.
   """
 
   patches: Any
   coords: Any
   image_ids: Any
   window_ids: Any
+  sizes: Any
 
 
 class Merger(nnx.Module):
   """merge_size x merge_size patches -> one feature of the decoder's width."""
 
   def __init__(
-      self, config: config_lib.VisionConfig, *, dtype: Any, draw: layers.Draw
+      self,
+      config: config_lib.VisionConfig,
+      *,
+      dtype: Any,
+      draw: layers.Draw,
+      norm_merged: bool,
+      stack: tuple[int, ...],
   ):
+    """Makes one, or a stack of them.
+
+    Args:
+      config: Of the tower.
+      dtype: Of the parameters.
+      draw: Makes the initial values.
+      norm_merged: Whether patches are normalised together, merged, or each.
+      stack: (), or (how many,).
+    """
     self.group = config.merge_size**2
+    self.norm_merged = norm_merged
     width = config.width * self.group
-    kwargs = {'bias': True, 'stack': (), 'dtype': dtype, 'draw': draw}
-    self.norm = layers.RMSNorm(
-        config.width, eps=config.norm_eps, stack=(), dtype=dtype
+    kwargs = {'bias': True, 'stack': stack, 'dtype': dtype, 'draw': draw}
+    norm = layers.LayerNorm if config.layer_norm else layers.RMSNorm
+    self.norm = norm(
+        width if norm_merged else config.width,
+        eps=config.norm_eps,
+        stack=stack,
+        dtype=dtype,
     )
     self.up = layers.Linear(width, width, axes=('embed', 'ffn'), **kwargs)
     # Features stand among token embeddings, which start smaller still.
@@ -62,9 +89,11 @@ class Merger(nnx.Module):
 
   def __call__(self, x: Float[Array, 'B P D']) -> jax.Array:
     n_rows, n_patches, width = x.shape
-    x = self.norm(x).reshape(
-        n_rows, n_patches // self.group, self.group * width
-    )
+    merged = (n_rows, n_patches // self.group, self.group * width)
+    if self.norm_merged:
+      x = self.norm(x.reshape(merged))
+    else:
+      x = self.norm(x).reshape(merged)
     return self.down(jax.nn.gelu(self.up(x), approximate=False))
 
 
@@ -81,7 +110,7 @@ class VisionTower(nnx.Module):
         config.patch_dim,
         config.width,
         axes=('patch', 'embed'),
-        bias=False,
+        bias=config.patch_bias,
         stack=(),
         dtype=dtype,
         draw=draw,
@@ -99,12 +128,32 @@ class VisionTower(nnx.Module):
         dtype=dtype,
         draw=draw,
         residual_gain=1.0,
+        layer_norm=config.layer_norm,
+        gated=config.gated,
     )
-    self.merger = Merger(config, dtype=dtype, draw=draw)
+    kwargs = {'dtype': dtype, 'draw': draw}
+    self.merger = Merger(config, norm_merged=False, stack=(), **kwargs)
+    self.positions = nnx.data(None)
+    self.deepstack_mergers = nnx.data(None)
+    if config.n_positions:
+      self.positions = nnx.Param(
+          jnp.asarray(
+              draw((config.n_positions, config.width), config.width**-0.5),
+              dtype,
+          ),
+          axes=('patch', 'embed'),
+      )
+    if config.deepstack_layers:
+      self.deepstack_mergers = Merger(
+          config,
+          norm_merged=True,
+          stack=(len(config.deepstack_layers),),
+          **kwargs,
+      )
 
   def __call__(
       self, inputs: VisionInputs, *, dtype: Any, scan: bool, remat: str
-  ) -> Float[Array, 'B M D']:
+  ) -> Float[Array, 'B M F']:
     """Features in the order of their patches; M = P / merge_size^2.
 
     Args:
@@ -118,22 +167,67 @@ class VisionTower(nnx.Module):
         inputs.coords, head_dim=config.head_dim, theta=config.rope_theta
     )
     same_image = _equal_pairs(inputs.image_ids)
-    same_window = same_image & _equal_pairs(inputs.window_ids)
-    sees_all = np.isin(
-        np.arange(config.n_layers), config.full_attention_layers
-    )
+    every = np.arange(config.n_layers)
+    sees_all = np.isin(every, config.full_attention_layers)
+    same_window = same_image
+    if config.window_size is not None:
+      same_window &= _equal_pairs(inputs.window_ids)
+    n_deep = len(config.deepstack_layers)
+    # Where each layer's output is kept; the others', in the place after these.
+    kept_at = np.full(config.n_layers, n_deep, np.int32)
+    kept_at[list(config.deepstack_layers)] = np.arange(n_deep)
 
-    def step(x, layer: tuple[layers.Block, Any]):
-      block, sees_all = layer
+    def step(carry, layer: tuple[layers.Block, Any, Any]):
+      x, kept = carry
+      block, sees_all, place = layer
       mask = jnp.where(sees_all, same_image, same_window)
       attended = layers.attention(*block.project(x, rotary), mask)
-      return block.finish(x, attended)
+      x = block.finish(x, attended)
+      if kept is not None:
+        kept = lax.dynamic_update_index_in_dim(kept, x, place, axis=0)
+      return x, kept
 
     x = self.patch_embed(inputs.patches.astype(dtype))
-    x = layers.run_blocks(
-        step, x, (self.blocks, sees_all), scan=scan, remat=remat
+    if self.positions is not None:
+      table = self.positions[...]
+      x += _learned_positions(table, inputs.coords, inputs.sizes).astype(dtype)
+    kept = jnp.zeros((n_deep + 1, *x.shape), x.dtype) if n_deep else None
+    x, kept = layers.run_blocks(
+        step,
+        (x, kept),
+        (self.blocks, sees_all, kept_at),
+        scan=scan,
+        remat=remat,
     )
-    return self.merger(x)
+    features = [self.merger(x)]
+    if kept is not None:
+      for index in range(n_deep):
+        merger = layers.layer_slice(self.deepstack_mergers, index)
+        features.append(merger(kept[index]))
+    return jnp.concatenate(features, axis=-1)
+
+
+def _learned_positions(
+    table: Float[Array, 'S D'],
+    coords: Int[Array, 'B P 2'],
+    sizes: Int[Array, 'B P 2'],
+) -> Float[Array, 'B P D']:
+  """A square table stretched over each image: corners on corners, bilinear."""
+  side = math.isqrt(len(table))
+  # Multiplied before it is divided: an image as large as the table meets its
+  # rows exactly.
+  at = coords.astype(jnp.float32) * (side - 1) / jnp.maximum(sizes - 1, 1)
+  low = jnp.floor(at)
+  share = at - low
+  low = low.astype(jnp.int32)
+  high = jnp.minimum(low + 1, side - 1)
+  total = 0.0
+  for row, of_row in ((low, 1 - share), (high, share)):
+    for column, of_column in ((low, 1 - share), (high, share)):
+      near = table[row[..., 0] * side + column[..., 1]]
+      weight = of_row[..., 0] * of_column[..., 1]
+      total += near.astype(jnp.float32) * weight[..., None]
+  return total
 
 
 def _equal_pairs(ids: jax.Array) -> jax.Array:
@@ -155,7 +249,7 @@ def patch_layout(
       window   0    0    0    0  |  1    1    1    1
 
   Windows start at the upper left; those at the right and lower border may be
-  partial.
+  partial. Without windows all are in window 0.
 
   Args:
     grid: (t, h, w) in patches.
@@ -174,9 +268,11 @@ def patch_layout(
   rows, columns = np.indices((h, w), dtype=np.int32).reshape(
       2, h // merge, merge, w // merge, merge
   ).swapaxes(2, 3).reshape(2, -1)
-  side = config.window_size // config.patch_size  # In patches.
-  windows_across = -(-w // side)
-  window_ids = rows // side * windows_across + columns // side
+  window_ids = np.zeros_like(rows)
+  if config.window_size is not None:
+    side = config.window_size // config.patch_size  # In patches.
+    windows_across = -(-w // side)
+    window_ids = rows // side * windows_across + columns // side
   coords = np.stack([rows, columns], axis=-1)
   coords.flags.writeable = window_ids.flags.writeable = False
   return coords, window_ids
@@ -207,6 +303,7 @@ def pack_images(
       coords=np.zeros((*shape, 2), np.int32),
       image_ids=np.zeros(shape, np.int32),
       window_ids=np.zeros(shape, np.int32),
+      sizes=np.zeros((*shape, 2), np.int32),
   )
   for row, images in enumerate(rows):
     start = 0
@@ -220,4 +317,5 @@ def pack_images(
       inputs.coords[part] = coords
       inputs.image_ids[part] = image_id
       inputs.window_ids[part] = window_ids
+      inputs.sizes[part] = grid[1:]
   return inputs

@@ -11,7 +11,9 @@ the same numbers (tested).
 
 A token's embedding is replaced by the row's feature `image_index` where that
 is not -1. Features are an argument, not computed inside: the sampler keeps
-those of a frozen vision tower by image.
+those of a frozen vision tower by image. A feature is one vector, F long: the D
+numbers that are embedded, then D for each of the decoder's first layers whose
+output they are added to (deepstack, Qwen3-VL; Qwen2.5-VL has none, F is D).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from gog_jax.models import vision
 
 
 class VLM(nnx.Module):
-  """Qwen2.5-VL.
+  """Qwen2.5-VL or Qwen3-VL, as its config says.
 
   Activations have the dtype of the token embedding.
   """
@@ -60,7 +62,7 @@ class VLM(nnx.Module):
       *,
       scan: bool = True,
       remat: str = 'none',
-  ) -> Float[Array, 'B M D']:
+  ) -> Float[Array, 'B M F']:
     """One feature per merge_size x merge_size patches, in patch order.
 
     `scan` and `remat` (layers.run_blocks) say how it runs, never what it
@@ -75,7 +77,7 @@ class VLM(nnx.Module):
       tokens: Int[Array, 'B T'],
       positions: Int[Array, 'B 3 T'],
       segment_ids: Int[Array, 'B T'],
-      image_features: Float[Array, 'B M D'] | None,
+      image_features: Float[Array, 'B M F'] | None,
       image_index: Int[Array, 'B T'] | None,
       *,
       scan: bool = True,
@@ -94,15 +96,17 @@ class VLM(nnx.Module):
       scan: As in layers.run_blocks.
       remat: As in layers.run_blocks.
     """
-    x = self._embed(tokens, image_features, image_index)
-    return self.text.full(x, positions, segment_ids, scan=scan, remat=remat)
+    x, deepstack = self._embed(tokens, image_features, image_index)
+    return self.text.full(
+        x, deepstack, positions, segment_ids, scan=scan, remat=remat
+    )
 
   def extend(
       self,
       tokens: Int[Array, 'B T'],
       positions: Int[Array, 'B 3 T'],
       n_valid: Int[Array, ' B'],
-      image_features: Float[Array, 'B M D'] | None,
+      image_features: Float[Array, 'B M F'] | None,
       image_index: Int[Array, 'B T'] | None,
       cache: text.KVCache,
   ) -> tuple[Float[Array, 'B T D'], text.KVCache]:
@@ -124,8 +128,8 @@ class VLM(nnx.Module):
       Hidden states after the final norm, and the cache with its lengths grown
       by n_valid.
     """
-    x = self._embed(tokens, image_features, image_index)
-    return self.text.extend(x, positions, n_valid, cache)
+    x, deepstack = self._embed(tokens, image_features, image_index)
+    return self.text.extend(x, deepstack, positions, n_valid, cache)
 
   def init_cache(self, batch: int, max_len: int, dtype: Any) -> text.KVCache:
     """An empty cache of `max_len` slots for each of `batch` rows."""
@@ -153,13 +157,20 @@ class VLM(nnx.Module):
     )
 
   def _embed(self, tokens, image_features, image_index):
+    """Embeddings [B, T, D], and what deepstack adds [E, B, T, D] or None."""
     x = self.text.embedding[...][tokens]
     if image_features is None:
-      return x
+      return x, None
     features = jnp.take_along_axis(
         image_features, jnp.maximum(image_index, 0)[..., None], axis=1
     )
-    return jnp.where(image_index[..., None] >= 0, features.astype(x.dtype), x)
+    is_image = image_index[..., None] >= 0
+    features = jnp.where(is_image, features.astype(x.dtype), 0)
+    features = features.reshape(*x.shape[:-1], -1, x.shape[-1])
+    x = jnp.where(is_image, features[..., 0, :], x)
+    if features.shape[-2] == 1:
+      return x, None
+    return x, jnp.moveaxis(features[..., 1:, :], -2, 0)
 
   def __call__(
       self,

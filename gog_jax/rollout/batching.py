@@ -29,8 +29,6 @@ from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 from gog_jax.types import Trajectory
 
-AGGREGATIONS = ('sequence_mean', 'token_mean', 'constant')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig:

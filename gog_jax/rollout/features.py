@@ -21,7 +21,7 @@ _FEATURE_BYTES = 2**30
 
 
 class FeatureCache:
-  """Features float32[N, D] by the content of the image file.
+  """Features float32[N, F] by the content of the image file.
 
   Args:
     processor: Makes patches.
@@ -81,5 +81,5 @@ def key_of(data: bytes) -> bytes:
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode(graph, state, vision: VisionInputs) -> jax.Array:
-  """The ViT's output for packed images, [B, N, D]."""
+  """The ViT's output for packed images, [B, N, F]."""
   return nnx.merge(graph, state).encode_images(vision)

@@ -181,10 +181,10 @@ class JaxPolicy:
     chunks = [self._pending[slot] for slot in slots]
     longest = max(len(chunk.token_ids) for chunk in chunks)
     width = -(-longest // self._chunk) * self._chunk
-    n, d = self._rows, self._config.text.width
+    n, f = self._rows, self._config.vision.feature_width
     tokens = np.zeros((n, width), np.int32)
     positions = np.zeros((n, 3, width), np.int32)
-    embeds = np.zeros((n, width, d), np.float32)
+    embeds = np.zeros((n, width, f), np.float32)
     is_image = np.zeros((n, width), bool)
     n_new = np.zeros(n, np.int32)
     rows = np.full(n, self.capacity)  # Beyond the last: dropped.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from gog_jax import models
 from gog_jax.chat.codec import Codec
 from gog_jax.data.pipeline import endless_batches
-from gog_jax.models.config import VLMConfig
+from gog_jax.models import hf_config
 from gog_jax.run import Run
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
@@ -62,7 +62,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   if c.start_from:
     base, config = models.from_pretrained(c.start_from, dtype=jnp.float32)
   else:
-    config = VLMConfig.from_dict(
+    config = hf_config.from_dict(
         c.architecture.to_dict() | _token_ids(run.model_folder)
     )
     base = models.init(
