@@ -194,12 +194,12 @@ def _full_toy() -> ConfigDict:
   c.profile = 'full'
   c.seeds = (0, 1, 2)
   c.grade.n_queries = 768
-  rate = c.rl.optimizer.learning_rate
+  rate = c.rl.optimizer.get_ref('learning_rate')  # Follows a flag's value.
   c.arms = ConfigDict({
       'rl_level1': {'level': 1},
-      'rl_all': {'level': -1},
-      'rl_fast': {'optimizer': {'learning_rate': 2 * rate}},
-      'rl_slow': {'optimizer': {'learning_rate': rate / 2}},
+      'rl_all': {'level': -1, 'regrade': False},  # It has nothing to leave out.
+      'rl_fast': {'optimizer': {'learning_rate': 2.0 * rate}},
+      'rl_slow': {'optimizer': {'learning_rate': 0.5 * rate}},
       'rl_shuffled': {'shuffle_rewards': True},
   })
   c.once = ('rl_fast', 'rl_slow', 'rl_shuffled')

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import copy
 import math
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -68,6 +66,7 @@ _POSITIVE = (
     'tools.top_k',
     'model.box_step',
     'model.max_image_tokens',
+    'model.logprob_chunk',
     'lora.rank',
     'pretrain.batch_size',
     'pretrain.row_multiple',
@@ -78,7 +77,6 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     'sft.n_validation',
     'rl.max_refills',
-    'rl.advantage_eps',
     'rl.loss.kl_coef',
     'report.n_trajectories',
 ) + tuple(
@@ -86,6 +84,14 @@ _NOT_NEGATIVE = (
     for stage in ('sft', 'rl', 'pretrain')
     for field in ('learning_rate', 'muon_learning_rate', 'warmup_steps')
 )
+# Fields that divide or scale, and what may need saying of them.
+_ABOVE_ZERO = {
+    'tools.timeout_s': ' seconds',
+    'rl.advantage_eps': ', or groups without variance divide by 0',
+} | {
+    f'{stage}.optimizer.max_grad_norm': '; 1e9 clips nothing'
+    for stage in ('sft', 'rl', 'pretrain')
+}
 # Fields that hold a share.
 _SHARES = (
     'sft.no_search',
@@ -132,10 +138,11 @@ def check(config) -> None:
   for field in _NOT_NEGATIVE:
     if applies(field) and config_field(config, field) < 0:
       raise UserError(f'config.{field} must be 0 or more')
-  if config.tools.timeout_s <= 0:
-    raise UserError('config.tools.timeout_s must be more than 0 seconds')
+  for field, meaning in _ABOVE_ZERO.items():
+    if applies(field) and config_field(config, field) <= 0:
+      raise UserError(f'config.{field} must be more than 0{meaning}')
   clip = config.rl.loss.clip
-  numbers = [isinstance(x, (int, float)) for x in clip]
+  numbers = [type(x) in (int, float) and x >= 0 for x in clip]
   if clip and not (len(clip) == 2 and all(numbers)):
     raise UserError(
         f'config.rl.loss.clip is {tuple(clip)!r}: give (low, high), e.g. '
@@ -173,10 +180,10 @@ def check(config) -> None:
         'config.grade.often_failed is above config.grade.solved: Level 2 is '
         'what fails more often than Level 0'
     )
-  for name, fields in config.arms.items():
+  for name in config.arms:
     if not name.startswith('rl_'):
       raise UserError(f'config.arms.{name}: give it a name that begins in rl_')
-    _check_arm(config, name, fields)
+    _check_arm(config, name)
   for name, known in (
       ('eval.policies', (*policies.NAMES, *config.arms)),
       ('once', tuple(config.arms)),
@@ -207,9 +214,10 @@ def _check_sizes(config) -> None:
       )
 
 
-def _check_arm(config, name: str, fields: Any) -> None:
+def _check_arm(config, name: str) -> None:
   """Refuses an arm's fields as `check` does those of `rl`."""
-  changed = copy.deepcopy(config)
+  changed = config.copy_and_resolve_references()
+  fields = changed.arms[name]
   changed.arms = ConfigDict()
   changed.once = ()
   changed.eval.policies = policies.NAMES[:1]

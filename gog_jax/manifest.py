@@ -23,7 +23,11 @@ from gog_jax import files
 from gog_jax.errors import UserError
 
 # What inputs that are no stage are called.
-_INPUTS = {'model_folder': 'model folder', 'maker': 'version of the world'}
+_INPUTS = {
+    'model_folder': 'model folder',
+    'maker': 'version of the world',
+    'start_from': 'base to start from',
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax import evaluate
+from gog_jax import files
 from gog_jax import grade
 from gog_jax import metrics
 from gog_jax import policies
@@ -235,8 +236,7 @@ def _walk(run: Run, target: str) -> None:
     if not run.config.unasked and target not in owners:
       raise UserError(
           f'{target} needs {name}, which is not complete in {run.workdir}: '
-          f'run python -m gog_jax.main --config=configs/{owners[0]}.py:'
-          f'{run.config.profile} --workdir={run.workdir} first'
+          f'run {_command(run, owners[0], name)} first'
       )
     manifest.write(folder, complete=False)
     facts = stages[name].make(run, folder)
@@ -263,8 +263,15 @@ def manifest_of(run: Run, name: str) -> Manifest:
       config=fields,
       inputs={needed: _identity(run, needed) for needed in stage.needs}
       | ({'model_folder': run.model_digest} if 'model' in fields else {})
-      | ({'maker': stage.maker} if stage.maker else {}),
+      | ({'maker': stage.maker} if stage.maker else {})
+      | _start_from(fields),
   )
+
+
+def _start_from(fields: Mapping[str, Any]) -> dict[str, str]:
+  """The base that pretraining goes on from, as it is now."""
+  folder = fields.get('pretrain', {}).get('start_from')
+  return {'start_from': files.model_digest(folder)} if folder else {}
 
 
 def _identity(run: Run, name: str) -> str:
@@ -298,6 +305,20 @@ def _in_order(
     whole = (*_in_order(stages, stages[name].needs), name)
     order += [one for one in whole if one not in order]
   return order
+
+
+def _command(run: Run, page: str, stage: str) -> str:
+  """What to type for a page to make a stage as this run needs it."""
+  c = run.config
+  flags = [f'--config=configs/{page}.py:{c.profile}']
+  if c.model.path:
+    flags.append(f'--config.model.path={c.model.path}')
+  flags.append(f'--config.seed={c.seed}')
+  if stage in (*c.arms, 'demos_no_gaze', policies.NO_GAZE):
+    # Made for those who ask for it; and what evaluates has to ask for the same.
+    flags.append(f'--config.eval.policies="{tuple(c.eval.policies)}"')
+  flags.append(f'--workdir={run.workdir}')
+  return ' '.join(['python -m gog_jax.main', *flags])
 
 
 def _owners(config: Any, name: str) -> list[str]:

@@ -14,6 +14,7 @@ from gog_jax.errors import UserError
 from gog_jax.rewards import RewardConfig
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.loop import RolloutConfig
+from gog_jax.run import Run
 from gog_jax.train import rl
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
@@ -92,6 +93,11 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'rl.loss.kl_coef', float('inf'), 'is no number'),
         ('rl', 'rl.max_refills', -1, '0 or more'),
         ('rl', 'rl.loss.clip', (0.2,), 'give .low, high.'),
+        ('rl', 'rl.loss.clip', (-0.2, 0.2), 'give .low, high.'),
+        ('rl', 'rl.loss.clip', (True, 0.2), 'give .low, high.'),
+        ('rl', 'rl.advantage_eps', 0.0, 'more than 0, or groups'),
+        ('rl', 'sft.optimizer.max_grad_norm', 0.0, 'more than 0; 1e9 clips'),
+        ('rl', 'model.logprob_chunk', 0, '1 or more'),
         ('rl', 'sft.n_validation', -1, '0 or more'),
         ('rl', 'sft.row_multiple', 0, '1 or more'),
         ('rl', 'tools.timeout_s', 0.0, 'more than 0'),
@@ -126,6 +132,23 @@ def test_nothing_is_easier_than_the_easiest():
     config.rl.level = level
     with pytest.raises(UserError, match='choose level 1 or 2'):
       config_check.check(config)
+
+
+def test_arms_follow_what_the_command_line_says(tmp_path):
+  config = importlib.import_module('configs.rl').get_config('full')
+  config.update_from_flattened_dict({
+      'rl.optimizer.learning_rate': 1e-3,
+      'rl.regrade': True,
+  })
+  config_check.check(config)
+  run = Run(config, tmp_path)
+  config_check.check(run.config)
+  rates = [
+      run.with_rl(run.config.arms[name]).config.rl.optimizer.learning_rate
+      for name in ('rl_slow', 'rl_level1', 'rl_fast')
+  ]
+  assert rates == [0.5e-3, 1e-3, 2e-3]
+  assert run.config.rl.optimizer.learning_rate == 1e-3
 
 
 def test_muon_trains_whole_models():

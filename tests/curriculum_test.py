@@ -12,6 +12,7 @@ from gog_jax.train import alarms
 from gog_jax.train.curriculum import Curriculum
 from gog_jax.train.curriculum import CurriculumConfig
 from gog_jax.train.curriculum import select
+from gog_jax.types import ToolStatus
 from tests import report_helpers as helpers
 
 pytestmark = pytest.mark.quick
@@ -66,6 +67,16 @@ def test_what_has_become_easier_is_left_out_and_tried_again(tmp_path):
   curriculum.record(6, [group('a', 0), group('b', 4)])
   drawn = ids(curriculum.draw(10, step=7))
   assert 'a' in drawn and 'b' not in drawn
+
+
+def test_an_outage_finds_nothing(tmp_path):
+  curriculum = make(tmp_path)
+  curriculum.record(1, [group('a', 4)])
+  failed = helpers.text(status=ToolStatus.INFRA_ERROR)
+  spoilt = [helpers.trajectory('a', (failed,), right=False) for _ in range(4)]
+  assert not any(t.valid for t in spoilt)
+  curriculum.record(2, [spoilt])
+  assert 'a' not in ids(curriculum.draw(10, step=3))
 
 
 def test_when_all_is_solved_it_goes_on_all_the_same(tmp_path):

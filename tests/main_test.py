@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
@@ -86,6 +87,13 @@ def assert_one_line(result, *words) -> None:
         (
             ['--config=configs/rl.py', '--config.model.path=/no/such'],
             ['/no/such', 'does not exist', '--config.model.path'],
+        ),
+        (
+            [
+                '--config=configs/pretrain.py',
+                '--config.pretrain.start_from=/no/such',
+            ],
+            ['/no/such', 'does not exist'],
         ),
     ],
 )
@@ -191,23 +199,23 @@ def test_ctrl_c_in_any_stage(stage, tmp_path):
   assert 'Traceback' not in text
   last = text.replace('\r', '\n').strip().splitlines()[-1]
   assert last == 'gog_jax: interrupted; the same command continues'
-  if stage != 'sft':
-    return
+  if stage == 'sft':  # The others are slow, and go on to the end.
+    args[args.index('--config=configs/rl.py')] = '--config=configs/sft.py'
   done = subprocess.run(
-      command(
-          '--config=configs/sft.py',
-          f'--workdir={tmp_path}',
-          *mini.flags(**{'sft.steps': 8, 'sft.checkpoint_every': 2}),
-      ),
+      args,
       cwd=ROOT,
       env=environment(),
       capture_output=True,
       text=True,
-      timeout=400,
+      timeout=900,
   )
   assert done.returncode == 0, done.stderr
   rows = (tmp_path / 'sft' / 'metrics.jsonl').read_text().splitlines()
   assert len(rows) == 8
+  if stage != 'sft':
+    rows = (tmp_path / 'rl' / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(row)['step'] for row in rows] == [1, 2, 3, 4]
+    assert (tmp_path / 'report' / 'index.html').exists()
 
 
 def size_of(path: pathlib.Path) -> int:

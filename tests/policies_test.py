@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
+import shlex
 import shutil
 
 from ml_collections import ConfigDict
@@ -137,13 +139,24 @@ def test_what_is_missing_names_the_page_that_makes_it(
   run = Run(configure(eval_page), tmp_path)
   for name in done:
     stages.manifest_of(run, name).write(tmp_path / name, complete=True)
-  with pytest.raises(UserError, match=f'configs/{page}.py'):
+  with pytest.raises(UserError, match=f'configs/{page}.py') as caught:
     stages.walk(run)
-  # That page does make it.
+  # That command does make it: its flags say all that differs from the page.
   module = {'sft': sft, 'rl': rl}.get(page)
   if module is not None:
     made = []
-    run = Run(configure(module), tmp_path)
+    config = configure(module)
+    config.eval.policies = module.get_config('toy').eval.policies
+    command = str(caught.value).partition('run ')[2].removesuffix(' first')
+    flags = dict(flag.split('=', 1) for flag in shlex.split(command)[3:])
+    assert flags.pop('--workdir') == str(tmp_path)
+    for name, value in flags.items():
+      if name.startswith('--config.'):
+        field = name.removeprefix('--config.')
+        if field != 'model.path':
+          value = ast.literal_eval(value)
+        config.update_from_flattened_dict({field: value})
+    run = Run(config, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(
           stages, 'stages_of', pretended(stages.stages_of, made.append)

@@ -13,6 +13,8 @@ import pytest
 from gog_jax import images
 from gog_jax import interrupt
 from gog_jax import models
+from gog_jax import stages
+from gog_jax.errors import UserError
 from gog_jax.train import probe
 from gog_jax.train.lessons import conversation
 from gog_jax.train.lessons import encode
@@ -92,6 +94,14 @@ def test_a_base_to_start_from_keeps_its_architecture(tmp_path):
       | {'pretrain__start_from': str(base)},
   )
   mini.make_stages(then, 'pretrain')
+  # Made again, it is another base.
+  assert stages.manifest_of(then, 'pretrain').is_complete(
+      then.workdir / 'pretrain'
+  )
+  (base / 'model.safetensors').write_bytes(b'')
+  with pytest.raises(UserError, match='base to start from'):
+    stages.manifest_of(then, 'pretrain').is_complete(then.workdir / 'pretrain')
+  mini.make_stages(first, 'pretrain')
   a, b = load(first), load(then)
   assert b.config.text.rope_theta == 77.0
   jax.tree.map(np.testing.assert_array_equal, nnx.state(a), nnx.state(b))

@@ -190,6 +190,10 @@ def test_stopped_by_an_alarm_it_can_go_on(workdir, monkeypatch):
   with pytest.raises(UserError, match='stopped by an alarm after step 3'):
     mini.make_stages(strict, 'rl')
   assert len(mini.metrics_of(strict, 'rl')) == 3
+  # The same command stops there again, without a step.
+  with pytest.raises(UserError, match='stopped by an alarm after step 3'):
+    mini.make_stages(strict, 'rl')
+  assert len(mini.metrics_of(strict, 'rl')) == 3
   # Nothing is lost: told not to stop, it goes on with the next step.
   stages.manifest_of(strict, 'rl').write(workdir / 'rl', complete=False)
   heedless = mini.make_run(workdir, 'rl')

@@ -120,7 +120,7 @@ class Curriculum:
     for example_id, level in levels.items():
       if level in self._below():
         self._easier[example_id] = step
-      else:
+      elif level is not None:  # Where no sample counts, nothing was found.
         self._easier.pop(example_id, None)
 
 

@@ -75,6 +75,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     first = int(state.step) // c.updates_per_batch
     curriculum.resume(first)
     log = metrics_lib.MetricsWriter(folder / 'metrics.jsonl', resume_step=first)
+    # What stopped the run does so again until its settings change.
+    heed_alarms(find_alarms(c.alarms, log.rows), log.rows, stop=c.alarms.stop)
     with metrics_lib.Progress('rl', total=c.steps, start=first) as progress:
       for n in range(first, c.steps):
         if n == first or n % c.sync_every == 0:
@@ -287,7 +289,7 @@ def find_alarms(c: Any, rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 def heed_alarms(
     found: dict[str, str], rows: Sequence[dict[str, Any]], *, stop: bool
 ) -> None:
-  """Says what was found at the last step and not at the one before.
+  """Says what was found at the last step and not said at the one before.
 
   Raises:
     UserError: Something was found and `stop` is set.
