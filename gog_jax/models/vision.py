@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import math
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -189,8 +188,12 @@ class VisionTower(nnx.Module):
 
     x = self.patch_embed(inputs.patches.astype(dtype))
     if self.positions is not None:
-      table = self.positions[...]
-      x += _learned_positions(table, inputs.coords, inputs.sizes).astype(dtype)
+      x += _learned_positions(
+          self.positions[...],
+          inputs.coords,
+          inputs.sizes,
+          side=config.position_side,
+      ).astype(dtype)
     kept = jnp.zeros((n_deep + 1, *x.shape), x.dtype) if n_deep else None
     x, kept = layers.run_blocks(
         step,
@@ -211,9 +214,10 @@ def _learned_positions(
     table: Float[Array, 'S D'],
     coords: Int[Array, 'B P 2'],
     sizes: Int[Array, 'B P 2'],
+    *,
+    side: int,
 ) -> Float[Array, 'B P D']:
   """A square table stretched over each image: corners on corners, bilinear."""
-  side = math.isqrt(len(table))
   # Multiplied before it is divided: an image as large as the table meets its
   # rows exactly.
   at = coords.astype(jnp.float32) * (side - 1) / jnp.maximum(sizes - 1, 1)
