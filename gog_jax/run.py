@@ -220,7 +220,7 @@ class Run:
 
   def batch_config(self, *, row_multiple: int) -> BatchConfig:
     """Shapes of a stage's batches; rows divide over the mesh in any case."""
-    n_shards = self.mesh.shape['data'] * self.mesh.shape['fsdp']
+    n_shards = sharding.n_row_shards(self.mesh)
     return BatchConfig(
         **self.config.batch, row_multiple=math.lcm(row_multiple, n_shards)
     )

@@ -7,6 +7,7 @@ Nothing else in the package names a mesh axis.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from flax import nnx
@@ -18,15 +19,16 @@ from gog_jax import errors
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
 
-# Rows of a batch are spread over both of these.
+# Rows of a batch are spread over both of these, attention's heads over this.
 ROW_AXES = ('data', 'fsdp')
+HEADS_AXIS = 'tensor'
 
 # A logical axis that is not split maps to None; an unknown one is an error.
 LOGICAL_AXES = {
     'layers': None,  # Scanned over.
     'embed': 'fsdp',
-    'heads': 'tensor',
-    'kv_heads': 'tensor',
+    'heads': HEADS_AXIS,
+    'kv_heads': HEADS_AXIS,
     'ffn': 'tensor',
     'vocab': 'tensor',
     'norm': None,
@@ -122,6 +124,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
+def n_row_shards(mesh: Any) -> int:
+  """Over how many shards the rows of a batch are spread."""
+  return math.prod(mesh.shape[axis] for axis in ROW_AXES)
+
+
 def constrain_rows(x: jax.Array) -> jax.Array:
   """Keeps activations split by rows, under an ambient mesh (jax.set_mesh).
 
@@ -132,7 +139,7 @@ def constrain_rows(x: jax.Array) -> jax.Array:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or any(axis not in mesh.shape for axis in ROW_AXES):
     return x
-  if x.shape[0] % (mesh.shape['data'] * mesh.shape['fsdp']):
+  if x.shape[0] % n_row_shards(mesh):
     return x
   free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES, *free))

@@ -158,40 +158,6 @@ def test_gradients_of_matmul(shape):
   )
 
 
-@pytest.mark.parametrize('length', [1, 200, 300, 1100])
-def test_causal_attention_equals_attention(length):
-  """Of 1, 1, 2 and 4 blocks, in segments that lie across them."""
-  rng = np.random.default_rng(0)
-  query = rng.standard_normal((2, length, 4, 8), np.float32)
-  key, value = rng.standard_normal((2, 2, length, 2, 8), np.float32)
-  segments = np.sort(rng.integers(0, 3, (2, length)), axis=1)
-  mask = segments[:, :, None] == segments[:, None, :]
-  mask &= np.tri(length, dtype=bool)
-  np.testing.assert_allclose(
-      layers.causal_attention(query, key, value, mask),
-      layers.attention(query, key, value, mask),
-      atol=1e-5,
-  )
-
-
-def test_cached_attention_equals_attention():
-  rng = np.random.default_rng(0)
-  query = rng.standard_normal((2, 3, 6, 8), np.float32)
-  key, value = rng.standard_normal((2, 2, 5, 2, 8), np.float32)
-  mask = np.tril(np.ones((3, 5), bool), 2)[None].repeat(2, axis=0)
-  logits = np.einsum('btnh,bsnh->bnts', query, key.repeat(3, axis=2)) / 8**0.5
-  probs = np.exp(logits) * mask[:, None]
-  probs /= probs.sum(-1, keepdims=True)
-  expected = np.einsum('bnts,bsnh->btnh', probs, value.repeat(3, axis=2))
-  np.testing.assert_allclose(
-      layers.attention(query, key, value, mask), expected, atol=1e-5
-  )
-  cached = layers.cached_attention(
-      query, key.swapaxes(1, 2), value.swapaxes(1, 2), mask
-  )
-  np.testing.assert_allclose(cached, expected, atol=1e-5)
-
-
 @pytest.mark.parametrize('chunk', [1, 4, 7, 64])
 def test_token_logprobs_equal_the_naive_ones(chunk):
   rng = np.random.default_rng(0)

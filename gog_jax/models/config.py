@@ -147,6 +147,11 @@ class VisionConfig:
     return math.isqrt(self.n_positions)
 
   @property
+  def window_patches(self) -> int:
+    """The most patches that a window has; 0 where there are no windows."""
+    return ((self.window_size or 0) // self.patch_size) ** 2
+
+  @property
   def feature_width(self) -> int:
     """Numbers of an image feature: what is embedded, then each deepstack's."""
     return self.out_width * (1 + len(self.deepstack_layers))

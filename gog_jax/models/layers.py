@@ -13,14 +13,13 @@ place arrays the moment they are made.)
 from __future__ import annotations
 
 from collections.abc import Callable
-import itertools
 from typing import Any, TypeVar
 
 from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 import numpy as np
 
 from gog_jax import sharding
@@ -33,13 +32,6 @@ Draw = Callable[[tuple[int, ...], float], Any]
 Carry = TypeVar('Carry')
 
 REMAT_POLICIES = ('none', 'full', 'dots')
-
-# A logit whose probability is 0; finite, so that no gradient is NaN.
-_MASKED = -1e30
-
-# Causal attention goes by at most so many blocks of queries, of at least so
-# many each. More of them save little and take longer to compile.
-_MOST_BLOCKS, _BLOCK = 4, 128
 
 
 @jax.custom_vjp
@@ -159,7 +151,7 @@ class Block(nnx.Module):
   In two halves, so that a decoder can put its cache between them:
 
       query, key, value = block.project(x, rotary)
-      x = block.finish(x, attention(query, key, value, mask))
+      x = block.finish(x, attention(query, key, value, ...))
   """
 
   def __init__(
@@ -255,89 +247,6 @@ class Block(nnx.Module):
       y = jax.nn.silu(self.gate(y)) * self.up(y)
     x += self.down(y)
     return sharding.constrain_rows(x)
-
-
-def attention(
-    query: Float[Array, 'B T N H'],
-    key: Float[Array, 'B S K H'],
-    value: Float[Array, 'B S K H'],
-    mask: Bool[Array, 'B T S'],
-) -> Float[Array, 'B T N H']:
-  """softmax(query . key / sqrt(H)) value, where mask is True.
-
-  Query head n reads key-value head n // (N / K). Key-value heads are never
-  repeated in memory. Logits and softmax are float32. Each row of the mask
-  must have a True: a fully masked row would be NaN in the gradient even where
-  a loss mask zeroes its output.
-  """
-  return cached_attention(
-      query, key.swapaxes(1, 2), value.swapaxes(1, 2), mask
-  )
-
-
-def causal_attention(
-    query: Float[Array, 'B T N H'],
-    key: Float[Array, 'B T K H'],
-    value: Float[Array, 'B T K H'],
-    mask: Bool[Array, 'B T T'],
-) -> Float[Array, 'B T N H']:
-  """`attention` where nothing above the mask's diagonal is True.
-
-  A block of queries is not multiplied with the keys after its last: of two
-  blocks that saves a quarter, of four three eighths.
-  """
-  key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)
-  length = query.shape[1]
-  n_blocks = min(max(length // _BLOCK, 1), _MOST_BLOCKS)
-  ends = [length * n // n_blocks for n in range(n_blocks + 1)]
-  attended = [
-      cached_attention(
-          query[:, start:end],
-          key[:, :, :end],
-          value[:, :, :end],
-          mask[:, start:end, :end],
-      )
-      for start, end in itertools.pairwise(ends)
-  ]
-  return jnp.concatenate(attended, axis=1)
-
-
-def cached_attention(
-    query: Float[Array, 'B T N H'],
-    key: Float[Array, 'B K S H'],
-    value: Float[Array, 'B K S H'],
-    mask: Bool[Array, 'B T S'],
-) -> Float[Array, 'B T N H']:
-  """The same over a cache, whose heads come before its slots.
-
-  With few queries the cost is reading the cache. The queries that share a
-  key-value head become the rows of one matrix, so that neither product has to
-  transpose the cache first (on a CPU twice as fast as
-  `jax.nn.dot_product_attention`).
-  """
-  n_rows, n_queries, n_heads, head_dim = query.shape
-  n_kv = key.shape[1]
-  shared = n_heads // n_kv
-  query = query.reshape(n_rows, n_queries, n_kv, shared, head_dim)
-  query = query.transpose(0, 2, 3, 1, 4).reshape(n_rows, n_kv, -1, head_dim)
-  logits = jnp.einsum(
-      'bkqh,bksh->bkqs',
-      query,
-      key.astype(query.dtype),
-      preferred_element_type=jnp.float32,
-  )
-  logits = logits.reshape(n_rows, n_kv, shared, n_queries, -1)
-  logits = jnp.where(mask[:, None, None], logits * head_dim**-0.5, _MASKED)
-  probs = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
-  attended = jnp.einsum(
-      'bkqs,bksh->bkqh',
-      probs.reshape(n_rows, n_kv, shared * n_queries, -1),
-      value.astype(query.dtype),
-  )
-  attended = attended.reshape(n_rows, n_kv, shared, n_queries, head_dim)
-  return attended.transpose(0, 3, 1, 2, 4).reshape(
-      n_rows, n_queries, n_heads, head_dim
-  )
 
 
 def run_blocks(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from gog_jax import sharding
+from gog_jax.models import attention as attention_lib
 from gog_jax.models import config as config_lib
 from gog_jax.models import layers
 from gog_jax.models import rope
@@ -110,6 +111,7 @@ class TextTower(nnx.Module):
       *,
       scan: bool,
       remat: str,
+      attention: str,
   ) -> Float[Array, 'B T D']:
     """Hidden states of whole rows, after the final norm.
 
@@ -120,13 +122,15 @@ class TextTower(nnx.Module):
     like any other, so that every query sees at least itself.
     """
     rotary = self.rotary(positions)
-    time = jnp.arange(x.shape[1])
-    mask = segment_ids[:, :, None] == segment_ids[:, None, :]
-    mask &= time[:, None] >= time[None, :]
 
     def step(x, layer: tuple[layers.Block, Any]):
       block, index = layer
-      attended = layers.causal_attention(*block.project(x, rotary), mask)
+      attended = attention_lib.segment_attention(
+          *block.project(x, rotary),
+          segment_ids,
+          causal=True,
+          backend=attention,
+      )
       x = block.finish(x, attended)
       if deepstack is None:
         return x
@@ -178,7 +182,9 @@ class TextTower(nnx.Module):
       query, key, value = block.project(x, rotary)
       keys.append(append(cache.k[index], key))
       values.append(append(cache.v[index], value))
-      attended = layers.cached_attention(query, keys[-1], values[-1], mask)
+      attended = attention_lib.cached_attention(
+          query, keys[-1], values[-1], mask
+      )
       x = block.finish(x, attended)
       if deepstack is not None and index < len(deepstack):
         x += deepstack[index]

@@ -1,11 +1,10 @@
 """The vision transformers, over packed rows of patches.
 
 Hugging Face's image processor already orders patches so that each merge_size x
-merge_size group is contiguous; rows here keep that order. Most of Qwen2.5-VL's
-layers attend within windows. Hugging Face sorts the patches by window first
-and sorts the features back at the end; attention, norms and the MLP do not
-depend on the order of their tokens, so masking by equal window ids gives the
-same numbers without either permutation.
+merge_size group is contiguous. Most of Qwen2.5-VL's layers attend within
+windows: there the host sorts each image's patches by window, so that a window
+is a contiguous segment like an image, and the features are sorted back at the
+end.
 
 Qwen3-VL has no windows; it adds learned positions to the patches, and takes
 features after some layers as well (deepstack).
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
+from gog_jax.models import attention as attention_lib
 from gog_jax.models import config as config_lib
 from gog_jax.models import layers
 from gog_jax.models import rope
@@ -32,13 +32,18 @@ from gog_jax.models import rope
 class VisionInputs(NamedTuple):
   """Patches of all images of each row, end to end, then padding.
 
+  Those of an image are in the processor's order; where the model has windows,
+  sorted by window.
+
   Attributes:
     patches: float[B, P, C], as the image processor normalises them.
     coords: int32[B, P, 2], row and column of each patch in its image.
     image_ids: int32[B, P], from 1 within a row; 0 is padding, which is thereby
       an image of its own: it attends to itself and to nothing that counts.
-    window_ids: int32[B, P], unique within an image.
+    window_ids: int32[B, P], from 1 within a row; 0 is padding.
     sizes: int32[B, P, 2], rows and columns of each patch's image; 0 at padding.
+    order: int32[B, M], where among the merged patches each feature stands, in
+      the processor's order.
   """
 
   patches: Any
@@ -46,6 +51,7 @@ class VisionInputs(NamedTuple):
   image_ids: Any
   window_ids: Any
   sizes: Any
+  order: Any
 
 
 class Merger(nnx.Module):
@@ -151,26 +157,61 @@ class VisionTower(nnx.Module):
       )
 
   def __call__(
-      self, inputs: VisionInputs, *, dtype: Any, scan: bool, remat: str
+      self,
+      inputs: VisionInputs,
+      *,
+      dtype: Any,
+      scan: bool,
+      remat: str,
+      attention: str,
+      longest_image: int | None,
   ) -> Float[Array, 'B M F']:
-    """Features in the order of their patches; M = P / merge_size^2.
+    """Features in the processor's order of patches; M = P / merge_size^2.
 
     Args:
       inputs: P must be a multiple of merge_size^2, and so must each image.
       dtype: Of the activations.
       scan: As in layers.run_blocks.
       remat: As in layers.run_blocks.
+      attention: One of attention.BACKENDS; windows always take 'xla'.
+      longest_image: As in VLM.encode_images.
     """
     config = self.config
     rotary = rope.image_rotary(
         inputs.coords, head_dim=config.head_dim, theta=config.rope_theta
     )
-    same_image = _equal_pairs(inputs.image_ids)
-    every = np.arange(config.n_layers)
-    sees_all = np.isin(every, config.full_attention_layers)
-    same_window = same_image
+    sees_all = np.ones(config.n_layers, bool)
     if config.window_size is not None:
-      same_window &= _equal_pairs(inputs.window_ids)
+      sees_all = np.isin(
+          np.arange(config.n_layers), config.full_attention_layers
+      )
+    of_image = functools.partial(
+        attention_lib.segment_attention,
+        causal=False,
+        longest=longest_image,
+        backend=attention,
+    )
+    # A window has few patches: a block of queries and its neighbours.
+    of_window = functools.partial(
+        attention_lib.segment_attention,
+        causal=False,
+        longest=config.window_patches,
+    )
+
+    def attend(sees_all, *projected):
+      if config.window_size is None:
+        return of_image(*projected, inputs.image_ids)
+      if inputs.patches.shape[1] <= 3 * config.window_patches:
+        # So few patches that either way all pairs are multiplied.
+        ids = jnp.where(sees_all, inputs.image_ids, inputs.window_ids)
+        return attention_lib.segment_attention(*projected, ids, causal=False)
+      return lax.cond(
+          sees_all,
+          lambda *projected: of_image(*projected, inputs.image_ids),
+          lambda *projected: of_window(*projected, inputs.window_ids),
+          *projected,
+      )
+
     n_deep = len(config.deepstack_layers)
     # Where each layer's output is kept; the others', in the place after these.
     kept_at = np.full(config.n_layers, n_deep, np.int32)
@@ -179,8 +220,7 @@ class VisionTower(nnx.Module):
     def step(carry, layer: tuple[layers.Block, Any, Any]):
       x, kept = carry
       block, sees_all, place = layer
-      mask = jnp.where(sees_all, same_image, same_window)
-      attended = layers.attention(*block.project(x, rotary), mask)
+      attended = attend(sees_all, *block.project(x, rotary))
       x = block.finish(x, attended)
       if kept is not None:
         kept = lax.dynamic_update_index_in_dim(kept, x, place, axis=0)
@@ -207,7 +247,10 @@ class VisionTower(nnx.Module):
       for index in range(n_deep):
         merger = layers.layer_slice(self.deepstack_mergers, index)
         features.append(merger(kept[index]))
-    return jnp.concatenate(features, axis=-1)
+    features = jnp.concatenate(features, axis=-1)
+    if config.window_size is None:
+      return features  # Nothing was sorted.
+    return jnp.take_along_axis(features, inputs.order[..., None], axis=1)
 
 
 def _learned_positions(
@@ -232,11 +275,6 @@ def _learned_positions(
       weight = of_row[..., 0] * of_column[..., 1]
       total += near.astype(jnp.float32) * weight[..., None]
   return total
-
-
-def _equal_pairs(ids: jax.Array) -> jax.Array:
-  """bool[B, P, P]: whether two patches carry the same id."""
-  return ids[:, :, None] == ids[:, None, :]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -282,6 +320,25 @@ def patch_layout(
   return coords, window_ids
 
 
+@functools.lru_cache(maxsize=4096)
+def _window_order(
+    grid: tuple[int, int, int], config: config_lib.VisionConfig
+) -> tuple[np.ndarray, np.ndarray]:
+  """Sorts an image's patches by window.
+
+  Returns:
+    int[P], the patches in that order, and int32[P / merge_size^2], where each
+    merged patch has gone.
+  """
+  _, window_ids = patch_layout(grid, config)
+  # Stable: merged patches stay together.
+  by_window = np.argsort(window_ids, kind='stable')
+  merge = config.merge_size**2
+  order = np.argsort(by_window[::merge] // merge).astype(np.int32)
+  by_window.flags.writeable = order.flags.writeable = False
+  return by_window, order
+
+
 def pack_images(
     rows: Sequence[Sequence[tuple[np.ndarray, tuple[int, int, int]]]],
     *,
@@ -302,24 +359,30 @@ def pack_images(
     ValueError: A row does not fit, or patches disagree with their grid.
   """
   shape = (len(rows), n_patches)
+  merge = config.merge_size**2
   inputs = VisionInputs(
       patches=np.zeros((*shape, config.patch_dim), np.float32),
       coords=np.zeros((*shape, 2), np.int32),
       image_ids=np.zeros(shape, np.int32),
       window_ids=np.zeros(shape, np.int32),
       sizes=np.zeros((*shape, 2), np.int32),
+      order=np.zeros((len(rows), n_patches // merge), np.int32),
   )
   for row, images in enumerate(rows):
-    start = 0
+    start = n_windows = 0
     for image_id, (patches, grid) in enumerate(images, start=1):
       coords, window_ids = patch_layout(tuple(grid), config)
-      part = np.s_[row, start : start + len(coords)]
-      start += len(coords)
-      if start > n_patches:
+      by_window, order = _window_order(tuple(grid), config)
+      end = start + len(coords)
+      if end > n_patches:
         raise ValueError(f'row {row} needs more than {n_patches} patches')
-      inputs.patches[part] = patches
-      inputs.coords[part] = coords
+      part = np.s_[row, start:end]
+      inputs.patches[part] = patches[by_window]
+      inputs.coords[part] = coords[by_window]
       inputs.image_ids[part] = image_id
-      inputs.window_ids[part] = window_ids
+      inputs.window_ids[part] = window_ids[by_window] + n_windows + 1
       inputs.sizes[part] = grid[1:]
+      inputs.order[row, start // merge : end // merge] = order + start // merge
+      start = end
+      n_windows += int(window_ids.max()) + 1
   return inputs

@@ -62,14 +62,22 @@ class VLM(nnx.Module):
       *,
       scan: bool = True,
       remat: str = 'none',
+      attention: str = 'xla',
+      longest_image: int | None = None,
   ) -> Float[Array, 'B M F']:
     """One feature per merge_size x merge_size patches, in patch order.
 
-    `scan` and `remat` (layers.run_blocks) say how it runs, never what it
-    computes.
+    `scan`, `remat` (layers.run_blocks) and `attention` (attention.BACKENDS)
+    say how it runs, never what it computes. No image may have more patches than
+    `longest_image`; a bound makes rows of several images cheaper.
     """
     return self.vision(
-        inputs, dtype=self.text.embedding.dtype, scan=scan, remat=remat
+        inputs,
+        dtype=self.text.embedding.dtype,
+        scan=scan,
+        remat=remat,
+        attention=attention,
+        longest_image=longest_image,
     )
 
   def hidden(
@@ -82,6 +90,7 @@ class VLM(nnx.Module):
       *,
       scan: bool = True,
       remat: str = 'none',
+      attention: str = 'xla',
   ) -> Float[Array, 'B T D']:
     """Hidden states after the final norm, over whole (packed) rows.
 
@@ -95,10 +104,17 @@ class VLM(nnx.Module):
         Not read where image_features is None.
       scan: As in layers.run_blocks.
       remat: As in layers.run_blocks.
+      attention: One of attention.BACKENDS.
     """
     x, deepstack = self._embed(tokens, image_features, image_index)
     return self.text.full(
-        x, deepstack, positions, segment_ids, scan=scan, remat=remat
+        x,
+        deepstack,
+        positions,
+        segment_ids,
+        scan=scan,
+        remat=remat,
+        attention=attention,
     )
 
   def extend(
