@@ -61,7 +61,12 @@ setuptools.setup(
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['gog_jax', 'gog_jax.*']),
     package_data={
-        'gog_jax': ['assets/*/*', 'dialects/*.json', 'templates/*'],
+        'gog_jax': [
+            'assets/*/*',
+            'assets/published/*/*',
+            'dialects/*.json',
+            'templates/*',
+        ],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

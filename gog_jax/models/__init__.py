@@ -20,6 +20,7 @@ from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.hf_config import from_folder as read_config
+from gog_jax.models.hf_config import published as published_config
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.lora import add_lora
 from gog_jax.models.lora import merge_lora
@@ -38,6 +39,7 @@ __all__ = [
     'VLMConfig',
     'VisionConfig',
     'VisionInputs',
+    'abstract',
     'add_lora',
     'from_pretrained',
     'init',
@@ -45,6 +47,7 @@ __all__ = [
     'mrope_positions',
     'pack_images',
     'patch_layout',
+    'published_config',
     'read_config',
     'save_pretrained',
     'split',
@@ -67,11 +70,8 @@ def from_pretrained(
     UserError: The folder is missing, incomplete, damaged, or another model's.
   """
   config = read_config(folder)
-  # Shapes only: the parameters' first memory is what the file fills.
-  abstract = nnx.eval_shape(
-      lambda: VLM(config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape))
-  )
-  graphdef, state = nnx.split(abstract)
+  # The parameters' first memory is what the file fills.
+  graphdef, state = nnx.split(abstract(config, dtype=dtype))
   flat = dict(nnx.to_flat_state(state))
 
   def put(path, value):
@@ -84,6 +84,13 @@ def from_pretrained(
   shapes = {path: leaf.get_value().shape for path, leaf in flat.items()}
   loaded = hf_params.load(folder, config, shapes, put)
   return nnx.merge(graphdef, nnx.from_flat_state(loaded)), config
+
+
+def abstract(config: VLMConfig, *, dtype: Any) -> VLM:
+  """A model of jax.ShapeDtypeStructs: shapes and axes, no memory."""
+  return nnx.eval_shape(
+      lambda: VLM(config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape))
+  )
 
 
 def init(config: VLMConfig, key: jax.Array, *, dtype: Any) -> VLM:

@@ -8,6 +8,7 @@ checkpoints (`rope_scaling`; Qwen2.5-VL's are flat and say `in_chans`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+import difflib
 import json
 from typing import Any
 
@@ -18,6 +19,9 @@ from gog_jax.models.config import FAMILIES
 from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
+
+# The config.json of each published size, under a name of ours.
+PUBLISHED = epath.Path(__file__).parents[1] / 'assets' / 'published'
 
 # What a config.json leaves out, it leaves to the architecture. Everything
 # that differs between published sizes has to be in the file.
@@ -95,6 +99,26 @@ def from_folder(folder: epath.PathLike) -> VLMConfig:
     raise errors.UserError(f'{path} has no {error}: fetch it again') from error
   except (TypeError, ValueError) as error:
     raise errors.UserError(f'{path}: {error}') from error
+
+
+def published(name: str) -> VLMConfig:
+  """Sizes of a published model, for which no weights are needed.
+
+  Args:
+    name: Such as 'qwen2_5_vl_7b' or 'qwen3_vl_8b': a folder of
+      assets/published, the config.json of which is the published one.
+
+  Raises:
+    UserError: There is no such model; names the nearest.
+  """
+  names = sorted(path.name for path in PUBLISHED.iterdir())
+  if name not in names:
+    near = difflib.get_close_matches(name, names, 1, cutoff=0)
+    raise errors.UserError(
+        f'no published model is called {name!r}: did you mean {near[0]!r}? '
+        f'There are {", ".join(names)}'
+    )
+  return from_folder(PUBLISHED / name)
 
 
 def from_dict(raw: Mapping[str, Any]) -> VLMConfig:
