@@ -17,6 +17,7 @@ INSTALL_REQUIRES = [
     'etils[epath]>=1.9',  # Local and gs:// paths alike.
     'flax>=0.12.4',  # Modules (nnx).
     'grain>=0.2.12',  # Input pipelines that resume exactly.
+    'huggingface_hub>=0.34',  # Fetches models that are given by their id.
     'importlib_resources',  # TFDS needs it and does not say so.
     'jax>=0.10',
     'jaxtyping>=0.3',  # Shapes on signatures.
@@ -29,7 +30,6 @@ INSTALL_REQUIRES = [
     'orbax-checkpoint>=0.11.28',  # Checkpoints.
     'pillow>=11',  # Image decoding and drawing.
     'rich>=13',  # The report's table.
-    'safetensors>=0.6',  # Model weights.
     'tensorflow-datasets>=4.9.9',  # Data sets; never with TensorFlow.
     'tokenizers>=0.21',  # Runs tokenizer.json.
     'tqdm>=4.66',  # Progress bars.
@@ -45,6 +45,7 @@ EXTRAS_REQUIRE = {
         'pytest-timeout>=2.3',  # A hung test fails instead of hanging CI.
         'pytest-xdist>=3.6',  # One worker a core.
         'ruff>=0.12',  # Linter.
+        'safetensors>=0.6',  # Oracle of weights files.
         'scipy>=1.13',  # Oracle for bootstrap intervals.
         'torch==2.13.0',  # Oracle, with transformers; never at run time.
         'transformers>=5.0',  # Oracle of models, tokenizers and images.

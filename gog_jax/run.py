@@ -123,7 +123,7 @@ class Run:
 
   @functools.cached_property
   def model_folder(self) -> epath.Path:
-    """Where weights and tokenizer are.
+    """Where weights and tokenizer are, or come to be.
 
     Raises:
       UserError: No path is given, or there is no such folder.
@@ -132,14 +132,10 @@ class Run:
     if not path:
       raise UserError(
           f'profile {self.config.profile} needs weights: pass '
-          '--config.model.path=FOLDER, a Hugging Face model folder'
+          '--config.model.path=FOLDER, a Hugging Face model folder or the id '
+          'of one on the hub (org/name)'
       )
-    folder = TOY_BASE if path == TOY_BASE.name else epath.Path(path)
-    if not folder.is_dir():
-      raise UserError(
-          f'model folder {folder} does not exist; check --config.model.path'
-      )
-    return folder
+    return models.local_folder(TOY_BASE if path == TOY_BASE.name else path)
 
   @functools.cached_property
   def model_digest(self) -> str:

@@ -7,6 +7,7 @@ Nothing else in the package names a mesh axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import math
 from typing import Any
 
@@ -117,6 +118,34 @@ def param_shardings(state: Any, mesh: Mesh) -> Any:
   return jax.tree.map(
       place, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
   )
+
+
+def from_slices(
+    shape: tuple[int, ...],
+    where: NamedSharding,
+    read: Callable[[tuple[slice, ...]], np.ndarray],
+) -> jax.Array:
+  """An array of which this host reads what its own devices hold, once.
+
+  jax.make_array_from_callback would have all slices on the host at a time, and
+  one for each replica.
+
+  Args:
+    shape: Of the whole.
+    where: From param_shardings.
+    read: Gets a slice of each axis.
+  """
+  pieces: dict[tuple[tuple[int, int, int], ...], jax.Array] = {}
+  parts = []
+  for device, index in where.addressable_devices_indices_map(shape).items():
+    assert index is not None
+    key = tuple(s.indices(n) for s, n in zip(index, shape, strict=True))
+    # A replica is copied from device to device.
+    value = pieces[key] if key in pieces else read(index)
+    pieces[key] = jax.block_until_ready(jax.device_put(value, device))
+    parts.append(pieces[key])
+    del value
+  return jax.make_array_from_single_device_arrays(shape, where, parts)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -20,9 +20,7 @@ CONFIG = helpers.tiny_config()
 
 @pytest.fixture
 def folder(tmp_path):
-  models.save_pretrained(
-      helpers.tiny_model(CONFIG), CONFIG, tmp_path, dtype=np.float32
-  )
+  models.save_pretrained(helpers.tiny_model(CONFIG), tmp_path)
   return tmp_path
 
 
@@ -45,9 +43,7 @@ def edit_weights(folder, edit):
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_saved_and_loaded_parameters_are_the_same(tmp_path, dtype):
   model = helpers.tiny_model(helpers.tiny_config(tied=False))
-  models.save_pretrained(
-      model, helpers.tiny_config(tied=False), tmp_path, dtype=dtype
-  )
+  models.save_pretrained(model, tmp_path, dtype=dtype)
   loaded, config = models.from_pretrained(tmp_path, dtype=dtype)
   assert config == helpers.tiny_config(tied=False)
   before = dict(nnx.to_flat_state(nnx.state(model)))
@@ -75,9 +71,7 @@ def test_one_seed_one_model():
 
 def test_other_files_in_the_folder_stay(folder):
   (folder / 'tokenizer.json').write_text('{}')
-  models.save_pretrained(
-      helpers.tiny_model(CONFIG), CONFIG, folder, dtype=np.float32
-  )
+  models.save_pretrained(helpers.tiny_model(CONFIG), folder)
   assert (folder / 'tokenizer.json').read_text() == '{}'
 
 

@@ -124,4 +124,4 @@ def test_what_is_trained():
 
 def test_unmerged_adapters_are_not_saved(tmp_path):
   with pytest.raises(ValueError, match='merge'):
-    models.save_pretrained(with_lora(), CONFIG, tmp_path, dtype=np.float32)
+    models.save_pretrained(with_lora(), tmp_path)

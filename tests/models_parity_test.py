@@ -172,7 +172,7 @@ def test_positions_equal_get_rope_index(pair):
 
 def test_saved_folder_loads_in_transformers(pair, tmp_path):
   theirs, ours, config = pair
-  models.save_pretrained(ours, config, tmp_path, dtype=jnp.float32)
+  models.save_pretrained(ours, tmp_path, dtype=jnp.float32)
   cls = hf_class(config.family)
   reloaded, info = cls.from_pretrained(tmp_path, output_loading_info=True)
   assert not info['missing_keys'] and not info['unexpected_keys']

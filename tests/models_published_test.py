@@ -12,6 +12,7 @@ import pytest
 from gog_jax import errors
 from gog_jax import models
 from gog_jax.models import hf_config
+from gog_jax.models import hf_table
 from tests import helpers
 
 # As the Hugging Face hub counts them; a tied head counts once.
@@ -39,13 +40,23 @@ def test_number_of_parameters(name):
 
 
 @pytest.mark.parametrize('name', N_PARAMETERS)
-def test_number_is_that_of_transformers(name):
+def test_tensors_are_those_of_transformers(name):
   torch = helpers.require_torch()
   transformers = pytest.importorskip('transformers')
-  config = transformers.AutoConfig.from_pretrained(hf_config.PUBLISHED / name)
+  their_config = transformers.AutoConfig.from_pretrained(
+      hf_config.PUBLISHED / name
+  )
   with torch.device('meta'):
-    theirs = transformers.AutoModelForImageTextToText.from_config(config)
+    theirs = transformers.AutoModelForImageTextToText.from_config(their_config)
   assert sum(x.numel() for x in theirs.parameters()) == N_PARAMETERS[name]
+  config = models.published_config(name)
+  params = nnx.state(models.abstract(config, dtype=jnp.bfloat16))
+  shapes = {p: x.get_value().shape for p, x in nnx.to_flat_state(params)}
+  assert hf_table.their_shapes(config, shapes) == {
+      hf_table.published_key(key): tuple(value.shape)
+      # Tied weights come once.
+      for key, value in theirs.named_parameters()
+  }
 
 
 def test_an_unknown_name_gets_the_nearest():

@@ -133,7 +133,7 @@ def test_eight_devices_equal_one(mesh, tmp_path):
   step = jax.value_and_grad(loss)
   expected_loss, expected = jax.jit(step)(model, batch())
 
-  models.save_pretrained(model, CONFIG, tmp_path, dtype=np.float32)
+  models.save_pretrained(model, tmp_path)
   placed, _ = models.from_pretrained(tmp_path, dtype=jnp.float32, mesh=mesh)
   kernel = placed.text.blocks.up.kernel[...]
   assert kernel.addressable_shards[0].data.size == kernel.size // 4

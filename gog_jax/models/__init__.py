@@ -21,6 +21,7 @@ from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.hf_config import from_folder as read_config
 from gog_jax.models.hf_config import published as published_config
+from gog_jax.models.hub import local_folder
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.lora import add_lora
 from gog_jax.models.lora import merge_lora
@@ -43,6 +44,7 @@ __all__ = [
     'add_lora',
     'from_pretrained',
     'init',
+    'local_folder',
     'merge_lora',
     'mrope_positions',
     'pack_images',
@@ -56,12 +58,19 @@ __all__ = [
 
 
 def from_pretrained(
-    folder: epath.PathLike, *, dtype: Any, mesh: Mesh | None = None
+    folder: epath.PathLike,
+    *,
+    dtype: Any = jnp.bfloat16,
+    mesh: Mesh | None = None,
 ) -> tuple[VLM, VLMConfig]:
-  """Loads a Hugging Face Qwen2.5-VL or Qwen3-VL folder.
+  """Loads Qwen2.5-VL or Qwen3-VL as Hugging Face keeps it.
+
+  Each host reads the slices that its own devices hold. What it takes of its
+  memory for that is a device's part of one parameter, and some.
 
   Args:
-    folder: A local folder with config.json and safetensors.
+    folder: A local folder with config.json and safetensors, or the id of one
+      on the Hugging Face hub: 'org/name' or 'org/name@revision'.
     dtype: Of parameters and activations.
     mesh: Where to place the parameters, each by its logical axes; None for
       the default device.
@@ -69,20 +78,22 @@ def from_pretrained(
   Raises:
     UserError: The folder is missing, incomplete, damaged, or another model's.
   """
+  folder = local_folder(folder)
   config = read_config(folder)
   # The parameters' first memory is what the file fills.
   graphdef, state = nnx.split(abstract(config, dtype=dtype))
   flat = dict(nnx.to_flat_state(state))
+  shapes = {path: leaf.get_value() for path, leaf in flat.items()}
 
-  def put(path, value):
-    variable = flat[path]
-    place = None
-    if mesh is not None:
-      place = sharding.param_shardings(variable, mesh).get_value()
-    return variable.replace(jax.device_put(value.astype(dtype), place))
+  def make(path, read):
+    variable, shape = flat[path], shapes[path].shape
+    if mesh is None:
+      whole = jax.device_put(read((slice(None),) * len(shape)))
+      return variable.replace(jax.block_until_ready(whole))
+    where = sharding.param_shardings(variable, mesh).get_value()
+    return variable.replace(sharding.from_slices(shape, where, read))
 
-  shapes = {path: leaf.get_value().shape for path, leaf in flat.items()}
-  loaded = hf_params.load(folder, config, shapes, put)
+  loaded = hf_params.load(folder, config, shapes, make)
   return nnx.merge(graphdef, nnx.from_flat_state(loaded)), config
 
 
@@ -93,7 +104,9 @@ def abstract(config: VLMConfig, *, dtype: Any) -> VLM:
   )
 
 
-def init(config: VLMConfig, key: jax.Array, *, dtype: Any) -> VLM:
+def init(
+    config: VLMConfig, key: jax.Array, *, dtype: Any = jnp.float32
+) -> VLM:
   """Random parameters: kernels ~ gain / sqrt(fan in), biases 0, norms 1."""
   # On the host: compiling a draw for every shape takes longer than all draws.
   generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
@@ -105,21 +118,37 @@ def init(config: VLMConfig, key: jax.Array, *, dtype: Any) -> VLM:
 
 
 def save_pretrained(
-    model: VLM, config: VLMConfig, folder: epath.PathLike, *, dtype: Any
+    model: VLM,
+    folder: epath.PathLike,
+    *,
+    dtype: Any = None,
+    max_shard_bytes: int = 5 * 10**9,
 ) -> None:
   """Writes a folder that from_pretrained and transformers load.
 
+  A kill at any instant leaves the model that was there, or none that loads, or
+  this one.
+
   Args:
     model: Adapters must be merged first (merge_lora).
-    config: Of the model.
-    folder: Made if need be. Tokenizer files in it are left alone.
-    dtype: Of the file.
+    folder: Made if need be. Weights in it are replaced, other files are left
+      alone.
+    dtype: Of the files; None for the parameters' own.
+    max_shard_bytes: Above this there are several files and an index. Not more
+      than one tensor, or 1 GiB of them, is on the host at a time.
 
   Raises:
     ValueError: The model carries unmerged adapters.
+    UserError: The folder cannot be written.
   """
   flat = dict(nnx.to_flat_state(nnx.state(model)))
   if any(isinstance(leaf, nnx.LoRAParam) for leaf in flat.values()):
     raise ValueError('merge the adapters first: models.merge_lora(model)')
-  params = {path: np.asarray(leaf.get_value()) for path, leaf in flat.items()}
-  hf_params.save(folder, config, params, dtype=dtype)
+  params = {path: leaf.get_value() for path, leaf in flat.items()}
+  hf_params.save(
+      folder,
+      model.config,
+      params,
+      dtype=dtype,
+      max_shard_bytes=max_shard_bytes,
+  )

@@ -15,6 +15,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax import errors
+from gog_jax.models import hub
 from gog_jax.models.config import FAMILIES
 from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
@@ -67,23 +68,19 @@ _CLASSES = {
 
 
 def from_folder(folder: epath.PathLike) -> VLMConfig:
-  """Reads `folder/config.json`.
+  """Reads `folder/config.json`; `folder` as in hub.local_folder.
 
   Raises:
     UserError: The folder or file is missing, is not JSON, describes another
       model, or leaves out what the architecture needs.
   """
-  folder = epath.Path(folder)
-  if not folder.is_dir():
-    raise errors.UserError(
-        f'model folder {folder} does not exist: set config.model.path to a '
-        'local Hugging Face folder (config.json, *.safetensors, tokenizer)'
-    )
+  folder = hub.local_folder(folder)
   path = folder / 'config.json'
   if not path.exists():
     raise errors.UserError(
         f'{folder} holds no config.json: it is not a Hugging Face model '
-        'folder; set config.model.path to one'
+        'folder, or the writing of one was interrupted; set config.model.path '
+        'to one'
     )
   try:
     raw = json.loads(path.read_text())

@@ -102,7 +102,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       mesh=run.mesh,
   )
   trained = state_lib.merged(model, state.params)
-  models.save_pretrained(trained, config, folder / 'model', dtype=jnp.bfloat16)
+  models.save_pretrained(trained, folder / 'model', dtype=jnp.bfloat16)
   for name in _TOKENIZER_FILES:
     (folder / 'model' / name).write_bytes(
         (run.model_folder / name).read_bytes()

@@ -1,0 +1,361 @@
+"""Safetensors files: where each tensor of a folder lies, and slices of it.
+
+The library maps a file as a whole, so that whatever was read stays in the
+process's resident set, and of a file that was cut off it says no more than
+that. Here a few megabytes are mapped at a time, and a file that does not hold
+what it should is an error that names the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import math
+import os
+import struct
+from typing import Any, NamedTuple
+
+from etils import epath
+import ml_dtypes
+import numpy as np
+
+from gog_jax import errors
+from gog_jax import files
+
+WEIGHTS = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+
+DTYPES = {
+    'F64': np.dtype(np.float64),
+    'F32': np.dtype(np.float32),
+    'F16': np.dtype(np.float16),
+    'BF16': np.dtype(ml_dtypes.bfloat16),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+# A header longer than this is none; the library has the same limit.
+_LONGEST_HEADER = 100_000_000
+
+# How much of a file is mapped at a time.
+_MAPPED = 2**26
+
+# Rows that are transposed at a time: three times as fast as all at once.
+_ROWS = 256
+
+
+class Tensor(NamedTuple):
+  """A tensor in a file.
+
+  Attributes:
+    path: The file.
+    key: Its name there.
+    dtype: As the format calls it, a key of DTYPES or not.
+    shape: Its shape.
+    start: Its first byte, in the file.
+    n_bytes: How many it has.
+  """
+
+  path: epath.Path
+  key: str
+  dtype: str
+  shape: tuple[int, ...]
+  start: int
+  n_bytes: int
+
+  def __str__(self) -> str:
+    return f'{self.path}: {self.key}'
+
+  def read(
+      self, index: Sequence[slice], out: np.ndarray, *, transposed: bool
+  ) -> None:
+    """Reads a slice, casts it to out's dtype and writes it there.
+
+    Nothing else of the file is touched but for the rest of its pages.
+
+    Args:
+      index: A slice of each axis; of the first and of all others, flattened,
+        where `transposed`.
+      out: Of the slice's shape.
+      transposed: Whether `out` has its two axes exchanged.
+    """
+    dtype = DTYPES[self.dtype]
+    shape = self.shape
+    if transposed:
+      shape = (shape[0], math.prod(shape[1:]))
+      out = out.T
+    row_bytes = dtype.itemsize * math.prod(shape[1:])
+    first, last, _ = index[0].indices(shape[0])
+    n_rows = max(1, _MAPPED // row_bytes)
+    for start in range(first, last, n_rows):
+      stop = min(start + n_rows, last)
+      # Mapped anew each time: pages count as resident while they are mapped.
+      rows = np.memmap(
+          self.path,
+          dtype,
+          'r',
+          self.start + start * row_bytes,
+          (stop - start, *shape[1:]),
+      )[:, *index[1:]]
+      step = _ROWS if transposed else len(rows)
+      for row in range(0, len(rows), step):
+        some = _cast(rows[row : row + step], out.dtype)
+        there = out[start - first + row :][: len(some)]
+        # NumPy copies integers several times as fast as bfloat16.
+        as_bits = np.dtype(f'u{out.dtype.itemsize}')
+        there.view(as_bits)[...] = some.view(as_bits)
+
+
+def _cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  return x if x.dtype == dtype else x.astype(dtype)
+
+
+def tensors(folder: epath.Path) -> list[Tensor]:
+  """Every tensor of a folder's weights, whose bytes are all there.
+
+  Args:
+    folder: Local, with model.safetensors, or with shards and their index.
+
+  Raises:
+    UserError: There are no weights; a shard is missing, cut off or damaged, or
+      does not hold what the index says.
+  """
+  if (folder / WEIGHTS).exists():
+    return list(_read_header(folder / WEIGHTS).values())
+  if not (folder / INDEX).exists():
+    advice = 'download them into the folder'
+    if any(folder.glob('*.bin')):
+      advice = (
+          'its .bin weights are not read: convert them to safetensors '
+          '(transformers: from_pretrained, then save_pretrained)'
+      )
+    raise errors.UserError(
+        f'{folder} holds no weights ({WEIGHTS} or {INDEX}): {advice}, or set '
+        'config.model.path to a folder that has them'
+    )
+  weight_map = _read_index(folder / INDEX)
+  result = []
+  for name in sorted(set(weight_map.values())):
+    expected = {key for key, shard in weight_map.items() if shard == name}
+    if not (folder / name).exists():
+      raise errors.UserError(
+          f'{folder} lacks the shard {name}, which its index names for '
+          f'{some(expected)}: fetch it'
+      )
+    found = _read_header(folder / name)
+    if missing := expected - found.keys():
+      raise errors.UserError(
+          f'{folder / name} lacks {some(missing)}, which {INDEX} says it '
+          'holds: fetch both again'
+      )
+    if extra := found.keys() - expected:
+      raise errors.UserError(
+          f'{folder / name} holds {some(extra)}, of which {INDEX} does not '
+          'know, or says that another shard holds it: fetch both again'
+      )
+    result += found.values()
+  return result
+
+
+def some(keys: Iterable[str]) -> str:
+  """The first few of many names."""
+  keys = sorted(keys)
+  more = f' and {len(keys) - 4} more' if len(keys) > 4 else ''
+  return ', '.join(keys[:4]) + more
+
+
+def _read_index(path: epath.Path) -> dict[str, str]:
+  """Which shard holds which tensor."""
+  try:
+    weight_map = json.loads(path.read_text())['weight_map']
+    if not weight_map or not all(
+        isinstance(name, str) and '/' not in name
+        for name in weight_map.values()
+    ):
+      raise ValueError('weight_map')
+    return dict(weight_map)
+  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    raise errors.UserError(
+        f'{path} is damaged ({error!r}): fetch it again'
+    ) from error
+
+
+def _read_header(path: epath.Path) -> dict[str, Tensor]:
+  """Where a file's tensors lie; all of its bytes are accounted for."""
+  damaged = lambda how: errors.UserError(
+      f'{path} is damaged ({how}): fetch it again'
+  )
+  try:
+    with path.open('rb') as f:
+      n_file = f.seek(0, 2)
+      f.seek(0)
+      start = f.read(8)
+      n_header = struct.unpack('<Q', start)[0] if len(start) == 8 else 0
+      if n_header <= _LONGEST_HEADER:
+        header = f.read(n_header)
+  except OSError as error:
+    raise damaged(error.strerror or error) from error
+  if n_file < 8 or n_file < 8 + n_header <= 8 + _LONGEST_HEADER:
+    raise damaged('its header is cut off')
+  if n_header > _LONGEST_HEADER:
+    raise damaged('it does not begin with the length of a header')
+  try:
+    entries = json.loads(header)
+    entries.pop('__metadata__', None)
+    found = {
+        key: Tensor(
+            path=path,
+            key=key,
+            dtype=entry['dtype'],
+            shape=tuple(map(int, entry['shape'])),
+            start=8 + n_header + int(entry['data_offsets'][0]),
+            n_bytes=int(entry['data_offsets'][1] - entry['data_offsets'][0]),
+        )
+        for key, entry in entries.items()
+    }
+  except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    raise damaged(f'its header is not one: {error!r}') from error
+
+  end = 8 + n_header
+  for tensor in sorted(found.values(), key=lambda t: (t.start, t.n_bytes)):
+    dtype = DTYPES.get(tensor.dtype)
+    size = math.prod(tensor.shape)
+    if min(tensor.shape, default=1) < 0 or (
+        dtype is not None and size * dtype.itemsize != tensor.n_bytes
+    ):
+      raise damaged(
+          f'{tensor.key}, {tensor.dtype}{list(tensor.shape)}, cannot have '
+          f'{tensor.n_bytes} bytes'
+      )
+    if tensor.start != end:
+      raise damaged(f'{tensor.key} does not begin where the one before it ends')
+    end += tensor.n_bytes
+  if end > n_file:
+    cut = [t.key for t in found.values() if t.start + t.n_bytes > n_file]
+    raise damaged(f'it is cut off and lacks all or some of {some(cut)}')
+  if end < n_file:
+    raise damaged(f'{n_file - end} bytes at its end belong to no tensor')
+  return found
+
+
+class Spec(NamedTuple):
+  """A tensor to be written."""
+
+  key: str
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  @property
+  def n_bytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write(
+    folder: epath.Path,
+    specs: Sequence[Spec],
+    arrays: Iterable[np.ndarray],
+    *,
+    config: Mapping[str, Any],
+    max_shard_bytes: int,
+) -> None:
+  """Writes model.safetensors, or shards and their index, and config.json.
+
+  Weights of an earlier call go. A kill leaves the folder as it was, or without
+  a config.json, which nothing loads, or complete.
+
+  Args:
+    folder: Made if need be; other files in it are left alone.
+    specs: All tensors, in the order in which they are written.
+    arrays: Them; one is held at a time.
+    config: Contents of config.json.
+    max_shard_bytes: A shard holds no more than that, or a single tensor.
+
+  Raises:
+    UserError: The folder cannot be written.
+  """
+  shards = _shards(specs, max_shard_bytes)
+  names = [WEIGHTS]
+  if len(shards) > 1:
+    names = [
+        f'model-{i:05}-of-{len(shards):05}.safetensors'
+        for i in range(1, len(shards) + 1)
+    ]
+  partial = lambda name: folder / f'{name}.partial'
+  arrays = iter(arrays)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob('model*.partial'):
+      leftover.unlink()
+    try:
+      for name, shard in zip(names, shards, strict=True):
+        _write_file(partial(name), shard, arrays)
+      if len(shards) > 1:
+        index = {
+            'metadata': {
+                'total_parameters': sum(math.prod(s.shape) for s in specs),
+                'total_size': sum(s.n_bytes for s in specs),
+            },
+            'weight_map': {
+                spec.key: name
+                for name, shard in zip(names, shards, strict=True)
+                for spec in shard
+            },
+        }
+        names.append(INDEX)
+        text = json.dumps(index, indent=2, sort_keys=True) + '\n'
+        partial(INDEX).write_text(text)
+    except OSError:
+      for name in names:  # A full disk need not stay full.
+        partial(name).unlink(missing_ok=True)
+      raise
+    # From here to the end there is no config.json, and so no model.
+    (folder / 'config.json').unlink(missing_ok=True)
+    stale = [folder / WEIGHTS, folder / INDEX]
+    for path in [*stale, *folder.glob('model-*-of-*.safetensors')]:
+      path.unlink(missing_ok=True)
+    for name in names:
+      partial(name).replace(folder / name)
+    files.write_atomic(
+        folder / 'config.json', json.dumps(config, indent=2) + '\n'
+    )
+  except OSError as error:
+    raise errors.UserError(
+        f'cannot write the model to {folder}: {error.strerror or error}'
+    ) from error
+
+
+def _shards(specs: Sequence[Spec], max_bytes: int) -> list[list[Spec]]:
+  """In order, each as full as it can be."""
+  shards, n_bytes = [[]], 0
+  for spec in specs:
+    if shards[-1] and n_bytes + spec.n_bytes > max_bytes:
+      shards.append([])
+      n_bytes = 0
+    shards[-1].append(spec)
+    n_bytes += spec.n_bytes
+  return shards
+
+
+def _write_file(
+    path: epath.Path, specs: Sequence[Spec], arrays: Iterator[np.ndarray]
+) -> None:
+  """Writes the next len(specs) arrays."""
+  header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+  end = 0
+  for spec in specs:
+    header[spec.key] = {
+        'dtype': _NAMES[spec.dtype],
+        'shape': list(spec.shape),
+        'data_offsets': [end, end + spec.n_bytes],
+    }
+    end += spec.n_bytes
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)  # Tensors begin at multiples of 8.
+  with path.open('wb') as f:
+    f.write(struct.pack('<Q', len(text)) + text)
+    for spec in specs:
+      array = next(arrays)
+      assert (array.dtype, array.shape) == (spec.dtype, spec.shape), spec
+      f.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    if '://' not in str(path):  # A bucket has nothing to flush to.
+      f.flush()
+      os.fsync(f.fileno())

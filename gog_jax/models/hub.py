@@ -1,0 +1,62 @@
+"""Where a model's folder is: on this machine, or on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+
+from etils import epath
+
+from gog_jax import errors
+
+# org/name or org/name@revision.
+_HUB_ID = re.compile(r'([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?')
+
+# What is read of a repository.
+_FILES = ('*.json', '*.safetensors', '*.txt', '*.jinja')
+
+
+def local_folder(path: epath.PathLike) -> epath.Path:
+  """A local model folder, downloaded if need be.
+
+  Args:
+    path: A local folder; or a Hugging Face id, 'org/name', or 'org/name@' and
+      a branch, tag or commit, which is fetched into the hub's own cache unless
+      it is there. A folder of that name comes first.
+
+  Raises:
+    UserError: There is no such folder, it is not local, or the hub does not
+      give it.
+  """
+  name = str(path)
+  if '://' in name:
+    raise errors.UserError(
+        f'model folder {name} is not on this machine, where weights are read '
+        'by slices: copy it to a local folder and set config.model.path to that'
+    )
+  folder = epath.Path(path)
+  if folder.is_dir():
+    return folder
+  hub_id = _HUB_ID.fullmatch(name)
+  if not hub_id:
+    raise errors.UserError(
+        f'model folder {name} does not exist: set config.model.path to a '
+        'local Hugging Face folder (config.json, *.safetensors, tokenizer), or '
+        'to the id of one on the hub (org/name)'
+    )
+  repository, revision = hub_id.groups()
+  import huggingface_hub  # Slow, and rarely needed.
+  from huggingface_hub.errors import RevisionResolutionError
+
+  try:
+    fetched = huggingface_hub.snapshot_download(
+        repository, revision=revision, allow_patterns=list(_FILES)
+    )
+  except (OSError, ValueError, RevisionResolutionError) as error:
+    why = str(error).strip().splitlines() or [type(error).__name__]
+    raise errors.UserError(
+        f'{name} is no local folder, and cannot be fetched from the Hugging '
+        f'Face hub ({type(error).__name__}: {why[0]}): check '
+        'config.model.path, the network and HF_TOKEN, or download it yourself '
+        'and pass the folder'
+    ) from error
+  return epath.Path(fetched)
