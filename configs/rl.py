@@ -3,6 +3,8 @@
     python -m gog_jax.main --config=configs/rl.py
     python -m gog_jax.main --config=configs/rl.py:qwen2_5_vl_7b \
       --config.model.path=FOLDER
+    python -m gog_jax.main --config=configs/rl.py:qwen3_vl_8b \
+      --config.model.path=FOLDER
 
 Every field is in configs/common.py; change one with --config.FIELD=VALUE.
 """

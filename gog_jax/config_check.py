@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from gog_jax import policies
 from gog_jax.boxes import KINDS
 from gog_jax.errors import UserError
+from gog_jax.models.config import FAMILIES
 from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
 from gog_jax.rewards import ACCURACIES
@@ -227,6 +228,22 @@ def _check_arm(config, name: str) -> None:
     check(changed)
   except (AttributeError, KeyError, TypeError, UserError) as error:
     raise UserError(f'config.arms.{name}: {error.args[0]}') from error
+
+
+def check_family(profile: str, family: str) -> None:
+  """Refuses a model of another family than the profile is named after.
+
+  Its boxes would be read in the wrong frame, in silence.
+
+  Raises:
+    UserError: Names the profiles to choose from.
+  """
+  families = [one for one in FAMILIES if profile.startswith(one)]
+  if families and family not in families:
+    raise UserError(
+        f'profile {profile} is not for {family} models, which '
+        f'--config.model.path holds; choose a profile that begins in {family}'
+    )
 
 
 def _numbers(config, prefix: str = '') -> Iterator[tuple[str, float]]:

@@ -39,13 +39,13 @@ def write_atomic(path: epath.PathLike, text: str) -> None:
 def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:
   """16 hex digits that change with a model folder's weights or settings.
 
-  Of its .json and .safetensors files the names, sizes and first megabyte are
-  looked at. None are found where there is no folder.
+  Of its .json, .jinja and .safetensors files the names, sizes and first
+  megabyte are looked at. None are found where there is no folder.
   """
   digest = hashlib.sha256(salt.encode())
   folder = epath.Path(folder)
   for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-    if path.suffix in ('.json', '.safetensors'):
+    if path.suffix in ('.json', '.jinja', '.safetensors'):
       with path.open('rb') as f:
         start = f.read(2**20)
       digest.update(f'{path.name} {path.stat().length}'.encode() + start)

@@ -115,7 +115,8 @@ class Run:
         models.read_config(self.config.pretrain.start_from)
     else:
       self.model_config  # noqa: B018  Making it is the check,
-    self.mesh  # noqa: B018  as it is here
+      self.chat  # noqa: B018  as it is here,
+    self.mesh  # noqa: B018  here
     self.limits  # noqa: B018  and here.
     probe = self.workdir / '.writable'
     files.write_atomic(probe, '')

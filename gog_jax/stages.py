@@ -22,6 +22,7 @@ from gog_jax import metrics
 from gog_jax import policies
 from gog_jax import report
 from gog_jax.config_check import check
+from gog_jax.config_check import check_family
 from gog_jax.config_check import config_field
 from gog_jax.errors import UserError
 from gog_jax.manifest import birthmark
@@ -198,6 +199,8 @@ def walk(run: Run) -> None:
     )
   check(run.config)
   run.check()
+  if target != 'pretrain':  # It makes a model of its own.
+    check_family(run.config.profile, run.model_config.family)
   if run.config.seeds:
     _walk_seeds(run)
   else:

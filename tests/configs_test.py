@@ -66,6 +66,25 @@ def test_unknown_profile():
     common.get_base('huge')
 
 
+@pytest.mark.parametrize(
+    ('profile', 'dialect', 'box'),
+    [
+        ('qwen2_5_vl_7b', 'gog', 'resized_pixels'),
+        ('qwen3_vl_8b', 'qwen3_vl', 'thousandths'),
+        ('qwen3_vl_2b_thinking', 'qwen3_vl_thinking', 'thousandths'),
+    ],
+)
+def test_a_profile_speaks_its_familys_language(profile, dialect, box):
+  model = common.get_base(profile).model
+  assert (model.dialect, model.box) == (dialect, box)
+  family = profile[: profile.index('_vl') + 3]
+  other = {'qwen2_5_vl': 'qwen3_vl', 'qwen3_vl': 'qwen2_5_vl'}[family]
+  config_check.check_family(profile, family)
+  with pytest.raises(UserError, match=f'choose a profile .* {other}'):
+    config_check.check_family(profile, other)
+  config_check.check_family('toy', other)
+
+
 def test_pages_launch_as_their_docstrings_say():
   for page in PAGES:
     module = importlib.import_module(f'configs.{page}')

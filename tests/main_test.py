@@ -131,6 +131,16 @@ def test_full_size_profile_names_the_command_to_run_first(tmp_path):
   assert_one_line(result, 'configs/sft.py:qwen2_5_vl_7b', f'{tmp_path}')
 
 
+def test_a_profile_of_another_family_is_refused(tmp_path):
+  base = ROOT / 'gog_jax' / 'assets' / 'toy_base'
+  result = run(
+      '--config=configs/sft.py:qwen3_vl_8b',
+      f'--config.model.path={base}',
+      f'--workdir={tmp_path}',
+  )
+  assert_one_line(result, 'qwen3_vl_8b', 'begins in qwen2_5_vl')
+
+
 def test_damaged_data_names_its_record(tmp_path):
   workdir = tmp_path / 'run'
   mini.make_stages(mini.make_run(workdir, 'sft'), 'data')

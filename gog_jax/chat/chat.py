@@ -6,7 +6,9 @@ for reading and never encoded again.
 
 The frame is Qwen's: `<|im_start|>role\n...<|im_end|>\n`; an image stands as
 `<|vision_start|>`, one `<|image_pad|>` per merged patch, `<|vision_end|>`;
-tool replies are `<tool_response>` blocks in a user message.
+tool replies are `<tool_response>` blocks in a user message. The system message
+is the dialect's; of a dialect with `instructions`, what the model folder's own
+chat template makes of them and the tools, if it knows tools.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from etils import epath
 
 from gog_jax import images as image_files
 from gog_jax.chat import protocol
+from gog_jax.chat import template as template_lib
 from gog_jax.chat.codec import Codec
 from gog_jax.chat.dialect import Dialect
+from gog_jax.chat.template import END
+from gog_jax.chat.template import START
 from gog_jax.chat.writer import IMAGE_PAD
 from gog_jax.chat.writer import VISION_END
 from gog_jax.chat.writer import VISION_START
@@ -36,7 +41,6 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
-START, END = '<|im_start|>', '<|im_end|>'
 END_OF_TEXT = '<|endoftext|>'
 _NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
 # What a message of the policy may not contain. An `<|image_pad|>` it made up
@@ -79,7 +83,8 @@ class Chat:
         schema. Calls are read against them.
 
     Raises:
-      UserError: The tokenizer is missing, damaged, or lacks a control token.
+      UserError: The tokenizer is missing, damaged, or lacks a control token;
+        or the folder's chat template and the dialect contradict each other.
     """
     self._codec = Codec(tokenizer_folder)
     missing = [t for t in _NEEDED if self._codec.id_of(t) is None]
@@ -100,7 +105,10 @@ class Chat:
         if self._codec.id_of(token) is not None
     }
     self._calls = protocol.Calls(tools)
-    self._system = self._render_system(tools) if dialect.system else ()
+    template = None
+    if dialect.instructions:
+      template = template_lib.load_template(tokenizer_folder)
+    self._head = self._render_head(tools, template)
 
   @property
   def content_ids(self) -> tuple[int, ...]:
@@ -133,7 +141,7 @@ class Chat:
         images=lambda: writer.images(_whole(example.images)),
         question=example.question,
     )
-    writer.ours(f'{END}\n{START}assistant\n')
+    writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
     return writer.chunk()
 
   def observation(
@@ -161,7 +169,7 @@ class Chat:
 
     writer.ours(f'\n{START}user\n')
     writer.fill(self.dialect.observation, responses=responses)
-    writer.ours(f'{END}\n{START}assistant\n')
+    writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
     return writer.chunk()
 
   def plain(
@@ -202,13 +210,18 @@ class Chat:
   ) -> list[int]:
     """Encodes a message as a policy would sample it, `<|im_end|>` included.
 
+    Without the dialect's opening, which is the prompt's or the observation's.
     For experts and fine-tuning data only. `parse` reads it back; text that
     the tokenizer normalises (Qwen's: to NFC) comes back normalised.
 
     Raises:
       ValueError: As `protocol.write_message`.
     """
-    text = protocol.write_message(thought=thought, calls=calls, answer=answer)
+    before, _, after = self.dialect.thought.partition('$thought')
+    text = protocol.write_message(
+        thought=thought, calls=calls, answer=answer, around=(before, after)
+    )
+    text = text.removeprefix(self.dialect.opening)
     writer = self._writer()
     # Only the protocol's own tags are control here, which write_message keeps
     # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
@@ -236,7 +249,7 @@ class Chat:
     closed = end in self.stop_ids
     body = token_ids[:-1] if closed else token_ids
     turn = protocol.read_message(
-        self._codec.decode(body),
+        self.dialect.opening + self._codec.decode(body),
         calls=self._calls,
         truncated=truncated or not closed,
     )
@@ -269,14 +282,24 @@ class Chat:
   def _open(self) -> Writer:
     """A writer that holds the system message, if there is one."""
     writer = self._writer()
-    if self._system:
-      writer.ids(self._system)
-      writer.ours('\n')
+    writer.ids(self._head)
     return writer
 
-  def _render_system(self, tools: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The system message, without the line break that follows it."""
+  def _render_head(
+      self,
+      tools: Sequence[Mapping[str, Any]],
+      template: template_lib.Template | None,
+  ) -> tuple[int, ...]:
+    """All that stands before the first message of the user."""
     writer = self._writer()
+    if template is not None:
+      self._check_template(template)
+      head = template.head(self.dialect.instructions, tools)
+      if head is not None:
+        writer.ours(head)
+        return writer.chunk().token_ids
+    if not self.dialect.system:
+      return ()
 
     def describe() -> None:
       for index, tool in enumerate(tools):
@@ -287,12 +310,38 @@ class Chat:
             description=tool['description'],
             parameters=_dumps(tool['parameters']),
             function=_dumps(dict(tool)),
+            spaced=json.dumps(dict(tool), ensure_ascii=False),
         )
 
     writer.ours(f'{START}system\n')
-    writer.fill(self.dialect.system, tools=describe)
-    writer.ours(END)
-    return list(writer.chunk().token_ids)
+    writer.fill(
+        self.dialect.system,
+        tools=describe,
+        instructions=lambda: writer.ours(self.dialect.instructions),
+    )
+    writer.ours(f'{END}\n')
+    return writer.chunk().token_ids
+
+  def _check_template(self, template: template_lib.Template) -> None:
+    """Refuses a folder whose template has other frames than ours."""
+    other = 'choose a dialect that does not ask it, --config.model.dialect=gog'
+    if (opening := template.opening()) != self.dialect.opening:
+      # Thinking models have their first tag written for them.
+      raise UserError(
+          f'{template.where} begins the policy\'s message with {opening!r}, '
+          f'dialect {self.dialect.name} with {self.dialect.opening!r}: '
+          'Thinking and Instruct models have a profile and a dialect each, '
+          'qwen3_vl_thinking and qwen3_vl; choose the folder\'s'
+      )
+    if not template.shows_images():
+      raise UserError(
+          f'{template.where} does not show images as Qwen-VL models do; {other}'
+      )
+    if template.knows_tools() and not template.takes_replies(images=False):
+      raise UserError(
+          f'{template.where} writes the replies of tools otherwise than in '
+          f'{protocol.RESPONSE} blocks of a user message; {other}'
+      )
 
   def _write_result(self, writer: Writer, result: ToolResult) -> None:
     if result.status != ToolStatus.OK:

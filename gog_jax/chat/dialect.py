@@ -2,6 +2,7 @@
 
 A dialect is a JSON file of templates. `$name` stands for a value; values are
 content and never parsed for control tokens or further names. `$$` is a dollar.
+The last three may be left out of the file.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class Dialect:
 
   Attributes:
     name: The file's name.
-    system: The system message: $tools. Empty for none.
+    system: The system message: $tools, $instructions. Empty for none.
     tool: One line of $tools: $name, $description, $parameters (a JSON
-      schema), $function (all three as JSON).
+      schema), $function (all three as JSON), $spaced (the same with spaces
+      after commas and colons, as Hugging Face's templates write it).
     user: The user's message: $images, $question.
     observation: The message that answers calls: $responses.
     crop: What a gaze shows: $image.
@@ -37,6 +39,12 @@ class Dialect:
     hit_separator: Between two hits.
     no_hits: Stands for the hits when there are none.
     error: What a failed call says: $error.
+    instructions: Our part of the system message where a model folder's chat
+      template describes the tools; that template is then asked first, and
+      `system` is for folders whose template does not. Empty never asks it.
+    opening: What the policy's every message begins with, written for it.
+    thought: A policy's thought within its message, up to the calls or the
+      answer: $thought. It begins with `opening`.
   """
 
   name: str
@@ -50,17 +58,21 @@ class Dialect:
   hit_separator: str
   no_hits: str
   error: str
+  instructions: str = ''
+  opening: str = ''
+  thought: str = '<think>$thought</think>\n'
 
 
 _ALLOWED = {
-    'system': {'tools'},
-    'tool': {'name', 'description', 'parameters', 'function'},
+    'system': {'tools', 'instructions'},
+    'tool': {'name', 'description', 'parameters', 'function', 'spaced'},
     'user': {'images', 'question'},
     'observation': {'responses'},
     'crop': {'image'},
     'result': {'crop', 'hits'},
     'hit': {'rank', 'title', 'text'},
     'error': {'error'},
+    'thought': {'thought'},
 }
 # Without these a conversation would lose content in silence.
 _NEEDED = {
@@ -69,6 +81,7 @@ _NEEDED = {
     'crop': {'image'},
     'result': {'crop', 'hits'},
     'error': {'error'},
+    'thought': {'thought'},
 }
 
 
@@ -105,11 +118,18 @@ def load_dialect(name: str) -> Dialect:
     raise UserError(f'dialect {path} cannot be read') from None
   except ValueError as error:
     raise UserError(f'dialect {path} is not JSON ({error})') from error
-  expected = {field.name for field in dataclasses.fields(Dialect)} - {'name'}
-  if not isinstance(fields, dict) or set(fields) != expected:
-    wrong = sorted(set(fields) ^ expected)
+  known = {field.name: field for field in dataclasses.fields(Dialect)}
+  del known['name']
+  wrong = set(fields if isinstance(fields, dict) else ()) ^ set(known)
+  wrong -= {
+      name
+      for name, field in known.items()
+      if field.default is not dataclasses.MISSING
+  }
+  if wrong:
     raise UserError(
-        f'dialect {path} has missing or unknown fields: {", ".join(wrong)}'
+        f'dialect {path} has missing or unknown fields: '
+        f'{", ".join(sorted(wrong))}'
     )
   for field, template in fields.items():
     if not isinstance(template, str):
@@ -122,4 +142,10 @@ def load_dialect(name: str) -> Dialect:
           f'dialect {path}: {field} lacks or does not know '
           f'${", $".join(sorted(wrong))}'
       )
-  return Dialect(name=path.stem, **fields)
+  dialect = Dialect(name=path.stem, **fields)
+  if not dialect.thought.startswith(dialect.opening):
+    raise UserError(
+        f'dialect {path}: thought must begin with opening, '
+        f'{dialect.opening!r}'
+    )
+  return dialect

@@ -103,9 +103,19 @@ def write_call(call: ToolCall) -> str:
 
 
 def write_message(
-    *, thought: str, calls: Sequence[ToolCall], answer: str | None
+    *,
+    thought: str,
+    calls: Sequence[ToolCall],
+    answer: str | None,
+    around: tuple[str, str] = (THINK, f'{END_THINK}\n'),
 ) -> str:
   """Returns a message without its end; thought and answer are stripped.
+
+  Args:
+    thought: May be empty.
+    calls: In order.
+    answer: None where there are calls.
+    around: What stands before and after the thought.
 
   Raises:
     ValueError: There are calls and an answer, or neither; or the message
@@ -118,11 +128,11 @@ def write_message(
   for text in (thought, answer or ''):
     if tag := _TAG.search(text):
       raise ValueError(f'{tag.group()} inside the thought or answer {text!r}')
-  lines = [f'{THINK}{thought.strip()}{END_THINK}']
-  lines += [f'{CALL}\n{write_call(call)}\n{END_CALL}' for call in calls]
+  lines = [f'{CALL}\n{write_call(call)}\n{END_CALL}' for call in calls]
   if answer is not None:
     lines.append(f'{ANSWER}{answer.strip()}{END_ANSWER}')
-  return '\n'.join(lines)
+  before, after = around
+  return f'{before}{thought.strip()}{after}' + '\n'.join(lines)
 
 
 def split_tags(text: str) -> list[str]:

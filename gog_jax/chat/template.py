@@ -1,0 +1,205 @@
+"""A model folder's own chat template: what it writes, and where it is ours.
+
+The template is a Jinja program that a tokenizer's folder carries. It is asked
+for one thing, the system message with the tools; of the rest it is checked
+that our frame is the very one it writes. Nothing untrusted goes through it:
+questions and results are encoded apart, so that none can spell a control token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import json
+from typing import Any
+
+from etils import epath
+import jinja2
+from jinja2 import nodes
+import jinja2.ext
+import jinja2.sandbox
+
+from gog_jax.errors import UserError
+
+START, END = '<|im_start|>', '<|im_end|>'
+IMAGE = '<|vision_start|><|image_pad|><|vision_end|>'
+# What no template says by itself.
+_QUESTION, _REPLIES = 'what-is-asked', ('first-reply', 'second-reply')
+_SYSTEM, _MESSAGE, _TOOL = 'what-we-say', 'what-was-called', 'name-of-a-tool'
+
+
+class _Generation(jinja2.ext.Extension):
+  """`{% generation %}`, by which training templates mark a model's words."""
+
+  tags = {'generation'}
+
+  def parse(self, parser) -> list[nodes.Node]:
+    next(parser.stream)
+    return parser.parse_statements(('name:endgeneration',), drop_needle=True)
+
+
+class Template:
+  """A chat template.
+
+  Attributes:
+    where: The file it is from.
+    source: Its text.
+  """
+
+  def __init__(self, source: str, where: str):
+    """Compiles it, in a sandbox, as Hugging Face does.
+
+    Raises:
+      UserError: It is not Jinja.
+    """
+    self.where, self.source = where, source
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, 'jinja2.ext.loopcontrols'],
+    )
+    environment.filters['tojson'] = _tojson
+    environment.globals['raise_exception'] = _refuse
+    try:
+      self._template = environment.from_string(source)
+    except jinja2.TemplateError as error:
+      raise UserError(
+          f'{where} is not a chat template ({error}); copy it anew'
+      ) from error
+
+  def render(
+      self,
+      messages: Sequence[Mapping[str, Any]],
+      tools: Sequence[Mapping[str, Any]] | None = None,
+  ) -> str:
+    """The conversation as text, up to where the model goes on.
+
+    Args:
+      messages: With 'role' and 'content' each.
+      tools: `{'name', 'description', 'parameters'}` each.
+
+    Raises:
+      UserError: The template refuses it.
+    """
+    functions = tools and [
+        {'type': 'function', 'function': dict(tool)} for tool in tools
+    ]
+    try:
+      return self._template.render(
+          messages=messages, tools=functions, add_generation_prompt=True
+      )
+    except Exception as error:  # A program of the folder's may raise anything.
+      reason = ' '.join(str(error).split())
+      raise UserError(
+          f'{self.where} cannot write the conversation ({reason}); choose a '
+          'dialect that does not ask it, --config.model.dialect=gog'
+      ) from error
+
+  def head(
+      self, instructions: str, tools: Sequence[Mapping[str, Any]]
+  ) -> str | None:
+    """All before the first user message; None where it knows no tools.
+
+    Raises:
+      UserError: The template refuses even text.
+    """
+    if not tools or not self.knows_tools():
+      return None
+    text = self.render(
+        [_message('system', instructions), _message('user', _QUESTION)], tools
+    )
+    return text.partition(f'{START}user')[0]
+
+  def knows_tools(self) -> bool:
+    """Whether the tools it is given are in what it writes."""
+    tool = {'name': _TOOL, 'description': '', 'parameters': {}}
+    messages = [_message('system', _SYSTEM), _message('user', _QUESTION)]
+    text = self.render(messages, [tool])
+    return _TOOL in text and _SYSTEM in text
+
+  def opening(self) -> str:
+    """What it begins the policy's message with.
+
+    Raises:
+      UserError: It does not begin one as Qwen's models do.
+    """
+    text = self.render([_message('user', _QUESTION)])
+    _, mark, opening = text.partition(f'{START}assistant\n')
+    if not mark:
+      raise UserError(
+          f'{self.where} does not begin a message with {START}assistant: only '
+          "Qwen's conversations are supported; choose another model folder"
+      )
+    return opening
+
+  def shows_images(self) -> bool:
+    """Whether a question may come with images, in our frame."""
+    content = [{'type': 'image'}] * 2 + [{'type': 'text', 'text': _QUESTION}]
+    try:
+      text = self.render([_message('user', content)])
+    except UserError:
+      return False
+    frame = f'{START}user\n{IMAGE}{IMAGE}{_QUESTION}{END}\n{START}assistant\n'
+    return frame in text
+
+  def takes_replies(self, *, images: bool) -> bool:
+    """Whether it writes the replies of tools as we do, with an image or not."""
+    first: Any = _REPLIES[0]
+    if images:
+      first = [{'type': 'image'}, {'type': 'text', 'text': _REPLIES[0]}]
+    messages = [
+        _message('user', _QUESTION),
+        _message('assistant', _MESSAGE),
+        _message('tool', first),
+        _message('tool', _REPLIES[1]),
+    ]
+    try:
+      text = self.render(messages)
+    except UserError:
+      return False
+    shown = IMAGE if images else ''
+    return text.partition(f'{_MESSAGE}{END}')[2].startswith(
+        f'\n{START}user\n<tool_response>\n{shown}{_REPLIES[0]}\n'
+        f'</tool_response>\n<tool_response>\n{_REPLIES[1]}\n'
+        f'</tool_response>{END}\n{START}assistant\n'
+    )
+
+
+def load_template(folder: epath.PathLike) -> Template | None:
+  """The folder's chat template, from the file that Hugging Face would take.
+
+  Raises:
+    UserError: A file that should hold it is damaged.
+  """
+  folder = epath.Path(folder)
+  if (path := folder / 'chat_template.jinja').exists():
+    try:
+      return Template(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(f'{path} cannot be read; copy it anew') from error
+  for name in ('chat_template.json', 'tokenizer_config.json'):
+    path = folder / name
+    if not path.exists():
+      continue
+    try:
+      found = json.loads(path.read_text()).get('chat_template')
+    except (OSError, ValueError, AttributeError) as error:
+      raise UserError(f'{path} is not JSON; copy it anew') from error
+    if isinstance(found, list):  # Several, by name.
+      found = {one.get('name'): one.get('template') for one in found}
+      found = found.get('tool_use') or found.get('default')
+    if isinstance(found, str):
+      return Template(found, str(path))
+  return None
+
+
+def _message(role: str, content: Any) -> dict[str, Any]:
+  return {'role': role, 'content': content}
+
+
+def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
+  # Jinja's own escapes < and >, and sorts keys; Hugging Face's does neither.
+  return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> None:
+  raise jinja2.TemplateError(message)
