@@ -4,8 +4,8 @@ A profile is a backbone with its sizes: `toy` runs the whole method on a laptop
 in minutes, `hard` is the same run evaluated on the harder split and `full` all
 that is compared, in hours; the others are published backbones and need
 `--config.model.path=FOLDER`, a folder of the family that their names begin
-with: `qwen3_vl_8b` is the Instruct model, `qwen3_vl_8b_thinking` the other. Each
-page sets `stage` and composes these.
+with: `qwen3_vl_8b` is the Instruct model, `qwen3_vl_8b_thinking` the other.
+Each page sets `stage` and composes these.
 """
 
 from ml_collections import ConfigDict

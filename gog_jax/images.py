@@ -14,6 +14,8 @@ import io
 import json
 import math
 import struct
+from typing import Any
+import warnings
 import zlib
 
 from etils import epath
@@ -27,6 +29,12 @@ from gog_jax.errors import UserError
 MAX_ASPECT = 200
 # Below Pillow's own alarm, so that a decompression bomb ends in our one line.
 MAX_DECODED_PIXELS = 80_000_000
+# Pillow knows more, some of them programs: it runs Ghostscript on an EPS.
+_FORMATS = (
+    'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'JPEG2000', 'PPM',
+)  # fmt: skip
+# What Pillow finds odd is either refused here in one line, or does no harm.
+warnings.filterwarnings('ignore', module=r'PIL\.')
 _BICUBIC = 3
 _EXIF_MARKS = (b'eXIf', b'exif', b'xmp')
 # What Pillow raises, format by format, on bytes that are not what they claim.
@@ -47,22 +55,23 @@ def decode(data: bytes) -> Image.Image:
   """Returns the picture as RGB, upright, without transparency.
 
   EXIF orientation is applied; alpha is composited on white; 16-bit grey is
-  scaled to 8 bits; of an animation the first frame is taken.
+  scaled to 8 bits, floating-point grey from [0, 1] or else taken as [0, 255];
+  of an animation the first frame is taken.
 
   Args:
-    data: An encoded image file, in any format that Pillow reads.
+    data: An encoded image file: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF,
+      JPEG 2000 or PPM.
 
   Raises:
-    UserError: The bytes are not an image, are cut off, or would unpack to
-      more than MAX_DECODED_PIXELS.
+    UserError: The bytes are not an image, are cut off, hold grey values beyond
+      these ranges, or would unpack to more than MAX_DECODED_PIXELS.
   """
   try:
     image = _open(data)
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I'):
-      grey = np.asarray(image, dtype=np.int64) >> 8
-      image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.mode.startswith(('I', 'F')):
+      image = _eight_bits(image)
     if image.has_transparency_data:
       image = image.convert('RGBA')
       white = Image.new('RGBA', image.size, 'white')
@@ -70,6 +79,23 @@ def decode(data: bytes) -> Image.Image:
     return image.convert('RGB')
   except _DECODE_ERRORS as error:
     raise _unreadable(data, error) from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+  """Grey of more than 8 bits, of integers or floating-point numbers."""
+  grey = np.asarray(image, dtype=np.float64)
+  low, high = grey.min(), grey.max()
+  limit = 65535 if image.mode.startswith('I') else 255
+  if not (low >= 0 and high <= limit):  # NaN fails as well.
+    raise ValueError(
+        f'grey from {low:g} to {high:g}, not within 0 to {limit}; save it with '
+        '8 bits a channel'
+    )
+  if image.mode.startswith('I'):
+    grey = grey // 256
+  elif high <= 1:
+    grey = grey * 255
+  return Image.fromarray(np.rint(grey).astype(np.uint8))
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -90,9 +116,12 @@ def size_of(data: bytes) -> tuple[int, int]:
   try:
     image = _open(data)
     width, height = image.size
-    # Orientations 5 to 8 turn the picture by a quarter. Pillow unpacks a
-    # whole PNG to look for EXIF behind the pixels: only if there is any.
-    marked = image.format != 'PNG' or any(mark in data for mark in _EXIF_MARKS)
+    # Orientations 5 to 8 turn the picture by a quarter; of a TIFF, Pillow's
+    # size has it turned already. It unpacks a whole PNG to look for EXIF
+    # behind the pixels: only if there is any.
+    marked = image.format != 'TIFF'
+    if image.format == 'PNG':
+      marked = any(mark in data for mark in _EXIF_MARKS)
     turned = marked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
   except _DECODE_ERRORS as error:
     raise _unreadable(data, error) from error
@@ -100,13 +129,20 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 
 def _open(data: bytes) -> Image.Image:
-  image = Image.open(io.BytesIO(data))
+  image = Image.open(io.BytesIO(data), formats=_known_formats())
   if image.width * image.height > MAX_DECODED_PIXELS:
     raise ValueError(
         f'{image.width} x {image.height} pixels are more than '
         f'{MAX_DECODED_PIXELS}'
     )
   return image
+
+
+@functools.cache
+def _known_formats() -> list[str]:
+  """Those of _FORMATS that this Pillow was built with."""
+  Image.init()
+  return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _unreadable(data: bytes, error: BaseException) -> UserError:
@@ -161,30 +197,25 @@ class ImageProcessor:
   def from_folder(
       cls, folder: epath.PathLike, *, max_pixels: int | None = None
   ) -> ImageProcessor:
-    """Reads a model folder's preprocessor_config.json.
+    """Reads a model folder's settings of its image processor.
 
     Args:
-      folder: Holds the file.
+      folder: Holds preprocessor_config.json; or, as newer transformers save
+        it, processor_config.json with all processors, which comes first.
       max_pixels: Lowers the file's cap on pixels per image; never raises it.
 
     Raises:
       UserError: The file is missing, is not JSON, lacks a key, or asks for
         something this processor does not do.
     """
-    path = epath.Path(folder) / 'preprocessor_config.json'
-    try:
-      config = json.loads(path.read_text())
-    except FileNotFoundError:
-      raise UserError(
-          f'{path} does not exist; copy it from the model\'s page'
-      ) from None
-    except ValueError as error:
-      raise UserError(f'{path} is not JSON ({error}); copy it anew') from error
+    path, config = _settings(epath.Path(folder))
     for key in ('do_resize', 'do_rescale', 'do_normalize'):
       if not config.get(key, True):
         raise UserError(f'{path}: {key} = false is not supported; remove it')
     if config.get('resample', _BICUBIC) != _BICUBIC:
       raise UserError(f'{path}: only bicubic resampling (3) is supported')
+    if abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
+      raise UserError(f'{path}: only a rescale_factor of 1/255 is supported')
     # Older folders name the bounds outright, newer ones as areas of "edges".
     size = config.get('size') or {}
     low = config.get('min_pixels') or size.get('shortest_edge')
@@ -204,6 +235,11 @@ class ImageProcessor:
     except KeyError as error:
       raise UserError(
           f'{path} lacks {error.args[0]}; copy it from the model\'s page'
+      ) from error
+    except (TypeError, ValueError) as error:
+      raise UserError(
+          f'{path} holds a value of the wrong kind ({error}); copy it from the '
+          'model\'s page'
       ) from error
 
   def seen_size(self, width: int, height: int) -> tuple[int, int]:
@@ -275,3 +311,30 @@ class ImageProcessor:
     pixels = pixels[:, :, :, :, :, None]
     pixels = np.repeat(pixels, self.temporal_patch_size, axis=5)
     return pixels.reshape(rows * columns, -1), (1, rows, columns)
+
+
+def _settings(folder: epath.Path) -> tuple[epath.Path, dict[str, Any]]:
+  """The file that Hugging Face would read, and its image processor's part."""
+  for name, key in (
+      ('processor_config.json', 'image_processor'),
+      ('preprocessor_config.json', None),
+  ):
+    path = folder / name
+    try:
+      config = json.loads(path.read_text())
+    except FileNotFoundError:
+      continue
+    except ValueError as error:
+      raise UserError(f'{path} is not JSON ({error}); copy it anew') from error
+    if key and isinstance(config, dict):
+      if key not in config:
+        continue  # As older ones: it is of another processor alone.
+      config = config[key]
+    if not isinstance(config, dict):
+      raise UserError(f'{path} is not a JSON object; copy it anew')
+    return path, config
+  raise UserError(
+      f'{folder} holds neither preprocessor_config.json nor a '
+      'processor_config.json with an image_processor; copy one from the '
+      "model's page"
+  )

@@ -57,17 +57,39 @@ def oracle():
 
 @pytest.mark.parametrize('settings', [QWEN2_5, QWEN3, TOY])
 @pytest.mark.parametrize(
-    'size', [(168, 168), (84, 84), (300, 201), (41, 97), (640, 33), (7, 5)]
-)
+    'size',
+    [
+        (168, 168), (84, 84), (300, 201), (41, 97), (640, 33), (7, 5),
+        # Heights of 1 and 3 could be taken for channels.
+        (1, 1), (3, 1), (1, 3), (3, 3), (90, 1), (2, 90),
+        # One unit of either family, halves of one, and a step beside.
+        (28, 32), (42, 48), (14, 16), (70, 80), (71, 81),
+    ],
+)  # fmt: skip
 def test_patches_equal_hugging_face(oracle, settings, size):
   image = noise(*size)
-  if settings is TOY and size == (640, 33):
+  if settings is TOY and size in ((640, 33), (90, 1), (2, 90)):
     pytest.skip('Hugging Face exceeds its own cap; tested below')
   ours, grid = images.ImageProcessor(**settings).patches(file_of(image))
   theirs = oracle(**settings)(image, return_tensors='np')
   assert grid == tuple(theirs['image_grid_thw'][0].tolist())
   assert ours.dtype == np.float32
   np.testing.assert_array_equal(ours, theirs['pixel_values'])
+
+
+@pytest.mark.parametrize('settings', [QWEN2_5, QWEN3])
+def test_patches_equal_hugging_face_under_a_lower_cap(oracle, settings):
+  """What max_image_tokens does: the same as lowering theirs."""
+  unit = settings['patch_size'] * settings['merge_size']
+  capped = settings | {'max_pixels': 64 * unit**2, 'min_pixels': 3136}
+  rng = np.random.default_rng(1)
+  for width, height in rng.integers(10, 700, (12, 2)).tolist():
+    image = noise(width, height)
+    ours, grid = images.ImageProcessor(**capped).patches(file_of(image))
+    theirs = oracle(**capped)(image, return_tensors='np')
+    assert grid == tuple(theirs['image_grid_thw'][0].tolist())
+    assert len(ours) <= 64 * 4
+    np.testing.assert_array_equal(ours, theirs['pixel_values'])
 
 
 def test_seen_size_equals_hugging_face_over_many_sizes(oracle):
@@ -132,15 +154,49 @@ def test_from_folder(tmp_path, kind):
     images.ImageProcessor.from_folder(tmp_path, max_pixels=783)
 
 
+def test_from_a_folder_of_newer_transformers(tmp_path):
+  """All processors in one file, which comes first; or one without images."""
+  one = {'processor_class': 'Qwen3VLProcessor'}
+  settings = {'size': {'shortest_edge': 65536, 'longest_edge': 16777216}}
+  settings |= {k: v for k, v in QWEN3.items() if not k.endswith('pixels')}
+  path = tmp_path / 'processor_config.json'
+  path.write_text(json.dumps(one | {'image_processor': settings}))
+  assert images.ImageProcessor.from_folder(tmp_path).patch_size == 16
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(QWEN2_5))
+  assert images.ImageProcessor.from_folder(tmp_path).patch_size == 16
+  path.write_text(json.dumps(one))
+  assert images.ImageProcessor.from_folder(tmp_path).patch_size == 14
+
+
+@pytest.mark.parametrize('family', [QWEN2_5, QWEN3])
+def test_the_cap_on_image_tokens(tmp_path, family):
+  """As run.py sets it from max_image_tokens, on Qwen3-VL's units too."""
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(family))
+  unit = family['patch_size'] * family['merge_size']
+  for cap in (1, 9, 1024):
+    processor = images.ImageProcessor.from_folder(
+        tmp_path, max_pixels=cap * unit**2
+    )
+    counts = [
+        processor.n_tokens(*size)
+        for size in ((4000, 3000), (3000, 16), (16, 3000), (1, 1), (640, 480))
+    ]
+    assert max(counts) <= cap
+    assert counts[0] > 0.6 * cap
+
+
 @pytest.mark.parametrize(
     ('text', 'reason'),
     [
-        (None, 'does not exist'),
+        (None, 'neither preprocessor_config.json nor'),
         ('{', 'not JSON'),
+        ('[]', 'not a JSON object'),
         ('{}', 'min_pixels'),
         ('{"min_pixels": 1, "max_pixels": 9}', 'patch_size'),
         ('{"do_resize": false}', 'do_resize'),
         ('{"resample": 2}', 'bicubic'),
+        ('{"rescale_factor": 1}', 'rescale_factor'),
+        (json.dumps(TOY | {'patch_size': '14'}), 'wrong kind'),
     ],
 )
 def test_bad_folders_end_in_one_line(tmp_path, text, reason):
