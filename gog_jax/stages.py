@@ -18,6 +18,7 @@ from etils import epath
 from gog_jax import evaluate
 from gog_jax import files
 from gog_jax import grade
+from gog_jax import inspect_folder
 from gog_jax import metrics
 from gog_jax import policies
 from gog_jax import report
@@ -183,6 +184,8 @@ TARGETS = {
     'rl': 'report',
     'eval': 'report',
 }
+# It makes nothing: what it finds is printed.
+INSPECT = 'inspect'
 
 
 def walk(run: Run) -> None:
@@ -193,10 +196,12 @@ def walk(run: Run) -> None:
       the toy profile, a stage that another command must make first.
   """
   target = run.config.stage
+  if target == INSPECT:
+    print(inspect_folder.inspect(run.model_folder))
+    return
   if target not in TARGETS:
-    raise UserError(
-        f'unknown stage {target!r}; there are {", ".join(TARGETS)}'
-    )
+    known = ', '.join((*TARGETS, INSPECT))
+    raise UserError(f'unknown stage {target!r}; there are {known}')
   check(run.config)
   run.check()
   if target != 'pretrain':  # It makes a model of its own.

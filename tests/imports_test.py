@@ -19,9 +19,10 @@ FLOORS = (
     (
         'errors', 'types', 'files', 'interrupt', 'images', 'boxes', 'metrics',
         'sharding', 'checkpoint', 'manifest', 'behaviour',
+        'weights_files',
     ),
     ('models', 'tools', 'rewards', 'chat'),
-    ('data',),
+    ('data', 'inspect_folder'),
     ('rollout', 'world'),
     ('run',),
     ('policies',),

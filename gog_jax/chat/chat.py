@@ -42,10 +42,10 @@ from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
 END_OF_TEXT = '<|endoftext|>'
-_NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
+NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
 # What a message of the policy may not contain. An `<|image_pad|>` it made up
 # would be an image that is not there.
-_FORBIDDEN = _NEEDED + (
+_FORBIDDEN = NEEDED + (
     '<|vision_pad|>',
     '<|video_pad|>',
     protocol.RESPONSE,
@@ -87,7 +87,7 @@ class Chat:
         or the folder's chat template and the dialect contradict each other.
     """
     self._codec = Codec(tokenizer_folder)
-    missing = [t for t in _NEEDED if self._codec.id_of(t) is None]
+    missing = [t for t in NEEDED if self._codec.id_of(t) is None]
     if missing:
       raise UserError(
           f'the tokenizer in {tokenizer_folder} lacks {", ".join(missing)}; '
