@@ -1,0 +1,123 @@
+"""Our logits against transformers', on a folder's own weights and one photo.
+
+    python scripts/check_parity.py FOLDER --image=photo.jpg [--dtype=float32] \
+      [--prompt='What is this?']
+
+Exit code 0: they agree; 1: they differ; 2: something is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+from gog_jax import models
+from gog_jax.chat.codec import Codec
+from gog_jax.errors import UserError
+from gog_jax.images import decode
+from gog_jax.images import ImageProcessor
+
+# Largest difference of a logit that rounding explains. What bfloat16 may differ
+# by has not been measured on published weights: there the verdict is on top-1.
+_TOLERANCE = 2e-4
+_TOP_1 = {'float32': 1.0, 'bfloat16': 0.9}
+
+
+def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
+  """Prints how the two differ; returns whether they agree.
+
+  Raises:
+    UserError: A file is missing or damaged, or torch is not installed.
+  """
+  try:
+    import torch
+    import transformers
+    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
+  except ImportError as error:
+    raise UserError(
+        f'{error.name} is missing, and this compares with it; pip install '
+        'torch transformers'
+    ) from error
+  try:
+    data = pathlib.Path(image).read_bytes()
+  except OSError as error:
+    raise UserError(
+        f'{image} cannot be read ({error.strerror}); give --image=FILE'
+    ) from error
+  ours, config = models.from_pretrained(folder, dtype=jnp.dtype(dtype))
+  patches, grid = ImageProcessor.from_folder(folder).patches(data)
+  # Without torchvision this is the one that transformers has.
+  theirs_of = image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil
+  inputs = theirs_of.from_pretrained(folder)(decode(data), return_tensors='np')
+  same = grid == tuple(
+      inputs['image_grid_thw'][0].tolist()
+  ) and np.array_equal(patches, inputs['pixel_values'])
+  print(f'image processor: {"equal" if same else "DIFFERENT"}, grid {grid}')
+
+  n_pads = len(patches) // config.vision.merge_size**2
+  start, end, pad = (
+      config.vision_start_token_id,
+      config.vision_end_token_id,
+      config.image_token_id,
+  )
+  text = list(Codec(folder).encode_text(prompt))
+  tokens = np.array([[start, *[pad] * n_pads, end, *text]])
+  mask = np.ones_like(tokens)
+  grids = np.array([grid])
+  mine = np.asarray(ours(tokens, mask, patches, grids), np.float32)
+  cls = getattr(
+      transformers,
+      {
+          'qwen2_5_vl': 'Qwen2_5_VLForConditionalGeneration',
+          'qwen3_vl': 'Qwen3VLForConditionalGeneration',
+      }[config.family],
+  )
+  model = cls.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+  with torch.no_grad():
+    logits = model(
+        input_ids=torch.tensor(tokens),
+        attention_mask=torch.tensor(mask),
+        pixel_values=torch.tensor(patches),
+        image_grid_thw=torch.tensor(grids),
+        # Without these transformers silently takes other positions.
+        mm_token_type_ids=torch.tensor(tokens == pad).int(),
+    ).logits
+  theirs = logits.float().numpy()
+  worst = np.abs(mine - theirs).max(axis=-1)[0]
+  top_1 = float((mine.argmax(-1) == theirs.argmax(-1)).mean())
+  print(
+      f'{tokens.size} positions in {dtype}: largest difference '
+      f'{worst.max():.2e} at position {worst.argmax()}, mean '
+      f'{np.abs(mine - theirs).mean():.2e}, same first choice {top_1:.1%}, '
+      f'their standard deviation {theirs.std():.2f}'
+  )
+  agree = same and top_1 >= _TOP_1[dtype]
+  if dtype == 'float32':
+    agree = agree and bool(worst.max() <= _TOLERANCE)
+  print('verdict: they agree' if agree else 'verdict: THEY DIFFER')
+  return agree
+
+
+def main(argv: list[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('folder')
+  parser.add_argument('--image', required=True)
+  parser.add_argument('--prompt', default='What is this?')
+  parser.add_argument('--dtype', default='float32', choices=sorted(_TOP_1))
+  args = parser.parse_args(argv)
+  try:
+    agree = check(
+        args.folder, image=args.image, prompt=args.prompt, dtype=args.dtype
+    )
+  except UserError as error:
+    print(f'check_parity: {error}', file=sys.stderr)
+    return 2
+  return 0 if agree else 1
+
+
+if __name__ == '__main__':
+  sys.exit(main())
