@@ -26,10 +26,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from gog_jax import types
 from gog_jax.models import config as config_lib
+from gog_jax.models import hf_inputs
 from gog_jax.models import layers
-from gog_jax.models import rope
 from gog_jax.models import text
 from gog_jax.models import vision
 
@@ -191,67 +190,57 @@ class VLM(nnx.Module):
   def __call__(
       self,
       input_ids: np.ndarray,
-      attention_mask: np.ndarray,
+      attention_mask: np.ndarray | None = None,
       pixel_values: np.ndarray | None = None,
       image_grid_thw: np.ndarray | None = None,
+      mm_token_type_ids: np.ndarray | None = None,
+      pixel_values_videos: np.ndarray | None = None,
+      video_grid_thw: np.ndarray | None = None,
   ) -> Float[Array, 'B T V']:
-    """Logits from what a Hugging Face processor returns; not inside jit.
+    """float32 logits from what a Hugging Face processor returns.
+
+        inputs = processor(text=..., images=..., return_tensors='np')
+        logits = model(**inputs)
+
+    To try a model with: every new length of a batch is compiled anew, and all
+    logits are in memory at once.
 
     Args:
       input_ids: int[B, T].
-      attention_mask: int[B, T], 0 at padding.
+      attention_mask: int[B, T], 0 at padding on either side, whose logits mean
+        nothing; None for no padding.
       pixel_values: float[sum of P, C], the patches of all images in order.
       image_grid_thw: int[I, 3], their grids.
+      mm_token_type_ids: Not read: the ids say which tokens are an image's.
+      pixel_values_videos: Not supported.
+      video_grid_thw: Not supported.
+
+    Raises:
+      ValueError: Shapes, images and image tokens do not belong together, or
+        there is a video.
     """
-    tokens = np.asarray(input_ids)
-    valid = np.asarray(attention_mask).astype(bool)
-    merge = self.config.vision.merge_size
-    grids = [] if image_grid_thw is None else np.asarray(image_grid_thw)
-    grids = [tuple(int(n) for n in grid) for grid in grids]
-    sizes = [t * h * w for t, h, w in grids]
-    images = iter([])
-    if pixel_values is not None:
-      ends = np.cumsum(sizes)[:-1]
-      images = iter(zip(np.split(np.asarray(pixel_values), ends), grids))
-
-    positions = np.zeros((len(tokens), 3, tokens.shape[1]), np.int32)
-    image_index = np.full(tokens.shape, -1, np.int32)
-    rows = []
-    for row, mask in enumerate(valid):
-      is_image = tokens[row][mask] == self.config.image_token_id
-      row_images, placements = [], []
-      starts = np.flatnonzero(is_image)
-      while starts.size:
-        patches, grid = next(images)
-        n_tokens = len(patches) // merge**2
-        placements.append(
-            types.Placement(
-                start=int(starts[0]),
-                image=len(row_images),
-                grid=grid,
-                n_tokens=n_tokens,
-            )
-        )
-        row_images.append((patches, grid))
-        starts = starts[n_tokens:]
-      rows.append(row_images)
-      positions[row][:, mask], _ = rope.mrope_positions(
-          int(mask.sum()), placements, merge_size=merge
+    del mm_token_type_ids
+    if pixel_values_videos is not None or video_grid_thw is not None:
+      raise ValueError(
+          'videos are not supported (pixel_values_videos, video_grid_thw): '
+          'pass frames as images'
       )
-      image_index[row, mask] = np.where(is_image, np.cumsum(is_image) - 1, -1)
-
-    inputs = None
-    if sizes:
-      longest = max(sum(len(p) for p, _ in images) for images in rows)
-      inputs = vision.pack_images(
-          rows, n_patches=longest, config=self.config.vision
-      )
-    segment_ids = valid.astype(np.int32)
-    return _logits(self, tokens, positions, segment_ids, inputs, image_index)
+    inputs = hf_inputs.from_processor(
+        self.config, input_ids, attention_mask, pixel_values, image_grid_thw
+    )
+    return _logits(self, inputs)
 
 
 @jax.jit
-def _logits(model, tokens, positions, segment_ids, inputs, image_index):
-  features = None if inputs is None else model.encode_images(inputs)
-  hidden = model.hidden(tokens, positions, segment_ids, features, image_index)
+def _logits(model: VLM, inputs: hf_inputs.Inputs) -> jax.Array:
+  features = None
+  if inputs.vision is not None:
+    features = model.encode_images(inputs.vision)
+  hidden = model.hidden(
+      inputs.tokens,
+      inputs.positions,
+      inputs.segment_ids,
+      features,
+      inputs.image_index,
+  )
   return model.logits(hidden)
