@@ -15,54 +15,14 @@ from gog_jax.models import config as config_lib
 from gog_jax.models import hf_config
 from gog_jax.models import rope
 from tests import helpers
+from tests import hf_helpers
+from tests.hf_helpers import hf_class
+from tests.hf_helpers import hf_logits
 
 # Two turns with a non-square image each. Windows are 4 x 4 patches: both
 # images span several, some of them partial.
 TURNS = ((5, (1, 6, 10), 7), (3, (1, 8, 6), 4))
 TOLERANCE = 2e-4
-
-
-def hf_class(family):
-  transformers = pytest.importorskip('transformers')
-  return {
-      'qwen2_5_vl': transformers.Qwen2_5_VLForConditionalGeneration,
-      'qwen3_vl': transformers.Qwen3VLForConditionalGeneration,
-  }[family]
-
-
-def hf_model(folder, config):
-  """A tiny random transformers model made from our own config.json."""
-  torch = helpers.require_torch()
-  cls = hf_class(config.family)
-  folder.mkdir(exist_ok=True)
-  (folder / 'config.json').write_text(json.dumps(hf_config.to_dict(config)))
-  torch.manual_seed(0)
-  model = cls(cls.config_class.from_pretrained(folder)).eval()
-  # Random initialisation leaves biases at zero and norms at one: a port that
-  # forgets them would pass.
-  with torch.no_grad():
-    for parameter in model.parameters():
-      parameter.add_(0.2 * torch.randn_like(parameter))
-  return model
-
-
-def hf_logits(model, tokens, mask, pixels=None, grids=None):
-  torch = helpers.require_torch()
-  images = {}
-  if grids is not None:
-    images = {
-        'pixel_values': torch.tensor(pixels),
-        'image_grid_thw': torch.tensor(grids),
-    }
-  with torch.no_grad():
-    output = model(
-        input_ids=torch.tensor(tokens, dtype=torch.long),
-        attention_mask=torch.tensor(mask),
-        # Without these transformers silently takes other positions.
-        mm_token_type_ids=torch.tensor(tokens == helpers.IMAGE_TOKEN).int(),
-        **images,
-    )
-  return output.logits.numpy()
 
 
 def conversation(config):
@@ -82,61 +42,73 @@ def conversation(config):
 def pair(request, tmp_path_factory):
   """(theirs, ours, config): the same weights, through a folder."""
   family, tied = request.param
+  config = helpers.tiny_config(family=family, tied=tied)
   folder = tmp_path_factory.mktemp('hf') / 'model'
-  expected = helpers.tiny_config(family=family, tied=tied)
-  theirs = hf_model(folder, expected)
-  theirs.save_pretrained(folder)
-  ours, config = models.from_pretrained(folder, dtype=jnp.float32)
-  assert config == expected
-  return theirs, ours, config
+  return *hf_helpers.pair(folder, config), config
 
 
-def test_two_turns_with_an_image_in_each(pair):
-  theirs, ours, config = pair
-  tokens, pixels, grids = conversation(config)
-  mask = np.ones_like(tokens)
-  expected = hf_logits(theirs, tokens, mask, pixels, grids)
-  assert expected.std() >= 1  # Or the tolerance would mean little.
-  actual = ours(tokens, mask, pixels, grids)
-  np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
-  # The images matter: other pixels, other logits.
-  other = ours(tokens, mask, pixels[::-1].copy(), grids)
-  assert np.abs(other - expected)[:, -1].max() > 0.1
+# Rows of a batch; each has turns of text lengths and image grids.
+CASES = {
+    'text': [[(12,)]],
+    'text-of-unequal-lengths': [[(12,)], [(8,)]],
+    'image': [[(3, (1, 6, 4), 5)]],
+    'three-images': [[(2, (1, 6, 10), 1, (1, 4, 2), 3, (1, 2, 8), 4)]],
+    'image-in-a-tools-reply': [TURNS],
+    'images-in-unequal-rows': [
+        [(2, (1, 4, 6), 3)],
+        TURNS,
+        [(7,)],
+        [(1, (1, 4, 4), 2, (1, 2, 6), 1)],
+    ],
+}
 
 
-@pytest.mark.parametrize('side', ['right', 'left'])
-def test_text_with_padding(pair, side):
-  theirs, ours, _ = pair
-  tokens = np.random.default_rng(1).integers(20, 128, (2, 12))
-  mask = np.ones_like(tokens)
-  mask[0, np.s_[8:] if side == 'right' else np.s_[:4]] = 0
-  expected = hf_logits(theirs, tokens, mask)
-  assert expected.std() >= 1
-  actual = np.asarray(ours(tokens, mask))
-  assert np.isfinite(actual).all()
-  valid = mask.astype(bool)
-  np.testing.assert_allclose(
-      actual[valid], expected[valid], rtol=0, atol=TOLERANCE
-  )
-
-
-def test_images_in_padded_rows(pair):
-  theirs, ours, config = pair
-  first, second = helpers.model_inputs([(2, (1, 4, 6), 3), TURNS[1]], config)
-  width = max(len(first.tokens), len(second.tokens))
-  tokens, mask = np.full((2, 2, width), 0)
-  for row, turn in enumerate((first, second)):
-    tokens[row, : len(turn.tokens)] = turn.tokens
-    mask[row, : len(turn.tokens)] = 1
-  images = first.images + second.images
+def batch(case, config, *, left):
+  """A case as the processor returns it."""
+  rows = [
+      helpers.model_inputs(turns, config, seed=seed)
+      for seed, turns in enumerate(CASES[case])
+  ]
+  width = max(sum(len(turn.tokens) for turn in row) for row in rows)
+  tokens = np.full((len(rows), width), config.pad_token_id)
+  mask = np.zeros_like(tokens)
+  for i, row in enumerate(rows):
+    ids = np.concatenate([turn.tokens for turn in row])
+    here = np.s_[width - len(ids) :] if left else np.s_[: len(ids)]
+    tokens[i, here], mask[i, here] = ids, 1
+  images = [image for row in rows for turn in row for image in turn.images]
+  if not images:
+    return tokens, mask
   pixels = np.concatenate([patches for patches, _ in images])
-  grids = np.array([grid for _, grid in images])
-  expected = hf_logits(theirs, tokens, mask, pixels, grids)
-  actual = np.asarray(ours(tokens, mask, pixels, grids))
-  valid = mask.astype(bool)
-  np.testing.assert_allclose(
-      actual[valid], expected[valid], rtol=0, atol=TOLERANCE
+  return tokens, mask, pixels, np.array([grid for _, grid in images])
+
+
+@pytest.mark.parametrize(
+    ('case', 'left'),
+    [(case, False) for case in CASES]
+    + [(case, True) for case in CASES if len(CASES[case]) > 1],
+    ids=lambda value: {True: 'left', False: 'right'}.get(value, value),
+)
+def test_logits(pair, case, left):
+  theirs, ours, config = pair
+  inputs = batch(case, config, left=left)
+  valid = inputs[1].astype(bool)
+  expected = hf_logits(theirs, *inputs)[valid]
+  assert expected.std() >= 1  # Or the tolerance would mean little.
+  actual = np.asarray(ours(*inputs))
+  assert np.isfinite(actual).all()
+  np.testing.assert_allclose(actual[valid], expected, rtol=0, atol=TOLERANCE)
+
+
+def test_images_matter(pair):
+  """Other pixels, other logits: the agreement above is of something."""
+  _, ours, config = pair
+  tokens, mask, pixels, grids = batch(
+      'image-in-a-tools-reply', config, left=False
   )
+  logits = ours(tokens, mask, pixels, grids)
+  other = ours(tokens, mask, pixels[::-1].copy(), grids)
+  assert np.abs(other - logits)[:, -1].max() > 0.1
 
 
 def test_positions_equal_get_rope_index(pair):
