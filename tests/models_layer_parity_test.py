@@ -5,6 +5,8 @@ The states after n layers are those of a model whose later layers add nothing.
 
 from __future__ import annotations
 
+import functools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -39,14 +41,19 @@ class Grouping(nnx.Module):
     return x.reshape(*x.shape[:-2], x.shape[-2] // 4, -1)
 
 
-@pytest.fixture(scope='module', params=config_lib.FAMILIES)
-def states(request, tmp_path_factory):
-  """(expected, actual) states by the name of the layer they come out of."""
-  config = CONFIGS[request.param]
-  theirs, ours = hf_helpers.pair(tmp_path_factory.mktemp('hf'), config)
-  [turn] = helpers.model_inputs([PARTS], config)
-  expected, features = hf_states(theirs, turn)
-  return expected, our_states(ours, turn, features)
+@pytest.fixture(scope='module')
+def states(tmp_path_factory):
+  """Of a family: (expected, actual) states by name of the layer they leave."""
+
+  @functools.cache
+  def of(family):
+    config = CONFIGS[family]
+    theirs, ours = hf_helpers.pair(tmp_path_factory.mktemp('hf'), config)
+    [turn] = helpers.model_inputs([PARTS], config)
+    expected, features = hf_states(theirs, turn)
+    return expected, our_states(ours, turn, features)
+
+  return of
 
 
 def hf_states(model, turn):
@@ -168,14 +175,12 @@ def names(family):
 
 
 @pytest.mark.parametrize(
-    ('states', 'name'),
+    ('family', 'name'),
     [(family, name) for family in CONFIGS for name in names(family)],
-    indirect=['states'],
-    scope='module',
 )
-def test_states_after(states, name):
+def test_states_after(states, family, name):
   """`tower-n` is what n layers make; 0 is the embedding, positions included."""
-  expected, actual = states
+  expected, actual = states(family)
   assert expected.keys() == actual.keys()
   assert expected[name].std() > 0.1
   np.testing.assert_allclose(
