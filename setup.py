@@ -40,6 +40,7 @@ EXTRAS_REQUIRE = {
     'cuda': ['jax[cuda13]>=0.10'],
     'test': [
         'hypothesis>=6',  # Random cases for parsers and boxes.
+        'peft>=0.18',  # Oracle of adapter files; never at run time.
         'pyright[nodejs]>=1.1.400',  # Type checker.
         'pytest>=8',
         'pytest-timeout>=2.3',  # A hung test fails instead of hanging CI.

@@ -6,6 +6,7 @@ The states after n layers are those of a model whose later layers add nothing.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -64,7 +65,7 @@ def hf_states(model, turn):
 
   def keep(name, *, output=False):
     def hook(module, args, kwargs, result=None):
-      x = result if output else (args or list(kwargs.values()))[0]
+      x: Any = result if output else (args or list(kwargs.values()))[0]
       seen[name] = x.detach().numpy().copy().reshape(-1, x.shape[-1])
 
     return hook

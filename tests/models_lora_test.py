@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gog_jax import models
+from gog_jax.models import config as config_lib
 from tests import helpers
 
 CONFIG = helpers.tiny_config()
@@ -105,6 +106,42 @@ def test_first_gradient_of_a_is_zero_and_of_b_is_not():
   for path, leaf in nnx.to_flat_state(jax.jit(jax.grad(loss))(adapters)):
     largest = np.abs(leaf.get_value()).max()
     assert (largest == 0) == (path[-1] == 'lora_a'), path
+
+
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_a_policy_learns_beside_its_frozen_reference(family):
+  """One base, two adapters; merged is unmerged to 1e-5 of the logits' size."""
+  model = helpers.tiny_model(helpers.tiny_config(family=family))
+  models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=True)
+  models.put_adapters(model, perturbed(models.take_adapters(model), 1))
+  graphdef, policy, base = models.split(model, 'lora')
+  reference = models.take_adapters(model)
+  before = np.asarray(image_logits(model))
+  moved = nnx.merge(graphdef, perturbed(policy, 2), base)
+  frozen = nnx.merge(graphdef, reference, base)
+  np.testing.assert_array_equal(image_logits(frozen), before)
+  unmerged = np.asarray(image_logits(moved))
+  assert np.abs(unmerged - before).max() > 0.1
+  # Out of the one and into the other.
+  models.put_adapters(frozen, models.take_adapters(moved))
+  np.testing.assert_array_equal(image_logits(frozen), unmerged)
+  merged = nnx.clone(moved)
+  models.merge_lora(merged)
+  np.testing.assert_allclose(
+      image_logits(merged), unmerged, rtol=1e-5, atol=1e-5 * unmerged.std()
+  )
+  with pytest.raises(ValueError, match='add_lora'):
+    models.take_adapters(merged)
+
+
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_every_linear_map_of_every_block_has_one(family):
+  model = helpers.tiny_model(helpers.tiny_config(family=family))
+  models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=True)
+  paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+  kernels = {p[:-1] for p in paths if p[1] == 'blocks' and p[-1] == 'kernel'}
+  assert kernels == {path[:-1] for path in paths if path[-1] == 'lora_a'}
+  assert len(kernels) == 14 - (family == 'qwen3_vl')  # Its tower has no gate.
 
 
 def test_what_is_trained():

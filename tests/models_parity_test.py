@@ -103,11 +103,9 @@ def test_logits(pair, case, left):
 def test_images_matter(pair):
   """Other pixels, other logits: the agreement above is of something."""
   _, ours, config = pair
-  tokens, mask, pixels, grids = batch(
-      'image-in-a-tools-reply', config, left=False
-  )
-  logits = ours(tokens, mask, pixels, grids)
-  other = ours(tokens, mask, pixels[::-1].copy(), grids)
+  tokens, pixels, grids = conversation(config)
+  logits = ours(tokens, None, pixels, grids)
+  other = ours(tokens, None, pixels[::-1].copy(), grids)
   assert np.abs(other - logits)[:, -1].max() > 0.1
 
 

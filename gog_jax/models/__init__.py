@@ -25,7 +25,11 @@ from gog_jax.models.hub import local_folder
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.lora import add_lora
 from gog_jax.models.lora import merge_lora
+from gog_jax.models.lora import put_adapters
 from gog_jax.models.lora import split
+from gog_jax.models.lora import take_adapters
+from gog_jax.models.peft_files import load_adapters
+from gog_jax.models.peft_files import save_adapters
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
 from gog_jax.models.vision import pack_images
@@ -44,15 +48,19 @@ __all__ = [
     'add_lora',
     'from_pretrained',
     'init',
+    'load_adapters',
     'local_folder',
     'merge_lora',
     'mrope_positions',
     'pack_images',
     'patch_layout',
     'published_config',
+    'put_adapters',
     'read_config',
+    'save_adapters',
     'save_pretrained',
     'split',
+    'take_adapters',
     'token_logprobs',
 ]
 

@@ -20,6 +20,7 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, Float
 
 from gog_jax.models import layers
 from gog_jax.models import vlm
@@ -62,16 +63,61 @@ def add_lora(
     if linear.lora_a is not None:
       raise ValueError('the model has adapters already')
     n_layers, in_width, out_width = linear.kernel.shape
-    stacked, in_axis, out_axis = linear.kernel.get_metadata('axes')
     a = jax.random.normal(rngs.params(), (n_layers, in_width, rank))
-    linear.lora_a = nnx.LoRAParam(
-        (a * in_width**-0.5).astype(dtype), axes=(stacked, in_axis, 'rank')
-    )
-    linear.lora_b = nnx.LoRAParam(
+    put_adapter(
+        linear,
+        (a * in_width**-0.5).astype(dtype),
         jnp.zeros((n_layers, rank, out_width), dtype),
-        axes=(stacked, 'rank', out_axis),
+        alpha / rank,
     )
-    linear.lora_scale = alpha / rank
+
+
+def put_adapter(
+    linear: layers.Linear,
+    a: Float[ArrayLike, 'L D r'],
+    b: Float[ArrayLike, 'L r F'],
+    scale: float,
+) -> None:
+  """Gives one (stacked) linear map an adapter, in place."""
+  stacked, in_axis, out_axis = linear.kernel.get_metadata('axes')
+  linear.lora_a = nnx.LoRAParam(
+      jnp.asarray(a), axes=(stacked, in_axis, 'rank')
+  )
+  linear.lora_b = nnx.LoRAParam(
+      jnp.asarray(b), axes=(stacked, 'rank', out_axis)
+  )
+  linear.lora_scale = scale
+
+
+def take_adapters(model: vlm.VLM) -> nnx.State:
+  """A copy of the model's adapters: for a reference, or to be put back.
+
+  Raises:
+    ValueError: The model has none.
+  """
+  adapters = nnx.state(model, nnx.LoRAParam)
+  if not jax.tree.leaves(adapters):
+    raise ValueError('there are no adapters: call add_lora first')
+  return jax.tree.map(jnp.copy, adapters)
+
+
+def put_adapters(model: vlm.VLM, adapters: nnx.State) -> None:
+  """Puts adapters in the place of the model's own, in place.
+
+  Args:
+    model: With adapters on the same linear maps, of the same ranks and scales.
+    adapters: From take_adapters.
+
+  Raises:
+    ValueError: They are not of the same structure and shapes.
+  """
+  shapes = lambda state: jax.tree.map(jnp.shape, nnx.to_pure_dict(state))
+  if shapes(adapters) != shapes(nnx.state(model, nnx.LoRAParam)):
+    raise ValueError(
+        'these adapters are on other linear maps, or of another rank, than '
+        "the model's own"
+    )
+  nnx.update(model, jax.tree.map(jnp.copy, adapters))
 
 
 def merge_lora(model: vlm.VLM) -> None:

@@ -1,0 +1,220 @@
+"""Adapter folders: what we write peft reads, and the other way."""
+
+from __future__ import annotations
+
+import json
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from gog_jax import errors
+from gog_jax import models
+from gog_jax.models import config as config_lib
+from tests import helpers
+from tests import hf_helpers
+
+TOLERANCE = 2e-4
+
+
+@pytest.fixture(scope='module', params=config_lib.FAMILIES)
+def base(request, tmp_path_factory):
+  """Their folder and our config of one base model."""
+  config = helpers.tiny_config(family=request.param)
+  folder = tmp_path_factory.mktemp('base')
+  hf_helpers.pair(folder, config)
+  return folder, config
+
+
+def theirs(base):
+  folder, config = base
+  return hf_helpers.hf_class(config.family).from_pretrained(folder).eval()
+
+
+def ours(base):
+  return models.from_pretrained(base[0], dtype=np.float32)[0]
+
+
+def inputs(config):
+  [turn] = helpers.model_inputs([(3, (1, 6, 4), 5)], config)
+  patches, grid = turn.images[0]
+  tokens = turn.tokens[None]
+  return tokens, np.ones_like(tokens), patches, np.array([grid])
+
+
+def shaken(model, seed=0):
+  """Adapters whose B is not zero."""
+  random = np.random.default_rng(seed)
+  models.put_adapters(
+      model,
+      jax.tree.map(
+          lambda x: x + 0.1 * random.standard_normal(x.shape, np.float32),
+          models.take_adapters(model),
+      ),
+  )
+
+
+def tensors_of(folder):
+  return safetensors.numpy.load(
+      (folder / 'adapter_model.safetensors').read_bytes()
+  )
+
+
+@pytest.mark.filterwarnings('error:.*keys:UserWarning')
+def test_peft_loads_what_we_write(base, tmp_path):
+  peft = pytest.importorskip('peft')
+  config = base[1]
+  model = ours(base)
+  models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=True)
+  shaken(model)
+  models.save_adapters(model, tmp_path, base='somewhere')
+  loaded = peft.PeftModel.from_pretrained(theirs(base), tmp_path).eval()
+  assert set(peft.get_peft_model_state_dict(loaded)) == set(
+      tensors_of(tmp_path)
+  )
+  expected = np.asarray(model(*inputs(config)))
+  plain = np.asarray(ours(base)(*inputs(config)))
+  assert np.abs(expected - plain).max() > 0.1
+  np.testing.assert_allclose(
+      hf_helpers.hf_logits(loaded, *inputs(config)),
+      expected,
+      rtol=0,
+      atol=TOLERANCE,
+  )
+  # And we do: qkv, written as one of rank 9, is read back as the same map.
+  again = ours(base)
+  models.load_adapters(again, tmp_path)
+  np.testing.assert_allclose(
+      again(*inputs(config)), expected, rtol=0, atol=TOLERANCE
+  )
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'target_modules': ['q_proj', 'v_proj']},
+        {'target_modules': r'.*(_proj|qkv|blocks.*(proj|fc1|fc2))$'},
+        {'target_modules': ['up_proj'], 'layers_to_transform': [1]},
+        {
+            'target_modules': ['q_proj', 'down_proj'],
+            'rank_pattern': {'q_proj': 5},
+            'alpha_pattern': {'q_proj': 7},
+            'use_rslora': True,
+        },
+    ],
+    ids=['query-value', 'all', 'one-layer', 'patterns'],
+)
+def test_we_load_what_peft_writes_and_give_it_back(base, options, tmp_path):
+  peft = pytest.importorskip('peft')
+  torch = helpers.require_torch()
+  config = base[1]
+  torch.manual_seed(0)
+  tuned = peft.get_peft_model(
+      theirs(base), peft.LoraConfig(r=2, lora_alpha=6, **options)
+  ).eval()
+  with torch.no_grad():
+    for name, parameter in tuned.named_parameters():
+      if 'lora_' in name:
+        parameter.add_(0.1 * torch.randn_like(parameter))
+  tuned.save_pretrained(tmp_path / 'theirs')
+  model = ours(base)
+  models.load_adapters(model, tmp_path / 'theirs')
+  expected = hf_helpers.hf_logits(tuned, *inputs(config))
+  np.testing.assert_allclose(
+      model(*inputs(config)), expected, rtol=0, atol=TOLERANCE
+  )
+  models.save_adapters(model, tmp_path / 'ours')
+  before, after = (tensors_of(tmp_path / who) for who in ('theirs', 'ours'))
+  assert before.keys() == after.keys()
+  for key, tensor in before.items():
+    np.testing.assert_array_equal(after[key], tensor, key)
+  again = peft.PeftModel.from_pretrained(theirs(base), tmp_path / 'ours')
+  np.testing.assert_allclose(
+      hf_helpers.hf_logits(again.eval(), *inputs(config)), expected, atol=1e-5
+  )
+
+
+def test_only_what_the_folder_has_is_trained(base, tmp_path):
+  model = ours(base)
+  models.add_lora(model, rank=2, alpha=2, rngs=nnx.Rngs(0), vision=False)
+  shaken(model)
+  models.save_adapters(model, tmp_path)
+  kept = {k: v for k, v in tensors_of(tmp_path).items() if 'q_proj' in k}
+  rewrite(tmp_path, kept)
+  some = ours(base)
+  models.load_adapters(some, tmp_path)
+  _, trained, _ = models.split(some, 'lora')
+  assert {path[2] for path, _ in nnx.to_flat_state(trained)} == {'query'}
+  with pytest.raises(ValueError, match='already'):
+    models.load_adapters(some, tmp_path)
+  with pytest.raises(ValueError, match='other linear maps'):
+    models.put_adapters(some, models.take_adapters(model))
+
+
+def rewrite(folder, tensors):
+  (folder / 'adapter_model.safetensors').write_bytes(
+      safetensors.numpy.save(tensors)
+  )
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+  """A folder of ours and its base."""
+  config = helpers.tiny_config()
+  model = helpers.tiny_model(config)
+  models.add_lora(model, rank=2, alpha=2, rngs=nnx.Rngs(0), vision=False)
+  folder = tmp_path_factory.mktemp('small')
+  models.save_adapters(model, folder)
+  text = (folder / 'adapter_config.json').read_text()
+  return config, json.loads(text), tensors_of(folder)
+
+
+KEY = 'base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_'
+
+
+@pytest.mark.parametrize(
+    ('config', 'edit', 'message'),
+    [
+        ({'use_dora': True}, None, 'use_dora True is not supported'),
+        ({'bias': 'all'}, None, "bias 'all' is not supported"),
+        ({'modules_to_save': ['lm_head']}, None, 'modules_to_save'),
+        ({'peft_type': 'IA3'}, None, 'peft_type'),
+        ({'r': 4}, None, 'says rank 4'),
+        ({}, lambda t: t.pop(f'{KEY}B.weight'), f'lacks {KEY}B.weight'),
+        ({}, lambda t: t.update(x=np.zeros(2)), 'has unknown x'),
+        (
+            {},
+            lambda t: t.update({f'{KEY}A.weight': np.zeros((2, 5))}),
+            f'{KEY}A.weight has shape .2, 5., the model wants .2, 64.',
+        ),
+        ({}, lambda t: t.clear(), 'holds no adapters'),
+    ],
+)
+def test_what_does_not_fit_is_named(small, config, edit, message, tmp_path):
+  vlm_config, good, tensors = small
+  tensors = dict(tensors)
+  if edit is not None:
+    edit(tensors)
+  (tmp_path / 'adapter_config.json').write_text(json.dumps({**good, **config}))
+  rewrite(tmp_path, tensors)
+  model = helpers.tiny_model(vlm_config)
+  with pytest.raises(errors.UserError, match=message):
+    models.load_adapters(model, tmp_path)
+  assert not jax.tree.leaves(nnx.state(model, nnx.LoRAParam))
+
+
+def test_missing_and_damaged_files(small, tmp_path):
+  model = helpers.tiny_model(small[0])
+  with pytest.raises(errors.UserError, match='holds no adapter_config.json'):
+    models.load_adapters(model, tmp_path)
+  (tmp_path / 'adapter_model.safetensors').write_bytes(b'12345')
+  (tmp_path / 'adapter_config.json').write_text('{')
+  with pytest.raises(errors.UserError, match='adapter_config.json is damaged'):
+    models.load_adapters(model, tmp_path)
+  (tmp_path / 'adapter_config.json').write_text(json.dumps(small[1]))
+  with pytest.raises(errors.UserError, match='model.safetensors is damaged'):
+    models.load_adapters(model, tmp_path)
+  with pytest.raises(ValueError, match='no adapters'):
+    models.save_adapters(model, tmp_path)
