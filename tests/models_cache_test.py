@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from gog_jax import models
+from gog_jax.models import config as config_lib
 from tests import helpers
 
-CONFIG = helpers.tiny_config()
+CONFIG = helpers.tiny_config()  # Conversations are the same for both.
 TURNS = ((5, (1, 6, 10), 7), (3, (1, 8, 6), 4))
 OTHER = ((9,), (2, (1, 4, 4), 6))
 
 
-@pytest.fixture(scope='module')
-def model():
-  return helpers.tiny_model(CONFIG)
+@pytest.fixture(scope='module', params=config_lib.FAMILIES)
+def model(request):
+  return helpers.tiny_model(helpers.tiny_config(family=request.param))
 
 
 @jax.jit
@@ -34,11 +35,12 @@ def extend(model, tokens, positions, n_valid, inputs, image_index, cache):
   )
 
 
-def pack(rows, *, n_patches=160):
-  return models.pack_images(rows, n_patches=n_patches, config=CONFIG.vision)
+def pack(model, rows, *, n_patches=160):
+  config = model.config.vision
+  return models.pack_images(rows, n_patches=n_patches, config=config)
 
 
-def packed_row(conversations):
+def packed_row(model, conversations):
   """Arguments of `full` for conversations that share one row of 96 tokens."""
   tokens, segments, index = np.zeros((3, 1, 96), np.int32)
   positions = np.zeros((1, 3, 96), np.int32)
@@ -54,13 +56,13 @@ def packed_row(conversations):
       start += len(turn.tokens)
       n_features += int((turn.tokens == helpers.IMAGE_TOKEN).sum())
       images += turn.images
-  return tokens, positions, segments, pack([images]), index
+  return tokens, positions, segments, pack(model, [images]), index
 
 
 def alone(model, conversation):
   """Hidden states of a conversation that has its row to itself: [T, D]."""
   n_tokens = sum(len(turn.tokens) for turn in conversation)
-  return np.asarray(full(model, *packed_row([conversation])))[0, :n_tokens]
+  return np.asarray(full(model, *packed_row(model, [conversation])))[0, :n_tokens]
 
 
 def test_prefill_and_decode_over_two_turns_equal_the_full_forward(model):
@@ -99,7 +101,7 @@ def test_prefill_and_decode_over_two_turns_equal_the_full_forward(model):
       chunks.append((t.tokens, t.positions, t.image_index()))
     # All but the last four tokens at once, those one by one; the rows have
     # different lengths throughout.
-    inputs = pack([c[turn].images for c in conversations])
+    inputs = pack(model, [c[turn].images for c in conversations])
     feed([(t[:-4], p[:, :-4], i[:-4]) for t, p, i in chunks], inputs)
     for back in (-4, -3, -2, -1):
       stop = back + 1 or None
@@ -185,7 +187,7 @@ def test_a_packed_row_equals_its_conversations(model):
       helpers.model_inputs(TURNS, CONFIG, seed=0),
       helpers.model_inputs(OTHER, CONFIG, seed=1),
   ]
-  row = np.asarray(full(model, *packed_row(conversations)))[0]
+  row = np.asarray(full(model, *packed_row(model, conversations)))[0]
   assert np.isfinite(row).all()  # Padding too.
   expected = np.concatenate([alone(model, c) for c in conversations])
   np.testing.assert_allclose(
@@ -204,7 +206,7 @@ def test_nothing_later_nor_in_another_segment_is_seen(model):
     )
     return hidden[0, 6].sum()
 
-  features = jax.random.normal(jax.random.key(0), (1, 10, CONFIG.text.width))
+  features = jax.random.normal(jax.random.key(0), (1, 10, model.config.vision.feature_width))
   gradient = jax.jit(jax.grad(state_of_6))(features)[0]
   seen = np.abs(gradient).max(axis=-1) > 0
   np.testing.assert_array_equal(seen, [0, 0, 0, 0, 1, 1, 1, 0, 0, 0])
@@ -212,7 +214,7 @@ def test_nothing_later_nor_in_another_segment_is_seen(model):
 
 def test_padding_gives_finite_gradients(model):
   """A batch of nothing but padding, through both towers."""
-  inputs = pack([[]], n_patches=16)
+  inputs = pack(model, [[]], n_patches=16)
 
   def loss(model):
     features = model.encode_images(inputs)

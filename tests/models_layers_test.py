@@ -9,6 +9,7 @@ import pytest
 
 from gog_jax import models
 from gog_jax import types
+from gog_jax.models import config as config_lib
 from gog_jax.models import layers
 from tests import helpers
 
@@ -75,11 +76,11 @@ def test_packing_refuses_what_does_not_fit():
     models.pack_images([turn.images], n_patches=20, config=CONFIG.vision)
 
 
-def loss_fn(*, scan, remat):
-  [turn] = helpers.model_inputs([(4, (1, 6, 6), 8)], CONFIG)
+def loss_fn(config, *, scan, remat):
+  [turn] = helpers.model_inputs([(4, (1, 6, 6), 8)], config)
   tokens = turn.tokens[None]
   inputs = models.pack_images(
-      [turn.images], n_patches=40, config=CONFIG.vision
+      [turn.images], n_patches=40, config=config.vision
   )
 
   def loss(model):
@@ -101,10 +102,11 @@ def loss_fn(*, scan, remat):
   return loss
 
 
-@pytest.fixture(scope='module')
-def reference():
-  model = helpers.tiny_model(CONFIG)
-  loss = loss_fn(scan=False, remat='none')
+@pytest.fixture(scope='module', params=config_lib.FAMILIES)
+def reference(request):
+  config = helpers.tiny_config(family=request.param)
+  model = helpers.tiny_model(config)
+  loss = loss_fn(config, scan=False, remat='none')
   return model, jax.jit(jax.value_and_grad(loss))(model)
 
 
@@ -114,7 +116,7 @@ def reference():
 )
 def test_scan_and_remat_change_nothing(reference, scan, remat):
   model, (expected_loss, expected) = reference
-  loss = loss_fn(scan=scan, remat=remat)
+  loss = loss_fn(model.config, scan=scan, remat=remat)
   actual_loss, actual = jax.jit(jax.value_and_grad(loss))(model)
   np.testing.assert_allclose(actual_loss, expected_loss, rtol=1e-6)
   assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-2
@@ -131,7 +133,7 @@ def test_remat_keeps_less(reference, scan):
   model, _ = reference
 
   def stored(remat):
-    loss = loss_fn(scan=scan, remat=remat)
+    loss = loss_fn(model.config, scan=scan, remat=remat)
     _, backward = jax.eval_shape(lambda m: jax.vjp(loss, m), model)
     return sum(leaf.size for leaf in jax.tree.leaves(backward))
 
@@ -140,7 +142,7 @@ def test_remat_keeps_less(reference, scan):
 
 def test_unknown_remat_is_an_error(reference):
   with pytest.raises(ValueError, match='remat'):
-    loss_fn(scan=True, remat='some')(reference[0])
+    loss_fn(reference[0].config, scan=True, remat='some')(reference[0])
 
 
 @pytest.mark.parametrize('shape', [(3, 7), (7, 3), (5, 5)])

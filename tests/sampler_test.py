@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from gog_jax.models import config as config_lib
 from gog_jax.models import lora
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import to_batch
@@ -41,7 +42,10 @@ def vlm():
   return tiny.model()
 
 
-def test_sampler_and_trainer_agree(vlm):
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_sampler_and_trainer_agree(family):
+  """Over images in later turns, and what deepstack adds to them."""
+  vlm = tiny.model(family=family)
   trajectories = tiny.conversations(tiny.policy(vlm), SEEDS)
   logprobs, batch = trainer_logprobs(vlm, trajectories)
   mask = batch.loss_mask > 0

@@ -13,6 +13,7 @@ import pytest
 from gog_jax import errors
 from gog_jax import models
 from gog_jax import sharding
+from gog_jax.models import config as config_lib
 from tests import helpers
 
 CONFIG = helpers.tiny_config(tied=False)
@@ -25,11 +26,11 @@ def mesh():
   return sharding.make_mesh(2, 2, -1)
 
 
-def batch():
+def batch(config=CONFIG):
   """Four rows, an image in each."""
   tokens, positions, index, images = [], [], [], []
   for row in range(4):
-    [turn] = helpers.model_inputs([(3, (1, 4, 6), 5)], CONFIG, seed=row)
+    [turn] = helpers.model_inputs([(3, (1, 4, 6), 5)], config, seed=row)
     tokens.append(turn.tokens)
     positions.append(turn.positions)
     index.append(turn.image_index())
@@ -39,7 +40,7 @@ def batch():
       'positions': np.stack(positions),
       'index': np.stack(index),
       'vision': models.pack_images(
-          images, n_patches=24, config=CONFIG.vision
+          images, n_patches=24, config=config.vision
       ),
   }
 
@@ -128,10 +129,12 @@ def test_optimizer_state_follows_its_parameters(mesh):
   assert placed[0].count.sharding.is_fully_replicated
 
 
-def test_eight_devices_equal_one(mesh, tmp_path):
-  model = helpers.tiny_model(CONFIG)
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_eight_devices_equal_one(mesh, family, tmp_path):
+  config = helpers.tiny_config(family=family, tied=False)
+  model = helpers.tiny_model(config)
   step = jax.value_and_grad(loss)
-  expected_loss, expected = jax.jit(step)(model, batch())
+  expected_loss, expected = jax.jit(step)(model, batch(config))
 
   models.save_pretrained(model, tmp_path)
   placed, _ = models.from_pretrained(tmp_path, dtype=jnp.float32, mesh=mesh)
@@ -150,7 +153,7 @@ def test_eight_devices_equal_one(mesh, tmp_path):
         sharded_step,
         in_shardings=(where, rows),
         out_shardings=(NamedSharding(mesh, PartitionSpec()), where),
-    )(state, jax.device_put(batch(), rows))
+    )(state, jax.device_put(batch(config), rows))
   np.testing.assert_allclose(actual_loss, expected_loss, rtol=1e-5)
   jax.tree.map(
       lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5),

@@ -30,10 +30,14 @@ TURN = Turn(parsed=ParsedTurn(text=''))
 BATCH = BatchConfig(row_tokens=96, row_patches=80, row_multiple=8)
 
 
-def model(*, lora: bool = False, seed: int = 0) -> VLM:
+def model(
+    *, lora: bool = False, seed: int = 0, family: str = 'qwen2_5_vl'
+) -> VLM:
   """Random, every parameter off its initial value, logits spread out."""
   vlm = models.init(
-      helpers.tiny_config(), jax.random.key(seed), dtype=jnp.float32
+      helpers.tiny_config(family=family),
+      jax.random.key(seed),
+      dtype=jnp.float32,
   )
   if lora:
     models.add_lora(vlm, rank=4, alpha=8, rngs=nnx.Rngs(1), vision=False)
