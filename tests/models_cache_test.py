@@ -62,7 +62,8 @@ def packed_row(model, conversations):
 def alone(model, conversation):
   """Hidden states of a conversation that has its row to itself: [T, D]."""
   n_tokens = sum(len(turn.tokens) for turn in conversation)
-  return np.asarray(full(model, *packed_row(model, [conversation])))[0, :n_tokens]
+  hidden = full(model, *packed_row(model, [conversation]))
+  return np.asarray(hidden)[0, :n_tokens]
 
 
 def test_prefill_and_decode_over_two_turns_equal_the_full_forward(model):
@@ -206,7 +207,8 @@ def test_nothing_later_nor_in_another_segment_is_seen(model):
     )
     return hidden[0, 6].sum()
 
-  features = jax.random.normal(jax.random.key(0), (1, 10, model.config.vision.feature_width))
+  width = model.config.vision.feature_width
+  features = jax.random.normal(jax.random.key(0), (1, 10, width))
   gradient = jax.jit(jax.grad(state_of_6))(features)[0]
   seen = np.abs(gradient).max(axis=-1) > 0
   np.testing.assert_array_equal(seen, [0, 0, 0, 0, 1, 1, 1, 0, 0, 0])

@@ -25,10 +25,8 @@ def with_lora(*, vision=False):
 def perturbed(adapters, seed, scale=0.2):
   """Adapters whose B is not zero."""
   random = np.random.default_rng(seed)
-  return jax.tree.map(
-      lambda leaf: leaf + scale * random.standard_normal(leaf.shape, np.float32),
-      adapters,
-  )
+  noise = lambda leaf: scale * random.standard_normal(leaf.shape, np.float32)
+  return jax.tree.map(lambda leaf: leaf + noise(leaf), adapters)
 
 
 @jax.jit
