@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     'orbax-checkpoint>=0.11.28',  # Checkpoints.
     'pillow>=11',  # Image decoding and drawing.
     'rich>=13',  # The report's table.
+    'safetensors>=0.6',  # Adapter files.
     'tensorflow-datasets>=4.9.9',  # Data sets; never with TensorFlow.
     'tokenizers>=0.21',  # Runs tokenizer.json.
     'tqdm>=4.66',  # Progress bars.
@@ -46,7 +47,6 @@ EXTRAS_REQUIRE = {
         'pytest-timeout>=2.3',  # A hung test fails instead of hanging CI.
         'pytest-xdist>=3.6',  # One worker a core.
         'ruff>=0.12',  # Linter.
-        'safetensors>=0.6',  # Oracle of weights files.
         'scipy>=1.13',  # Oracle for bootstrap intervals.
         'torch==2.13.0',  # Oracle, with transformers; never at run time.
         'transformers>=5.0',  # Oracle of models, tokenizers and images.

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import json
+import math
 from typing import Any
 
 from etils import epath
 from flax import nnx
 import jax.numpy as jnp
 
-from gog_jax import weights_files
 from gog_jax.boxes import FRAMES
 from gog_jax.chat import protocol
 from gog_jax.chat.chat import NEEDED
@@ -21,7 +21,8 @@ from gog_jax.chat.template import load_template
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import hf_config
-from gog_jax.models import hf_params
+from gog_jax.models import hf_files
+from gog_jax.models import hf_table
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vlm import VLM
 
@@ -110,7 +111,7 @@ def inspect(folder: epath.PathLike) -> Findings:
     found.check(True, f'config.json: a {config.family} model', '')
   if config is not None:
     _architecture(found, config)
-  _weights(found, folder, config, names)
+  _weights(found, folder, config)
   codec = None
   with found.looking():
     codec = Codec(folder)
@@ -183,14 +184,13 @@ def _weights(
     found: Findings,
     folder: epath.Path,
     config: VLMConfig | None,
-    names: set[str],
 ) -> None:
   with found.looking():
-    files = weights_files.find(folder, names)
-    tensors: dict[str, weights_files.Tensor] = {}
+    files = hf_files.shards(folder)
+    tensors: dict[str, hf_files.Tensor] = {}
     for path in files:
       with found.looking():
-        tensors |= weights_files.read_header(path)
+        tensors |= hf_files.read_header(path)
     by_type: dict[str, int] = {}
     for tensor in tensors.values():
       by_type[tensor.dtype] = by_type.get(tensor.dtype, 0) + tensor.n_bytes
@@ -202,12 +202,8 @@ def _weights(
     )
     if config is None:
       return
-    held = {weights_files.published(key) for key in tensors}
-    wanted = {
-        entry.key.format(layer=layer)
-        for entry in hf_params.table(config)
-        for layer in range(max(1, entry.n_layers))
-    }
+    held = {hf_table.published_key(key) for key in tensors}
+    wanted = {key for entry in hf_table.table(config) for key in entry.keys}
     missing = sorted(wanted - held)
     found.check(
         not missing,
@@ -218,9 +214,9 @@ def _weights(
     if missing:
       return
     n_held = sum(
-        tensor.size
+        math.prod(tensor.shape)
         for key, tensor in tensors.items()
-        if weights_files.published(key) in wanted
+        if hf_table.published_key(key) in wanted
     )
     n_wanted = sum(_sizes(config).values())
     found.check(

@@ -46,7 +46,7 @@ def test_verdicts(script, tmp_path, family, monkeypatch, capsys):
       vision_end_token_id=ids['<|vision_end|>'],
   )
   model = helpers.tiny_model(config)
-  models.save_pretrained(model, config, tmp_path, dtype=jnp.float32)
+  models.save_pretrained(model, tmp_path, dtype=jnp.float32)
   photo = tmp_path / 'photo.png'
   photo.write_bytes(file_of(noise(90, 60)))
   args = [str(tmp_path), f'--image={photo}']

@@ -19,7 +19,6 @@ FLOORS = (
     (
         'errors', 'types', 'files', 'interrupt', 'images', 'boxes', 'metrics',
         'sharding', 'checkpoint', 'manifest', 'behaviour',
-        'weights_files',
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('data', 'inspect_folder'),

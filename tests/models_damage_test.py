@@ -180,4 +180,4 @@ def test_only_pickled_weights(folder):
   for path in folder.glob('model*'):
     path.unlink()
   (folder / 'pytorch_model.bin').write_bytes(b'')
-  expect(folder, 'convert them to safetensors')
+  expect(folder, 'others than safetensors are not read: convert them')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gog_jax.models import config as config_lib
-from gog_jax.models import hf_params
+from gog_jax.models import hf_table
 from gog_jax.models import lora
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import loss_weights
@@ -109,10 +109,10 @@ def test_every_gradient(family, tied, tmp_path):
   np.testing.assert_allclose(actual_loss, expected_loss, rtol=1e-5)
 
   # The table's names are the published ones, theirs in memory the newer.
-  expected = {hf_params._published(k): v for k, v in expected.items()}
+  expected = {hf_table.published_key(k): v for k, v in expected.items()}
   compared, wrong = set(), {}
-  for entry in hf_params.table(config):
-    keys = hf_params._keys(entry)
+  for entry in hf_table.table(config):
+    keys = entry.keys
     compared |= set(keys)
     for layer, key in enumerate(keys):
       index, n_parts = entry.part
@@ -128,4 +128,4 @@ def test_every_gradient(family, tied, tmp_path):
         wrong[key, index] = error
   assert not wrong
   assert compared == set(expected)
-  assert actual.keys() == {entry.path for entry in hf_params.table(config)}
+  assert actual.keys() == {entry.path for entry in hf_table.table(config)}

@@ -116,9 +116,8 @@ def test_a_policy_learns_beside_its_frozen_reference(family):
   merged = nnx.clone(moved)
   models.merge_lora(merged)
   assert not jax.tree.leaves(nnx.state(merged, nnx.LoRAParam))
-  np.testing.assert_allclose(
-      image_logits(merged), unmerged, rtol=1e-5, atol=1e-5
-  )
+  gap = np.abs(image_logits(merged) - unmerged).max()
+  assert gap <= 1e-5 * np.abs(unmerged).max()
   with pytest.raises(ValueError, match='add_lora'):
     models.take_adapters(merged)
 

@@ -14,7 +14,7 @@ from gog_jax import errors
 from gog_jax import models
 from gog_jax.models import config as config_lib
 from tests import helpers
-from tests.models_parity_test import hf_model
+from tests.hf_helpers import hf_model
 
 # What a save does to the folder, and after how much of it a kill comes.
 _events = {'folder': None, 'left': 0}

@@ -36,6 +36,9 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # A header longer than this is none; the library has the same limit.
 _LONGEST_HEADER = 100_000_000
 
+# How Git LFS begins a file that stands for another.
+_LFS = b'version https://git-lfs'
+
 # How much of a file is mapped at a time.
 _MAPPED = 2**26
 
@@ -109,6 +112,38 @@ def _cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
   return x if x.dtype == dtype else x.astype(dtype)
 
 
+def shards(folder: epath.Path) -> dict[epath.Path, set[str] | None]:
+  """A folder's weights files, and the tensors that the index says each holds.
+
+  Raises:
+    UserError: There are none, or a shard is missing.
+  """
+  if (folder / WEIGHTS).exists():
+    return {folder / WEIGHTS: None}
+  if not (folder / INDEX).exists():
+    advice = 'download them into the folder'
+    if any(folder.glob('*.bin')) or any(folder.glob('*.gguf')):
+      advice = (
+          'others than safetensors are not read: convert them '
+          '(transformers: from_pretrained, then save_pretrained)'
+      )
+    raise errors.UserError(
+        f'{folder} holds no weights ({WEIGHTS} or {INDEX}): {advice}, or set '
+        'config.model.path to a folder that has them'
+    )
+  weight_map = _read_index(folder / INDEX)
+  result = {}
+  for name in sorted(set(weight_map.values())):
+    expected = {key for key, shard in weight_map.items() if shard == name}
+    if not (folder / name).exists():
+      raise errors.UserError(
+          f'{folder} lacks the shard {name}, which its index names for '
+          f'{some(expected)}: fetch it'
+      )
+    result[folder / name] = expected
+  return result
+
+
 def tensors(folder: epath.Path) -> list[Tensor]:
   """Every tensor of a folder's weights, whose bytes are all there.
 
@@ -119,40 +154,22 @@ def tensors(folder: epath.Path) -> list[Tensor]:
     UserError: There are no weights; a shard is missing, cut off or damaged, or
       does not hold what the index says.
   """
-  if (folder / WEIGHTS).exists():
-    return list(_read_header(folder / WEIGHTS).values())
-  if not (folder / INDEX).exists():
-    advice = 'download them into the folder'
-    if any(folder.glob('*.bin')):
-      advice = (
-          'its .bin weights are not read: convert them to safetensors '
-          '(transformers: from_pretrained, then save_pretrained)'
-      )
-    raise errors.UserError(
-        f'{folder} holds no weights ({WEIGHTS} or {INDEX}): {advice}, or set '
-        'config.model.path to a folder that has them'
-    )
-  weight_map = _read_index(folder / INDEX)
   result = []
-  for name in sorted(set(weight_map.values())):
-    expected = {key for key, shard in weight_map.items() if shard == name}
-    if not (folder / name).exists():
-      raise errors.UserError(
-          f'{folder} lacks the shard {name}, which its index names for '
-          f'{some(expected)}: fetch it'
-      )
-    found = _read_header(folder / name)
+  for path, expected in shards(folder).items():
+    found = read_header(path)
+    result += found.values()
+    if expected is None:
+      continue
     if missing := expected - found.keys():
       raise errors.UserError(
-          f'{folder / name} lacks {some(missing)}, which {INDEX} says it '
-          'holds: fetch both again'
+          f'{path} lacks {some(missing)}, which {INDEX} says it holds: fetch '
+          'both again'
       )
     if extra := found.keys() - expected:
       raise errors.UserError(
-          f'{folder / name} holds {some(extra)}, of which {INDEX} does not '
-          'know, or says that another shard holds it: fetch both again'
+          f'{path} holds {some(extra)}, of which {INDEX} does not know, or '
+          'says that another shard holds it: fetch both again'
       )
-    result += found.values()
   return result
 
 
@@ -179,8 +196,12 @@ def _read_index(path: epath.Path) -> dict[str, str]:
     ) from error
 
 
-def _read_header(path: epath.Path) -> dict[str, Tensor]:
-  """Where a file's tensors lie; all of its bytes are accounted for."""
+def read_header(path: epath.Path) -> dict[str, Tensor]:
+  """Where a file's tensors lie; all of its bytes are accounted for.
+
+  Raises:
+    UserError: The file is cut off, damaged, or no safetensors file.
+  """
   damaged = lambda how: errors.UserError(
       f'{path} is damaged ({how}): fetch it again'
   )
@@ -194,6 +215,10 @@ def _read_header(path: epath.Path) -> dict[str, Tensor]:
         header = f.read(n_header)
   except OSError as error:
     raise damaged(error.strerror or error) from error
+  if start and _LFS.startswith(start):
+    raise errors.UserError(
+        f'{path} is a Git LFS pointer, not the weights: run git lfs pull'
+    )
   if n_file < 8 or n_file < 8 + n_header <= 8 + _LONGEST_HEADER:
     raise damaged('its header is cut off')
   if n_header > _LONGEST_HEADER:

@@ -25,7 +25,7 @@ import safetensors
 import safetensors.numpy
 
 from gog_jax import errors
-from gog_jax.models import hf_params
+from gog_jax.models import hf_table
 from gog_jax.models import layers
 from gog_jax.models import lora
 from gog_jax.models import vlm
@@ -182,7 +182,7 @@ def _modules(
 ) -> Iterator[tuple[str, list[layers.Linear]]]:
   """Each of their linear maps in blocks, {layer} in its name, and our parts."""
   parts: dict[str, list[layers.Linear]] = {}
-  for entry in hf_params.table(model.config):
+  for entry in hf_table.table(model.config):
     tower, module, *name = entry.path
     if module == 'blocks' and name[-1] == 'kernel':
       key = entry.key.removesuffix('.weight')

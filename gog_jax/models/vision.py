@@ -198,17 +198,18 @@ class VisionTower(nnx.Module):
         longest=config.window_patches,
     )
 
-    def attend(sees_all, *projected):
+    def attend(sees_all, query, key, value):
+      projected = query, key, value
       if config.window_size is None:
-        return of_image(*projected, inputs.image_ids)
+        return of_image(*projected, segment_ids=inputs.image_ids)
       if inputs.patches.shape[1] <= 3 * config.window_patches:
         # So few patches that either way all pairs are multiplied.
         ids = jnp.where(sees_all, inputs.image_ids, inputs.window_ids)
         return attention_lib.segment_attention(*projected, ids, causal=False)
       return lax.cond(
           sees_all,
-          lambda *projected: of_image(*projected, inputs.image_ids),
-          lambda *projected: of_window(*projected, inputs.window_ids),
+          functools.partial(of_image, segment_ids=inputs.image_ids),
+          functools.partial(of_window, segment_ids=inputs.window_ids),
           *projected,
       )
 
