@@ -65,6 +65,8 @@ def _toy() -> ConfigDict:
   c.model.max_image_tokens = 9  # Per image, in training and evaluation alike.
   c.model.scan = False  # Scan over layers; unrolled is quicker when few.
   c.model.remat = 'none'
+  # 'xla', 'splash' (a Pallas kernel for TPUs), or what the platform has.
+  c.model.attention = 'auto'
   c.model.logprob_chunk = 128  # Positions whose logits exist at once.
 
   # Or 'lora', or 'full'. A base of 1.6 million parameters has no use for small

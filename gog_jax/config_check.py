@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from gog_jax import policies
 from gog_jax.boxes import KINDS
 from gog_jax.errors import UserError
+from gog_jax.models import attention
 from gog_jax.models.config import FAMILIES
 from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
@@ -24,6 +25,7 @@ _CHOICES = {
     'trainable': TRAINABLE,
     'model.dtype': ('float32', 'bfloat16'),
     'model.remat': REMAT_POLICIES,
+    'model.attention': attention.CHOICES,
     'model.box': KINDS,
     'reward.accuracy': tuple(ACCURACIES),
     'rl.variant': tuple(VARIANTS),

@@ -182,6 +182,8 @@ class ImageProcessor:
           f'({factor} x {factor} pixels); raise the cap on image tokens'
       )
     self.patch_size = patch_size
+    # Of one image.
+    self.max_patches = max_pixels // factor**2 * merge_size**2
     self.merge_size = merge_size
     self.temporal_patch_size = temporal_patch_size
     self.min_pixels = min(min_pixels, max_pixels)

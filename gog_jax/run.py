@@ -34,6 +34,7 @@ from gog_jax.data import sources
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
+from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.batching import BatchConfig
@@ -280,7 +281,6 @@ class Run:
       answers_at_once: Whether it cannot call a tool.
     """
     c = self.config
-    merge = self.processor.merge_size**2
     return JaxPolicy(
         model,
         processor=self.processor,
@@ -288,10 +288,12 @@ class Run:
         max_context=c.rollout.max_context,
         max_turn_tokens=c.rollout.max_turn_tokens,
         chunk=c.sampler.chunk,
-        max_patches=c.model.max_image_tokens * merge,
+        max_patches=self.processor.max_patches,
         stop_ids=self.chat.stop_ids,
         greedy=greedy,
         banned_ids=self.chat.call_ids if answers_at_once else (),
+        attention=backend_for(c.model.attention),
+        mesh=self.mesh,
     )
 
   def rollout(

@@ -158,6 +158,36 @@ def n_row_shards(mesh: Any) -> int:
   return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
+def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:
+  """Of a decoder's keys or values [B, K, S, H]: rows, and heads if they divide.
+
+  Rows that do not divide are on every device.
+  """
+  rows = ROW_AXES if not shape[0] % n_row_shards(mesh) else None
+  heads = HEADS_AXIS if not shape[1] % mesh.shape[HEADS_AXIS] else None
+  return NamedSharding(mesh, PartitionSpec(rows, heads))
+
+
+def constrain_cache(x: jax.Array) -> jax.Array:
+  """Keeps keys or values where cache_sharding puts them, under a mesh."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  place = cache_sharding(x.shape, mesh)
+  return jax.lax.with_sharding_constraint(x, place.spec)
+
+
+def constrain_whole(x: jax.Array) -> jax.Array:
+  """Puts activations on every device, under an ambient mesh.
+
+  For a step of decoding: its few activations are to travel to where the
+  parameters lie, which are as large as ever.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return x
+  return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
 def constrain_rows(x: jax.Array) -> jax.Array:
   """Keeps activations split by rows, under an ambient mesh (jax.set_mesh).
 

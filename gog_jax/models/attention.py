@@ -26,6 +26,8 @@ from jaxtyping import Array, Bool, Float, Int
 from gog_jax import sharding
 
 BACKENDS = ('xla', 'splash', 'splash_interpret')
+# As configs name them; see `backend_for`.
+CHOICES = ('auto', *BACKENDS)
 
 # A logit whose probability is 0; finite, so that no gradient is NaN.
 _MASKED = -1e30
@@ -42,6 +44,13 @@ _NEAR = 128
 
 # The kernel wants whole tiles: of heads, and of time, the largest that fits.
 _LANES, _TILES = 128, (512, 256, 128)
+
+
+def backend_for(choice: str) -> str:
+  """The backend of a config's choice; 'auto' is the platform's own."""
+  if choice != 'auto':
+    return choice
+  return 'splash' if jax.default_backend() == 'tpu' else 'xla'
 
 
 def segment_attention(

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.models import rope
 
 # Makes initial values: (shape, standard deviation) -> array.
@@ -245,8 +244,7 @@ class Block(nnx.Module):
       y = jax.nn.gelu(self.up(y), approximate=True)
     else:
       y = jax.nn.silu(self.gate(y)) * self.up(y)
-    x += self.down(y)
-    return sharding.constrain_rows(x)
+    return x + self.down(y)
 
 
 def run_blocks(

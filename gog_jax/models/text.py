@@ -131,7 +131,7 @@ class TextTower(nnx.Module):
           causal=True,
           backend=attention,
       )
-      x = block.finish(x, attended)
+      x = sharding.constrain_rows(block.finish(x, attended))
       if deepstack is None:
         return x
       # One body for all layers: the others add nothing.
@@ -160,8 +160,14 @@ class TextTower(nnx.Module):
     """Hidden states of T more tokens per row, and the longer cache.
 
     Layers are unrolled: the cache is then updated in place, where a scan
-    would copy it from its inputs to its outputs.
+    would copy it from its inputs to its outputs. On several devices a chunk of
+    tokens is split by rows and gathers the parameters, a single one goes to
+    where they lie.
     """
+    place = sharding.constrain_rows
+    if x.shape[1] == 1:
+      place = sharding.constrain_whole
+    x = place(x)
     rotary = self.rotary(positions)
     n_rows, n_new = x.shape[:2]
     n_slots = cache.k[0].shape[2]
@@ -174,7 +180,8 @@ class TextTower(nnx.Module):
     targets = jnp.where(time < n_valid[:, None], slots, n_slots)
 
     def append(held, new):
-      return held.at[rows, :, targets].set(new.astype(held.dtype), mode='drop')
+      held = held.at[rows, :, targets].set(new.astype(held.dtype), mode='drop')
+      return sharding.constrain_cache(held)
 
     keys, values = [], []
     for index in range(self.config.n_layers):
@@ -185,7 +192,7 @@ class TextTower(nnx.Module):
       attended = attention_lib.cached_attention(
           query, keys[-1], values[-1], mask
       )
-      x = block.finish(x, attended)
+      x = place(block.finish(x, place(attended)))
       if deepstack is not None and index < len(deepstack):
         x += deepstack[index]
     lengths = jnp.minimum(cache.lengths + n_valid, n_slots)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
+from gog_jax import sharding
 from gog_jax.models import attention as attention_lib
 from gog_jax.models import config as config_lib
 from gog_jax.models import layers
@@ -222,7 +223,7 @@ class VisionTower(nnx.Module):
       x, kept = carry
       block, sees_all, place = layer
       attended = attend(sees_all, *block.project(x, rotary))
-      x = block.finish(x, attended)
+      x = sharding.constrain_rows(block.finish(x, attended))
       if kept is not None:
         kept = lax.dynamic_update_index_in_dim(kept, x, place, axis=0)
       return x, kept

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
+from gog_jax import sharding
 from gog_jax.models import config as config_lib
 from gog_jax.models import hf_inputs
 from gog_jax.models import layers
@@ -146,14 +147,27 @@ class VLM(nnx.Module):
     x, deepstack = self._embed(tokens, image_features, image_index)
     return self.text.extend(x, deepstack, positions, n_valid, cache)
 
-  def init_cache(self, batch: int, max_len: int, dtype: Any) -> text.KVCache:
-    """An empty cache of `max_len` slots for each of `batch` rows."""
+  def init_cache(
+      self,
+      batch: int,
+      max_len: int,
+      dtype: Any,
+      mesh: jax.sharding.Mesh | None = None,
+  ) -> text.KVCache:
+    """An empty cache of `max_len` slots for each of `batch` rows.
+
+    On a mesh, rows are split as those of a batch are, and heads.
+    """
     config = self.config.text
     shape = (batch, config.n_kv_heads, max_len, config.head_dim)
 
+    place = None if mesh is None else sharding.cache_sharding(shape, mesh)
+
     def empty():
       # One buffer each: they are donated, which a shared one could not be.
-      return tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layers))
+      return tuple(
+          jnp.zeros(shape, dtype, device=place) for _ in range(config.n_layers)
+      )
 
     return text.KVCache(
         k=empty(), v=empty(), lengths=jnp.zeros((batch,), jnp.int32)

@@ -27,6 +27,7 @@ class FeatureCache:
     processor: Makes patches.
     config: The ViT's.
     max_patches: Patches of the largest image, the ViT's fixed shape.
+    attention: One of attention.BACKENDS.
   """
 
   def __init__(
@@ -35,10 +36,12 @@ class FeatureCache:
       config: VisionConfig,
       *,
       max_patches: int,
+      attention: str = 'xla',
   ):
     self._processor = processor
     self._config = config
     self._max_patches = max_patches
+    self._attention = attention
     self._kept: dict[bytes, np.ndarray] = {}
 
   def __getitem__(self, data: bytes) -> np.ndarray:
@@ -60,7 +63,9 @@ class FeatureCache:
       vision = pack_images(
           rows, n_patches=self._max_patches, config=self._config
       )
-      features = np.asarray(encode(graph, state, vision), np.float32)
+      features = np.asarray(
+          encode(graph, state, vision, attention=self._attention), np.float32
+      )
       for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
         # A copy: a view would keep the padding of all the others.
         self._kept[key] = row[: len(patches) // merge].copy()
@@ -79,7 +84,11 @@ def key_of(data: bytes) -> bytes:
   return hashlib.sha256(data).digest()
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def encode(graph, state, vision: VisionInputs) -> jax.Array:
+@functools.partial(
+    jax.jit, static_argnums=0, static_argnames=('attention',)
+)
+def encode(
+    graph, state, vision: VisionInputs, *, attention: str
+) -> jax.Array:
   """The ViT's output for packed images, [B, N, F]."""
-  return nnx.merge(graph, state).encode_images(vision)
+  return nnx.merge(graph, state).encode_images(vision, attention=attention)

@@ -49,6 +49,9 @@ class JaxPolicy:
       temperature 1 from the whole distribution, nothing else: importance
       ratios are wrong otherwise.
     banned_ids: Tokens never taken, if greedy.
+    attention: Of the ViT, one of attention.BACKENDS.
+    mesh: Where the parameters lie, if on several devices; slots are split over
+      them.
   """
 
   def __init__(
@@ -64,6 +67,8 @@ class JaxPolicy:
       stop_ids: Sequence[int],
       greedy: bool,
       banned_ids: Sequence[int] = (),
+      attention: str = 'xla',
+      mesh: jax.sharding.Mesh | None = None,
   ):
     if banned_ids and not greedy:
       raise ValueError('tokens can be banned from greedy decoding only')
@@ -72,14 +77,21 @@ class JaxPolicy:
     self._config = model.config
     self._processor = processor
     self._chunk = chunk
-    self._rows = min(_ROWS_AT_ONCE, n_slots)
+    # One device has nothing to split; several would have to gather rows.
+    self._mesh = mesh if mesh is not None and mesh.size > 1 else None
+    self._rows = n_slots if self._mesh else min(_ROWS_AT_ONCE, n_slots)
     self._features = FeatureCache(
-        processor, model.config.vision, max_patches=max_patches
+        processor,
+        model.config.vision,
+        max_patches=max_patches,
+        attention=attention,
     )
     self._graph, state = nnx.split(model)
     self._state = state
     dtype = model.text.embedding.dtype  # That of activations.
-    self._cache: KVCache = model.init_cache(n_slots, max_context, dtype)
+    self._cache: KVCache = model.init_cache(
+        n_slots, max_context, dtype, mesh=self._mesh
+    )
     self._hidden = jnp.zeros((n_slots, model.config.text.width), dtype)
     self._lengths = np.zeros(n_slots, np.int32)
     self._next_position = np.zeros(n_slots, np.int32)
@@ -117,10 +129,16 @@ class JaxPolicy:
     self._pending.pop(slot, None)
 
   def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+    if self._mesh is None:
+      return self._sample(slots)
+    with jax.set_mesh(self._mesh):
+      return self._sample(slots)
+
+  def _sample(self, slots: Sequence[int]) -> list[SampledTurn]:
     self._prefill_pending()
     sampling = np.zeros(self.capacity, bool)
     sampling[list(slots)] = True
-    result = _decode(
+    result = decode(
         self._graph,
         self._state,
         self._cache,
@@ -167,7 +185,7 @@ class JaxPolicy:
     for group in groups:
       source[group] = group[0]
     if len(groups) < len(self._pending):
-      self._cache, self._hidden = _fork(self._cache, self._hidden, source)
+      self._cache, self._hidden = fork(self._cache, self._hidden, source)
       self._lengths = self._lengths[source]
       self._next_position = self._next_position[source]
     self._pending.clear()
@@ -188,7 +206,9 @@ class JaxPolicy:
     is_image = np.zeros((n, width), bool)
     n_new = np.zeros(n, np.int32)
     rows = np.full(n, self.capacity)  # Beyond the last: dropped.
+    all_slots = n == self.capacity
     for row, (slot, chunk) in enumerate(zip(slots, chunks, strict=True)):
+      row = slot if all_slots else row
       length = len(chunk.token_ids)
       if self._lengths[slot] + length > self.max_context:
         raise ValueError(
@@ -214,12 +234,12 @@ class JaxPolicy:
       here = slice(first, first + self._chunk)
       # Feature i of a row is that of the row's token i.
       index = np.where(is_image[:, here], np.arange(self._chunk), -1)
-      self._cache, self._hidden = _extend_rows(
+      self._cache, self._hidden = extend_rows(
           self._graph,
           self._state,
           self._cache,
           self._hidden,
-          rows,
+          None if all_slots else rows,
           tokens[:, here],
           positions[:, :, here],
           np.clip(n_new - first, 0, self._chunk),
@@ -233,7 +253,7 @@ class JaxPolicy:
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
-def _extend_rows(
+def extend_rows(
     graph,
     state,
     cache,
@@ -245,28 +265,30 @@ def _extend_rows(
     embeds,
     index,
 ):
-  """Appends a chunk to some rows; returns the cache and last hidden states."""
+  """Appends a chunk to some rows, or to all in their order (rows is None).
+
+  Returns the cache and the last hidden states.
+  """
   model = nnx.merge(graph, state)
+
+  def of_rows(leaf):
+    return leaf if rows is None else leaf.at[rows].get(mode='clip')
+
+  def put_rows(leaf, new):
+    return new if rows is None else leaf.at[rows].set(new, mode='drop')
+
   hidden, some = model.extend(
-      tokens,
-      positions,
-      n_valid,
-      embeds,
-      index,
-      jax.tree.map(lambda leaf: leaf.at[rows].get(mode='clip'), cache),
+      tokens, positions, n_valid, embeds, index, jax.tree.map(of_rows, cache)
   )
-  cache = jax.tree.map(
-      lambda leaf, new: leaf.at[rows].set(new, mode='drop'), cache, some
-  )
+  cache = jax.tree.map(put_rows, cache, some)
   at = jnp.maximum(n_valid - 1, 0)[:, None, None]
   newest = jnp.take_along_axis(hidden, at, axis=1)[:, 0]
-  before = last_hidden.at[rows].get(mode='clip')
-  newest = jnp.where((n_valid > 0)[:, None], newest, before)
-  return cache, last_hidden.at[rows].set(newest, mode='drop')
+  newest = jnp.where((n_valid > 0)[:, None], newest, of_rows(last_hidden))
+  return cache, put_rows(last_hidden, newest)
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))
-def _fork(cache, hidden, source):
+def fork(cache, hidden, source):
   """Gives each slot what the slot `source` of it holds."""
   return jax.tree.map(lambda leaf: leaf[source], (cache, hidden))
 
@@ -277,7 +299,7 @@ def _fork(cache, hidden, source):
     static_argnames=('stop_ids', 'max_turn_tokens', 'greedy', 'banned_ids'),
     donate_argnums=2,
 )
-def _decode(
+def decode(
     graph,
     state,
     cache,
@@ -363,5 +385,5 @@ def _decode(
 
 def n_compilations() -> int:
   """How many programs samplers have compiled in this process."""
-  jitted = (_extend_rows, _fork, _decode, encode)
+  jitted = (extend_rows, fork, decode, encode)
   return sum(f._cache_size() for f in jitted)  # pyright: ignore

@@ -54,7 +54,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   c = run.config.rl
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   base, state, model = start_state(run, optimizer, start_from='sft')
-  ref_params = jax.tree.map(jnp.copy, state.params)
+  ref_params = model.in_use(jax.tree.map(jnp.copy, state.params))
   grpo_step = steps.make_grpo_step(model, optimizer, state, loss_config(c))
   policy = run.make_policy(base, greedy=False)
   curriculum = make_curriculum(run, folder)
@@ -84,7 +84,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           if c.sync_every > 1:  # An update donates what it starts from.
             sampled = jax.tree.map(jnp.copy, sampled)
           policy.update(
-              nnx.merge_state(sampled, model.frozen),
+              nnx.merge_state(model.in_use(sampled), model.frozen),
               vision_changed=run.trains_vision,
           )
         here = curriculum.queries.get_state()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flax import nnx
 import optax
 
+from gog_jax.models.attention import backend_for
 from gog_jax.models.vlm import VLM
 from gog_jax.run import Run
 from gog_jax.train import state as state_lib
@@ -30,5 +31,7 @@ def start_state(
       scan=c.model.scan,
       remat=c.model.remat,
       logprob_chunk=c.model.logprob_chunk,
+      attention=backend_for(c.model.attention),
+      longest_image=run.processor.max_patches,
   )
   return model, state, frozen_model

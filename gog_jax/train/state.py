@@ -45,6 +45,10 @@ class FrozenModel:
     scan: Layers are scanned (quick to compile at depth) or unrolled.
     remat: Name of the rematerialisation policy.
     logprob_chunk: Positions whose logits exist at once.
+    attention: One of attention.BACKENDS.
+    longest_image: The most patches of an image, if that is known.
+    dtype: Of activations, and so of parameters where they are used; None for
+      that of the parameters.
   """
 
   graph: nnx.GraphDef
@@ -52,6 +56,24 @@ class FrozenModel:
   scan: bool
   remat: str
   logprob_chunk: int
+  attention: str = 'xla'
+  longest_image: int | None = None
+  dtype: Any = None
+
+  @property
+  def how(self) -> dict[str, Any]:
+    """How the towers run, as `VLM.hidden` takes it."""
+    return {
+        'scan': self.scan,
+        'remat': self.remat,
+        'attention': self.attention,
+    }
+
+  def in_use(self, params: nnx.State) -> nnx.State:
+    """Trained parameters in the dtype that they are used in."""
+    if self.dtype is None:
+      return params
+    return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
 
 
 def create(
@@ -64,42 +86,82 @@ def create(
     scan: bool,
     remat: str,
     logprob_chunk: int,
+    attention: str = 'xla',
+    longest_image: int | None = None,
 ) -> tuple[TrainState, FrozenModel]:
   """Splits a model into what `trainable` names ('lora', 'full', ...) and not.
 
   Both parts are placed on the mesh by their logical axes, and so is the
-  optimizer's state.
+  optimizer's state. What is trained is kept in float32, whatever it is used in:
+  in bfloat16 most steps would be rounded away.
   """
   graph, params, frozen = lora.split(model, trainable)
-  state = TrainState(
+  state = fresh(params, optimizer, seed=seed)
+  state = jax.device_put(state, sharding.param_shardings(state, mesh))
+  frozen = jax.device_put(frozen, sharding.param_shardings(frozen, mesh))
+  return state, FrozenModel(
+      graph,
+      frozen,
+      scan,
+      remat,
+      logprob_chunk,
+      attention=attention,
+      longest_image=longest_image,
+      dtype=model.text.embedding.dtype,
+  )
+
+
+def fresh(
+    params: nnx.State, optimizer: optax.GradientTransformation, *, seed: int
+) -> TrainState:
+  """The state before the first step; `params` as they are loaded."""
+  params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+  return TrainState(
       step=jnp.int32(0),
       params=params,
       opt_state=optimizer.init(params),
       rng=jax.random.key_data(jax.random.key(seed)),
   )
-  state = jax.device_put(state, sharding.param_shardings(state, mesh))
-  frozen = jax.device_put(frozen, sharding.param_shardings(frozen, mesh))
-  return state, FrozenModel(graph, frozen, scan, remat, logprob_chunk)
+
+
+def image_features(
+    model: FrozenModel, params: nnx.State, frozen: nnx.State, batch: Batch
+) -> jax.Array | None:
+  """The vision tower's [B, M, F]; None where the batch has no images."""
+  if not batch.vision.patches.shape[1]:
+    return None
+  vlm = nnx.merge(model.graph, model.in_use(params), frozen)
+  return vlm.encode_images(
+      batch.vision, longest_image=model.longest_image, **model.how
+  )
+
+
+def trains_vision(params: nnx.State) -> bool:
+  """Whether image features depend on what is trained."""
+  return any('vision' in path for path, _ in nnx.to_flat_state(params))
 
 
 def batch_logprobs(
-    model: FrozenModel, params: nnx.State, frozen: nnx.State, batch: Batch
+    model: FrozenModel,
+    params: nnx.State,
+    frozen: nnx.State,
+    batch: Batch,
+    features: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Logprob of every target and entropy at every position, float32[B, T]."""
-  vlm = nnx.merge(model.graph, params, frozen)
-  features = None
-  if batch.vision.patches.shape[1]:
-    features = vlm.encode_images(
-        batch.vision, scan=model.scan, remat=model.remat
-    )
+  """Logprob of every target and entropy at every position, float32[B, T].
+
+  `features` are the batch's, if they have been computed already.
+  """
+  vlm = nnx.merge(model.graph, model.in_use(params), frozen)
+  if features is None:
+    features = image_features(model, params, frozen, batch)
   hidden = vlm.hidden(
       batch.tokens,
       batch.positions,
       batch.segment_ids,
       features,
       batch.image_index,
-      scan=model.scan,
-      remat=model.remat,
+      **model.how,
   )
   return token_logprobs(
       hidden, vlm.head(), batch.targets, chunk=model.logprob_chunk
@@ -125,8 +187,8 @@ def apply_gradients(
 
 
 def merged(model: FrozenModel, params: nnx.State) -> VLM:
-  """The whole model with these trained parameters."""
-  return nnx.merge(model.graph, params, model.frozen)
+  """The whole model with these trained parameters, as they are used."""
+  return nnx.merge(model.graph, model.in_use(params), model.frozen)
 
 
 def step_seed(state: TrainState) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+import dataclasses
+from typing import Any
 
 from flax import nnx
 import jax
@@ -69,14 +71,18 @@ def make_grpo_step(
       batch: Batch,
       old_logprobs: jax.Array | None,
   ):
+    features = None
+    if not state_lib.trains_vision(ref_params):
+      # The reference sees what the policy sees.
+      features = state_lib.image_features(model, ref_params, frozen, batch)
     ref_logprobs, _ = state_lib.batch_logprobs(
-        model, ref_params, frozen, batch
+        model, ref_params, frozen, batch, features
     )
     ref_logprobs = jax.lax.stop_gradient(ref_logprobs)
 
     def loss_fn(params):
       logprobs, entropy = state_lib.batch_logprobs(
-          model, params, frozen, batch
+          model, params, frozen, batch, features
       )
       # Before the loss, not after: exp may overflow at a position that no
       # weight counts, and its gradient there is 0 * inf = nan.
@@ -125,14 +131,24 @@ def shardings_of(state: TrainState):
   return jax.tree.map(lambda array: array.sharding, state)
 
 
-def _jit(step, out_shardings):
-  """Donates the state; traces under its mesh, which activations follow."""
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A jitted step that is traced under its mesh, which activations follow."""
+
+  jitted: Any
+  mesh: jax.sharding.Mesh
+
+  def __call__(self, *args: Any) -> Any:
+    with jax.set_mesh(self.mesh):
+      return self.jitted(*args)
+
+  def lower(self, *args: Any) -> jax.stages.Lowered:
+    """For shapes in place of arrays: what `.compile()` compiles."""
+    with jax.set_mesh(self.mesh):
+      return self.jitted.lower(*args)
+
+
+def _jit(step: Callable[..., Any], out_shardings: Any) -> Step:
+  """Donates the state."""
   jitted = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
-  mesh = out_shardings[0].step.mesh
-
-  @functools.wraps(step)
-  def under_mesh(*args):
-    with jax.set_mesh(mesh):
-      return jitted(*args)
-
-  return under_mesh
+  return Step(jitted, out_shardings[0].step.mesh)
