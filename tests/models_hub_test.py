@@ -58,7 +58,7 @@ def test_what_cannot_be_fetched_is_one_line(cache, name):
     'name', ['/no/such', './no/such', 'no', 'org/name/more', 'org/@main']
 )
 def test_what_is_no_id_is_a_missing_folder(name):
-  with pytest.raises(errors.UserError, match='does not exist: set config.mo'):
+  with pytest.raises(errors.UserError, match='does not exist: set --config.mo'):
     models.from_pretrained(name)
 
 

@@ -79,8 +79,8 @@ def from_folder(folder: epath.PathLike) -> VLMConfig:
   if not path.exists():
     raise errors.UserError(
         f'{folder} holds no config.json: it is not a Hugging Face model '
-        'folder, or the writing of one was interrupted; set config.model.path '
-        'to one'
+        'folder, or the writing of one was interrupted; set '
+        '--config.model.path to one'
     )
   try:
     raw = json.loads(path.read_text())

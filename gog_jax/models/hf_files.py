@@ -129,7 +129,7 @@ def shards(folder: epath.Path) -> dict[epath.Path, set[str] | None]:
       )
     raise errors.UserError(
         f'{folder} holds no weights ({WEIGHTS} or {INDEX}): {advice}, or set '
-        'config.model.path to a folder that has them'
+        '--config.model.path to a folder that has them'
     )
   weight_map = _read_index(folder / INDEX)
   result = {}

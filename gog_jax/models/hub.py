@@ -31,7 +31,7 @@ def local_folder(path: epath.PathLike) -> epath.Path:
   if '://' in name:
     raise errors.UserError(
         f'model folder {name} is not on this machine, where weights are read '
-        'by slices: copy it to a local folder and set config.model.path to that'
+        'by slices: copy it to a local folder, --config.model.path'
     )
   folder = epath.Path(path)
   if folder.is_dir():
@@ -39,7 +39,7 @@ def local_folder(path: epath.PathLike) -> epath.Path:
   hub_id = _HUB_ID.fullmatch(name)
   if not hub_id:
     raise errors.UserError(
-        f'model folder {name} does not exist: set config.model.path to a '
+        f'model folder {name} does not exist: set --config.model.path to a '
         'local Hugging Face folder (config.json, *.safetensors, tokenizer), or '
         'to the id of one on the hub (org/name)'
     )
@@ -56,7 +56,7 @@ def local_folder(path: epath.PathLike) -> epath.Path:
     raise errors.UserError(
         f'{name} is no local folder, and cannot be fetched from the Hugging '
         f'Face hub ({type(error).__name__}: {why[0]}): check '
-        'config.model.path, the network and HF_TOKEN, or download it yourself '
-        'and pass the folder'
+        '--config.model.path, the network and HF_TOKEN, or download it '
+        'yourself and pass the folder'
     ) from error
   return epath.Path(fetched)
