@@ -41,6 +41,8 @@ EXTRAS_REQUIRE = {
     'cuda': ['jax[cuda13]>=0.10'],
     'test': [
         'hypothesis>=6',  # Random cases for parsers and boxes.
+        # The TPU's compiler; it needs no TPU.
+        'libtpu>=0.0.52; sys_platform=="linux" and platform_machine=="x86_64"',
         'peft>=0.18',  # Oracle of adapter files; never at run time.
         'pyright[nodejs]>=1.1.400',  # Type checker.
         'pytest>=8',

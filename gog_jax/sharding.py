@@ -7,7 +7,7 @@ Nothing else in the package names a mesh axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -38,20 +38,23 @@ LOGICAL_AXES = {
 }
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-  """A mesh over all devices.
+def make_mesh(
+    data: int, fsdp: int, tensor: int, *, devices: Sequence[Any] | None = None
+) -> Mesh:
+  """A mesh over all devices, or over those given.
 
   Args:
     data: Replicas.
     fsdp: Shards of rows and parameters.
     tensor: Shards of heads, feed-forward and vocabulary. One of the three may
       be -1: whatever is left.
+    devices: Of some other machine, to compile for; None for this one's.
 
   Raises:
     UserError: The sizes do not multiply to the number of devices.
   """
   sizes = [data, fsdp, tensor]
-  n_devices = jax.device_count()
+  n_devices = jax.device_count() if devices is None else len(devices)
   asked = f'mesh data={data}, fsdp={fsdp}, tensor={tensor}'
   if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
     raise errors.UserError(
@@ -70,7 +73,10 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     )
   # Explicit axes, the default, would demand a sharding for each contraction.
   return jax.make_mesh(
-      tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES)
+      tuple(sizes),
+      MESH_AXES,
+      axis_types=(AxisType.Auto,) * len(MESH_AXES),
+      devices=devices,
   )
 
 
@@ -153,6 +159,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
+def row_spec(n_rows: int, mesh: Any) -> PartitionSpec:
+  """Of a batch's rows; on every device where they do not divide."""
+  return PartitionSpec(None if n_rows % n_row_shards(mesh) else ROW_AXES)
+
+
 def n_row_shards(mesh: Any) -> int:
   """Over how many shards the rows of a batch are spread."""
   return math.prod(mesh.shape[axis] for axis in ROW_AXES)
@@ -163,9 +174,10 @@ def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:
 
   Rows that do not divide are on every device.
   """
-  rows = ROW_AXES if not shape[0] % n_row_shards(mesh) else None
   heads = HEADS_AXIS if not shape[1] % mesh.shape[HEADS_AXIS] else None
-  return NamedSharding(mesh, PartitionSpec(rows, heads))
+  return NamedSharding(
+      mesh, PartitionSpec(*row_spec(shape[0], mesh), heads)
+  )
 
 
 def constrain_cache(x: jax.Array) -> jax.Array:
@@ -186,6 +198,20 @@ def constrain_whole(x: jax.Array) -> jax.Array:
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def constrain_widths(x: jax.Array) -> jax.Array:
+  """Splits the last axis as the head's rows are, under an ambient mesh.
+
+  Each device then multiplies its part of the head, and sums travel.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  axis = LOGICAL_AXES['embed']
+  if mesh.empty or x.shape[-1] % mesh.shape[axis]:
+    return x
+  return jax.lax.with_sharding_constraint(
+      x, PartitionSpec(*[None] * (x.ndim - 1), axis)
+  )
 
 
 def constrain_rows(x: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ FLOORS = (
     ('policies',),
     ('grade', 'evaluate', 'report'),
     ('train',),
-    ('config_check',),
+    ('config_check', 'aot'),
     ('stages',),
     ('main',),
 )  # fmt: skip

@@ -294,15 +294,14 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
 
   mesh = jax.sharding.get_abstract_mesh()
   if not mesh.empty:
-    rows = heads = None
-    if not query.shape[0] % sharding.n_row_shards(mesh):
-      rows = sharding.ROW_AXES
+    rows = sharding.row_spec(query.shape[0], mesh)
+    heads = None
     if not key.shape[2] % mesh.shape[sharding.HEADS_AXIS]:
       heads = sharding.HEADS_AXIS
-    by_head = PartitionSpec(rows, heads)
+    by_head = PartitionSpec(*rows, heads)
     one_device = jax.shard_map(
         one_device,
-        in_specs=(by_head, by_head, by_head, PartitionSpec(rows)),
+        in_specs=(by_head, by_head, by_head, rows),
         out_specs=by_head,
         check_vma=False,  # The kernel does not say what its output varies over.
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from gog_jax import sharding
 
 
 def token_logprobs(
@@ -20,6 +24,11 @@ def token_logprobs(
   Logits exist for `chunk` positions at a time, in the forward pass and, by
   recomputation, in the backward pass: B * chunk * V floats, not B * T * V.
 
+  Over the ambient mesh (jax.set_mesh) rows, widths and vocabulary are split as
+  `sharding` says: the head is gathered once for all chunks, and its gradient
+  is summed over devices once. Left to itself, as it is where rows do not
+  divide, the compiler does both for each chunk.
+
   Args:
     hidden: After the final norm.
     head: The output head; logits are hidden @ head.
@@ -29,11 +38,35 @@ def token_logprobs(
   Returns:
     logprobs and entropy in nats, float32.
   """
-  n_rows, n_tokens, width = hidden.shape
+  head = head.astype(hidden.dtype)
+  one_device = functools.partial(_token_logprobs, chunk=chunk)
+  mesh = jax.sharding.get_abstract_mesh()
+  n_rows = hidden.shape[0]
+  if mesh.empty or mesh.size == 1 or n_rows % sharding.n_row_shards(mesh):
+    return one_device(hidden, head, targets, None, None)
+  rows = sharding.row_spec(n_rows, mesh)
+  of_head = sharding.partition_spec(head.shape, ('embed', 'vocab'), mesh)
+  return jax.shard_map(
+      lambda *args: one_device(*args, *of_head),
+      in_specs=(rows, of_head, rows),
+      out_specs=(rows, rows),
+  )(hidden, head, targets)
+
+
+def _token_logprobs(hidden, head, targets, width_axis, vocab_axis, *, chunk):
+  """A device's rows, and its part of the head, split over these mesh axes."""
+  if width_axis is not None:
+    head = lax.all_gather(head, width_axis, axis=0, tiled=True)
+  first = 0
+  of_all, most = lambda x: x, lambda x: x
+  if vocab_axis is not None:
+    first = lax.axis_index(vocab_axis) * head.shape[1]
+    of_all = functools.partial(lax.psum, axis_name=vocab_axis)
+    most = functools.partial(lax.pmax, axis_name=vocab_axis)
+  n_rows, n_tokens, _ = hidden.shape
   chunk = min(chunk, n_tokens)
   n_chunks = -(-n_tokens // chunk)
   padding = n_chunks * chunk - n_tokens
-  head = head.astype(hidden.dtype)
 
   def chunks(x):
     x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
@@ -42,11 +75,18 @@ def token_logprobs(
   @jax.checkpoint
   def one_chunk(hidden, targets):
     logits = jnp.dot(hidden, head, preferred_element_type=jnp.float32)
-    log_normaliser = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    probs = jnp.exp(logits - log_normaliser[..., None])
-    entropy = log_normaliser - jnp.sum(probs * logits, axis=-1)
-    return chosen - log_normaliser, entropy
+    highest = most(lax.stop_gradient(logits.max(axis=-1)))
+    exps = jnp.exp(logits - highest[..., None])
+    total = of_all(exps.sum(axis=-1))
+    log_normaliser = highest + jnp.log(total)
+    at = targets - first
+    here = (at >= 0) & (at < logits.shape[-1])
+    chosen = jnp.take_along_axis(
+        logits, jnp.where(here, at, 0)[..., None], axis=-1
+    )[..., 0]
+    chosen = of_all(jnp.where(here, chosen, 0))
+    mean = of_all((exps * logits).sum(axis=-1)) / total
+    return chosen - log_normaliser, log_normaliser - mean
 
   def join(x):
     return x.swapaxes(0, 1).reshape(n_rows, n_chunks * chunk)[:, :n_tokens]

@@ -186,7 +186,7 @@ class TextTower(nnx.Module):
     keys, values = [], []
     for index in range(self.config.n_layers):
       block = layers.layer_slice(self.blocks, index)
-      query, key, value = block.project(x, rotary)
+      query, key, value = map(place, block.project(x, rotary))
       keys.append(append(cache.k[index], key))
       values.append(append(cache.v[index], value))
       attended = attention_lib.cached_attention(

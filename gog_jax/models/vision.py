@@ -231,7 +231,8 @@ class VisionTower(nnx.Module):
     x = self.patch_embed(inputs.patches.astype(dtype))
     if self.positions is not None:
       x += _learned_positions(
-          self.positions[...],
+          # Small; split by widths, what is looked up would travel instead.
+          sharding.constrain_whole(self.positions[...]),
           inputs.coords,
           inputs.sizes,
           side=config.position_side,

@@ -180,7 +180,7 @@ class VLM(nnx.Module):
   def logits(self, hidden: Float[Array, '*B D']) -> Float[Array, '*B V']:
     """float32 logits; for single positions, not for whole rows."""
     return jnp.dot(
-        hidden,
+        sharding.constrain_widths(hidden),
         self.head().astype(hidden.dtype),
         preferred_element_type=jnp.float32,
     )

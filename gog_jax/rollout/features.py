@@ -15,7 +15,6 @@ from gog_jax.models.config import VisionConfig
 from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 
-_IMAGES_AT_ONCE = 8
 # Bytes of image features that the host keeps between prefills.
 _FEATURE_BYTES = 2**30
 
@@ -28,6 +27,7 @@ class FeatureCache:
     config: The ViT's.
     max_patches: Patches of the largest image, the ViT's fixed shape.
     attention: One of attention.BACKENDS.
+    images_at_once: The ViT's rows.
   """
 
   def __init__(
@@ -36,12 +36,14 @@ class FeatureCache:
       config: VisionConfig,
       *,
       max_patches: int,
-      attention: str = 'xla',
+      attention: str,
+      images_at_once: int,
   ):
     self._processor = processor
     self._config = config
     self._max_patches = max_patches
     self._attention = attention
+    self._images_at_once = images_at_once
     self._kept: dict[bytes, np.ndarray] = {}
 
   def __getitem__(self, data: bytes) -> np.ndarray:
@@ -52,14 +54,14 @@ class FeatureCache:
     self._kept.clear()
 
   def add(self, graph, state, images: Iterable[bytes]) -> None:
-    """Encodes those of the image files that are new, 8 at a time."""
+    """Encodes those of the image files that are new, some at a time."""
     new = {key_of(data): data for data in images}
     items = [item for item in new.items() if item[0] not in self._kept]
     merge = self._processor.merge_size**2
-    for first in range(0, len(items), _IMAGES_AT_ONCE):
-      some = items[first : first + _IMAGES_AT_ONCE]
+    for first in range(0, len(items), self._images_at_once):
+      some = items[first : first + self._images_at_once]
       rows = [[self._processor.patches(data)] for _, data in some]
-      rows += [[]] * (_IMAGES_AT_ONCE - len(rows))
+      rows += [[]] * (self._images_at_once - len(rows))
       vision = pack_images(
           rows, n_patches=self._max_patches, config=self._config
       )

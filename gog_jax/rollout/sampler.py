@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
+import math
 from typing import Any
 
 from flax import nnx
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gog_jax import sharding
 from gog_jax.images import ImageProcessor
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
@@ -30,6 +32,7 @@ from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
 
 _ROWS_AT_ONCE = 16  # Of those that are prefilled.
+_IMAGES_AT_ONCE = 8
 
 
 class JaxPolicy:
@@ -85,6 +88,7 @@ class JaxPolicy:
         model.config.vision,
         max_patches=max_patches,
         attention=attention,
+        images_at_once=images_at_once(self._mesh),
     )
     self._graph, state = nnx.split(model)
     self._state = state
@@ -246,6 +250,12 @@ class JaxPolicy:
           embeds[:, here],
           index.astype(np.int32),
       )
+
+
+def images_at_once(mesh: jax.sharding.Mesh | None) -> int:
+  """Rows of the ViT: as many for each device."""
+  shards = 1 if mesh is None else sharding.n_row_shards(mesh)
+  return math.lcm(_IMAGES_AT_ONCE, shards)
 
 
 # Compiled programs are shared by all samplers of one graph and shape: the

@@ -1,0 +1,1 @@
+"""A run's programs compiled, and counted, for devices that are not there."""

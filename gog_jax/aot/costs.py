@@ -1,0 +1,159 @@
+"""What programs cost: operations counted by hand, chips, least times.
+
+Counted are the multiplications and additions of matrix products, two for each
+pair; XLA's own count takes the body of a loop for one layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gog_jax.models.config import TextConfig
+from gog_jax.models.config import VisionConfig
+from gog_jax.models.config import VLMConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """An accelerator, as its maker publishes it.
+
+  Attributes:
+    flops: bfloat16 operations a second.
+    memory: Bytes of HBM that the compiler lets a program have; the maker's
+      figure is up to 5 % above it.
+    memory_rate: Bytes a second to and from it.
+    link_rate: Bytes a second to other chips, all links together, one way.
+  """
+
+  flops: float
+  memory: float
+  memory_rate: float
+  link_rate: float
+
+
+# Rates are from cloud.google.com/tpu/docs, the architecture page of each
+# generation (which gives interchip bandwidth in Gbit/s); memory is what libtpu
+# 0.0.52 names when it refuses a program that is too large.
+CHIPS = {
+    'v5e': Chip(197e12, 15.75 * 2**30, 819e9, 1600e9 / 8),
+    'v5p': Chip(459e12, 95.73 * 2**30, 2765e9, 4800e9 / 8),
+    'v6e': Chip(918e12, 31.24 * 2**30, 1600e9, 3200e9 / 8),
+}
+
+
+def text_flops(
+    config: TextConfig, n_tokens: int, n_pairs: float, n_logits: int
+) -> float:
+  """One forward pass of the decoder.
+
+  Args:
+    config: Its sizes.
+    n_tokens: Tokens that go through the blocks.
+    n_pairs: Of queries and keys that are multiplied, per head and layer.
+    n_logits: Positions that go through the head.
+  """
+  d, h = config.width, config.head_dim
+  projections = d * h * (2 * config.n_heads + 2 * config.n_kv_heads)
+  per_token = projections + 3 * d * config.ffn
+  per_pair = 2 * h * config.n_heads
+  blocks = config.n_layers * (n_tokens * per_token + n_pairs * per_pair)
+  return 2 * (blocks + n_logits * d * config.vocab_size)
+
+
+def vision_flops(
+    config: VisionConfig, n_patches: int, longest_image: int
+) -> float:
+  """One forward pass of the vision tower over a row of patches.
+
+  Pairs are those of each patch with an image of the longest size (in a layer
+  with windows: with a window), though kernels may multiply more.
+  """
+  w = config.width
+  mlp = (3 if config.gated else 2) * w * config.ffn
+  per_patch = config.n_layers * (4 * w * w + mlp) + config.patch_dim * w
+  group = config.merge_size**2
+  merged = w * group
+  merger = merged * merged + merged * config.out_width
+  per_patch += (1 + len(config.deepstack_layers)) * merger / group
+  n_windowed = 0
+  if config.window_size is not None:
+    n_windowed = config.n_layers - len(config.full_attention_layers)
+  per_patch += 2 * w * min(longest_image, n_patches) * (
+      config.n_layers - n_windowed
+  )
+  per_patch += 2 * w * min(config.window_patches, n_patches) * n_windowed
+  return 2 * n_patches * per_patch
+
+
+def n_passes(remat: str) -> int:
+  """How often a GRPO update goes through the layers.
+
+  Forward for the reference and for the policy, with remat 'full' that again,
+  and backward.
+  """
+  return 3 + (remat == 'full')
+
+
+def grpo_step_flops(
+    config: VLMConfig,
+    *,
+    row_tokens: int,
+    row_patches: int,
+    longest_image: int,
+    trains_base: bool,
+    trains_vision: bool,
+    remat: str,
+) -> float:
+  """A GRPO update over a row that holds one trajectory.
+
+  Backward is what is propagated, and where kernels are trained their gradients
+  as well. The head is always recomputed, one chunk of positions at a time.
+  Adapters are left out: they are less than a hundredth.
+  """
+  pairs = row_tokens * (row_tokens + 1) / 2
+  blocks = text_flops(config.text, row_tokens, pairs, 0)
+  head = text_flops(config.text, 0, 0, row_tokens)
+  vision = vision_flops(config.vision, row_patches, longest_image)
+  passes = n_passes(remat) + trains_base
+  total = blocks * passes + head * (n_passes('full') + trains_base)
+  # Frozen, policy and reference share the features.
+  return total + vision * (passes if trains_vision else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+  """The least seconds that a program takes, and what keeps it from less.
+
+  Attributes:
+    compute: Seconds at the chip's peak rate of operations.
+    memory: Seconds to move what must be read and written.
+    links: Seconds to move what other chips have.
+  """
+
+  compute: float
+  memory: float
+  links: float
+
+  @property
+  def seconds(self) -> float:
+    return max(self.compute, self.memory, self.links)
+
+  @property
+  def bound(self) -> str:
+    by = {
+        'compute': self.compute,
+        'memory': self.memory,
+        'links': self.links,
+    }
+    return max(by, key=lambda name: by[name])
+
+
+def roofline(
+    chip: Chip, *, flops: float, memory_bytes: float, link_bytes: float
+) -> Roofline:
+  """Of one chip's share of a program."""
+  return Roofline(
+      flops / chip.flops,
+      memory_bytes / chip.memory_rate,
+      link_bytes / chip.link_rate,
+  )

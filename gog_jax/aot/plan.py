@@ -1,0 +1,387 @@
+"""Compiling a run's programs for devices that are not there.
+
+Arrays are shapes with shardings; nothing is read, nothing is run. What is
+compiled is what a run calls: the GRPO step, and the sampler's prefill, decoding
+and ViT, all on one mesh and with everything that RL holds at once: parameters,
+the reference, the optimizer's state, the sampler's copy of what is trained if
+it needs one, and the KV cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+import time
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gog_jax import models
+from gog_jax import sharding
+from gog_jax.aot import costs
+from gog_jax.aot import hlo
+from gog_jax.models import lora
+from gog_jax.models.config import VLMConfig
+from gog_jax.models.vision import VisionInputs
+from gog_jax.rollout import features
+from gog_jax.rollout import sampler
+from gog_jax.rollout.batching import Batch
+from gog_jax.train import rl
+from gog_jax.train import state as state_lib
+from gog_jax.train import steps
+from gog_jax.train.optimizer import make_optimizer
+from gog_jax.train.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What a run compiles.
+
+  Attributes:
+    lower: Traces it.
+    own_bytes: On each device, of its arguments that RL does not hold anyway.
+    flops: Operations of one call, over all devices, see costs.py.
+    memory_bytes: What each device has to read and write in one call.
+    unit: What one call does.
+  """
+
+  lower: Callable[[], jax.stages.Lowered]
+  own_bytes: int
+  flops: float
+  memory_bytes: float
+  unit: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """A program as the compiler made it; bytes are those of one device.
+
+  Attributes:
+    seconds: That its compilation took.
+    peak: Bytes while it runs, with all that RL holds.
+    temp: Of these, what lives only while it runs, outputs that take no
+      argument's place included.
+    sent: Bytes sent to other devices, by kind of collective; of decoding, for
+      one token.
+    has_splash: Whether the kernel is called.
+  """
+
+  seconds: float
+  peak: int
+  temp: int
+  sent: Mapping[str, int]
+  has_splash: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What RL holds, and the programs that work on it.
+
+  Attributes:
+    held: Name to bytes on each device, of what RL holds all the time.
+    programs: By name.
+    n_slots: The sampler's conversations, over all devices.
+    n_rows: Of a batch, over all devices.
+    n_images: That the ViT takes at once, over all devices.
+  """
+
+  held: Mapping[str, int]
+  programs: Mapping[str, Program]
+  n_slots: int
+  n_rows: int
+  n_images: int
+
+  def compile(self, name: str) -> Compiled:
+    """Compiles a program.
+
+    Raises:
+      TooLarge: By itself it is more than a device holds.
+    """
+    program = self.programs[name]
+    start = time.monotonic()
+    try:
+      compiled = program.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      raise TooLarge(' '.join(str(error).split())) from error
+    seconds = time.monotonic() - start
+    memory = compiled.memory_analysis()
+    text = compiled.as_text() or ''
+    assert memory is not None
+    temp = (
+        memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return Compiled(
+        seconds=seconds,
+        peak=sum(self.held.values()) + program.own_bytes + temp,
+        temp=temp,
+        sent=hlo.collective_bytes(text, of_unknown=1),
+        has_splash=hlo.has_custom_call(text, 'splash'),
+    )
+
+
+class TooLarge(Exception):
+  """The compiler's words on a program that does not fit."""
+
+
+def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
+  """A run's programs for a mesh.
+
+  Args:
+    c: A page's config. One trajectory of `batch.row_tokens` tokens and
+      `batch.row_patches` patches on each shard of rows; as many slots as
+      `sampler.n_slots`, or the next number that divides.
+    config: The backbone's.
+    mesh: Of any devices.
+  """
+  dtype = jnp.dtype(c.model.dtype)
+  attention = 'splash' if c.model.attention == 'auto' else c.model.attention
+  merge = config.vision.merge_size**2
+  max_patches = c.model.max_image_tokens * merge
+  model = _abstract_model(c, config, dtype)
+  graph, params, frozen = lora.split(model, c.trainable)
+  optimizer = make_optimizer(
+      OptimizerConfig(**c.rl.optimizer), n_steps=c.rl.steps
+  )
+  state = jax.eval_shape(
+      lambda params: state_lib.fresh(params, optimizer, seed=0), params
+  )
+  state = _placed(state, sharding.param_shardings(state, mesh))
+  frozen = _placed(frozen, sharding.param_shardings(frozen, mesh))
+  used = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+          leaf.shape, dtype, sharding=leaf.sharding
+      ),
+      state.params,
+  )
+  frozen_model = state_lib.FrozenModel(
+      graph,
+      frozen,
+      c.model.scan,
+      c.model.remat,
+      c.model.logprob_chunk,
+      attention=attention,
+      longest_image=max_patches,
+      dtype=dtype,
+  )
+  n_shards = sharding.n_row_shards(mesh)
+  n_slots = math.lcm(c.sampler.n_slots, n_shards)
+  n_images = sampler.images_at_once(mesh)
+  chunk = c.sampler.chunk
+  step = steps.make_grpo_step(
+      frozen_model, optimizer, state, rl.loss_config(c.rl)
+  )
+  cache = _cache(model, n_slots, c.rollout.max_context, dtype, mesh)
+  sampled = nnx.merge_state(used, frozen)
+  batch = _batch(c, config, n_shards, mesh)
+  hidden = _whole(mesh, (n_slots, config.text.width), dtype)
+  images = _vision_inputs(config, n_images, max_patches, _whole_place(mesh))
+  ints = lambda *shape: _whole(mesh, shape, jnp.int32)
+  decode_from = (
+      _whole(mesh, (n_slots,), jnp.bool_),
+      ints(n_slots),
+      _whole(mesh, (n_slots,), jnp.uint32),
+  )
+  chunks = (
+      ints(n_slots, chunk),
+      ints(n_slots, 3, chunk),
+      ints(n_slots),
+      _whole(mesh, (n_slots, chunk, config.vision.feature_width), jnp.float32),
+      ints(n_slots, chunk),
+  )
+
+  held = {
+      'frozen parameters': frozen,
+      'trained parameters': state.params,
+      'optimizer': state.opt_state,
+      'reference': used,
+      'KV cache': cache,
+  }
+  if dtype != jnp.float32:  # Or else they are the trained ones themselves.
+    held['sampler\'s copy'] = used
+  held = {name: _bytes(tree) for name, tree in held.items()}
+
+  def under_mesh(jitted, *args, **kwargs):
+    def lower():
+      with jax.set_mesh(mesh):
+        return jitted.lower(*args, **kwargs)
+
+    return lower
+
+  flops = _flops(c, config, n_slots=n_slots, max_patches=max_patches)
+  weights = _bytes(sampled)  # On each device, in the compute dtype.
+  gathered_by = mesh.shape[sharding.LOGICAL_AXES['embed']]
+  gathered = weights * gathered_by
+  return Plan(
+      held=held,
+      programs={
+          'GRPO step': Program(
+              lower=lambda: step.lower(state, frozen, used, batch, None),
+              own_bytes=_bytes(batch),
+              flops=n_shards * flops['GRPO step'],
+              memory_bytes=gathered * costs.n_passes(c.model.remat)
+              + 2 * (held['trained parameters'] + held['optimizer']),
+              unit='an update',
+          ),
+          'prefill': Program(
+              lower=under_mesh(
+                  sampler.extend_rows,
+                  graph, sampled, cache, hidden, None, *chunks,
+              ),
+              own_bytes=_bytes((hidden, chunks)),
+              flops=flops['prefill'],
+              memory_bytes=gathered + held['KV cache'],
+              unit=f'{chunk} tokens of each slot',
+          ),
+          'decode': Program(
+              lower=under_mesh(
+                  sampler.decode,
+                  graph, sampled, cache, hidden, *decode_from,
+                  stop_ids=(0,),
+                  max_turn_tokens=c.rollout.max_turn_tokens,
+                  greedy=False,
+                  banned_ids=(),
+              ),
+              own_bytes=_bytes((hidden, decode_from)),
+              flops=flops['decode'],
+              memory_bytes=weights + held['KV cache'],
+              unit='a token of each slot',
+          ),
+          'ViT': Program(
+              lower=under_mesh(
+                  features.encode, graph, sampled, images, attention=attention
+              ),
+              own_bytes=_bytes(images),
+              flops=n_images * flops['ViT'],
+              memory_bytes=gathered_by * _bytes(sampled['vision']),
+              unit=f'{n_images} images',
+          ),
+      },
+      n_slots=n_slots,
+      n_rows=n_shards,
+      n_images=n_images,
+  )  # fmt: skip
+
+
+def _flops(
+    c: Any, config: VLMConfig, *, n_slots: int, max_patches: int
+) -> dict[str, float]:
+  """Of one call of each program: a row's update, all slots, one image."""
+  held = c.rollout.max_context  # Keys that each query is multiplied with.
+
+  def of_slots(n_tokens):
+    return costs.text_flops(
+        config.text,
+        n_slots * n_tokens,
+        n_slots * n_tokens * held,
+        n_slots if n_tokens == 1 else 0,  # Prefill predicts nothing.
+    )
+
+  return {
+      'GRPO step': costs.grpo_step_flops(
+          config,
+          row_tokens=c.batch.row_tokens,
+          row_patches=c.batch.row_patches,
+          longest_image=max_patches,
+          trains_base=c.trainable != 'lora',
+          trains_vision=c.trainable == 'full'
+          or (c.trainable == 'lora' and c.lora.vision),
+          remat=c.model.remat,
+      ),
+      'prefill': of_slots(c.sampler.chunk),
+      'decode': of_slots(1),
+      'ViT': costs.vision_flops(config.vision, max_patches, max_patches),
+  }
+
+
+def _cache(model, n_slots: int, length: int, dtype: Any, mesh: Mesh) -> Any:
+  cache = jax.eval_shape(lambda: model.init_cache(n_slots, length, dtype))
+
+  def place(leaf):
+    if leaf.ndim < 4:  # Lengths.
+      return _whole(mesh, leaf.shape, leaf.dtype)
+    where = sharding.cache_sharding(leaf.shape, mesh)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+  return jax.tree.map(place, cache)
+
+
+def _abstract_model(c: Any, config: VLMConfig, dtype: Any) -> models.VLM:
+  if c.trainable != 'lora':
+    return models.abstract(config, dtype=dtype)
+
+  def make():
+    model = models.VLM(
+        config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape)
+    )
+    lora.add_lora(model, rngs=nnx.Rngs(0), **c.lora)
+    return model
+
+  return nnx.eval_shape(make)
+
+
+def _batch(c: Any, config: VLMConfig, n_rows: int, mesh: Mesh) -> Batch:
+  rows = sharding.batch_sharding(mesh)
+  length = c.batch.row_tokens
+
+  def array(dtype, *shape):
+    return jax.ShapeDtypeStruct((n_rows, *shape), dtype, sharding=rows)
+
+  of_tokens = {
+      field.name: array(jnp.float32, length)
+      for field in dataclasses.fields(Batch)
+  }
+  for name in ('tokens', 'segment_ids', 'targets', 'image_index'):
+    of_tokens[name] = array(jnp.int32, length)
+  return Batch(**{
+      **of_tokens,
+      'positions': array(jnp.int32, 3, length),
+      'vision': _vision_inputs(config, n_rows, c.batch.row_patches, rows),
+  })
+
+
+def _vision_inputs(
+    config: VLMConfig, n_rows: int, n_patches: int, place: NamedSharding
+) -> VisionInputs:
+  inputs = jax.eval_shape(
+      lambda: models.pack_images(
+          [[]] * n_rows, n_patches=n_patches, config=config.vision
+      )
+  )
+  return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+      inputs,
+  )
+
+
+def _placed(tree: Any, places: Any) -> Any:
+  return jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=place
+      ),
+      tree,
+      places,
+  )
+
+
+def _whole_place(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def _whole(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> Any:
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=_whole_place(mesh))
+
+
+def _bytes(tree: Any) -> int:
+  """Per device."""
+  return sum(
+      math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(tree)
+  )

@@ -1,0 +1,131 @@
+"""scripts/aot_compile.py: the toy compiled for a slice that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from gog_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ROOT / 'scripts' / 'aot_compile.py'
+TABLE = """# Title
+
+| profile | chips | tokens | more |
+|---|---|---|---|
+{begin}
+| other, full | v5e:2x4 | 288 | kept |
+{end}
+
+after
+"""
+
+
+def require_libtpu():
+  if importlib.util.find_spec('libtpu') is None:
+    assert not os.environ.get('CI'), 'CI has to compile for TPUs'
+    pytest.skip('pip install libtpu, the TPU compiler (Linux only)')
+
+
+@pytest.fixture(scope='module')
+def script():
+  before = dict(os.environ)
+  spec = importlib.util.spec_from_file_location('aot_compile', SCRIPT)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  os.environ.clear()
+  os.environ.update(before)
+  return module
+
+
+def run(*args, config='configs/rl.py'):
+  done = subprocess.run(
+      [sys.executable, str(SCRIPT), f'--config={config}', *args],
+      cwd=ROOT,
+      env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'},
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  return done.returncode, done.stdout, done.stderr.strip().splitlines()
+
+
+def test_the_toy_fits(script, tmp_path):
+  require_libtpu()
+  readme = tmp_path / 'README.md'
+  readme.write_text(TABLE.format(begin=script.BEGIN, end=script.END))
+  code, out, errors = run(
+      '--topology=v5e:2x4', '--config.trainable=full', f'--readme={readme}'
+  )
+  assert code == 0, (out, errors)
+  step, prefill, decode, vit = out.split(', compiled in ')[1:]
+  assert 'splash attention: yes' in step  # In the HLO that would run.
+  assert 'splash attention: no' in prefill
+  assert 'splash attention: no' in decode
+  # 1.6 million gradients in float32, twice 7 eighths of them.
+  assert 'all-reduce 0.01' in step
+  assert 'all-gather' not in step  # Parameters are on every device.
+  assert 'verdict: it fits' in vit
+  lines = readme.read_text().splitlines()
+  assert lines[5] == '| other, full | v5e:2x4 | 288 | kept |'
+  assert lines[6].startswith('| toy, full | v5e:2x4 | 288 |')
+  assert lines[7] == script.END
+
+
+def test_what_does_not_fit(script):
+  """Two million slots' cache; the compiler says so of the two that use it."""
+  require_libtpu()
+  code, out, errors = run(
+      '--topology=v5e:2x2', '--config.sampler.n_slots=1048576'
+  )
+  assert code == 1, (out, errors)
+  assert 'GRPO step, compiled' in out
+  assert 'TOO LARGE by ' in out
+  assert 'prefill: TOO LARGE by itself' in out
+  assert 'verdict: IT DOES NOT FIT' in out
+
+
+@pytest.mark.quick
+def test_rows_replace_their_like(script):
+  text = TABLE.format(begin=script.BEGIN, end=script.END)
+  row = '| other, full | v5e:2x4 | 288 | new |'
+  assert script.put_row(text, row) == text.replace('kept', 'new')
+  twice = script.put_row(script.put_row(text, '| a | b | 1 | x |'), row)
+  assert twice.count('\n|') == 4
+  assert twice.endswith(f'| a | b | 1 | x |\n{script.END}\n\nafter\n')
+  with pytest.raises(UserError, match='has no table'):
+    script.put_row('# Title', row)
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        ([], ['--topology=', 'v5e, v5p, v6e']),
+        (['--topology=h100:8'], ['h100:8', 'v5e, v5p, v6e']),
+        (['--topology=v5e:3x5'], ['v5e:3x5', 'not divisible']),
+        (
+            ['--topology=v5e:2x4', '--config.mesh.tensor=3'],
+            ['3 does not divide 8'],
+        ),
+        (
+            ['--topology=v5e:2x4', '--config.batch.row_tokens=128'],
+            ['max_context=288', 'batch.row_tokens=128'],
+        ),
+        (['--topology=v5e:2x4', '--config.sampler.nslots=1'], ['n_slots']),
+        (['--topology=v5e:2x4', '--readme=LICENSE'], ['has no table']),
+        (['--topology=v5e:2x4', '--readme=/no/such'], ['cannot be read']),
+    ],
+)
+def test_what_a_user_mistypes(args, words):
+  require_libtpu()
+  code, out, errors = run(*args)
+  assert code == 2, (out, errors)
+  assert len(errors) == 1, errors
+  for word in words:
+    assert word in errors[0]
