@@ -113,7 +113,8 @@ def _toy() -> ConfigDict:
   c.rollout.max_context = 288
 
   c.sampler = ConfigDict()
-  c.sampler.n_slots = 64  # Conversations held at once.
+  # Conversations held at once; more where devices do not divide them.
+  c.sampler.n_slots = 64
   c.sampler.chunk = 32  # Tokens of each that are prefilled at once.
 
   c.batch = ConfigDict()  # Packed rows, see rollout/batching.py.
@@ -231,7 +232,7 @@ def _full_toy() -> ConfigDict:
 def _full_size(profile: str) -> ConfigDict:
   """The paper's recipe, what it leaves open marked as our choice.
 
-  Memory at these sizes has not been tried: no weights were at hand.
+  Memory at these sizes was asked of the TPU compiler (README, "Does it fit?").
   """
   c = _toy()
   c.profile = profile

@@ -284,7 +284,7 @@ class Run:
     return JaxPolicy(
         model,
         processor=self.processor,
-        n_slots=c.sampler.n_slots,
+        n_slots=sharding.next_multiple(c.sampler.n_slots, self.mesh),
         max_context=c.rollout.max_context,
         max_turn_tokens=c.rollout.max_turn_tokens,
         chunk=c.sampler.chunk,

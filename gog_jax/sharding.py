@@ -81,7 +81,7 @@ def make_mesh(
 
 
 def partition_spec(
-    shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh
+    shape: tuple[int, ...], axes: tuple[str, ...], mesh: Any
 ) -> PartitionSpec:
   """The mesh axes of one array.
 
@@ -167,6 +167,12 @@ def row_spec(n_rows: int, mesh: Any) -> PartitionSpec:
 def n_row_shards(mesh: Any) -> int:
   """Over how many shards the rows of a batch are spread."""
   return math.prod(mesh.shape[axis] for axis in ROW_AXES)
+
+
+def next_multiple(n: int, mesh: Any) -> int:
+  """At least n rows, as many on each shard."""
+  shards = n_row_shards(mesh)
+  return -(-n // shards) * shards
 
 
 def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:

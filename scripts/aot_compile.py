@@ -47,7 +47,8 @@ from gog_jax import main as main_lib
 from gog_jax import models
 from gog_jax import sharding
 from gog_jax.aot import costs
-from gog_jax.aot import plan as plan_lib
+from gog_jax.aot import program as program_lib
+from gog_jax.aot.plan import make_plan
 from gog_jax.errors import UserError
 from gog_jax.models.config import VLMConfig
 from gog_jax.run import Run
@@ -72,10 +73,11 @@ def topology_mesh(name: str | None, sizes: Any) -> tuple[Mesh, costs.Chip]:
       fit it.
   """
   known = ', '.join(costs.CHIPS)
-  generation = (name or '').partition(':')[0]
+  name = name or ''
+  generation = name.partition(':')[0]
   if generation not in costs.CHIPS:
     raise UserError(
-        f'--topology={name or ""}: name a slice of one of {known}, '
+        f'--topology={name}: name a slice of one of {known}, '
         'e.g. --topology=v5e:2x4'
     )
   try:
@@ -117,7 +119,9 @@ def backbone(c: Any) -> VLMConfig:
   return config
 
 
-def describe(c: Any, plan: plan_lib.Plan, mesh: Mesh, chip: costs.Chip) -> str:
+def describe(
+    c: Any, plan: program_lib.Plan, mesh: Mesh, chip: costs.Chip
+) -> str:
   """What is compiled, and what each chip holds all the time."""
   n_images = c.batch.row_patches // (
       c.model.max_image_tokens * backbone(c).vision.merge_size ** 2
@@ -138,8 +142,8 @@ def describe(c: Any, plan: plan_lib.Plan, mesh: Mesh, chip: costs.Chip) -> str:
 
 
 def outcome(
-    program: plan_lib.Program,
-    compiled: plan_lib.Compiled,
+    program: program_lib.Program,
+    compiled: program_lib.Compiled,
     n_chips: int,
     chip: costs.Chip,
 ) -> str:
@@ -176,8 +180,8 @@ def _least(program, compiled, n_chips, chip) -> costs.Roofline:
 
 def table_row(
     c: Any,
-    plan: plan_lib.Plan,
-    compiled: dict[str, plan_lib.Compiled | plan_lib.TooLarge],
+    plan: program_lib.Plan,
+    compiled: dict[str, program_lib.Compiled | program_lib.TooLarge],
     n_chips: int,
     chip: costs.Chip,
 ) -> str:
@@ -192,37 +196,42 @@ def table_row(
       held['optimizer'],
       held['KV cache'],
   ]
-  fitting = [x for x in compiled.values() if isinstance(x, plan_lib.Compiled)]
-  if isinstance(step, plan_lib.TooLarge) or len(fitting) < len(compiled):
-    of_step = ['-', 'more', f'no; of {_gb(chip.memory)}', '-', '-', '-']
-  else:
-    peak = max(one.peak for one in fitting)
-    fits = (
-        f'{_gb(chip.memory - peak)} free'
-        if peak <= chip.memory
-        else f'no, {_gb(peak - chip.memory)} too much'
-    )
-    least = _least(plan.programs['GRPO step'], step, n_chips, chip)
-    token = _least(
-        plan.programs['decode'], compiled['decode'], n_chips, chip
-    )
-    of_step = [
-        _gb(step.temp),
-        _gb(peak),
-        fits,
-        f'{plan.programs["GRPO step"].flops / n_chips / 1e12:,.0f}',
-        _gb(sum(step.sent.values())),
-        f'{_time(least.seconds)} ({least.bound})',
-        f'{_time(token.seconds)} ({token.bound})',
-    ]
+  peak = max(_peak(one) for one in compiled.values())
+  free = chip.memory - peak
+  fits = f'{_gb(free)}' if free >= 0 else f'none, {_gb(-free)} too much'
+  flops = plan.programs['GRPO step'].flops / n_chips
+  temp = sent = '-'
+  if isinstance(step, program_lib.Compiled):
+    temp, sent = _gb(step.temp), _gb(sum(step.sent.values()))
+
+  def least(name):
+    one = compiled[name]
+    if isinstance(one, program_lib.TooLarge):
+      return '-'
+    bound = _least(plan.programs[name], one, n_chips, chip)
+    return f'{_time(bound.seconds)} ({bound.bound})'
+
   cells = [
       f'{c.profile}, {_trained(c)}',
       str(_TOPOLOGY.value),
       f'{c.batch.row_tokens:,}',
       *map(_gb, parts),
-      *of_step,
+      temp,
+      _gb(peak),
+      fits,
+      f'{flops / 1e12:,.0f}',
+      sent,
+      least('GRPO step'),
+      least('decode'),
   ]
   return f'| {" | ".join(cells)} |'
+
+
+def _peak(compiled: program_lib.Compiled | program_lib.TooLarge) -> float:
+  """Bytes on a chip; of what was refused, as far as the compiler said."""
+  if isinstance(compiled, program_lib.Compiled):
+    return compiled.peak
+  return compiled.needed or float('inf')
 
 
 def put_row(text: str, row: str) -> str:
@@ -273,25 +282,25 @@ def main(argv: list[str]) -> None:
     put_row(_read(readme), '|')
   config = backbone(c)
   mesh, chip = topology_mesh(_TOPOLOGY.value, c.mesh)
-  plan = plan_lib.make_plan(c, config, mesh)
+  plan = make_plan(c, config, mesh)
   print(describe(c, plan, mesh, chip), flush=True)
   compiled: dict[str, Any] = {}
   for name, program in plan.programs.items():
     try:
       compiled[name] = plan.compile(name)
-    except plan_lib.TooLarge as error:
+    except program_lib.TooLarge as error:
       compiled[name] = error
-      print(f'{name}: TOO LARGE by itself: {error}', flush=True)
+      more = ''
+      if error.needed:
+        more = f' by {_gb(error.needed - chip.memory)} GB'
+      print(f'{name}: TOO LARGE by itself{more}: {error}', flush=True)
       continue
     print(f'{name}, compiled in {compiled[name].seconds:.0f} s', flush=True)
     print(outcome(program, compiled[name], mesh.size, chip), flush=True)
   if readme:
     row = table_row(c, plan, compiled, mesh.size, chip)
     readme.write_text(put_row(_read(readme), row))
-  fits = all(
-      isinstance(one, plan_lib.Compiled) and one.peak <= chip.memory
-      for one in compiled.values()
-  )
+  fits = all(_peak(one) <= chip.memory for one in compiled.values())
   print('verdict: it fits' if fits else 'verdict: IT DOES NOT FIT')
   sys.exit(0 if fits else 1)
 

@@ -48,6 +48,7 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
     raise UserError(
         f'{image} cannot be read ({error.strerror}); give --image=FILE'
     ) from error
+  folder = str(models.local_folder(folder))
   ours, config = models.from_pretrained(folder, dtype=jnp.dtype(dtype))
   patches, grid = ImageProcessor.from_folder(folder).patches(data)
   # Without torchvision this is the one that transformers has.
@@ -69,6 +70,7 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
   mask = np.ones_like(tokens)
   grids = np.array([grid])
   mine = np.asarray(ours(tokens, mask, patches, grids), np.float32)
+  del ours  # Theirs needs as much memory again.
   cls = getattr(
       transformers,
       {

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from gog_jax import sharding
 from gog_jax.models import config as config_lib
 from gog_jax.models import lora
 from gog_jax.rollout.batching import BatchConfig
@@ -145,3 +146,31 @@ def test_overflow_is_refused(vlm):
   sampler.start(0, tiny.request(0), tiny.chunk(97, 0, seed=0))
   with pytest.raises(ValueError, match='overflow'):
     sampler.sample([0])
+
+
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_eight_devices_equal_one(family):
+  """Alike prompts too; the cache stays split, and nothing is compiled twice."""
+  if jax.device_count() != 8:
+    pytest.skip('needs the eight devices that conftest.py asks for')
+  vlm = tiny.model(family=family)
+  seeds = (1, 1, 2, 3, 3, 3)
+  expected = tiny.conversations(tiny.policy(vlm, n_slots=8), seeds)
+  mesh = sharding.make_mesh(2, 2, 2)
+  sampler = tiny.policy(vlm, n_slots=8, mesh=mesh)
+  state = nnx.state(vlm)
+  sampler.update(
+      jax.device_put(state, sharding.param_shardings(state, mesh)),
+      vision_changed=True,
+  )
+  actual = tiny.conversations(sampler, seeds)
+  for one, other in zip(actual, expected, strict=True):
+    np.testing.assert_array_equal(one.token_ids, other.token_ids)
+    np.testing.assert_allclose(
+        one.sampler_logprobs, other.sampler_logprobs, atol=1e-4, rtol=0
+    )
+  for kept in (*sampler._cache.k, *sampler._cache.v):
+    assert kept.sharding.shard_shape(kept.shape)[0] == 2  # Of 8 rows.
+  warm = n_compilations()
+  tiny.conversations(sampler, seeds)
+  assert n_compilations() == warm

@@ -88,7 +88,9 @@ def chunk(n_before: int, n_after: int, *, seed: int, size=None) -> TokenChunk:
   )
 
 
-def policy(vlm: VLM, *, n_slots: int = 3, greedy: bool = False) -> JaxPolicy:
+def policy(
+    vlm: VLM, *, n_slots: int = 3, greedy: bool = False, mesh=None
+) -> JaxPolicy:
   return JaxPolicy(
       vlm,
       processor=processor(),
@@ -99,6 +101,7 @@ def policy(vlm: VLM, *, n_slots: int = 3, greedy: bool = False) -> JaxPolicy:
       max_patches=36,
       stop_ids=(STOP,),
       greedy=greedy,
+      mesh=mesh,
   )
 
 

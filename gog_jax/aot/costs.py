@@ -116,8 +116,10 @@ def grpo_step_flops(
   vision = vision_flops(config.vision, row_patches, longest_image)
   passes = n_passes(remat) + trains_base
   total = blocks * passes + head * (n_passes('full') + trains_base)
-  # Frozen, policy and reference share the features.
-  return total + vision * (passes if trains_vision else 1)
+  if not trains_vision:  # Policy and reference share the features.
+    return total + vision
+  # Recomputed whole before it is recomputed layer by layer.
+  return total + vision * (passes + (remat == 'full'))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,7 @@ def collective_bytes(
       return totals[name]
     result: dict[tuple[str, str], int] = {}
 
-    def add(key, n_bytes):
+    def add(key: tuple[str, str], n_bytes: int):
       result[key] = min(result.get(key, n_bytes), n_bytes)
 
     for number, line in enumerate(computations.get(name, ())):

@@ -1,18 +1,16 @@
 """Compiling a run's programs for devices that are not there.
 
 Arrays are shapes with shardings; nothing is read, nothing is run. What is
-compiled is what a run calls: the GRPO step, and the sampler's prefill, decoding
-and ViT, all on one mesh and with everything that RL holds at once: parameters,
-the reference, the optimizer's state, the sampler's copy of what is trained if
-it needs one, and the KV cache.
+compiled is what a run calls: the GRPO step (with one row a device), and the
+sampler's prefill, decoding and ViT, all on one mesh and with everything that RL
+holds at once: parameters, the reference, the optimizer's state, the sampler's
+copy of what is trained if it needs one, and the KV cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 import dataclasses
 import math
-import time
 from typing import Any
 
 from flax import nnx
@@ -23,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gog_jax import models
 from gog_jax import sharding
 from gog_jax.aot import costs
-from gog_jax.aot import hlo
+from gog_jax.aot.program import Plan
+from gog_jax.aot.program import Program
 from gog_jax.models import lora
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vision import VisionInputs
@@ -37,107 +36,13 @@ from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """What a run compiles.
-
-  Attributes:
-    lower: Traces it.
-    own_bytes: On each device, of its arguments that RL does not hold anyway.
-    flops: Operations of one call, over all devices, see costs.py.
-    memory_bytes: What each device has to read and write in one call.
-    unit: What one call does.
-  """
-
-  lower: Callable[[], jax.stages.Lowered]
-  own_bytes: int
-  flops: float
-  memory_bytes: float
-  unit: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-  """A program as the compiler made it; bytes are those of one device.
-
-  Attributes:
-    seconds: That its compilation took.
-    peak: Bytes while it runs, with all that RL holds.
-    temp: Of these, what lives only while it runs, outputs that take no
-      argument's place included.
-    sent: Bytes sent to other devices, by kind of collective; of decoding, for
-      one token.
-    has_splash: Whether the kernel is called.
-  """
-
-  seconds: float
-  peak: int
-  temp: int
-  sent: Mapping[str, int]
-  has_splash: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """What RL holds, and the programs that work on it.
-
-  Attributes:
-    held: Name to bytes on each device, of what RL holds all the time.
-    programs: By name.
-    n_slots: The sampler's conversations, over all devices.
-    n_rows: Of a batch, over all devices.
-    n_images: That the ViT takes at once, over all devices.
-  """
-
-  held: Mapping[str, int]
-  programs: Mapping[str, Program]
-  n_slots: int
-  n_rows: int
-  n_images: int
-
-  def compile(self, name: str) -> Compiled:
-    """Compiles a program.
-
-    Raises:
-      TooLarge: By itself it is more than a device holds.
-    """
-    program = self.programs[name]
-    start = time.monotonic()
-    try:
-      compiled = program.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-      if 'RESOURCE_EXHAUSTED' not in str(error):
-        raise
-      raise TooLarge(' '.join(str(error).split())) from error
-    seconds = time.monotonic() - start
-    memory = compiled.memory_analysis()
-    text = compiled.as_text() or ''
-    assert memory is not None
-    temp = (
-        memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    return Compiled(
-        seconds=seconds,
-        peak=sum(self.held.values()) + program.own_bytes + temp,
-        temp=temp,
-        sent=hlo.collective_bytes(text, of_unknown=1),
-        has_splash=hlo.has_custom_call(text, 'splash'),
-    )
-
-
-class TooLarge(Exception):
-  """The compiler's words on a program that does not fit."""
-
-
 def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   """A run's programs for a mesh.
 
   Args:
-    c: A page's config. One trajectory of `batch.row_tokens` tokens and
-      `batch.row_patches` patches on each shard of rows; as many slots as
-      `sampler.n_slots`, or the next number that divides.
+    c: A page's config. A step has one row of `batch.row_tokens` tokens and
+      `batch.row_patches` patches on each shard of rows (a run's has as many as
+      its trajectories fill).
     config: The backbone's.
     mesh: Of any devices.
   """
@@ -172,8 +77,8 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       dtype=dtype,
   )
   n_shards = sharding.n_row_shards(mesh)
-  n_slots = math.lcm(c.sampler.n_slots, n_shards)
-  n_images = sampler.images_at_once(mesh)
+  n_slots = sharding.next_multiple(c.sampler.n_slots, mesh)
+  n_images = features.images_at_once(mesh)
   chunk = c.sampler.chunk
   step = steps.make_grpo_step(
       frozen_model, optimizer, state, rl.loss_config(c.rl)

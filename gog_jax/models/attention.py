@@ -265,7 +265,7 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
   padded = -(-length // tile) * tile
   ids = _pad_time(segment_ids + 1, padded)
   # The kernel knows no scale.
-  query = query * jnp.asarray(head_dim**-0.5, query.dtype)
+  query = (query.astype(jnp.float32) * head_dim**-0.5).astype(query.dtype)
 
   def whole_tiles(x):
     lanes = -head_dim % _LANES
@@ -293,19 +293,20 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
     return jax.vmap(kernel)(query, key, value, splash.SegmentIds(ids, ids))
 
   mesh = jax.sharding.get_abstract_mesh()
+  on_mesh: Any = one_device
   if not mesh.empty:
-    rows = sharding.row_spec(query.shape[0], mesh)
+    [rows] = sharding.row_spec(query.shape[0], mesh)
     heads = None
     if not key.shape[2] % mesh.shape[sharding.HEADS_AXIS]:
       heads = sharding.HEADS_AXIS
-    by_head = PartitionSpec(*rows, heads)
-    one_device = jax.shard_map(
+    by_head = PartitionSpec(rows, heads)
+    on_mesh = jax.shard_map(
         one_device,
-        in_specs=(by_head, by_head, by_head, rows),
+        in_specs=(by_head, by_head, by_head, PartitionSpec(rows)),
         out_specs=by_head,
         check_vma=False,  # The kernel does not say what its output varies over.
     )
-  attended = one_device(*map(whole_tiles, (query, key, value)), ids)
+  attended = on_mesh(*map(whole_tiles, (query, key, value)), ids)
   return attended.swapaxes(1, 2)[:, :length, :, :head_dim]
 
 

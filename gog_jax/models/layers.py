@@ -285,8 +285,8 @@ def run_blocks(
   return x
 
 
-def layer_slice(layers: Any, index: int) -> Any:
-  """Layer `index` of a pytree stacked on axis 0."""
+def layer_slice(layers: Any, index: int | slice) -> Any:
+  """One layer of a pytree stacked on axis 0, or a stack of some."""
   return jax.tree.map(lambda leaf: leaf[index], layers)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -214,19 +215,10 @@ class VisionTower(nnx.Module):
           *projected,
       )
 
-    n_deep = len(config.deepstack_layers)
-    # Where each layer's output is kept; the others', in the place after these.
-    kept_at = np.full(config.n_layers, n_deep, np.int32)
-    kept_at[list(config.deepstack_layers)] = np.arange(n_deep)
-
-    def step(carry, layer: tuple[layers.Block, Any, Any]):
-      x, kept = carry
-      block, sees_all, place = layer
+    def step(x, layer: tuple[layers.Block, Any]):
+      block, sees_all = layer
       attended = attend(sees_all, *block.project(x, rotary))
-      x = sharding.constrain_rows(block.finish(x, attended))
-      if kept is not None:
-        kept = lax.dynamic_update_index_in_dim(kept, x, place, axis=0)
-      return x, kept
+      return sharding.constrain_rows(block.finish(x, attended))
 
     x = self.patch_embed(inputs.patches.astype(dtype))
     if self.positions is not None:
@@ -237,19 +229,23 @@ class VisionTower(nnx.Module):
           inputs.sizes,
           side=config.position_side,
       ).astype(dtype)
-    kept = jnp.zeros((n_deep + 1, *x.shape), x.dtype) if n_deep else None
-    x, kept = layers.run_blocks(
-        step,
-        (x, kept),
-        (self.blocks, sees_all, kept_at),
-        scan=scan,
-        remat=remat,
-    )
+    # In parts that end where features are taken. (Carried along by one scan,
+    # what is taken would be kept after every layer for the backward pass.)
+    ends = [layer + 1 for layer in config.deepstack_layers]
+    taken = []
+    for start, end in itertools.pairwise([0, *ends, config.n_layers]):
+      x = layers.run_blocks(
+          step,
+          x,
+          layers.layer_slice((self.blocks, sees_all), slice(start, end)),
+          scan=scan,
+          remat=remat,
+      )
+      taken.append(x)
     features = [self.merger(x)]
-    if kept is not None:
-      for index in range(n_deep):
-        merger = layers.layer_slice(self.deepstack_mergers, index)
-        features.append(merger(kept[index]))
+    for index, after in enumerate(taken[:-1]):
+      merger = layers.layer_slice(self.deepstack_mergers, index)
+      features.append(merger(after))
     features = jnp.concatenate(features, axis=-1)
     if config.window_size is None:
       return features  # Nothing was sorted.

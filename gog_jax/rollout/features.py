@@ -10,13 +10,22 @@ from flax import nnx
 import jax
 import numpy as np
 
+from gog_jax import sharding
 from gog_jax.images import ImageProcessor
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 
+_IMAGES_AT_ONCE = 8
 # Bytes of image features that the host keeps between prefills.
 _FEATURE_BYTES = 2**30
+
+
+def images_at_once(mesh: jax.sharding.Mesh | None) -> int:
+  """Rows of the ViT: as many for each device."""
+  if mesh is None:
+    return _IMAGES_AT_ONCE
+  return sharding.next_multiple(_IMAGES_AT_ONCE, mesh)
 
 
 class FeatureCache:

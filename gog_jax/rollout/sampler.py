@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import math
 from typing import Any
 
 from flax import nnx
@@ -19,20 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.images import ImageProcessor
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.features import encode
 from gog_jax.rollout.features import FeatureCache
+from gog_jax.rollout.features import images_at_once
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
 
 _ROWS_AT_ONCE = 16  # Of those that are prefilled.
-_IMAGES_AT_ONCE = 8
 
 
 class JaxPolicy:
@@ -180,7 +178,9 @@ class JaxPolicy:
     self._cache = self._cache._replace(lengths=jnp.asarray(self._lengths))
     alike: dict[Any, list[int]] = {}
     for slot, chunk in self._pending.items():
-      begun = slot if self._lengths[slot] else None
+      # Over a mesh all slots are fed at once, and to copy rows from one device
+      # to another would put the whole cache on each.
+      begun = slot if self._lengths[slot] or self._mesh is not None else None
       alike.setdefault((begun, chunk), []).append(slot)
     groups = list(alike.values())
     for first in range(0, len(groups), self._rows):
@@ -250,12 +250,6 @@ class JaxPolicy:
           embeds[:, here],
           index.astype(np.int32),
       )
-
-
-def images_at_once(mesh: jax.sharding.Mesh | None) -> int:
-  """Rows of the ViT: as many for each device."""
-  shards = 1 if mesh is None else sharding.n_row_shards(mesh)
-  return math.lcm(_IMAGES_AT_ONCE, shards)
 
 
 # Compiled programs are shared by all samplers of one graph and shape: the

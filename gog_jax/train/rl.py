@@ -57,6 +57,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   ref_params = model.in_use(jax.tree.map(jnp.copy, state.params))
   grpo_step = steps.make_grpo_step(model, optimizer, state, loss_config(c))
   policy = run.make_policy(base, greedy=False)
+  del base  # The sampler lets go of it, too, when it gets the first weights.
   curriculum = make_curriculum(run, folder)
 
   def update(state: TrainState, batch: Batch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -154,7 +155,12 @@ def batch_logprobs(
   """
   vlm = nnx.merge(model.graph, model.in_use(params), frozen)
   if features is None:
-    features = image_features(model, params, frozen, batch)
+    encode = functools.partial(image_features, model)
+    if model.remat == 'full':
+      # Or what is kept of each of the tower's layers would wait for the
+      # decoder's backward pass, where memory is scarcest.
+      encode = jax.checkpoint(encode)
+    features = encode(params, frozen, batch)
   hidden = vlm.hidden(
       batch.tokens,
       batch.positions,
