@@ -232,7 +232,7 @@ def _full_toy() -> ConfigDict:
 def _full_size(profile: str) -> ConfigDict:
   """The paper's recipe, what it leaves open marked as our choice.
 
-  Memory at these sizes was asked of the TPU compiler (README, "Does it fit?").
+  Whether some of them fit was asked of the TPU compiler (README).
   """
   c = _toy()
   c.profile = profile
