@@ -4,8 +4,8 @@
     python scripts/aot_compile.py --config=configs/rl.py:qwen3_vl_8b \
       --topology=v5e:8x8 [--config.FIELD=VALUE ...] [--readme=README.md]
 
-Compiles the GRPO step, prefill, decoding and the ViT as a run would call them,
-and prints what each chip holds, whether that fits, operations (counted by us:
+Compiles the GRPO step with one row a chip, prefill, decoding and the ViT, and
+prints what each chip holds, whether that fits, operations (counted by us:
 the compiler counts a loop's body once), bytes sent between chips, and the least
 time a call can take on the chip's published rates. Weights are not needed:
 sizes are the profile's published ones, or those of --config.model.path.
@@ -120,11 +120,15 @@ def backbone(c: Any) -> VLMConfig:
 
 
 def describe(
-    c: Any, plan: program_lib.Plan, mesh: Mesh, chip: costs.Chip
+    c: Any,
+    config: VLMConfig,
+    plan: program_lib.Plan,
+    mesh: Mesh,
+    chip: costs.Chip,
 ) -> str:
   """What is compiled, and what each chip holds all the time."""
   n_images = c.batch.row_patches // (
-      c.model.max_image_tokens * backbone(c).vision.merge_size ** 2
+      c.model.max_image_tokens * config.vision.merge_size**2
   )
   axes = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items())
   lines = [
@@ -198,7 +202,7 @@ def table_row(
   ]
   peak = max(_peak(one) for one in compiled.values())
   free = chip.memory - peak
-  fits = f'{_gb(free)}' if free >= 0 else f'none, {_gb(-free)} too much'
+  fits = _gb(free) if free >= 0 else f'none, {_gb(-free)} too much'
   flops = plan.programs['GRPO step'].flops / n_chips
   temp = sent = '-'
   if isinstance(step, program_lib.Compiled):
@@ -283,7 +287,7 @@ def main(argv: list[str]) -> None:
   config = backbone(c)
   mesh, chip = topology_mesh(_TOPOLOGY.value, c.mesh)
   plan = make_plan(c, config, mesh)
-  print(describe(c, plan, mesh, chip), flush=True)
+  print(describe(c, config, plan, mesh, chip), flush=True)
   compiled: dict[str, Any] = {}
   for name, program in plan.programs.items():
     try:
