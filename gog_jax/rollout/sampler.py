@@ -145,9 +145,9 @@ class JaxPolicy:
         self._state,
         self._cache,
         self._hidden,
-        jnp.asarray(sampling),
-        jnp.asarray(self._next_position),
-        jnp.asarray(self._seeds),
+        sampling,
+        self._next_position.copy(),
+        self._seeds.copy(),
         **self._decode_limits,
     )
     self._cache = result.pop('cache')
@@ -174,8 +174,11 @@ class JaxPolicy:
         self._state,
         (v.data for chunk in self._pending.values() for v in chunk.images),
     )
-    # The host's lengths are the truth: a slot that starts anew is empty.
-    self._cache = self._cache._replace(lengths=jnp.asarray(self._lengths))
+    # The host's lengths are the truth: a slot that starts anew is empty. A
+    # copy: a device may read it only after this counts on.
+    self._cache = self._cache._replace(
+        lengths=jnp.asarray(self._lengths.copy())
+    )
     alike: dict[Any, list[int]] = {}
     for slot, chunk in self._pending.items():
       # Over a mesh all slots are fed at once, and to copy rows from one device
