@@ -134,7 +134,9 @@ def _toy() -> ConfigDict:
   c.sft.eval_every = 80
   c.sft.n_validation = 256  # Training ends when their accuracy is flat.
   c.sft.batch_size = 16  # Trajectories a step.
-  c.sft.row_multiple = 4  # Rows come in multiples: one compilation each.
+  # Rows whose gradients are taken at once, more where shards do not divide
+  # them; a step has as many of such micro-batches as it fills.
+  c.sft.micro_rows = 4
   c.sft.checkpoint_every = 40
   c.sft.optimizer = optimizer(
       learning_rate=5e-4, warmup_steps=20, decay='cosine'
@@ -164,7 +166,7 @@ def _toy() -> ConfigDict:
   c.rl.n_prompts = 16  # P, questions a step.
   c.rl.group_size = 8  # G, rollouts a question.
   c.rl.updates_per_batch = 1
-  c.rl.row_multiple = 32
+  c.rl.micro_rows = 32
   c.rl.train_dead = False  # Whether groups without variance feel the KL.
   # Steps after which the sampler gets new weights; resuming gives it them too.
   c.rl.sync_every = 1
@@ -263,11 +265,12 @@ def _full_size(profile: str) -> ConfigDict:
   c.sft.n_demos = 5750
   c.sft.steps = 2157  # 3 epochs at batch 8.
   c.sft.batch_size = 8
-  c.sft.row_multiple = 8
+  c.sft.micro_rows = 1  # That is, one on each shard.
   c.sft.checkpoint_every = 200
   c.sft.n_validation = 0  # As the paper: for all its epochs.
   c.sft.optimizer = optimizer(learning_rate=1e-4, warmup_steps=50)
   c.grade.n_queries = 8192
+  c.rl.micro_rows = 1
   c.rl.n_prompts = 64
   c.rl.group_size = 4
   c.rl.steps = 1000

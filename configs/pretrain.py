@@ -25,7 +25,7 @@ def get_config(profile: str = 'toy'):
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
   c.pretrain.batch_size = 32  # Lessons a step.
-  c.pretrain.row_multiple = 4
+  c.pretrain.micro_rows = 4
   c.pretrain.n_exchanges = 3  # Of a lesson, or as many as max_context holds.
   # Each task is learnt by way of the one before.
   c.pretrain.read = phase(steps=180, reading=1.0)

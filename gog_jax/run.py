@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import math
 from typing import Any
 
 from etils import epath
@@ -216,11 +215,11 @@ class Run:
     # What a packed row cannot hold, no conversation may grow to.
     return RolloutConfig(**c.rollout, max_patches=c.batch.row_patches)
 
-  def batch_config(self, *, row_multiple: int) -> BatchConfig:
+  def batch_config(self, *, micro_rows: int) -> BatchConfig:
     """Shapes of a stage's batches; rows divide over the mesh in any case."""
-    n_shards = sharding.n_row_shards(self.mesh)
     return BatchConfig(
-        **self.config.batch, row_multiple=math.lcm(row_multiple, n_shards)
+        **self.config.batch,
+        micro_rows=sharding.next_multiple(micro_rows, self.mesh),
     )
 
   @functools.cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
 import re
@@ -11,7 +10,13 @@ import sys
 
 import pytest
 
+from gog_jax import models
+from gog_jax.aot import apart
+from gog_jax.aot import words
 from gog_jax.errors import UserError
+from gog_jax.run import TOY_BASE
+from tests import helpers
+from tests import mini
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = ROOT / 'scripts' / 'aot_compile.py'
@@ -28,21 +33,7 @@ after
 
 
 def require_libtpu():
-  if importlib.util.find_spec('libtpu') is None:
-    assert not os.environ.get('CI'), 'CI has to compile for TPUs'
-    pytest.skip('pip install libtpu, the TPU compiler (Linux only)')
-
-
-@pytest.fixture(scope='module')
-def script():
-  before = dict(os.environ)
-  spec = importlib.util.spec_from_file_location('aot_compile', SCRIPT)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  os.environ.clear()
-  os.environ.update(before)
-  return module
+  helpers.require('libtpu')
 
 
 def run(*args, config='configs/rl.py'):
@@ -57,51 +48,66 @@ def run(*args, config='configs/rl.py'):
   return done.returncode, done.stdout, done.stderr.strip().splitlines()
 
 
-def test_the_toy_fits(script, tmp_path):
+def test_the_toy_fits(tmp_path):
   require_libtpu()
   readme = tmp_path / 'README.md'
-  readme.write_text(TABLE.format(begin=script.BEGIN, end=script.END))
+  readme.write_text(TABLE.format(begin=words.BEGIN, end=words.END))
   code, out, errors = run(
-      '--topology=v5e:2x4', '--config.trainable=full', f'--readme={readme}'
-  )
+      '--topology=v5e:2x4', '--config.trainable=full', f'--readme={readme}',
+      '--config.sampler.n_slots=30',
+  )  # fmt: skip
   assert code == 0, (out, errors)
-  step, prefill, decode, vit = out.split(', compiled in ')[1:]
-  assert 'splash attention: yes' in step  # In the HLO that would run.
-  assert 'splash attention: no' in prefill
-  assert 'splash attention: no' in decode
+  step, update, prefill, decode, vit = out.split(', compiled in ')[1:]
+  # In the HLO that would run.
+  masks, kernels = ('bidirectional', 'causal'), ('dkv', 'dq', 'fwd')
+  called = ', '.join(f'{mask} {what}' for mask in masks for what in kernels)
+  assert f'splash attention: {called}\n' in step
+  for other in (update, prefill, decode):
+    assert 'splash attention: none' in other
   # 1.6 million gradients in float32, twice 7 eighths of them.
   assert 'all-reduce 0.01' in step
   assert 'all-gather' not in step  # Parameters are on every device.
   assert 'verdict: it fits' in vit
   lines = readme.read_text().splitlines()
   assert lines[5] == '| other, full | v5e:2x4 | 288 | kept |'
-  assert lines[6].startswith('| toy, full | v5e:2x4 | 288 |')
-  assert lines[7] == script.END
+  assert lines[6].startswith('| toy, full, n_slots 30 | v5e:2x4 | 288 |')
+  assert lines[7] == words.END
 
 
-def test_what_does_not_fit(script):
+def test_what_does_not_fit():
   """Two million slots' cache; the compiler says so of the two that use it."""
   require_libtpu()
   code, out, errors = run(
       '--topology=v5e:2x2', '--config.sampler.n_slots=1048576'
   )
   assert code == 1, (out, errors)
-  assert 'GRPO step, compiled' in out
+  assert 'gradients, compiled' in out
   assert 'TOO LARGE by ' in out
   assert re.search(r'prefill: TOO LARGE by itself by \d+\.\d\d GB', out)
   assert 'verdict: IT DOES NOT FIT' in out
 
 
+def test_a_compiler_that_breaks_down(tmp_path):
+  """Its process ends; ours goes on with what it said."""
+  require_libtpu()
+  config = mini.make_run(tmp_path, 'rl').config
+  result = apart.compile_apart(
+      config, models.read_config(TOY_BASE), 'v5e:2x2', 'no such program'
+  )
+  assert isinstance(result, apart.Broken)
+  assert str(result) == "KeyError: 'no such program'"
+
+
 @pytest.mark.quick
-def test_rows_replace_their_like(script):
-  text = TABLE.format(begin=script.BEGIN, end=script.END)
+def test_rows_replace_their_like():
+  text = TABLE.format(begin=words.BEGIN, end=words.END)
   row = '| other, full | v5e:2x4 | 288 | new |'
-  assert script.put_row(text, row) == text.replace('kept', 'new')
-  twice = script.put_row(script.put_row(text, '| a | b | 1 | x |'), row)
+  assert words.put_row(text, row) == text.replace('kept', 'new')
+  twice = words.put_row(words.put_row(text, '| a | b | 1 | x |'), row)
   assert twice.count('\n|') == 4
-  assert twice.endswith(f'| a | b | 1 | x |\n{script.END}\n\nafter\n')
+  assert twice.endswith(f'| a | b | 1 | x |\n{words.END}\n\nafter\n')
   with pytest.raises(UserError, match='has no table'):
-    script.put_row('# Title', row)
+    words.put_row('# Title', row)
 
 
 @pytest.mark.parametrize(

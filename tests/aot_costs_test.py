@@ -89,9 +89,9 @@ def test_an_update_by_hand():
       'trains_vision': False,
   }
   # Reference, policy, backward; of the head the policy's is computed again.
-  lora = costs.grpo_step_flops(config, trains_base=False, remat='none', **how)
+  lora = costs.grpo_flops(config, trains_base=False, remat='none', **how)
   np.testing.assert_allclose(lora, 3 * one_pass + 4 * 2 * head * t)
-  full = costs.grpo_step_flops(config, trains_base=True, remat='full', **how)
+  full = costs.grpo_flops(config, trains_base=True, remat='full', **how)
   np.testing.assert_allclose(full, 5 * one_pass + 5 * 2 * head * t)
 
 

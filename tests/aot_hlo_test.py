@@ -126,8 +126,18 @@ def test_as_the_tpu_compiler_writes_it():
       'all-to-all': 0,
       'collective-permute': 4 * 400,  # 8 / 2 turns.
   }
-  assert hlo.has_custom_call(LOOP, 'splash')
-  assert not hlo.has_custom_call(LOOP, 'flash_attention')
+
+
+def test_kernels_by_their_mask():
+  call = (
+      '}}}}, metadata={{op_name="jit(add)/transpose(jvp({mask}))/vmap(x)/'
+      'splash_mha_{kernel}_segmented/pallas_call" stack_frame_id=2}}\n'
+  )
+  text = call.format(mask='causal', kernel='dq') * 2
+  text += call.format(mask='bidirectional', kernel='fwd')
+  text += call.format(mask='acausal', kernel='fwd')  # Not a scope of ours.
+  text += 'op_name="causal/splash_mha_dkv"\n'  # Around it, not the call.
+  assert hlo.splash_kernels(text) == {'causal dq', 'bidirectional fwd'}
 
 
 def test_a_loop_of_unknown_length_is_not_guessed():

@@ -51,7 +51,7 @@ def test_three_turns_in_integers():
   trajectory = three_turns()
   batch = batch_of(
       [trajectory],
-      BatchConfig(row_tokens=20, row_patches=16, row_multiple=1),
+      BatchConfig(row_tokens=20, row_patches=16, micro_rows=1),
       advantages=[2.0],
       weights=[0.5],
   )
@@ -88,12 +88,12 @@ def test_two_in_a_row_are_offset():
   assert batch.image_index[0][18 + 2 : 18 + 4].tolist() == [2, 3]
   assert batch.positions[0][:, 18].tolist() == [0, 0, 0]
   assert batch.vision.image_ids[0].tolist() == [1] * 8 + [2] * 8 + [0] * 64
-  assert batch.tokens.shape[0] == 8  # row_multiple.
+  assert batch.tokens.shape[0] == 8  # micro_rows.
   assert not batch.segment_ids[1:].any()
 
 
 def test_pack_keeps_both_budgets():
-  config = BatchConfig(row_tokens=10, row_patches=8, row_multiple=1)
+  config = BatchConfig(row_tokens=10, row_patches=8, micro_rows=1)
   rows = batching.pack([6, 5, 5, 4, 1], [4, 4, 8, 4, 0], config=config)
   assert rows == [[0, 3], [1, 4], [2]]
   with pytest.raises(ValueError, match='11 tokens'):

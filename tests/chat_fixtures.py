@@ -13,6 +13,7 @@ import pathlib
 import pytest
 
 from gog_jax.chat import Chat
+from tests import helpers
 from tests.chat_helpers import make_chat
 from tests.chat_helpers import N_QWEN2_5
 from tests.chat_helpers import qwen_folder
@@ -55,7 +56,7 @@ def any_chat(folder) -> Chat:
 @pytest.fixture(scope='session', name='oracle')
 def hugging_face(folder):
   """Reads whole rendered text, control tokens included."""
-  transformers = pytest.importorskip('transformers')
+  transformers = helpers.require('transformers')
   if folder == TOY:
     return transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
   return transformers.Qwen2Tokenizer.from_pretrained(str(folder))

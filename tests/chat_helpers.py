@@ -23,6 +23,7 @@ from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
+from tests import helpers
 
 ROOT = pathlib.Path(__file__).parent.parent
 TOY = ROOT / 'gog_jax' / 'assets' / 'toy_base'
@@ -97,7 +98,7 @@ def make_chat(folder: pathlib.Path, dialect: str) -> Chat:
 def qwen_folder(target: pathlib.Path, n_tokens: int) -> pathlib.Path:
   if not QWEN.exists():
     pytest.skip(f'no Qwen vocabulary at {QWEN}')
-  transformers = pytest.importorskip('transformers')
+  transformers = helpers.require('transformers')
   merges = (QWEN / 'merges.txt').read_text().splitlines()
   tokenizer = transformers.Qwen2Tokenizer(
       vocab=json.loads((QWEN / 'vocab.json').read_text()),

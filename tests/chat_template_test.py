@@ -11,6 +11,7 @@ from gog_jax.chat.template import load_template
 from gog_jax.chat.template import Template
 from gog_jax.errors import UserError
 from gog_jax.types import Example
+from tests import helpers
 from tests.chat_helpers import CROP
 from tests.chat_helpers import EXAMPLE
 from tests.chat_helpers import GAZE
@@ -136,7 +137,7 @@ def test_a_crop_is_shown_inside_its_tool_response():
 )  # fmt: skip
 def test_the_folders_template_writes_the_prompt(copy, file):
   """Ids equal those of what Hugging Face renders and encodes."""
-  transformers = pytest.importorskip('transformers')
+  transformers = helpers.require('transformers')
   folder = copy(TEMPLATE, file)
   chat = make_chat(folder, 'qwen3_vl')
   tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))

@@ -42,7 +42,7 @@ def test_page_resolves(page, profile):
   assert config.profile == ('toy' if profile == 'hard' else profile)
   RolloutConfig(**config.rollout, max_patches=config.batch.row_patches)
   for section in (config.sft, config.rl):
-    BatchConfig(**config.batch, row_multiple=section.row_multiple)
+    BatchConfig(**config.batch, micro_rows=section.micro_rows)
   RewardConfig(**config.reward)
   rl.loss_config(config.rl)
   sections = [config.sft, config.rl]
@@ -118,7 +118,7 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'sft.optimizer.max_grad_norm', 0.0, 'more than 0; 1e9 clips'),
         ('rl', 'model.logprob_chunk', 0, '1 or more'),
         ('rl', 'sft.n_validation', -1, '0 or more'),
-        ('rl', 'sft.row_multiple', 0, '1 or more'),
+        ('rl', 'sft.micro_rows', 0, '1 or more'),
         ('rl', 'tools.timeout_s', 0.0, 'more than 0'),
         ('rl', 'tools.max_concurrency', 0, '1 or more'),
         ('rl', 'tools.backend', 'web', 'not one of world'),

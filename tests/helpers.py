@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import importlib
 import os
 from typing import Any
 
@@ -22,16 +23,19 @@ from gog_jax.models import vlm
 IMAGE_TOKEN = 10
 
 
-def require_torch() -> Any:
-  """torch, with one thread; the test is skipped where it is not installed.
+def require(module: str) -> Any:
+  """An oracle; the test is skipped where it is not installed.
 
-  On a CI machine (CI set) a missing torch is a failure: there the oracle has
-  to speak.
+  On a CI machine (CI set) its absence is a failure: there it has to speak.
   """
   if os.environ.get('CI'):
-    import torch
-  else:
-    torch = pytest.importorskip('torch')
+    return importlib.import_module(module)
+  return pytest.importorskip(module, reason=f'{module} is not installed')
+
+
+def require_torch() -> Any:
+  """torch, with one thread, see `require`."""
+  torch = require('torch')
   torch.set_num_threads(1)
   return torch
 

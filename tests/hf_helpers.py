@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 import jax.numpy as jnp
-import pytest
 
 from gog_jax import models
 from gog_jax.models import config as config_lib
@@ -17,7 +16,7 @@ from tests import helpers
 
 
 def hf_class(family):
-  transformers = pytest.importorskip('transformers')
+  transformers = helpers.require('transformers')
   return {
       'qwen2_5_vl': transformers.Qwen2_5_VLForConditionalGeneration,
       'qwen3_vl': transformers.Qwen3VLForConditionalGeneration,

@@ -13,6 +13,7 @@ import pytest
 
 from gog_jax import images
 from gog_jax.errors import UserError
+from tests import helpers
 
 QWEN2_5: dict[str, Any] = {
     'patch_size': 14,
@@ -49,7 +50,7 @@ def file_of(image: Image.Image, kind: str = 'PNG', **options) -> bytes:
 @pytest.fixture(scope='module')
 def oracle():
   """Hugging Face's processor; it wants no torch, but imports it if it can."""
-  module = pytest.importorskip(
+  module = helpers.require(
       'transformers.models.qwen2_vl.image_processing_pil_qwen2_vl'
   )
   return module.Qwen2VLImageProcessorPil

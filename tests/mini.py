@@ -40,7 +40,7 @@ OVERRIDES = {
     'rl.steps': 4,
     'rl.n_prompts': 4,
     'rl.group_size': 4,
-    'rl.row_multiple': 16,  # One for each trajectory at most: one compilation.
+    'rl.micro_rows': 16,  # One for each trajectory at most.
     'rl.checkpoint_every': 100,
     'rl.trajectories_every': 100,
     'eval.n_examples': 16,

@@ -48,7 +48,7 @@ def our_gradient(model, shown, weights):
       weights=weights,
       processor=tiny.processor(),
       vision_config=model.config.vision,
-      config=BatchConfig(row_tokens=64, row_patches=80, row_multiple=1),
+      config=BatchConfig(row_tokens=64, row_patches=80, micro_rows=1),
   )
   assert batch.segment_ids.max() > 1 and len(batch.tokens) > 1  # Packed.
   graph, params, frozen = lora.split(model, 'full')

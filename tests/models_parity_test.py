@@ -156,7 +156,7 @@ def test_saved_folder_loads_in_transformers(pair, tmp_path):
 
 
 def test_shards_in_the_newer_key_layout(pair, tmp_path):
-  safetensors_torch = pytest.importorskip('safetensors.torch')
+  safetensors_torch = helpers.require('safetensors.torch')
   theirs, ours, config = pair
   # In memory, transformers' names are those of the newer layout.
   state = {k: v.contiguous() for k, v in theirs.state_dict().items()}

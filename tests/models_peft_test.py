@@ -8,6 +8,7 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
+import safetensors.flax
 import safetensors.numpy
 
 from gog_jax import errors
@@ -57,14 +58,13 @@ def shaken(model, seed=0):
 
 
 def tensors_of(folder):
-  return safetensors.numpy.load(
-      (folder / 'adapter_model.safetensors').read_bytes()
-  )
+  tensors = safetensors.flax.load_file(folder / 'adapter_model.safetensors')
+  return jax.tree.map(np.asarray, tensors)
 
 
 @pytest.mark.filterwarnings('error:.*keys:UserWarning')
 def test_peft_loads_what_we_write(base, tmp_path):
-  peft = pytest.importorskip('peft')
+  peft = helpers.require('peft')
   config = base[1]
   model = ours(base)
   models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=True)
@@ -106,9 +106,13 @@ def test_peft_loads_what_we_write(base, tmp_path):
     ],
     ids=['query-value', 'all', 'one-layer', 'patterns'],
 )
-def test_we_load_what_peft_writes_and_give_it_back(base, options, tmp_path):
-  peft = pytest.importorskip('peft')
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_we_load_what_peft_writes_and_give_it_back(
+    base, options, dtype, tmp_path
+):
+  peft = helpers.require('peft')
   torch = helpers.require_torch()
+  safetensors_torch = helpers.require('safetensors.torch')
   config = base[1]
   torch.manual_seed(0)
   tuned = peft.get_peft_model(
@@ -118,7 +122,16 @@ def test_we_load_what_peft_writes_and_give_it_back(base, options, tmp_path):
     for name, parameter in tuned.named_parameters():
       if 'lora_' in name:
         parameter.add_(0.1 * torch.randn_like(parameter))
+        rounded = parameter.to(getattr(torch, dtype))
+        parameter.copy_(rounded)
+  state = {
+      name: tensor.to(getattr(torch, dtype))
+      for name, tensor in peft.get_peft_model_state_dict(tuned).items()
+  }
   tuned.save_pretrained(tmp_path / 'theirs')
+  safetensors_torch.save_file(
+      state, tmp_path / 'theirs' / 'adapter_model.safetensors'
+  )
   model = ours(base)
   models.load_adapters(model, tmp_path / 'theirs')
   expected = hf_helpers.hf_logits(tuned, *inputs(config))
@@ -129,6 +142,7 @@ def test_we_load_what_peft_writes_and_give_it_back(base, options, tmp_path):
   before, after = (tensors_of(tmp_path / who) for who in ('theirs', 'ours'))
   assert before.keys() == after.keys()
   for key, tensor in before.items():
+    assert after[key].dtype == tensor.dtype == dtype
     np.testing.assert_array_equal(after[key], tensor, key)
   again = peft.PeftModel.from_pretrained(theirs(base), tmp_path / 'ours')
   np.testing.assert_allclose(
@@ -190,6 +204,7 @@ KEY = 'base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_'
             f'{KEY}A.weight has shape .2, 5., the model wants .2, 64.',
         ),
         ({}, lambda t: t.clear(), 'holds no adapters'),
+        ({}, lambda t: t.update(x=np.zeros(2, np.int8)), 'x is I8; adapters'),
     ],
 )
 def test_what_does_not_fit_is_named(small, config, edit, message, tmp_path):

@@ -42,7 +42,7 @@ def test_number_of_parameters(name):
 @pytest.mark.parametrize('name', N_PARAMETERS)
 def test_tensors_are_those_of_transformers(name):
   torch = helpers.require_torch()
-  transformers = pytest.importorskip('transformers')
+  transformers = helpers.require('transformers')
   their_config = transformers.AutoConfig.from_pretrained(
       hf_config.PUBLISHED / name
   )

@@ -72,8 +72,8 @@ def test_dead_groups_leave_the_batch_and_no_denominator(finished):
           strict=True,
       )
   ]
-  lean, whole = (
-      rl.rl_batch(run, groups, rl.advantages_of(run, groups))
+  (lean,), (whole,) = (
+      rl.rl_batches(run, groups, rl.advantages_of(run, groups))
       for run in (
           mini.make_run(finished.workdir, 'rl', rl__train_dead=dead)
           for dead in (False, True)
@@ -312,7 +312,7 @@ def test_each_variant_weighs_and_clips_as_published(finished):
     run = mini.make_run(
         finished.workdir, 'rl', rl__variant=variant, rl__group_size=3
     )
-    batch = rl.rl_batch(run, [group], rl.advantages_of(run, [group]))
+    (batch,) = rl.rl_batches(run, [group], rl.advantages_of(run, [group]))
     sampled = np.asarray(batch.loss_mask) > 0
     for sign, weight in zip((1, -1), weights, strict=True):
       here = sampled & (np.sign(batch.advantages) == sign)

@@ -66,7 +66,7 @@ def test_sampler_and_trainer_agree(family):
 def test_packed_rows_equal_rows_of_their_own(vlm):
   """Images, positions and masks of a row's members do not mix."""
   trajectories = tiny.conversations(tiny.policy(vlm), SEEDS)
-  wide = BatchConfig(row_tokens=288, row_patches=240, row_multiple=1)
+  wide = BatchConfig(row_tokens=288, row_patches=240, micro_rows=1)
   together, packed = trainer_logprobs(vlm, trajectories, wide)
   assert packed.segment_ids.max() == 3
   apart, rows = trainer_logprobs(vlm, trajectories)

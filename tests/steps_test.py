@@ -13,6 +13,7 @@ import pytest
 
 from gog_jax import sharding
 from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import micro_batches
 from gog_jax.rollout.batching import to_batch
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
@@ -30,7 +31,7 @@ def trajectories():
   return tiny.conversations(sampler, range(6))
 
 
-def make_batch(trajectories, row_multiple=8):
+def make_batch(trajectories):
   lengths = [int(t.loss_mask.sum()) for t in trajectories]
   n = len(trajectories)
   return to_batch(
@@ -39,7 +40,7 @@ def make_batch(trajectories, row_multiple=8):
       weights=loss_weights(lengths, [True] * n, aggregation='sequence_mean'),
       processor=tiny.processor(),
       vision_config=tiny.model().config.vision,
-      config=dataclasses.replace(tiny.BATCH, row_multiple=row_multiple),
+      config=tiny.BATCH,
   )
 
 
@@ -74,16 +75,21 @@ def compiled_step(kind, mesh, lora):
   return steps.make_grpo_step(model, optimizer, state, GRPO)
 
 
-def run_step(kind, mesh, batch, *, lora=False):
-  """One step; returns (new params, metrics) on the host."""
+def run_step(kind, mesh, batch, *, lora=False, micro_rows=8, n_updates=1):
+  """Updates on a batch; returns (new params, metrics) on the host."""
   state, model, _ = start(mesh, lora=lora)
   step = compiled_step(kind, mesh, lora)
-  batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-  if kind == 'sft':
-    state, metrics = step(state, model.frozen, batch)
-  else:
-    reference = jax.tree.map(lambda x: x * 1.01, state.params)
-    state, _, metrics = step(state, model.frozen, reference, batch, None)
+  batches = micro_batches(
+      batch, dataclasses.replace(tiny.BATCH, micro_rows=micro_rows)
+  )
+  assert len(batches) == 8 // micro_rows
+  reference = jax.tree.map(lambda x: x * 1.01, state.params)
+  old, metrics = None, {}
+  for _ in range(n_updates):
+    if kind == 'sft':
+      state, metrics = step(state, model.frozen, batches)
+    else:
+      state, old, metrics = step(state, model.frozen, reference, batches, old)
   return jax.device_get((nnx.to_pure_dict(state.params), metrics))
 
 
@@ -109,6 +115,33 @@ def test_eight_devices_are_one(kind, lora, trajectories):
       for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(before))
   ]
   assert max(moved) > 1e-4  # It was a step at all.
+
+
+@pytest.mark.parametrize(
+    ('kind', 'lora', 'n_updates'), [('sft', False, 1), ('grpo', True, 2)]
+)
+def test_micro_batches_add_up(kind, lora, n_updates, trajectories):
+  """To the same step, over one device and many; some hold padding alone."""
+  batch = make_batch(trajectories)
+  assert not batch.loss_mask[-2:].any()
+  run = functools.partial(
+      run_step, kind, batch=batch, lora=lora, n_updates=n_updates
+  )
+  whole, whole_metrics = run(one_device())
+  for mesh, micro_rows in (
+      (one_device(), 4),
+      (one_device(), 1),
+      (sharding.make_mesh(2, 2, 2), 4),
+  ):
+    parts, metrics = run(mesh, micro_rows=micro_rows)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, parts
+    )
+    assert metrics.keys() == whole_metrics.keys()
+    for name, value in whole_metrics.items():
+      np.testing.assert_allclose(
+          value, metrics[name], atol=1e-5, rtol=1e-4, err_msg=name
+      )
 
 
 @pytest.mark.parametrize('kind', ['sft', 'grpo'])
@@ -217,7 +250,7 @@ def test_an_absurd_ratio_outside_the_mask_is_harmless(trajectories):
       weights=batch.weights * 0,
       loss_mask=batch.loss_mask * 0,
   )
-  state, _, metrics = step(state, model.frozen, reference, changed, None)
+  state, _, metrics = step(state, model.frozen, reference, [changed])
   for x in jax.tree.leaves(jax.device_get(nnx.to_pure_dict(state.params))):
     assert np.isfinite(x).all()
   assert np.isfinite(metrics['kl'])

@@ -27,7 +27,7 @@ from tests import helpers
 
 STOP = 14
 TURN = Turn(parsed=ParsedTurn(text=''))
-BATCH = BatchConfig(row_tokens=96, row_patches=80, row_multiple=8)
+BATCH = BatchConfig(row_tokens=96, row_patches=80, micro_rows=8)
 
 
 def model(

@@ -13,6 +13,7 @@ import pytest
 import tokenizers
 
 from gog_jax.world import vocabulary
+from tests import helpers
 
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDER = ROOT / 'gog_jax' / 'assets' / 'toy_base'
@@ -115,7 +116,7 @@ def test_every_byte_is_a_token(tokenizer):
 
 
 def test_hugging_face_reads_the_folder_alike(tokenizer):
-  transformers = pytest.importorskip('transformers')
+  transformers = helpers.require('transformers')
   theirs = transformers.PreTrainedTokenizerFast.from_pretrained(str(FOLDER))
   assert len(theirs) == tokenizer.get_vocab_size(with_added_tokens=True)
   assert theirs.pad_token == '<|endoftext|>'

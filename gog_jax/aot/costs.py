@@ -86,7 +86,7 @@ def vision_flops(
 
 
 def n_passes(remat: str) -> int:
-  """How often a GRPO update goes through the layers.
+  """How often GRPO's gradients go through the layers.
 
   Forward for the reference and for the policy, with remat 'full' that again,
   and backward.
@@ -94,7 +94,7 @@ def n_passes(remat: str) -> int:
   return 3 + (remat == 'full')
 
 
-def grpo_step_flops(
+def grpo_flops(
     config: VLMConfig,
     *,
     row_tokens: int,
@@ -104,7 +104,7 @@ def grpo_step_flops(
     trains_vision: bool,
     remat: str,
 ) -> float:
-  """A GRPO update over a row that holds one trajectory.
+  """GRPO's gradients of a row that holds one trajectory.
 
   Backward is what is propagated, and where kernels are trained their gradients
   as well. The head is always recomputed, one chunk of positions at a time.

@@ -38,6 +38,11 @@ COLLECTIVES: tuple[str, ...] = (
     'all-to-all',
     'collective-permute',
 )
+# A kernel and the scope that models/attention.py calls it in.
+_SPLASH = re.compile(
+    r'op_name="[^"]*\b(causal|bidirectional)\b[^"]*'
+    r'splash_mha_(fwd|dq|dkv)[^"]*/pallas_call"'
+)
 
 
 def collective_bytes(
@@ -101,11 +106,14 @@ def collective_bytes(
   return sums
 
 
-def has_custom_call(text: str, name: str) -> bool:
-  """Whether a kernel of that name (or part of it) is called anywhere."""
-  return any(
-      'custom-call(' in line and name in line for line in text.splitlines()
-  )
+def splash_kernels(text: str) -> frozenset[str]:
+  """Which of splash attention's kernels are called, and under which mask.
+
+  Returns:
+    Of 'causal fwd', 'causal dq', 'causal dkv' (the decoder's) and the same of
+    'bidirectional' (the vision tower's).
+  """
+  return frozenset(f'{mask} {what}' for mask, what in _SPLASH.findall(text))
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

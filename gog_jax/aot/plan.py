@@ -1,10 +1,11 @@
 """Compiling a run's programs for devices that are not there.
 
 Arrays are shapes with shardings; nothing is read, nothing is run. What is
-compiled is what a run calls: the GRPO step (with one row a device), and the
-sampler's prefill, decoding and ViT, all on one mesh and with everything that RL
-holds at once: parameters, the reference, the optimizer's state, the sampler's
-copy of what is trained if it needs one, and the KV cache.
+compiled is what a run calls: GRPO's gradients of a micro-batch and the
+optimizer's step, and the sampler's prefill, decoding and ViT, all on one mesh
+and with everything that RL holds at once: parameters, the reference, the
+optimizer's state, the sampler's copy of what is trained if it needs one, and
+the KV cache.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   """A run's programs for a mesh.
 
   Args:
-    c: A page's config. A step has one row of `batch.row_tokens` tokens and
-      `batch.row_patches` patches on each shard of rows (a run's has as many as
-      its trajectories fill).
+    c: A page's config.
     config: The backbone's.
     mesh: Of any devices.
   """
@@ -76,16 +75,20 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       longest_image=max_patches,
       dtype=dtype,
   )
-  n_shards = sharding.n_row_shards(mesh)
+  n_rows = sharding.next_multiple(c.rl.micro_rows, mesh)
   n_slots = sharding.next_multiple(c.sampler.n_slots, mesh)
   n_images = features.images_at_once(mesh)
   chunk = c.sampler.chunk
-  step = steps.make_grpo_step(
+  update = steps.grpo_programs(
       frozen_model, optimizer, state, rl.loss_config(c.rl)
+  )
+  totals = jax.eval_shape(update.zeros.jitted).totals
+  sums = steps.Sums(
+      state.params, {name: _whole(mesh, (), jnp.float32) for name in totals}
   )
   cache = _cache(model, n_slots, c.rollout.max_context, dtype, mesh)
   sampled = nnx.merge_state(used, frozen)
-  batch = _batch(c, config, n_shards, mesh)
+  batch = _batch(c, config, n_rows, mesh)
   hidden = _whole(mesh, (n_slots, config.text.width), dtype)
   images = _vision_inputs(config, n_images, max_patches, _whole_place(mesh))
   ints = lambda *shape: _whole(mesh, shape, jnp.int32)
@@ -98,7 +101,11 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       ints(n_slots, chunk),
       ints(n_slots, 3, chunk),
       ints(n_slots),
-      _whole(mesh, (n_slots, chunk, config.vision.feature_width), jnp.float32),
+      jax.ShapeDtypeStruct(
+          (n_slots, chunk, config.vision.feature_width),
+          dtype,
+          sharding=sharding.batch_sharding(mesh),
+      ),
       ints(n_slots, chunk),
   )
 
@@ -127,11 +134,27 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   return Plan(
       held=held,
       programs={
-          'GRPO step': Program(
-              lower=lambda: step.lower(state, frozen, used, batch, None),
-              own_bytes=_bytes(batch),
-              flops=n_shards * flops['GRPO step'],
+          'gradients': Program(
+              lower=lambda: update.add.lower(
+                  sums, state.params, batch, frozen, used, None
+              ),
+              own_bytes=_bytes((sums, batch)),
+              flops=n_rows * flops['gradients'],
               memory_bytes=gathered * costs.n_passes(c.model.remat)
+              + held['trained parameters']
+              + 2 * _bytes(sums),
+              unit='a micro-batch',
+              splash=frozenset(
+                  f'causal {kernel}' for kernel in ('fwd', 'dq', 'dkv')
+              )
+              if attention == 'splash'
+              else frozenset(),
+          ),
+          'optimizer': Program(
+              lower=lambda: update.apply.lower(state, sums),
+              own_bytes=_bytes(sums),
+              flops=0,
+              memory_bytes=_bytes(sums)
               + 2 * (held['trained parameters'] + held['optimizer']),
               unit='an update',
           ),
@@ -170,7 +193,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
           ),
       },
       n_slots=n_slots,
-      n_rows=n_shards,
+      n_rows=n_rows,
       n_images=n_images,
   )  # fmt: skip
 
@@ -178,7 +201,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
 def _flops(
     c: Any, config: VLMConfig, *, n_slots: int, max_patches: int
 ) -> dict[str, float]:
-  """Of one call of each program: a row's update, all slots, one image."""
+  """Of a call of each program: a row's gradients, all slots, one image."""
   held = c.rollout.max_context  # Keys that each query is multiplied with.
 
   def of_slots(n_tokens):
@@ -190,7 +213,7 @@ def _flops(
     )
 
   return {
-      'GRPO step': costs.grpo_step_flops(
+      'gradients': costs.grpo_flops(
           config,
           row_tokens=c.batch.row_tokens,
           row_patches=c.batch.row_patches,

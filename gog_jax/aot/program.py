@@ -26,6 +26,7 @@ class Program:
     flops: Operations of one call, over all devices, see costs.py.
     memory_bytes: What each device has to read and write in one call.
     unit: What one call does.
+    splash: Of hlo.splash_kernels, those that it has to call.
   """
 
   lower: Callable[[], jax.stages.Lowered]
@@ -33,6 +34,7 @@ class Program:
   flops: float
   memory_bytes: float
   unit: str
+  splash: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +48,14 @@ class Compiled:
       argument's place included.
     sent: Bytes sent to other devices, by kind of collective; of decoding, for
       one token.
-    has_splash: Whether the kernel is called.
+    splash: Which of the kernels are called, see hlo.splash_kernels.
   """
 
   seconds: float
   peak: int
   temp: int
   sent: Mapping[str, int]
-  has_splash: bool
+  splash: frozenset[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Plan:
     held: Name to bytes on each device, of what RL holds all the time.
     programs: By name.
     n_slots: The sampler's conversations, over all devices.
-    n_rows: Of a batch, over all devices.
+    n_rows: Of a micro-batch, over all devices.
     n_images: That the ViT takes at once, over all devices.
   """
 
@@ -105,7 +107,7 @@ class Plan:
         sent=hlo.collective_bytes(
             text, of_unknown=1 if name == 'decode' else None
         ),
-        has_splash=hlo.has_custom_call(text, 'splash'),
+        splash=hlo.splash_kernels(text),
     )
 
 

@@ -306,7 +306,9 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
         out_specs=by_head,
         check_vma=False,  # The kernel does not say what its output varies over.
     )
-  attended = on_mesh(*map(whole_tiles, (query, key, value)), ids)
+  # What is compiled tells the decoder's kernels from the vision tower's.
+  with jax.named_scope('causal' if causal else 'bidirectional'):
+    attended = on_mesh(*map(whole_tiles, (query, key, value)), ids)
   return attended.swapaxes(1, 2)[:, :length, :, :head_dim]
 
 

@@ -21,10 +21,10 @@ from typing import Any
 
 from etils import epath
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from gog_jax import errors
+from gog_jax.models import hf_files
 from gog_jax.models import hf_table
 from gog_jax.models import layers
 from gog_jax.models import lora
@@ -219,13 +219,22 @@ def _read(
           f'{folder / CONFIG}: {field} {config[field]!r} is not supported, '
           f'only {supported[0]!r}'
       )
-  try:
-    tensors = safetensors.numpy.load((folder / WEIGHTS).read_bytes())
-  except safetensors.SafetensorError as error:
+  return config, {
+      key: _whole(tensor)
+      for key, tensor in hf_files.read_header(folder / WEIGHTS).items()
+  }
+
+
+def _whole(tensor: hf_files.Tensor) -> np.ndarray:
+  if tensor.dtype not in hf_files.DTYPES:
     raise errors.UserError(
-        f'{folder / WEIGHTS} is damaged ({error}): fetch it again'
-    ) from error
-  return config, tensors
+        f'{tensor} is {tensor.dtype}; adapters are one of '
+        f'{", ".join(hf_files.DTYPES)}'
+    )
+  array = np.empty(tensor.shape, hf_files.DTYPES[tensor.dtype])
+  everything = [slice(None)] * len(tensor.shape)
+  tensor.read(everything, array, transposed=False)
+  return array
 
 
 def _scale(
@@ -254,11 +263,16 @@ def _stack(
     pairs: Mapping[int, list[tuple[str, np.ndarray]]],
     folder: epath.Path,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-  """A [L, in, r], and B [L, r, out] of each part; zero where there is none."""
+  """A [L, in, r], and B [L, r, out] of each part; zero where there is none.
+
+  In the dtype of the files, or in float32 if there are several.
+  """
   n_layers, in_width, out_width = linears[0].kernel.shape
   rank = next(iter(pairs.values()))[0][1].shape[0]
-  a = np.zeros((n_layers, in_width, rank), np.float32)
-  b = np.zeros((n_layers, rank, len(linears) * out_width), np.float32)
+  dtypes = {tensor.dtype for pair in pairs.values() for _, tensor in pair}
+  dtype = dtypes.pop() if len(dtypes) == 1 else np.float32
+  a = np.zeros((n_layers, in_width, rank), dtype)
+  b = np.zeros((n_layers, rank, len(linears) * out_width), dtype)
   for layer, pair in pairs.items():
     for (key, tensor), ours in zip(pair, (a, b), strict=True):
       if tensor.T.shape != ours.shape[1:]:

@@ -37,13 +37,13 @@ class BatchConfig:
   Attributes:
     row_tokens: T, tokens of a packed row.
     row_patches: P, image patches of a packed row, before merging.
-    row_multiple: The number of rows is rounded up to a multiple of this, so
-      that few shapes are compiled and rows divide over the mesh.
+    micro_rows: Rows of a micro-batch. There are as many micro-batches as
+      trajectories fill, all of one shape, which is compiled once.
   """
 
   row_tokens: int
   row_patches: int
-  row_multiple: int
+  micro_rows: int
 
 
 @jax.tree_util.register_dataclass
@@ -108,7 +108,7 @@ def to_batch(
       [_n_patches(t) for t in trajectories],
       config=config,
   )
-  n_rows = -(-len(rows) // config.row_multiple) * config.row_multiple
+  n_rows = -(-len(rows) // config.micro_rows) * config.micro_rows
   if not any(t.placements for t in trajectories):
     config = dataclasses.replace(config, row_patches=0)
   filled = [
@@ -121,6 +121,16 @@ def to_batch(
       for row in rows + [[]] * (n_rows - len(rows))
   ]
   return jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
+
+
+def micro_batches(batch: Batch, config: BatchConfig) -> list[Batch]:
+  """The batch's rows, `config.micro_rows` at a time; views of them."""
+  n = config.micro_rows
+
+  def rows_from(first):
+    return jax.tree.map(lambda array: array[first : first + n], batch)
+
+  return [rows_from(first) for first in range(0, len(batch.tokens), n)]
 
 
 def loss_weights(

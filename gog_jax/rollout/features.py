@@ -29,7 +29,7 @@ def images_at_once(mesh: jax.sharding.Mesh | None) -> int:
 
 
 class FeatureCache:
-  """Features float32[N, F] by the content of the image file.
+  """Features [N, F] by the content of the image file, in the ViT's dtype.
 
   Args:
     processor: Makes patches.
@@ -75,7 +75,7 @@ class FeatureCache:
           rows, n_patches=self._max_patches, config=self._config
       )
       features = np.asarray(
-          encode(graph, state, vision, attention=self._attention), np.float32
+          encode(graph, state, vision, attention=self._attention)
       )
       for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
         # A copy: a view would keep the padding of all the others.

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gog_jax import sharding
 from gog_jax.images import ImageProcessor
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
@@ -80,6 +81,7 @@ class JaxPolicy:
     self._chunk = chunk
     # One device has nothing to split; several would have to gather rows.
     self._mesh = mesh if mesh is not None and mesh.size > 1 else None
+    self._by_rows = self._mesh and sharding.batch_sharding(self._mesh)
     self._rows = n_slots if self._mesh else min(_ROWS_AT_ONCE, n_slots)
     self._features = FeatureCache(
         processor,
@@ -209,7 +211,7 @@ class JaxPolicy:
     n, f = self._rows, self._config.vision.feature_width
     tokens = np.zeros((n, width), np.int32)
     positions = np.zeros((n, 3, width), np.int32)
-    embeds = np.zeros((n, width, f), np.float32)
+    embeds = np.zeros((n, width, f), self._hidden.dtype)
     is_image = np.zeros((n, width), bool)
     n_new = np.zeros(n, np.int32)
     rows = np.full(n, self.capacity)  # Beyond the last: dropped.
@@ -250,7 +252,7 @@ class JaxPolicy:
           tokens[:, here],
           positions[:, :, here],
           np.clip(n_new - first, 0, self._chunk),
-          embeds[:, here],
+          jax.device_put(embeds[:, here], self._by_rows),
           index.astype(np.int32),
       )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from etils import epath
 import grain
@@ -13,16 +12,18 @@ import numpy as np
 from gog_jax import checkpoint
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
-from gog_jax import sharding
 from gog_jax.models.config import VisionConfig
 from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import micro_batches
 from gog_jax.rollout.batching import to_batch
 from gog_jax.run import Run
 from gog_jax.train.state import TrainState
 from gog_jax.types import Trajectory
 
-Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+Step = Callable[
+    [TrainState, list[Batch]], tuple[TrainState, dict[str, jax.Array]]
+]
 
 
 def fit(
@@ -34,7 +35,6 @@ def fit(
     folder: epath.Path,
     n_steps: int,
     checkpoint_every: int,
-    mesh: jax.sharding.Mesh,
     stop: Callable[[TrainState, int], bool] = lambda state, n: False,
 ) -> TrainState:
   """Runs `step` up to `n_steps`, from the newest checkpoint if there is one.
@@ -45,12 +45,12 @@ def fit(
   Args:
     state: Fresh; replaced by the checkpoint's where there is one.
     step: (state, batch) -> (state, metrics). Donates the state.
-    batches: Endless; its position is part of the checkpoint.
+    batches: Endless, each as micro-batches on the host; its position is part
+      of the checkpoint.
     what: Name on the progress bar.
     folder: Holds `checkpoints/` and `metrics.jsonl`.
     n_steps: Optimizer steps of the whole run.
     checkpoint_every: Steps.
-    mesh: Where batches go.
     stop: (state, steps done) -> whether that is enough; asked before a step.
   """
   with checkpoint.Checkpointer(
@@ -84,8 +84,7 @@ def fit(
           write_pending()
           saver.save(n, state, batches)
           break
-        batch = jax.device_put(next(batches), sharding.batch_sharding(mesh))
-        state, metrics = step(state, batch)
+        state, metrics = step(state, next(batches))
         write_pending()
         pending = (n + 1, metrics)
         if saver.is_due(n + 1) or n + 1 == n_steps:
@@ -99,10 +98,11 @@ def supervised_batch(
     trajectories: Sequence[Trajectory],
     *,
     vision_config: VisionConfig,
-    row_multiple: int,
-) -> Batch:
+    micro_rows: int,
+) -> list[Batch]:
   """Packs what is to be imitated; every target weighs the same."""
-  return to_batch(
+  config = run.batch_config(micro_rows=micro_rows)
+  batch = to_batch(
       trajectories,
       advantages=np.zeros(len(trajectories)),
       weights=loss_weights(
@@ -112,5 +112,6 @@ def supervised_batch(
       ),
       processor=run.processor,
       vision_config=vision_config,
-      config=run.batch_config(row_multiple=row_multiple),
+      config=config,
   )
+  return micro_batches(batch, config)

@@ -139,15 +139,3 @@ def segment_mean(
     return means[segment_ids]
 
   return jax.vmap(of_row)(values, segment_ids, mask)
-
-
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean over the places where mask is 1; 0 if there are none."""
-  return jnp.where(mask > 0, values, 0).sum() / jnp.maximum(mask.sum(), 1)
-
-
-def masked_quantile(
-    values: jax.Array, mask: jax.Array, q: float
-) -> jax.Array:
-  """The q-quantile over the places where mask is 1; nan if there are none."""
-  return jnp.nanquantile(jnp.where(mask > 0, values, jnp.nan), q)

@@ -83,7 +83,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
 
   state = fit(
       state,
-      lambda state, batch: step(state, model.frozen, batch),
+      lambda state, batches: step(state, model.frozen, batches),
       endless_batches(
           Lessons(run, seed=run.seed('lessons')),
           batch_size=c.batch_size,
@@ -92,14 +92,13 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
               run,
               some,
               vision_config=config.vision,
-              row_multiple=c.row_multiple,
+              micro_rows=c.micro_rows,
           ),
       ),
       what='pretrain',
       folder=folder,
       n_steps=n_steps,
       checkpoint_every=c.checkpoint_every,
-      mesh=run.mesh,
   )
   trained = state_lib.merged(model, state.params)
   models.save_pretrained(trained, folder / 'model', dtype=jnp.bfloat16)

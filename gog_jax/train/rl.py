@@ -16,11 +16,11 @@ from gog_jax import checkpoint
 from gog_jax import grade
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
-from gog_jax import sharding
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
+from gog_jax.rollout.batching import micro_batches
 from gog_jax.rollout.batching import to_batch
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
@@ -60,11 +60,11 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   del base  # The sampler lets go of it, too, when it gets the first weights.
   curriculum = make_curriculum(run, folder)
 
-  def update(state: TrainState, batch: Batch):
+  def update(state: TrainState, batches: list[Batch]):
     old_logprobs = None  # At the first update, the current ones.
     for _ in range(c.updates_per_batch):
       state, old_logprobs, metrics = grpo_step(
-          state, model.frozen, ref_params, batch, old_logprobs
+          state, model.frozen, ref_params, batches, old_logprobs
       )
     return state, jax.device_get(metrics)
 
@@ -100,8 +100,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           raise
         watch.lap('rollout')
         advantages = advantages_of(run, drawn.groups)  # [P, G]
-        batch = rl_batch(run, drawn.groups, advantages)  # [B, T]
-        state, metrics = update(state, batch)
+        batches = rl_batches(run, drawn.groups, advantages)
+        state, metrics = update(state, batches)
         watch.lap('update')
         values = rl_metrics.describe(
             drawn.all_examples,
@@ -242,8 +242,10 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
   )
 
 
-def rl_batch(run: Run, groups: Groups, advantages: GroupAdvantages) -> Batch:
-  """Packs P x G trajectories with their advantages, on the mesh.
+def rl_batches(
+    run: Run, groups: Groups, advantages: GroupAdvantages
+) -> list[Batch]:
+  """Packs P x G trajectories with their advantages, as micro-batches.
 
   Groups without variance feel nothing but the KL. Unless `rl.train_dead` is
   set they are left out of the batch, though not out of any denominator: as
@@ -261,15 +263,16 @@ def rl_batch(run: Run, groups: Groups, advantages: GroupAdvantages) -> Batch:
   if c.train_dead or not kept.any():
     kept[:] = True
   kept = np.flatnonzero(kept)
+  config = run.batch_config(micro_rows=c.micro_rows)
   batch = to_batch(
       [flat[i] for i in kept],
       advantages=advantages.advantages.reshape(-1)[kept],
       weights=weights[kept],
       processor=run.processor,
       vision_config=run.model_config.vision,
-      config=run.batch_config(row_multiple=c.row_multiple),
+      config=config,
   )
-  return jax.device_put(batch, sharding.batch_sharding(run.mesh))
+  return micro_batches(batch, config)
 
 
 def save_rollouts(folder: epath.Path, n: int, drawn: Drawn) -> None:

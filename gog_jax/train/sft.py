@@ -53,19 +53,18 @@ def train(run: Run, folder: epath.Path, *, demos: str) -> dict[str, Any]:
           run,
           some,
           vision_config=run.model_config.vision,
-          row_multiple=c.row_multiple,
+          micro_rows=c.micro_rows,
       ),
   )
   validation = Validation(run, base, model, folder / 'validation.jsonl')
   state = fit(
       state,
-      lambda state, batch: sft_step(state, model.frozen, batch),
+      lambda state, some: sft_step(state, model.frozen, some),
       batches,
       what='sft',
       folder=folder,
       n_steps=c.steps,
       checkpoint_every=c.checkpoint_every,
-      mesh=run.mesh,
       stop=validation.is_flat,
   )
   validation.measure(state, int(state.step))  # If the last step is due.

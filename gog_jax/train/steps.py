@@ -1,8 +1,14 @@
-"""One update each: SFT and GRPO. The loss is in sight, there are no hooks."""
+"""One update each: SFT and GRPO. The loss is in sight, there are no hooks.
+
+An update's rows come as micro-batches of one shape: gradients are summed over
+them and applied once. As losses are sums over the whole batch (see
+`loss_weights`), that is exact; memory is a micro-batch's; and what is compiled
+serves any number of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from typing import Any
 
@@ -11,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gog_jax import sharding
 from gog_jax.rollout.batching import Batch
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
-from gog_jax.train.losses import masked_mean
-from gog_jax.train.losses import masked_quantile
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
@@ -25,29 +30,35 @@ def make_sft_step(
     optimizer: optax.GradientTransformation,
     state: TrainState,
 ):
-  """`step(state, frozen, batch) -> state, metrics`, jitted.
+  """`step(state, frozen, micro_batches) -> state, metrics`.
 
-  The state that comes out lies on the mesh as `state` does.
+  Donates the state; the one that comes out lies on the mesh as it does.
   """
 
-  def step(state: TrainState, frozen: nnx.State, batch: Batch):
+  def add(sums: Sums, params: nnx.State, batch: Batch, frozen: nnx.State):
     def loss_fn(params):
       logprobs, _ = state_lib.batch_logprobs(model, params, frozen, batch)
       return (losses.sft_loss(logprobs) * batch.weights).sum(), logprobs
 
-    (loss, logprobs), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params
-    )
-    state, grad_norm = state_lib.apply_gradients(state, grads, optimizer)
-    return state, {
+    (loss, logprobs), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    mask = batch.loss_mask
+    totals = {
         'loss': loss,
-        'grad_norm': grad_norm,
-        'n_targets': batch.loss_mask.sum(),
+        'n_targets': mask.sum(),
         # Share of targets the policy gives at least one half.
-        'confident': masked_mean(logprobs > jnp.log(0.5), batch.loss_mask),
+        'confident': ((logprobs > jnp.log(0.5)) * mask).sum(),
     }
+    return sums.plus(grads, totals), loss
 
-  return _jit(step, (shardings_of(state), None))
+  programs = _programs(add, optimizer, state, ('confident',))
+
+  def step(state: TrainState, frozen: nnx.State, batches: Iterable[Batch]):
+    state, _, metrics = programs.run(
+        state, ((batch, frozen) for batch in batches)
+    )
+    return state, metrics
+
+  return step
 
 
 def make_grpo_step(
@@ -56,19 +67,51 @@ def make_grpo_step(
     state: TrainState,
     config: losses.GRPOConfig,
 ):
-  """`step(state, frozen, ref_params, batch, old_logprobs)`, jitted.
+  """`step(state, frozen, ref_params, micro_batches, old_logprobs=None)`.
 
-  Returns the new state, laid out as `state` is, the old logprobs and metrics.
+  Donates the state. Returns the new one, laid out as it was, the old logprobs
+  of each micro-batch, and metrics.
 
   `old_logprobs` is None at the first update on a batch: the old policy is the
   current one, and its logprobs are these, without gradient.
   """
+  programs = grpo_programs(model, optimizer, state, config)
 
   def step(
       state: TrainState,
       frozen: nnx.State,
       ref_params: nnx.State,
+      batches: Sequence[Batch],
+      old_logprobs: Sequence[jax.Array] | None = None,
+  ):
+    known = old_logprobs or [None] * len(batches)
+    state, outputs, metrics = programs.run(
+        state,
+        (
+            (batch, frozen, ref_params, old)
+            for batch, old in zip(batches, known, strict=True)
+        ),
+    )
+    gaps = _quantiles([output['gap'] for output in outputs])
+    return state, [output['old'] for output in outputs], metrics | gaps
+
+  return step
+
+
+def grpo_programs(
+    model: FrozenModel,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    config: losses.GRPOConfig,
+) -> Programs:
+  """What a GRPO update compiles; `add` takes (ref_params, old) at the end."""
+
+  def add(
+      sums: Sums,
+      params: nnx.State,
       batch: Batch,
+      frozen: nnx.State,
+      ref_params: nnx.State,
       old_logprobs: jax.Array | None,
   ):
     features = None
@@ -79,6 +122,7 @@ def make_grpo_step(
         model, ref_params, frozen, batch, features
     )
     ref_logprobs = jax.lax.stop_gradient(ref_logprobs)
+    mask = batch.loss_mask
 
     def loss_fn(params):
       logprobs, entropy = state_lib.batch_logprobs(
@@ -87,7 +131,7 @@ def make_grpo_step(
       # Before the loss, not after: exp may overflow at a position that no
       # weight counts, and its gradient there is 0 * inf = nan.
       logprobs, reference, sampler = (
-          jnp.where(batch.loss_mask > 0, x, 0.0)
+          jnp.where(mask > 0, x, 0.0)
           for x in (logprobs, ref_logprobs, batch.sampler_logprobs)
       )
       old = logprobs if old_logprobs is None else old_logprobs
@@ -98,42 +142,66 @@ def make_grpo_step(
           ref_logprobs=reference,
           advantages=batch.advantages,
           segment_ids=batch.segment_ids,
-          loss_mask=batch.loss_mask,
+          loss_mask=mask,
           config=config,
       )
-      gap = jnp.abs(old - sampler)
-      return (token_loss * batch.weights).sum(), (old, gap, entropy, parts)
+      parts |= {'entropy': entropy, 'sampler_gap': jnp.abs(old - sampler)}
+      return (token_loss * batch.weights).sum(), (old, parts)
 
-    (loss, (old, gap, entropy, parts)), grads = jax.value_and_grad(
-        loss_fn, has_aux=True
-    )(state.params)
-    state, grad_norm = state_lib.apply_gradients(state, grads, optimizer)
-    mask = batch.loss_mask
-    return state, old, {
-        'loss': loss,
-        'grad_norm': grad_norm,
-        'kl': masked_mean(parts['kl'], mask),
-        'entropy': masked_mean(entropy, mask),
-        'clip_frac': masked_mean(parts['clipped'], mask),
-        'ratio': masked_mean(parts['ratio'], mask),
-        'importance_weight': masked_mean(parts['importance_weight'], mask),
-        'truncated_frac': masked_mean(parts['truncated'], mask),
-        'sampler_gap': masked_mean(gap, mask),
-        'sampler_gap_p99': masked_quantile(gap, mask, 0.99),
-        'sampler_gap_max': (gap * mask).max(),
+    (loss, (old, parts)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        params
+    )
+    totals = {'loss': loss, 'n_targets': mask.sum()} | {
+        metric: jnp.where(mask > 0, parts[part], 0).sum()
+        for metric, part in _GRPO_MEANS.items()
     }
+    gap = jnp.where(mask > 0, parts['sampler_gap'], jnp.nan)
+    return sums.plus(grads, totals), {'old': old, 'gap': gap}
 
-  return _jit(step, (shardings_of(state), None, None))
+  return _programs(add, optimizer, state, tuple(_GRPO_MEANS))
 
 
-def shardings_of(state: TrainState):
-  """Where each array of a state lies."""
-  return jax.tree.map(lambda array: array.sharding, state)
+_GRPO_MEANS = {  # Metric to what it is the mean of, over all targets.
+    'kl': 'kl',
+    'entropy': 'entropy',
+    'clip_frac': 'clipped',
+    'ratio': 'ratio',
+    'importance_weight': 'importance_weight',
+    'truncated_frac': 'truncated',
+    'sampler_gap': 'sampler_gap',
+}
+
+
+@jax.jit
+def _quantiles(gaps: list[jax.Array]) -> dict[str, jax.Array]:
+  """Of the gap to the sampler; nan where nothing was sampled."""
+  gap = jnp.concatenate([gap.reshape(-1) for gap in gaps])
+  return {
+      'sampler_gap_p99': jnp.nanquantile(gap, 0.99),
+      'sampler_gap_max': jnp.nanmax(gap, initial=0.0),
+  }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+  """Over the micro-batches of an update so far.
+
+  Attributes:
+    grads: The gradient of the loss, as the parameters are.
+    totals: `loss`, `n_targets`, and sums over targets of what is logged.
+  """
+
+  grads: nnx.State
+  totals: dict[str, jax.Array]
+
+  def plus(self, grads: nnx.State, totals: dict[str, jax.Array]) -> Sums:
+    return jax.tree.map(jnp.add, self, Sums(grads, totals))
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-  """A jitted step that is traced under its mesh, which activations follow."""
+class Program:
+  """Jitted, and traced under the mesh that its activations follow."""
 
   jitted: Any
   mesh: jax.sharding.Mesh
@@ -148,7 +216,71 @@ class Step:
       return self.jitted.lower(*args)
 
 
-def _jit(step: Callable[..., Any], out_shardings: Any) -> Step:
-  """Donates the state."""
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
-  return Step(jitted, out_shardings[0].step.mesh)
+@dataclasses.dataclass(frozen=True)
+class Programs:
+  """What an update compiles.
+
+  Attributes:
+    zeros: () -> sums of nothing.
+    add: (sums, params, micro-batch, ...) -> (sums, output). Donates the sums.
+    apply: (state, sums) -> (state, metrics). Donates the state.
+  """
+
+  zeros: Program
+  add: Program
+  apply: Program
+
+  def run(self, state: TrainState, inputs: Iterable[tuple[Any, ...]]):
+    """Adds all (micro-batch, ...) and applies the sum.
+
+    Returns:
+      The state, the outputs of `add`, and metrics.
+    """
+    rows = sharding.batch_sharding(self.add.mesh)
+    sums, outputs = self.zeros(), []
+    for batch, *others in inputs:
+      # One is computed and one is on its way: not all of them lie there.
+      jax.block_until_ready(outputs[-2:-1])
+      sums, output = self.add(
+          sums, state.params, jax.device_put(batch, rows), *others
+      )
+      outputs.append(output)
+    state, metrics = self.apply(state, sums)
+    return state, outputs, metrics
+
+
+def _programs(
+    add: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    means: Sequence[str],
+) -> Programs:
+  """Compiled for states like this one; `means` are the totals per target."""
+  places = jax.tree.map(lambda array: array.sharding, state)
+  mesh = places.step.mesh
+  whole = {name: places.step for name in ('loss', 'n_targets', *means)}
+  summed = Sums(places.params, whole)
+  shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params
+  )
+
+  def zeros():
+    return Sums(
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+        {name: jnp.float32(0) for name in whole},
+    )
+
+  def apply(state: TrainState, sums: Sums):
+    state, grad_norm = state_lib.apply_gradients(state, sums.grads, optimizer)
+    totals = sums.totals
+    n = jnp.maximum(totals['n_targets'], 1)
+    metrics = {name: totals[name] / n for name in means}
+    metrics |= {name: totals[name] for name in ('loss', 'n_targets')}
+    return state, metrics | {'grad_norm': grad_norm}
+
+  jitted = (
+      jax.jit(zeros, out_shardings=summed),
+      jax.jit(add, donate_argnums=0, out_shardings=(summed, None)),
+      jax.jit(apply, donate_argnums=0, out_shardings=(places, None)),
+  )
+  return Programs(*(Program(f, mesh) for f in jitted))

@@ -1,0 +1,101 @@
+"""The TPU compiler, which may end the process that it runs in."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import tempfile
+from typing import Any
+
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from gog_jax import sharding
+from gog_jax.aot import costs
+from gog_jax.aot.plan import make_plan
+from gog_jax.aot.program import Compiled
+from gog_jax.aot.program import TooLarge
+from gog_jax.errors import UserError
+from gog_jax.models.config import VLMConfig
+
+_FATAL = re.compile(r'F\d{4} ')
+
+
+def topology_mesh(name: str | None, sizes: Any) -> tuple[Mesh, costs.Chip]:
+  """A mesh over a slice that is not there, and its chip.
+
+  Raises:
+    UserError: libtpu is missing, or knows no such slice, or the mesh does not
+      fit it.
+  """
+  known = ', '.join(costs.CHIPS)
+  name = name or ''
+  generation = name.partition(':')[0]
+  if generation not in costs.CHIPS:
+    raise UserError(
+        f'--topology={name}: name a slice of one of {known}, '
+        'e.g. --topology=v5e:2x4'
+    )
+  try:
+    devices = topologies.get_topology_desc(
+        platform='tpu', topology_name=name
+    ).devices
+  except (RuntimeError, ValueError, NotImplementedError) as error:
+    if not _has_libtpu():
+      raise UserError(
+          'the TPU compiler is missing: pip install libtpu (Linux only)'
+      ) from error
+    raise UserError(
+        f'--topology={name}: the TPU compiler refuses it ({error})'
+    ) from error
+  mesh = sharding.make_mesh(**sizes, devices=devices)
+  return mesh, costs.CHIPS[generation]
+
+
+def _has_libtpu() -> bool:
+  try:
+    import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
+  except ImportError:
+    return False
+  return True
+
+
+class Broken(Exception):
+  """The compiler ended its process; its last words."""
+
+
+def compile_apart(
+    c: Any, config: VLMConfig, topology: str, name: str
+) -> Compiled | TooLarge | Broken:
+  """Compiles a program in a process of its own, which libtpu may abort."""
+  spawn = multiprocessing.get_context('spawn')
+  receiving, sending = spawn.Pipe(duplex=False)
+  with tempfile.NamedTemporaryFile('r', errors='replace') as said:
+    process = spawn.Process(
+        target=_compile, args=(c, config, topology, name),
+        kwargs={'sending': sending, 'stderr': said.name},
+    )  # fmt: skip
+    process.start()
+    sending.close()  # Or its end would not be noticed.
+    try:
+      return receiving.recv()
+    except EOFError:
+      process.join()
+      words = [line for line in said if line.strip()]
+      # What is fatal begins so; a trace of the stack follows it.
+      fatal = [line for line in words if _FATAL.match(line)] or words[-1:]
+      return Broken(' '.join(fatal[:1]).strip() or f'exit {process.exitcode}')
+    finally:
+      process.join()
+
+
+def _compile(c, config, topology, name, *, sending, stderr) -> None:
+  with open(stderr, 'w') as log:
+    os.dup2(log.fileno(), 2)
+  mesh, _ = topology_mesh(topology, c.mesh)
+  try:
+    result = make_plan(c, config, mesh).compile(name)
+  except TooLarge as error:
+    result = error
+  sending.send(result)
