@@ -220,6 +220,7 @@ class Run:
     return BatchConfig(
         **self.config.batch,
         micro_rows=sharding.next_multiple(micro_rows, self.mesh),
+        patch_dtype=self.dtype,
     )
 
   @functools.cached_property

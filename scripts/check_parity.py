@@ -21,8 +21,9 @@ from gog_jax.errors import UserError
 from gog_jax.images import decode
 from gog_jax.images import ImageProcessor
 
-# Largest difference of a logit that rounding explains. What bfloat16 may differ
-# by has not been measured on published weights: there the verdict is on top-1.
+# Largest difference of a logit that rounding explains, absolute or in standard
+# deviations of the logits, whichever is more. What bfloat16 may differ by has
+# not been measured on published weights: there the verdict is on top-1.
 _TOLERANCE = 2e-4
 _TOP_1 = {'float32': 1.0, 'bfloat16': 0.9}
 
@@ -99,7 +100,8 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
   )
   agree = same and top_1 >= _TOP_1[dtype]
   if dtype == 'float32':
-    agree = agree and bool(worst.max() <= _TOLERANCE)
+    allowed = _TOLERANCE * max(1, theirs.std())
+    agree = agree and bool(worst.max() <= allowed)
   print('verdict: they agree' if agree else 'verdict: THEY DIFFER')
   return agree
 

@@ -74,6 +74,7 @@ def test_the_toy_fits(tmp_path):
   assert lines[7] == words.END
 
 
+@pytest.mark.slow
 def test_what_does_not_fit():
   """Two million slots' cache; the compiler says so of the two that use it."""
   require_libtpu()

@@ -112,7 +112,13 @@ def reference(request):
 
 @pytest.mark.parametrize(
     ('scan', 'remat'),
-    [(True, 'none'), (True, 'dots'), (False, 'full')],
+    [
+        (True, 'none'),
+        (True, 'dots'),
+        (True, 'full'),
+        (False, 'dots'),
+        (False, 'full'),
+    ],
 )
 def test_scan_and_remat_change_nothing(reference, scan, remat):
   model, (expected_loss, expected) = reference

@@ -52,7 +52,7 @@ CASES = {
     'text': [[(12,)]],
     'text-of-unequal-lengths': [[(12,)], [(8,)]],
     'image': [[(3, (1, 6, 4), 5)]],
-    'three-images': [[(2, (1, 6, 10), 1, (1, 4, 2), 3, (1, 2, 8), 4)]],
+    'three-images': [[(2, (1, 6, 10), 1, (1, 4, 2), 3, (1, 2, 40), 4)]],
     'image-in-a-tools-reply': [TURNS],
     'images-in-unequal-rows': [
         [(2, (1, 4, 6), 3)],

@@ -49,6 +49,7 @@ def load(run):
   return model
 
 
+@pytest.mark.slow
 def test_pretraining_resumes_exactly(tmp_path, monkeypatch):
   whole = mini.make_run(tmp_path / 'whole', 'pretrain', **SIZES)
   mini.make_stages(whole, 'pretrain')
@@ -80,6 +81,7 @@ def test_pretraining_resumes_exactly(tmp_path, monkeypatch):
   assert set(probe.KINDS) <= set(facts[0]['facts'])
 
 
+@pytest.mark.slow
 def test_a_base_to_start_from_keeps_its_architecture(tmp_path):
   first = mini.make_run(tmp_path / 'first', 'pretrain', **SIZES)
   with first.config.unlocked():

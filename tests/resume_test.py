@@ -63,11 +63,12 @@ def score_that_regrades(example, trajectory, *, config):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('score', 'options'),
     [
         (mini.score_by_ids, {}),
-        pytest.param(
+        (
             score_that_regrades,
             {
                 'rl__level': 2,
@@ -75,7 +76,6 @@ def score_that_regrades(example, trajectory, *, config):
                 'rl__recheck_every': 2,
                 'rl__dynamic_sampling': True,
             },
-            marks=pytest.mark.slow,
         ),
     ],
     ids=['plain', 'regrading and refills'],

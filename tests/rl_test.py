@@ -90,6 +90,7 @@ def test_dead_groups_leave_the_batch_and_no_denominator(finished):
   np.testing.assert_array_equal(*pulls)
 
 
+@pytest.mark.slow
 def test_a_second_update_of_a_batch_is_off_its_policy(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
   options = {
@@ -149,6 +150,7 @@ def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
   assert 0 < n_easier < len(found)
 
 
+@pytest.mark.slow
 def test_a_stale_sampler_shows_and_the_alarm_fires(
     workdir, monkeypatch, capfd
 ):

@@ -14,7 +14,8 @@ _END = re.compile(r'^\}(?:, execution_thread=.*)?$')
 _RESULT = re.compile(r'^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([\w\-]+)\(')
 _ARRAY = re.compile(r'\b(pred|[suf]\d+|bf16|f8\w*)\[([\d,]*)\]')
 _CALLED = re.compile(
-    r'(?:calls|to_apply|body|condition|branch_computations|called_computations)'
+    r'(?:calls|to_apply|body|condition|branch_computations|called_computations|'
+    r'(?:true|false)_computation)'
     r'=\{?((?:%[\w.\-]+(?:, )?)+)'
 )
 _BODY = re.compile(r'body=%([\w.\-]+)')

@@ -90,7 +90,9 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   sampled = nnx.merge_state(used, frozen)
   batch = _batch(c, config, n_rows, mesh)
   hidden = _whole(mesh, (n_slots, config.text.width), dtype)
-  images = _vision_inputs(config, n_images, max_patches, _whole_place(mesh))
+  images = _vision_inputs(
+      config, n_images, max_patches, dtype, _whole_place(mesh)
+  )
   ints = lambda *shape: _whole(mesh, shape, jnp.int32)
   decode_from = (
       _whole(mesh, (n_slots,), jnp.bool_),
@@ -136,12 +138,11 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       programs={
           'gradients': Program(
               lower=lambda: update.add.lower(
-                  sums, state.params, batch, frozen, used, None
+                  sums, used, batch, frozen, used, None
               ),
               own_bytes=_bytes((sums, batch)),
               flops=n_rows * flops['gradients'],
               memory_bytes=gathered * costs.n_passes(c.model.remat)
-              + held['trained parameters']
               + 2 * _bytes(sums),
               unit='a micro-batch',
               splash=frozenset(
@@ -271,16 +272,29 @@ def _batch(c: Any, config: VLMConfig, n_rows: int, mesh: Mesh) -> Batch:
   return Batch(**{
       **of_tokens,
       'positions': array(jnp.int32, 3, length),
-      'vision': _vision_inputs(config, n_rows, c.batch.row_patches, rows),
+      'vision': _vision_inputs(
+          config,
+          n_rows,
+          c.batch.row_patches,
+          jnp.dtype(c.model.dtype),
+          rows,
+      ),
   })
 
 
 def _vision_inputs(
-    config: VLMConfig, n_rows: int, n_patches: int, place: NamedSharding
+    config: VLMConfig,
+    n_rows: int,
+    n_patches: int,
+    dtype: Any,
+    place: NamedSharding,
 ) -> VisionInputs:
   inputs = jax.eval_shape(
       lambda: models.pack_images(
-          [[]] * n_rows, n_patches=n_patches, config=config.vision
+          [[]] * n_rows,
+          n_patches=n_patches,
+          config=config.vision,
+          dtype=dtype,
       )
   )
   return jax.tree.map(

@@ -343,6 +343,7 @@ def pack_images(
     *,
     n_patches: int,
     config: config_lib.VisionConfig,
+    dtype: Any = np.float32,
 ) -> VisionInputs:
   """Lays each row's images end to end, on the host.
 
@@ -353,6 +354,8 @@ def pack_images(
     rows: For each row its images: (patches float[P_i, C], grid).
     n_patches: P, to which every row is padded.
     config: Of the vision transformer.
+    dtype: Of patches: that of activations, to which the tower casts them, is
+      the least that devices have to be sent.
 
   Raises:
     ValueError: A row does not fit, or patches disagree with their grid.
@@ -360,7 +363,7 @@ def pack_images(
   shape = (len(rows), n_patches)
   merge = config.merge_size**2
   inputs = VisionInputs(
-      patches=np.zeros((*shape, config.patch_dim), np.float32),
+      patches=np.zeros((*shape, config.patch_dim), dtype),
       coords=np.zeros((*shape, 2), np.int32),
       image_ids=np.zeros(shape, np.int32),
       window_ids=np.zeros(shape, np.int32),

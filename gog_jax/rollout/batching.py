@@ -39,11 +39,13 @@ class BatchConfig:
     row_patches: P, image patches of a packed row, before merging.
     micro_rows: Rows of a micro-batch. There are as many micro-batches as
       trajectories fill, all of one shape, which is compiled once.
+    patch_dtype: Of image patches, see pack_images.
   """
 
   row_tokens: int
   row_patches: int
   micro_rows: int
+  patch_dtype: Any = np.float32
 
 
 @jax.tree_util.register_dataclass
@@ -256,6 +258,9 @@ def _pack_row_images(
         raise ValueError(f'image of grid {grid} placed as {placement.grid}')
       images.append((patches, grid))
   packed = pack_images(
-      [images], n_patches=config.row_patches, config=vision_config
+      [images],
+      n_patches=config.row_patches,
+      config=vision_config,
+      dtype=config.patch_dtype,
   )
   return jax.tree.map(lambda array: array[0], packed)

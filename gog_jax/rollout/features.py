@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import functools
 import hashlib
+from typing import Any
 
 from flax import nnx
 import jax
@@ -37,6 +38,7 @@ class FeatureCache:
     max_patches: Patches of the largest image, the ViT's fixed shape.
     attention: One of attention.BACKENDS.
     images_at_once: The ViT's rows.
+    dtype: Of activations.
   """
 
   def __init__(
@@ -47,12 +49,14 @@ class FeatureCache:
       max_patches: int,
       attention: str,
       images_at_once: int,
+      dtype: Any,
   ):
     self._processor = processor
     self._config = config
     self._max_patches = max_patches
     self._attention = attention
     self._images_at_once = images_at_once
+    self._dtype = dtype
     self._kept: dict[bytes, np.ndarray] = {}
 
   def __getitem__(self, data: bytes) -> np.ndarray:
@@ -72,7 +76,10 @@ class FeatureCache:
       rows = [[self._processor.patches(data)] for _, data in some]
       rows += [[]] * (self._images_at_once - len(rows))
       vision = pack_images(
-          rows, n_patches=self._max_patches, config=self._config
+          rows,
+          n_patches=self._max_patches,
+          config=self._config,
+          dtype=self._dtype,
       )
       features = np.asarray(
           encode(graph, state, vision, attention=self._attention)

@@ -83,16 +83,17 @@ class JaxPolicy:
     self._mesh = mesh if mesh is not None and mesh.size > 1 else None
     self._by_rows = self._mesh and sharding.batch_sharding(self._mesh)
     self._rows = n_slots if self._mesh else min(_ROWS_AT_ONCE, n_slots)
+    dtype = model.text.embedding.dtype  # That of activations.
     self._features = FeatureCache(
         processor,
         model.config.vision,
         max_patches=max_patches,
         attention=attention,
         images_at_once=images_at_once(self._mesh),
+        dtype=dtype,
     )
     self._graph, state = nnx.split(model)
     self._state = state
-    dtype = model.text.embedding.dtype  # That of activations.
     self._cache: KVCache = model.init_cache(
         n_slots, max_context, dtype, mesh=self._mesh
     )

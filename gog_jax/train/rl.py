@@ -60,12 +60,13 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   del base  # The sampler lets go of it, too, when it gets the first weights.
   curriculum = make_curriculum(run, folder)
 
-  def update(state: TrainState, batches: list[Batch]):
+  def update(state: TrainState, batches: list[Batch], used: nnx.State | None):
     old_logprobs = None  # At the first update, the current ones.
     for _ in range(c.updates_per_batch):
       state, old_logprobs, metrics = grpo_step(
-          state, model.frozen, ref_params, batches, old_logprobs
+          state, model.frozen, ref_params, batches, old_logprobs, used
       )
+      used = None  # They have changed.
     return state, jax.device_get(metrics)
 
   with checkpoint.Checkpointer(
@@ -79,13 +80,14 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     # What stopped the run does so again until its settings change.
     heed_alarms(find_alarms(c.alarms, log.rows), log.rows, stop=c.alarms.stop)
     with metrics_lib.Progress('rl', total=c.steps, start=first) as progress:
+      used = None  # What the sampler and the next update use alike.
       for n in range(first, c.steps):
         if n == first or n % c.sync_every == 0:
-          sampled = state.params
+          sampled = used = model.in_use(state.params)
           if c.sync_every > 1:  # An update donates what it starts from.
-            sampled = jax.tree.map(jnp.copy, sampled)
+            sampled = jax.tree.map(jnp.copy, used)
           policy.update(
-              nnx.merge_state(model.in_use(sampled), model.frozen),
+              nnx.merge_state(sampled, model.frozen),
               vision_changed=run.trains_vision,
           )
         here = curriculum.queries.get_state()
@@ -101,7 +103,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         watch.lap('rollout')
         advantages = advantages_of(run, drawn.groups)  # [P, G]
         batches = rl_batches(run, drawn.groups, advantages)
-        state, metrics = update(state, batches)
+        state, metrics = update(state, batches, used)
+        used = None
         watch.lap('update')
         values = rl_metrics.describe(
             drawn.all_examples,

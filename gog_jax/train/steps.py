@@ -53,8 +53,9 @@ def make_sft_step(
   programs = _programs(add, optimizer, state, ('confident',))
 
   def step(state: TrainState, frozen: nnx.State, batches: Iterable[Batch]):
+    used = model.in_use(state.params)
     state, _, metrics = programs.run(
-        state, ((batch, frozen) for batch in batches)
+        state, used, ((batch, frozen) for batch in batches)
     )
     return state, metrics
 
@@ -67,10 +68,11 @@ def make_grpo_step(
     state: TrainState,
     config: losses.GRPOConfig,
 ):
-  """`step(state, frozen, ref_params, micro_batches, old_logprobs=None)`.
+  """`step(state, frozen, ref_params, batches, old_logprobs=None, used=None)`.
 
   Donates the state. Returns the new one, laid out as it was, the old logprobs
-  of each micro-batch, and metrics.
+  of each micro-batch, and metrics. `used` are the state's parameters as they
+  are used, if a sampler holds them already.
 
   `old_logprobs` is None at the first update on a batch: the old policy is the
   current one, and its logprobs are these, without gradient.
@@ -83,10 +85,14 @@ def make_grpo_step(
       ref_params: nnx.State,
       batches: Sequence[Batch],
       old_logprobs: Sequence[jax.Array] | None = None,
+      used: nnx.State | None = None,
   ):
     known = old_logprobs or [None] * len(batches)
+    if used is None:
+      used = model.in_use(state.params)
     state, outputs, metrics = programs.run(
         state,
+        used,
         (
             (batch, frozen, ref_params, old)
             for batch, old in zip(batches, known, strict=True)
@@ -222,7 +228,8 @@ class Programs:
 
   Attributes:
     zeros: () -> sums of nothing.
-    add: (sums, params, micro-batch, ...) -> (sums, output). Donates the sums.
+    add: (sums, params in use, micro-batch, ...) -> (sums, output). Donates
+      the sums.
     apply: (state, sums) -> (state, metrics). Donates the state.
   """
 
@@ -230,8 +237,19 @@ class Programs:
   add: Program
   apply: Program
 
-  def run(self, state: TrainState, inputs: Iterable[tuple[Any, ...]]):
+  def run(
+      self,
+      state: TrainState,
+      used: nnx.State,
+      inputs: Iterable[tuple[Any, ...]],
+  ):
     """Adds all (micro-batch, ...) and applies the sum.
+
+    Args:
+      state: Donated.
+      used: Its parameters in the dtype that they are used in: made once, not
+        for each micro-batch.
+      inputs: On the host.
 
     Returns:
       The state, the outputs of `add`, and metrics.
@@ -242,7 +260,7 @@ class Programs:
       # One is computed and one is on its way: not all of them lie there.
       jax.block_until_ready(outputs[-2:-1])
       sums, output = self.add(
-          sums, state.params, jax.device_put(batch, rows), *others
+          sums, used, jax.device_put(batch, rows), *others
       )
       outputs.append(output)
     state, metrics = self.apply(state, sums)
