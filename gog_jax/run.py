@@ -215,12 +215,12 @@ class Run:
     # What a packed row cannot hold, no conversation may grow to.
     return RolloutConfig(**c.rollout, max_patches=c.batch.row_patches)
 
-  def batch_config(self, *, micro_rows: int) -> BatchConfig:
-    """Shapes of a stage's batches; rows divide over the mesh in any case."""
+  def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:
+    """Of a stage's batches; rows divide over the mesh in any case."""
     return BatchConfig(
         **self.config.batch,
         micro_rows=sharding.next_multiple(micro_rows, self.mesh),
-        patch_dtype=self.dtype,
+        patch_dtype=dtype,
     )
 
   @functools.cached_property

@@ -23,21 +23,12 @@ import pathlib
 import sys
 from typing import Any
 
-# Before jax is imported: a CPU traces; libtpu asks nobody what machine this is,
-# does not complain of it, and lets others compile at the same time.
-os.environ |= {
-    'JAX_PLATFORMS': 'cpu',
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_WORKER_ID': '0',
-    'TPU_MIN_LOG_LEVEL': '3',
-    'TPU_STDERR_LOG_LEVEL': '3',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-}
-
 # Pages import each other from the clone's root.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from gog_jax.aot.environment import ENVIRONMENT
+
+os.environ |= ENVIRONMENT
 
 from absl import app
 from absl import flags

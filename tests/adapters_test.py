@@ -22,6 +22,7 @@ def leaves(state) -> dict[str, np.ndarray]:
 
 
 def test_the_whole_method_with_adapters(prepared, tmp_path, monkeypatch):
+  """In bfloat16; with a sampler that lags, over several updates a batch."""
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
   workdir = tmp_path / 'run'
   shutil.copytree(prepared, workdir)
@@ -30,6 +31,12 @@ def test_the_whole_method_with_adapters(prepared, tmp_path, monkeypatch):
       'rl',
       trainable='lora',
       lora__rank=4,
+      model__dtype='bfloat16',
+      sft__n_validation=16,
+      sft__eval_every=2,
+      rl__sync_every=2,
+      rl__updates_per_batch=2,
+      rl__micro_rows=4,
       sft__optimizer__name='adamw',
       rl__steps=2,
       eval__policies=('sft', 'rl'),

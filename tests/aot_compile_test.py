@@ -13,6 +13,7 @@ import pytest
 from gog_jax import models
 from gog_jax.aot import apart
 from gog_jax.aot import words
+from gog_jax.aot.environment import ENVIRONMENT
 from gog_jax.errors import UserError
 from gog_jax.run import TOY_BASE
 from tests import helpers
@@ -88,15 +89,33 @@ def test_what_does_not_fit():
   assert 'verdict: IT DOES NOT FIT' in out
 
 
-def test_a_compiler_that_breaks_down(tmp_path):
-  """Its process ends; ours goes on with what it said."""
+class Abort:
+  """Ends the process that it is sent to."""
+
+  def __reduce__(self):
+    return os.abort, ()
+
+
+def test_a_compiler_that_breaks_down(tmp_path, monkeypatch):
+  """Its process ends and ours goes on; our own errors keep their traceback."""
   require_libtpu()
+  for name, value in ENVIRONMENT.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.delenv('XLA_FLAGS')
+  backbone = models.read_config(TOY_BASE)
+  result = apart.compile_apart(Abort(), backbone, 'v5e:2x2', 'decode')
+  assert result == apart.Broken('exit code -6')
   config = mini.make_run(tmp_path, 'rl').config
-  result = apart.compile_apart(
-      config, models.read_config(TOY_BASE), 'v5e:2x2', 'no such program'
-  )
-  assert isinstance(result, apart.Broken)
-  assert str(result) == "KeyError: 'no such program'"
+  with pytest.raises(RuntimeError, match="KeyError: 'no such program'"):
+    apart.compile_apart(config, backbone, 'v5e:2x2', 'no such program')
+
+
+@pytest.mark.quick
+def test_the_compilers_last_words():
+  fatal = 'F1125 18:07:47.96 27948 fusion_util.cc:5409] Check failed: x'
+  text = f'Failed to find bounds\n{fatal}\n*** Check failure stack trace: ***\n'
+  assert apart.last_words(text, -6) == fatal
+  assert apart.last_words('Failed to find bounds\n', 3) == 'exit code 3'
 
 
 @pytest.mark.quick

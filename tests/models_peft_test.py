@@ -204,7 +204,12 @@ KEY = 'base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_'
             f'{KEY}A.weight has shape .2, 5., the model wants .2, 64.',
         ),
         ({}, lambda t: t.clear(), 'holds no adapters'),
-        ({}, lambda t: t.update(x=np.zeros(2, np.int8)), 'x is I8; adapters'),
+        ({}, lambda t: t.update(x=np.zeros(())), 'has unknown x'),
+        (
+            {},
+            lambda t: t.update({f'{KEY}A.weight': np.zeros((2, 64), np.int8)}),
+            f'{KEY}A.weight is I8; adapters are one of',
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(small, config, edit, message, tmp_path):

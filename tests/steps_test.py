@@ -7,6 +7,7 @@ import functools
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -44,8 +45,8 @@ def make_batch(trajectories):
   )
 
 
-def start(mesh, *, lora):
-  vlm = tiny.model(lora=lora)
+def start(mesh, *, lora, dtype=jnp.float32):
+  vlm = tiny.model(lora=lora, dtype=dtype)
   optimizer = optax.sgd(0.1)  # Its update is the gradient: nothing hides.
   state, model = state_lib.create(
       vlm,
@@ -141,6 +142,33 @@ def test_micro_batches_add_up(kind, lora, n_updates, trajectories):
       np.testing.assert_allclose(
           value, metrics[name], atol=1e-5, rtol=1e-4, err_msg=name
       )
+
+
+def test_in_bfloat16_sums_are_float32(trajectories):
+  """One row's gradients at a time are as good as all rows' at once."""
+  batch = make_batch(trajectories)
+  state, *_ = start(one_device(), lora=True)
+  reference = jax.tree.map(lambda x: x * 1.01, state.params)
+  results = []
+  for dtype, n in ((jnp.float32, 8), (jnp.bfloat16, 8), (jnp.bfloat16, 1)):
+    state, model, optimizer = start(one_device(), lora=True, dtype=dtype)
+    before = jax.device_get(nnx.to_pure_dict(state.params))
+    step = steps.make_grpo_step(model, optimizer, state, GRPO)
+    state, _, metrics = step(
+        state,
+        model.frozen,
+        model.in_use(reference),
+        micro_batches(batch, dataclasses.replace(tiny.BATCH, micro_rows=n)),
+        used=model.kept(state.params),
+    )
+    after = jax.device_get(nnx.to_pure_dict(state.params))
+    moved = jax.tree.map(lambda a, b: a - b, after, before)
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(after))
+    results.append(np.concatenate([x.ravel() for x in jax.tree.leaves(moved)]))
+  exact, whole, parts = results
+  error = lambda x: np.linalg.norm(x - exact) / np.linalg.norm(exact)
+  assert 1e-4 < error(whole) < 0.1
+  assert error(parts) < 1.2 * error(whole)
 
 
 @pytest.mark.parametrize('kind', ['sft', 'grpo'])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -31,13 +33,17 @@ BATCH = BatchConfig(row_tokens=96, row_patches=80, micro_rows=8)
 
 
 def model(
-    *, lora: bool = False, seed: int = 0, family: str = 'qwen2_5_vl'
+    *,
+    lora: bool = False,
+    seed: int = 0,
+    family: str = 'qwen2_5_vl',
+    dtype: Any = jnp.float32,
 ) -> VLM:
   """Random, every parameter off its initial value, logits spread out."""
   vlm = models.init(
       helpers.tiny_config(family=family),
       jax.random.key(seed),
-      dtype=jnp.float32,
+      dtype=dtype,
   )
   if lora:
     models.add_lora(vlm, rank=4, alpha=8, rngs=nnx.Rngs(1), vision=False)

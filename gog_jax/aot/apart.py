@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import re
 import tempfile
+import traceback
 from typing import Any
 
 from jax.experimental import topologies
@@ -61,14 +63,25 @@ def _has_libtpu() -> bool:
   return True
 
 
-class Broken(Exception):
-  """The compiler ended its process; its last words."""
+@dataclasses.dataclass(frozen=True)
+class Broken:
+  """The compiler ended its process.
+
+  Attributes:
+    words: Its last.
+  """
+
+  words: str
 
 
 def compile_apart(
     c: Any, config: VLMConfig, topology: str, name: str
 ) -> Compiled | TooLarge | Broken:
-  """Compiles a program in a process of its own, which libtpu may abort."""
+  """Compiles a program in a process of its own, which libtpu may abort.
+
+  Raises:
+    RuntimeError: Something else went wrong there; with its traceback.
+  """
   spawn = multiprocessing.get_context('spawn')
   receiving, sending = spawn.Pipe(duplex=False)
   with tempfile.NamedTemporaryFile('r', errors='replace') as said:
@@ -79,23 +92,32 @@ def compile_apart(
     process.start()
     sending.close()  # Or its end would not be noticed.
     try:
-      return receiving.recv()
+      result = receiving.recv()
     except EOFError:
-      process.join()
-      words = [line for line in said if line.strip()]
-      # What is fatal begins so; a trace of the stack follows it.
-      fatal = [line for line in words if _FATAL.match(line)] or words[-1:]
-      return Broken(' '.join(fatal[:1]).strip() or f'exit {process.exitcode}')
-    finally:
-      process.join()
+      result = None
+    process.join()
+    if result is None:
+      return Broken(last_words(said.read(), process.exitcode))
+  if isinstance(result, str):
+    raise RuntimeError(f'{name} was not compiled:\n{result}')
+  return result
+
+
+def last_words(text: str, exit_code: int | None) -> str:
+  """Why a process ended itself, in one line."""
+  # What is fatal begins so; a trace of the stack follows it.
+  fatal = [line for line in text.splitlines() if _FATAL.match(line)]
+  return fatal[0] if fatal else f'exit code {exit_code}'
 
 
 def _compile(c, config, topology, name, *, sending, stderr) -> None:
   with open(stderr, 'w') as log:
     os.dup2(log.fileno(), 2)
-  mesh, _ = topology_mesh(topology, c.mesh)
   try:
+    mesh, _ = topology_mesh(topology, c.mesh)
     result = make_plan(c, config, mesh).compile(name)
   except TooLarge as error:
     result = error
+  except Exception:
+    result = traceback.format_exc()
   sending.send(result)

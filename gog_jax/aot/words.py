@@ -73,7 +73,7 @@ def said_of(
 ) -> str:
   """What became of a program."""
   if isinstance(result, Broken):
-    return f'{name}: the compiler broke down: {result}'
+    return f'{name}: the compiler broke down: {result.words}'
   if isinstance(result, TooLarge):
     more = ''
     if result.needed:
@@ -109,7 +109,7 @@ def outcome(
       f'chip: {sent or "nothing"}\n'
       f'  at least {_time(least.seconds)} for {program.unit}, bound by '
       f'{least.bound} (compute {_time(least.compute)}, memory '
-      f'{_time(least.memory)}, links {_time(least.links)}))'
+      f'{_time(least.memory)}, links {_time(least.links)})'
       f'\n  splash attention: {", ".join(sorted(compiled.splash)) or "none"}'
       + ''.join(f'; MISSING: {one}' for one in missing_of(program, compiled))
   )

@@ -127,6 +127,9 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   layers: where a folder has some layers of a kind only, the others' A and B are
   zero. They add nothing, get no gradient, and are not saved.
 
+  They have the dtype that the files have: to train them on by other means than
+  ours, which take float32 masters, cast them first.
+
   Args:
     model: Has none yet.
     folder: With adapter_config.json and adapter_model.safetensors.
@@ -200,7 +203,7 @@ def _in_memory(key: str) -> str:
 
 def _read(
     folder: epath.Path,
-) -> tuple[dict[str, Any], Mapping[str, np.ndarray]]:
+) -> tuple[dict[str, Any], Mapping[str, hf_files.Tensor]]:
   for name in (CONFIG, WEIGHTS):
     if not (folder / name).exists():
       raise errors.UserError(
@@ -219,10 +222,7 @@ def _read(
           f'{folder / CONFIG}: {field} {config[field]!r} is not supported, '
           f'only {supported[0]!r}'
       )
-  return config, {
-      key: _whole(tensor)
-      for key, tensor in hf_files.read_header(folder / WEIGHTS).items()
-  }
+  return config, hf_files.read_header(folder / WEIGHTS)
 
 
 def _whole(tensor: hf_files.Tensor) -> np.ndarray:
@@ -238,7 +238,9 @@ def _whole(tensor: hf_files.Tensor) -> np.ndarray:
 
 
 def _scale(
-    config: Mapping[str, Any], name: str, pair: list[tuple[str, np.ndarray]]
+    config: Mapping[str, Any],
+    name: str,
+    pair: list[tuple[str, hf_files.Tensor]],
 ) -> tuple[int, float]:
   """Rank and scale of a module's adapter; patterns match ends of names."""
 
@@ -260,7 +262,7 @@ def _scale(
 
 def _stack(
     linears: list[layers.Linear],
-    pairs: Mapping[int, list[tuple[str, np.ndarray]]],
+    pairs: Mapping[int, list[tuple[str, hf_files.Tensor]]],
     folder: epath.Path,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
   """A [L, in, r], and B [L, r, out] of each part; zero where there is none.
@@ -270,17 +272,19 @@ def _stack(
   n_layers, in_width, out_width = linears[0].kernel.shape
   rank = next(iter(pairs.values()))[0][1].shape[0]
   dtypes = {tensor.dtype for pair in pairs.values() for _, tensor in pair}
-  dtype = dtypes.pop() if len(dtypes) == 1 else np.float32
+  dtype = np.dtype(np.float32)
+  if len(dtypes) == 1:
+    dtype = hf_files.DTYPES.get(dtypes.pop(), dtype)
   a = np.zeros((n_layers, in_width, rank), dtype)
   b = np.zeros((n_layers, rank, len(linears) * out_width), dtype)
   for layer, pair in pairs.items():
     for (key, tensor), ours in zip(pair, (a, b), strict=True):
-      if tensor.T.shape != ours.shape[1:]:
+      if tensor.shape != ours.shape[:0:-1]:
         raise errors.UserError(
             f'{folder}: {key} has shape {list(tensor.shape)}, the model wants '
             f'{list(ours.shape[:0:-1])}'
         )
-      ours[layer] = tensor.T
+      ours[layer] = _whole(tensor).T
   return a, np.split(b, len(linears), axis=-1)
 
 

@@ -81,7 +81,9 @@ class JaxPolicy:
     self._chunk = chunk
     # One device has nothing to split; several would have to gather rows.
     self._mesh = mesh if mesh is not None and mesh.size > 1 else None
-    self._by_rows = self._mesh and sharding.batch_sharding(self._mesh)
+    self._by_rows = self._mesh and jax.sharding.NamedSharding(
+        self._mesh, sharding.row_spec(n_slots, self._mesh)
+    )
     self._rows = n_slots if self._mesh else min(_ROWS_AT_ONCE, n_slots)
     dtype = model.text.embedding.dtype  # That of activations.
     self._features = FeatureCache(

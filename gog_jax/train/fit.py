@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from etils import epath
 import grain
@@ -44,7 +45,7 @@ def fit(
 
   Args:
     state: Fresh; replaced by the checkpoint's where there is one.
-    step: (state, batch) -> (state, metrics). Donates the state.
+    step: (state, micro-batches) -> (state, metrics). Donates the state.
     batches: Endless, each as micro-batches on the host; its position is part
       of the checkpoint.
     what: Name on the progress bar.
@@ -93,15 +94,16 @@ def fit(
   return state
 
 
-def supervised_batch(
+def supervised_batches(
     run: Run,
     trajectories: Sequence[Trajectory],
     *,
     vision_config: VisionConfig,
     micro_rows: int,
+    dtype: Any,
 ) -> list[Batch]:
   """Packs what is to be imitated; every target weighs the same."""
-  config = run.batch_config(micro_rows=micro_rows)
+  config = run.batch_config(micro_rows=micro_rows, dtype=dtype)
   batch = to_batch(
       trajectories,
       advantages=np.zeros(len(trajectories)),

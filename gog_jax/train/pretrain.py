@@ -22,7 +22,7 @@ from gog_jax.run import Run
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
-from gog_jax.train.fit import supervised_batch
+from gog_jax.train.fit import supervised_batches
 from gog_jax.train.lessons import Lessons
 from gog_jax.train.lessons import PHASES
 from gog_jax.train.optimizer import make_optimizer
@@ -88,11 +88,12 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           Lessons(run, seed=run.seed('lessons')),
           batch_size=c.batch_size,
           seed=None,
-          transform=lambda some: supervised_batch(
+          transform=lambda some: supervised_batches(
               run,
               some,
               vision_config=config.vision,
               micro_rows=c.micro_rows,
+              dtype=jnp.float32,
           ),
       ),
       what='pretrain',

@@ -9,7 +9,6 @@ from typing import Any
 from etils import epath
 from flax import nnx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gog_jax import checkpoint
@@ -54,7 +53,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   c = run.config.rl
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
   base, state, model = start_state(run, optimizer, start_from='sft')
-  ref_params = model.in_use(jax.tree.map(jnp.copy, state.params))
+  ref_params = model.kept(state.params)
   grpo_step = steps.make_grpo_step(model, optimizer, state, loss_config(c))
   policy = run.make_policy(base, greedy=False)
   del base  # The sampler lets go of it, too, when it gets the first weights.
@@ -83,11 +82,11 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       used = None  # What the sampler and the next update use alike.
       for n in range(first, c.steps):
         if n == first or n % c.sync_every == 0:
-          sampled = used = model.in_use(state.params)
-          if c.sync_every > 1:  # An update donates what it starts from.
-            sampled = jax.tree.map(jnp.copy, used)
+          # An update donates what the sampler then still uses.
+          use = model.kept if c.sync_every > 1 else model.in_use
+          used = use(state.params)
           policy.update(
-              nnx.merge_state(sampled, model.frozen),
+              nnx.merge_state(used, model.frozen),
               vision_changed=run.trains_vision,
           )
         here = curriculum.queries.get_state()
@@ -266,7 +265,7 @@ def rl_batches(
   if c.train_dead or not kept.any():
     kept[:] = True
   kept = np.flatnonzero(kept)
-  config = run.batch_config(micro_rows=c.micro_rows)
+  config = run.batch_config(micro_rows=c.micro_rows, dtype=run.dtype)
   batch = to_batch(
       [flat[i] for i in kept],
       advantages=advantages.advantages.reshape(-1)[kept],

@@ -17,12 +17,13 @@ from gog_jax import checkpoint
 from gog_jax import files
 from gog_jax import metrics
 from gog_jax.data.pipeline import endless_batches
-from gog_jax.models.vlm import VLM
 from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
+from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
-from gog_jax.train.fit import supervised_batch
+from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.start import start_state
@@ -43,20 +44,21 @@ def train(run: Run, folder: epath.Path, *, demos: str) -> dict[str, Any]:
   c = run.config.sft
   shown = trajectories_lib.read(run.workdir / demos / 'trajectories.jsonl')
   optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
-  base, state, model = start_state(run, optimizer, start_from=None)
+  _, state, model = start_state(run, optimizer, start_from=None)
   sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
       shown,
       batch_size=c.batch_size,
       seed=run.seed('sft'),
-      transform=lambda some: supervised_batch(
+      transform=lambda some: supervised_batches(
           run,
           some,
           vision_config=run.model_config.vision,
           micro_rows=c.micro_rows,
+          dtype=run.dtype,
       ),
   )
-  validation = Validation(run, base, model, folder / 'validation.jsonl')
+  validation = Validation(run, model, folder / 'validation.jsonl')
   state = fit(
       state,
       lambda state, some: sft_step(state, model.frozen, some),
@@ -103,14 +105,12 @@ class Validation:
     accuracies: So far, one every `sft.eval_every` steps.
   """
 
-  def __init__(
-      self, run: Run, base: VLM, model: FrozenModel, path: epath.Path
-  ):
+  def __init__(self, run: Run, model: FrozenModel, path: epath.Path):
     """Goes on with what `path` already holds."""
     self._run = run
     self._model = model
     self._path = path
-    self._policy = run.make_policy(base, greedy=True)
+    self._policy: JaxPolicy | None = None  # Its cache is large.
     n = run.config.sft.n_validation
     self._examples = run.examples('validation', n=n) if n else []
     self.accuracies: list[float] = []
@@ -133,8 +133,13 @@ class Validation:
       return False
     del self.accuracies[n_steps // every :]  # Of a run that got further.
     if len(self.accuracies) < n_steps // every:
+      if self._policy is None:
+        now = state_lib.merged(self._model, state.params)
+        self._policy = self._run.make_policy(now, greedy=True)
       self._policy.update(
-          nnx.merge_state(state.params, self._model.frozen),
+          nnx.merge_state(
+              self._model.in_use(state.params), self._model.frozen
+          ),
           vision_changed=self._run.trains_vision,
       )
       groups = self._run.rollout(

@@ -76,6 +76,13 @@ class FrozenModel:
       return params
     return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
 
+  def kept(self, params: nnx.State) -> nnx.State:
+    """The same in arrays of their own, as an update donates what it gets."""
+    used = self.in_use(params)
+    return jax.tree.map(
+        lambda new, old: jnp.copy(new) if new is old else new, used, params
+    )
+
 
 def create(
     model: VLM,

@@ -2,8 +2,8 @@
 
 An update's rows come as micro-batches of one shape: gradients are summed over
 them and applied once. As losses are sums over the whole batch (see
-`loss_weights`), that is exact; memory is a micro-batch's; and what is compiled
-serves any number of them.
+`loss_weights`), that is exact; devices hold one of them at a time; and what is
+compiled serves any number.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gog_jax import sharding
@@ -98,8 +99,8 @@ def make_grpo_step(
             for batch, old in zip(batches, known, strict=True)
         ),
     )
-    gaps = _quantiles([output['gap'] for output in outputs])
-    return state, [output['old'] for output in outputs], metrics | gaps
+    metrics |= _largest([output['gap'] for output in outputs])
+    return state, [output['old'] for output in outputs], metrics
 
   return step
 
@@ -178,13 +179,16 @@ _GRPO_MEANS = {  # Metric to what it is the mean of, over all targets.
 }
 
 
-@jax.jit
-def _quantiles(gaps: list[jax.Array]) -> dict[str, jax.Array]:
-  """Of the gap to the sampler; nan where nothing was sampled."""
-  gap = jnp.concatenate([gap.reshape(-1) for gap in gaps])
+def _largest(gaps: Sequence[jax.Array]) -> dict[str, np.ndarray]:
+  """Of the gap to the sampler, nan where nothing was sampled.
+
+  On the host: it would be compiled for each number of micro-batches.
+  """
+  gap = np.concatenate([np.ravel(one) for one in jax.device_get(gaps)])
+  gap = gap[~np.isnan(gap)]
   return {
-      'sampler_gap_p99': jnp.nanquantile(gap, 0.99),
-      'sampler_gap_max': jnp.nanmax(gap, initial=0.0),
+      'sampler_gap_p99': np.quantile(gap if gap.size else [np.nan], 0.99),
+      'sampler_gap_max': gap.max(initial=0.0),
   }
 
 
@@ -257,8 +261,8 @@ class Programs:
     rows = sharding.batch_sharding(self.add.mesh)
     sums, outputs = self.zeros(), []
     for batch, *others in inputs:
-      # One is computed and one is on its way: not all of them lie there.
-      jax.block_until_ready(outputs[-2:-1])
+      # Or all of them would lie there and wait.
+      jax.block_until_ready(outputs[-1:])
       sums, output = self.add(
           sums, used, jax.device_put(batch, rows), *others
       )
