@@ -179,7 +179,7 @@ _GRPO_MEANS = {  # Metric to what it is the mean of, over all targets.
 }
 
 
-def _largest(gaps: Sequence[jax.Array]) -> dict[str, np.ndarray]:
+def _largest(gaps: Sequence[jax.Array]) -> dict[str, Any]:
   """Of the gap to the sampler, nan where nothing was sampled.
 
   On the host: it would be compiled for each number of micro-batches.
