@@ -186,15 +186,6 @@ def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:
   )
 
 
-def constrain_cache(x: jax.Array) -> jax.Array:
-  """Keeps keys or values where cache_sharding puts them, under a mesh."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return x
-  place = cache_sharding(x.shape, mesh)
-  return jax.lax.with_sharding_constraint(x, place.spec)
-
-
 def constrain_whole(x: jax.Array) -> jax.Array:
   """Puts activations on every device, under an ambient mesh.
 

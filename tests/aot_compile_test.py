@@ -14,6 +14,7 @@ from gog_jax import models
 from gog_jax.aot import apart
 from gog_jax.aot import words
 from gog_jax.aot.environment import ENVIRONMENT
+from gog_jax.aot.program import Compiled
 from gog_jax.errors import UserError
 from gog_jax.run import TOY_BASE
 from tests import helpers
@@ -87,6 +88,22 @@ def test_what_does_not_fit():
   assert 'TOO LARGE by ' in out
   assert re.search(r'prefill: TOO LARGE by itself by \d+\.\d\d GB', out)
   assert 'verdict: IT DOES NOT FIT' in out
+
+
+def test_decoding_updates_the_cache_in_place(tmp_path, monkeypatch):
+  """Nothing as large as a tenth of it lives beside it."""
+  require_libtpu()
+  for name, value in ENVIRONMENT.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.delenv('XLA_FLAGS')
+  long = {'rollout__max_context': 8192, 'batch__row_tokens': 8192}
+  config = mini.make_run(tmp_path, 'rl', **long).config
+  backbone = models.read_config(TOY_BASE)
+  result = apart.compile_apart(config, backbone, 'v5e:2x2', 'decode')
+  assert isinstance(result, Compiled)
+  text = backbone.text
+  n_floats = 2 * text.n_layers * text.n_kv_heads * text.head_dim * 8192
+  assert result.temp < 0.1 * 4 * n_floats * config.sampler.n_slots / 4
 
 
 class Abort:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from gog_jax import models
+from gog_jax import sharding
+from gog_jax.models import cache as cache_lib
 from gog_jax.models import config as config_lib
 from tests import helpers
 
@@ -228,3 +230,27 @@ def test_padding_gives_finite_gradients(model):
 
   for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(model)):
     assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize('n_new', [1, 4, 9])
+@pytest.mark.parametrize('on_mesh', [False, True])
+def test_appending_to_the_cache(n_new, on_mesh):
+  """Row by row against NumPy: nothing, some, all, and beyond the end."""
+  rng = helpers.rng(n_new)
+  held = rng.standard_normal((8, 2, 8, 3), np.float32)
+  new = rng.standard_normal((8, n_new, 2, 3), np.float32)
+  lengths = np.array([0, 0, 3, 7, 8, 5, 2, 6], np.int32)
+  n_valid = np.minimum([0, 1, n_new, 1, n_new, n_new, 2, 0], n_new)
+  expected = held.copy()
+  for row, (length, n) in enumerate(zip(lengths, n_valid, strict=True)):
+    for i in range(min(n, 8 - length)):
+      expected[row, :, length + i] = new[row, i]
+  append = jax.jit(cache_lib.append)
+  call = lambda: append(held, new, lengths=lengths, n_valid=n_valid)
+  if not on_mesh:
+    np.testing.assert_array_equal(call(), expected)
+    return
+  if jax.device_count() != 8:
+    pytest.skip('needs the eight devices that conftest.py asks for')
+  with jax.set_mesh(sharding.make_mesh(2, 2, 2)):
+    np.testing.assert_array_equal(call(), expected)

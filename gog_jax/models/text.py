@@ -6,6 +6,7 @@ vocabulary, K key-value heads, H head dimension, L layers, E deepstacks.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -17,6 +18,7 @@ import numpy as np
 
 from gog_jax import sharding
 from gog_jax.models import attention as attention_lib
+from gog_jax.models import cache as cache_lib
 from gog_jax.models import config as config_lib
 from gog_jax.models import layers
 from gog_jax.models import rope
@@ -169,20 +171,15 @@ class TextTower(nnx.Module):
       place = sharding.constrain_whole
     x = place(x)
     rotary = self.rotary(positions)
-    n_rows, n_new = x.shape[:2]
+    n_new = x.shape[1]
     n_slots = cache.k[0].shape[2]
     time = jnp.arange(n_new)
     slots = cache.lengths[:, None] + time
     # Slot 0 is visible even to rows that have nothing to append.
     mask = jnp.arange(n_slots) <= slots[:, :, None]
-    rows = jnp.arange(n_rows)[:, None]
-    # An index of n_slots or more is out of bounds, and dropped.
-    targets = jnp.where(time < n_valid[:, None], slots, n_slots)
-
-    def append(held, new):
-      held = held.at[rows, :, targets].set(new.astype(held.dtype), mode='drop')
-      return sharding.constrain_cache(held)
-
+    append = functools.partial(
+        cache_lib.append, lengths=cache.lengths, n_valid=n_valid
+    )
     keys, values = [], []
     for index in range(self.config.n_layers):
       block = layers.layer_slice(self.blocks, index)

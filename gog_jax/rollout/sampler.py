@@ -94,8 +94,7 @@ class JaxPolicy:
         images_at_once=images_at_once(self._mesh),
         dtype=dtype,
     )
-    self._graph, state = nnx.split(model)
-    self._state = state
+    self._graph, self._state = nnx.split(model)
     self._cache: KVCache = model.init_cache(
         n_slots, max_context, dtype, mesh=self._mesh
     )
