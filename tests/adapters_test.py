@@ -8,6 +8,7 @@ import shutil
 from flax import nnx
 import jax
 import numpy as np
+import pytest
 
 from gog_jax import policies
 from gog_jax import rewards
@@ -21,6 +22,7 @@ def leaves(state) -> dict[str, np.ndarray]:
   }
 
 
+@pytest.mark.slow
 def test_the_whole_method_with_adapters(prepared, tmp_path, monkeypatch):
   """In bfloat16; with a sampler that lags, over several updates a batch."""
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)

@@ -34,6 +34,7 @@ def score_some(example, trajectory, *, config):
   return dataclasses.replace(scored, reward=0.0)
 
 
+@pytest.mark.slow
 def test_dead_groups_are_refilled(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', score_some)
   options = {'rl__steps': 2}

@@ -10,6 +10,7 @@ import tempfile
 import traceback
 from typing import Any
 
+import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
@@ -65,10 +66,10 @@ def _has_libtpu() -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-  """The compiler ended its process.
+  """The compiler failed, or ended its process.
 
   Attributes:
-    words: Its last.
+    words: What it said.
   """
 
   words: str
@@ -118,6 +119,8 @@ def _compile(c, config, topology, name, *, sending, stderr) -> None:
     result = make_plan(c, config, mesh).compile(name)
   except TooLarge as error:
     result = error
+  except jax.errors.JaxRuntimeError as error:
+    result = Broken(str(error).splitlines()[0])
   except Exception:
     result = traceback.format_exc()
   sending.send(result)
