@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from gog_jax import models
@@ -90,12 +91,19 @@ def test_what_does_not_fit():
   assert 'verdict: IT DOES NOT FIT' in out
 
 
-def test_decoding_updates_the_cache_in_place(tmp_path, monkeypatch):
-  """Nothing as large as a tenth of it lives beside it."""
+@pytest.fixture
+def as_the_script_does(monkeypatch):
+  """The environment that it starts compilers in."""
   require_libtpu()
+  jax.devices()  # This process reads its XLA_FLAGS once, and has them now.
   for name, value in ENVIRONMENT.items():
     monkeypatch.setenv(name, value)
   monkeypatch.delenv('XLA_FLAGS')
+
+
+@pytest.mark.usefixtures('as_the_script_does')
+def test_decoding_updates_the_cache_in_place(tmp_path):
+  """Nothing as large as a tenth of it lives beside it."""
   long = {'rollout__max_context': 8192, 'batch__row_tokens': 8192}
   config = mini.make_run(tmp_path, 'rl', **long).config
   backbone = models.read_config(TOY_BASE)
@@ -113,12 +121,9 @@ class Abort:
     return os.abort, ()
 
 
-def test_a_compiler_that_breaks_down(tmp_path, monkeypatch):
+@pytest.mark.usefixtures('as_the_script_does')
+def test_a_compiler_that_breaks_down(tmp_path):
   """Its process ends and ours goes on; our own errors keep their traceback."""
-  require_libtpu()
-  for name, value in ENVIRONMENT.items():
-    monkeypatch.setenv(name, value)
-  monkeypatch.delenv('XLA_FLAGS')
   backbone = models.read_config(TOY_BASE)
   result = apart.compile_apart(Abort(), backbone, 'v5e:2x2', 'decode')
   assert result == apart.Broken('exit code -6')
