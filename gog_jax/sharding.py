@@ -176,7 +176,7 @@ def next_multiple(n: int, mesh: Any) -> int:
 
 
 def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:
-  """Of a decoder's keys or values [B, K, S, H]: rows, and heads if they divide.
+  """Of keys or values [B, K, S, H]: rows, and heads if they divide.
 
   Rows that do not divide are on every device.
   """

@@ -25,7 +25,7 @@ from gog_jax.models.config import VLMConfig
 _FATAL = re.compile(r'F\d{4} ')
 
 
-def topology_mesh(name: str | None, sizes: Any) -> tuple[Mesh, costs.Chip]:
+def topology_mesh(name: str, sizes: Any) -> tuple[Mesh, costs.Chip]:
   """A mesh over a slice that is not there, and its chip.
 
   Raises:
@@ -33,7 +33,6 @@ def topology_mesh(name: str | None, sizes: Any) -> tuple[Mesh, costs.Chip]:
       fit it.
   """
   known = ', '.join(costs.CHIPS)
-  name = name or ''
   generation = name.partition(':')[0]
   if generation not in costs.CHIPS:
     raise UserError(

@@ -82,7 +82,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   update = steps.grpo_programs(
       frozen_model, optimizer, state, rl.loss_config(c.rl)
   )
-  totals = jax.eval_shape(update.zeros.jitted).totals
+  totals = jax.eval_shape(update.zeros.jitted, state.params).totals
   sums = steps.Sums(
       state.params, {name: _whole(mesh, (), jnp.float32) for name in totals}
   )

@@ -226,11 +226,11 @@ def _trained(c: Any) -> str:
 
 def _unlike_profile(c: Any, usual: Any) -> list[str]:
   """What a row's figures hang on and no other cell of it says."""
-  values = {name: operator.attrgetter(name) for name in _SIZES}
+  of = operator.attrgetter(*_SIZES)
   return [
-      f'{name.partition(".")[2]} {get(c)}'
-      for name, get in values.items()
-      if get(c) != get(usual)
+      f'{name.partition(".")[2]} {value}'
+      for name, value, before in zip(_SIZES, of(c), of(usual), strict=True)
+      if value != before
   ]
 
 

@@ -20,7 +20,6 @@ import jax
 from jax import lax
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from gog_jax import sharding
@@ -292,23 +291,22 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
     )
     return jax.vmap(kernel)(query, key, value, splash.SegmentIds(ids, ids))
 
+  query, key, value = map(whole_tiles, (query, key, value))
   mesh = jax.sharding.get_abstract_mesh()
   on_mesh: Any = one_device
   if not mesh.empty:
-    [rows] = sharding.row_spec(query.shape[0], mesh)
-    heads = None
-    if not key.shape[2] % mesh.shape[sharding.HEADS_AXIS]:
-      heads = sharding.HEADS_AXIS
-    by_head = PartitionSpec(rows, heads)
+    # Queries, too, are split by what divides the key-value heads.
+    by_head = sharding.cache_sharding(key.shape, mesh).spec
+    rows = sharding.row_spec(key.shape[0], mesh)
     on_mesh = jax.shard_map(
         one_device,
-        in_specs=(by_head, by_head, by_head, PartitionSpec(rows)),
+        in_specs=(by_head, by_head, by_head, rows),
         out_specs=by_head,
         check_vma=False,  # The kernel does not say what its output varies over.
     )
   # What is compiled tells the decoder's kernels from the vision tower's.
   with jax.named_scope('causal' if causal else 'bidirectional'):
-    attended = on_mesh(*map(whole_tiles, (query, key, value)), ids)
+    attended = on_mesh(query, key, value, ids)
   return attended.swapaxes(1, 2)[:, :length, :, :head_dim]
 
 

@@ -171,10 +171,8 @@ class TextTower(nnx.Module):
       place = sharding.constrain_whole
     x = place(x)
     rotary = self.rotary(positions)
-    n_new = x.shape[1]
     n_slots = cache.k[0].shape[2]
-    time = jnp.arange(n_new)
-    slots = cache.lengths[:, None] + time
+    slots = cache.lengths[:, None] + jnp.arange(x.shape[1])
     # Slot 0 is visible even to rows that have nothing to append.
     mask = jnp.arange(n_slots) <= slots[:, :, None]
     append = functools.partial(

@@ -133,14 +133,11 @@ class Validation:
       return False
     del self.accuracies[n_steps // every :]  # Of a run that got further.
     if len(self.accuracies) < n_steps // every:
+      now = state_lib.merged(self._model, state.params)
       if self._policy is None:
-        now = state_lib.merged(self._model, state.params)
         self._policy = self._run.make_policy(now, greedy=True)
       self._policy.update(
-          nnx.merge_state(
-              self._model.in_use(state.params), self._model.frozen
-          ),
-          vision_changed=self._run.trains_vision,
+          nnx.state(now), vision_changed=self._run.trains_vision
       )
       groups = self._run.rollout(
           self._policy, self._examples, samples=1, seed=('validation',)

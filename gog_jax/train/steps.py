@@ -231,7 +231,7 @@ class Programs:
   """What an update compiles.
 
   Attributes:
-    zeros: () -> sums of nothing.
+    zeros: (params) -> sums of nothing.
     add: (sums, params in use, micro-batch, ...) -> (sums, output). Donates
       the sums.
     apply: (state, sums) -> (state, metrics). Donates the state.
@@ -259,7 +259,7 @@ class Programs:
       The state, the outputs of `add`, and metrics.
     """
     rows = sharding.batch_sharding(self.add.mesh)
-    sums, outputs = self.zeros(), []
+    sums, outputs = self.zeros(state.params), []
     for batch, *others in inputs:
       # Or all of them would lie there and wait.
       jax.block_until_ready(outputs[-1:])
@@ -282,13 +282,10 @@ def _programs(
   mesh = places.step.mesh
   whole = {name: places.step for name in ('loss', 'n_targets', *means)}
   summed = Sums(places.params, whole)
-  shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params
-  )
 
-  def zeros():
+  def zeros(params: nnx.State):
     return Sums(
-        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+        optax.tree.zeros_like(params),
         {name: jnp.float32(0) for name in whole},
     )
 
