@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = """
 import json, sys, time
 from flax import nnx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from gog_jax import models, sharding
