@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import jax
 import numpy as np
 import pytest
 
 from gog_jax.rollout import batching
 from gog_jax.rollout.batching import BatchConfig
-from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.batching import MicroBatches
 from tests import helpers
 from tests import tiny
 
@@ -37,7 +40,7 @@ def three_turns(seed=0):
 
 def batch_of(trajectories, config=tiny.BATCH, advantages=None, weights=None):
   n = len(trajectories)
-  return to_batch(
+  (batch,) = MicroBatches(
       trajectories,
       advantages=np.ones(n) if advantages is None else advantages,
       weights=np.ones(n) if weights is None else weights,
@@ -45,6 +48,7 @@ def batch_of(trajectories, config=tiny.BATCH, advantages=None, weights=None):
       vision_config=helpers.tiny_config().vision,
       config=config,
   )
+  return batch
 
 
 def test_three_turns_in_integers():
@@ -90,6 +94,35 @@ def test_two_in_a_row_are_offset():
   assert batch.vision.image_ids[0].tolist() == [1] * 8 + [2] * 8 + [0] * 64
   assert batch.tokens.shape[0] == 8  # micro_rows.
   assert not batch.segment_ids[1:].any()
+
+
+def test_micro_batches_are_made_one_at_a_time():
+  shown = [three_turns(seed) for seed in range(24)]
+  whole = batch_of(
+      shown, BatchConfig(row_tokens=40, row_patches=40, micro_rows=12)
+  )
+  parts = MicroBatches(
+      shown,
+      advantages=np.ones(24),
+      weights=np.ones(24),
+      processor=tiny.processor(),
+      vision_config=helpers.tiny_config().vision,
+      config=BatchConfig(row_tokens=40, row_patches=40, micro_rows=1),
+  )
+  assert len(parts) == len(list(parts)) == 12  # Two a row, walked twice.
+  jax.tree.map(
+      lambda array, *rows: np.testing.assert_array_equal(
+          array, np.concatenate(rows)
+      ),
+      whole,
+      *parts,
+  )
+  tracemalloc.start()
+  for part in parts:
+    del part
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 5 / 12 * sum(x.nbytes for x in jax.tree.leaves(whole))
 
 
 def test_pack_keeps_both_budgets():

@@ -12,7 +12,7 @@ from gog_jax.models import hf_table
 from gog_jax.models import lora
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import loss_weights
-from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
 from tests import helpers
@@ -42,13 +42,13 @@ def trajectories():
 
 
 def our_gradient(model, shown, weights):
-  batch = to_batch(
+  (batch,) = MicroBatches(
       shown,
       advantages=np.zeros(len(shown)),
       weights=weights,
       processor=tiny.processor(),
       vision_config=model.config.vision,
-      config=BatchConfig(row_tokens=64, row_patches=80, micro_rows=1),
+      config=BatchConfig(row_tokens=64, row_patches=80, micro_rows=2),
   )
   assert batch.segment_ids.max() > 1 and len(batch.tokens) > 1  # Packed.
   graph, params, frozen = lora.split(model, 'full')

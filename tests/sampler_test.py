@@ -11,7 +11,7 @@ from gog_jax import sharding
 from gog_jax.models import config as config_lib
 from gog_jax.models import lora
 from gog_jax.rollout.batching import BatchConfig
-from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.sampler import n_compilations
 from gog_jax.train import state as state_lib
 from gog_jax.train.state import FrozenModel
@@ -22,7 +22,7 @@ SEEDS = (1, 2, 3)
 
 def trainer_logprobs(vlm, trajectories, config=tiny.BATCH):
   """Per trajectory, the trainer's logprobs of its sampled tokens, in order."""
-  batch = to_batch(
+  (batch,) = MicroBatches(
       trajectories,
       advantages=np.zeros(len(trajectories)),
       weights=np.ones(len(trajectories)),

@@ -15,7 +15,7 @@ This is the only place that shifts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 from typing import Any
 
@@ -81,58 +81,66 @@ class Batch:
   vision: VisionInputs
 
 
-def to_batch(
-    trajectories: Sequence[Trajectory],
-    *,
-    advantages: Sequence[float] | np.ndarray,
-    weights: Sequence[float] | np.ndarray,
-    processor: ImageProcessor,
-    vision_config: VisionConfig,
-    config: BatchConfig,
-) -> Batch:
-  """Packs trajectories first-fit into rows.
+class MicroBatches:
+  """An update's batches of `micro_rows` rows, all of one shape.
 
-  Where none holds an image there are no patches: the vision tower is not run.
-
-  Args:
-    trajectories: What to pack; each stays whole, in one row.
-    advantages: One per trajectory.
-    weights: Loss weight of each trajectory's targets (see `loss_weights`).
-    processor: Makes the patches that the sampler saw.
-    vision_config: Lays out windows.
-    config: Shapes.
-
-  Raises:
-    ValueError: A trajectory is longer than a row, or has more patches.
+  Which trajectory goes where is settled at once. Arrays are made when they are
+  iterated over, and each time anew: a row's patches take 100 MB at full size,
+  and an update may have hundreds of rows.
   """
-  rows = pack(
-      [len(t.token_ids) for t in trajectories],
-      [_n_patches(t) for t in trajectories],
-      config=config,
-  )
-  n_rows = -(-len(rows) // config.micro_rows) * config.micro_rows
-  if not any(t.placements for t in trajectories):
-    config = dataclasses.replace(config, row_patches=0)
-  filled = [
-      _fill_row(
-          [(trajectories[i], advantages[i], weights[i]) for i in row],
-          processor,
-          vision_config,
-          config,
-      )
-      for row in rows + [[]] * (n_rows - len(rows))
-  ]
-  return jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
 
+  def __init__(
+      self,
+      trajectories: Sequence[Trajectory],
+      *,
+      advantages: Sequence[float] | np.ndarray,
+      weights: Sequence[float] | np.ndarray,
+      processor: ImageProcessor,
+      vision_config: VisionConfig,
+      config: BatchConfig,
+  ):
+    """Packs trajectories first-fit into rows.
 
-def micro_batches(batch: Batch, config: BatchConfig) -> list[Batch]:
-  """The batch's rows, `config.micro_rows` at a time; views of them."""
-  n = config.micro_rows
+    Where none holds an image there are no patches: the vision tower is not run.
 
-  def rows_from(first):
-    return jax.tree.map(lambda array: array[first : first + n], batch)
+    Args:
+      trajectories: What to pack; each stays whole, in one row.
+      advantages: One per trajectory.
+      weights: Loss weight of each trajectory's targets (see `loss_weights`).
+      processor: Makes the patches that the sampler saw.
+      vision_config: Lays out windows.
+      config: Shapes.
 
-  return [rows_from(first) for first in range(0, len(batch.tokens), n)]
+    Raises:
+      ValueError: A trajectory is longer than a row, or has more patches.
+    """
+    rows = pack(
+        [len(t.token_ids) for t in trajectories],
+        [_n_patches(t) for t in trajectories],
+        config=config,
+    )
+    self._rows = [
+        [(trajectories[i], advantages[i], weights[i]) for i in row]
+        for row in rows
+    ]
+    if not any(t.placements for t in trajectories):
+      config = dataclasses.replace(config, row_patches=0)
+    self._config = config
+    self._processor = processor
+    self._vision_config = vision_config
+
+  def __len__(self) -> int:
+    return -(-len(self._rows) // self._config.micro_rows)
+
+  def __iter__(self) -> Iterator[Batch]:
+    n = self._config.micro_rows
+    for first in range(0, len(self._rows), n):
+      rows = self._rows[first : first + n]
+      filled = [
+          _fill_row(row, self._processor, self._vision_config, self._config)
+          for row in rows + [[]] * (n - len(rows))
+      ]
+      yield jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
 
 
 def loss_weights(

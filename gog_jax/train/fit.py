@@ -14,16 +14,14 @@ from gog_jax import checkpoint
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
 from gog_jax.models.config import VisionConfig
-from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
-from gog_jax.rollout.batching import micro_batches
-from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.batching import MicroBatches
 from gog_jax.run import Run
 from gog_jax.train.state import TrainState
 from gog_jax.types import Trajectory
 
 Step = Callable[
-    [TrainState, list[Batch]], tuple[TrainState, dict[str, jax.Array]]
+    [TrainState, MicroBatches], tuple[TrainState, dict[str, jax.Array]]
 ]
 
 
@@ -46,8 +44,7 @@ def fit(
   Args:
     state: Fresh; replaced by the checkpoint's where there is one.
     step: (state, micro-batches) -> (state, metrics). Donates the state.
-    batches: Endless, each as micro-batches on the host; its position is part
-      of the checkpoint.
+    batches: Endless; its position is part of the checkpoint.
     what: Name on the progress bar.
     folder: Holds `checkpoints/` and `metrics.jsonl`.
     n_steps: Optimizer steps of the whole run.
@@ -101,10 +98,9 @@ def supervised_batches(
     vision_config: VisionConfig,
     micro_rows: int,
     dtype: Any,
-) -> list[Batch]:
+) -> MicroBatches:
   """Packs what is to be imitated; every target weighs the same."""
-  config = run.batch_config(micro_rows=micro_rows, dtype=dtype)
-  batch = to_batch(
+  return MicroBatches(
       trajectories,
       advantages=np.zeros(len(trajectories)),
       weights=loss_weights(
@@ -114,6 +110,5 @@ def supervised_batches(
       ),
       processor=run.processor,
       vision_config=vision_config,
-      config=config,
+      config=run.batch_config(micro_rows=micro_rows, dtype=dtype),
   )
-  return micro_batches(batch, config)

@@ -17,10 +17,8 @@ from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
-from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import loss_weights
-from gog_jax.rollout.batching import micro_batches
-from gog_jax.rollout.batching import to_batch
+from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.train import alarms
@@ -59,7 +57,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   del base  # The sampler lets go of it, too, when it gets the first weights.
   curriculum = make_curriculum(run, folder)
 
-  def update(state: TrainState, batches: list[Batch], used: nnx.State | None):
+  def update(state: TrainState, batches: MicroBatches, used: nnx.State | None):
     old_logprobs = None  # At the first update, the current ones.
     for _ in range(c.updates_per_batch):
       state, old_logprobs, metrics = grpo_step(
@@ -246,8 +244,8 @@ def advantages_of(run: Run, groups: Groups) -> GroupAdvantages:
 
 def rl_batches(
     run: Run, groups: Groups, advantages: GroupAdvantages
-) -> list[Batch]:
-  """Packs P x G trajectories with their advantages, as micro-batches.
+) -> MicroBatches:
+  """Packs P x G trajectories with their advantages.
 
   Groups without variance feel nothing but the KL. Unless `rl.train_dead` is
   set they are left out of the batch, though not out of any denominator: as
@@ -265,16 +263,14 @@ def rl_batches(
   if c.train_dead or not kept.any():
     kept[:] = True
   kept = np.flatnonzero(kept)
-  config = run.batch_config(micro_rows=c.micro_rows, dtype=run.dtype)
-  batch = to_batch(
+  return MicroBatches(
       [flat[i] for i in kept],
       advantages=advantages.advantages.reshape(-1)[kept],
       weights=weights[kept],
       processor=run.processor,
       vision_config=run.model_config.vision,
-      config=config,
+      config=run.batch_config(micro_rows=c.micro_rows, dtype=run.dtype),
   )
-  return micro_batches(batch, config)
 
 
 def save_rollouts(folder: epath.Path, n: int, drawn: Drawn) -> None:

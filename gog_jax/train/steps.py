@@ -20,6 +20,7 @@ import optax
 
 from gog_jax import sharding
 from gog_jax.rollout.batching import Batch
+from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
 from gog_jax.train.state import FrozenModel
@@ -84,7 +85,7 @@ def make_grpo_step(
       state: TrainState,
       frozen: nnx.State,
       ref_params: nnx.State,
-      batches: Sequence[Batch],
+      batches: MicroBatches | Sequence[Batch],
       old_logprobs: Sequence[jax.Array] | None = None,
       used: nnx.State | None = None,
   ):
