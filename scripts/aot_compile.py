@@ -102,11 +102,6 @@ def main(argv: list[str]) -> None:
   if any(isinstance(one, apart.Broken) for one in compiled.values()):
     print('verdict: NOT KNOWN, the compiler broke down')
     sys.exit(2)
-  if readme:
-    row = words.table_row(
-        c, common.get_base(c.profile), topology, plan, compiled, mesh.size, chip
-    )
-    readme.write_text(words.put_row(_read(readme), row))
   if any(
       words.missing_of(plan.programs[name], one)
       for name, one in compiled.items()
@@ -114,6 +109,11 @@ def main(argv: list[str]) -> None:
   ):
     print('verdict: WRONG, kernels are missing')
     sys.exit(2)
+  if readme:
+    row = words.table_row(
+        c, common.get_base(c.profile), topology, plan, compiled, mesh.size, chip
+    )
+    readme.write_text(words.put_row(_read(readme), row))
   fits = all(words.peak_of(one) <= chip.memory for one in compiled.values())
   print('verdict: it fits' if fits else 'verdict: IT DOES NOT FIT')
   sys.exit(0 if fits else 1)

@@ -12,9 +12,11 @@ import jax
 import pytest
 
 from gog_jax import models
+from gog_jax import sharding
 from gog_jax.aot import apart
 from gog_jax.aot import words
 from gog_jax.aot.environment import ENVIRONMENT
+from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
 from gog_jax.errors import UserError
 from gog_jax.run import TOY_BASE
@@ -65,7 +67,8 @@ def test_the_toy_fits(tmp_path):
   masks, kernels = ('bidirectional', 'causal'), ('dkv', 'dq', 'fwd')
   called = ', '.join(f'{mask} {what}' for mask in masks for what in kernels)
   assert f'splash attention: {called}\n' in step
-  for other in (update, prefill, decode):
+  # An image of the toy's is smaller than three windows.
+  for other in (update, prefill, decode, vit):
     assert 'splash attention: none' in other
   # 1.6 million gradients in float32, twice 7 eighths of them.
   assert 'all-reduce 0.01' in step
@@ -112,6 +115,37 @@ def test_decoding_updates_the_cache_in_place(tmp_path):
   text = backbone.text
   n_floats = 2 * text.n_layers * text.n_kv_heads * text.head_dim * 8192
   assert result.temp < 0.1 * 4 * n_floats * config.sampler.n_slots / 4
+
+
+def test_every_copy_of_what_is_trained_is_counted(tmp_path):
+  """As rl.train makes them: of an update's sampler, and of a later update."""
+  found = []
+  for dtype, sync_every, updates in (
+      ('float32', 1, 1),
+      ('float32', 1, 2),
+      ('float32', 2, 1),
+      ('bfloat16', 1, 1),
+      ('bfloat16', 1, 2),
+      ('bfloat16', 2, 1),
+  ):
+    options = {
+        'model__dtype': dtype,
+        'rl__sync_every': sync_every,
+        'rl__updates_per_batch': updates,
+    }
+    config = mini.make_run(tmp_path, 'rl', **options).config
+    mesh = sharding.make_mesh(2, 2, 2)
+    plan = make_plan(config, models.read_config(TOY_BASE), mesh)
+    held, gradients = plan.held, plan.programs['gradients']
+    copy = held['reference']
+    assert held['trained parameters'] == copy * (2 if dtype != 'float32' else 1)
+    sampler = held.get("sampler's copy", 0)
+    assert sampler in (0, copy)
+    found.append((sampler // copy, gradients.own_bytes // copy))
+  assert [n for n, _ in found] == [0, 0, 1, 1, 1, 1]
+  own = [n for _, n in found]  # Sums of gradients, too.
+  assert own[0] == own[1] == own[2]
+  assert own[3] + 1 == own[4] == own[5]
 
 
 class Abort:

@@ -25,6 +25,7 @@ from gog_jax.aot import costs
 from gog_jax.aot.program import Plan
 from gog_jax.aot.program import Program
 from gog_jax.models import lora
+from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vision import VisionInputs
 from gog_jax.rollout import features
@@ -118,8 +119,14 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       'reference': used,
       'KV cache': cache,
   }
-  if dtype != jnp.float32:  # Or else they are the trained ones themselves.
+  # See rl.train. The sampler may use the trained parameters themselves where
+  # they are in its dtype and it gets every update's,
+  exact = dtype == jnp.float32
+  if not exact or c.rl.sync_every > 1:
     held['sampler\'s copy'] = used
+  # and an update the sampler's, unless these are of an earlier one.
+  shares = exact or c.rl.sync_every == c.rl.updates_per_batch == 1
+  update_copy = 0 if shares else _bytes(used)
   held = {name: _bytes(tree) for name, tree in held.items()}
 
   def under_mesh(jitted, *args, **kwargs):
@@ -129,7 +136,23 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
 
     return lower
 
-  flops = _flops(c, config, n_slots=n_slots, max_patches=max_patches)
+  trains_vision = state_lib.trains_vision(params)
+  flops = _flops(
+      c,
+      config,
+      n_slots=n_slots,
+      max_patches=max_patches,
+      trains_vision=trains_vision,
+  )
+  splash = {'gradients': set(), 'ViT': set()}
+  if attention == 'splash':
+    splash = {
+        'gradients': {'causal fwd', 'causal dq', 'causal dkv'}
+        | _vision_kernels(
+            config.vision, c.batch.row_patches, trained=trains_vision
+        ),
+        'ViT': _vision_kernels(config.vision, max_patches, trained=False),
+    }
   weights = _bytes(sampled)  # On each device, in the compute dtype.
   gathered_by = mesh.shape[sharding.LOGICAL_AXES['embed']]
   gathered = weights * gathered_by
@@ -140,20 +163,16 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
               lower=lambda: update.add.lower(
                   sums, used, batch, frozen, used, None
               ),
-              own_bytes=_bytes((sums, batch)),
+              own_bytes=_bytes((sums, batch)) + update_copy,
               flops=n_rows * flops['gradients'],
               memory_bytes=gathered * costs.n_passes(c.model.remat)
               + 2 * _bytes(sums),
               unit='a micro-batch',
-              splash=frozenset(
-                  f'causal {kernel}' for kernel in ('fwd', 'dq', 'dkv')
-              )
-              if attention == 'splash'
-              else frozenset(),
+              splash=frozenset(splash['gradients']),
           ),
           'optimizer': Program(
               lower=lambda: update.apply.lower(state, sums),
-              own_bytes=_bytes(sums),
+              own_bytes=_bytes(sums) + update_copy,
               flops=0,
               memory_bytes=_bytes(sums)
               + 2 * (held['trained parameters'] + held['optimizer']),
@@ -191,6 +210,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
               flops=n_images * flops['ViT'],
               memory_bytes=gathered_by * _bytes(sampled['vision']),
               unit=f'{n_images} images',
+              splash=frozenset(splash['ViT']),
           ),
       },
       n_slots=n_slots,
@@ -200,7 +220,12 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
 
 
 def _flops(
-    c: Any, config: VLMConfig, *, n_slots: int, max_patches: int
+    c: Any,
+    config: VLMConfig,
+    *,
+    n_slots: int,
+    max_patches: int,
+    trains_vision: bool,
 ) -> dict[str, float]:
   """Of a call of each program: a row's gradients, all slots, one image."""
   held = c.rollout.max_context  # Keys that each query is multiplied with.
@@ -220,13 +245,24 @@ def _flops(
           row_patches=c.batch.row_patches,
           longest_image=max_patches,
           trains_base=c.trainable != 'lora',
-          trains_vision=c.trainable == 'full'
-          or (c.trainable == 'lora' and c.lora.vision),
+          trains_vision=trains_vision,
           remat=c.model.remat,
       ),
       'prefill': of_slots(c.sampler.chunk),
       'decode': of_slots(1),
       'ViT': costs.vision_flops(config.vision, max_patches, max_patches),
+  }
+
+
+def _vision_kernels(
+    config: VisionConfig, n_patches: int, *, trained: bool
+) -> set[str]:
+  """Those of splash attention that rows of the vision tower have to call."""
+  if config.masks_windows(n_patches):
+    return set()
+  return {
+      f'bidirectional {kernel}'
+      for kernel in (('fwd', 'dq', 'dkv') if trained else ('fwd',))
   }
 
 

@@ -34,6 +34,8 @@ _SIZES = (
     'sampler.n_slots',
     'batch.row_patches',
     'rl.micro_rows',
+    'rl.sync_every',
+    'rl.updates_per_batch',
     'lora.vision',
 )
 

@@ -151,6 +151,13 @@ class VisionConfig:
     """The most patches that a window has; 0 where there are no windows."""
     return ((self.window_size or 0) // self.patch_size) ** 2
 
+  def masks_windows(self, n_patches: int) -> bool:
+    """Whether windows of such a row are a mask of all its pairs.
+
+    It is so short that all pairs are multiplied either way; no kernel is used.
+    """
+    return n_patches <= 3 * self.window_patches
+
   @property
   def feature_width(self) -> int:
     """Numbers of an image feature: what is embedded, then each deepstack's."""

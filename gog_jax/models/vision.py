@@ -204,8 +204,7 @@ class VisionTower(nnx.Module):
       projected = query, key, value
       if config.window_size is None:
         return of_image(*projected, segment_ids=inputs.image_ids)
-      if inputs.patches.shape[1] <= 3 * config.window_patches:
-        # So few patches that either way all pairs are multiplied.
+      if config.masks_windows(inputs.patches.shape[1]):
         ids = jnp.where(sees_all, inputs.image_ids, inputs.window_ids)
         return attention_lib.segment_attention(*projected, ids, causal=False)
       return lax.cond(
