@@ -114,17 +114,18 @@ def main(argv: list[str]) -> None:
         c, common.get_base(c.profile), topology, plan, compiled, mesh.size, chip
     )
     readme.write_text(words.put_row(_read(readme), row))
-  fits = all(words.peak_of(one) <= chip.memory for one in compiled.values())
+  fits = words.needed(compiled) <= chip.memory
   print('verdict: it fits' if fits else 'verdict: IT DOES NOT FIT')
   sys.exit(0 if fits else 1)
 
 
 def _read(path: pathlib.Path) -> str:
   try:
-    return path.read_text()
+    with path.open('r+') as f:  # It will be written, hours later perhaps.
+      return f.read()
   except OSError as error:
     raise UserError(
-        f'--readme={path} cannot be read ({error.strerror})'
+        f'--readme={path} cannot be read and written ({error.strerror})'
     ) from error
 
 

@@ -192,6 +192,8 @@ def test_rows_replace_their_like():
         ([], ['--topology=', 'v5e, v5p, v6e']),
         (['--topology=h100:8'], ['h100:8', 'v5e, v5p, v6e']),
         (['--topology=v5e:3x5'], ['v5e:3x5', 'not divisible']),
+        (['--topology=v5e:2x2x2'], ['v5e:2x2x2', '2 sides', 'v5e:2x2']),
+        (['--topology=v5p:2x2'], ['v5p:2x2', '3 sides', 'v5p:2x2x1']),
         (
             ['--topology=v5e:2x4', '--config.mesh.tensor=3'],
             ['3 does not divide 8'],

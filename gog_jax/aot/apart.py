@@ -33,11 +33,17 @@ def topology_mesh(name: str, sizes: Any) -> tuple[Mesh, costs.Chip]:
       fit it.
   """
   known = ', '.join(costs.CHIPS)
-  generation = name.partition(':')[0]
+  generation, _, sides = name.partition(':')
   if generation not in costs.CHIPS:
     raise UserError(
         f'--topology={name}: name a slice of one of {known}, '
         'e.g. --topology=v5e:2x4'
+    )
+  n_axes = costs.CHIPS[generation].n_axes
+  if len(sides.split('x')) != n_axes:
+    raise UserError(
+        f'--topology={name}: slices of {generation} have {n_axes} sides, e.g. '
+        f'{generation}:{"x".join("22" + "1" * (n_axes - 2))}'
     )
   try:
     devices = topologies.get_topology_desc(

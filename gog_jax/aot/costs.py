@@ -23,21 +23,23 @@ class Chip:
       figure is up to 5 % above it.
     memory_rate: Bytes a second to and from it.
     link_rate: Bytes a second to other chips, all links together, one way.
+    n_axes: Of the torus that a slice is.
   """
 
   flops: float
   memory: float
   memory_rate: float
   link_rate: float
+  n_axes: int
 
 
 # Rates are from cloud.google.com/tpu/docs, the architecture page of each
 # generation (which gives interchip bandwidth in Gbit/s); memory is what libtpu
 # 0.0.52 names when it refuses a program that is too large.
 CHIPS = {
-    'v5e': Chip(197e12, 15.75 * 2**30, 819e9, 1600e9 / 8),
-    'v5p': Chip(459e12, 95.73 * 2**30, 2765e9, 4800e9 / 8),
-    'v6e': Chip(918e12, 31.24 * 2**30, 1600e9, 3200e9 / 8),
+    'v5e': Chip(197e12, 15.75 * 2**30, 819e9, 1600e9 / 8, 2),
+    'v5p': Chip(459e12, 95.73 * 2**30, 2765e9, 4800e9 / 8, 3),
+    'v6e': Chip(918e12, 31.24 * 2**30, 1600e9, 3200e9 / 8, 2),
 }
 
 
@@ -75,14 +77,20 @@ def vision_flops(
   merged = w * group
   merger = merged * merged + merged * config.out_width
   per_patch += (1 + len(config.deepstack_layers)) * merger / group
+  linear = 2 * n_patches * per_patch
+  return linear + _vision_attention(config, n_patches, longest_image)
+
+
+def _vision_attention(
+    config: VisionConfig, n_patches: int, longest_image: int
+) -> float:
+  """What of vision_flops are products of pairs."""
   n_windowed = 0
   if config.window_size is not None:
     n_windowed = config.n_layers - len(config.full_attention_layers)
-  per_patch += 2 * w * min(longest_image, n_patches) * (
-      config.n_layers - n_windowed
-  )
-  per_patch += 2 * w * min(config.window_patches, n_patches) * n_windowed
-  return 2 * n_patches * per_patch
+  keys = min(longest_image, n_patches) * (config.n_layers - n_windowed)
+  keys += min(config.window_patches, n_patches) * n_windowed
+  return 4 * n_patches * config.width * keys
 
 
 def n_passes(remat: str) -> int:
@@ -107,19 +115,29 @@ def grpo_flops(
   """GRPO's gradients of a row that holds one trajectory.
 
   Backward is what is propagated, and where kernels are trained their gradients
-  as well. The head is always recomputed, one chunk of positions at a time.
-  Adapters are left out: they are less than a hundredth.
+  as well; attention has no kernels, and both its factors' gradients always. The
+  head is always recomputed, one chunk of positions at a time. Adapters are left
+  out: they are less than a hundredth. So is what attention's own kernels
+  compute once more.
   """
   pairs = row_tokens * (row_tokens + 1) / 2
-  blocks = text_flops(config.text, row_tokens, pairs, 0)
+  linear = text_flops(config.text, row_tokens, 0, 0)
+  attention = text_flops(config.text, 0, pairs, 0)
   head = text_flops(config.text, 0, 0, row_tokens)
+  passes = n_passes(remat)
+  total = linear * (passes + trains_base) + attention * (passes + 1)
+  total += head * (n_passes('full') + trains_base)
   vision = vision_flops(config.vision, row_patches, longest_image)
-  passes = n_passes(remat) + trains_base
-  total = blocks * passes + head * (n_passes('full') + trains_base)
   if not trains_vision:  # Policy and reference share the features.
     return total + vision
+  attention = _vision_attention(config.vision, row_patches, longest_image)
   # Recomputed whole before it is recomputed layer by layer.
-  return total + vision * (passes + (remat == 'full'))
+  passes += remat == 'full'
+  return (
+      total
+      + (vision - attention) * (passes + trains_base)
+      + attention * (passes + 1)
+  )
 
 
 @dataclasses.dataclass(frozen=True)

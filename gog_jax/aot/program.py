@@ -43,7 +43,8 @@ class Compiled:
 
   Attributes:
     seconds: That its compilation took.
-    peak: Bytes while it runs, with all that RL holds.
+    code: Bytes of the program itself, which stays on the device.
+    peak: Bytes while it runs, with all that RL holds, programs apart.
     temp: Of these, what lives only while it runs, outputs that take no
       argument's place included.
     sent: Bytes sent to other devices, by kind of collective; of decoding, for
@@ -52,6 +53,7 @@ class Compiled:
   """
 
   seconds: float
+  code: int
   peak: int
   temp: int
   sent: Mapping[str, int]
@@ -101,6 +103,7 @@ class Plan:
     )
     return Compiled(
         seconds=seconds,
+        code=memory.generated_code_size_in_bytes,
         peak=sum(self.held.values()) + program.own_bytes + temp,
         temp=temp,
         # Decoding runs until all turns are closed: one token is counted.

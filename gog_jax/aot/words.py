@@ -95,7 +95,7 @@ def outcome(
     chip: costs.Chip,
 ) -> str:
   """A program, in four lines."""
-  free = chip.memory - compiled.peak
+  free = chip.memory - compiled.peak - compiled.code
   fits = f'fits, {_gb(free)} free'
   if free < 0:
     fits = f'TOO LARGE by {_gb(-free)}'
@@ -106,7 +106,7 @@ def outcome(
   return (
       f'  memory: peak {_gb(compiled.peak)} GB a chip ({fits}): own arguments '
       f'{_gb(program.own_bytes)}, activations and temporary '
-      f'{_gb(compiled.temp)}\n'
+      f'{_gb(compiled.temp)}; code {_gb(compiled.code)}\n'
       f'  work: {program.flops / n_chips / 1e12:.4g} TFLOP a chip; sent, GB a '
       f'chip: {sent or "nothing"}\n'
       f'  at least {_time(least.seconds)} for {program.unit}, bound by '
@@ -161,9 +161,10 @@ def table_row(
       held['optimizer'],
       held['KV cache'],
   ]
-  peak = max(peak_of(one) for one in compiled.values())
-  free = chip.memory - peak
+  free = chip.memory - needed(compiled)
   fits = _gb(free) if free >= 0 else f'none, {_gb(-free)} too much'
+  if any(isinstance(one, TooLarge) for one in compiled.values()):
+    fits = f'none, at least {_gb(-free)} too much'
   flops = plan.programs['gradients'].flops / n_chips
   temp = sent = '-'
   if isinstance(step, Compiled):
@@ -182,7 +183,8 @@ def table_row(
       f'{c.batch.row_tokens:,}',
       *map(_gb, parts),
       temp,
-      _gb(peak),
+      _gb(_peak(compiled)),
+      _gb(_code(compiled)),
       fits,
       f'{flops / 1e12:,.0f}',
       sent,
@@ -192,11 +194,25 @@ def table_row(
   return f'| {" | ".join(cells)} |'
 
 
-def peak_of(compiled: Compiled | TooLarge) -> float:
-  """Bytes on a chip; of what was refused, as far as the compiler said."""
-  if isinstance(compiled, Compiled):
-    return compiled.peak
-  return compiled.needed or float('inf')
+def needed(compiled: dict[str, Compiled | TooLarge]) -> float:
+  """Bytes on a chip: the highest peak, and the code of all programs."""
+  return _peak(compiled) + _code(compiled)
+
+
+def _peak(compiled: dict[str, Compiled | TooLarge]) -> float:
+  """The highest; of what is refused, its size by itself, if that is known."""
+  return max(
+      one.peak
+      if isinstance(one, Compiled)
+      else one.needed or float('inf')
+      for one in compiled.values()
+  )
+
+
+def _code(compiled: dict[str, Compiled | TooLarge]) -> int:
+  return sum(
+      one.code for one in compiled.values() if isinstance(one, Compiled)
+  )
 
 
 def put_row(text: str, row: str) -> str:
