@@ -21,7 +21,6 @@ import zlib
 from etils import epath
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
 
 from gog_jax.errors import UserError
 
@@ -37,6 +36,18 @@ _FORMATS = (
 warnings.filterwarnings('ignore', module=r'PIL\.')
 _BICUBIC = 3
 _EXIF_MARKS = (b'eXIf', b'exif', b'xmp')
+_ORIENTATION = 0x0112
+# What undoes each of its values. (ImageOps.exif_transpose also writes all other
+# tags anew, and fails where one of them is damaged.)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # What Pillow raises, format by format, on bytes that are not what they claim.
 _DECODE_ERRORS = (
     OSError,
@@ -44,6 +55,8 @@ _DECODE_ERRORS = (
     SyntaxError,
     ValueError,
     OverflowError,
+    RuntimeError,
+    TypeError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -69,7 +82,9 @@ def decode(data: bytes) -> Image.Image:
   try:
     image = _open(data)
     image.load()
-    image = ImageOps.exif_transpose(image)
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    if turn is not None:
+      image = image.transpose(turn)
     if image.mode.startswith(('I', 'F')):
       image = _eight_bits(image)
     if image.has_transparency_data:
@@ -122,7 +137,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     marked = image.format != 'TIFF'
     if image.format == 'PNG':
       marked = any(mark in data for mark in _EXIF_MARKS)
-    turned = marked and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    turned = marked and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
   except _DECODE_ERRORS as error:
     raise _unreadable(data, error) from error
   return (height, width) if turned else (width, height)
@@ -175,6 +190,9 @@ class ImageProcessor:
       image_mean: Sequence[float],
       image_std: Sequence[float],
   ):
+    for size in (patch_size, merge_size, temporal_patch_size):
+      if type(size) is not int or size < 1:
+        raise ValueError(f'a size of {size!r}')
     factor = patch_size * merge_size
     if max_pixels < factor**2:
       raise UserError(
@@ -193,6 +211,8 @@ class ImageProcessor:
     values = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
     mean = np.asarray(image_mean, dtype=np.float32)
     std = np.asarray(image_std, dtype=np.float32)
+    if mean.shape != (3,) or std.shape != (3,) or not std.all():
+      raise ValueError(f'image_mean {image_mean!r}, image_std {image_std!r}')
     self._table = (values[:, None] - mean) / std
 
   @classmethod
@@ -216,13 +236,13 @@ class ImageProcessor:
         raise UserError(f'{path}: {key} = false is not supported; remove it')
     if config.get('resample', _BICUBIC) != _BICUBIC:
       raise UserError(f'{path}: only bicubic resampling (3) is supported')
-    if abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
-      raise UserError(f'{path}: only a rescale_factor of 1/255 is supported')
-    # Older folders name the bounds outright, newer ones as areas of "edges".
-    size = config.get('size') or {}
-    low = config.get('min_pixels') or size.get('shortest_edge')
-    high = config.get('max_pixels') or size.get('longest_edge')
     try:
+      if abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
+        raise UserError(f'{path}: only a rescale_factor of 1/255 is supported')
+      # Older folders name the bounds outright, newer ones as areas of "edges".
+      size = config.get('size') or {}
+      low = config.get('min_pixels') or size.get('shortest_edge')
+      high = config.get('max_pixels') or size.get('longest_edge')
       if not low or not high:
         raise KeyError('min_pixels and max_pixels')
       return cls(
@@ -238,7 +258,7 @@ class ImageProcessor:
       raise UserError(
           f'{path} lacks {error.args[0]}; copy it from the model\'s page'
       ) from error
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
       raise UserError(
           f'{path} holds a value of the wrong kind ({error}); copy it from the '
           'model\'s page'

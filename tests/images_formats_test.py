@@ -215,6 +215,42 @@ def test_cut_off_and_followed_by_garbage(kind):
   np.testing.assert_array_equal(whole, images.decode(data))
 
 
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'WEBP', 'TIFF', 'AVIF'])
+def test_flipped_bytes(kind):
+  """A picture, or one line: nothing else, whatever is damaged."""
+  exif = Image.Exif()
+  exif.update({0x0112: 6, 0x010E: 'a text', 0x011A: 72.0})
+  if kind != 'TIFF':  # Pillow cannot write these there.
+    exif[0x8769] = {0x9003: '2020', 0x829A: 0.01, 0x9286: b'abc'}
+  try:
+    data = file_of(noise(32, 24), kind, exif=exif)
+  except (KeyError, OSError):
+    pytest.skip(f'this Pillow writes no {kind}')
+  random = np.random.default_rng(0)
+  n_read = 0
+  for _ in range(400):
+    damaged = bytearray(data)
+    for at in random.integers(min(len(data), 600), size=random.integers(1, 4)):
+      damaged[at] = random.integers(256)
+    for look in (images.decode, images.size_of):
+      try:
+        look(bytes(damaged))
+        n_read += 1
+      except UserError as error:
+        assert '\n' not in str(error)
+  assert n_read
+
+
+def test_a_strange_tag_does_not_cost_the_picture():
+  exif = Image.Exif()
+  exif.update({0x0112: 6, 0x011A: 72.0})
+  data = file_of(noise(32, 24), 'JPEG', exif=exif)
+  # A rational that is called a text: Pillow cannot write it again.
+  at = data.index(bytes.fromhex('011a0005'))
+  damaged = data[: at + 2] + bytes.fromhex('0002') + data[at + 4 :]
+  np.testing.assert_array_equal(images.decode(damaged), images.decode(data))
+
+
 def test_what_is_no_image():
   for data in (
       b'',

@@ -78,6 +78,18 @@ def test_patches_equal_hugging_face(oracle, settings, size):
   np.testing.assert_array_equal(ours, theirs['pixel_values'])
 
 
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'L', '1', 'CMYK'])
+def test_modes_equal_hugging_face(oracle, mode):
+  image = noise(90, 60).convert(mode)
+  if 'A' in mode:
+    image.putalpha(noise(90, 60, seed=1).convert('L'))
+  data = file_of(image, 'TIFF' if mode == 'CMYK' else 'PNG')
+  ours, grid = images.ImageProcessor(**QWEN3).patches(data)
+  theirs = oracle(**QWEN3)(image, return_tensors='np')
+  assert grid == tuple(theirs['image_grid_thw'][0].tolist())
+  np.testing.assert_array_equal(ours, theirs['pixel_values'])
+
+
 @pytest.mark.parametrize('settings', [QWEN2_5, QWEN3])
 def test_patches_equal_hugging_face_under_a_lower_cap(oracle, settings):
   """What max_image_tokens does: the same as lowering theirs."""
