@@ -11,8 +11,10 @@ from typing import Any
 
 from etils import epath
 from flax import nnx
+import jax
 import jax.numpy as jnp
 
+from gog_jax import models
 from gog_jax.boxes import FRAMES
 from gog_jax.chat import protocol
 from gog_jax.chat.chat import NEEDED
@@ -22,9 +24,9 @@ from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import hf_config
 from gog_jax.models import hf_files
+from gog_jax.models import hf_params
 from gog_jax.models import hf_table
 from gog_jax.models.config import VLMConfig
-from gog_jax.models.vlm import VLM
 
 # By family and width: published models, and the profile made for each.
 _PROFILES = {
@@ -155,7 +157,9 @@ def _architecture(found: Findings, config: VLMConfig) -> None:
       f'{text.vocab_size} rows; the output head is '
       + ('the embedding (tied)' if config.tied else 'its own (untied)'),
   )
-  sizes = _sizes(config)
+  sizes = {'text': 0, 'vision': 0}
+  for path, shape in _shapes(config).items():
+    sizes[path[0]] += math.prod(shape.shape)
   total = sum(sizes.values())
   found.fact(
       'parameters',
@@ -165,19 +169,9 @@ def _architecture(found: Findings, config: VLMConfig) -> None:
   )
 
 
-def _sizes(config: VLMConfig) -> dict[str, int]:
-  """Parameters of either tower, by the shapes alone."""
-  state = nnx.state(
-      nnx.eval_shape(
-          lambda: VLM(
-              config, dtype=jnp.float32, draw=lambda shape, _: jnp.zeros(shape)
-          )
-      )
-  )
-  sizes = {'text': 0, 'vision': 0}
-  for path, leaf in nnx.to_flat_state(state):
-    sizes[str(path[0])] += leaf.get_value().size
-  return sizes
+def _shapes(config: VLMConfig) -> dict[hf_table.Path, jax.ShapeDtypeStruct]:
+  state = nnx.state(models.abstract(config, dtype=jnp.float32))
+  return {path: x.get_value() for path, x in nnx.to_flat_state(state)}
 
 
 def _weights(
@@ -188,9 +182,11 @@ def _weights(
   with found.looking():
     files = hf_files.shards(folder)
     tensors: dict[str, hf_files.Tensor] = {}
+    whole = 0
     for path in files:
       with found.looking():
         tensors |= hf_files.read_header(path)
+        whole += 1
     by_type: dict[str, int] = {}
     for tensor in tensors.values():
       by_type[tensor.dtype] = by_type.get(tensor.dtype, 0) + tensor.n_bytes
@@ -200,30 +196,11 @@ def _weights(
         f'{len(files)} file{"s" * (len(files) > 1)}, {len(tensors)} tensors: '
         + (kinds or 'nothing that can be read'),
     )
-    if config is None:
+    if config is None or whole < len(files):
       return
-    held = {hf_table.published_key(key) for key in tensors}
-    wanted = {key for entry in hf_table.table(config) for key in entry.keys}
-    missing = sorted(wanted - held)
+    hf_params.check(folder, config, _shapes(config))
     found.check(
-        not missing,
-        'weights: every tensor that config.json asks for is there',
-        f'weights: {len(missing)} of {len(wanted)} tensors are missing, e.g. '
-        f'{", ".join(missing[:2])}; fetch the folder again',
-    )
-    if missing:
-      return
-    n_held = sum(
-        math.prod(tensor.shape)
-        for key, tensor in tensors.items()
-        if hf_table.published_key(key) in wanted
-    )
-    n_wanted = sum(_sizes(config).values())
-    found.check(
-        n_held == n_wanted,
-        f'weights: {_count(n_held)} parameters, as config.json says',
-        f'weights hold {n_held} parameters, config.json describes {n_wanted}: '
-        'they do not belong together; fetch the folder again',
+        True, 'weights: those that config.json describes, and of its shapes', ''
     )
 
 
@@ -367,8 +344,9 @@ def _adapter(found: Findings, folder: epath.Path) -> None:
     found.check(
         False,
         '',
-        f'an adapter is no model by itself: merge it into {base} with PEFT '
-        '(PeftModel.merge_and_unload, save_pretrained) and give that folder',
+        f'an adapter is no model by itself: merge it into {base} '
+        '(models.load_adapters, merge_lora, save_pretrained) and give that '
+        'folder',
     )
 
 

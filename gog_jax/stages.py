@@ -193,11 +193,15 @@ def walk(run: Run) -> None:
 
   Raises:
     UserError: An unknown stage, a stage made with other settings, or, outside
-      the toy profile, a stage that another command must make first.
+      the toy profile, a stage that another command must make first; a folder
+      that was inspected and will not work.
   """
   target = run.config.stage
   if target == INSPECT:
-    print(inspect_folder.inspect(run.model_folder))
+    findings = inspect_folder.inspect(run.model_folder)
+    print(findings)
+    if n_bad := sum(not works for works, _ in findings.checks):
+      raise UserError(f'{run.model_folder}: {n_bad} of the above will not work')
     return
   if target not in TARGETS:
     known = ', '.join((*TARGETS, INSPECT))

@@ -10,7 +10,9 @@ import subprocess
 import sys
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from gog_jax import inspect_folder
 from gog_jax import models
@@ -39,6 +41,9 @@ def facts(folder) -> dict[str, str]:
   return dict(inspect_folder.inspect(folder).facts)
 
 
+KEY = 'model.layers.0.mlp.down_proj.weight'
+
+
 def test_the_toy_base_is_whole():
   assert troubles(TOY) == []
   found = facts(TOY)
@@ -56,7 +61,7 @@ def test_either_family(tmp_path, family, tied):
   models.save_pretrained(model, tmp_path, dtype=jnp.float32)
   lines = inspect_folder.inspect(tmp_path).checks
   assert (True, f'config.json: a {family} model') in lines
-  assert any(ok and 'parameters, as config.json' in text for ok, text in lines)
+  assert any(ok and 'those that config.json' in text for ok, text in lines)
   # What is missing beside the weights is said as well.
   rest = ' '.join(troubles(tmp_path))
   assert 'tokenizer.json cannot be read' in rest
@@ -90,6 +95,29 @@ def test_damage_is_said_part_by_part(toy):
   (toy / 'tokenizer.json').write_text('{')
   assert len(troubles(toy)) >= 3
   assert all('\n' not in text for text in troubles(toy))
+
+
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (lambda t: t.update(foo=np.zeros(2, np.float32)), 'has unknown foo'),
+        (lambda t: t.update({KEY: t[KEY].T.copy()}), f'{KEY} has shape'),
+        (lambda t: t.update({KEY: t[KEY].astype(np.int8)}), 'dtype I8'),
+        (lambda t: t.pop(KEY), f'lacks {KEY}'),
+    ],
+)
+def test_what_loading_refuses_is_said(toy, edit, message):
+  # NumPy has no bfloat16, of the toy's file.
+  model, _ = models.from_pretrained(toy)
+  models.save_pretrained(model, toy, dtype=jnp.float32)
+  path = toy / 'model.safetensors'
+  tensors = safetensors.numpy.load(path.read_bytes())
+  edit(tensors)
+  path.write_bytes(safetensors.numpy.save(tensors))
+  with pytest.raises(UserError) as raised:
+    models.from_pretrained(toy)
+  assert message in str(raised.value)
+  assert troubles(toy) == [' '.join(str(raised.value).split())]
 
 
 def test_files_that_do_not_belong_together(toy):
@@ -130,7 +158,10 @@ def test_the_command(tmp_path):
   with pytest.raises(UserError, match='not a model folder'):
     inspect_folder.inspect(tmp_path)
   workdir = tmp_path / 'run'
-  for path, code in ((tmp_path, 2), ('toy_base', 0)):
+  broken = tmp_path / 'broken'
+  broken.mkdir()
+  (broken / 'config.json').write_text('{')
+  for path, code in ((tmp_path, 2), (broken, 2), ('toy_base', 0)):
     done = subprocess.run(
         [
             sys.executable, '-m', 'gog_jax.main', '--config=configs/inspect.py',
@@ -142,4 +173,7 @@ def test_the_command(tmp_path):
     assert done.returncode == code, done.stderr
     if code:
       assert len(done.stderr.splitlines()) == 1
+    if path == broken:
+      assert 'NO  ' in done.stdout
+      assert 'of the above will not work' in done.stderr
     assert not workdir.exists()

@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax import models
+from gog_jax import sharding
 from tests import helpers
 
 NORM = 'model.norm.weight'
@@ -115,6 +116,38 @@ def test_quantised(folder, dtype, name):
   path = shard_of(folder, NORM)
   edit(path, lambda tensors: tensors.update({NORM: np.ones(64, dtype)}))
   expect(folder, f'{path}: {NORM} has dtype {name}', 'quantised')
+
+
+def test_what_is_no_number(folder):
+  """In one layer of a parameter that is all layers', and in one that is not."""
+  for key in ('model.layers.1.mlp.up_proj.weight', NORM):
+    path = shard_of(folder, key)
+    whole = path.read_bytes()
+
+    def spoil(tensors, key=key):
+      tensors[key] = tensors[key].copy()
+      tensors[key].flat[3] = np.nan
+
+    edit(path, spoil)
+    expect(folder, f'{folder}: {key} holds numbers that are none')
+    path.write_bytes(whole)
+  mesh = sharding.make_mesh(2, 2, 2)
+  edit(path, spoil)
+  with pytest.raises(errors.UserError, match=f': {NORM} holds numbers'):
+    models.from_pretrained(folder, mesh=mesh)
+
+
+def test_a_head_that_config_says_is_the_embedding(folder):
+  """transformers would take the head; nothing must take the other silently."""
+  path = shard_of(folder, 'model.embed_tokens.weight')
+
+  def add_head(tensors):
+    tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'].copy()
+    tensors['lm_head.weight'][-1, -1] += 1
+
+  edit(path, add_head)
+  edit_map(folder, lambda names: names.update({'lm_head.weight': path.name}))
+  expect(folder, 'lm_head.weight is not the embedding', 'tie_word_embeddings')
 
 
 def test_cut_off_within_tensors(folder):

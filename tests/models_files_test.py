@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 from flax import nnx
@@ -13,6 +14,8 @@ import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax import models
+from gog_jax.models import config as config_lib
+from gog_jax.models import hf_config
 from tests import helpers
 
 CONFIG = helpers.tiny_config()
@@ -127,6 +130,34 @@ def test_unsupported_text_configs(folder, changes, message):
   edit_config(folder, text_config={**text, **changes})
   with pytest.raises(errors.UserError, match=message):
     load(folder)
+
+
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_any_value_of_a_config_is_read_or_refused(folder, family):
+  """In one line; what is read makes a model."""
+  whole = hf_config.to_dict(helpers.tiny_config(family=family))
+  places = [(), ('text_config',), ('vision_config',)]
+  places += [(place[0], 'rope_parameters') for place in places[1:]]
+  n_read = n_refused = 0
+  for place in places:
+    for field in _inner(whole, place):
+      for value in ('x', None, -1, 0, 1.5, [1], [2, -1, 3], {}, True):
+        changed = copy.deepcopy(whole)
+        _inner(changed, place)[field] = value
+        (folder / 'config.json').write_text(json.dumps(changed))
+        try:
+          models.abstract(models.read_config(folder), dtype=jnp.float32)
+          n_read += 1
+        except errors.UserError as error:
+          assert '\n' not in str(error)
+          n_refused += 1
+  assert n_refused > 200 and n_read > 50
+
+
+def _inner(raw, place):
+  for name in place:
+    raw = raw[name]
+  return raw
 
 
 def test_missing_weights(folder):

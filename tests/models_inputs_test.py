@@ -106,6 +106,19 @@ PIXELS, GRIDS = (processed()[k] for k in ('pixel_values', 'image_grid_thw'))
             processed(image_grid_thw=np.array([[3, 4, 2], [1, 2, 4]])),
             'not that of a still image',
         ),
+        (processed(image_grid_thw=GRIDS * 1.0), 'not float64'),
+        (
+            processed(image_grid_thw=np.array([[1, 0, 4], [1, 2, 4]])),
+            r'holds \[1, 0, 4\], not 1 or more',
+        ),
+        (
+            processed(image_grid_thw=np.array([[1, 3, 8], [1, 2, 4]])),
+            r'holds \[1, 3, 8\]',
+        ),
+        (
+            processed(attention_mask=np.full((1, 18), -1e9)),
+            'attention_mask must hold 1, or 0 at padding',
+        ),
         (
             processed(attention_mask=np.ones((1, 5), int)),
             r'attention_mask has shape \[1, 5\], input_ids has \[1, 18\]',

@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
 from typing import Any
 
 from etils import epath
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from gog_jax import errors
 from gog_jax import sharding
+from gog_jax.models import hf_files
 from gog_jax.models import hf_params
 from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
@@ -79,13 +83,20 @@ def from_pretrained(
   Args:
     folder: A local folder with config.json and safetensors, or the id of one
       on the Hugging Face hub: 'org/name' or 'org/name@revision'.
-    dtype: Of parameters and activations.
+    dtype: Of parameters and activations, one that files have as well.
     mesh: Where to place the parameters, each by its logical axes; None for
-      the default device.
+      the default device. Its axes are those of sharding.make_mesh.
 
   Raises:
     UserError: The folder is missing, incomplete, damaged, or another model's.
+    ValueError: There is no such dtype, or the mesh has other axes.
   """
+  _check_dtype(dtype)
+  if mesh is not None and set(mesh.axis_names) != set(sharding.MESH_AXES):
+    raise ValueError(
+        f'the mesh must have the axes {", ".join(sharding.MESH_AXES)}, not '
+        f'{", ".join(mesh.axis_names)}: make it with sharding.make_mesh'
+    )
   folder = local_folder(folder)
   config = read_config(folder)
   # The parameters' first memory is what the file fills.
@@ -93,16 +104,36 @@ def from_pretrained(
   flat = dict(nnx.to_flat_state(state))
   shapes = {path: leaf.get_value() for path, leaf in flat.items()}
 
+  whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
   def make(path, read):
     variable, shape = flat[path], shapes[path].shape
     if mesh is None:
-      whole = jax.device_put(read((slice(None),) * len(shape)))
-      return variable.replace(jax.block_until_ready(whole))
-    where = sharding.param_shardings(variable, mesh).get_value()
-    return variable.replace(sharding.from_slices(shape, where, read))
+      array = jax.device_put(read((slice(None),) * len(shape)))
+    else:
+      where = sharding.param_shardings(variable, mesh).get_value()
+      array = sharding.from_slices(shape, where, read)
+    finite = np.asarray(_finite(whole)(array))
+    if not finite.all():
+      names = hf_params.names_of(path, config, ~finite)
+      raise errors.UserError(
+          f'{folder}: {hf_files.some(names)} holds numbers that are none (NaN, '
+          'infinity): fetch the folder again'
+      )
+    return variable.replace(array)
 
   loaded = hf_params.load(folder, config, shapes, make)
   return nnx.merge(graphdef, nnx.from_flat_state(loaded)), config
+
+
+@functools.cache
+def _finite(place: NamedSharding | None) -> Callable[[jax.Array], jax.Array]:
+  """x -> bool[first axis], whether all of it are numbers, on each device."""
+
+  def finite(x):
+    return jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+
+  return jax.jit(finite, out_shardings=place)
 
 
 def abstract(config: VLMConfig, *, dtype: Any) -> VLM:
@@ -132,7 +163,7 @@ def save_pretrained(
     dtype: Any = None,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-  """Writes a folder that from_pretrained and transformers load.
+  """Writes a folder that from_pretrained and transformers 5 load.
 
   A kill at any instant leaves the model that was there, or none that loads, or
   this one.
@@ -146,9 +177,11 @@ def save_pretrained(
       than one tensor, or 1 GiB of them, is on the host at a time.
 
   Raises:
-    ValueError: The model carries unmerged adapters.
+    ValueError: The model carries unmerged adapters, or there is no such dtype.
     UserError: The folder cannot be written.
   """
+  if dtype is not None:
+    _check_dtype(dtype)
   flat = dict(nnx.to_flat_state(nnx.state(model)))
   if any(isinstance(leaf, nnx.LoRAParam) for leaf in flat.values()):
     raise ValueError('merge the adapters first: models.merge_lora(model)')
@@ -160,3 +193,10 @@ def save_pretrained(
       dtype=dtype,
       max_shard_bytes=max_shard_bytes,
   )
+
+
+def _check_dtype(dtype: Any) -> None:
+  known = hf_files.DTYPES.values()
+  if jnp.dtype(dtype) not in known:
+    names = ', '.join(str(one) for one in known)
+    raise ValueError(f'dtype must be one of {names}, not {jnp.dtype(dtype)}')

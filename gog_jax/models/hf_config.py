@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import difflib
 import json
+import math
 from typing import Any
 
 from etils import epath
@@ -24,11 +25,11 @@ from gog_jax.models.config import VLMConfig
 # The config.json of each published size, under a name of ours.
 PUBLISHED = epath.Path(__file__).parents[1] / 'assets' / 'published'
 
-# What a config.json leaves out, it leaves to the architecture. Everything
+# What a config.json leaves out, transformers takes from here, too. Everything
 # that differs between published sizes has to be in the file.
 _TEXT_FALLBACKS = {
     'qwen2_5_vl': {
-        'rms_norm_eps': 1e-6,
+        'rms_norm_eps': 1e-5,
         'hidden_act': 'silu',
         'rope_theta': 1e6,
         'mrope_section': (16, 24, 24),
@@ -130,19 +131,30 @@ def from_dict(raw: Mapping[str, Any]) -> VLMConfig:
     raise ValueError(
         f'model_type {family!r} is not supported, only {", ".join(FAMILIES)}'
     )
-  text_raw = raw.get('text_config') or raw
-  tied = raw.get(
-      'tie_word_embeddings', text_raw.get('tie_word_embeddings', False)
-  ) or bool(text_raw.get('tie_word_embeddings', False))
+  text_raw = _section(raw, 'text_config') or raw
+  if 'vision_config' not in raw:
+    raise KeyError('vision_config')
+  text = _read_text(text_raw, family)
+  tokens = {
+      field: _whole(raw, field, 0)
+      for field in (
+          'image_token_id',
+          'video_token_id',
+          'vision_start_token_id',
+          'vision_end_token_id',
+      )
+  }
+  for field, token in tokens.items():
+    if token >= text.vocab_size:
+      raise ValueError(
+          f'{field} is {token}, of a vocabulary of {text.vocab_size}'
+      )
   return VLMConfig(
       family=family,
-      text=_read_text(text_raw, family),
-      vision=_read_vision(raw['vision_config'], family),
-      tied=tied,
-      image_token_id=raw['image_token_id'],
-      video_token_id=raw['video_token_id'],
-      vision_start_token_id=raw['vision_start_token_id'],
-      vision_end_token_id=raw['vision_end_token_id'],
+      text=text,
+      vision=_read_vision(_section(raw, 'vision_config'), family),
+      tied=any(_flag(x, 'tie_word_embeddings') for x in (raw, text_raw)),
+      **tokens,
       eos_token_id=_token_id('eos_token_id', raw, text_raw),
       pad_token_id=_token_id('pad_token_id', raw, text_raw),
   )
@@ -221,7 +233,7 @@ def _token_id(name: str, *places: Mapping[str, Any]) -> int | None:
     if isinstance(token_id, list):
       token_id = token_id[0] if token_id else None
     if token_id is not None:
-      return token_id
+      return _whole({name: token_id}, name, 0)
   return None
 
 
@@ -230,23 +242,29 @@ def _read_text(raw: Mapping[str, Any], family: str) -> TextConfig:
   rope = _rope(raw, supported=('default', 'mrope'))
   _check_activation(raw, 'silu')
   for field in ('use_sliding_window', 'attention_bias'):
-    if raw.get(field):
+    if _flag(raw, field):
       raise ValueError(f'{field} is not supported')
   qwen3 = family == 'qwen3_vl'
-  n_heads = raw['num_attention_heads']
-  if qwen3 and not rope.get('mrope_interleaved', True):
+  if qwen3 and not _flag(rope, 'mrope_interleaved', True):
     raise ValueError('mrope_interleaved false is not supported for Qwen3-VL')
+  width = _whole(raw, 'hidden_size')
+  n_heads = n_kv_heads = _whole(raw, 'num_attention_heads')
+  if raw['num_key_value_heads'] is not None:
+    n_kv_heads = _whole(raw, 'num_key_value_heads')
+  sections = _wholes(rope, 'mrope_section')
+  if len(sections) != 3:
+    raise ValueError(f'mrope_section must have three parts, not {sections}')
   return TextConfig(
-      vocab_size=raw['vocab_size'],
-      width=raw['hidden_size'],
-      n_layers=raw['num_hidden_layers'],
+      vocab_size=_whole(raw, 'vocab_size'),
+      width=width,
+      n_layers=_whole(raw, 'num_hidden_layers'),
       n_heads=n_heads,
-      n_kv_heads=raw.get('num_key_value_heads') or n_heads,
-      head_dim=raw['head_dim'] if qwen3 else raw['hidden_size'] // n_heads,
-      ffn=raw['intermediate_size'],
-      norm_eps=raw['rms_norm_eps'],
-      rope_theta=float(rope['rope_theta']),
-      mrope_sections=tuple(rope['mrope_section']),
+      n_kv_heads=n_kv_heads,
+      head_dim=_whole(raw, 'head_dim') if qwen3 else width // n_heads,
+      ffn=_whole(raw, 'intermediate_size'),
+      norm_eps=_positive(raw, 'rms_norm_eps'),
+      rope_theta=_positive(rope, 'rope_theta'),
+      mrope_sections=sections,
       mrope_interleaved=qwen3,
       qkv_bias=not qwen3,
       qk_norm=qwen3,
@@ -262,28 +280,28 @@ def _read_vision(raw: Mapping[str, Any], family: str) -> VisionConfig:
   _check_activation(raw, fallbacks['hidden_act'])
   qwen3 = family == 'qwen3_vl'
   return VisionConfig(
-      width=raw['hidden_size'],
-      n_layers=raw['depth'],
-      n_heads=raw['num_heads'],
-      ffn=raw['intermediate_size'],
-      out_width=raw['out_hidden_size'],
-      in_channels=raw['in_channels'],
-      patch_size=raw['patch_size'],
-      temporal_patch_size=raw['temporal_patch_size'],
-      merge_size=raw['spatial_merge_size'],
-      window_size=None if qwen3 else raw['window_size'],
+      width=_whole(raw, 'hidden_size'),
+      n_layers=_whole(raw, 'depth'),
+      n_heads=_whole(raw, 'num_heads'),
+      ffn=_whole(raw, 'intermediate_size'),
+      out_width=_whole(raw, 'out_hidden_size'),
+      in_channels=_whole(raw, 'in_channels'),
+      patch_size=_whole(raw, 'patch_size'),
+      temporal_patch_size=_whole(raw, 'temporal_patch_size'),
+      merge_size=_whole(raw, 'spatial_merge_size'),
+      window_size=None if qwen3 else _whole(raw, 'window_size'),
       full_attention_layers=(
-          () if qwen3 else tuple(raw['fullatt_block_indexes'])
+          () if qwen3 else _wholes(raw, 'fullatt_block_indexes')
       ),
-      n_positions=raw['num_position_embeddings'] if qwen3 else 0,
+      n_positions=_whole(raw, 'num_position_embeddings') if qwen3 else 0,
       deepstack_layers=(
-          tuple(raw['deepstack_visual_indexes']) if qwen3 else ()
+          _wholes(raw, 'deepstack_visual_indexes') if qwen3 else ()
       ),
       layer_norm=qwen3,
       gated=not qwen3,
       patch_bias=qwen3,
       norm_eps=1e-6,  # Fixed by the architecture; not a field of the file.
-      rope_theta=float(rope['rope_theta']),
+      rope_theta=_positive(rope, 'rope_theta'),
   )
 
 
@@ -291,7 +309,7 @@ def _rope(
     raw: Mapping[str, Any], *, supported: tuple[str, ...]
 ) -> Mapping[str, Any]:
   """Rotary settings, from wherever this generation of the file puts them."""
-  rope = raw.get('rope_parameters') or raw.get('rope_scaling') or {}
+  rope = _section(raw, 'rope_parameters') or _section(raw, 'rope_scaling')
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if kind not in supported:
     raise ValueError(f'rope_type {kind!r} is not supported')
@@ -301,3 +319,45 @@ def _rope(
 def _check_activation(raw: Mapping[str, Any], expected: str) -> None:
   if raw['hidden_act'] != expected:
     raise ValueError(f'hidden_act {raw["hidden_act"]!r} is not supported')
+
+
+def _section(raw: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+  """An object in the file; an empty one where there is none."""
+  value = raw.get(field) or {}
+  if not isinstance(value, Mapping):
+    raise ValueError(f'{field} must be an object, not {value!r}')
+  return value
+
+
+def _whole(raw: Mapping[str, Any], field: str, least: int = 1) -> int:
+  value = raw[field]
+  if type(value) is not int or value < least:  # True is no number.
+    raise ValueError(
+        f'{field} must be a whole number of at least {least}, not {value!r}'
+    )
+  return value
+
+
+def _wholes(raw: Mapping[str, Any], field: str) -> tuple[int, ...]:
+  value = raw[field]
+  if not isinstance(value, list | tuple):
+    raise ValueError(f'{field} must be a list, not {value!r}')
+  return tuple(_whole({field: one}, field, 0) for one in value)
+
+
+def _positive(raw: Mapping[str, Any], field: str) -> float:
+  value = raw[field]
+  if type(value) not in (int, float) or not 0 < value < math.inf:
+    raise ValueError(f'{field} must be a positive number, not {value!r}')
+  return float(value)
+
+
+def _flag(
+    raw: Mapping[str, Any], field: str, default: bool = False
+) -> bool:
+  value = raw.get(field)
+  if value is None:
+    return default
+  if not isinstance(value, bool):
+    raise ValueError(f'{field} must be true or false, not {value!r}')
+  return value

@@ -230,7 +230,7 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
         key: Tensor(
             path=path,
             key=key,
-            dtype=entry['dtype'],
+            dtype=str(entry['dtype']),
             shape=tuple(map(int, entry['shape'])),
             start=8 + n_header + int(entry['data_offsets'][0]),
             n_bytes=int(entry['data_offsets'][1] - entry['data_offsets'][0]),

@@ -52,8 +52,8 @@ def from_processor(
   Args:
     config: Of the model.
     input_ids: int[B, T].
-    attention_mask: [B, T], 0 at padding, which may be on either side; None for
-      no padding.
+    attention_mask: [B, T], 1, or 0 at padding, which may be on either side;
+      None for no padding.
     pixel_values: float[sum of P, C], the patches of all images in order.
     image_grid_thw: int[I, 3], their grids.
 
@@ -63,7 +63,13 @@ def from_processor(
   tokens = _token_ids(input_ids, config.text.vocab_size)
   valid = np.ones(tokens.shape, bool)
   if attention_mask is not None:
-    valid = np.asarray(attention_mask).astype(bool)
+    mask = np.asarray(attention_mask)
+    valid = mask.astype(bool)
+    if (mask != valid).any():
+      raise ValueError(
+          'attention_mask must hold 1, or 0 at padding: pass the one that the '
+          'processor returns'
+      )
     if valid.shape != tokens.shape:
       raise ValueError(
           f'attention_mask has shape {list(valid.shape)}, input_ids has '
@@ -146,6 +152,17 @@ def _images(
     raise ValueError(
         f'image_grid_thw must be int[I, 3], not of shape {list(grids.shape)}'
     )
+  if not np.issubdtype(grids.dtype, np.integer):
+    raise ValueError(f'image_grid_thw must be int[I, 3], not {grids.dtype}')
+  for grid in grids.tolist():
+    if min(grid) < 1 or grid[1] % config.merge_size or (
+        grid[2] % config.merge_size
+    ):
+      raise ValueError(
+          f'image_grid_thw holds {grid}, not 1 or more frames of rows and '
+          f'columns that {config.merge_size} divides: use the model folder\'s '
+          'own processor'
+      )
   if patches.ndim != 2 or patches.shape[1] != config.patch_dim:
     raise ValueError(
         f'pixel_values must be float[P, {config.patch_dim}] for patch_size '

@@ -30,6 +30,10 @@ Read = Callable[[tuple[slice, ...]], np.ndarray]
 # Of parameters above this, layers are brought to the host one by one.
 _MOST_AT_ONCE = 2**30
 
+_EMBEDDING = 'model.embed_tokens.weight'
+# Numbers of two tensors that are compared at a time.
+_COMPARED = 2**22
+
 
 def load(
     folder: epath.Path,
@@ -54,7 +58,7 @@ def load(
       not read, damaged, or hold tensors that the model has no place for; names
       tensors and files.
   """
-  tensors = _check(folder, config, params)
+  tensors = check(folder, config, params)
 
   def reader(entry: Entry) -> Read:
     param = params[entry.path]
@@ -77,12 +81,21 @@ def load(
   }
 
 
-def _check(
+def check(
     folder: epath.Path,
     config: config_lib.VLMConfig,
     params: Mapping[Path, jax.ShapeDtypeStruct],
 ) -> dict[str, hf_files.Tensor]:
-  """The tensors that the model consists of, by their names in the table."""
+  """The tensors that the model consists of, by their names in the table.
+
+  Args:
+    folder: As in `load`.
+    config: As in `load`.
+    params: As in `load`.
+
+  Raises:
+    UserError: As `load`.
+  """
   tensors: dict[str, hf_files.Tensor] = {}
   for tensor in hf_files.tensors(folder):
     if hf_table.IGNORED.search(tensor.key):
@@ -98,7 +111,8 @@ def _check(
       config, {path: param.shape for path, param in params.items()}
   )
   # A tied model's folder may hold the head all the same.
-  optional = {'lm_head.weight'} if config.tied else set()
+  head = 'lm_head.weight'
+  optional = {head} if config.tied else set()
   problems = []
   if missing := shapes.keys() - tensors.keys():
     problems.append(f'lacks {hf_files.some(missing)}')
@@ -123,7 +137,46 @@ def _check(
           f'{tensor} has shape {list(tensor.shape)}, which does not fit '
           f'config.json ({list(shape)}); fetch the folder again'
       )
+  if config.tied and head in tensors:
+    if not _equal(tensors[head], tensors[_EMBEDDING]):
+      raise errors.UserError(
+          f'{tensors[head]} is not the embedding, which config.json says it is '
+          '(tie_word_embeddings): set that to false, in text_config as well, '
+          'or fetch the folder again'
+      )
   return tensors
+
+
+def names_of(
+    path: Path, config: config_lib.VLMConfig, bad: np.ndarray
+) -> list[str]:
+  """The tensors that make a parameter, of the layers that are marked.
+
+  Args:
+    path: The parameter's.
+    config: Of the folder.
+    bad: bool[L] where the parameter is stacked, else anything.
+  """
+  entry = next(e for e in hf_table.table(config) if e.path == path)
+  if not entry.n_layers:
+    return [entry.key]
+  return [key for key, marked in zip(entry.keys, bad, strict=True) if marked]
+
+
+def _equal(tensor: hf_files.Tensor, other: hf_files.Tensor) -> bool:
+  """Whether both hold the same numbers; some megabytes are read at a time."""
+  if (tensor.dtype, tensor.shape) != (other.dtype, other.shape):
+    return False
+  n_rows = max(1, _COMPARED // math.prod(tensor.shape[1:]))
+  for start in range(0, tensor.shape[0], n_rows):
+    here = [slice(start, start + n_rows), *map(slice, tensor.shape[1:])]
+    shape = (min(n_rows, tensor.shape[0] - start), *tensor.shape[1:])
+    one, two = (np.empty(shape, hf_files.DTYPES[tensor.dtype]) for _ in '12')
+    tensor.read(here, one, transposed=False)
+    other.read(here, two, transposed=False)
+    if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
+      return False
+  return True
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

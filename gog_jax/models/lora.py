@@ -57,8 +57,10 @@ def add_lora(
     dtype: Of the adapters; the optimizer's precision, not the base's.
 
   Raises:
-    ValueError: The model has adapters already.
+    ValueError: The model has adapters already, or there is no such rank.
   """
+  if rank < 1:
+    raise ValueError(f'a rank must be at least 1, not {rank}')
   for linear in _linears(model, vision=vision):
     if linear.lora_a is not None:
       raise ValueError('the model has adapters already')

@@ -39,6 +39,9 @@ _PREFIX = 'base_model.model.'
 # for which it computes what ours does.
 _SUPPORTED = {
     'peft_type': ('LORA',),
+    # Others change the base's weights when they begin.
+    'init_lora_weights': (True, False, 'gaussian', 'orthogonal', 'eva'),
+    'use_rslora': (False, True, None),
     'bias': ('none',),
     'use_dora': (False, None),
     'modules_to_save': (None, []),
@@ -68,6 +71,7 @@ def save_adapters(
     base: Name or path of the base model, for whoever loads the folder.
 
   Raises:
+    UserError: The folder cannot be written.
     ValueError: The model has no adapters.
   """
   tensors, ranks = {}, {}
@@ -113,10 +117,15 @@ def save_adapters(
       'alpha_pattern': {name: a for name, (_, a) in others.items()},
   }
   folder = epath.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   data = safetensors.numpy.save(tensors, metadata={'format': 'pt'})
-  (folder / WEIGHTS).write_bytes(data)
-  (folder / CONFIG).write_text(json.dumps(config, indent=2) + '\n')
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(data)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + '\n')
+  except OSError as error:
+    raise errors.UserError(
+        f'cannot write the adapters to {folder}: {error.strerror or error}'
+    ) from error
 
 
 def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
@@ -149,15 +158,15 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
     names = [key.format(layer=layer) for layer in range(n_layers)]
     pairs = {}
     for layer, name in enumerate(names):
-      keys = [f'{_PREFIX}{name}.lora_{side}.weight' for side in 'AB']
-      found = [key for key in keys if key in tensors]
+      sides = [f'{_PREFIX}{name}.lora_{side}.weight' for side in 'AB']
+      found = [side for side in sides if side in tensors]
       if not found:
         continue
       used.update(found)
-      for key in keys:
-        if key not in tensors:
-          raise errors.UserError(f'{folder} lacks {key}: copy it again')
-      pairs[layer] = [(key, tensors[key]) for key in keys]
+      for side in sides:
+        if side not in tensors:
+          raise errors.UserError(f'{folder} lacks {side}: copy it again')
+      pairs[layer] = [(side, tensors[side]) for side in sides]
     if pairs:
       scales = {_scale(config, names[layer], pairs[layer]) for layer in pairs}
       if len(scales) > 1:
@@ -169,9 +178,10 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   if extra := sorted(tensors.keys() - used):
     more = f' and {len(extra) - 4} more' if len(extra) > 4 else ''
     raise errors.UserError(
-        f'{folder} has unknown {", ".join(extra[:4])}{more}: only linear maps '
-        'of the blocks have adapters here; use the base model that they were '
-        'trained on'
+        f'{folder} has unknown {", ".join(extra[:4])}{more}: either they were '
+        'trained on another base model, or are of maps outside the blocks, '
+        'which have no adapters here: then merge them into their base with '
+        'PEFT (merge_and_unload)'
     )
   if not made:
     raise errors.UserError(f'{folder / WEIGHTS} holds no adapters')
@@ -207,22 +217,40 @@ def _read(
   for name in (CONFIG, WEIGHTS):
     if not (folder / name).exists():
       raise errors.UserError(
-          f'{folder} holds no {name}: it is not a folder that peft saved'
+          f'{folder} holds no {name}: it is not a folder that peft saved, or '
+          'not with safe_serialization'
       )
+  damaged = lambda how: errors.UserError(
+      f'{folder / CONFIG} is damaged ({how}): fetch it again'
+  )
   try:
     config = json.loads((folder / CONFIG).read_text())
-    config.update(r=int(config['r']), lora_alpha=config['lora_alpha'])
-  except (ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(
-        f'{folder / CONFIG} is damaged ({error!r}): fetch it again'
-    ) from error
+    ranks = [config['r'], *_patterns(config, 'rank_pattern')]
+    alphas = [config['lora_alpha'], *_patterns(config, 'alpha_pattern')]
+  except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
+    raise damaged(repr(error)) from error
+  for rank in ranks:
+    if type(rank) is not int or rank < 1:
+      raise damaged(f'a rank of {rank!r}')
+  for alpha in alphas:
+    if type(alpha) not in (int, float):
+      raise damaged(f'an alpha of {alpha!r}')
   for field, supported in _SUPPORTED.items():
     if field in config and config[field] not in supported:
       raise errors.UserError(
           f'{folder / CONFIG}: {field} {config[field]!r} is not supported, '
-          f'only {supported[0]!r}'
+          f'only {supported[0]!r}; merge the adapter into its base with PEFT '
+          '(merge_and_unload) and load that'
       )
   return config, hf_files.read_header(folder / WEIGHTS)
+
+
+def _patterns(config: Mapping[str, Any], field: str) -> list[Any]:
+  """The values of a field that maps patterns of names to them."""
+  patterns = config.get(field) or {}
+  for pattern in patterns:
+    re.compile(pattern)
+  return list(patterns.values())
 
 
 def _whole(tensor: hf_files.Tensor) -> np.ndarray:
