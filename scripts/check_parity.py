@@ -1,8 +1,9 @@
 """Our logits against transformers', on a folder's own weights and one photo.
 
     python scripts/check_parity.py FOLDER --image=photo.jpg [--dtype=float32] \
-      [--prompt='What is this?']
+      [--prompt='What is this?'] [--max_image_tokens=1024]
 
+Takes memory for the model and for the logits of all positions, several times.
 Exit code 0: they agree; 1: they differ; 2: something is missing.
 """
 
@@ -22,13 +23,15 @@ from gog_jax.images import decode
 from gog_jax.images import ImageProcessor
 
 # Largest difference of a logit that rounding explains, absolute or in standard
-# deviations of the logits, whichever is more. What bfloat16 may differ by has
-# not been measured on published weights: there the verdict is on top-1.
+# deviations of the logits, whichever is more: ten times what random weights of
+# full size show in float32. In bfloat16 the verdict is on first choices alone.
 _TOLERANCE = 2e-4
 _TOP_1 = {'float32': 1.0, 'bfloat16': 0.9}
 
 
-def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
+def check(
+    folder: str, *, image: str, prompt: str, dtype: str, max_image_tokens: int
+) -> bool:
   """Prints how the two differ; returns whether they agree.
 
   Raises:
@@ -51,10 +54,21 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
     ) from error
   folder = str(models.local_folder(folder))
   ours, config = models.from_pretrained(folder, dtype=jnp.dtype(dtype))
-  patches, grid = ImageProcessor.from_folder(folder).patches(data)
+  unit = config.vision.patch_size * config.vision.merge_size
+  processor = ImageProcessor.from_folder(
+      folder, max_pixels=max_image_tokens * unit**2
+  )
+  patches, grid = processor.patches(data)
   # Without torchvision this is the one that transformers has.
   theirs_of = image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil
-  inputs = theirs_of.from_pretrained(folder)(decode(data), return_tensors='np')
+  inputs = theirs_of.from_pretrained(folder)(
+      decode(data),
+      size={
+          'shortest_edge': processor.min_pixels,
+          'longest_edge': processor.max_pixels,
+      },
+      return_tensors='np',
+  )
   same = grid == tuple(
       inputs['image_grid_thw'][0].tolist()
   ) and np.array_equal(patches, inputs['pixel_values'])
@@ -70,7 +84,13 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
   tokens = np.array([[start, *[pad] * n_pads, end, *text]])
   mask = np.ones_like(tokens)
   grids = np.array([grid])
-  mine = np.asarray(ours(tokens, mask, patches, grids), np.float32)
+  try:
+    mine = np.asarray(ours(tokens, mask, patches, grids), np.float32)
+  except ValueError as error:
+    raise UserError(
+        f'{folder}: its model does not take what its tokenizer and its image '
+        f'processor make ({error})'
+    ) from error
   del ours  # Theirs needs as much memory again.
   cls = getattr(
       transformers,
@@ -91,7 +111,10 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
     ).logits
   theirs = logits.float().numpy()
   worst = np.abs(mine - theirs).max(axis=-1)[0]
-  top_1 = float((mine.argmax(-1) == theirs.argmax(-1)).mean())
+  allowed = _TOLERANCE * max(1, theirs.std())
+  # As good as theirs: of two alike, rounding may take either.
+  chosen = np.take_along_axis(theirs, mine.argmax(-1)[..., None], -1)[..., 0]
+  top_1 = float((theirs.max(-1) - chosen <= 2 * allowed).mean())
   print(
       f'{tokens.size} positions in {dtype}: largest difference '
       f'{worst.max():.2e} at position {worst.argmax()}, mean '
@@ -100,7 +123,6 @@ def check(folder: str, *, image: str, prompt: str, dtype: str) -> bool:
   )
   agree = same and top_1 >= _TOP_1[dtype]
   if dtype == 'float32':
-    allowed = _TOLERANCE * max(1, theirs.std())
     agree = agree and bool(worst.max() <= allowed)
   print('verdict: they agree' if agree else 'verdict: THEY DIFFER')
   return agree
@@ -111,11 +133,18 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('folder')
   parser.add_argument('--image', required=True)
   parser.add_argument('--prompt', default='What is this?')
+  parser.add_argument(
+      '--max_image_tokens', type=int, default=1024, help='the image is shrunk'
+  )
   parser.add_argument('--dtype', default='float32', choices=sorted(_TOP_1))
   args = parser.parse_args(argv)
   try:
     agree = check(
-        args.folder, image=args.image, prompt=args.prompt, dtype=args.dtype
+        args.folder,
+        image=args.image,
+        prompt=args.prompt,
+        dtype=args.dtype,
+        max_image_tokens=args.max_image_tokens,
     )
   except UserError as error:
     print(f'check_parity: {error}', file=sys.stderr)

@@ -51,7 +51,11 @@ def test_verdicts(script, tmp_path, family, monkeypatch, capsys):
   photo.write_bytes(file_of(noise(90, 60)))
   args = [str(tmp_path), f'--image={photo}']
   assert script.main(args) == 0
-  assert 'image processor: equal' in capsys.readouterr().out
+  assert 'image processor: equal, grid (1, 4, 6)' in capsys.readouterr().out
+  assert script.main([*args, '--max_image_tokens=4']) == 0
+  assert 'equal, grid (1, 2, 4)' in capsys.readouterr().out
+  assert script.main([*args, '--dtype=bfloat16']) == 0
+  assert 'positions in bfloat16' in capsys.readouterr().out
   # The same weights, another rotation on our side.
   load = models.from_pretrained
 
@@ -61,8 +65,15 @@ def test_verdicts(script, tmp_path, family, monkeypatch, capsys):
     return helpers.tiny_model(other), load(folder, **kwargs)[1]
 
   monkeypatch.setattr(models, 'from_pretrained', broken)
-  assert script.main(args) == 1
-  assert 'THEY DIFFER' in capsys.readouterr().out
+  for dtype in ('float32', 'bfloat16'):
+    assert script.main([*args, f'--dtype={dtype}']) == 1
+    assert 'THEY DIFFER' in capsys.readouterr().out
+  monkeypatch.undo()
+  settings = tmp_path / 'preprocessor_config.json'
+  other = json.loads(settings.read_text()) | {'patch_size': 7}
+  settings.write_text(json.dumps(other))
+  assert script.main(args) == 2
+  assert 'its model does not take what' in capsys.readouterr().err
 
 
 def test_what_is_missing_is_one_line(script, tmp_path, capsys):
