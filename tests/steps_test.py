@@ -13,11 +13,13 @@ import optax
 import pytest
 
 from gog_jax import sharding
+from gog_jax.models import config as config_lib
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
+from tests import helpers
 from tests import tiny
 
 GRPO = losses.GRPOConfig(
@@ -31,7 +33,7 @@ def trajectories():
   return tiny.conversations(sampler, range(6))
 
 
-def make_batch(trajectories):
+def make_batch(trajectories, family='qwen2_5_vl'):
   lengths = [int(t.loss_mask.sum()) for t in trajectories]
   n = len(trajectories)
   (batch,) = MicroBatches(
@@ -39,7 +41,7 @@ def make_batch(trajectories):
       advantages=np.linspace(-1, 1, n),
       weights=loss_weights(lengths, [True] * n, aggregation='sequence_mean'),
       processor=tiny.processor(),
-      vision_config=tiny.model().config.vision,
+      vision_config=helpers.tiny_config(family=family).vision,
       config=tiny.BATCH,
   )
   return batch
@@ -53,8 +55,8 @@ def sliced(batch, n):
   return [tree.unflatten(part) for part in parts]
 
 
-def start(mesh, *, lora, dtype=jnp.float32):
-  vlm = tiny.model(lora=lora, dtype=dtype)
+def start(mesh, *, lora, dtype=jnp.float32, family='qwen2_5_vl', **how):
+  vlm = tiny.model(lora=lora, dtype=dtype, family=family)
   optimizer = optax.sgd(0.1)  # Its update is the gradient: nothing hides.
   state, model = state_lib.create(
       vlm,
@@ -62,9 +64,8 @@ def start(mesh, *, lora, dtype=jnp.float32):
       optimizer=optimizer,
       mesh=mesh,
       seed=0,
-      scan=False,
-      remat='none',
       logprob_chunk=32,
+      **{'scan': False, 'remat': 'none', **how},
   )
   return state, model, optimizer
 
@@ -148,6 +149,33 @@ def test_micro_batches_add_up(kind, lora, n_updates, trajectories):
       np.testing.assert_allclose(
           value, metrics[name], atol=1e-5, rtol=1e-4, err_msg=name
       )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('lora', [False, True])
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_as_the_full_profiles_do(family, lora, trajectories):
+  """Scanned, recomputed, images' length known, over a mesh: as plainly."""
+  batch = make_batch(trajectories, family)
+  placements = [p for t in trajectories for p in t.placements]
+  longest = max(int(np.prod(placement.grid)) for placement in placements)
+  moved = []
+  for mesh, how in (
+      (one_device(), {}),
+      (
+          sharding.make_mesh(2, 2, 2),
+          {'scan': True, 'remat': 'full', 'longest_image': longest},
+      ),
+  ):
+    state, model, optimizer = start(mesh, lora=lora, family=family, **how)
+    before = jax.device_get(nnx.to_pure_dict(state.params))
+    reference = jax.tree.map(lambda x: x * 1.01, state.params)
+    step = steps.make_grpo_step(model, optimizer, state, GRPO)
+    state, *_ = step(state, model.frozen, reference, [batch])
+    after = jax.device_get(nnx.to_pure_dict(state.params))
+    moved.append(jax.tree.map(lambda a, b: a - b, after, before))
+  for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
+    assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(a) + 1e-6
 
 
 def test_in_bfloat16_sums_are_float32(trajectories):

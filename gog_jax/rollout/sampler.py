@@ -23,9 +23,7 @@ from gog_jax.images import ImageProcessor
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
 from gog_jax.models.vlm import VLM
-from gog_jax.rollout.features import encode
-from gog_jax.rollout.features import FeatureCache
-from gog_jax.rollout.features import images_at_once
+from gog_jax.rollout import features
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
@@ -86,12 +84,12 @@ class JaxPolicy:
     )
     self._rows = n_slots if self._mesh else min(_ROWS_AT_ONCE, n_slots)
     dtype = model.text.embedding.dtype  # That of activations.
-    self._features = FeatureCache(
+    self._features = features.FeatureCache(
         processor,
         model.config.vision,
         max_patches=max_patches,
         attention=attention,
-        images_at_once=images_at_once(self._mesh),
+        images_at_once=features.images_at_once(self._mesh),
         dtype=dtype,
     )
     self._graph, self._state = nnx.split(model)
@@ -242,6 +240,7 @@ class JaxPolicy:
         is_image[row, here] = True
       self._lengths[slot] += length
     for first in range(0, width, self._chunk):
+      jax.block_until_ready(self._hidden)  # One chunk's features at a time.
       here = slice(first, first + self._chunk)
       # Feature i of a row is that of the row's token i.
       index = np.where(is_image[:, here], np.arange(self._chunk), -1)
@@ -396,5 +395,5 @@ def decode(
 
 def n_compilations() -> int:
   """How many programs samplers have compiled in this process."""
-  jitted = (extend_rows, fork, decode, encode)
+  jitted = (extend_rows, fork, decode, features.encode)
   return sum(f._cache_size() for f in jitted)  # pyright: ignore
