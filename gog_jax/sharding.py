@@ -8,11 +8,13 @@ Nothing else in the package names a mesh axis.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import functools
 import math
 from typing import Any
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -127,8 +129,8 @@ def param_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def from_slices(
-    shape: tuple[int, ...],
-    where: NamedSharding,
+    shape: jax.ShapeDtypeStruct,
+    where: NamedSharding | None,
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> jax.Array:
   """An array of which this host reads what its own devices hold, once.
@@ -137,21 +139,58 @@ def from_slices(
   one for each replica.
 
   Args:
-    shape: Of the whole.
-    where: From param_shardings.
+    shape: Of the whole, and its dtype.
+    where: From param_shardings; None for the default device.
     read: Gets a slice of each axis.
   """
+  if where is None:
+    return _read_onto(None, shape, [slice(0, n) for n in shape.shape], read)
   pieces: dict[tuple[tuple[int, int, int], ...], jax.Array] = {}
   parts = []
-  for device, index in where.addressable_devices_indices_map(shape).items():
+  for device, index in where.addressable_devices_indices_map(
+      shape.shape
+  ).items():
     assert index is not None
-    key = tuple(s.indices(n) for s, n in zip(index, shape, strict=True))
-    # A replica is copied from device to device.
-    value = pieces[key] if key in pieces else read(index)
-    pieces[key] = jax.block_until_ready(jax.device_put(value, device))
-    parts.append(pieces[key])
-    del value
-  return jax.make_array_from_single_device_arrays(shape, where, parts)
+    key = tuple(s.indices(n) for s, n in zip(index, shape.shape, strict=True))
+    if key in pieces:  # A replica is copied from device to device.
+      pieces[key] = jax.device_put(pieces[key], device)
+    else:
+      here = [slice(*bounds) for bounds in key]
+      pieces[key] = _read_onto(device, shape, here, read)
+    parts.append(jax.block_until_ready(pieces[key]))
+  return jax.make_array_from_single_device_arrays(shape.shape, where, parts)
+
+
+# Bytes of a slice that the host holds at a time.
+_MOST_AT_ONCE = 2**30
+
+
+def _read_onto(
+    device: Any,
+    shape: jax.ShapeDtypeStruct,
+    index: Sequence[slice],
+    read: Callable[[tuple[slice, ...]], np.ndarray],
+) -> jax.Array:
+  """A slice, put on a device; of a large one some rows after the other."""
+  rows, *others = index
+  sizes = [s.stop - s.start for s in index]
+  row_bytes = math.prod(sizes[1:]) * shape.dtype.itemsize
+  n_rows = max(1, _MOST_AT_ONCE // row_bytes)
+  if n_rows >= sizes[0]:
+    whole = jax.device_put(read((rows, *others)), device)
+    return jax.block_until_ready(whole)
+  whole = jnp.zeros(sizes, shape.dtype, device=device)
+  for start in range(rows.start, rows.stop, n_rows):
+    some = slice(start, min(start + n_rows, rows.stop))
+    part = jax.device_put(read((some, *others)), device)
+    whole = jax.block_until_ready(_fill(whole, part, start - rows.start))
+    del part  # Or the next would be read beside it.
+  return whole
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _fill(whole: jax.Array, part: jax.Array, start: int) -> jax.Array:
+  return jax.lax.dynamic_update_slice_in_dim(whole, part, start, axis=0)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

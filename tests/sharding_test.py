@@ -162,6 +162,37 @@ def test_eight_devices_equal_one(mesh, family, tmp_path):
   )
 
 
+@pytest.mark.parametrize('most', [2**30, 100])
+@pytest.mark.parametrize(
+    ('spec', 'row_bytes'),
+    [
+        (None, 160),
+        (PartitionSpec(), 160),
+        (PartitionSpec(None, 'fsdp', 'tensor'), 40),
+        (PartitionSpec('fsdp'), 160),
+    ],
+)
+def test_every_number_is_read_once_and_few_at_a_time(
+    mesh, monkeypatch, most, spec, row_bytes
+):
+  monkeypatch.setattr(sharding, '_MOST_AT_ONCE', most)
+  whole = np.arange(6 * 4 * 10, dtype=np.float32).reshape(6, 4, 10)
+  reads = np.zeros(whole.shape, int)
+
+  def read(index):
+    reads[index] += 1
+    assert whole[index].nbytes <= max(most, row_bytes)
+    return whole[index]
+
+  array = sharding.from_slices(
+      jax.ShapeDtypeStruct(whole.shape, whole.dtype),
+      None if spec is None else NamedSharding(mesh, spec),
+      read,
+  )
+  np.testing.assert_array_equal(array, whole)
+  assert (reads == 1).all()
+
+
 def test_constraint_splits_rows_only_under_a_mesh(mesh):
   x = jnp.ones((4, 6))
   assert sharding.constrain_rows(x) is x

@@ -78,7 +78,7 @@ def from_pretrained(
   """Loads Qwen2.5-VL or Qwen3-VL as Hugging Face keeps it.
 
   Each host reads the slices that its own devices hold. What it takes of its
-  memory for that is a device's part of one parameter, and some.
+  memory for that is a device's part of one parameter, or 1 GiB of it, and some.
 
   Args:
     folder: A local folder with config.json and safetensors, or the id of one
@@ -107,12 +107,11 @@ def from_pretrained(
   whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
   def make(path, read):
-    variable, shape = flat[path], shapes[path].shape
-    if mesh is None:
-      array = jax.device_put(read((slice(None),) * len(shape)))
-    else:
+    variable = flat[path]
+    where = None
+    if mesh is not None:
       where = sharding.param_shardings(variable, mesh).get_value()
-      array = sharding.from_slices(shape, where, read)
+    array = sharding.from_slices(shapes[path], where, read)
     finite = np.asarray(_finite(whole)(array))
     if not finite.all():
       names = hf_params.names_of(path, config, ~finite)
