@@ -78,9 +78,12 @@ def test_other_files_in_the_folder_stay(folder):
   assert (folder / 'tokenizer.json').read_text() == '{}'
 
 
-def test_missing_folder():
-  with pytest.raises(errors.UserError, match='/no/such .*config.model.path'):
-    load('/no/such')
+@pytest.mark.parametrize('name', ['/no/such', ''])  # '' is not this folder.
+def test_missing_folder(name):
+  with pytest.raises(
+      errors.UserError, match=f"'{name}' does not exist.*config.model.path"
+  ):
+    load(name)
 
 
 def test_folder_without_config(tmp_path):

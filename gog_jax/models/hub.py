@@ -34,12 +34,12 @@ def local_folder(path: epath.PathLike) -> epath.Path:
         'by slices: copy it to a local folder, --config.model.path'
     )
   folder = epath.Path(path)
-  if folder.is_dir():
+  if name and folder.is_dir():
     return folder
   hub_id = _HUB_ID.fullmatch(name)
   if not hub_id:
     raise errors.UserError(
-        f'model folder {name} does not exist: set --config.model.path to a '
+        f'model folder {name!r} does not exist: set --config.model.path to a '
         'local Hugging Face folder (config.json, *.safetensors, tokenizer), or '
         'to the id of one on the hub (org/name)'
     )
