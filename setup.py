@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
     'pillow>=11',  # Image decoding and drawing.
     'rich>=13',  # The report's table.
     'safetensors>=0.6',  # Adapter files.
+    'tenacity>=9',  # Retries with backoff.
     'tensorflow-datasets>=4.9.9',  # Data sets; never with TensorFlow.
     'tokenizers>=0.21',  # Runs tokenizer.json.
     'tqdm>=4.66',  # Progress bars.

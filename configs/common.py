@@ -104,7 +104,9 @@ def _toy() -> ConfigDict:
   c.tools = ConfigDict()
   c.tools.backend = 'world'
   c.tools.top_k = 1
-  c.tools.timeout_s = 10.0
+  c.tools.timeout_s = 10.0  # Of a call, all attempts together.
+  c.tools.max_attempts = 3  # Where a failure may be gone soon.
+  c.tools.backoff_s = 0.5  # At most, before the second; then twice as long.
   c.tools.max_concurrency = 16  # Calls of one tool at a time.
 
   c.rollout = ConfigDict()

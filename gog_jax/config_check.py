@@ -66,6 +66,7 @@ _POSITIVE = (
     'rollout.max_turns',
     'rollout.max_turn_tokens',
     'tools.max_concurrency',
+    'tools.max_attempts',
     'tools.top_k',
     'model.box_step',
     'model.max_image_tokens',
@@ -78,6 +79,7 @@ _POSITIVE = (
     'pretrain.checkpoint_every',
 )
 _NOT_NEGATIVE = (
+    'tools.backoff_s',
     'sft.n_validation',
     'rl.max_refills',
     'rl.loss.kl_coef',

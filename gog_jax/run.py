@@ -192,6 +192,8 @@ class Run:
         ],
         timeout_s=c.timeout_s,
         max_concurrency=c.max_concurrency,
+        max_attempts=c.max_attempts,
+        backoff_s=c.backoff_s,
     )
 
   @functools.cached_property

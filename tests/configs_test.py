@@ -121,6 +121,8 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'sft.micro_rows', 0, '1 or more'),
         ('rl', 'tools.timeout_s', 0.0, 'more than 0'),
         ('rl', 'tools.max_concurrency', 0, '1 or more'),
+        ('rl', 'tools.max_attempts', 0, '1 or more'),
+        ('rl', 'tools.backoff_s', -0.1, 'tools.backoff_s'),
         ('rl', 'tools.backend', 'web', 'not one of world'),
         ('rl', 'model.box_step', 0, '1 or more'),
         ('rl', 'seeds', (0, 0), 'twice'),

@@ -7,6 +7,7 @@ import pytest
 
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import ToolContext
+from gog_jax.tools.base import TransientError
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
@@ -57,9 +58,12 @@ def _raises(error):
   return play
 
 
-def _executor(*tools, timeout_s=5.0, max_concurrency=8):
+def _executor(*tools, timeout_s=5.0, max_concurrency=8, **more):
   return ToolExecutor(
-      tools, timeout_s=timeout_s, max_concurrency=max_concurrency
+      tools,
+      timeout_s=timeout_s,
+      max_concurrency=max_concurrency,
+      **{'max_attempts': 1, 'backoff_s': 0.0, **more},
   )
 
 
@@ -142,6 +146,75 @@ def test_a_tool_that_cancels_itself_is_an_infra_error():
   executor = _executor(FakeTool(_raises(asyncio.CancelledError())))
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert result.status == ToolStatus.INFRA_ERROR
+
+
+def _fails(*failures):
+  """Raises these, one a call, and then answers; keeps the time of each call."""
+  times = []
+
+  async def play(unused_x):
+    times.append(time.monotonic())
+    if len(times) <= len(failures):
+      raise failures[len(times) - 1]
+    return ToolResult(status=ToolStatus.OK, n_searches=1, price=0.5)
+
+  return FakeTool(play), times
+
+
+def test_what_may_be_gone_soon_is_tried_again():
+  tool, times = _fails(ConnectionError(), TimeoutError(), TransientError('503'))
+  executor = _executor(tool, max_attempts=4, backoff_s=0.001)
+  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  assert result.status == ToolStatus.OK
+  assert len(times) == 4
+  found = {key: n for key, n in executor.metrics().items() if n}
+  assert found.pop('fake/seconds') > 0
+  # One call, one search, one price, however often it was tried.
+  assert found == {
+      'fake/ok': 1, 'fake/retries': 3, 'fake/searches': 1, 'fake/price': 0.5,
+  }  # fmt: skip
+
+
+def test_attempts_are_bounded_and_the_last_failure_is_told():
+  tool, times = _fails(*(TransientError(f'no. {i}') for i in range(1, 9)))
+  executor = _executor(tool, max_attempts=3)
+  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  assert result.status == ToolStatus.INFRA_ERROR
+  assert result.error == 'fake failed: TransientError: no. 3'
+  assert len(times) == 3
+
+
+@pytest.mark.parametrize('error', [ValueError('x'), ModelError('x')])
+def test_what_will_not_get_better_is_tried_once(error):
+  tool, times = _fails(error)
+  asyncio.run(_executor(tool, max_attempts=3).run(_call(), _CONTEXT))
+  assert len(times) == 1
+
+
+def test_it_waits_as_long_as_it_is_asked_to():
+  tool, times = _fails(TransientError('429', retry_after_s=0.3))
+  executor = _executor(tool, max_attempts=2)
+  assert asyncio.run(executor.run(_call(), _CONTEXT)).status == ToolStatus.OK
+  assert times[1] - times[0] >= 0.3
+
+
+def test_what_asks_for_longer_than_there_is_fails_at_once():
+  """With what it said, not with a timeout that says less."""
+  tool, times = _fails(TransientError('429, ask tomorrow', retry_after_s=86400))
+  executor = _executor(tool, max_attempts=2, timeout_s=60)
+  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  assert 'ask tomorrow' in result.error
+  assert len(times) == 1 and result.latency_s < 50
+
+
+def test_whoever_waits_to_try_again_keeps_its_turn():
+  """Or a service that is overloaded would get the calls that queue up next."""
+  tool, times = _fails(TransientError('busy', retry_after_s=0.2))
+  executor = _executor(tool, max_attempts=2, max_concurrency=1)
+  results = asyncio.run(executor.run_turn([_call(), _call()], _CONTEXT))
+  assert [result.status for result in results] == [ToolStatus.OK] * 2
+  assert len(times) == 3
+  assert times[1] - times[0] >= 0.2  # The second call came after that.
 
 
 def test_the_policys_mistakes_are_model_errors_and_never_executed():

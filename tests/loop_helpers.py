@@ -101,6 +101,8 @@ def make_executor(
       [TextSearch(backend, top_k=1), gaze, *fakes],
       timeout_s=timeout_s,
       max_concurrency=16,
+      max_attempts=1,
+      backoff_s=0.0,
   )
 
 

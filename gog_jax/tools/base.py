@@ -25,6 +25,18 @@ class ModelError(Exception):
   """
 
 
+class TransientError(Exception):
+  """A failure of the infrastructure that may be gone when it is asked again.
+
+  Attributes:
+    retry_after_s: Seconds for which it asks to be left alone.
+  """
+
+  def __init__(self, message: str, *, retry_after_s: float = 0.0):
+    super().__init__(message)
+    self.retry_after_s = retry_after_s
+
+
 @dataclasses.dataclass(frozen=True)
 class ToolContext:
   """The part of a conversation that a call may look at.
@@ -70,6 +82,8 @@ class Tool(Protocol):
 
     Raises:
       ModelError: The call makes no sense here (no such image, a bad box).
+      TransientError: What it needs failed, but may work soon; as also
+        ConnectionError and TimeoutError. The executor calls again.
     """
     ...
 

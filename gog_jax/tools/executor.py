@@ -2,7 +2,8 @@
 
 A result says whose fault a failure is. `model_error` is the policy's: a call
 that was malformed, names no tool, breaks the tool's schema or makes no sense.
-`infra_error` is everything else: the tool raised, or ran out of time.
+`infra_error` is everything else: the tool raised, or ran out of time. What may
+be gone soon is tried again, within the time that the call has.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import dataclasses
 import time
 
 from absl import logging
+import tenacity
 
 from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
+from gog_jax.tools.base import TransientError
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
@@ -27,31 +30,49 @@ from gog_jax.types import ToolStatus
 # names without end.
 _UNKNOWN = 'unknown'
 
+# Failures after which a call is tried again.
+_TRANSIENT = (TransientError, ConnectionError, TimeoutError)
+
 
 class ToolExecutor:
   """Runs calls of a fixed set of tools and counts them."""
 
   def __init__(
-      self, tools: Sequence[Tool], *, timeout_s: float, max_concurrency: int
+      self,
+      tools: Sequence[Tool],
+      *,
+      timeout_s: float,
+      max_concurrency: int,
+      max_attempts: int,
+      backoff_s: float,
   ):
     """Initialises the executor.
 
     Args:
       tools: What the policy may call, by their names.
-      timeout_s: Seconds one call may run, not counting its wait for a turn.
+      timeout_s: Seconds one call may run, all its attempts and the waits
+        between them, not counting its wait for a turn.
       max_concurrency: Calls of one tool that run at once.
+      max_attempts: How often a call is tried whose failure may be gone soon.
+      backoff_s: Before the n-th attempt after the first it waits between 0 and
+        backoff_s * 2**(n - 1) seconds, at random, so that calls that failed
+        together do not come back together; and as long as it was asked to.
     """
     self.tools: dict[str, Tool] = {tool.name: tool for tool in tools}
     if len(self.tools) != len(tools):
       raise ValueError('two tools share a name')
     if timeout_s <= 0 or max_concurrency < 1:
       raise ValueError('timeout_s and max_concurrency must be positive')
+    if backoff_s < 0 or max_attempts < 1:
+      raise ValueError('max_attempts must be positive, backoff_s not negative')
     self._timeout_s = timeout_s
     self._max_concurrency = max_concurrency
+    self._max_attempts = max_attempts
+    self._jitter = tenacity.wait_random_exponential(multiplier=backoff_s)
     self._counts: dict[str, dict[str, float]] = {
         name: dict.fromkeys(
             [status.value for status in ToolStatus]
-            + ['cancelled', 'searches', 'seconds', 'price'],
+            + ['cancelled', 'retries', 'searches', 'seconds', 'price'],
             0,
         )
         for name in [*self.tools, _UNKNOWN]
@@ -89,9 +110,9 @@ class ToolExecutor:
     """Totals since the executor was made, as 'tool/what'.
 
     `ok`, `model_error`, `infra_error` and `cancelled` add up to the calls;
-    `searches` are sub-queries that came back, `seconds` wall time including
-    the wait for a turn, `price` US dollars. Calls to tools that do not exist
-    are those of 'unknown'.
+    `retries` are attempts after a call's first, `searches` sub-queries that
+    came back, `seconds` wall time including the wait for a turn, `price` US
+    dollars. Calls to tools that do not exist are those of 'unknown'.
     """
     return {
         f'{tool}/{what}': value
@@ -132,7 +153,7 @@ class ToolExecutor:
     """
     slots = self._slots_of(tool.name)
     await slots.acquire()
-    task = asyncio.create_task(tool(call.arguments, context))
+    task = asyncio.create_task(self._until_it_works(tool, call, context))
 
     def gone(task: asyncio.Task) -> None:
       slots.release()
@@ -150,6 +171,36 @@ class ToolExecutor:
     if task.cancelled():  # By the tool itself: nobody cancelled us.
       raise RuntimeError('the call was cancelled')
     return task.result()
+
+  async def _until_it_works(
+      self, tool: Tool, call: ToolCall, context: ToolContext
+  ) -> ToolResult:
+    """Tries again what may work soon, if there is time to wait for it.
+
+    Raises:
+      Exception: What the last attempt raised.
+    """
+
+    def wait(state: tenacity.RetryCallState) -> float:
+      error = state.outcome.exception() if state.outcome else None
+      asked = error.retry_after_s if isinstance(error, TransientError) else 0
+      return asked + self._jitter(state)
+
+    attempts = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(_TRANSIENT),
+        stop=tenacity.stop_any(
+            tenacity.stop_after_attempt(self._max_attempts),
+            tenacity.stop_before_delay(self._timeout_s),
+        ),
+        wait=wait,
+        reraise=True,
+    )
+    async for attempt in attempts:
+      if attempt.retry_state.attempt_number > 1:
+        self._counts[tool.name]['retries'] += 1
+      with attempt:
+        return await tool(call.arguments, context)
+    raise AssertionError('tenacity reraises')  # For type checkers.
 
   def _slots_of(self, name: str) -> asyncio.Semaphore:
     # Semaphores belong to one event loop, and every rollout runs its own.
