@@ -233,7 +233,7 @@ def _token_id(name: str, *places: Mapping[str, Any]) -> int | None:
     if isinstance(token_id, list):
       token_id = token_id[0] if token_id else None
     if token_id is not None:
-      return _whole({name: token_id}, name, 0)
+      return _as_whole(name, token_id, 0)
   return None
 
 
@@ -330,7 +330,10 @@ def _section(raw: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def _whole(raw: Mapping[str, Any], field: str, least: int = 1) -> int:
-  value = raw[field]
+  return _as_whole(field, raw[field], least)
+
+
+def _as_whole(field: str, value: Any, least: int) -> int:
   if type(value) is not int or value < least:  # True is no number.
     raise ValueError(
         f'{field} must be a whole number of at least {least}, not {value!r}'
@@ -342,7 +345,7 @@ def _wholes(raw: Mapping[str, Any], field: str) -> tuple[int, ...]:
   value = raw[field]
   if not isinstance(value, list | tuple):
     raise ValueError(f'{field} must be a list, not {value!r}')
-  return tuple(_whole({field: one}, field, 0) for one in value)
+  return tuple(_as_whole(field, one, 0) for one in value)
 
 
 def _positive(raw: Mapping[str, Any], field: str) -> float:
