@@ -12,8 +12,10 @@ VERSION = re.search(
 
 INSTALL_REQUIRES = [
     'absl-py',  # Flags and logging.
+    'aiohttp>=3.11',  # HTTP, as a client and as a server.
     'array_record>=0.8',  # The file format of TFDS sets, without TensorFlow.
     'bm25s>=0.2',  # Text retrieval.
+    'circuitbreaker>=2.1',  # Leaves a backend alone that keeps failing.
     'etils[epath]>=1.9',  # Local and gs:// paths alike.
     'flax>=0.12.4',  # Modules (nnx).
     'grain>=0.2.12',  # Input pipelines that resume exactly.

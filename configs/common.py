@@ -102,12 +102,36 @@ def _toy() -> ConfigDict:
   })
 
   c.tools = ConfigDict()
+  # What is searched: 'world'; 'index', an index of one's own documents and
+  # images (configs/index.py); or 'retriever', a server (configs/retrieve.py).
   c.tools.backend = 'world'
+  c.tools.index = ''  # The index's folder.
+  c.tools.url = ''  # The retriever's, e.g. http://127.0.0.1:8000
+  c.tools.version = ''  # Of what it holds, where it does not say so itself.
   c.tools.top_k = 1
   c.tools.timeout_s = 10.0  # Of a call, all attempts together.
   c.tools.max_attempts = 3  # Where a failure may be gone soon.
   c.tools.backoff_s = 0.5  # At most, before the second; then twice as long.
   c.tools.max_concurrency = 16  # Calls of one tool at a time.
+  for tool in ('text_search', 'image_search', 'gaze'):
+    c.tools[tool] = ConfigDict({
+        'timeout_s': 0.0,  # 0 is as above,
+        'max_concurrency': 0,  # and here.
+        'price': 0.0,  # Of one search, in US dollars.
+    })
+  c.tools.max_spend = 0.0  # US dollars, over all the starts of the run.
+  # Failed attempts in a row after which the backend is left alone for a while.
+  c.tools.rest_after = 20
+  c.tools.rest_s = 10.0
+  # 'live'; 'record' keeps every search in the folder `recording`; 'replay'
+  # searches nothing and takes all from there.
+  c.tools.mode = 'live'
+  c.tools.recording = ''  # Empty is WORKDIR/recording.
+  c.tools.cache = ''  # A file of answers for this and other runs; or none.
+  c.tools.cache_days = 30.0
+  c.tools.cache_gb = 10.0
+  # For which the run's end waits for searches that may have been paid for.
+  c.tools.drain_s = 10.0
 
   c.rollout = ConfigDict()
   c.rollout.max_turns = 5

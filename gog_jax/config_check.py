@@ -8,6 +8,7 @@ import math
 from ml_collections import ConfigDict
 
 from gog_jax import policies
+from gog_jax import toolbox
 from gog_jax.boxes import KINDS
 from gog_jax.errors import UserError
 from gog_jax.models import attention
@@ -31,7 +32,8 @@ _CHOICES = {
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
     'eval.split': ('validation', 'test', 'hard'),
-    'tools.backend': ('world',),
+    'tools.backend': toolbox.BACKENDS,
+    'tools.mode': toolbox.MODES,
 } | {
     f'{stage}.optimizer.{field}': known
     for stage in ('sft', 'rl', 'pretrain')
@@ -67,6 +69,7 @@ _POSITIVE = (
     'rollout.max_turn_tokens',
     'tools.max_concurrency',
     'tools.max_attempts',
+    'tools.rest_after',
     'tools.top_k',
     'model.box_step',
     'model.max_image_tokens',
@@ -80,6 +83,13 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     'tools.backoff_s',
+    'tools.drain_s',
+    'tools.max_spend',
+    *(
+        f'tools.{tool}.{field}'
+        for tool in toolbox.TOOLS
+        for field in ('timeout_s', 'max_concurrency', 'price')
+    ),
     'sft.n_validation',
     'rl.max_refills',
     'rl.loss.kl_coef',
@@ -92,6 +102,9 @@ _NOT_NEGATIVE = (
 # Fields that divide or scale, and what may need saying of them.
 _ABOVE_ZERO = {
     'tools.timeout_s': ' seconds',
+    'tools.rest_s': ' seconds',
+    'tools.cache_days': '; leave config.tools.cache empty to have none',
+    'tools.cache_gb': '; leave config.tools.cache empty to have none',
     'rl.advantage_eps': ', or groups without variance divide by 0',
 } | {
     f'{stage}.optimizer.max_grad_norm': '; 1e9 clips nothing'
@@ -146,6 +159,12 @@ def check(config) -> None:
   for field, meaning in _ABOVE_ZERO.items():
     if applies(field) and config_field(config, field) <= 0:
       raise UserError(f'config.{field} must be more than 0{meaning}')
+  prices = [config.tools[tool].price for tool in toolbox.TOOLS]
+  if any(prices) and not config.tools.max_spend:
+    raise UserError(
+        f'searches cost up to ${max(prices):g}: say how much the run may spend '
+        'with --config.tools.max_spend=DOLLARS'
+    )
   clip = config.rl.loss.clip
   numbers = [type(x) in (int, float) and x >= 0 for x in clip]
   if clip and not (len(clip) == 2 and all(numbers)):

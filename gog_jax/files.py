@@ -36,6 +36,30 @@ def write_atomic(path: epath.PathLike, text: str) -> None:
     ) from error
 
 
+def append_line(path: epath.PathLike, line: str) -> None:
+  """Adds one line to a file on a local disk, which may not exist yet.
+
+  One write: a kill leaves all of it or, at worst, a start that is no JSON. Such
+  a start gets a line of its own, so that it damages no other.
+
+  Raises:
+    UserError: The file cannot be written.
+  """
+  try:
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    with open(path, 'ab+') as f:
+      f.seek(0, os.SEEK_END)
+      if f.tell():
+        f.seek(-1, os.SEEK_END)
+        line = line if f.read(1) == b'\n' else '\n' + line
+      f.write(line.encode() + b'\n')
+  except OSError as error:
+    raise UserError(
+        f'cannot write {path}: {error.strerror or error}; '
+        'choose a folder on a local disk that you can write'
+    ) from error
+
+
 def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:
   """16 hex digits that change with a model folder's weights or settings.
 

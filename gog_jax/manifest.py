@@ -26,6 +26,7 @@ from gog_jax.errors import UserError
 _INPUTS = {
     'model_folder': 'model folder',
     'maker': 'version of the world',
+    'searched': 'search backend',
     'start_from': 'base to start from',
 }
 

@@ -42,6 +42,7 @@ from gog_jax.rollout.loop import RolloutConfig
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
+from gog_jax.toolbox import Toolbox
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.gaze import Gaze
@@ -51,7 +52,6 @@ from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.world import dataset
-from gog_jax.world.backend import WorldBackend
 
 # Ships with the package; `configs/pretrain.py` makes it.
 TOY_BASE = epath.Path(__file__).parent / 'assets' / 'toy_base'
@@ -94,7 +94,10 @@ class Run:
       config.eval.policies = tuple(
           name for name in config.eval.policies if name not in once
       )
-    return Run(config, self.workdir / f'seed_{seed}')
+    own = Run(config, self.workdir / f'seed_{seed}')
+    # They spend from one purse, and make one recording.
+    own.__dict__['toolbox'] = self.toolbox
+    return own
 
   def _forget(self, *cached: str) -> Run:
     """A copy that shares all that was made so far but for a few things."""
@@ -169,32 +172,22 @@ class Run:
     )
 
   @functools.cached_property
-  def backend(self):
-    name = self.config.tools.backend
-    if name != 'world':
-      raise UserError(f'unknown tools.backend {name!r}; there is: world')
-    return WorldBackend()
+  def toolbox(self) -> Toolbox:
+    return Toolbox(self.config.tools, self.workdir)
 
   @functools.cached_property
   def executor(self) -> ToolExecutor:
-    c = self.config.tools
+    top_k = self.config.tools.top_k
     gaze = Gaze(
-        self.backend,
-        top_k=c.top_k,
+        top_k=top_k,
         box_spec=self.box_spec,
         seen_size=self.processor.seen_size,
     )
-    return ToolExecutor(
-        [
-            TextSearch(self.backend, top_k=c.top_k),
-            ImageSearch(self.backend, top_k=c.top_k),
-            *([gaze] if self.can_gaze else []),
-        ],
-        timeout_s=c.timeout_s,
-        max_concurrency=c.max_concurrency,
-        max_attempts=c.max_attempts,
-        backoff_s=c.backoff_s,
-    )
+    return self.toolbox.executor([
+        TextSearch(top_k=top_k),
+        ImageSearch(top_k=top_k),
+        *([gaze] if self.can_gaze else []),
+    ])
 
   @functools.cached_property
   def chat(self) -> Chat:

@@ -97,7 +97,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 # What may change while a stage is under way: nothing it makes hangs on it.
 _NO_IDENTITY = ('checkpoint_every', 'trajectories_every', 'alarms')
-_ROLLOUT = ('seed', 'model', 'tools', 'rollout', 'batch.row_patches')
+# Of the tools, what answers depend on, beside the backend's own version.
+_TOOLS = ('tools.backend', 'tools.top_k')
+_ROLLOUT = ('seed', 'model', *_TOOLS, 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')
 
 _DEMOS = (
@@ -108,7 +110,7 @@ _DEMOS = (
     'sft.no_search',
     'sft.recovered',
 )
-_SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft', 'tools', 'rollout')
+_SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
 _RL = (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl')
 
 
@@ -251,8 +253,11 @@ def _walk(run: Run, target: str) -> None:
           f'run {_command(run, owners[0], name)} first'
       )
     manifest.write(folder, complete=False)
+    run.toolbox.counts.take()
     facts = stages[name].make(run, folder)
-    manifest.write(folder, complete=True, facts=facts)
+    # What RL has counted step by step is in its own metrics.
+    tools = run.toolbox.counts.take()
+    manifest.write(folder, complete=True, facts=facts, tools=tools)
     metrics.say(f'{name}: done ' + _shown(facts))
 
 
@@ -275,6 +280,7 @@ def manifest_of(run: Run, name: str) -> Manifest:
       config=fields,
       inputs={needed: _identity(run, needed) for needed in stage.needs}
       | ({'model_folder': run.model_digest} if 'model' in fields else {})
+      | ({'searched': run.toolbox.version} if set(_TOOLS) & set(fields) else {})
       | ({'maker': stage.maker} if stage.maker else {})
       | _start_from(fields),
   )

@@ -148,6 +148,20 @@ class Hit:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Reply:
+  """What a backend answers a search with.
+
+  Attributes:
+    hits: Best first.
+    raw: The answer as it came over the wire, for recordings; None where none
+      did.
+  """
+
+  hits: tuple[Hit, ...]
+  raw: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolResult:
   """What a call brought back.
 
@@ -157,8 +171,9 @@ class ToolResult:
     view: The crop that a gaze adds to the conversation.
     error: One line, empty when status is ok; shown to the policy.
     n_searches: Executed sub-queries, counted honestly.
-    latency_s: Wall time in seconds.
-    price: In US dollars.
+    latency_s: Wall time in seconds; of what was recorded, the time it took
+      then.
+    price: What its search cost when it was made, in US dollars.
   """
 
   status: ToolStatus

@@ -8,63 +8,23 @@ import pytest
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
-from gog_jax.tools.executor import ToolExecutor
 from gog_jax.types import ToolCall
-from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
+from tests.search_helpers import Fake
+from tests.search_helpers import make_executor
 
 _CONTEXT = ToolContext(scope='s', views=())
 
 
-class FakeTool:
-  """Does what `play(argument)` does, and knows how many run at once."""
-
-  description = 'A fake.'
-  parameters = {
-      'type': 'object',
-      'properties': {'x': {'type': 'number'}},
-      'required': ['x'],
-      'additionalProperties': False,
-  }
-
-  def __init__(self, play, name='fake'):
-    self.name = name
-    self.running = 0
-    self.most = 0
-    self.n_calls = 0
-    self._play = play
-
-  async def __call__(self, arguments, context):
-    self.n_calls += 1
-    self.running += 1
-    self.most = max(self.most, self.running)
-    try:
-      return await self._play(arguments['x'])
-    finally:
-      self.running -= 1
-
-
-async def _sleep(seconds):
+async def _sleep(seconds, unused_context):
   await asyncio.sleep(seconds)
-  return ToolResult(
-      status=ToolStatus.OK, error='', n_searches=1, price=seconds
-  )
 
 
 def _raises(error):
-  async def play(unused_x):
+  async def play(unused_x, unused_context):
     raise error
 
   return play
-
-
-def _executor(*tools, timeout_s=5.0, max_concurrency=8, **more):
-  return ToolExecutor(
-      tools,
-      timeout_s=timeout_s,
-      max_concurrency=max_concurrency,
-      **{'max_attempts': 1, 'backoff_s': 0.0, **more},
-  )
 
 
 def _call(x=0, name='fake', **more):
@@ -73,23 +33,23 @@ def _call(x=0, name='fake', **more):
 
 def test_calls_run_side_by_side_and_replies_keep_call_order():
   delays = [0.20, 0.05, 0.15, 0.0]
-  tool = FakeTool(_sleep)
+  tool = Fake(_sleep)
   results = asyncio.run(
-      _executor(tool).run_turn([_call(delay) for delay in delays], _CONTEXT)
+      make_executor(tool).run_turn([_call(delay) for delay in delays], _CONTEXT)
   )
   assert tool.most == 4
-  assert [result.price for result in results] == delays
+  assert [r.hits[0].text for r in results] == [f'reply {x}' for x in delays]
   for result, delay in zip(results, delays):
     assert result.status == ToolStatus.OK
     assert result.latency_s >= delay * 0.99
 
 
 def test_no_calls_no_results():
-  assert asyncio.run(_executor().run_turn([], _CONTEXT)) == ()
+  assert asyncio.run(make_executor(Fake()).run_turn([], _CONTEXT)) == ()
 
 
 def test_timeout_is_an_infra_error_within_the_deadline():
-  executor = _executor(FakeTool(_sleep), timeout_s=0.1)
+  executor = make_executor(Fake(_sleep), timeout_s=0.1)
   started = time.perf_counter()
   result = asyncio.run(executor.run(_call(30), _CONTEXT))
   assert time.perf_counter() - started < 5
@@ -101,17 +61,16 @@ def test_timeout_is_an_infra_error_within_the_deadline():
 def test_a_tool_that_will_not_die_does_not_hold_up_its_caller():
   freed = []
 
-  async def stubborn(x):
+  async def stubborn(x, unused_context):
     try:
       await asyncio.sleep(x)
     except asyncio.CancelledError:
       await asyncio.sleep(0.3)  # Cleaning up at leisure.
     freed.append(x)
-    return ToolResult(status=ToolStatus.OK)
 
   async def scenario():
-    tool = FakeTool(stubborn)
-    executor = _executor(tool, timeout_s=0.1, max_concurrency=1)
+    tool = Fake(stubborn)
+    executor = make_executor(tool, timeout_s=0.1, max_concurrency=1)
     first = await executor.run(_call(30), _CONTEXT)
     assert not freed  # The caller went on while the tool still unwinds.
     second = await executor.run(_call(0), _CONTEXT)
@@ -135,7 +94,7 @@ def test_a_tool_that_will_not_die_does_not_hold_up_its_caller():
     ],
 )
 def test_a_raising_backend_is_an_infra_error_on_one_line(error, words):
-  executor = _executor(FakeTool(_raises(error)))
+  executor = make_executor(Fake(_raises(error)))
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert result.status == ToolStatus.INFRA_ERROR
   assert words in result.error
@@ -143,7 +102,7 @@ def test_a_raising_backend_is_an_infra_error_on_one_line(error, words):
 
 
 def test_a_tool_that_cancels_itself_is_an_infra_error():
-  executor = _executor(FakeTool(_raises(asyncio.CancelledError())))
+  executor = make_executor(Fake(_raises(asyncio.CancelledError())))
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert result.status == ToolStatus.INFRA_ERROR
 
@@ -152,48 +111,45 @@ def _fails(*failures):
   """Raises these, one a call, and then answers; keeps the time of each call."""
   times = []
 
-  async def play(unused_x):
+  async def play(unused_x, unused_context):
     times.append(time.monotonic())
     if len(times) <= len(failures):
       raise failures[len(times) - 1]
-    return ToolResult(status=ToolStatus.OK, n_searches=1, price=0.5)
 
-  return FakeTool(play), times
+  return Fake(play), times
 
 
 def test_what_may_be_gone_soon_is_tried_again():
   tool, times = _fails(ConnectionError(), TimeoutError(), TransientError('503'))
-  executor = _executor(tool, max_attempts=4, backoff_s=0.001)
+  executor = make_executor(tool, max_attempts=4, backoff_s=0.001)
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert result.status == ToolStatus.OK
   assert len(times) == 4
   found = {key: n for key, n in executor.metrics().items() if n}
   assert found.pop('fake/seconds') > 0
-  # One call, one search, one price, however often it was tried.
-  assert found == {
-      'fake/ok': 1, 'fake/retries': 3, 'fake/searches': 1, 'fake/price': 0.5,
-  }  # fmt: skip
+  # One call, one search, however often it was tried.
+  assert found == {'fake/ok': 1, 'fake/retries': 3, 'fake/searches': 1}
 
 
 def test_attempts_are_bounded_and_the_last_failure_is_told():
   tool, times = _fails(*(TransientError(f'no. {i}') for i in range(1, 9)))
-  executor = _executor(tool, max_attempts=3)
+  executor = make_executor(tool, max_attempts=3)
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert result.status == ToolStatus.INFRA_ERROR
   assert result.error == 'fake failed: TransientError: no. 3'
   assert len(times) == 3
 
 
-@pytest.mark.parametrize('error', [ValueError('x'), ModelError('x')])
+@pytest.mark.parametrize('error', [ValueError('x'), KeyError('x')])
 def test_what_will_not_get_better_is_tried_once(error):
   tool, times = _fails(error)
-  asyncio.run(_executor(tool, max_attempts=3).run(_call(), _CONTEXT))
+  asyncio.run(make_executor(tool, max_attempts=3).run(_call(), _CONTEXT))
   assert len(times) == 1
 
 
 def test_it_waits_as_long_as_it_is_asked_to():
   tool, times = _fails(TransientError('429', retry_after_s=0.3))
-  executor = _executor(tool, max_attempts=2)
+  executor = make_executor(tool, max_attempts=2)
   assert asyncio.run(executor.run(_call(), _CONTEXT)).status == ToolStatus.OK
   assert times[1] - times[0] >= 0.3
 
@@ -201,7 +157,7 @@ def test_it_waits_as_long_as_it_is_asked_to():
 def test_what_asks_for_longer_than_there_is_fails_at_once():
   """With what it said, not with a timeout that says less."""
   tool, times = _fails(TransientError('429, ask tomorrow', retry_after_s=86400))
-  executor = _executor(tool, max_attempts=2, timeout_s=60)
+  executor = make_executor(tool, max_attempts=2, timeout_s=60)
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert 'ask tomorrow' in result.error
   assert len(times) == 1 and result.latency_s < 50
@@ -210,7 +166,7 @@ def test_what_asks_for_longer_than_there_is_fails_at_once():
 def test_whoever_waits_to_try_again_keeps_its_turn():
   """Or a service that is overloaded would get the calls that queue up next."""
   tool, times = _fails(TransientError('busy', retry_after_s=0.2))
-  executor = _executor(tool, max_attempts=2, max_concurrency=1)
+  executor = make_executor(tool, max_attempts=2, max_concurrency=1)
   results = asyncio.run(executor.run_turn([_call(), _call()], _CONTEXT))
   assert [result.status for result in results] == [ToolStatus.OK] * 2
   assert len(times) == 3
@@ -218,8 +174,8 @@ def test_whoever_waits_to_try_again_keeps_its_turn():
 
 
 def test_the_policys_mistakes_are_model_errors_and_never_executed():
-  tool = FakeTool(_sleep)
-  executor = _executor(tool)
+  tool = Fake(_sleep)
+  executor = make_executor(tool)
   results = asyncio.run(
       executor.run_turn(
           [
@@ -244,15 +200,18 @@ def test_the_policys_mistakes_are_model_errors_and_never_executed():
 
 
 def test_model_error_raised_by_a_tool_stays_the_policys():
-  executor = _executor(FakeTool(_raises(ModelError('no image 7'))))
-  result = asyncio.run(executor.run(_call(), _CONTEXT))
+  class Refuses(Fake):
+    async def query(self, arguments, context):
+      raise ModelError('no image 7')
+
+  result = asyncio.run(make_executor(Refuses()).run(_call(), _CONTEXT))
   assert result.status == ToolStatus.MODEL_ERROR
   assert result.error == 'no image 7'
 
 
 def test_one_failure_leaves_its_neighbours_alone():
-  bad = FakeTool(_raises(OSError('gone')), name='bad')
-  executor = _executor(FakeTool(_sleep), bad)
+  bad = Fake(_raises(OSError('gone')), name='bad')
+  executor = make_executor(Fake(_sleep), bad)
   results = asyncio.run(
       executor.run_turn(
           [_call(0.05), _call(name='bad'), _call(0.01)], _CONTEXT
@@ -264,8 +223,8 @@ def test_one_failure_leaves_its_neighbours_alone():
 
 
 def test_the_concurrency_limit_holds_per_tool():
-  slow, other = FakeTool(_sleep), FakeTool(_sleep, name='other')
-  executor = _executor(slow, other, max_concurrency=2)
+  slow, other = Fake(_sleep), Fake(_sleep, name='other')
+  executor = make_executor(slow, other, max_concurrency=2)
   calls = [_call(0.02) for _ in range(7)] + [_call(0.02, 'other')] * 2
   results = asyncio.run(executor.run_turn(calls, _CONTEXT))
   assert all(result.status == ToolStatus.OK for result in results)
@@ -274,7 +233,7 @@ def test_the_concurrency_limit_holds_per_tool():
 
 
 def test_waiting_for_a_turn_does_not_eat_the_time_to_run():
-  executor = _executor(FakeTool(_sleep), timeout_s=0.5, max_concurrency=1)
+  executor = make_executor(Fake(_sleep), timeout_s=0.5, max_concurrency=1)
   results = asyncio.run(
       executor.run_turn([_call(0.2) for _ in range(4)], _CONTEXT)
   )
@@ -283,8 +242,8 @@ def test_waiting_for_a_turn_does_not_eat_the_time_to_run():
 
 
 def test_cancellation_propagates_and_ends_what_runs():
-  tool = FakeTool(_sleep)
-  executor = _executor(tool, max_concurrency=2)
+  tool = Fake(_sleep)
+  executor = make_executor(tool, max_concurrency=2)
 
   async def scenario():
     task = asyncio.create_task(
@@ -304,8 +263,8 @@ def test_cancellation_propagates_and_ends_what_runs():
 
 
 def test_one_executor_serves_one_event_loop_after_another():
-  tool = FakeTool(_sleep)
-  executor = _executor(tool, max_concurrency=1)
+  tool = Fake(_sleep)
+  executor = make_executor(tool, max_concurrency=1)
   for _ in range(2):
     results = asyncio.run(
         executor.run_turn([_call(0.01) for _ in range(3)], _CONTEXT)
@@ -314,12 +273,11 @@ def test_one_executor_serves_one_event_loop_after_another():
 
 
 def test_metrics_count_every_call_once_under_its_fate():
-  async def play(x):
+  async def play(x, unused_context):
     if x < 0:
       raise ConnectionError
-    return ToolResult(status=ToolStatus.OK, n_searches=2, price=0.25)
 
-  executor = _executor(FakeTool(play), FakeTool(play, name='idle'))
+  executor = make_executor(Fake(play), Fake(play, name='idle'))
   calls = [_call(1), _call(2), _call(-1), _call('x'), _call(error='cut')]
   calls += [_call(name='fly'), _call(name='swim')]
   results = asyncio.run(executor.run_turn(calls, _CONTEXT))
@@ -331,8 +289,7 @@ def test_metrics_count_every_call_once_under_its_fate():
       'fake/ok': 2,
       'fake/infra_error': 1,
       'fake/model_error': 2,
-      'fake/searches': 4,
-      'fake/price': 0.5,
+      'fake/searches': 2,
       'unknown/model_error': 2,
   }
   assert metrics['idle/ok'] == 0
@@ -340,4 +297,4 @@ def test_metrics_count_every_call_once_under_its_fate():
 
 def test_two_tools_of_one_name_are_refused():
   with pytest.raises(ValueError, match='share a name'):
-    _executor(FakeTool(_sleep), FakeTool(_sleep))
+    make_executor(Fake(_sleep), Fake(_sleep))

@@ -17,12 +17,13 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # never from another room of its floor.
 FLOORS = (
     (
-        'errors', 'types', 'files', 'interrupt', 'images', 'boxes', 'metrics',
-        'sharding', 'checkpoint', 'manifest', 'behaviour',
+        'errors', 'secrets', 'types', 'files', 'blobs', 'interrupt', 'images',
+        'boxes', 'metrics', 'sharding', 'checkpoint', 'manifest', 'behaviour',
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('data', 'inspect_folder'),
     ('rollout', 'world'),
+    ('toolbox',),
     ('run',),
     ('policies',),
     ('grade', 'evaluate', 'report'),

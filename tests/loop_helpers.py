@@ -5,9 +5,8 @@ The chat, the executor and the toy's tokenizer are the real ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -21,17 +20,17 @@ from gog_jax.rollout.policy import SampledTurn
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.tools.base import describe
 from gog_jax.tools.base import SearchBackend
-from gog_jax.tools.base import ToolContext
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.gaze import Gaze
 from gog_jax.tools.text_search import TextSearch
 from gog_jax.types import Example
 from gog_jax.types import Hit
+from gog_jax.types import Reply
 from gog_jax.types import ToolCall
-from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from tests import chat_helpers
+from tests import search_helpers
+from tests.search_helpers import Fake
 
 GAZE = ToolCall(name='gaze', arguments={'bbox_2d': [12, 3, 40, 84]})
 SEARCH = ToolCall(name='text_search', arguments={'query': 'beldak year'})
@@ -45,39 +44,16 @@ class Backend:
 
   async def search_text(self, query, *, scope, top_k):
     del query, scope, top_k
-    return (Hit(title='beldak', text='beldak year 132', score=1.0),)
+    hit = Hit(title='beldak', text='beldak year 132', score=1.0)
+    return Reply(hits=(hit,))
 
   async def search_image(self, data, *, scope, top_k):
     del data, scope, top_k
-    return (Hit(title='beldak', text='beldak red star strong', score=1.0),)
+    hit = Hit(title='beldak', text='beldak red star strong', score=1.0)
+    return Reply(hits=(hit,))
 
-
-class Fake:
-  """A tool that runs `play(argument, context)` and counts its calls."""
-
-  description = 'A fake.'
-  parameters = {
-      'type': 'object',
-      'properties': {'x': {'type': 'integer'}},
-      'required': ['x'],
-      'additionalProperties': False,
-  }
-
-  def __init__(self, play=None, *, name: str = 'fake'):
-    self.name = name
-    self.n_calls = 0
-    self._play = play
-
-  async def __call__(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> ToolResult:
-    self.n_calls += 1
-    if self._play is not None:
-      await self._play(arguments['x'], context)
-    text = f'reply {arguments["x"]}'
-    return ToolResult(
-        status=ToolStatus.OK, hits=(Hit(title='', text=text, score=1.0),)
-    )
+  async def close(self):
+    pass
 
 
 def fake(x: int) -> ToolCall:
@@ -90,19 +66,18 @@ def make_executor(
     timeout_s: float = 30.0,
 ) -> ToolExecutor:
   """Both searching tools of the toy, and the fakes."""
-  backend = backend or Backend()
   gaze = Gaze(
-      backend,
       top_k=1,
       box_spec=BoxSpec(kind='resized_pixels', min_side=16),
       seen_size=processor().seen_size,
   )
-  return ToolExecutor(
-      [TextSearch(backend, top_k=1), gaze, *fakes],
+  return search_helpers.make_executor(
+      TextSearch(top_k=1),
+      gaze,
+      *fakes,
+      backend=backend or Backend(),
       timeout_s=timeout_s,
       max_concurrency=16,
-      max_attempts=1,
-      backoff_s=0.0,
   )
 
 

@@ -11,32 +11,14 @@ from gog_jax import images
 from gog_jax.boxes import BoxSpec
 from gog_jax.tools import base
 from gog_jax.tools.base import ModelError
+from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.gaze import Gaze
 from gog_jax.tools.image_search import ImageSearch
 from gog_jax.tools.text_search import TextSearch
-from gog_jax.types import Hit
-from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
 _WIDTH, _HEIGHT = 160, 120
-
-
-class RecordingBackend:
-  """Answers every search with one hit and remembers what was asked."""
-
-  version = 'recording/1'
-
-  def __init__(self):
-    self.asked = []
-
-  async def search_text(self, query, *, scope, top_k):
-    self.asked.append(('text', query, scope, top_k))
-    return (Hit(title='t', text=query, score=1.0),)
-
-  async def search_image(self, data, *, scope, top_k):
-    self.asked.append(('image', data, scope, top_k))
-    return (Hit(title='i', text='found', score=1.0),)
 
 
 def _noise(width=_WIDTH, height=_HEIGHT, seed=0):
@@ -53,9 +35,8 @@ def _context(*pictures, scope='s'):
   return ToolContext(scope=scope, views=tuple(views))
 
 
-def _gaze(backend=None, *, seen_size=lambda w, h: (w, h), min_side=4):
+def _gaze(*, seen_size=lambda w, h: (w, h), min_side=4):
   return Gaze(
-      backend or RecordingBackend(),
       top_k=2,
       box_spec=BoxSpec(kind='resized_pixels', min_side=min_side),
       seen_size=seen_size,
@@ -67,7 +48,7 @@ def _pixels(data):
 
 
 def _run(tool, arguments, context):
-  return asyncio.run(tool(arguments, context))
+  return asyncio.run(tool.query(arguments, context))
 
 
 @pytest.mark.parametrize(
@@ -101,53 +82,41 @@ def test_schema_lets_good_arguments_pass():
 
 
 def test_describe_is_what_the_tool_says():
-  tool = TextSearch(RecordingBackend(), top_k=1)
+  tool = TextSearch(top_k=1)
   described = base.describe(tool)
   assert described['name'] == 'text_search'
   assert described['parameters']['required'] == ['query']
   assert described['description'] == tool.description
 
 
-def test_text_search_passes_the_stripped_query_scope_and_top_k():
-  backend = RecordingBackend()
-  result = _run(
-      TextSearch(backend, top_k=3), {'query': ' who? '}, _context(scope='w/7')
-  )
-  assert backend.asked == [('text', 'who?', 'w/7', 3)]
-  assert result.status == ToolStatus.OK
-  assert result.hits[0].text == 'who?'
-  assert result.n_searches == 1
+def test_text_search_asks_with_the_stripped_query():
+  query = _run(TextSearch(top_k=3), {'query': ' who? '}, _context(scope='w/7'))
+  assert query == Query(text='who?', scope='w/7', top_k=3)
 
 
 @pytest.mark.parametrize('query', ['', ' \n', '\ud800'])
 def test_text_search_refuses_what_is_no_query(query):
-  backend = RecordingBackend()
   with pytest.raises(ModelError):
-    _run(TextSearch(backend, top_k=1), {'query': query}, _context())
-  assert not backend.asked
+    _run(TextSearch(top_k=1), {'query': query}, _context())
 
 
-def test_image_search_sends_the_first_image_untouched():
-  backend = RecordingBackend()
+def test_image_search_asks_with_the_first_image_untouched():
   _, first = _noise(seed=1)
   _, second = _noise(seed=2)
-  result = _run(ImageSearch(backend, top_k=1), {}, _context(first, second))
-  assert backend.asked == [('image', first, 's', 1)]
-  assert result.view is None
+  query = _run(ImageSearch(top_k=1), {}, _context(first, second))
+  assert query == Query(image=first, scope='s', top_k=1)
   with pytest.raises(ModelError):
-    _run(ImageSearch(backend, top_k=1), {}, _context())
+    _run(ImageSearch(top_k=1), {}, _context())
 
 
-def test_gaze_crops_the_very_pixels_and_searches_with_them():
+def test_gaze_crops_the_very_pixels_and_asks_with_them():
   pixels, data = _noise()
-  backend = RecordingBackend()
-  result = _run(_gaze(backend), {'bbox_2d': [30, 40, 70, 95]}, _context(data))
-  assert result.view.box == (30, 40, 70, 95)
-  assert result.view.root == 0
-  np.testing.assert_array_equal(_pixels(result.view.data), pixels[40:95, 30:70])
-  assert backend.asked == [('image', result.view.data, 's', 2)]
-  assert result.hits[0].text == 'found'
-  assert result.n_searches == 1
+  query = _run(_gaze(), {'bbox_2d': [30, 40, 70, 95]}, _context(data))
+  assert query.view.box == (30, 40, 70, 95)
+  assert query.view.root == 0
+  np.testing.assert_array_equal(_pixels(query.view.data), pixels[40:95, 30:70])
+  assert query.image == query.view.data
+  assert (query.text, query.scope, query.top_k) == (None, 's', 2)
 
 
 def test_gaze_converts_the_box_from_the_seen_frame_exactly_once():
@@ -229,9 +198,7 @@ def test_image_number_out_of_range_is_the_policys_mistake(number):
     [[50, 50, 40, 60], [500, 500, 600, 600], [math.nan, 0, 9, 9], [0, 0, 0, 9],
      [0, 0, 10**400, 9]],
 )
-def test_bad_box_is_the_policys_mistake_and_nothing_is_searched(box):
-  backend = RecordingBackend()
+def test_bad_box_is_the_policys_mistake(box):
   _, data = _noise()
   with pytest.raises(ModelError):
-    _run(_gaze(backend), {'bbox_2d': box}, _context(data))
-  assert not backend.asked
+    _run(_gaze(), {'bbox_2d': box}, _context(data))

@@ -46,7 +46,7 @@ def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
           box = tuple(2.0 * side for side in call.arguments['bbox_2d'])
           data = scenes.crop(data, box)
         found = backend.search_image(data, scope=example.scope, top_k=1)
-      hits = asyncio.run(found)
+      hits = asyncio.run(found).hits
       results.append(ToolResult(status=ToolStatus.OK, hits=hits))
     parsed = ParsedTurn(text='', thought=thought, calls=calls, answer=answer)
     turns.append(Turn(parsed=parsed, results=tuple(results)))

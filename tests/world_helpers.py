@@ -46,11 +46,13 @@ def questions_of(
 
 
 def by_text(query: str, scope: str, top_k: int = 1):
-  return asyncio.run(_BACKEND.search_text(query, scope=scope, top_k=top_k))
+  found = _BACKEND.search_text(query, scope=scope, top_k=top_k)
+  return asyncio.run(found).hits
 
 
 def by_image(data: bytes, scope: str, top_k: int = 1):
-  return asyncio.run(_BACKEND.search_image(data, scope=scope, top_k=top_k))
+  found = _BACKEND.search_image(data, scope=scope, top_k=top_k)
+  return asyncio.run(found).hits
 
 
 def stdout_of(script: str, **env: str) -> str:

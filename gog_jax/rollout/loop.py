@@ -88,6 +88,12 @@ class _Conversation:
   def append_turn(self, parsed: ParsedTurn, n_sampled: int) -> None:
     self.turns.append(Turn(parsed=parsed, n_sampled=n_sampled))
 
+  @property
+  def name_of_turn(self) -> str:
+    """Of its latest, the same whenever the same rollout is made."""
+    request = self.request
+    return f'{request.example.id}/{request.seed}/{len(self.turns) - 1}'
+
   def finish(self, stop_reason: StopReason) -> Trajectory:
     return Trajectory(
         example_id=self.request.example.id,
@@ -126,7 +132,8 @@ def rollout(
   Raises:
     Interrupted: After a signal, while nothing is being sampled; no
       conversation is left in the policy.
-    UserError: An image cannot be read, or a prompt leaves no room for a turn.
+    UserError: An image cannot be read, or a prompt leaves no room for a turn;
+      or no call may be made any more (RunStopped).
     ValueError: The policy holds fewer tokens than `limits` allow.
   """
   if limits.max_context > policy.max_context:
@@ -180,6 +187,7 @@ async def _rollout(
         context = ToolContext(
             scope=conversation.request.example.scope,
             views=tuple(conversation.images),
+            caller=conversation.name_of_turn,
         )
         task = asyncio.create_task(executor.run_turn(parsed.calls, context))
         searching[task] = index
@@ -196,6 +204,7 @@ async def _rollout(
     for task in searching:
       task.cancel()
     await asyncio.gather(*searching, return_exceptions=True)
+    await executor.close()
     for conversation in active.values():
       policy.release(conversation.slot)
   return [done[index] for index in range(len(requests))]

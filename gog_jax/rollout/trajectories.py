@@ -11,18 +11,17 @@ policy can write lone surrogates, which UTF-8 cannot carry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import enum
-import hashlib
+import functools
 import json
-import os
 from typing import Any, TypeVar
 
 from etils import epath
 import numpy as np
 
+from gog_jax import blobs
 from gog_jax import files
 from gog_jax.errors import UserError
 from gog_jax.types import Example
@@ -89,14 +88,10 @@ def _write(path: epath.Path, records: Iterable[Any]) -> None:
 
 def _encode(folder: epath.Path, records: Iterable[Any]) -> list[str]:
   """One line per record; the images they hold are on disk when it returns."""
-  stored: set[str] = set()
 
+  @functools.cache
   def store(data: bytes) -> str:
-    name = f'images/{hashlib.sha256(data).hexdigest()}.{_suffix(data)}'
-    if name not in stored:
-      _store(folder / name, data)
-      stored.add(name)
-    return name
+    return blobs.put(folder, data)
 
   return [
       json.dumps(
@@ -127,36 +122,6 @@ def _plain(value: Any, store: Callable[[bytes], str]) -> Any:
   return value
 
 
-def _store(path: epath.Path, data: bytes) -> None:
-  """Writes an image file whole. One that exists holds the same bytes."""
-  if path.exists():
-    return
-  # Hosts that share a folder may store the same image at the same time.
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  with _writable(path):
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-@contextlib.contextmanager
-def _writable(path: epath.Path) -> Iterator[None]:
-  """Makes the folder of `path`; an OSError inside becomes a UserError."""
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield
-  except OSError as error:
-    raise UserError(
-        f'cannot write {path}: {error.strerror or error}; '
-        'choose a folder you can write with --workdir=FOLDER'
-    ) from error
-
-
-def _suffix(data: bytes) -> str:
-  if data.startswith(b'\x89PNG'):
-    return 'png'
-  return 'jpg' if data.startswith(b'\xff\xd8') else 'bin'
-
-
 def _read(
     path: epath.PathLike, decode: Callable[[Mapping[str, Any], _Load], T]
 ) -> list[T]:
@@ -167,7 +132,7 @@ def _read(
 
   def load(name: str) -> bytes:
     if name not in loaded:
-      loaded[name] = _load_image(path.parent, name)
+      loaded[name] = blobs.get(path.parent, name)
     return loaded[name]
 
   records = []
@@ -197,22 +162,6 @@ def _read(
           f'{where} needs {error.filename}, which is missing or damaged'
       ) from error
   return records
-
-
-def _load_image(folder: epath.Path, name: str) -> bytes:
-  """Reads an image file and checks it against its name.
-
-  Raises:
-    OSError: It is missing, or its content has another hash.
-  """
-  path = folder / 'images' / epath.Path(name).name
-  try:
-    data = path.read_bytes()
-  except OSError as error:
-    raise OSError(error.errno, 'missing', str(path)) from error
-  if hashlib.sha256(data).hexdigest() != path.stem:
-    raise OSError(0, 'damaged', str(path))
-  return data
 
 
 def _trajectory(row: Mapping[str, Any], load: _Load) -> Trajectory:

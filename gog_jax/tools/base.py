@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import jsonschema
 import jsonschema.exceptions
 
-from gog_jax.types import Hit
-from gog_jax.types import ToolResult
+from gog_jax.errors import UserError
+from gog_jax.secrets import redact
+from gog_jax.types import Reply
 from gog_jax.types import View
 
 # Characters of an error that the policy is shown.
@@ -30,11 +31,20 @@ class TransientError(Exception):
 
   Attributes:
     retry_after_s: Seconds for which it asks to be left alone.
+    billed: Whether it may have to be paid for: not where the request was
+      turned away.
   """
 
-  def __init__(self, message: str, *, retry_after_s: float = 0.0):
+  def __init__(
+      self, message: str, *, retry_after_s: float = 0.0, billed: bool = True
+  ):
     super().__init__(message)
     self.retry_after_s = retry_after_s
+    self.billed = billed
+
+
+class RunStopped(UserError):
+  """No call may be made any more: the run ends, and what it has is kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +55,31 @@ class ToolContext:
     scope: Which world or corpus the searches run in.
     views: Every image so far, in order of appearance: the example's own
       images first, then one crop per gaze. Tools number them from 1.
+    caller: Which call of which turn of which rollout this is, for recordings.
   """
 
   scope: str
   views: tuple[View, ...]
+  caller: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Query:
+  """What a call searches with: words, or an image.
+
+  Attributes:
+    text: The words; None where there is an image.
+    image: An encoded image file; None where there are words.
+    scope: Which world or corpus is searched.
+    top_k: Hits wanted.
+    view: The crop that joins the conversation with the reply.
+  """
+
+  scope: str
+  top_k: int
+  text: str | None = None
+  image: bytes | None = None
+  view: View | None = None
 
 
 class Tool(Protocol):
@@ -72,24 +103,24 @@ class Tool(Protocol):
   def parameters(self) -> Mapping[str, Any]:
     ...
 
-  async def __call__(
+  async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> ToolResult:
-    """Runs the call. The arguments already obey `parameters`.
+  ) -> Query:
+    """What the call searches with. The arguments already obey `parameters`.
 
-    Returns:
-      A result with status ok; the executor fills in the latency.
+    The same call in the same conversation gives the same query.
 
     Raises:
       ModelError: The call makes no sense here (no such image, a bad box).
-      TransientError: What it needs failed, but may work soon; as also
-        ConnectionError and TimeoutError. The executor calls again.
     """
     ...
 
 
 class SearchBackend(Protocol):
   """Where searches go: a world, an index, a service.
+
+  What it raises is the infrastructure's failure. TransientError,
+  ConnectionError and TimeoutError say that it may work soon: it is asked again.
 
   Attributes:
     version: Changes whenever the same query may be answered differently.
@@ -101,15 +132,18 @@ class SearchBackend(Protocol):
 
   async def search_text(
       self, query: str, *, scope: str, top_k: int
-  ) -> tuple[Hit, ...]:
-    """Returns at most `top_k` hits, best first."""
+  ) -> Reply:
+    """Finds at most `top_k` hits, best first."""
     ...
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
-  ) -> tuple[Hit, ...]:
+  ) -> Reply:
     """Searches with an encoded image; at most `top_k` hits, best first."""
     ...
+
+  async def close(self) -> None:
+    """Gives back what belongs to this event loop; it may be used in another."""
 
 
 def describe(tool: Tool) -> dict[str, Any]:
@@ -144,6 +178,6 @@ def check_arguments(
 
 
 def one_line(text: object) -> str:
-  """`text` on one line of at most ERROR_LENGTH characters."""
-  line = ' '.join(str(text).split())
+  """`text` on one line of at most ERROR_LENGTH characters, without secrets."""
+  line = ' '.join(redact(str(text)).split())
   return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 3] + '...'

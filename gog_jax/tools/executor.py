@@ -2,8 +2,13 @@
 
 A result says whose fault a failure is. `model_error` is the policy's: a call
 that was malformed, names no tool, breaks the tool's schema or makes no sense.
-`infra_error` is everything else: the tool raised, or ran out of time. What may
-be gone soon is tried again, within the time that the call has.
+`infra_error` is everything else: the search raised, or ran out of time. What
+may be gone soon is tried again, within the time that the call has.
+
+A call is looked up, in this order: in a recording that is played, which holds
+it or stops the run; in a recording that is made; in the cache; else it is
+searched for. Equal calls that are under way at the same time are one search
+where its answer is kept.
 """
 
 from __future__ import annotations
@@ -14,24 +19,25 @@ import dataclasses
 import time
 
 from absl import logging
-import tenacity
 
+from gog_jax.tools import recording as recording_lib
 from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
+from gog_jax.tools.base import Query
+from gog_jax.tools.base import RunStopped
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.base import TransientError
+from gog_jax.tools.counts import ToolCounts
+from gog_jax.tools.counts import UNKNOWN
+from gog_jax.tools.outcome import call_key
+from gog_jax.tools.outcome import Outcome
+from gog_jax.tools.outcome import Store
+from gog_jax.tools.recording import Recording
+from gog_jax.tools.searcher import Searcher
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
-
-# What calls to tools that do not exist are counted under: policies invent
-# names without end.
-_UNKNOWN = 'unknown'
-
-# Failures after which a call is tried again.
-_TRANSIENT = (TransientError, ConnectionError, TimeoutError)
 
 
 class ToolExecutor:
@@ -40,85 +46,102 @@ class ToolExecutor:
   def __init__(
       self,
       tools: Sequence[Tool],
+      searcher: Searcher,
       *,
-      timeout_s: float,
-      max_concurrency: int,
-      max_attempts: int,
-      backoff_s: float,
+      cache: Store | None = None,
+      recording: Recording | None = None,
+      playing: bool = False,
+      drain_s: float = 0.0,
   ):
     """Initialises the executor.
 
     Args:
       tools: What the policy may call, by their names.
-      timeout_s: Seconds one call may run, all its attempts and the waits
-        between them, not counting its wait for a turn.
-      max_concurrency: Calls of one tool that run at once.
-      max_attempts: How often a call is tried whose failure may be gone soon.
-      backoff_s: Before the n-th attempt after the first it waits between 0 and
-        backoff_s * 2**(n - 1) seconds, at random, so that calls that failed
-        together do not come back together; and as long as it was asked to.
+      searcher: Makes the searches, within their limits; counts.
+      cache: Answers of earlier runs.
+      recording: Where searches are recorded, or
+      playing: played from: then nothing is searched.
+      drain_s: Seconds for which `close` waits for searches that are under way
+        and whose answers are kept: they may have been paid for.
     """
     self.tools: dict[str, Tool] = {tool.name: tool for tool in tools}
     if len(self.tools) != len(tools):
       raise ValueError('two tools share a name')
-    if timeout_s <= 0 or max_concurrency < 1:
-      raise ValueError('timeout_s and max_concurrency must be positive')
-    if backoff_s < 0 or max_attempts < 1:
-      raise ValueError('max_attempts must be positive, backoff_s not negative')
-    self._timeout_s = timeout_s
-    self._max_concurrency = max_concurrency
-    self._max_attempts = max_attempts
-    self._jitter = tenacity.wait_random_exponential(multiplier=backoff_s)
-    self._counts: dict[str, dict[str, float]] = {
-        name: dict.fromkeys(
-            [status.value for status in ToolStatus]
-            + ['cancelled', 'retries', 'searches', 'seconds', 'price'],
-            0,
-        )
-        for name in [*self.tools, _UNKNOWN]
-    }
-    self._loop: asyncio.AbstractEventLoop | None = None
-    self._slots: dict[str, asyncio.Semaphore] = {}
+    if playing and recording is None:
+      raise ValueError('there is no recording to play')
+    self.counts: ToolCounts = searcher.counts
+    self.counts.expect([*self.tools, UNKNOWN])
+    self._searcher = searcher
+    self._recording = recording
+    self._playing = playing
+    self._stores = [one for one in (recording, cache) if one is not None]
+    self._drain_s = drain_s
+    self._flights: dict[str, asyncio.Task[Outcome]] = {}
     self._warned: set[tuple[str, type]] = set()
 
   async def run_turn(
       self, calls: Sequence[ToolCall], context: ToolContext
   ) -> tuple[ToolResult, ...]:
-    """Runs the calls of one turn side by side; results in call order."""
+    """Runs the calls of one turn side by side; results in call order.
+
+    Raises:
+      RunStopped: No call may be made any more.
+    """
     # Not gather: a group that is cancelled also ends the calls it holds.
-    async with asyncio.TaskGroup() as group:
-      tasks = [group.create_task(self.run(call, context)) for call in calls]
+    try:
+      async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(
+                self.run(
+                    call,
+                    dataclasses.replace(
+                        context, caller=f'{context.caller}/{number}'
+                    ),
+                )
+            )
+            for number, call in enumerate(calls)
+        ]
+    except* RunStopped as errors:
+      raise _first(errors) from None
     return tuple(task.result() for task in tasks)
 
   async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
-    """Runs one call. Its failure is a result; only cancellation is raised."""
+    """Runs one call; its failure is a result.
+
+    Raises:
+      RunStopped: No call may be made any more.
+    """
     started = time.perf_counter()
-    counts = self._counts[call.name if call.name in self.tools else _UNKNOWN]
+    name = call.name if call.name in self.tools else UNKNOWN
     try:
       result = await self._run(call, context)
     except asyncio.CancelledError:
-      counts['cancelled'] += 1
+      self.counts.add(name, 'cancelled')
       raise
     seconds = time.perf_counter() - started
-    counts[result.status.value] += 1
-    counts['searches'] += result.n_searches
-    counts['seconds'] += seconds
-    counts['price'] += result.price
-    return dataclasses.replace(result, latency_s=seconds)
+    self.counts.add(name, result.status.value)
+    self.counts.add(name, 'searches', result.n_searches)
+    self.counts.add_latency(name, seconds)
+    if self._recording is None:
+      result = dataclasses.replace(result, latency_s=seconds)
+    return result
+
+  async def close(self) -> None:
+    """Ends what is under way in this event loop, and loses nothing paid for.
+
+    The executor may be used again, in another loop.
+    """
+    flights = list(self._flights.values())
+    if flights:
+      await asyncio.wait(flights, timeout=self._drain_s)
+    for flight in flights:
+      flight.cancel()
+    await asyncio.gather(*flights, return_exceptions=True)
+    await self._searcher.close()
 
   def metrics(self) -> dict[str, float]:
-    """Totals since the executor was made, as 'tool/what'.
-
-    `ok`, `model_error`, `infra_error` and `cancelled` add up to the calls;
-    `retries` are attempts after a call's first, `searches` sub-queries that
-    came back, `seconds` wall time including the wait for a turn, `price` US
-    dollars. Calls to tools that do not exist are those of 'unknown'.
-    """
-    return {
-        f'{tool}/{what}': value
-        for tool, counts in self._counts.items()
-        for what, value in counts.items()
-    }
+    """`ToolCounts.totals` since the executor's counts were made."""
+    return self.counts.totals()
 
   async def _run(self, call: ToolCall, context: ToolContext) -> ToolResult:
     if call.error is not None:
@@ -131,92 +154,110 @@ class ToolExecutor:
       )
     try:
       check_arguments(call.arguments, tool.parameters)
-      return await self._within_limits(tool, call, context)
+      query = await tool.query(call.arguments, context)
+      outcome = await self._outcome(call, query, context.caller)
     except ModelError as error:
       return _failed(ToolStatus.MODEL_ERROR, error)
+    except RunStopped:
+      raise
     except Exception as error:
       self._warn_once(call.name, error)
-      what = f'{type(error).__name__}: {error}'.removesuffix(': ')
-      return _failed(ToolStatus.INFRA_ERROR, f'{call.name} failed: {what}')
+      return _failed(ToolStatus.INFRA_ERROR, _words(call.name, error))
+    return outcome.result(query)
 
-  async def _within_limits(
-      self, tool: Tool, call: ToolCall, context: ToolContext
-  ) -> ToolResult:
-    """Runs the tool in its turn and within its time.
+  async def _outcome(
+      self, call: ToolCall, query: Query, caller: str
+  ) -> Outcome:
+    """What is known of a call, or comes of a search."""
+    if not self._stores:
+      return await self._search(call, query)
+    key = call_key(call, query, backend=self._searcher.version)
+    if self._playing:
+      assert self._recording is not None
+      self.counts.add(call.name, 'replayed')
+      return await asyncio.to_thread(
+          self._recording.play, key, call, query, caller
+      )
+    flight = self._flights.get(key)
+    if flight is None:
+      flight = asyncio.create_task(self._known_or_found(key, call, query))
+      self._flights[key] = flight
+      flight.add_done_callback(lambda _: self._landed(key))
+    else:
+      self.counts.add(call.name, 'cached')
+    # Whoever waits may be cancelled; the answer is kept all the same.
+    outcome = await asyncio.shield(flight)
+    if self._recording is not None and outcome.status != ToolStatus.OK:
+      await asyncio.to_thread(
+          self._recording.put_failure, key, call, query, outcome, caller
+      )
+    return outcome
 
-    At the deadline the call is abandoned, not awaited: a backend that is slow
-    to die must not hold up the rollout. It keeps its slot until it is really
-    gone, so that no more than max_concurrency ever run.
+  def _landed(self, key: str) -> None:
+    flight = self._flights.pop(key)
+    if not flight.cancelled():
+      flight.exception()  # Retrieved, lest asyncio complain if nobody waits.
+
+  async def _known_or_found(
+      self, key: str, call: ToolCall, query: Query
+  ) -> Outcome:
+    for number, store in enumerate(self._stores):
+      outcome = await asyncio.to_thread(store.get, key)
+      if outcome is not None:
+        self.counts.add(call.name, 'cached')
+        missed = self._stores[:number]
+        break
+    else:
+      outcome = dataclasses.replace(
+          await self._search(call, query), time=recording_lib.now()
+      )
+      missed = self._stores if outcome.status == ToolStatus.OK else []
+    for store in missed:
+      await asyncio.to_thread(store.put, key, call, query, outcome)
+    return outcome
+
+  async def _search(self, call: ToolCall, query: Query) -> Outcome:
+    """One search, within its limits; its failure is an outcome.
 
     Raises:
-      TimeoutError: The deadline has passed.
+      RunStopped: It must not be made.
     """
-    slots = self._slots_of(tool.name)
-    await slots.acquire()
-    task = asyncio.create_task(self._until_it_works(tool, call, context))
-
-    def gone(task: asyncio.Task) -> None:
-      slots.release()
-      if not task.cancelled():
-        task.exception()  # Retrieved, lest asyncio complain of abandoned ones.
-
-    task.add_done_callback(gone)
+    started = time.perf_counter()
+    spent = self._searcher.charges()
     try:
-      await asyncio.wait([task], timeout=self._timeout_s)
-    finally:
-      in_time = task.done()
-      task.cancel()
-    if not in_time:
-      raise TimeoutError(f'no reply within {self._timeout_s:g} s')
-    if task.cancelled():  # By the tool itself: nobody cancelled us.
-      raise RuntimeError('the call was cancelled')
-    return task.result()
-
-  async def _until_it_works(
-      self, tool: Tool, call: ToolCall, context: ToolContext
-  ) -> ToolResult:
-    """Tries again what may work soon, if there is time to wait for it.
-
-    Raises:
-      Exception: What the last attempt raised.
-    """
-
-    def wait(state: tenacity.RetryCallState) -> float:
-      error = state.outcome.exception() if state.outcome else None
-      asked = error.retry_after_s if isinstance(error, TransientError) else 0
-      return asked + self._jitter(state)
-
-    attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(_TRANSIENT),
-        stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(self._max_attempts),
-            tenacity.stop_before_delay(self._timeout_s),
-        ),
-        wait=wait,
-        reraise=True,
+      reply = await self._searcher.search(call.name, query, spent)
+    except RunStopped:
+      raise
+    except Exception as error:
+      self._warn_once(call.name, error)
+      outcome = Outcome(
+          status=ToolStatus.INFRA_ERROR, error=_words(call.name, error)
+      )
+    else:
+      outcome = Outcome(status=ToolStatus.OK, hits=reply.hits, raw=reply.raw)
+    return dataclasses.replace(
+        outcome,
+        price=spent.price,
+        latency_s=time.perf_counter() - started,
     )
-    async for attempt in attempts:
-      if attempt.retry_state.attempt_number > 1:
-        self._counts[tool.name]['retries'] += 1
-      with attempt:
-        return await tool(call.arguments, context)
-    raise AssertionError('tenacity reraises')  # For type checkers.
-
-  def _slots_of(self, name: str) -> asyncio.Semaphore:
-    # Semaphores belong to one event loop, and every rollout runs its own.
-    loop = asyncio.get_running_loop()
-    if loop is not self._loop:
-      self._loop = loop
-      self._slots = {
-          tool: asyncio.Semaphore(self._max_concurrency) for tool in self.tools
-      }
-    return self._slots[name]
 
   def _warn_once(self, name: str, error: Exception) -> None:
     """Keeps the traceback of the first failure of a kind: it may be a bug."""
     if (name, type(error)) not in self._warned:
       self._warned.add((name, type(error)))
       logging.warning('%s failed', name, exc_info=error)
+
+
+def _first(errors: BaseExceptionGroup) -> BaseException:
+  error: BaseException = errors
+  while isinstance(error, BaseExceptionGroup):
+    error = error.exceptions[0]
+  return error
+
+
+def _words(name: str, error: Exception) -> str:
+  what = f'{type(error).__name__}: {error}'.removesuffix(': ')
+  return one_line(f'{name} failed: {what}')
 
 
 def _failed(status: ToolStatus, error: object) -> ToolResult:

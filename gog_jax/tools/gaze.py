@@ -16,11 +16,9 @@ from gog_jax import images
 from gog_jax.boxes import BoxError
 from gog_jax.boxes import BoxSpec
 from gog_jax.tools.base import ModelError
-from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
 from gog_jax.types import Box
-from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
 
@@ -56,7 +54,6 @@ class Gaze:
 
   def __init__(
       self,
-      backend: SearchBackend,
       *,
       top_k: int,
       box_spec: BoxSpec,
@@ -65,30 +62,25 @@ class Gaze:
     """Initialises the tool.
 
     Args:
-      backend: What to search with the crop.
       top_k: Hits per search.
       box_spec: What the numbers in `bbox_2d` mean to this policy.
       seen_size: (width, height) of an image file -> of what the model sees.
     """
-    self._backend = backend
     self._top_k = top_k
     self._box_spec = box_spec
     self._seen_size = seen_size
 
-  async def __call__(
+  async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> ToolResult:
-    """Crops and searches; the result's view is the crop, in original pixels.
+  ) -> Query:
+    """Crops; the query's view is the crop, in original pixels.
 
     Raises:
       ModelError: No such image, or a box that BoxSpec refuses.
     """
     view = await asyncio.to_thread(self._crop, arguments, context)
-    hits = await self._backend.search_image(
-        view.data, scope=context.scope, top_k=self._top_k
-    )
-    return ToolResult(
-        status=ToolStatus.OK, hits=tuple(hits), view=view, n_searches=1
+    return Query(
+        image=view.data, view=view, scope=context.scope, top_k=self._top_k
     )
 
   def _crop(

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gog_jax.tools.base import ModelError
-from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
-from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 
 
 class ImageSearch:
@@ -23,14 +21,13 @@ class ImageSearch:
       'additionalProperties': False,
   }
 
-  def __init__(self, backend: SearchBackend, *, top_k: int):
-    self._backend = backend
+  def __init__(self, *, top_k: int):
     self._top_k = top_k
 
-  async def __call__(
+  async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> ToolResult:
-    """Searches with image 1.
+  ) -> Query:
+    """Image 1.
 
     Raises:
       ModelError: The conversation holds no image.
@@ -38,7 +35,6 @@ class ImageSearch:
     del arguments
     if not context.views:
       raise ModelError('there is no image to search with')
-    hits = await self._backend.search_image(
-        context.views[0].data, scope=context.scope, top_k=self._top_k
+    return Query(
+        image=context.views[0].data, scope=context.scope, top_k=self._top_k
     )
-    return ToolResult(status=ToolStatus.OK, hits=tuple(hits), n_searches=1)

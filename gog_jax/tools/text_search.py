@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gog_jax.tools.base import ModelError
-from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
-from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 
 
 class TextSearch:
@@ -26,17 +24,16 @@ class TextSearch:
       'additionalProperties': False,
   }
 
-  def __init__(self, backend: SearchBackend, *, top_k: int):
-    self._backend = backend
+  def __init__(self, *, top_k: int):
     self._top_k = top_k
 
-  async def __call__(
+  async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> ToolResult:
-    """Searches for `arguments['query']`.
+  ) -> Query:
+    """The words in `arguments['query']`.
 
     Raises:
-      ModelError: The query is blank, or not text that UTF-8 can carry.
+      ModelError: They are blank, or not text that UTF-8 can carry.
     """
     query = arguments['query'].strip()
     if not query:
@@ -45,7 +42,4 @@ class TextSearch:
       query.encode()  # JSON can spell lone surrogates; no backend takes them.
     except UnicodeEncodeError as error:
       raise ModelError('query is not valid Unicode') from error
-    hits = await self._backend.search_text(
-        query, scope=context.scope, top_k=self._top_k
-    )
-    return ToolResult(status=ToolStatus.OK, hits=tuple(hits), n_searches=1)
+    return Query(text=query, scope=context.scope, top_k=self._top_k)

@@ -21,6 +21,7 @@ from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
+from gog_jax.tools.base import RunStopped
 from gog_jax.train import alarms
 from gog_jax.train import losses
 from gog_jax.train import rl_metrics
@@ -93,7 +94,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           drawn = draw_groups(
               run, policy, curriculum, step=n, seed=state_lib.step_seed(state)
           )
-        except interrupt.Interrupted:
+        except (interrupt.Interrupted, RunStopped):
           curriculum.queries.set_state(here)
           saver.save(n, state, curriculum.queries)
           raise
@@ -109,6 +110,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
             advantages_of(run, drawn.all_groups),
         )
         values |= metrics | watch.seconds | {'refilled': drawn.n_refilled}
+        values |= rl_metrics.describe_tools(run.toolbox.counts.take())
         values |= curriculum.record(n + 1, drawn.all_groups)
         found = find_alarms(c.alarms, [*log.rows, values])
         log.write(n + 1, values | {'alarms': list(found)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,22 @@ def describe(
       'masked_by_calls': masked_by_calls(flat),
       'model_errors': count(ToolStatus.MODEL_ERROR),
       'infra_errors': count(ToolStatus.INFRA_ERROR),
-      'price': sum(r.price for r in results),
       'seconds_tools': sum(r.latency_s for r in results),
+  }
+
+
+def describe_tools(
+    counts: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+  """What `ToolCounts.take` gave: all tools together, and each in `tools`."""
+  every = counts.get('all', {})
+  return {
+      'price': every.get('price', 0.0),
+      'tool_retries': every.get('retries', 0),
+      'tool_cached': every.get('cached', 0),
+      'tool_latency_p50_s': every.get('latency_p50_s'),
+      'tool_latency_p95_s': every.get('latency_p95_s'),
+      'tools': {tool: dict(own) for tool, own in counts.items()},
   }
 
 

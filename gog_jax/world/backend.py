@@ -20,6 +20,7 @@ from PIL import Image
 
 from gog_jax.types import Box
 from gog_jax.types import Hit
+from gog_jax.types import Reply
 from gog_jax.world import scenes
 from gog_jax.world import vocabulary
 from gog_jax.world.knowledge import rng_of
@@ -164,7 +165,7 @@ class WorldBackend:
 
   async def search_text(
       self, query: str, *, scope: str, top_k: int
-  ) -> tuple[Hit, ...]:
+  ) -> Reply:
     """Finds documents that share words with a query.
 
     Args:
@@ -184,22 +185,24 @@ class WorldBackend:
     index = _text_index(scope)
     known = [word for word in words if word in index.vocab_dict]
     if not known:
-      return ()
+      return Reply(hits=())
     scores = index.get_scores(known)
     best = np.argsort(-scores, kind='stable')[:top_k]
-    return tuple(
-        Hit(
-            title=world.documents[i][0],
-            text=world.documents[i][1],
-            score=float(scores[i]),
+    return Reply(
+        hits=tuple(
+            Hit(
+                title=world.documents[i][0],
+                text=world.documents[i][1],
+                score=float(scores[i]),
+            )
+            for i in best
+            if scores[i] > 0
         )
-        for i in best
-        if scores[i] > 0
     )
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
-  ) -> tuple[Hit, ...]:
+  ) -> Reply:
     """Finds the emblems that look most like an image.
 
     Args:
@@ -226,7 +229,14 @@ class WorldBackend:
     pictured = [entity.pictured for entity in world.entities]
     cosines = np.where(pictured, cosines, -np.inf)
     best = np.argsort(-cosines, kind='stable')[: min(top_k, sum(pictured))]
-    return tuple(_image_hit(world, int(i), float(cosines[i])) for i in best)
+    return Reply(
+        hits=tuple(
+            _image_hit(world, int(i), float(cosines[i])) for i in best
+        )
+    )
+
+  async def close(self) -> None:
+    """Nothing of it belongs to an event loop."""
 
 
 def _image_hit(world: World, index: int, cosine: float) -> Hit:

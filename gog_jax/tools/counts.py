@@ -1,0 +1,88 @@
+"""What is counted of tool calls: their fates, retries, seconds and dollars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gog_jax.types import ToolStatus
+
+# What calls to tools that do not exist are counted under: policies invent
+# names without end.
+UNKNOWN = 'unknown'
+
+_WHAT = (
+    *(status.value for status in ToolStatus),
+    'cancelled',
+    'retries',
+    'cached',
+    'replayed',
+    'searches',
+    'seconds',
+    'price',
+)
+_QUANTILES = {'latency_p50_s': 0.5, 'latency_p95_s': 0.95}
+
+
+class ToolCounts:
+  """Totals by tool, which several executors may share.
+
+  Of each tool: `ok`, `model_error`, `infra_error` and `cancelled` add up to the
+  calls; `retries` are attempts after a search's first; `cached` and `replayed`
+  are calls that were answered without a search; `searches` are sub-queries that
+  came back, wherever from; `seconds` wall time including the wait for a turn;
+  `price` US dollars that were really spent. Calls to tools that do not exist
+  are those of 'unknown'.
+  """
+
+  def __init__(self):
+    self._totals: dict[str, dict[str, float]] = {}
+    self._latencies: dict[str, list[float]] = {}
+    self._taken: dict[str, float] = {}
+
+  def expect(self, tools: Iterable[str]) -> None:
+    """Tools that are listed even if they are never called."""
+    for tool in tools:
+      self._totals.setdefault(tool, dict.fromkeys(_WHAT, 0))
+
+  def add(self, tool: str, what: str, value: float = 1) -> None:
+    self.expect([tool])
+    self._totals[tool][what] += value
+
+  def add_latency(self, tool: str, seconds: float) -> None:
+    """The seconds that one call took."""
+    self.add(tool, 'seconds', seconds)
+    self._latencies.setdefault(tool, []).append(seconds)
+
+  def totals(self) -> dict[str, float]:
+    """All since it was made, as 'tool/what'."""
+    return {
+        f'{tool}/{what}': value
+        for tool, counts in self._totals.items()
+        for what, value in counts.items()
+    }
+
+  def take(self) -> dict[str, dict[str, float]]:
+    """Of each tool that was called since the last time, what is not zero.
+
+    With the quantiles `latency_p50_s` and `latency_p95_s` of its calls, and
+    all tools together as 'all'.
+    """
+    totals = self.totals()
+    taken: dict[str, dict[str, float]] = {}
+    for name, value in totals.items():
+      if new := value - self._taken.get(name, 0):
+        tool, _, what = name.partition('/')
+        taken.setdefault(tool, {})[what] = new
+        if tool != UNKNOWN:
+          both = taken.setdefault('all', {})
+          both[what] = both.get(what, 0) + new
+    self._taken = totals
+    everything = [s for tool in self._latencies.values() for s in tool]
+    for tool, seconds in {**self._latencies, 'all': everything}.items():
+      if seconds and tool in taken:
+        for what, share in _QUANTILES.items():
+          taken[tool][what] = float(np.quantile(seconds, share))
+    self._latencies = {}
+    return taken
