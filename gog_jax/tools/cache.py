@@ -7,6 +7,7 @@ half-written. It holds JSON, and only what worked.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -30,6 +31,7 @@ _BUSY_S = 30.0  # Seconds for which another process may hold the file.
 _DAY_S = 86400.0
 # Writes between two looks at the file's size.
 _LOOK_EVERY = 64
+_FULL = 0.9  # Of the largest size, after it was passed.
 
 
 class Cache:
@@ -119,14 +121,16 @@ class Cache:
     self._db.execute(
         'DELETE FROM answers WHERE time < ?', (time.time() - self._seconds,)
     )
-    while self._n_bytes() > self._max_bytes:
-      gone = self._db.execute(
+    while (n_bytes := self._n_bytes()) > self._max_bytes:
+      (n,) = self._db.execute('SELECT COUNT(*) FROM answers').fetchone()
+      if not n:
+        break
+      share = 1 - _FULL * self._max_bytes / n_bytes
+      self._db.execute(
           'DELETE FROM answers WHERE key IN '
           '(SELECT key FROM answers ORDER BY time LIMIT ?)',
-          (_LOOK_EVERY,),
+          (math.ceil(n * share),),
       )
-      if not gone.rowcount:
-        break
     # One page a row of its result: all are to be read.
     self._db.execute('PRAGMA incremental_vacuum').fetchall()
 
