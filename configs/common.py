@@ -110,7 +110,7 @@ def _toy() -> ConfigDict:
   c.tools.version = ''  # Of what it holds, where it does not say so itself.
   c.tools.top_k = 1
   c.tools.timeout_s = 10.0  # Of a call, all attempts together.
-  c.tools.max_attempts = 3  # Where a failure may be gone soon.
+  c.tools.max_attempts = 5  # Where a failure may be gone soon.
   c.tools.backoff_s = 0.5  # At most, before the second; then twice as long.
   c.tools.max_concurrency = 16  # Calls of one tool at a time.
   for tool in ('text_search', 'image_search', 'gaze'):

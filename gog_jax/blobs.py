@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import hashlib
-import os
+import uuid
 
 from etils import epath
 
@@ -23,8 +23,9 @@ def put(folder: epath.Path, data: bytes) -> str:
   name = name_of(data)
   path = folder / name
   if not path.exists():  # One that does holds the same bytes.
-    # Hosts that share a folder may store the same image at the same time.
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    # Threads, and hosts that share a folder, may store the same image at the
+    # same time.
+    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:12]}.partial')
     with _writable(path):
       partial.write_bytes(data)
       partial.replace(path)

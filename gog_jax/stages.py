@@ -238,7 +238,6 @@ def _walk_seeds(run: Run) -> None:
 
 
 def _walk(run: Run, target: str) -> None:
-  stages = stages_of(run.config)
   for name in _order_for(run.config, target):
     manifest = manifest_of(run, name)
     folder = folder_of(run, name)
@@ -252,13 +251,19 @@ def _walk(run: Run, target: str) -> None:
           f'{target} needs {name}, which is not complete in {run.workdir}: '
           f'run {_command(run, owners[0], name)} first'
       )
-    manifest.write(folder, complete=False)
-    run.toolbox.counts.take()
-    facts = stages[name].make(run, folder)
-    # What RL has counted step by step is in its own metrics.
-    tools = run.toolbox.counts.take()
-    manifest.write(folder, complete=True, facts=facts, tools=tools)
-    metrics.say(f'{name}: done ' + _shown(facts))
+    metrics.say(f'{name}: done ' + _shown(make(run, name)))
+
+
+def make(run: Run, name: str) -> Mapping[str, Any]:
+  """Runs one stage, on top of those it needs; returns its facts."""
+  manifest, folder = manifest_of(run, name), folder_of(run, name)
+  manifest.write(folder, complete=False)
+  run.toolbox.counts.take()
+  facts = stages_of(run.config)[name].make(run, folder)
+  # What RL has counted step by step is in its own metrics.
+  tools = run.toolbox.counts.take()
+  manifest.write(folder, complete=True, facts=facts, tools=tools)
+  return facts
 
 
 def folder_of(run: Run, name: str) -> epath.Path:

@@ -18,6 +18,7 @@ from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.ledger import Ledger
 from gog_jax.tools.recording import Played
 from gog_jax.tools.recording import Recording
+from gog_jax.tools.retriever import Retriever
 from gog_jax.tools.searcher import Retries
 from gog_jax.tools.searcher import Searcher
 from gog_jax.tools.searcher import ToolLimits
@@ -106,6 +107,8 @@ class Toolbox:
 def _backend(config: Any) -> SearchBackend:
   if config.backend == 'world':
     return WorldBackend()
+  if config.backend == 'retriever':
+    return Retriever.connect(config.url, version=config.version)
   raise UserError(
       f'unknown tools.backend {config.backend!r}; there are '
       f'{", ".join(BACKENDS)}'

@@ -17,7 +17,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # never from another room of its floor.
 FLOORS = (
     (
-        'errors', 'secrets', 'types', 'files', 'blobs', 'interrupt', 'images',
+        'errors', 'secrets', 'http_json', 'types', 'files', 'blobs',
+        'interrupt', 'images',
         'boxes', 'metrics', 'sharding', 'checkpoint', 'manifest', 'behaviour',
     ),
     ('models', 'tools', 'rewards', 'chat'),

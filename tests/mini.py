@@ -71,10 +71,7 @@ def make_run(workdir, stage: str, **more) -> Run:
 def make_stages(run: Run, *names: str) -> None:
   """Runs single stages, without those they build on."""
   for name in names:
-    stage = stages.stages_of(run.config)[name]
-    folder = stages.folder_of(run, name)
-    facts = stage.make(run, folder)
-    stages.manifest_of(run, name).write(folder, complete=True, facts=facts)
+    stages.make(run, name)
 
 
 def make_hard(run: Run) -> None:

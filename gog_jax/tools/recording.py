@@ -145,6 +145,19 @@ class Recording:
       outcome: Outcome,
       caller: str,
   ) -> dict[str, Any]:
+    try:
+      return self._append(key, call, query, outcome, caller)
+    except UserError as error:  # A full disk is no failure of the search.
+      raise RunStopped(str(error)) from error
+
+  def _append(
+      self,
+      key: str,
+      call: ToolCall,
+      query: Query,
+      outcome: Outcome,
+      caller: str,
+  ) -> dict[str, Any]:
     store = functools.partial(blobs.put, self.folder)
     record = {
         'key': key,

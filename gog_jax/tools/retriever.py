@@ -1,0 +1,221 @@
+"""A server that searches: Search-R1's protocol, and an image half beside it.
+
+    POST /retrieve        {"queries": [..], "topk": 3, "return_scores": true}
+    POST /retrieve_image  {"images": [base64], "topk": 3}
+      -> {"result": [[{"document": {..}, "score": ..}]]}, a list for each query
+    GET /health           {"status": "ok", "version": ..}
+
+Text documents are {"id", "contents": '"title"\ntext'}, images {"id", "title",
+"caption", "image", "link"}. Ours adds "text" and "thumbnail" (base64) to the
+latter where a request says `"return_hits": true`; others may ignore it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import aiohttp
+
+from gog_jax import http_json
+from gog_jax import images
+from gog_jax.errors import UserError
+from gog_jax.secrets import from_environment
+from gog_jax.tools.base import TransientError
+from gog_jax.types import Hit
+from gog_jax.types import Reply
+
+# Of the environment: the key that server and client share, if they do.
+KEY_VARIABLE = 'GOG_JAX_RETRIEVER_KEY'
+
+_MAX_BYTES = 16 * 2**20  # Of an answer.
+_HEALTH_S = 10.0
+
+
+class Retriever:
+  """A `SearchBackend` on the other side of HTTP.
+
+  A scope is not passed on: the protocol has none, a server searches one corpus.
+  """
+
+  def __init__(self, url: str, *, version: str):
+    """Initialises without asking anything, see `connect`."""
+    self.version = version
+    self._url = url
+    self._key = from_environment(KEY_VARIABLE)
+    self._loop: asyncio.AbstractEventLoop | None = None
+    self._session: aiohttp.ClientSession | None = None
+
+  @classmethod
+  def connect(cls, url: str, *, version: str = '') -> Retriever:
+    """Asks a server who it is.
+
+    Args:
+      url: Such as http://127.0.0.1:8000
+      version: Of what it holds, where it does not say so itself.
+
+    Raises:
+      UserError: The address is none, or nobody answers there.
+    """
+    field = 'config.tools.url'
+    url = http_json.check_url(url, field=field, variable=KEY_VARIABLE)
+    health = asyncio.run(_health(url))
+    own = health.get('version') if isinstance(health, Mapping) else None
+    if isinstance(own, str) and own:
+      return cls(url, version=f'retriever/{own}')
+    return cls(url, version=f'retriever/{url} {version}'.rstrip())
+
+  async def search_text(
+      self, query: str, *, scope: str, top_k: int
+  ) -> Reply:
+    """Finds documents; raises as SearchBackend says."""
+    del scope
+    return await self._search(
+        'retrieve',
+        {'queries': [query], 'topk': top_k, 'return_scores': True},
+        _text_hit,
+    )
+
+  async def search_image(
+      self, data: bytes, *, scope: str, top_k: int
+  ) -> Reply:
+    """Finds images; raises as SearchBackend says."""
+    del scope
+    encoded = base64.b64encode(data).decode()
+    return await self._search(
+        'retrieve_image',
+        {'images': [encoded], 'topk': top_k, 'return_hits': True},
+        _image_hit,
+    )
+
+  async def close(self) -> None:
+    """Closes the connections of this event loop."""
+    if self._session is not None:
+      await self._session.close()
+      self._session = None
+
+  async def _search(self, path: str, body: Mapping[str, Any], hit) -> Reply:
+    try:
+      value, raw = await http_json.ask(
+          self._client(), f'{self._url}/{path}', body, max_bytes=_MAX_BYTES
+      )
+      hits = tuple(hit(item) for item in _items(value))
+    except http_json.Refused as error:
+      if not error.transient:
+        raise
+      raise TransientError(
+          str(error), retry_after_s=error.retry_after_s, billed=False
+      ) from error
+    except http_json.Garbled as error:
+      raise TransientError(str(error)) from error
+    return Reply(hits=hits[: body['topk']], raw=raw)
+
+  def _client(self) -> aiohttp.ClientSession:
+    # A session belongs to one event loop, and every rollout runs its own.
+    loop = asyncio.get_running_loop()
+    if self._session is None or loop is not self._loop:
+      self._loop = loop
+      self._session = http_json.session(self._key)
+    return self._session
+
+
+async def _health(url: str) -> Any:
+  client = http_json.session(from_environment(KEY_VARIABLE))
+  try:
+    async with asyncio.timeout(_HEALTH_S):
+      value, _ = await http_json.ask(
+          client, f'{url}/health', None, max_bytes=_MAX_BYTES
+      )
+      return value
+  except http_json.Refused as error:
+    if error.status in (401, 403):
+      raise UserError(
+          f'the retriever at {url} wants a key ({error}): put it into the '
+          f'environment variable {KEY_VARIABLE}'
+      ) from error
+    return None  # Search-R1's own server has no such address.
+  except http_json.Garbled:
+    return None
+  except (ConnectionError, TimeoutError) as error:
+    raise UserError(
+        f'no retriever answers at config.tools.url={url} ({error or "no reply"}'
+        '): start one, e.g. with python -m gog_jax.main '
+        '--config=configs/retrieve.py --config.index=DIR'
+    ) from error
+  finally:
+    await client.close()
+
+
+def _items(value: Any) -> list[Any]:
+  """The list for the only query.
+
+  Raises:
+    Garbled: There is none.
+  """
+  try:
+    (items,) = value['result']
+  except (TypeError, KeyError, ValueError) as error:
+    raise http_json.Garbled('the answer has no "result" of one list') from error
+  if not isinstance(items, list):
+    raise http_json.Garbled('the answer has no "result" of one list')
+  return items
+
+
+def _text_hit(item: Any) -> Hit:
+  # Without scores, Search-R1's server sends documents alone.
+  document, score = _parts(item)
+  title = _text(document, 'title')
+  text = _text(document, 'text') or _text(document, 'contents')
+  if not title and '\n' in text:
+    title, _, text = text.partition('\n')
+    title = title.strip().strip('"')
+  return Hit(title=title, text=text, score=score)
+
+
+def _image_hit(item: Any) -> Hit:
+  document, score = _parts(item)
+  return Hit(
+      title=_text(document, 'title'),
+      text=_text(document, 'text') or _text(document, 'caption'),
+      score=score,
+      image=_thumbnail(_text(document, 'thumbnail')),
+  )
+
+
+def _parts(item: Any) -> tuple[Mapping[str, Any], float]:
+  if not isinstance(item, dict):
+    raise http_json.Garbled('a result is no JSON object')
+  document = item.get('document', item)
+  score = item.get('score', 0.0)
+  if not isinstance(document, dict):
+    raise http_json.Garbled('a document is no JSON object')
+  try:
+    if isinstance(score, bool) or not math.isfinite(score):
+      raise TypeError
+    return document, float(score)
+  except (TypeError, OverflowError) as error:
+    raise http_json.Garbled('a score is no number') from error
+
+
+def _text(document: Mapping[str, Any], field: str) -> str:
+  value = document.get(field)
+  if value is None:
+    return ''
+  if not isinstance(value, str):
+    raise http_json.Garbled(f'the {field} of a document is no text')
+  return value
+
+
+def _thumbnail(encoded: str) -> bytes | None:
+  """An image that can be shown; a bomb or a damaged one is left out."""
+  if not encoded:
+    return None
+  try:
+    data = base64.b64decode(encoded, validate=True)
+    images.size_of(data)
+  except (ValueError, UserError):
+    return None
+  return data

@@ -1,0 +1,377 @@
+"""The client of a retriever, against servers that do all they should not."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import pathlib
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.request
+
+from aiohttp import web
+import psutil
+import pytest
+
+from configs import common
+from gog_jax import http_json
+from gog_jax import images
+from gog_jax import secrets
+from gog_jax.errors import UserError
+from gog_jax.tools import retriever as retriever_lib
+from gog_jax.tools.base import ToolContext
+from gog_jax.tools.base import TransientError
+from gog_jax.tools.cache import Cache
+from gog_jax.tools.image_search import ImageSearch
+from gog_jax.tools.recording import Recording
+from gog_jax.tools.retriever import Retriever
+from gog_jax.tools.text_search import TextSearch
+from gog_jax.types import Hit
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolStatus
+from gog_jax.types import View
+from tests.search_helpers import make_executor
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_PIXEL = images.encode_png(images.Image.new('RGB', (9, 9), 'green'))
+_CONTEXT = ToolContext(
+    scope='', views=(View(data=_PIXEL, root=0, box=(0, 0, 9, 9)),)
+)
+
+
+@contextlib.contextmanager
+def _chaos(seed=0, **weights):
+  """A misbehaving server in a process of its own; its address."""
+  modes = [f'{mode}={weight}' for mode, weight in weights.items()]
+  server = subprocess.Popen(
+      [sys.executable, '-m', 'tests.chaos_server', str(seed), *modes],
+      cwd=_ROOT,
+      stdout=subprocess.PIPE,
+      text=True,
+  )
+  try:
+    yield f'http://127.0.0.1:{server.stdout.readline().strip()}'
+  finally:
+    server.kill()
+    server.communicate()
+
+
+def _stats(url):
+  with urllib.request.urlopen(f'{url}/stats') as reply:
+    return json.load(reply)
+
+
+@contextlib.contextmanager
+def _served(routes):
+  """A well-behaved server in a thread's own event loop; its address."""
+  loop = asyncio.new_event_loop()
+  app = web.Application()
+  app.add_routes(routes)
+  runner = web.AppRunner(app)
+
+  async def start():
+    await runner.setup()
+    site = web.TCPSite(runner, '127.0.0.1', 0)
+    await site.start()
+    return site._server.sockets[0].getsockname()[1]
+
+  port = loop.run_until_complete(start())
+  thread = threading.Thread(target=loop.run_forever)
+  thread.start()
+  try:
+    yield f'http://127.0.0.1:{port}'
+  finally:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(runner.cleanup())
+    loop.close()
+
+
+def _ask(url, *, image=None, top_k=3):
+  async def scenario():
+    client = Retriever(url, version='v')
+    try:
+      if image is not None:
+        return await client.search_image(image, scope='', top_k=top_k)
+      return await client.search_text('who', scope='', top_k=top_k)
+    finally:
+      await client.close()
+
+  return asyncio.run(scenario())
+
+
+def test_it_speaks_search_r1():
+  asked = []
+
+  async def retrieve(request):
+    asked.append(await request.json())
+    items = [
+        {'document': {'contents': '"Title"\nText\nmore'}, 'score': 2},
+        {'document': {'id': '8', 'contents': 'no title'}, 'score': 0.5},
+        {'id': '9', 'contents': '"Bare"\nas without scores'},
+    ]
+    return web.json_response({'result': [items]})
+
+  with _served([web.post('/retrieve', retrieve)]) as url:
+    reply = _ask(url)
+  assert asked == [{'queries': ['who'], 'topk': 3, 'return_scores': True}]
+  assert reply.hits == (
+      Hit(title='Title', text='Text\nmore', score=2.0),
+      Hit(title='', text='no title', score=0.5),
+      Hit(title='Bare', text='as without scores', score=0.0),
+  )
+  assert '"Title' in json.loads(reply.raw)['result'][0][0]['document'][
+      'contents'
+  ]
+
+
+def test_it_sends_and_gets_images():
+  asked = []
+
+  async def retrieve(request):
+    asked.append(await request.json())
+    thumbnail = base64.b64encode(_PIXEL).decode()
+    document = {'id': 'a.jpg', 'title': 'A', 'caption': 'c', 'image': 'a.jpg'}
+    items = [
+        {'document': document | {'thumbnail': thumbnail}, 'score': 0.9},
+        {'document': document | {'text': 'longer'}, 'score': 0.8},
+        {'document': document | {'thumbnail': 'no image'}, 'score': 0.7},
+    ]
+    return web.json_response({'result': [items]})
+
+  with _served([web.post('/retrieve_image', retrieve)]) as url:
+    reply = _ask(url, image=_PIXEL)
+  assert base64.b64decode(asked[0]['images'][0]) == _PIXEL
+  assert reply.hits == (
+      Hit(title='A', text='c', score=0.9, image=_PIXEL),
+      Hit(title='A', text='longer', score=0.8),
+      Hit(title='A', text='c', score=0.7),
+  )
+
+
+def test_more_hits_than_were_asked_for_are_left_out():
+  async def retrieve(unused_request):
+    items = [{'document': {'contents': str(i)}, 'score': i} for i in range(9)]
+    return web.json_response({'result': [items]})
+
+  with _served([web.post('/retrieve', retrieve)]) as url:
+    assert len(_ask(url, top_k=2).hits) == 2
+
+
+@pytest.mark.parametrize(
+    ('mode', 'error', 'words'),
+    [
+        ('busy', TransientError, '429: slow'),
+        ('error', TransientError, '500: <h1>Oops</h1>'),
+        ('reset', ConnectionError, ''),
+        ('cut', TransientError, 'not JSON'),
+        ('short', ConnectionError, ''),
+        ('types', TransientError, ''),
+        ('bytes', TransientError, 'not JSON'),
+        ('html', TransientError, 'not JSON: <!doctype html>'),
+        ('packed', TransientError, 'packed'),
+        ('huge', TransientError, 'more than 16777216 bytes'),
+        ('moved', http_json.Refused, 'HTTP 302'),
+    ],
+)
+def test_each_misbehaviour_is_a_failure_that_says_what_it_was(
+    mode, error, words
+):
+  with _chaos(**{mode: 1}) as url:
+    with pytest.raises(error) as caught:
+      _ask(url)
+  assert words in str(caught.value)
+  if mode == 'busy':
+    assert caught.value.retry_after_s == 0.05
+    assert not caught.value.billed
+
+
+def test_a_bomb_is_left_out_and_the_hit_stays():
+  with _chaos(bomb=1) as url:
+    assert _ask(url, image=_PIXEL).hits == (
+        Hit(title='bomb', text='', score=1.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ('given', 'seconds'),
+    [('7', 7.0), ('-3', 0.0), ('soon', 0.0), ('nan', 0.0), ('inf', 0.0),
+     ('Wed, 21 Oct 2015 07:28:00 GMT', 0.0),
+     ('Wed, 21 Oct 2015 07:28:00', 0.0)],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(given, seconds):
+  assert http_json._seconds(given) == seconds
+
+
+def test_retry_after_of_a_date_to_come():
+  assert http_json._seconds('Wed, 21 Oct 2150 07:28:00 GMT') > 1e9
+
+
+def test_the_version_is_what_the_server_says():
+  with _chaos(ok=1) as url:
+    assert Retriever.connect(url + '/').version == 'retriever/chaos/1'
+
+
+def test_without_a_health_address_it_is_the_address():
+  with _served([]) as url:
+    client = Retriever.connect(url, version='wiki-18')
+    assert client.version == f'retriever/{url} wiki-18'
+
+
+@pytest.mark.parametrize(
+    ('url', 'words'),
+    [
+        ('', 'is no address'),
+        ('localhost:8000', 'is no address'),
+        ('ftp://a', 'is no address'),
+        ('http://[', 'is no address'),
+        ('http://a:b', 'is no address'),
+        ('http://me:hush@127.0.0.1:9', 'environment variable GOG_JAX_RETR'),
+        ('http://127.0.0.1:9', 'no retriever answers at config.tools.url='),
+    ],
+)
+def test_addresses_that_do_not_serve(url, words):
+  with pytest.raises(UserError, match=words) as caught:
+    Retriever.connect(url)
+  assert 'hush' not in str(caught.value)
+
+
+def test_a_key_is_sent_and_shown_nowhere(tmp_path, monkeypatch):
+  """Though the server repeats it wherever it can."""
+  monkeypatch.setattr(secrets, '_known', set())
+  monkeypatch.setenv(retriever_lib.KEY_VARIABLE, 'sesame-open-17')
+  statuses = [403, 200]
+
+  async def retrieve(request):
+    key = request.headers['Authorization']
+    assert key == 'Bearer sesame-open-17'
+    status = statuses.pop(0)
+    if status != 200:
+      return web.json_response({'error': f'bad key {key}'}, status=status)
+    document = {'contents': f'"{key}"\nsaid {key}'}
+    return web.json_response(
+        {'result': [[{'document': document, 'score': 1}]]}
+    )
+
+  with _served([web.post('/retrieve', retrieve)]) as url:
+    executor = make_executor(
+        TextSearch(top_k=1),
+        backend=Retriever(url, version='v'),
+        cache=Cache(tmp_path / 'cache', days=1, max_bytes=1e9),
+        recording=Recording(tmp_path / 'recording', backend='router/1'),
+    )
+    call = ToolCall(name='text_search', arguments={'query': 'q'})
+
+    async def scenario():
+      results = [await executor.run(call, _CONTEXT) for _ in range(2)]
+      await executor.close()
+      return results
+
+    failed, found = asyncio.run(scenario())
+  assert failed.status == ToolStatus.INFRA_ERROR
+  assert 'bad key Bearer [secret]' in failed.error
+  assert found.status == ToolStatus.OK
+  files = [path for path in tmp_path.rglob('*') if path.is_file()]
+  assert len(files) >= 3
+  for path in files:
+    assert b'sesame' not in path.read_bytes(), path
+
+
+def _executor(url, path, *, timeout_s, max_attempts, backoff_s):
+  return make_executor(
+      TextSearch(top_k=1),
+      ImageSearch(top_k=1),
+      backend=Retriever.connect(url),
+      timeout_s=timeout_s,
+      max_concurrency=64,
+      max_attempts=max_attempts,
+      backoff_s=backoff_s,
+      failures=10**9,  # Else most of them would be spared.
+      cache=Cache(path, days=1, max_bytes=1e9),
+  )
+
+
+async def _many(executor, n, at_once=64):
+  """n different calls, so many at once; and what they left behind."""
+  gate = asyncio.Semaphore(at_once)
+
+  async def one(i):
+    call = ToolCall(name='text_search', arguments={'query': f'q {i}'})
+    if i % 4 == 0:
+      call = ToolCall(name='image_search', arguments={})
+    image = View(data=_PIXEL + str(i).encode(), root=0, box=(0, 0, 9, 9))
+    async with gate:
+      return await executor.run(call, ToolContext(scope='', views=(image,)))
+
+  results = await asyncio.gather(*map(one, range(n)))
+  await executor.close()
+  await asyncio.sleep(0.3)  # Sockets close in the background.
+  return results, len(asyncio.all_tasks()) - 1
+
+
+@pytest.mark.slow
+def test_chaos(tmp_path):
+  """5,000 calls, 64 at once, to a server that does all at random."""
+  modes = dict.fromkeys(
+      ('ok', 'busy', 'error', 'reset', 'hang', 'slow', 'cut', 'short', 'types',
+       'bytes', 'html', 'packed', 'bomb', 'moved'), 1.0,
+  )  # fmt: skip
+  timeout_s = 2.0
+  process = psutil.Process()
+  with _chaos(seed=3, **modes, huge=0.1) as url:
+    path = tmp_path / 'cache'
+    executor = _executor(
+        url, path, timeout_s=timeout_s, max_attempts=3, backoff_s=0.05
+    )
+    # What is loaded once is no leak.
+    asyncio.run(_many(_executor(
+        url, tmp_path / 'warm', timeout_s=0.5, max_attempts=1, backoff_s=0.0
+    ), 400))
+    before = process.num_fds(), process.memory_info().rss
+    results, n_tasks = asyncio.run(_many(executor, 5000))
+    after = process.num_fds(), process.memory_info().rss
+    stats = _stats(url)
+  ok = [r for r in results if r.status == ToolStatus.OK]
+  failed = [r for r in results if r.status == ToolStatus.INFRA_ERROR]
+  slowest = max(r.latency_s for r in results)
+  with sqlite3.connect(path) as db:
+    (n_cached,) = db.execute('SELECT COUNT(*) FROM answers').fetchone()
+  print(
+      f'\n{len(ok)} ok, {len(failed)} infra_error, slowest {slowest:.2f} s, '
+      f'{n_tasks} tasks left, files {before[0]} -> {after[0]}, memory '
+      f'{before[1] / 2**20:.0f} -> {after[1] / 2**20:.0f} MiB, at most '
+      f'{stats["most"]} requests at once, {n_cached} answers cached, met '
+      f'{stats["met"]}'
+  )
+  assert len(ok) + len(failed) == 5000
+  assert len(ok) > 500 and len(failed) > 500
+  assert all(r.error for r in failed) and not any(r.error for r in ok)
+  assert slowest <= timeout_s + 1.0
+  assert n_tasks == 0
+  assert after[0] <= before[0] + 4
+  assert after[1] - before[1] < 150 * 2**20
+  # Two tools; sockets that are given up count until the server has noticed.
+  assert stats['most'] <= 128 + 16
+  assert n_cached == len(ok)
+  assert set(stats['met']) == {*modes, 'huge'}
+
+
+@pytest.mark.slow
+def test_with_30_per_cent_of_faults_99_succeed(tmp_path):
+  tools = common.get_base('toy').tools
+  with _chaos(
+      seed=4, ok=70, busy=6, error=6, reset=6, cut=6, short=6
+  ) as url:
+    executor = _executor(
+        url,
+        tmp_path / 'cache',
+        timeout_s=tools.timeout_s,
+        max_attempts=tools.max_attempts,
+        backoff_s=0.1 * tools.backoff_s,  # The test's time, not its figure.
+    )
+    results, _ = asyncio.run(_many(executor, 5000))
+  n_ok = sum(r.status == ToolStatus.OK for r in results)
+  print(f'\n{n_ok} of 5000 succeed, {executor.metrics()}')
+  assert n_ok >= 4950
