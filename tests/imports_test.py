@@ -22,7 +22,7 @@ FLOORS = (
         'boxes', 'metrics', 'sharding', 'checkpoint', 'manifest', 'behaviour',
     ),
     ('models', 'tools', 'rewards', 'chat'),
-    ('data', 'inspect_folder'),
+    ('data', 'inspect_folder', 'index'),
     ('rollout', 'world'),
     ('toolbox',),
     ('run',),

@@ -1,0 +1,1 @@
+"""The local index: search over a user's own documents and images."""

@@ -1,0 +1,243 @@
+"""Pictures -> the pixels that a CLIP or SigLIP tower sees.
+
+The arithmetic is that of Hugging Face's image processors on Pillow, pixel for
+pixel; it is written here because importing theirs imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import Any
+
+from etils import epath
+import numpy as np
+from PIL import Image
+
+from gog_jax.errors import UserError
+from gog_jax.index import encoder_config
+
+# What a preprocessor_config.json leaves out, transformers takes from here, too.
+_FALLBACKS = {
+    'clip': {
+        'size': {'shortest_edge': 224},
+        'do_center_crop': True,
+        'crop_size': {'height': 224, 'width': 224},
+        'image_mean': (0.48145466, 0.4578275, 0.40821073),
+        'image_std': (0.26862954, 0.26130258, 0.27577711),
+    },
+    'siglip': {
+        'size': {'height': 224, 'width': 224},
+        'do_center_crop': False,
+        'image_mean': (0.5, 0.5, 0.5),
+        'image_std': (0.5, 0.5, 0.5),
+    },
+}
+_BICUBIC = 3
+# A picture that would be resized to more than this before it is cropped is
+# resized only where it is seen: of a strip, the rest can be gigabytes.
+_MOST_RESIZED = 2**24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pixels:
+  """Resizes and crops; how to normalise is left to the device.
+
+  Attributes:
+    side: Rows and columns of the result.
+    shortest_edge: To which pictures are resized with their aspect ratio kept;
+      None where they are stretched to `stretched`.
+    stretched: Rows and columns to which they are, or None.
+    resample: Pillow's filter.
+    scale: What 8-bit values are multiplied by.
+    mean: Of each channel, subtracted thereafter.
+    std: Of each channel, divided by thereafter.
+  """
+
+  side: int
+  shortest_edge: int | None
+  stretched: tuple[int, int] | None
+  resample: int
+  scale: float
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def __call__(self, picture: Image.Image) -> np.ndarray:
+    """Returns uint8[side, side, 3]; black where a crop exceeds the picture."""
+    picture = _rgb(picture)
+    columns, rows = self._resized(*picture.size)
+    left, top = (columns - self.side) // 2, (rows - self.side) // 2
+    right, bottom = left + self.side, top + self.side
+    seen = (0, 0, columns, rows)
+    if columns * rows > _MOST_RESIZED:
+      # Equal but for rounding, so only where there is need.
+      seen = (
+          max(left, 0), max(top, 0), min(right, columns), min(bottom, rows)
+      )  # fmt: skip
+    picture = picture.resize(
+        (seen[2] - seen[0], seen[3] - seen[1]),
+        Image.Resampling(self.resample),
+        box=(
+            seen[0] * picture.width / columns,
+            seen[1] * picture.height / rows,
+            seen[2] * picture.width / columns,
+            seen[3] * picture.height / rows,
+        ),
+    )
+    x, y = seen[:2]
+    return np.asarray(picture.crop((left - x, top - y, right - x, bottom - y)))
+
+  def _resized(self, width: int, height: int) -> tuple[int, int]:
+    if self.stretched is not None:
+      rows, columns = self.stretched
+      return columns, rows
+    assert self.shortest_edge is not None
+    short, long = sorted((width, height))
+    longer = int(self.shortest_edge * long / short)
+    if width <= height:
+      return self.shortest_edge, longer
+    return longer, self.shortest_edge
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+  """Transparency is composited on white."""
+  if picture.has_transparency_data:
+    picture = picture.convert('RGBA')
+    white = Image.new('RGBA', picture.size, 'white')
+    picture = Image.alpha_composite(white, picture)
+  return picture.convert('RGB')
+
+
+def from_folder(
+    folder: epath.Path, config: encoder_config.EncoderConfig
+) -> Pixels:
+  """Reads a folder's settings; those of the family where there are none.
+
+  They are in preprocessor_config.json or, as newer transformers save them, in
+  processor_config.json with all processors, which comes first.
+
+  Raises:
+    UserError: The file is not JSON, or asks for something else than pictures of
+      the size that the tower sees.
+  """
+  for name, key in (
+      ('processor_config.json', 'image_processor'),
+      ('preprocessor_config.json', None),
+  ):
+    path = folder / name
+    if not path.exists():
+      continue
+    raw = encoder_config.read_json(path)
+    if key is not None:
+      if key not in raw:
+        continue  # As older ones: it is of another processor alone.
+      raw = raw[key]
+    try:
+      return from_dict(raw, config)
+    except (AttributeError, TypeError, ValueError) as error:
+      raise UserError(f'{path}: {error}') from error
+  side = config.image_size
+  square = {'height': side, 'width': side}
+  sizes: dict[str, Any] = {'size': square}
+  if config.family == 'clip':
+    sizes = {'size': {'shortest_edge': side}, 'crop_size': square}
+  return from_dict(sizes, config)
+
+
+def from_dict(
+    raw: Mapping[str, Any], config: encoder_config.EncoderConfig
+) -> Pixels:
+  """Reads the contents of a preprocessor_config.json.
+
+  Raises:
+    ValueError: It asks for something that is not supported.
+    AttributeError: As ValueError: a value is of the wrong kind.
+    TypeError: As ValueError: a value is of the wrong kind.
+  """
+  kind = raw.get('image_processor_type') or raw.get('feature_extractor_type')
+  family = _family(kind) if kind else config.family
+  given = {key: value for key, value in raw.items() if value is not None}
+  given = {**_FALLBACKS[family], **given}
+  if not given.get('do_resize', True):
+    raise ValueError('do_resize false is not supported: remove it')
+  if given.get('do_pad', False):
+    raise ValueError('do_pad true is not supported: remove it')
+  shortest_edge, stretched = _size(given['size'])
+  side = config.image_size
+  seen = stretched
+  if given['do_center_crop']:
+    crop = given['crop_size']
+    seen = (crop, crop) if isinstance(crop, int) else _size(crop)[1]
+  if seen != (side, side):
+    made = 'another for each' if seen is None else f'{seen[0]} x {seen[1]}'
+    raise ValueError(
+        f'makes pictures of a size ({made}) that is not the {side} x {side} of '
+        "config.json: copy both from the model's page"
+    )
+  resample = given.get('resample', _BICUBIC)
+  if resample not in list(Image.Resampling):
+    raise ValueError(f'resample {resample!r} is no filter of Pillow')
+  scale, mean, std = 1.0, (0.0,) * 3, (1.0,) * 3
+  if given.get('do_rescale', True):
+    factor = given.get('rescale_factor', 1 / 255)
+    (scale,) = _numbers('rescale_factor', factor, 1)
+  if given.get('do_normalize', True):
+    mean = _numbers('image_mean', given['image_mean'], 3)
+    std = _numbers('image_std', given['image_std'], 3)
+    if min(std) <= 0:
+      raise ValueError(f'image_std must be positive, not {std}')
+  return Pixels(
+      side=side,
+      shortest_edge=shortest_edge,
+      stretched=stretched,
+      resample=int(resample),
+      scale=scale,
+      mean=mean,
+      std=std,
+  )
+
+
+def _family(kind: str) -> str:
+  """Whose a processor is, by its class name."""
+  for start, family in (
+      ('CLIPImage', 'clip'),
+      ('CLIPFeature', 'clip'),
+      ('SiglipImage', 'siglip'),
+  ):
+    if kind.startswith(start):
+      return family
+  raise ValueError(
+      f'image_processor_type {kind!r} is not supported, only '
+      'CLIPImageProcessor and SiglipImageProcessor'
+  )
+
+
+def _size(size: Any) -> tuple[int | None, tuple[int, int] | None]:
+  """(shortest edge, None), or (None, (rows, columns))."""
+  whole = encoder_config.whole
+  if isinstance(size, int):
+    return whole('size', size), None
+  given = {
+      key: whole(key, value)
+      for key, value in size.items()
+      if value is not None
+  }
+  if given.keys() == {'shortest_edge'}:
+    return given['shortest_edge'], None
+  if given.keys() == {'height', 'width'}:
+    return None, (given['height'], given['width'])
+  raise ValueError(
+      f'a size of {size!r} is not supported, only shortest_edge, or height and '
+      'width'
+  )
+
+
+def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
+  """So many numbers; one is repeated."""
+  numbers = value if isinstance(value, list | tuple) else (value,) * count
+  if len(numbers) != count or not all(
+      type(x) in (int, float) and math.isfinite(x) for x in numbers
+  ):
+    raise ValueError(f'{name} must be {count} numbers, not {value!r}')
+  return tuple(map(float, numbers))
