@@ -71,7 +71,8 @@ class Pixels:
     right, bottom = left + self.side, top + self.side
     seen = (0, 0, columns, rows)
     if columns * rows > _MOST_RESIZED:
-      # Equal but for rounding, so only where there is need.
+      # Equal but for rounding (Pillow chooses its passes by the sizes), so only
+      # where there is need.
       seen = (
           max(left, 0), max(top, 0), min(right, columns), min(bottom, rows)
       )  # fmt: skip
