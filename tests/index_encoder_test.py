@@ -112,6 +112,15 @@ def test_version(folder, family):
   assert len(seen) == 4
 
 
+def test_siglip_has_no_projection(tmp_path):
+  folder = tiny.write(tmp_path / 'siglip', 'siglip')
+  first = version(folder)
+  tiny.edit(
+      folder / 'config.json', lambda raw: raw.update(projection_dim=None)
+  )
+  assert version(folder) == first
+
+
 def test_the_batch_size_is_not_part_of_the_version(folder):
   other = Encoder.from_folder(folder, batch_size=3)
   assert other.version == version(folder)

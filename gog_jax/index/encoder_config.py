@@ -60,7 +60,8 @@ class EncoderConfig:
       right border is not looked at.
     activation: One of ACTIVATIONS.
     norm_eps: Of all norms.
-    projection: Width of CLIP's projection, where the folder has one.
+    projection: Width of CLIP's projection, where the folder has one; 0 for
+      SigLIP, which has none.
     needs_projection: Whether the folder has to have one.
   """
 
@@ -149,12 +150,14 @@ def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
     inner = given.get('model_type', f'{family}_vision_model')
     if inner != f'{family}_vision_model':
       raise ValueError(f'vision_config: model_type {inner!r} is not supported')
+  projection = 0
+  if family == 'clip':
+    projection = raw.get('projection_dim', _PROJECTION_FALLBACK)
+    projection = whole('projection_dim', projection)
   return _read(
       family,
       {**_FALLBACKS[family], **given},
-      projection=whole(
-          'projection_dim', raw.get('projection_dim', _PROJECTION_FALLBACK)
-      ),
+      projection=projection,
       needs_projection=any(
           name in _PROJECTED for name in raw.get('architectures') or ()
       ),
