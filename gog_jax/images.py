@@ -120,6 +120,13 @@ def encode_png(image: Image.Image) -> bytes:
   return buffer.getvalue()
 
 
+def encode_jpeg(image: Image.Image) -> bytes:
+  """Returns an RGB image as a JPEG file, near enough for any eye."""
+  buffer = io.BytesIO()
+  image.save(buffer, format='JPEG', quality=95)
+  return buffer.getvalue()
+
+
 # Few entries: each holds on to the whole file.
 @functools.lru_cache(maxsize=256)
 def size_of(data: bytes) -> tuple[int, int]:
@@ -141,6 +148,28 @@ def size_of(data: bytes) -> tuple[int, int]:
   except _DECODE_ERRORS as error:
     raise _unreadable(data, error) from error
   return (height, width) if turned else (width, height)
+
+
+def kind_of(data: bytes) -> str | None:
+  """Returns 'png' or 'jpeg' where any reader sees what `decode` gives.
+
+  None of other formats, and of files with an orientation, transparency or
+  other colours than RGB and grey, of which readers make what they like.
+
+  Raises:
+    UserError: The header is not an image's.
+  """
+  try:
+    image = _open(data)
+    plain = (
+        image.format in ('PNG', 'JPEG')
+        and image.mode in ('RGB', 'L')
+        and not image.has_transparency_data
+        and image.getexif().get(_ORIENTATION, 1) == 1
+    )
+  except _DECODE_ERRORS as error:
+    raise _unreadable(data, error) from error
+  return str(image.format).lower() if plain else None
 
 
 def _open(data: bytes) -> Image.Image:

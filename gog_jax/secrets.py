@@ -1,27 +1,32 @@
-"""Keys come from the environment, and leave it for nowhere but a request."""
+"""Keys come from the environment alone, and never out again.
+
+What was read here is known from then on: whatever is shown or written passes
+through `redact` where others may have put a key, as servers do that quote in
+their error what they were sent.
+"""
 
 from __future__ import annotations
 
 import os
 
-_REPLACEMENT = '[secret]'
-# Shorter ones would be found in ordinary words.
-_SHORTEST = 4
+_HIDDEN = '[secret]'
+# Shorter values ('none', 'EMPTY') fill a variable that wants one: they are no
+# secrets, and hiding them would riddle ordinary text.
+_SHORTEST = 8
+
 _known: set[str] = set()
 
 
 def from_environment(name: str) -> str | None:
-  """The variable's value, which `redact` knows from now on; None if empty."""
-  value = os.environ.get(name, '').strip()
-  if not value:
-    return None
-  _known.add(value)
-  return value
+  """The value of a variable, stripped; None where there is none, or no name."""
+  value = os.environ.get(name, '').strip() if name else ''
+  if len(value) >= _SHORTEST:
+    _known.add(value)
+  return value or None
 
 
 def redact(text: str) -> str:
-  """`text` without any secret that was read from the environment."""
-  for value in sorted(_known, key=len, reverse=True):
-    if len(value) >= _SHORTEST:
-      text = text.replace(value, _REPLACEMENT)
+  """The text with every secret read so far replaced by '[secret]'."""
+  for secret in sorted(_known, key=len, reverse=True):
+    text = text.replace(secret, _HIDDEN)
   return text

@@ -18,8 +18,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 FLOORS = (
     (
         'errors', 'secrets', 'http_json', 'types', 'files', 'blobs',
-        'interrupt', 'images',
-        'boxes', 'metrics', 'sharding', 'checkpoint', 'manifest', 'behaviour',
+        'interrupt', 'images', 'boxes', 'metrics', 'sharding', 'checkpoint',
+        'manifest', 'behaviour',
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('data', 'inspect_folder', 'index'),
@@ -27,8 +27,9 @@ FLOORS = (
     ('toolbox',),
     ('run',),
     ('policies',),
-    ('grade', 'evaluate', 'report'),
+    ('grade', 'evaluate', 'report', 'narrator'),
     ('train',),
+    ('ask',),
     ('config_check', 'aot'),
     ('stages',),
     ('main',),

@@ -25,6 +25,9 @@ from gog_jax.chat import protocol
 from gog_jax.chat import template as template_lib
 from gog_jax.chat.codec import Codec
 from gog_jax.chat.dialect import Dialect
+from gog_jax.chat.roles import Frame
+from gog_jax.chat.roles import Message
+from gog_jax.chat.roles import read_messages
 from gog_jax.chat.template import END
 from gog_jax.chat.template import START
 from gog_jax.chat.writer import IMAGE_PAD
@@ -270,6 +273,17 @@ class Chat:
   def decode(self, token_ids: Sequence[int]) -> str:
     """Returns the text of any tokens, control tokens spelled out."""
     return self._codec.decode([int(index) for index in token_ids])
+
+  def messages(self, chunk: TokenChunk) -> list[Message]:
+    """Who says what in a prompt, or in one with all that followed it."""
+    frame = Frame(
+        start=self._id(START),
+        end=self._id(END),
+        vision_start=self._id(VISION_START),
+        vision_end=self._id(VISION_END),
+        image_pad=self.image_pad_id,
+    )
+    return read_messages(chunk, frame=frame, decode=self.decode)
 
   def _id(self, token: str) -> int:
     index = self._codec.id_of(token)

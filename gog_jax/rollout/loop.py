@@ -118,6 +118,7 @@ def rollout(
     *,
     limits: RolloutConfig,
     on_trajectory: Callable[[Trajectory], None] | None = None,
+    on_turn: Callable[[Request, Turn], None] | None = None,
 ) -> list[Trajectory]:
   """Makes one trajectory per request, in the order of the requests.
 
@@ -128,6 +129,8 @@ def rollout(
     requests: What to roll out.
     limits: Turns and tokens.
     on_trajectory: Called as each one finishes, in the order they finish.
+    on_turn: Called as soon as a turn is sampled and read, and again when its
+      calls, if any were made, have brought back their results.
 
   Raises:
     Interrupted: After a signal, while nothing is being sampled; no
@@ -142,18 +145,22 @@ def rollout(
         f'{policy.max_context}'
     )
   return asyncio.run(
-      _rollout(policy, executor, chat, requests, limits, on_trajectory)
+      _rollout(policy, executor, chat, requests, limits, on_trajectory, on_turn)
   )
 
 
 async def _rollout(
-    policy, executor, chat, requests, limits, on_trajectory
+    policy, executor, chat, requests, limits, on_trajectory, on_turn
 ) -> list[Trajectory]:
   done: dict[int, Trajectory] = {}
   waiting = list(range(len(requests)))[::-1]
   free = list(range(policy.capacity))[::-1]
   active: dict[int, _Conversation] = {}  # By request index.
   searching: dict[asyncio.Task, int] = {}
+
+  def tell(conversation: _Conversation) -> None:
+    if on_turn is not None:
+      on_turn(conversation.request, conversation.turns[-1])
 
   def finish(index: int, stop_reason: StopReason) -> None:
     conversation = active.pop(index)
@@ -178,6 +185,7 @@ async def _rollout(
         conversation.append_sampled(sampled)
         parsed = chat.parse(sampled.token_ids, truncated=sampled.truncated)
         conversation.append_turn(parsed, len(sampled.token_ids))
+        tell(conversation)
         stop_reason = _stop_reason(
             parsed, sampled, last=len(conversation.turns) == limits.max_turns
         )
@@ -198,6 +206,7 @@ async def _rollout(
         stop_reason = _observe(
             policy, chat, active[index], task.result(), limits
         )
+        tell(active[index])
         if stop_reason is not None:
           finish(index, stop_reason)
   finally:
