@@ -7,6 +7,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from gog_jax import ask
 from gog_jax import policies
 from gog_jax import toolbox
 from gog_jax.boxes import KINDS
@@ -80,7 +81,10 @@ _POSITIVE = (
     'pretrain.n_exchanges',
     'pretrain.n_probes',
     'pretrain.checkpoint_every',
+    'remote.max_attempts',
 )
+# Sections that only one stage has.
+_OWNERS = {'pretrain': 'pretrain', 'remote': 'ask'}
 _NOT_NEGATIVE = (
     'tools.backoff_s',
     'tools.drain_s',
@@ -94,6 +98,7 @@ _NOT_NEGATIVE = (
     'rl.max_refills',
     'rl.loss.kl_coef',
     'report.n_trajectories',
+    'remote.max_tokens',
 ) + tuple(
     f'{stage}.optimizer.{field}'
     for stage in ('sft', 'rl', 'pretrain')
@@ -105,6 +110,7 @@ _ABOVE_ZERO = {
     'tools.rest_s': ' seconds',
     'tools.cache_days': '; leave config.tools.cache empty to have none',
     'tools.cache_gb': '; leave config.tools.cache empty to have none',
+    'remote.timeout_s': ' seconds',
     'rl.advantage_eps': ', or groups without variance divide by 0',
 } | {
     f'{stage}.optimizer.max_grad_norm': '; 1e9 clips nothing'
@@ -139,7 +145,8 @@ def check(config) -> None:
       raise UserError(f'config.{field} is {value}, which is no number')
 
   def applies(field: str) -> bool:
-    return not field.startswith('pretrain.') or config.stage == 'pretrain'
+    section = field.partition('.')[0]
+    return _OWNERS.get(section, config.stage) == config.stage
 
   for field, known in _CHOICES.items():
     if not applies(field):
@@ -197,7 +204,9 @@ def check(config) -> None:
         f'config.rl.level, and nothing is easier than {config.rl.level}: '
         'choose level 1 or 2'
     )
-  if config.stage != 'pretrain':
+  if config.stage == 'ask':
+    ask.check(config)
+  elif config.stage != 'pretrain':
     _check_sizes(config)
   if config.grade.often_failed > config.grade.solved:
     raise UserError(

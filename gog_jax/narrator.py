@@ -117,15 +117,7 @@ class Narrator:
       reason = f'no answer, stopped by {trajectory.stop_reason.value}'
       self._print(reason, style='bold red')
     self._blank()
-    results = [r for turn in trajectory.turns for r in turn.results]
-    counts = (
-        f'{_count(len(trajectory.turns), "turn")}, '
-        f'{_count(behaviour.n_searches(trajectory), "search", "es")}, '
-        f'{trajectory.seconds["sample"]:.1f} s of the policy, '
-        f'{trajectory.seconds["tools"]:.1f} s of tools, '
-        f'${sum(r.price for r in results):.4f}'
-    )
-    self._print(counts, indent=0, style='dim')
+    self._print(counts(trajectory), indent=0, style='dim')
     for name, value in facts.items():
       self._print(value, label=name, indent=0)
 
@@ -179,6 +171,18 @@ class Narrator:
       print(' ' * indent + whole, file=self._console.file, flush=True)
       return
     self._console.print(rich.padding.Padding(line, (0, 0, 0, indent)))
+
+
+def counts(trajectory: Trajectory) -> str:
+  """What a conversation took: turns, searches, seconds and their price."""
+  price = sum(r.price for turn in trajectory.turns for r in turn.results)
+  return (
+      f'{_count(len(trajectory.turns), "turn")}, '
+      f'{_count(behaviour.n_searches(trajectory), "search", "es")}, '
+      f'{trajectory.seconds["sample"]:.1f} s of the policy, '
+      f'{trajectory.seconds["tools"]:.1f} s of tools, '
+      f'${price:.4f} for searches'
+  )
 
 
 def _count(n: int, what: str, plural: str = 's') -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax import ask
 from gog_jax import evaluate
 from gog_jax import files
 from gog_jax import grade
@@ -186,8 +187,9 @@ TARGETS = {
     'rl': 'report',
     'eval': 'report',
 }
-# It makes nothing: what it finds is printed.
+# They make no stage: what is found, or answered, is printed.
 INSPECT = 'inspect'
+ASK = 'ask'
 
 
 def walk(run: Run) -> None:
@@ -205,14 +207,16 @@ def walk(run: Run) -> None:
     if n_bad := sum(not works for works, _ in findings.checks):
       raise UserError(f'{run.model_folder}: {n_bad} of the above will not work')
     return
-  if target not in TARGETS:
-    known = ', '.join((*TARGETS, INSPECT))
+  if target not in (*TARGETS, ASK):
+    known = ', '.join((*TARGETS, INSPECT, ASK))
     raise UserError(f'unknown stage {target!r}; there are {known}')
   check(run.config)
   run.check()
   if target != 'pretrain':  # It makes a model of its own.
     check_family(run.config.profile, run.model_config.family)
-  if run.config.seeds:
+  if target == ASK:
+    ask.ask(run)
+  elif run.config.seeds:
     _walk_seeds(run)
   else:
     _walk(run, target)

@@ -1,0 +1,210 @@
+"""Asks one question about one image, and shows how it is answered."""
+
+from __future__ import annotations
+
+import itertools
+
+from etils import epath
+
+from gog_jax import files
+from gog_jax import images
+from gog_jax import narrator
+from gog_jax import policies
+from gog_jax import report_card
+from gog_jax.errors import UserError
+from gog_jax.images import ImageProcessor
+from gog_jax.rollout import trajectories as store
+from gog_jax.rollout.endpoint import Endpoint
+from gog_jax.rollout.endpoint import EndpointConfig
+from gog_jax.rollout.endpoint import shown_url
+from gog_jax.rollout.loop import rollout
+from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.remote import RemotePolicy
+from gog_jax.run import Run
+from gog_jax.run import TOY_BASE
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
+from gog_jax.world import knowledge
+
+REMOTE, MODEL = 'remote', 'model'
+_KINDS = (b'\x89PNG', b'\xff\xd8')  # Of image files in an example.
+
+
+def check(config) -> None:
+  """Refuses a question that cannot be asked.
+
+  Raises:
+    UserError: Something is missing; names the flag.
+  """
+  if not config.question.strip():
+    raise UserError('nothing is asked: pass --config.question="..."')
+  if not config.image:
+    raise UserError('there is nothing to look at: pass --config.image=FILE')
+  trained = [one for one in policies.NAMES if one != 'expert']
+  known = (REMOTE, MODEL, *trained, *config.arms)
+  if config.policy not in known:
+    raise UserError(
+        f'unknown policy {config.policy!r}: pass --config.policy=, one of '
+        + ', '.join(known)
+    )
+  if config.policy == REMOTE:
+    if not config.remote.url:
+      raise UserError(
+          'a remote policy needs an endpoint: pass --config.remote.url=, e.g. '
+          'http://127.0.0.1:8080/v1, and --config.remote.model=NAME; or choose '
+          'another --config.policy'
+      )
+    _endpoint(config)
+  if config.tools.backend == 'world':
+    if not config.scope:
+      raise UserError(
+          'the embedded world only knows its own pictures: pass another '
+          '--config.tools.backend, or the --config.scope of one of its '
+          'questions'
+      )
+    knowledge.world_of(config.scope)
+
+
+def ask(run: Run) -> None:
+  """Asks, tells it on the terminal, and writes the record and the page.
+
+  Raises:
+    UserError: The image cannot be read, the policy is not there or fails, or
+      the folder cannot be written.
+  """
+  config = run.config
+  example = read_example(config)
+  name = config.policy
+  if name == REMOTE:
+    run = _without_weights(run)
+  elif name != MODEL:
+    run = policies.run_of(run, name)
+  policy = _policy(run, name)
+  told = narrator.Narrator(example)
+  who = name
+  if name == REMOTE:
+    who = f'{config.remote.model} at {shown_url(config.remote.url)}'
+  told.header(image=str(config.image), policy=who)
+  request = Request(example=example, sample=0, seed=run.seed('ask'))
+  (trajectory,) = rollout(
+      policy,
+      run.executor,
+      run.chat,
+      [request],
+      limits=run.limits,
+      on_turn=lambda _, turn: told.on_turn(turn),
+  )
+  folder = _next_folder(run.workdir / 'ask')
+  store.write(folder / 'trajectories.jsonl', [trajectory], [example])
+  page = epath.Path(config.page) if config.page else folder
+  if page.suffix != '.html':
+    page = page / 'index.html'
+  files.write_atomic(page, render(who, example, trajectory))
+  told.footer(trajectory, page=str(page))
+
+
+def read_example(config) -> Example:
+  """The question with its image; what would be right is not known.
+
+  Raises:
+    UserError: The image cannot be read.
+  """
+  path = epath.Path(config.image)
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise UserError(
+        f'cannot read --config.image={path}: {error.strerror or error}'
+    ) from error
+  try:
+    image = images.decode(data)
+  except UserError as error:
+    raise UserError(f'--config.image={path}: {error}') from error
+  if not data.startswith(_KINDS):
+    data = images.encode_png(image)
+  return Example(
+      id=path.name,
+      images=(data,),
+      question=config.question,
+      answers=(),
+      source='',
+      scope=config.scope,
+  )
+
+
+def render(policy: str, example: Example, trajectory: Trajectory) -> str:
+  """The page: the report's card of one trajectory, which nobody judges."""
+  return report_card.render(
+      'ask.html.j2',
+      card=report_card.card(policy, example, trajectory),
+      counts=narrator.counts(trajectory),
+  )
+
+
+def _policy(run: Run, name: str) -> Policy:
+  """Who is asked; our own decode greedily."""
+  if name == REMOTE:
+    c = run.config
+    return RemotePolicy(
+        _endpoint(c),
+        run.chat,
+        capacity=1,
+        max_context=c.rollout.max_context,
+        max_turn_tokens=c.rollout.max_turn_tokens,
+        exact_size=c.model.box == 'resized_pixels',
+    )
+  if name == MODEL:
+    return run.make_policy(run.load_model(), greedy=True)
+  return policies.make(run, name)
+
+
+def _endpoint(config) -> Endpoint:
+  return Endpoint(EndpointConfig(**config.remote))
+
+
+def _without_weights(run: Run) -> Run:
+  """The run for a model that is elsewhere.
+
+  The toy's tokenizer can spell anything, but its image processor would show a
+  photograph in 84 x 84 pixels: in its place stands one as published models
+  have, whose means nobody looks at.
+  """
+  if run.model_folder != TOY_BASE:
+    return run
+  side = 32
+  other = Run(run.config, run.workdir)
+  other.processor = ImageProcessor(
+      patch_size=side // 2,
+      merge_size=2,
+      temporal_patch_size=2,
+      min_pixels=side**2,
+      max_pixels=run.config.model.max_image_tokens * side**2,
+      image_mean=(0.5, 0.5, 0.5),
+      image_std=(0.5, 0.5, 0.5),
+  )
+  return other
+
+
+def _next_folder(parent: epath.Path) -> epath.Path:
+  """A new folder, numbered from 1.
+
+  Raises:
+    UserError: It cannot be made.
+  """
+  taken = {path.name for path in parent.iterdir()} if parent.exists() else set()
+  for number in itertools.count(1):
+    folder = parent / f'{number:04d}'
+    if folder.name in taken:
+      continue
+    try:
+      folder.mkdir(parents=True)
+      return folder
+    except FileExistsError:  # Somebody else asks, too.
+      continue
+    except OSError as error:
+      raise UserError(
+          f'cannot write {folder}: {error.strerror or error}; choose a folder '
+          'you can write with --workdir=FOLDER'
+      ) from error
+  raise AssertionError('there is always another number')
