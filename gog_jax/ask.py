@@ -11,6 +11,7 @@ from gog_jax import images
 from gog_jax import narrator
 from gog_jax import policies
 from gog_jax import report_card
+from gog_jax import secrets
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.rollout import trajectories as store
@@ -82,10 +83,12 @@ def ask(run: Run) -> None:
     run = policies.run_of(run, name)
   policy = _policy(run, name)
   told = narrator.Narrator(example)
-  who = name
+  who, key = name, {}
   if name == REMOTE:
     who = f'{config.remote.model} at {shown_url(config.remote.url)}'
-  told.header(image=str(config.image), policy=who)
+    if secrets.from_environment(variable := config.remote.key_variable):
+      key = {'key': f'from the variable {variable}'}
+  told.header(image=str(config.image), policy=who, **key)
   request = Request(example=example, sample=0, seed=run.seed('ask'))
   (trajectory,) = rollout(
       policy,

@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from ml_collections import ConfigDict
 
 from gog_jax import interrupt
+from gog_jax import secrets
 from gog_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -141,7 +142,7 @@ def run() -> None:
 
 
 def _fail(line: str, code: int) -> int:
-  print(' '.join(line.split()), file=sys.stderr)
+  print(' '.join(secrets.redact(line).split()), file=sys.stderr)
   return code
 
 

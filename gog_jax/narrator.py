@@ -91,8 +91,10 @@ class Narrator:
   def on_turn(self, turn: Turn) -> None:
     """Prints a turn that was sampled, or the results that came back for it."""
     if turn.results:
-      for number, result in enumerate(turn.results):
-        self._result(turn.parsed.calls[number], result)
+      for call, result in zip(turn.parsed.calls, turn.results, strict=True):
+        if len(turn.results) > 1:
+          self._print(f'{call.name or "call"}:', style='cyan')
+        self._result(call, result)
       self._blank()
       return
     self._n_turns += 1
@@ -130,6 +132,8 @@ class Narrator:
 
   def _result(self, call: ToolCall, result: ToolResult) -> None:
     if result.status != ToolStatus.OK:
+      if result.error == call.error:  # It was told with the call.
+        return
       self._print(result.error, label=_FAULTS[result.status], style='red')
       return
     if result.view is not None:

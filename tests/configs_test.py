@@ -38,7 +38,7 @@ def cases():
 def test_page_resolves(page, profile):
   config = importlib.import_module(f'configs.{page}').get_config(profile)
   assert config.stage == page
-  assert config.stage in (*stages.TARGETS, stages.INSPECT)
+  assert config.stage in (*stages.TARGETS, stages.INSPECT, stages.ASK)
   assert config.profile == ('toy' if profile == 'hard' else profile)
   RolloutConfig(**config.rollout, max_patches=config.batch.row_patches)
   for section in (config.sft, config.rl):

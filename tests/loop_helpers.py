@@ -28,6 +28,7 @@ from gog_jax.types import Hit
 from gog_jax.types import Reply
 from gog_jax.types import ToolCall
 from gog_jax.types import Trajectory
+from gog_jax.types import Turn
 from tests import chat_helpers
 from tests import search_helpers
 from tests.search_helpers import Fake
@@ -171,6 +172,7 @@ def play(
     n: int = 1,
     capacity: int = 4,
     on_trajectory: Callable[[Trajectory], None] | None = None,
+    on_turn: Callable[[Request, Turn], None] | None = None,
     timeout_s: float = 30.0,
     **changed: int,
 ) -> tuple[list[Trajectory], Player, ToolExecutor]:
@@ -189,6 +191,7 @@ def play(
       requests(n),
       limits=limits(**changed),
       on_trajectory=on_trajectory,
+      on_turn=on_turn,
   )
   for trajectory in trajectories:
     # Token-in, token-out: the record is what the policy heard and said.

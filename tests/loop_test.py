@@ -178,3 +178,31 @@ def test_the_oracle_answers_in_the_embedded_world():
     assert trajectory.example_id == example.id
     assert rewards.format_reward(trajectory) == 1.0
     assert bool(example.hops) == any(t.results for t in trajectory.turns)
+
+
+@pytest.mark.quick
+def test_turns_are_told_when_sampled_and_when_results_are_in():
+  told = {0: [], 1: []}
+  trajectories, _, _ = play(
+      three_turns,
+      n=2,
+      on_turn=lambda request, turn: told[request.sample].append(turn),
+  )
+  for trajectory in trajectories:
+    without = [dataclasses.replace(t, results=()) for t in trajectory.turns]
+    first, second, answer = trajectory.turns
+    assert first.results and second.results
+    # The answer has none to wait for.
+    assert told[trajectory.sample] == [
+        without[0], first, without[1], second, answer,
+    ]  # fmt: skip
+
+
+@pytest.mark.quick
+def test_results_that_end_a_conversation_are_told_as_well():
+  told = []
+  (trajectory,), _, _ = play(
+      three_turns, max_context=90, on_turn=lambda _, turn: told.append(turn)
+  )
+  assert trajectory.stop_reason == StopReason.CONTEXT
+  assert told[-1] == trajectory.turns[-1] and told[-1].results

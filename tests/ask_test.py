@@ -1,0 +1,347 @@
+"""One question about one image: the walk, the terminal, the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from configs import ask as ask_page
+from gog_jax import ask
+from gog_jax import config_check
+from gog_jax import images
+from gog_jax import sharding
+from gog_jax import stages
+from gog_jax.errors import UserError
+from gog_jax.rollout import trajectories as store
+from gog_jax.run import Run
+from gog_jax.types import Hit
+from gog_jax.world import knowledge
+from gog_jax.world import questions
+from tests import endpoints
+from tests import main_test
+from tests import mini
+from tests import report_helpers
+from tests import report_test
+
+KEY = 'sk-planted-0123456789'
+EVIL = '<script>alert("x")</script>\x1b]0;title\x07\x9b2J\u202e[bold red]x[/]'
+SCOPE = knowledge.make_scope('test', 0)
+
+
+def gaze(box, **more) -> dict:
+  call = {'name': 'gaze', 'arguments': {'bbox_2d': box, **more}}
+  return endpoints.says(
+      f'<think>I look closely.</think>\n<tool_call>\n{json.dumps(call)}\n'
+      '</tool_call>'
+  )
+
+
+def answers(text: str, thought: str = 'So it is.') -> dict:
+  return endpoints.says(f'<think>{thought}</think>\n<answer>{text}</answer>')
+
+
+def n_turns(body) -> int:
+  return sum(m['role'] == 'assistant' for m in body['messages'])
+
+
+@pytest.fixture(name='scene')
+def a_scene(tmp_path):
+  """A question of the world, and its picture as a file."""
+  example = questions.make_question(SCOPE, 0).example
+  path = tmp_path / 'scene.png'
+  path.write_bytes(example.images[0])
+  return path
+
+
+def make_config(scene, url='', policy='remote', profile='toy', **more):
+  config = ask_page.get_config(profile)
+  config.update_from_flattened_dict({
+      'image': str(scene),
+      'question': 'which shape?',
+      'policy': policy,
+      'scope': SCOPE,
+      'remote.url': url,
+      'remote.model': 'some-model',
+      **{name.replace('__', '.'): value for name, value in more.items()},
+  })
+  return config
+
+
+def make_run(config, workdir) -> Run:
+  run = Run(config, workdir)
+  run.mesh = jax.sharding.Mesh(
+      np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.MESH_AXES
+  )
+  return run
+
+
+def test_the_whole_walk(scene, tmp_path):
+  """A gaze at the left lower part, then what the first hit's title says."""
+  seen = []
+
+  def play(body):
+    if n_turns(body) == 0:
+      return gaze([0, 333, 667, 1000])
+    _, crop, text = endpoints.parts_of(body['messages'][-1])
+    seen.append(crop.size)
+    return answers(re.match(r'\n1\. (\w+)\n', text).group(1))
+
+  with endpoints.serve(play) as server:
+    done = subprocess.run(
+        main_test.command(
+            '--config=configs/ask.py',
+            f'--config.image={scene}',
+            '--config.question=which shape?',
+            '--config.policy=remote',
+            f'--config.remote.url={server.url}',
+            '--config.remote.model=some-model',
+            f'--config.scope={SCOPE}',
+            f'--workdir={tmp_path}/run',
+        ),
+        cwd=main_test.ROOT,
+        env=main_test.environment() | {'OPENAI_API_KEY': KEY},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+  assert done.returncode == 0, done.stderr
+  for headers, body in server.heard:
+    assert headers['authorization'] == f'Bearer {KEY}'
+    assert body['model'] == 'some-model'
+    assert 'thousandths' in body['messages'][0]['content']
+  # A general model sees the picture in its own size, not in the toy's.
+  scene_sent, question = endpoints.parts_of(server.bodies[0]['messages'][1])
+  assert (scene_sent.size, question) == ((168, 168), 'which shape?')
+  assert seen == [(112, 112)]
+  folder = tmp_path / 'run' / 'ask' / '0001'
+  (trajectory,) = store.read(folder / 'trajectories.jsonl')
+  (example,) = store.read_examples(folder / 'examples.jsonl')
+  first = trajectory.turns[0].results[0].hits[0]
+  assert trajectory.answer == first.title
+  assert trajectory.reward is None and not trajectory.reward_parts
+  assert example.images[0] == scene.read_bytes()
+  lines = [line.strip() for line in done.stdout.splitlines()]
+  for line in (
+      'question which shape?',
+      f'policy   some-model at {server.url}',
+      'key      from the variable OPENAI_API_KEY',
+      '1  I look closely.',
+      'gaze {"bbox_2d": [0, 333, 667, 1000]}',
+      'box x 0 to 112, y 56 to 168 of image 1, in its own pixels; from now on '
+      'image 2',
+      f'1. {first.title}  ({first.score:.3f})',
+      first.text.splitlines()[0],
+      f'answer {first.title}',
+      f'page {folder}/index.html',
+  ):
+    assert line in lines, (line, lines)
+  assert lines[-2].startswith('2 turns, 1 search, ')
+  assert '\x1b' not in done.stdout  # It is no terminal.
+  text = (folder / 'index.html').read_text()
+  assert KEY not in done.stdout + done.stderr + text
+  page = report_test._Page(text)
+  drawn = [
+      [float(r[edge]) for edge in ('x', 'y', 'width', 'height')]
+      for r in page.rectangles
+      if r['class'] == 'gaze unknown'
+  ]
+  assert drawn == [[0, 56, 112, 112]]
+  assert ('viewbox', '0 0 168 168') in page.attributes
+  assert 'answered' in page.text and 'accepted' not in page.text
+  assert not {'right', 'wrong', 'reward', 'not counted'} & set(page.text)
+  assert ('class', 'chip answered') in page.attributes
+
+
+class Evil:
+  """Finds what tries to break out."""
+
+  version = 'evil/1'
+
+  async def search_text(self, query, *, scope, top_k):
+    del query, scope, top_k
+    return (Hit(title=EVIL, text=EVIL, score=1.0, image=EVIL.encode()),)
+
+  async def search_image(self, data, *, scope, top_k):
+    del data, scope, top_k
+    raise RuntimeError(EVIL)
+
+
+def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv('PLANTED', KEY)
+  search = json.dumps({'name': 'text_search', 'arguments': {'query': EVIL}})
+
+  def play(body):
+    if n_turns(body) == 0:
+      thought = f'{EVIL} {body["messages"][0]["role"]}'
+      both = f'{gaze([0, 0, 500, 500])["content"]}\n<tool_call>{search}'
+      return endpoints.says(
+          both.replace('I look closely.', thought) + '</tool_call>'
+      )
+    (headers, _) = server.heard[0]
+    return answers(f'{EVIL} {headers["authorization"]}', thought=KEY)
+
+  with endpoints.serve(play) as server:
+    run = make_run(
+        make_config(scene, server.url, remote__key_variable='PLANTED'),
+        tmp_path,
+    )
+    evil = Evil()
+    monkeypatch.setattr(Run, 'backend', evil)
+    stages.walk(run)
+  said = capsys.readouterr()
+  record = (tmp_path / 'ask' / '0001' / 'trajectories.jsonl').read_text()
+  text = (tmp_path / 'ask' / '0001' / 'index.html').read_text()
+  assert KEY not in said.out + said.err + record + text
+  assert '[secret]' in said.out and '[secret]' in text
+  for steering in '\x1b\x07\x9b\u202e':
+    assert steering not in said.out
+  shown = r'<script>alert("x")</script>\x1b]0;title\x07\x9b2J\u202e[bold red]x'
+  assert said.out.count(shown) >= 4  # Thought, title, text, answer.
+  assert "the tool's failure gaze failed: RuntimeError: <script>" in said.out
+  page = report_test._Page(text)
+  assert 'script' not in page.tags
+  assert EVIL in ''.join(page.text)
+  for name, value in page.attributes:
+    assert not name.startswith('on'), name
+    if name in ('src', 'href'):
+      assert value.startswith('data:image/'), value
+  policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+  assert ('content', policy) in page.attributes
+
+
+def test_a_conversation_without_an_answer(scene, tmp_path, capsys):
+  with endpoints.serve(lambda _: endpoints.says('I cannot say.')) as server:
+    stages.walk(make_run(make_config(scene, server.url), tmp_path))
+  out = capsys.readouterr().out
+  assert '1  I cannot say.' in out
+  assert 'no answer, stopped by format' in out
+  page = report_test._Page((tmp_path / 'ask/0001/index.html').read_text())
+  assert ('class', 'chip unanswered') in page.attributes
+  assert 'no answer' in page.text
+
+
+@pytest.mark.parametrize(
+    ('page', 'where'),
+    [
+        ('', 'ask/0002/index.html'),
+        ('own', 'own/index.html'),
+        ('own/it.html', 'own/it.html'),
+    ],
+)
+def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
+  (tmp_path / 'ask' / '0001').mkdir(parents=True)
+  with endpoints.serve(lambda _: answers('yes')) as server:
+    given = str(tmp_path / page) if page else ''
+    run = make_run(make_config(scene, server.url, page=given), tmp_path)
+    stages.walk(run)
+  assert (tmp_path / where).exists()
+  assert (tmp_path / 'ask' / '0002' / 'trajectories.jsonl').exists()
+  assert f'page {tmp_path}/{where}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        ({'question': ' '}, ['--config.question=']),
+        ({'image': ''}, ['--config.image=FILE']),
+        ({'image': '/no/such.jpg'}, ['--config.image=/no/such.jpg']),
+        ({'image': __file__}, [__file__, 'no known image format']),
+        (
+            {'policy': 'rll'},
+            ["unknown policy 'rll'", 'remote, model, direct', 'sft', 'rl'],
+        ),
+        ({'policy': 'expert'}, ["unknown policy 'expert'"]),
+        ({'remote.url': ''}, ['--config.remote.url=', 'config.remote.model']),
+        ({'remote.model': ''}, ['--config.remote.model=NAME']),
+        ({'remote.url': 'http://u:p@h/v1'}, ['OPENAI_API_KEY']),
+        ({'remote.timeout_s': 0.0}, ['config.remote.timeout_s']),
+        ({'remote.max_attempts': 0}, ['config.remote.max_attempts']),
+        ({'scope': ''}, ['--config.tools.backend', '--config.scope']),
+        ({'scope': 'here'}, ['here']),
+        ({'policy': 'sft'}, ['sft/params', 'run the stage']),
+    ],
+)
+def test_what_is_missing_or_mistyped(changed, words, scene, tmp_path):
+  config = make_config(scene, 'http://127.0.0.1:1/v1')
+  config.update_from_flattened_dict(changed)
+  with pytest.raises(UserError) as error:
+    stages.walk(make_run(config, tmp_path))
+  assert len(str(error.value).splitlines()) == 1
+  for word in words:
+    assert word in str(error.value)
+  assert not (tmp_path / 'ask').exists()
+
+
+def test_an_endpoint_that_fails_is_one_line(scene, tmp_path):
+  with endpoints.serve(
+      lambda _: endpoints.web.Response(status=401, text=f'bad key {KEY}')
+  ) as server:
+    os.environ['PLANTED'] = KEY
+    try:
+      result = main_test.run(
+          '--config=configs/ask.py',
+          f'--config.image={scene}',
+          '--config.question=which?',
+          f'--config.remote.url={server.url}',
+          '--config.remote.model=m',
+          '--config.remote.key_variable=PLANTED',
+          f'--config.scope={SCOPE}',
+          f'--workdir={tmp_path}',
+      )
+    finally:
+      del os.environ['PLANTED']
+  main_test.assert_one_line(result, 'answers 401: bad key [secret]', 'PLANTED')
+  assert KEY not in str(result)
+
+
+def test_other_formats_become_pngs(tmp_path):
+  path = tmp_path / 'picture.webp'
+  picture = images.decode(report_helpers.SCENE)
+  picture.save(path, lossless=True)
+  config = make_config(path)
+  example = ask.read_example(config)
+  assert images.kind_of(example.images[0]) == 'png'
+  assert images.decode(example.images[0]).tobytes() == picture.tobytes()
+  assert (example.id, example.answers) == ('picture.webp', ())
+
+
+def test_the_toy_answers_for_itself(scene, tmp_path, capsys):
+  """Nobody has taught it: what it says is no matter, that it does is."""
+  stages.walk(make_run(make_config(scene, policy='model'), tmp_path))
+  out = capsys.readouterr().out
+  assert 'policy   model' in out and 'page ' in out
+  (t,) = store.read(tmp_path / 'ask' / '0001' / 'trajectories.jsonl')
+  assert t.sampler_logprobs.any()
+  assert len(t.token_ids) <= 288  # The toy's own limits.
+
+
+@pytest.mark.slow
+def test_a_policy_that_a_run_has_trained(scene, tmp_path, capsys):
+  mini.make_stages(mini.make_run(tmp_path, 'sft'), 'data', 'demos', 'sft')
+  stages.walk(make_run(make_config(scene, policy='sft'), tmp_path))
+  assert 'policy   sft' in capsys.readouterr().out
+
+
+def test_defaults_follow_the_policy_unless_they_are_given():
+  config = ask_page.get_config()
+  assert config.policy == 'remote'
+  general = (config.model.dialect, config.model.box, config.rollout.max_turns)
+  assert general == ('gog_remote', 'thousandths', 10)
+  config_check.config_field(config, 'remote.url')
+  config.policy = 'rl'
+  own = (config.model.dialect, config.model.box, config.rollout.max_turns)
+  assert own == ('gog_toy', 'resized_pixels', 5)
+  config.rollout.max_turns = 7
+  config.policy = 'remote'
+  resolved = Run(config, '/tmp').config
+  assert (resolved.rollout.max_turns, resolved.tools.top_k) == (7, 3)
+  published = ask_page.get_config('qwen3_vl_8b')
+  assert published.policy == 'model'
+  published.policy = 'remote'  # The same model, elsewhere.
+  assert published.model.dialect == 'qwen3_vl'

@@ -1,0 +1,88 @@
+"""A remote policy over the loopback, with the loop's small tools."""
+
+from __future__ import annotations
+
+import functools
+
+from gog_jax.chat import Chat
+from gog_jax.chat import load_dialect
+from gog_jax.rollout import loop
+from gog_jax.rollout import remote
+from gog_jax.rollout.endpoint import Endpoint
+from gog_jax.rollout.endpoint import EndpointConfig
+from gog_jax.rollout.policy import Request
+from gog_jax.tools.base import describe
+from tests import chat_helpers
+from tests import loop_helpers
+from tests.endpoints import says
+
+KEY = 'sk-loopback-0123456789'
+GAZE = (
+    '<think>look</think>\n<tool_call>\n{"name":"gaze","arguments":'
+    '{"bbox_2d":[12,3,40,84]}}\n</tool_call>'
+)
+ANSWER = '<think>so</think>\n<answer>132</answer>'
+
+
+def make_policy(url: str, *, capacity=1, dialect='gog_toy', **changed):
+  executor = loop_helpers.make_executor()
+  chat = make_chat(executor, dialect)
+  fields = {'timeout_s': 20.0, 'max_attempts': 3, 'model': 'm'} | changed
+  policy = remote.RemotePolicy(
+      Endpoint(EndpointConfig(url=url, **fields)),
+      chat,
+      capacity=capacity,
+      max_context=2**16,
+      max_turn_tokens=4096,
+      exact_size=False,
+  )
+  return policy, chat, executor
+
+
+def make_chat(executor, dialect: str) -> Chat:
+  return Chat(
+      chat_helpers.TOY,
+      dialect=load_dialect(dialect),
+      processor=loop_helpers.processor(),
+      tools=[describe(tool) for tool in executor.tools.values()],
+  )
+
+
+@functools.cache
+def a_chat() -> Chat:
+  return make_chat(loop_helpers.make_executor(), 'gog_toy')
+
+
+def play(server, n=1, example=chat_helpers.EXAMPLE, **changed):
+  policy, chat, executor = make_policy(server.url, capacity=n, **changed)
+  return loop.rollout(
+      policy,
+      executor,
+      chat,
+      [Request(example=example, sample=i, seed=i) for i in range(n)],
+      limits=loop.RolloutConfig(
+          max_turns=5,
+          max_turn_tokens=4096,
+          max_context=2**16,
+          max_patches=2**16,
+      ),
+  )
+
+
+def replies(*contents):
+  """Says one after the other, each conversation from the beginning."""
+
+  def script(body):
+    turn = sum(m['role'] == 'assistant' for m in body['messages'])
+    return says(contents[turn])
+
+  return script
+
+
+def sample_once(server, **changed):
+  """The first turn's text, and whether it was cut off."""
+  policy, chat, _ = make_policy(server.url, **changed)
+  request = loop_helpers.requests(1)[0]
+  policy.start(0, request, chat.prompt(request.example))
+  (turn,) = policy.sample([0])
+  return chat.parse(turn.token_ids, truncated=turn.truncated), turn
