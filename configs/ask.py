@@ -3,7 +3,8 @@
     python -m gog_jax.main --config=configs/ask.py \
       --config.image=photo.jpg --config.question="Who built this?" \
       --config.policy=remote --config.remote.url=http://127.0.0.1:8080/v1 \
-      --config.remote.model=NAME --config.scope=SCOPE
+      --config.remote.model=NAME \
+      --config.tools.backend=index --config.tools.index=DIR
     python -m gog_jax.main --config=configs/ask.py:qwen3_vl_8b \
       --config.model.path=FOLDER --config.image=... --config.question=...
     python -m gog_jax.main --config=configs/ask.py --config.policy=rl \

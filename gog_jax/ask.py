@@ -25,6 +25,7 @@ from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.run import Run
 from gog_jax.run import TOY_BASE
 from gog_jax.types import Example
+from gog_jax.types import StopReason
 from gog_jax.types import Trajectory
 from gog_jax.world import knowledge
 
@@ -104,7 +105,13 @@ def ask(run: Run) -> None:
   if page.suffix != '.html':
     page = page / 'index.html'
   files.write_atomic(page, render(who, example, trajectory))
-  told.footer(trajectory, page=str(page))
+  facts = {'page': str(page)}
+  if name == REMOTE and trajectory.stop_reason == StopReason.LENGTH:
+    facts['hint'] = (
+        'its last message was cut off: raise --config.remote.max_tokens or '
+        '--config.rollout.max_turn_tokens'
+    )
+  told.footer(trajectory, **facts)
 
 
 def read_example(config) -> Example:

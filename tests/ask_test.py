@@ -226,6 +226,15 @@ def test_a_conversation_without_an_answer(scene, tmp_path, capsys):
   assert 'no answer' in page.text
 
 
+def test_a_message_cut_off_says_what_to_raise(scene, tmp_path, capsys):
+  reply = endpoints.completion(endpoints.says('<think>and'), 'length')
+  with endpoints.serve(lambda _: endpoints.web.json_response(reply)) as server:
+    stages.walk(make_run(make_config(scene, server.url), tmp_path))
+  out = capsys.readouterr().out
+  assert 'stopped by length' in out
+  assert 'raise --config.remote.max_tokens' in out
+
+
 @pytest.mark.parametrize(
     ('page', 'where'),
     [

@@ -59,7 +59,7 @@ def test_a_tokenizer_that_offers_control_to_text_is_refused(tmp_path):
 def test_unknown_dialects_name_the_nearest():
   with pytest.raises(UserError, match="did you mean 'gog_toy'") as error:
     load_dialect('gog_tyo')
-  assert 'gog, gog_toy' in one_line(error)
+  assert 'gog, gog_remote, gog_toy' in one_line(error)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import email.utils
+import gzip
 import os
 import signal
 import threading
@@ -53,6 +56,31 @@ def test_retry_after_is_honoured():
     with pytest.raises(UserError, match='answers 429: busy'):
       sample_once(server, timeout_s=5.0)  # It would be too late.
   assert time.monotonic() - started < 3.0
+
+
+def test_retry_after_may_be_a_date():
+  later = email.utils.format_datetime(
+      datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=99),
+      usegmt=True,
+  )
+  with endpoints.serve(failing(503, headers={'Retry-After': later})) as server:
+    with pytest.raises(UserError, match='answers 503'):
+      sample_once(server, timeout_s=5.0)
+  assert len(server.heard) == 1
+  headers = {'Retry-After': 'soon'}
+  with endpoints.serve(failing(503, headers=headers)) as server:
+    assert sample_once(server)[0].answer == '132'
+
+
+def test_what_is_compressed_is_not_unpacked():
+  body = gzip.compress(b'{"choices":[]}' + b' ' * 2**20)
+
+  def script(_):
+    return web.Response(body=body, headers={'Content-Encoding': 'gzip'})
+
+  with endpoints.serve(script) as server:
+    with pytest.raises(UserError, match='no chat completion'):
+      sample_once(server)
 
 
 def one_line(error) -> str:

@@ -226,7 +226,8 @@ class _Abandoned:
             chat,
             loop_helpers.requests(n),
             loop_helpers.limits(),
-            None,
+            on_trajectory=None,
+            on_turn=None,
         )
       # The abandoned tool itself ends when the event loop comes round to it.
       await asyncio.sleep(0)
