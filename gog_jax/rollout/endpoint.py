@@ -323,8 +323,9 @@ def _one_line(text: str) -> str:
 def _retry_after_s(value: str) -> float:
   """Seconds for which a server asks to be left alone; 0 if it does not."""
   try:
-    return max(float(value), 0.0) if value.strip().isdigit() else max(
-        email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0
-    )
+    if value.strip().isdigit():
+      return float(value)
+    at = email.utils.parsedate_to_datetime(value).timestamp()
+    return max(at - time.time(), 0.0)
   except ValueError:
     return 0.0
