@@ -183,17 +183,17 @@ def _without_weights(run: Run) -> Run:
   if run.model_folder != TOY_BASE:
     return run
   side = 32
-  other = Run(run.config, run.workdir)
-  other.processor = ImageProcessor(
-      patch_size=side // 2,
-      merge_size=2,
-      temporal_patch_size=2,
-      min_pixels=side**2,
-      max_pixels=run.config.model.max_image_tokens * side**2,
-      image_mean=(0.5, 0.5, 0.5),
-      image_std=(0.5, 0.5, 0.5),
+  return run.seeing_by(
+      ImageProcessor(
+          patch_size=side // 2,
+          merge_size=2,
+          temporal_patch_size=2,
+          min_pixels=side**2,
+          max_pixels=run.config.model.max_image_tokens * side**2,
+          image_mean=(0.5, 0.5, 0.5),
+          image_std=(0.5, 0.5, 0.5),
+      )
   )
-  return other
 
 
 def _next_folder(parent: epath.Path) -> epath.Path:

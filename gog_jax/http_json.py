@@ -29,6 +29,7 @@ class Refused(Exception):
 
   Attributes:
     status: The status.
+    reason: What the server said, on one line.
     retry_after_s: Seconds for which it asks to be left alone.
     transient: Whether the same request may work soon.
   """
@@ -36,6 +37,7 @@ class Refused(Exception):
   def __init__(self, status: int, reason: str, *, retry_after_s: float = 0.0):
     super().__init__(f'HTTP {status}: {reason}' if reason else f'HTTP {status}')
     self.status = status
+    self.reason = reason
     self.retry_after_s = retry_after_s
     self.transient = status in (408, 425, 429) or status >= 500
 
@@ -44,12 +46,13 @@ class Garbled(Exception):
   """The server answered 200 with what is no JSON, or too much of it."""
 
 
-def check_url(url: str, *, field: str, variable: str) -> str:
+def check_url(url: str, *, field: str, like: str, variable: str) -> str:
   """The address without a slash at its end.
 
   Args:
     url: As the user gave it.
     field: The config field that holds it.
+    like: An example of one.
     variable: Of the environment, for the server's key.
 
   Raises:
@@ -62,8 +65,7 @@ def check_url(url: str, *, field: str, variable: str) -> str:
     parts, host = None, None
   if parts is None or parts.scheme not in ('http', 'https') or not host:
     raise UserError(
-        f'{field}={redact(url)!r} is no address; give one like '
-        'http://127.0.0.1:8000'
+        f'{field}={redact(url)!r} is no address; give one like {like}'
     )
   if parts.username or parts.password:
     raise UserError(
@@ -142,7 +144,7 @@ def _reason(data: bytes) -> str:
   """What a server said, on one short line; of JSON, its own error's words."""
   text = data[: 64 * _REASON].decode(errors='replace')
   try:
-    value = json.loads(text)
+    value = json.loads(data)
     while isinstance(value, dict):
       value = next(
           (value[k] for k in ('error', 'message', 'detail') if value.get(k)),
@@ -151,7 +153,9 @@ def _reason(data: bytes) -> str:
     text = value if isinstance(value, str) else text
   except (ValueError, RecursionError):
     pass
-  return redact(' '.join(text.split()))[:_REASON]
+  # Secrets go before it is cut, or half of one stays.
+  text = ''.join(c if c.isprintable() else ' ' for c in redact(text))
+  return ' '.join(text.split())[:_REASON]
 
 
 def _seconds(retry_after: str) -> float:

@@ -72,6 +72,12 @@ class Run:
     other.can_gaze = False
     return other
 
+  def seeing_by(self, processor: ImageProcessor) -> Run:
+    """The same run, whose policies see images by another processor."""
+    other = self._forget('executor', 'chat')
+    other.processor = processor
+    return other
+
   def with_rl(self, overrides: Mapping[str, Any]) -> Run:
     """The same run with other fields of `config.rl`."""
     other = self._forget()

@@ -17,10 +17,12 @@ from gog_jax import config_check
 from gog_jax import images
 from gog_jax import sharding
 from gog_jax import stages
+from gog_jax import toolbox
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as store
 from gog_jax.run import Run
 from gog_jax.types import Hit
+from gog_jax.types import Reply
 from gog_jax.world import knowledge
 from gog_jax.world import questions
 from tests import endpoints
@@ -165,11 +167,15 @@ class Evil:
 
   async def search_text(self, query, *, scope, top_k):
     del query, scope, top_k
-    return (Hit(title=EVIL, text=EVIL, score=1.0, image=EVIL.encode()),)
+    hit = Hit(title=EVIL, text=EVIL, score=1.0, image=EVIL.encode())
+    return Reply(hits=(hit,))
 
   async def search_image(self, data, *, scope, top_k):
     del data, scope, top_k
     raise RuntimeError(EVIL)
+
+  async def close(self):
+    pass
 
 
 def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
@@ -192,7 +198,7 @@ def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
         tmp_path,
     )
     evil = Evil()
-    monkeypatch.setattr(Run, 'backend', evil)
+    monkeypatch.setattr(toolbox, '_backend', lambda config: evil)
     stages.walk(run)
   said = capsys.readouterr()
   record = (tmp_path / 'ask' / '0001' / 'trajectories.jsonl').read_text()

@@ -21,10 +21,11 @@ from gog_jax.train.optimizer import OptimizerConfig
 
 pytestmark = pytest.mark.quick
 
+NO_PROFILE = ('index', 'retrieve')
 PAGES = sorted(
     path.stem
     for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
-    if path.stem != 'common'
+    if path.stem not in ('common', *NO_PROFILE)
 )
 
 

@@ -101,7 +101,7 @@ def one_line(error) -> str:
         ),
         (
             lambda _: web.Response(text='<html>\n<b>hi</b>\x1b[31m'),
-            ['no chat completion but <html> <b>hi</b> [31m', '/v1'],
+            ['not JSON: <html> <b>hi</b> [31m', '/v1'],
             1,
         ),
         (lambda _: web.json_response({'choices': []}), ['no chat'], 1),
@@ -114,7 +114,7 @@ def one_line(error) -> str:
         ),
         (
             lambda _: web.Response(body=b'x' * (2**24 + 1)),
-            ['more than 16 MB'],
+            ['more than 16777216 bytes'],
             1,
         ),
     ],

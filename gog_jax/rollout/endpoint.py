@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 import dataclasses
-import email.utils
 import json
 import time
 from typing import Any
@@ -19,14 +18,12 @@ import urllib.parse
 import aiohttp
 import tenacity
 
+from gog_jax import http_json
 from gog_jax import secrets
 from gog_jax.errors import UserError
 
 _MAX_BYTES = 16 * 2**20  # Of a reply.
-_REASON_LENGTH = 200  # Characters of what the server says went wrong.
 _PATH = '/chat/completions'
-# Worth another try, beside every 5xx.
-_TRANSIENT = (408, 425, 429)
 _BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
 
 
@@ -96,14 +93,16 @@ class Endpoint:
           f'endpoint calls it (GET {self._shown}/models lists them)'
       )
     key = secrets.from_environment(config.key_variable)
-    self._headers = {'Accept-Encoding': 'identity'}
-    if key is not None:
-      if not (key.isascii() and key.isprintable()):
-        raise UserError(
-            f'the key in {config.key_variable} has characters that no header '
-            'can carry; set it anew'
-        )
-      self._headers['Authorization'] = f'Bearer {key}'
+    if key is not None and not (key.isascii() and key.isprintable()):
+      raise UserError(
+          f'the key in {config.key_variable} has characters that no header '
+          'can carry; set it anew'
+      )
+    self._key = key
+
+  def session(self) -> aiohttp.ClientSession:
+    """For `complete`, in this event loop."""
+    return http_json.session(self._key)
 
   async def complete(
       self,
@@ -163,63 +162,54 @@ class Endpoint:
     c = self._config
     try:
       async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
-        async with session.post(
-            self._address,
-            json=request,
-            headers=self._headers,
-            allow_redirects=False,
-        ) as response:
-          body = await self._body(response)
+        value, _ = await http_json.ask(
+            session, self._address, request, max_bytes=_MAX_BYTES
+        )
     except TimeoutError as error:
       raise _Retriable(
           f'{self._shown} sent no reply within '
           f'--config.remote.timeout_s={c.timeout_s:g} seconds'
       ) from error
-    except aiohttp.ClientError as error:
-      reason = _one_line(str(error) or type(error).__name__)
+    except ConnectionError as error:
       raise _Retriable(
-          f'cannot reach {self._shown} ({reason}); is the server running, and '
+          f'cannot reach {self._shown} ({error}); is the server running, and '
           'is --config.remote.url right?'
       ) from error
-    if response.status == 200:
-      return self._reply(body)
-    if 300 <= response.status < 400:
-      raise UserError(
-          f'{self._shown} answers {response.status}, a redirect, which is not '
+    except http_json.Garbled as error:
+      raise self._no_completion(str(error)) from error
+    except http_json.Refused as error:
+      raise self._refusal(error) from error
+    return self._reply(value)
+
+  def _refusal(self, error: http_json.Refused) -> Exception:
+    if 300 <= error.status < 400:
+      return UserError(
+          f'{self._shown} answers {error.status}, a redirect, which is not '
           'followed: give the address it leads to as --config.remote.url'
       )
-    message = f'{self._shown} answers {response.status}: {_reason(body)}'
-    if response.status >= 500 or response.status in _TRANSIENT:
-      after = _retry_after_s(response.headers.get('Retry-After', ''))
-      raise _Retriable(message, after)
-    if response.status in (401, 403):
-      message += f' (the key is read from the variable {c.key_variable})'
-    raise UserError(message)
+    message = f'{self._shown} answers {error.status}: {error.reason}'
+    if error.transient:
+      return _Retriable(message, error.retry_after_s)
+    if error.status in (401, 403):
+      message += (
+          f' (the key is read from the variable {self._config.key_variable})'
+      )
+    return UserError(message)
 
-  async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-    """The reply's bytes, as they came.
+  def _no_completion(self, what: str) -> UserError:
+    return UserError(
+        f'{self._shown} answers with no chat completion: {what}; is '
+        '--config.remote.url right, up to its /v1?'
+    )
 
-    Raises:
-      UserError: They are too many.
-    """
-    body = bytearray()
-    async for part in response.content.iter_chunked(2**16):
-      body += part
-      if len(body) > _MAX_BYTES:
-        raise UserError(
-            f'{self._shown} sent more than {_MAX_BYTES // 2**20} MB for one '
-            'message; is --config.remote.url a chat endpoint?'
-        )
-    return bytes(body)
-
-  def _reply(self, body: bytes) -> Reply:
+  def _reply(self, value: Any) -> Reply:
     """Reads a reply.
 
     Raises:
       UserError: It is no chat completion.
     """
     try:
-      choice = json.loads(body)['choices'][0]
+      choice = value['choices'][0]
       message = choice['message']
       reasoning = message.get('reasoning_content') or message.get('reasoning')
       return Reply(
@@ -232,49 +222,28 @@ class Endpoint:
           truncated=choice.get('finish_reason') == 'length',
       )
     except (
-        AttributeError, IndexError, KeyError, RecursionError, TypeError,
-        ValueError,
+        AttributeError, IndexError, KeyError, TypeError, ValueError,
     ) as error:  # fmt: skip
-      raise UserError(
-          f'{self._shown} answers with no chat completion but {_reason(body)}; '
-          'is --config.remote.url right, up to its /v1?'
-      ) from error
+      what = f'{type(error).__name__}: {error}'
+      raise self._no_completion(f'its JSON has no message ({what})') from error
 
 
 def shown_url(url: str) -> str:
-  """The address without what may be secret in it: user, password and query.
-
-  Raises:
-    UserError: It is none.
-  """
-  parts = _split(url)
+  """An address that was checked, without its query: it may hold a secret."""
+  parts = urllib.parse.urlsplit(url.strip())
   host = f'[{parts.hostname}]' if ':' in str(parts.hostname) else parts.hostname
   port = f':{parts.port}' if parts.port else ''
   return f'{parts.scheme}://{host}{port}{parts.path}'.rstrip('/')
 
 
-def _split(url: str) -> urllib.parse.SplitResult:
-  try:
-    parts = urllib.parse.urlsplit(url.strip())
-    parts.port  # noqa: B018  Reading it checks it.
-    if parts.scheme in ('http', 'https') and parts.hostname:
-      return parts
-  except ValueError:
-    pass
-  raise UserError(
-      '--config.remote.url is no address: pass one up to its version, e.g. '
-      '--config.remote.url=http://127.0.0.1:8080/v1'
-  )
-
-
 def _address(config: EndpointConfig) -> str:
-  parts = _split(config.url)
-  if '@' in parts.netloc:
-    raise UserError(
-        '--config.remote.url holds a user or a password, which others could '
-        f'read: leave it out and put the key into {config.key_variable}, a '
-        'variable of the environment (its name is --config.remote.key_variable)'
-    )
+  url = http_json.check_url(
+      config.url.strip(),
+      field='--config.remote.url',
+      like='http://127.0.0.1:8080/v1',
+      variable=config.key_variable,
+  )
+  parts = urllib.parse.urlsplit(url)
   path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
   return parts._replace(path=path, fragment='').geturl()
 
@@ -299,33 +268,3 @@ def _text(value: Any) -> str:
   if not isinstance(value, str):
     raise TypeError(f'{type(value).__name__} in place of text')
   return secrets.redact(value)
-
-
-def _reason(body: bytes) -> str:
-  """What a server says went wrong: its error's message, or how it begins."""
-  text = body[: 2**16].decode('utf-8', 'replace')
-  try:
-    value = json.loads(body)
-    value = value.get('error', value)
-    value = value if isinstance(value, str) else value['message']
-    text = value if isinstance(value, str) else text
-  except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-    pass
-  return _one_line(text) or 'nothing'
-
-
-def _one_line(text: str) -> str:
-  """Its beginning on one line; secrets go before it is cut, or half stays."""
-  text = ''.join(c if c.isprintable() else ' ' for c in secrets.redact(text))
-  return ' '.join(text.split())[:_REASON_LENGTH]
-
-
-def _retry_after_s(value: str) -> float:
-  """Seconds for which a server asks to be left alone; 0 if it does not."""
-  try:
-    if value.strip().isdigit():
-      return float(value)
-    at = email.utils.parsedate_to_datetime(value).timestamp()
-    return max(at - time.time(), 0.0)
-  except ValueError:
-    return 0.0

@@ -18,7 +18,6 @@ import json
 import re
 from typing import Any
 
-import aiohttp
 import numpy as np
 from PIL import Image
 
@@ -101,10 +100,7 @@ class RemotePolicy:
     del self._conversations[slot]
 
   async def _sample(self, slots: Sequence[int]) -> list[SampledTurn]:
-    async with aiohttp.ClientSession(
-        auto_decompress=False,  # Nobody asked for it: no bombs.
-        timeout=aiohttp.ClientTimeout(total=None),  # The endpoint has its own.
-    ) as session:
+    async with self._endpoint.session() as session:
       tasks = [
           asyncio.create_task(
               self._endpoint.complete(

@@ -61,7 +61,9 @@ class Retriever:
       UserError: The address is none, or nobody answers there.
     """
     field = 'config.tools.url'
-    url = http_json.check_url(url, field=field, variable=KEY_VARIABLE)
+    url = http_json.check_url(
+        url, field=field, like='http://127.0.0.1:8000', variable=KEY_VARIABLE
+    )
     health = asyncio.run(_health(url))
     own = health.get('version') if isinstance(health, Mapping) else None
     if isinstance(own, str) and own:
