@@ -17,6 +17,8 @@ INSTALL_REQUIRES = [
     'bm25s>=0.2',  # Text retrieval.
     'circuitbreaker>=2.1',  # Leaves a backend alone that keeps failing.
     'etils[epath]>=1.9',  # Local and gs:// paths alike.
+    'faiss-cpu>=1.8',  # Nearest vectors of a local index.
+    'filelock>=3.12',  # One build of a local index at a time.
     'flax>=0.12.4',  # Modules (nnx).
     'grain>=0.2.12',  # Input pipelines that resume exactly.
     'huggingface_hub>=0.34',  # Fetches models that are given by their id.
@@ -28,11 +30,12 @@ INSTALL_REQUIRES = [
     'ml-collections>=1.1',  # Configs.
     'ml_dtypes',  # bfloat16 in NumPy, for weights files.
     'numpy>=2.0',
+    'opencv-python-headless>=4.8',  # Local descriptors and their geometry.
     'optax>=0.2.6',
     'orbax-checkpoint>=0.11.28',  # Checkpoints.
     'pillow>=11',  # Image decoding and drawing.
     'rich>=13',  # The report's table.
-    'safetensors>=0.6',  # Adapter files.
+    'safetensors>=0.6',  # Adapter files; features of a local index.
     'tenacity>=9',  # Retries with backoff.
     'tensorflow-datasets>=4.9.9',  # Data sets; never with TensorFlow.
     'tokenizers>=0.21',  # Runs tokenizer.json.
@@ -52,6 +55,9 @@ EXTRAS_REQUIRE = {
         'pytest-timeout>=2.3',  # A hung test fails instead of hanging CI.
         'pytest-xdist>=3.6',  # One worker a core.
         'ruff>=0.12',  # Linter.
+        # Photographs to search for; never at run time.
+        'scikit-image>=0.22',
+        'scikit-learn>=1.4',
         'scipy>=1.13',  # Oracle for bootstrap intervals.
         'torch==2.13.0',  # Oracle, with transformers; never at run time.
         'transformers>=5.0',  # Oracle of models, tokenizers and images.

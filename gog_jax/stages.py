@@ -27,6 +27,7 @@ from gog_jax.config_check import check
 from gog_jax.config_check import check_family
 from gog_jax.config_check import config_field
 from gog_jax.errors import UserError
+from gog_jax.index import build as index_build
 from gog_jax.manifest import birthmark
 from gog_jax.manifest import Manifest
 from gog_jax.run import Run
@@ -190,6 +191,8 @@ TARGETS = {
 # They make no stage: what is found, or answered, is printed.
 INSPECT = 'inspect'
 ASK = 'ask'
+# Of a user's own documents and images; these need no model and no world.
+INDEX = 'index'
 
 
 def walk(run: Run) -> None:
@@ -207,8 +210,12 @@ def walk(run: Run) -> None:
     if n_bad := sum(not works for works, _ in findings.checks):
       raise UserError(f'{run.model_folder}: {n_bad} of the above will not work')
     return
+  if target == INDEX:
+    c = run.config
+    print(index_build.build(c.index, docs=c.docs, images=c.images))
+    return
   if target not in (*TARGETS, ASK):
-    known = ', '.join((*TARGETS, INSPECT, ASK))
+    known = ', '.join((*TARGETS, INSPECT, INDEX, ASK))
     raise UserError(f'unknown stage {target!r}; there are {known}')
   check(run.config)
   run.check()

@@ -1,0 +1,302 @@
+"""A user's documents and pictures, as they lie on disk.
+
+Documents are JSON lines, in either of two forms: Search-R1's
+`{"id", "contents"}`, whose contents are `"title"\\ntext`, or
+`{"id", "title", "text", "image"}`, where title and image may be missing.
+Pictures are the image files of a folder and of the folders in it; `photo.txt`
+beside `photo.jpg` is its caption. What they say is untrusted text and stays
+text; what they name must lie within the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+from gog_jax.errors import UserError
+
+# A longer line is no passage but a broken file.
+MAX_LINE_BYTES = 8 * 2**20
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_CAPTION_BYTES = 64 * 2**10
+# Characters of a linked document that stand in for a caption.
+CAPTION_LENGTH = 500
+
+_SUFFIXES = {
+    '.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.avif',
+    '.jp2', '.ppm', '.pgm',
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Document:
+  """One passage.
+
+  Attributes:
+    id: Unique within its file.
+    title: Plain text, possibly empty.
+    text: Plain text.
+    contents: `"title"\\ntext`, or as the file had it.
+    image: Name of the picture it refers to, or ''.
+    line: Where it stands in the file, from 1.
+  """
+
+  id: str
+  title: str
+  text: str
+  contents: str
+  image: str = ''
+  line: int = 0
+
+  @property
+  def empty(self) -> bool:
+    return not (self.title.strip() or self.text.strip())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+  """One image file.
+
+  Attributes:
+    id: Its path within the folder, with forward slashes.
+    title: The linked document's, else made from the file's name.
+    caption: The sidecar's text, else the linked document's beginning.
+    link: Id of the first document that refers to it, or ''.
+    beginning: Of the linked document's text, or ''.
+    key: SHA-256 of the file, in hex.
+  """
+
+  id: str
+  title: str
+  caption: str
+  link: str
+  beginning: str
+  key: str
+
+
+def read_documents(path: pathlib.Path) -> Iterator[Document]:
+  """Yields the documents of a file, in order, empty ones included.
+
+  Raises:
+    UserError: The file cannot be read, or a line is too long, not UTF-8, not
+      JSON, not a document, or repeats an id; names the line.
+  """
+  seen: dict[str, int] = {}
+  try:
+    with path.open('rb') as f:
+      for number, line in _lines(f, path):
+        document = _document(line, f'{path}, line {number}', number)
+        first = seen.setdefault(document.id, number)
+        if first != number:
+          raise UserError(
+              f'{path}, line {number}: the id {document.id!r} is that of line '
+              f'{first} too; give each document its own'
+          )
+        yield document
+  except OSError as error:
+    raise UserError(
+        f'{path} cannot be read ({error.strerror}); give --config.docs=FILE'
+    ) from error
+
+
+def _lines(f, path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+  number = 0
+  while line := f.readline(MAX_LINE_BYTES + 1):
+    number += 1
+    if len(line) > MAX_LINE_BYTES:
+      raise UserError(
+          f'{path}, line {number}, is longer than {MAX_LINE_BYTES} bytes; '
+          'split the document into passages'
+      )
+    if number == 1:
+      line = line.removeprefix(b'\xef\xbb\xbf')
+    if line.strip():
+      yield number, line
+
+
+def _document(line: bytes, where: str, number: int) -> Document:
+  try:
+    row = json.loads(line.decode())
+  except UnicodeDecodeError as error:
+    raise UserError(
+        f'{where}, is not UTF-8 ({error.reason}); save the file as UTF-8'
+    ) from error
+  except (ValueError, RecursionError) as error:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+    raise UserError(
+        f'{where}, is not JSON ({reason}); each line is one object'
+    ) from error
+  if not isinstance(row, dict):
+    raise UserError(f'{where}, is not a JSON object; each line is one object')
+  name = row.get('id')
+  if type(name) is int:
+    name = str(name)
+  if not isinstance(name, str) or not name:
+    raise UserError(f'{where}: its "id" is no text or number; give it one')
+  image = _text(row, 'image', where)
+  if 'contents' in row:
+    contents = _text(row, 'contents', where)
+    title, newline, text = contents.partition('\n')
+    if not newline:
+      title, text = '', contents
+    title = title.strip()
+    if len(title) > 1 and title[0] == title[-1] == '"':
+      title = title[1:-1]
+  elif 'text' in row:
+    title, text = _text(row, 'title', where), _text(row, 'text', where)
+    contents = f'"{title}"\n{text}'
+  else:
+    raise UserError(
+        f'{where}, has neither "contents" nor "text"; a document is '
+        '{"id", "contents"} or {"id", "title", "text"}'
+    )
+  return Document(
+      id=_whole(name),
+      title=title,
+      text=text,
+      contents=contents,
+      image=image,
+      line=number,
+  )
+
+
+def _text(row: dict[str, Any], field: str, where: str) -> str:
+  value = row.get(field)
+  if value is None:
+    return ''
+  if not isinstance(value, str):
+    raise UserError(f'{where}: its "{field}" is no text; put it in quotes')
+  return _whole(value)
+
+
+def _whole(text: str) -> str:
+  """Without halves of surrogate pairs, which JSON can spell and UTF-8 cannot.
+  """
+  try:
+    text.encode()
+    return text
+  except UnicodeEncodeError:
+    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+
+
+def image_names(
+    folder: pathlib.Path,
+) -> tuple[list[str], list[tuple[str, str]]]:
+  """Names of the image files below a folder, and those refused, with reasons.
+
+  Hidden files and folders are left out; links to folders are not followed.
+
+  Raises:
+    UserError: There is no such folder.
+  """
+  if not folder.is_dir():
+    raise UserError(f'{folder} is no folder; give --config.images=FOLDER')
+  names, refused = [], []
+  root = folder.resolve()
+  for place, folders, files in os.walk(folder, onerror=_raise_unreadable):
+    folders[:] = sorted(f for f in folders if not f.startswith('.'))
+    for file in files:
+      path = pathlib.Path(place, file)
+      if file.startswith('.') or path.suffix.lower() not in _SUFFIXES:
+        continue
+      name = path.relative_to(folder).as_posix()
+      if reason := _refusal(path, name, root):
+        refused.append((name, reason))
+      else:
+        names.append(name)
+  return sorted(names), sorted(refused)
+
+
+def _raise_unreadable(error: OSError) -> None:
+  raise UserError(
+      f'{error.filename} cannot be read ({error.strerror}); let it be read, or '
+      'move it out of the images folder'
+  ) from error
+
+
+def _refusal(path: pathlib.Path, name: str, root: pathlib.Path) -> str:
+  """Why a file is not read; '' if it may be."""
+  if name != name.encode(errors='replace').decode():
+    return 'its name is not UTF-8'
+  try:
+    target = path.resolve(strict=True)
+  except (OSError, RuntimeError):
+    return 'a link to nowhere'
+  if not target.is_relative_to(root):
+    return 'a link that leads out of the folder'
+  if not target.is_file():
+    return 'not a plain file'
+  if target.stat().st_size > MAX_IMAGE_BYTES:
+    return f'over {MAX_IMAGE_BYTES} bytes'
+  return ''
+
+
+def check_image(
+    document: Document, docs: pathlib.Path, images: str, known: set[str]
+) -> None:
+  """Refuses a document whose image is not one of the folder's.
+
+  Args:
+    document: The one to check.
+    docs: Its file, for the message.
+    images: The images folder, or ''.
+    known: Names of the folder's image files, refused ones included.
+
+  Raises:
+    UserError: Names the line and what is wrong.
+  """
+  name = document.image
+  if not name or name in known:
+    return
+  parts = name.replace('\\', '/').split('/')
+  if not images:
+    wrong = 'and there is no images folder; give --config.images=FOLDER'
+  elif parts[0] == '' or re.fullmatch('[A-Za-z]:', parts[0]) or '..' in parts:
+    wrong = (
+        'which is not a name within the images folder; name it as seen from '
+        'there'
+    )
+  else:
+    wrong = f'which is not among the image files of {images}; put it there'
+  raise UserError(
+      f'{docs}, line {document.line}, refers to the image {name!r}, {wrong}'
+  )
+
+
+def caption_of(folder: pathlib.Path, name: str) -> str:
+  """The text of an image's sidecar, '' without one.
+
+  Raises:
+    UserError: It is not UTF-8, too long, or leads out of the folder.
+  """
+  path = (folder / name).with_suffix('.txt')
+  if not path.is_file():
+    return ''
+  if not path.resolve().is_relative_to(folder.resolve()):
+    raise UserError(f'{path} is a link out of the images folder; copy it there')
+  with path.open('rb') as f:
+    data = f.read(MAX_CAPTION_BYTES + 1)
+  if len(data) > MAX_CAPTION_BYTES:
+    raise UserError(
+        f'{path} is over {MAX_CAPTION_BYTES} bytes, and taken for the caption '
+        'of an image; rename one of them'
+    )
+  try:
+    return data.decode('utf-8-sig').strip()
+  except UnicodeDecodeError as error:
+    line = data[: error.start].count(b'\n') + 1
+    raise UserError(
+        f'{path}, line {line}, is not UTF-8 ({error.reason}); save the file as '
+        'UTF-8'
+    ) from error
+
+
+def readable(name: str) -> str:
+  """A title out of a file's name: 'trip/old_tower-2.jpg' -> 'old tower 2'."""
+  stem = pathlib.PurePosixPath(name).stem
+  return ' '.join(re.split(r'[\s_\-.]+', stem)).strip() or stem

@@ -1,0 +1,191 @@
+"""What lies in an index's folder, and which of it counts.
+
+    manifest.json               written last; names everything that counts
+    features/KIND-*.safetensors features of up to 64 images each
+    generation-000001/          what is searched: texts, pictures, vectors
+    lock                        held by whoever builds
+
+Nothing is changed in place: a build writes new files, then the manifest by one
+rename, then deletes what is no longer named. Who has opened the old ones keeps
+them for as long as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import filelock
+
+from gog_jax import files
+from gog_jax.errors import UserError
+
+FORMAT = 1
+MANIFEST = 'manifest.json'
+# Of files no larger, the manifest has the digest and not the size alone.
+_SMALL = 2**20
+_GENERATION = re.compile(r'generation-(\d{6,})')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+  """Names what counts.
+
+  Attributes:
+    version: 16 hex digits that change with whatever is searched.
+    generation: The folder that holds what is searched.
+    n_documents: How many can be found.
+    n_images: How many can be found.
+    encoder: Version of the encoder of images, or ''.
+    chunks: Files of features by kind, in the order that rows count them.
+    files: Size, and digest if small, of every file by its path.
+  """
+
+  version: str
+  generation: str
+  n_documents: int
+  n_images: int
+  encoder: str
+  chunks: Mapping[str, Sequence[str]]
+  files: Mapping[str, Sequence[Any]]
+
+  def write(self, index: pathlib.Path) -> None:
+    row = {'format': FORMAT, **dataclasses.asdict(self)}
+    row['digest'] = _digest(files.dumps(row).encode())
+    files.write_atomic(index / MANIFEST, files.dumps(row) + '\n')
+    sync(index)
+
+
+def read(index: pathlib.Path) -> Manifest | None:
+  """The manifest of an index; None if nothing has been built.
+
+  Raises:
+    UserError: It is damaged, or of another format.
+  """
+  path = index / MANIFEST
+  try:
+    row = json.loads(path.read_text())
+    found = row.pop('format')
+    if found != FORMAT:
+      raise UserError(
+          f'{index} has format {found!r}, and this program reads {FORMAT}; '
+          'delete it and run configs/index.py again'
+      )
+    digest = row.pop('digest')
+    if digest != _digest(files.dumps({'format': found, **row}).encode()):
+      raise ValueError('digest')
+    return Manifest(**row)
+  except FileNotFoundError:
+    return None
+  except OSError as error:
+    raise UserError(f'{path} cannot be read ({error.strerror})') from error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise damaged(index, f'{MANIFEST} is not what was written') from error
+
+
+def damaged(index: pathlib.Path, what: str) -> UserError:
+  return UserError(
+      f'the index {index} is damaged ({what}); run configs/index.py again'
+  )
+
+
+def check(index: pathlib.Path, manifest: Manifest) -> None:
+  """Compares the files with what the manifest says of them.
+
+  Raises:
+    UserError: One is missing, has another size, or is small and has other
+      contents.
+  """
+  try:
+    for name, expected in manifest.files.items():
+      if not (index / name).is_file():
+        raise damaged(index, f'{name} is missing')
+      if _facts(index / name) != list(expected):
+        raise damaged(index, f'{name} is not what was written')
+  except OSError as error:
+    raise damaged(index, f'{error.filename}: {error.strerror}') from error
+
+
+def describe(
+    index: pathlib.Path, generation: pathlib.Path, chunks: Sequence[str]
+) -> dict[str, list[Any]]:
+  """Size and digest of the files that a manifest will name; flushes them."""
+  names = sorted(
+      path.relative_to(index).as_posix()
+      for path in generation.rglob('*')
+      if path.is_file()
+  )
+  for name in names:
+    sync(index / name)
+  for folder in filter(pathlib.Path.is_dir, generation.iterdir()):
+    sync(folder)
+  sync(generation)
+  sync(index)
+  return {name: _facts(index / name) for name in (*names, *chunks)}
+
+
+def _facts(path: pathlib.Path) -> list[Any]:
+  size = path.stat().st_size
+  if size > _SMALL:
+    return [size]
+  return [size, _digest(path.read_bytes())]
+
+
+def _digest(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()[:16]
+
+
+def sync(path: pathlib.Path) -> None:
+  """Flushes a file, or the names in a folder, to the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def new_generation(index: pathlib.Path) -> pathlib.Path:
+  """An empty folder of a name that no index of this place has ever had."""
+  taken = [0]
+  for path in index.iterdir():
+    if match := _GENERATION.fullmatch(path.name):
+      taken.append(int(match.group(1)))
+  folder = index / f'generation-{max(taken) + 1:06d}'
+  folder.mkdir()
+  return folder
+
+
+def delete_others(index: pathlib.Path, generation: str) -> None:
+  """Deletes generations that the manifest does not name."""
+  for path in index.iterdir():
+    if _GENERATION.fullmatch(path.name) and path.name != generation:
+      shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(index: pathlib.Path) -> Iterator[None]:
+  """Makes the folder, and keeps other builds out of it.
+
+  Raises:
+    UserError: Another build is at work, or the folder cannot be written.
+  """
+  if '://' in str(index):
+    raise UserError(f'{index} is no local folder; give --config.index=FOLDER')
+  try:
+    index.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(index / 'lock', timeout=0)
+    with lock:
+      yield
+  except filelock.Timeout as error:
+    raise UserError(
+        f'{index} is being built by another process; wait until it is done, or '
+        'give another --config.index'
+    ) from error

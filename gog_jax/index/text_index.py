@@ -1,0 +1,126 @@
+"""BM25 over documents; their texts stay on disk.
+
+A folder holds `documents.jsonl`, `offsets.npy` (where each line begins, and the
+end) and bm25s's own arrays and vocabulary.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterable
+import json
+import logging
+import mmap
+import pathlib
+import re
+from typing import Any
+import unicodedata
+
+import numpy as np
+
+from gog_jax import files
+from gog_jax import interrupt
+from gog_jax.index.corpora import Document
+
+# Changes whenever the same documents would be found by other queries.
+VERSION = 'bm25-1'
+# Longer "words" are no words; cut, they still find themselves.
+_MAX_WORD = 64
+_MAX_QUERY_WORDS = 512
+# Between these, words have no spaces between them: kana, Han, Hangul.
+_CJK = '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff'
+_CJK += '\U00020000-\U0003ffff'
+_WORD = re.compile(f'([{_CJK}]+)|[^\\W{_CJK}]+')
+
+
+def words(text: str, *, single: bool) -> list[str]:
+  """The words of a text, case and width folded; of CJK, pairs of characters.
+
+  Args:
+    text: Any.
+    single: Whether CJK characters also stand alone. Documents have them, so
+      that a query of one character finds something; queries do not.
+  """
+  found = []
+  for match in _WORD.finditer(unicodedata.normalize('NFKC', text).casefold()):
+    word = match.group()
+    if match.group(1) is None:
+      found.append(word[:_MAX_WORD])
+      continue
+    if single or len(word) == 1:
+      found += word
+    found += map(''.join, zip(word, word[1:], strict=False))
+  return found
+
+
+def build(folder: pathlib.Path, documents: Iterable[Document]) -> None:
+  """Writes an index of the documents into a new folder."""
+  folder.mkdir()
+  # No word is empty: it keeps the vocabulary from being so.
+  vocabulary = {'': 0}
+  ids, offsets = [], array.array('q', [0])
+  with (folder / 'documents.jsonl').open('wb') as f:
+    for n, document in enumerate(documents):
+      if n % 256 == 0:
+        interrupt.check()
+      row = {'id': document.id, 'title': document.title, 'text': document.text}
+      row['contents'] = document.contents
+      offsets.append(offsets[-1] + f.write(files.dumps(row).encode() + b'\n'))
+      found = words(f'{document.title}\n{document.text}', single=True)
+      ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in found])
+  np.save(folder / 'offsets.npy', np.asarray(offsets, np.int64))
+  retriever = _bm25s().BM25(backend='numpy')
+  retriever.index(
+      (ids, vocabulary), create_empty_token=False, show_progress=False
+  )
+  retriever.save(folder, show_progress=False)
+
+
+def _bm25s():
+  # Imported late: it starts jax where it finds it.
+  import bm25s
+
+  logging.getLogger('bm25s').setLevel(logging.WARNING)
+  return bm25s
+
+
+class TextIndex:
+  """What `build` wrote, opened; safe to use from several threads."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._bm25 = _bm25s().BM25.load(
+        folder, mmap=True, show_progress=False
+    )
+    self._offsets = np.load(folder / 'offsets.npy', allow_pickle=False)
+    with (folder / 'documents.jsonl').open('rb') as f:
+      self._lines = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+
+  def __len__(self) -> int:
+    return len(self._offsets) - 1
+
+  def document(self, number: int) -> dict[str, Any]:
+    """{id, title, text, contents} of a document by its place in the file."""
+    start, end = self._offsets[number : number + 2]
+    return json.loads(self._lines[start:end])
+
+  def search(self, query: str, top_k: int) -> list[tuple[int, float]]:
+    """Places and scores of at most `top_k` documents that share a word.
+
+    Best first; of equal scores, the earlier document.
+    """
+    known = self._bm25.vocab_dict
+    ids = [
+        known[word]
+        for word in words(query, single=False)[:_MAX_QUERY_WORDS]
+        if word in known
+    ]
+    if not ids or top_k < 1:
+      return []
+    scores = self._bm25.get_scores_from_ids(ids)
+    found = np.flatnonzero(scores > 0)
+    if len(found) > top_k:
+      # Ties at the last place are kept until the order decides.
+      last = np.partition(scores[found], -top_k)[-top_k]
+      found = found[scores[found] >= last]
+    order = np.lexsort((found, -scores[found]))[:top_k]
+    return [(int(i), float(scores[i])) for i in found[order]]

@@ -1,0 +1,101 @@
+"""Nearest neighbours by FAISS: exact for few vectors, approximate for many.
+
+Training draws its sample and its first centroids by fixed seeds: equal vectors
+give equal files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+import math
+import os
+import pathlib
+
+import faiss
+import numpy as np
+
+# More would cost small searches more than they gain.
+_MAX_THREADS = 4
+_SEED = 17
+# Training vectors for each centroid.
+_PER_CENTROID = 48
+_MAX_CENTROIDS = 1024
+_BLOCK = 65536
+
+Blocks = Callable[[], Iterable[np.ndarray]]
+
+
+def use_threads() -> None:
+  """Sets how many threads FAISS uses in the calling thread."""
+  faiss.omp_set_num_threads(min(_MAX_THREADS, os.cpu_count() or 1))
+
+
+def build(
+    path: pathlib.Path,
+    blocks: Blocks,
+    *,
+    width: int,
+    flat_limit: int,
+    code: str,
+) -> None:
+  """Writes an index of all vectors, numbered in order, by L2 distance.
+
+  Args:
+    path: The file to write.
+    blocks: Called as often as needed, yields [n, width] arrays.
+    width: Of a vector.
+    flat_limit: Up to so many vectors, search is exact.
+    code: How FAISS keeps the vectors if there are more, e.g. 'SQ8'.
+  """
+  use_threads()
+  n = sum(len(block) for block in blocks())
+  if n <= flat_limit:
+    index = faiss.IndexFlatL2(width)
+  else:
+    n_lists = min(_MAX_CENTROIDS, 2 ** round(math.log2(4 * math.sqrt(n))))
+    index = faiss.index_factory(width, f'IVF{n_lists},{code}')
+    clustering = faiss.extract_index_ivf(index).cp
+    clustering.seed = _SEED
+    clustering.max_points_per_centroid = _PER_CENTROID
+    index.train(_sample(blocks, n, n_lists * _PER_CENTROID))
+  for block in _gathered(blocks()):
+    index.add(block)
+  faiss.write_index(index, str(path))
+
+
+def _sample(blocks: Blocks, n: int, wanted: int) -> np.ndarray:
+  """float32 vectors drawn from all, at most `wanted`."""
+  random = np.random.default_rng(_SEED)
+  chosen = np.zeros(n, bool)
+  chosen[random.permutation(n)[:wanted]] = True
+  parts, start = [], 0
+  for block in blocks():
+    parts.append(block[chosen[start : start + len(block)]])
+    start += len(block)
+  return np.concatenate(parts).astype(np.float32)
+
+
+def _gathered(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  """The same vectors, as float32, in blocks that are worth a call."""
+  waiting, n = [], 0
+  for block in blocks:
+    waiting.append(block)
+    n += len(block)
+    if n >= _BLOCK:
+      yield np.concatenate(waiting).astype(np.float32)
+      waiting, n = [], 0
+  if n:
+    yield np.concatenate(waiting).astype(np.float32)
+
+
+def search(
+    index: faiss.Index, queries: np.ndarray, k: int, *, n_probe: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Squared distances float32[n, k] and numbers int64[n, k]; -1 where none."""
+  use_threads()
+  params = None
+  if isinstance(index, faiss.IndexIVF):
+    params = faiss.SearchParametersIVF()
+    params.nprobe = n_probe
+  k = min(k, index.ntotal)
+  return index.search(queries.astype(np.float32), k, params=params)

@@ -1,0 +1,232 @@
+"""How well a picture explains a query: geometry first, then colours.
+
+Local matches between the two are fitted by a similarity or affine map; through
+it the picture's colours are laid over the query. The score is the share of the
+query's pixels whose colours agree, so that a photo beats its recolourings and
+its own crops; it is weakened where little of the picture is used, so that the
+photo also beats a composite that contains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+
+import cv2
+import numpy as np
+
+from gog_jax.index.descriptor import Features
+from gog_jax.index.descriptor import GRID
+from gog_jax.index.descriptor import SCALE
+
+# A match counts if its distance is below this share of the second best's.
+_RATIO = 0.9
+# Pixels of the frame within which a match obeys the map.
+_TOLERANCE = 5.0
+_MIN_INLIERS = 5
+# Mean difference of the three channels, of 255, at which colours agree no more.
+_COLOUR_LIMIT = 40.0
+# Whole against whole, without a match: sides may be in so different proportion.
+_ASPECT_LIMIT = 1.25
+# Parts of the score that cover and inliers can take away.
+_COVER_WEIGHT = 0.2
+_INLIER_WEIGHT = 0.1
+_HALF_INLIERS = 8.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+  """How a picture explains a query.
+
+  Attributes:
+    score: In [0, 1].
+    share: Of the query's pixels that agree with the picture's, in [0, 1].
+    cover: Share of the picture that lies within the query, in [0, 1].
+    inliers: Local matches that obey the map.
+  """
+
+  score: float = 0.0
+  share: float = 0.0
+  cover: float = 0.0
+  inliers: int = 0
+
+
+def verify(query: Features, pictures: Sequence[Features]) -> list[Verdict]:
+  """Judges every picture against the query."""
+  seen = _smooth(query.colours)
+  verdicts = []
+  for picture, (theirs, ours) in zip(
+      pictures, _matches(query, pictures), strict=True
+  ):
+    maps = [(_whole(query, picture), 0)] if _same_shape(query, picture) else []
+    maps += _fit(theirs, ours)
+    colours = _smooth(picture.colours)
+    verdicts.append(
+        max(
+            (
+                _judge(query, seen, picture, colours, matrix, inliers)
+                for matrix, inliers in maps
+            ),
+            key=lambda verdict: verdict.score,
+            default=Verdict(),
+        )
+    )
+  return verdicts
+
+
+def _matches(
+    query: Features, pictures: Sequence[Features]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Per picture, float32[m, 2] places in it and in the query that match.
+
+  Matches are mutual nearest neighbours, and clearly nearer than the second.
+  """
+  ours = query.descriptors.astype(np.float32) / SCALE
+  sizes = [len(picture.descriptors) for picture in pictures]
+  theirs = np.concatenate(
+      [picture.descriptors for picture in pictures]
+      or [np.zeros((0, ours.shape[1]), np.uint8)]
+  )
+  # All at once: one large product is many times faster than small ones.
+  near = (theirs.astype(np.float32) / SCALE) @ ours.T
+  start = 0
+  for picture, size in zip(pictures, sizes, strict=True):
+    block = near[start : start + size]
+    start += size
+    if min(block.shape) < 2:
+      yield np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+      continue
+    best = block.argmax(axis=0)
+    mutual = block.argmax(axis=1)[best] == np.arange(len(ours))
+    columns = np.flatnonzero(mutual)
+    rest = block[:, columns]
+    rows, own = best[columns], np.arange(len(columns))
+    first = rest[rows, own].copy()
+    rest[rows, own] = -np.inf
+    # Squared distances of vectors of about unit length.
+    clear = (1 - first) <= _RATIO**2 * (1 - rest.max(axis=0))
+    yield picture.keypoints[rows[clear]], query.keypoints[columns[clear]]
+
+
+def _fit(
+    theirs: np.ndarray, ours: np.ndarray
+) -> list[tuple[np.ndarray, int]]:
+  """Maps of the picture's frame to the query's, and how many matches obey.
+
+  A similarity, and, as pictures in a composite may be stretched, an affine map
+  if there are matches enough to tell.
+  """
+  if len(theirs) < _MIN_INLIERS:
+    return []
+  maps = []
+  for estimate, least in (
+      (cv2.estimateAffinePartial2D, _MIN_INLIERS),
+      (cv2.estimateAffine2D, 2 * _MIN_INLIERS),
+  ):
+    if len(theirs) < least:
+      continue
+    matrix, obey = estimate(
+        theirs,
+        ours,
+        method=cv2.RANSAC,
+        ransacReprojThreshold=_TOLERANCE,
+        maxIters=500,
+        confidence=0.99,
+    )
+    if matrix is None or obey.sum() < least:
+      continue
+    # Neither collapsed to a line, nor turned over, nor grown beyond reason.
+    area = float(np.linalg.det(matrix[:, :2]))
+    if 1e-3 < area < 1e3:
+      maps.append((matrix, int(obey.sum())))
+  return maps
+
+
+def _same_shape(query: Features, picture: Features) -> bool:
+  ours = query.frame[0] / query.frame[1]
+  theirs = picture.frame[0] / picture.frame[1]
+  return 1 / _ASPECT_LIMIT < ours / theirs < _ASPECT_LIMIT
+
+
+def _whole(query: Features, picture: Features) -> np.ndarray:
+  """The map that lays the whole picture on the whole query."""
+  return np.array([
+      [query.frame[0] / picture.frame[0], 0, 0],
+      [0, query.frame[1] / picture.frame[1], 0],
+  ])
+
+
+def _judge(
+    query: Features,
+    seen: np.ndarray,
+    picture: Features,
+    colours: np.ndarray,
+    matrix: np.ndarray,
+    inliers: int,
+) -> Verdict:
+  """What the map of the picture's frame to the query's explains."""
+  share = _share(seen, colours, _to_grid(matrix, picture.frame, query.frame))
+  cover = _cover(matrix, picture.frame, query.frame)
+  doubt = 1 - inliers / (inliers + _HALF_INLIERS)
+  score = share * (1 - _COVER_WEIGHT * (1 - cover) - _INLIER_WEIGHT * doubt)
+  return Verdict(score=score, share=share, cover=cover, inliers=inliers)
+
+
+def _to_grid(
+    matrix: np.ndarray, theirs: tuple[int, int], ours: tuple[int, int]
+) -> np.ndarray:
+  """The map between the two colour grids, whose first centre is at 0, 0."""
+
+  def frame_from_grid(frame: tuple[int, int]) -> np.ndarray:
+    x, y = frame[0] / GRID, frame[1] / GRID
+    # Centres of pixels are at whole numbers in either.
+    return np.array([
+        [x, 0, (x - 1) / 2],
+        [0, y, (y - 1) / 2],
+        [0, 0, 1],
+    ])
+
+  whole = np.vstack([matrix, [0, 0, 1]])
+  return (
+      np.linalg.inv(frame_from_grid(ours)) @ whole @ frame_from_grid(theirs)
+  )[:2]
+
+
+def _share(
+    seen: np.ndarray, colours: np.ndarray, matrix: np.ndarray
+) -> float:
+  """Share of the query's pixels whose colours agree; 0 where not covered."""
+  # A picture that shrinks is averaged, or it would be compared pixel by pixel
+  # with averages.
+  shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+  if shrink < 0.75:
+    colours = cv2.GaussianBlur(colours, (0, 0), 0.5 / shrink)
+  laid = cv2.warpAffine(colours, matrix, (GRID, GRID), flags=cv2.INTER_LINEAR,
+                        borderMode=cv2.BORDER_REPLICATE)
+  covered = cv2.warpAffine(
+      np.ones((GRID, GRID), np.float32), matrix, (GRID, GRID),
+      flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+  )
+  apart = np.abs(laid - seen).mean(axis=2)
+  agree = np.clip(1 - apart / _COLOUR_LIMIT, 0, 1)
+  return float((agree * covered).mean())
+
+
+def _cover(
+    matrix: np.ndarray, theirs: tuple[int, int], ours: tuple[int, int]
+) -> float:
+  """Share of the picture's area that lies within the query."""
+
+  def corners(frame: tuple[int, int]) -> np.ndarray:
+    w, h = frame
+    return np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
+
+  placed = corners(theirs) @ matrix[:, :2].T + matrix[:, 2]
+  placed = placed.astype(np.float32)
+  area, _ = cv2.intersectConvexConvex(placed, corners(ours))
+  return min(1.0, area / max(cv2.contourArea(placed), 1e-6))
+
+
+def _smooth(colours: np.ndarray) -> np.ndarray:
+  """float32, blurred by what a small error of the map may shift it."""
+  return cv2.GaussianBlur(colours.astype(np.float32), (0, 0), 0.7)
