@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 from PIL import Image
+from PIL import ImageDraw
 import skimage.data
 import sklearn.datasets
 
@@ -138,6 +139,38 @@ def _fill(image: Image.Image, w: int, h: int, random: Random) -> Image.Image:
   image = image.resize(size, Image.Resampling.BICUBIC)
   x, y = (image.width - w) // 2, (image.height - h) // 2
   return image.crop((x, y, x + w, y + h))
+
+
+def scene(photos: Photos, random: Random) -> Image.Image:
+  """One of many: a gradient, coarse noise, shapes, a piece of a photograph."""
+  w, h = int(random.integers(320, 641)), int(random.integers(240, 481))
+  corners = random.integers(256, size=(2, 2, 3), dtype=np.uint8)
+  image = Image.fromarray(corners).resize((w, h), Image.Resampling.BILINEAR)
+  grain = int(random.integers(4, 40))
+  noise = random.integers(256, size=(h // grain + 1, w // grain + 1, 3))
+  noise = Image.fromarray(noise.astype(np.uint8))
+  image = Image.blend(image, noise.resize((w, h)), random.uniform(0.1, 0.6))
+  draw = ImageDraw.Draw(image)
+  for _ in range(random.integers(3, 15)):
+    x, y = sorted(random.integers(w, size=2)), sorted(random.integers(h, size=2))
+    box = (int(x[0]), int(y[0]), int(x[1]), int(y[1]))
+    colour = tuple(int(c) for c in random.integers(256, size=3))
+    if random.integers(2):
+      draw.rectangle(box, fill=colour)
+    else:
+      draw.ellipse(box, fill=colour)
+  piece = _part(photos, random)
+  piece.thumbnail((w // 2, h // 2))
+  image.paste(piece, (int(random.integers(w // 2)), int(random.integers(h // 2))))
+  return image
+
+
+def rescaled(path: pathlib.Path, random: Random) -> tuple[bytes, str]:
+  """A query that asks for a file: scaled and recompressed; and its name."""
+  with Image.open(path) as image:
+    scale = 2 ** random.uniform(-1, 1)
+    size = round(image.width * scale), round(image.height * scale)
+    return jpeg(image.resize(size, Image.Resampling.BICUBIC), 50), path.name
 
 
 # A query's kind: (photos, name, random) -> the encoded query.

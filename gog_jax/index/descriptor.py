@@ -17,7 +17,7 @@ from PIL import Image
 # Changes whenever the same picture would get other features.
 VERSION = 'rootsift-1'
 # Of the frame that keypoints are found and measured in: its longest side.
-SIDE = 400
+SIDE = 320
 MAX_KEYPOINTS = 300
 WIDTH = 128
 # Of the colour thumbnail: the whole picture, stretched to a square.
@@ -27,7 +27,7 @@ THUMBNAIL_SIDE = 256
 
 # Below it, keypoints of JPEG's own blocks outnumber the picture's.
 _CONTRAST = 0.02
-_MAX_DETECTED = 1000
+_MAX_DETECTED = 700
 # Keypoints are chosen in turn from so many cells a side.
 _CELLS = 6
 # Of a descriptor of length 1, in units of the uint8 it is kept in. Single

@@ -38,6 +38,8 @@ _BY_MEANING = 8
 # Neighbours of each local descriptor. Collections hold many versions of a
 # picture; each must be among them.
 _NEIGHBOURS = 100
+# Of the most votes: who has no more than this share is not looked at.
+_LEAST_VOTES = 0.05
 # Distance at which a neighbour counts nothing, of descriptors of length 1.
 _VOTE_LIMIT = 0.6
 # Of what the encoder alone says; a verified picture has more.
@@ -200,7 +202,8 @@ class ImageIndex:
         owners.ravel()[first], weights.ravel()[first], minlength=n
     )
     best = np.argsort(-votes, kind='stable')[:_BY_VOTES]
-    return [int(number) for number in best if votes[number] > 0]
+    least = _LEAST_VOTES * votes[best[0]]
+    return [int(number) for number in best if votes[number] > least]
 
   def _by_colour(self, query: Features) -> list[int]:
     _, found = vectors.search(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 
 import cv2
 import numpy as np
@@ -24,6 +25,8 @@ _RATIO = 0.9
 # Pixels of the frame within which a match obeys the map.
 _TOLERANCE = 5.0
 _MIN_INLIERS = 5
+# Share of the matches that need no other map than a similarity.
+_ENOUGH = 0.8
 # Mean difference of the three channels, of 255, at which colours agree no more.
 _COLOUR_LIMIT = 40.0
 # Whole against whole, without a match: sides may be in so different proportion.
@@ -58,8 +61,9 @@ def verify(query: Features, pictures: Sequence[Features]) -> list[Verdict]:
   for picture, (theirs, ours) in zip(
       pictures, _matches(query, pictures), strict=True
   ):
-    maps = [(_whole(query, picture), 0)] if _same_shape(query, picture) else []
-    maps += _fit(theirs, ours)
+    maps = _fit(theirs, ours)
+    if not maps and _same_shape(query, picture):
+      maps.append((_whole(query, picture), 0))
     colours = _smooth(picture.colours)
     verdicts.append(
         max(
@@ -113,8 +117,8 @@ def _fit(
 ) -> list[tuple[np.ndarray, int]]:
   """Maps of the picture's frame to the query's, and how many matches obey.
 
-  A similarity, and, as pictures in a composite may be stretched, an affine map
-  if there are matches enough to tell.
+  A similarity; and, as pictures in a composite may be stretched, an affine map
+  if the similarity leaves many matches out and there are enough to tell.
   """
   if len(theirs) < _MIN_INLIERS:
     return []
@@ -123,7 +127,7 @@ def _fit(
       (cv2.estimateAffinePartial2D, _MIN_INLIERS),
       (cv2.estimateAffine2D, 2 * _MIN_INLIERS),
   ):
-    if len(theirs) < least:
+    if len(theirs) < least or (maps and maps[0][1] > _ENOUGH * len(theirs)):
       continue
     matrix, obey = estimate(
         theirs,
@@ -151,8 +155,8 @@ def _same_shape(query: Features, picture: Features) -> bool:
 def _whole(query: Features, picture: Features) -> np.ndarray:
   """The map that lays the whole picture on the whole query."""
   return np.array([
-      [query.frame[0] / picture.frame[0], 0, 0],
-      [0, query.frame[1] / picture.frame[1], 0],
+      [query.frame[0] / picture.frame[0], 0.0, 0.0],
+      [0.0, query.frame[1] / picture.frame[1], 0.0],
   ])
 
 
@@ -175,40 +179,33 @@ def _judge(
 def _to_grid(
     matrix: np.ndarray, theirs: tuple[int, int], ours: tuple[int, int]
 ) -> np.ndarray:
-  """The map between the two colour grids, whose first centre is at 0, 0."""
+  """The map between the two colour grids.
 
-  def frame_from_grid(frame: tuple[int, int]) -> np.ndarray:
-    x, y = frame[0] / GRID, frame[1] / GRID
-    # Centres of pixels are at whole numbers in either.
-    return np.array([
-        [x, 0, (x - 1) / 2],
-        [0, y, (y - 1) / 2],
-        [0, 0, 1],
-    ])
-
-  whole = np.vstack([matrix, [0, 0, 1]])
-  return (
-      np.linalg.inv(frame_from_grid(ours)) @ whole @ frame_from_grid(theirs)
-  )[:2]
+  Centres of pixels are at whole numbers, in the frames as in the grids.
+  """
+  size = np.array(theirs) / GRID  # Of the picture's cells, in its frame.
+  per_cell = GRID / np.array(ours)
+  linear = per_cell[:, None] * matrix[:, :2] * size
+  shift = matrix[:, :2] @ ((size - 1) / 2) + matrix[:, 2] + 0.5
+  return np.column_stack([linear, per_cell * shift - 0.5])
 
 
 def _share(
     seen: np.ndarray, colours: np.ndarray, matrix: np.ndarray
 ) -> float:
   """Share of the query's pixels whose colours agree; 0 where not covered."""
-  # A picture that shrinks is averaged, or it would be compared pixel by pixel
+  # A picture that shrinks is averaged, or single pixels of it would be compared
   # with averages.
-  shrink = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+  shrink = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
   if shrink < 0.75:
     colours = cv2.GaussianBlur(colours, (0, 0), 0.5 / shrink)
-  laid = cv2.warpAffine(colours, matrix, (GRID, GRID), flags=cv2.INTER_LINEAR,
-                        borderMode=cv2.BORDER_REPLICATE)
-  covered = cv2.warpAffine(
-      np.ones((GRID, GRID), np.float32), matrix, (GRID, GRID),
-      flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+  size = (GRID, GRID)
+  laid = cv2.warpAffine(
+      colours, matrix, size, borderMode=cv2.BORDER_REPLICATE
   )
-  apart = np.abs(laid - seen).mean(axis=2)
-  agree = np.clip(1 - apart / _COLOUR_LIMIT, 0, 1)
+  covered = cv2.warpAffine(np.ones(size, np.float32), matrix, size)
+  apart = cv2.transform(cv2.absdiff(laid, seen), np.ones((1, 3)))
+  agree = np.maximum(1 - apart / (3 * _COLOUR_LIMIT), 0)
   return float((agree * covered).mean())
 
 
