@@ -1,7 +1,7 @@
 """How often the local index finds the right photograph, and how fast it is.
 
-    python scripts/bench_index.py accuracy [--distractors=2000] [--queries=300] \
-      [--seed=1]
+    python scripts/bench_index.py accuracy [--seed=1] [--distractors=2000] \
+      [--queries=300]
     python scripts/bench_index.py scale [--images=10000] [--passages=100000]
 
 accuracy: the photographs that scikit-image and scikit-learn bundle, among
@@ -135,15 +135,16 @@ def _run(*flags: str) -> tuple[float, float]:
   )
   _, status, usage = os.wait4(process, 0)
   if status:
-    raise RuntimeError(f'the build ended with {os.waitstatus_to_exitcode(status)}')
+    raise RuntimeError(f'the build ended with status {status}')
   return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def _vocabulary(random: np.random.Generator, n: int) -> list[str]:
   letters = 'abcdefghijklmnopqrstuvwxyz'
+  sizes = random.integers(3, 10, size=n)
   return [
-      ''.join(letters[i] for i in random.integers(26, size=random.integers(3, 10)))
-      for _ in range(n)
+      ''.join(letters[i] for i in random.integers(26, size=size))
+      for size in sizes
   ]
 
 
@@ -174,7 +175,7 @@ def _ms(seconds: list[float]) -> str:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('what', choices=('accuracy', 'scale'))
   parser.add_argument('--distractors', type=int, default=2000)
   parser.add_argument('--queries', type=int, default=300)

@@ -66,11 +66,16 @@ def png(image: Image.Image) -> bytes:
 def distractors(
     photos: Photos, n: int, random: Random
 ) -> Iterator[tuple[str, bytes]]:
-  """`n` pictures made from the photographs, as names and JPEG files."""
+  """`n` different pictures made of photographs, as names and JPEG files."""
   makers = (_part, _recolour, _collage)
+  seen = set()
   for i in range(n):
     maker = makers[i % len(makers)]
-    yield f'{maker.__name__.strip("_")}_{i:05d}', jpeg(maker(photos, random))
+    data = jpeg(maker(photos, random))
+    while data in seen:  # There is one negative of each.
+      data = jpeg(maker(photos, random))
+    seen.add(data)
+    yield f'{maker.__name__.strip("_")}_{i:05d}', data
 
 
 def _pick(photos: Photos, random: Random) -> Image.Image:
@@ -152,8 +157,9 @@ def scene(photos: Photos, random: Random) -> Image.Image:
   image = Image.blend(image, noise.resize((w, h)), random.uniform(0.1, 0.6))
   draw = ImageDraw.Draw(image)
   for _ in range(random.integers(3, 15)):
-    x, y = sorted(random.integers(w, size=2)), sorted(random.integers(h, size=2))
-    box = (int(x[0]), int(y[0]), int(x[1]), int(y[1]))
+    left, right = sorted(int(x) for x in random.integers(w, size=2))
+    top, bottom = sorted(int(y) for y in random.integers(h, size=2))
+    box = (left, top, right, bottom)
     colour = tuple(int(c) for c in random.integers(256, size=3))
     if random.integers(2):
       draw.rectangle(box, fill=colour)
@@ -161,7 +167,8 @@ def scene(photos: Photos, random: Random) -> Image.Image:
       draw.ellipse(box, fill=colour)
   piece = _part(photos, random)
   piece.thumbnail((w // 2, h // 2))
-  image.paste(piece, (int(random.integers(w // 2)), int(random.integers(h // 2))))
+  place = int(random.integers(w // 2)), int(random.integers(h // 2))
+  image.paste(piece, place)
   return image
 
 

@@ -111,6 +111,7 @@ def _build(
   known = {*names, *(name for name, _ in refused)}
   documents = _scan(docs, images, known)
   keys, bad = features.keys_of(folder, names)
+  _drop_damaged(index)
   stores = features.stores(index, encoder)
   bad |= dict(refused) | features.update(folder, keys, stores, encoder)
   pictures = [
@@ -137,6 +138,17 @@ def _build(
   store.delete_others(index, manifest.generation)
   chunks.delete_unnamed(index, manifest.files)
   return summary
+
+
+def _drop_damaged(index: pathlib.Path) -> None:
+  """Deletes chunks that are not what was written: they are done again."""
+  try:
+    manifest = store.read(index)
+  except UserError:
+    return
+  for name in store.damaged_files(index, manifest) if manifest else ():
+    if name.startswith(chunks.FOLDER):
+      (index / name).unlink(missing_ok=True)
 
 
 def _scan(docs: str, images: str, known: set[str]) -> _Documents:

@@ -24,6 +24,16 @@ FOLDER = 'features'
 # A chunk is written anew once less than this share of it is in use.
 _MIN_USED = 0.5
 
+# What opening a damaged chunk raises.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    safetensors.SafetensorError,
+)
+_DTYPES = {'U8': np.uint8, 'I32': np.int32, 'F32': np.float32}
+
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -42,9 +52,9 @@ class Chunk:
     """
     self.path = path
     self._file = safetensors.safe_open(path, framework='np')
-    metadata = self._file.metadata() or {}
-    self.version: str = metadata.get('version', '')
-    self.keys: list[str] = json.loads(metadata.get('keys', '[]'))
+    about = json.loads(self._file.metadata()['about'])
+    self.version: str = about['version']
+    self.keys: list[str] = about['keys']
     names = self._file.keys()
     self._ends = {
         name: self._file.get_tensor(f'{name}_ends')
@@ -60,7 +70,10 @@ class Chunk:
     return self._slice(name, ends[image - 1] if image else 0, ends[image])
 
   def _slice(self, name: str, start: int, end: int) -> np.ndarray:
-    return self._file.get_slice(name)[int(start) : int(end)]
+    rows = self._file.get_slice(name)
+    if start == end:  # The library refuses to cut nothing off the end.
+      return np.zeros((0, *rows.get_shape()[1:]), _DTYPES[rows.get_dtype()])
+    return rows[int(start) : int(end)]
 
 
 class ChunkStore:
@@ -78,7 +91,7 @@ class ChunkStore:
     for path in sorted(self._folder.glob(f'{kind}-*.safetensors')):
       try:
         chunk = Chunk(path)
-      except (OSError, ValueError, safetensors.SafetensorError):
+      except _DAMAGE:
         path.unlink()  # Damaged: its images are done again.
         continue
       if chunk.version == version:
@@ -126,9 +139,10 @@ class ChunkStore:
     name = f'{self.kind}-{digest.hexdigest()[:16]}.safetensors'
     path = self._folder / name
     partial = path.with_name(name + '.partial')
-    metadata = {'version': self.version, 'keys': json.dumps(keys)}
+    # One entry: of several, the file's order would be a matter of chance.
+    about = json.dumps({'version': self.version, 'keys': keys})
     with partial.open('wb') as f:
-      f.write(safetensors.numpy.save(tensors, metadata))
+      f.write(safetensors.numpy.save(tensors, {'about': about}))
       f.flush()
       os.fsync(f.fileno())
     partial.replace(path)

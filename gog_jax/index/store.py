@@ -105,13 +105,18 @@ def check(index: pathlib.Path, manifest: Manifest) -> None:
       contents.
   """
   try:
-    for name, expected in manifest.files.items():
-      if not (index / name).is_file():
-        raise damaged(index, f'{name} is missing')
-      if _facts(index / name) != list(expected):
-        raise damaged(index, f'{name} is not what was written')
+    for name in damaged_files(index, manifest):
+      raise damaged(index, f'{name} is missing or not what was written')
   except OSError as error:
     raise damaged(index, f'{error.filename}: {error.strerror}') from error
+
+
+def damaged_files(index: pathlib.Path, manifest: Manifest) -> Iterator[str]:
+  """Names of files that are missing or differ from what the manifest says."""
+  for name, expected in manifest.files.items():
+    path = index / name
+    if not path.is_file() or _facts(path) != list(expected):
+      yield name
 
 
 def describe(
