@@ -106,6 +106,7 @@ def _toy() -> ConfigDict:
   # images (configs/index.py); or 'retriever', a server (configs/retrieve.py).
   c.tools.backend = 'world'
   c.tools.index = ''  # The index's folder.
+  c.tools.encoder = ''  # The folder of weights that the index was built with.
   c.tools.url = ''  # The retriever's, e.g. http://127.0.0.1:8000
   c.tools.version = ''  # Of what it holds, where it does not say so itself.
   c.tools.top_k = 1

@@ -23,6 +23,8 @@ from gog_jax import inspect_folder
 from gog_jax import metrics
 from gog_jax import policies
 from gog_jax import report
+from gog_jax import serve
+from gog_jax import toolbox
 from gog_jax.config_check import check
 from gog_jax.config_check import check_family
 from gog_jax.config_check import config_field
@@ -193,6 +195,7 @@ INSPECT = 'inspect'
 ASK = 'ask'
 # Of a user's own documents and images; these need no model and no world.
 INDEX = 'index'
+RETRIEVE = 'retrieve'
 
 
 def walk(run: Run) -> None:
@@ -212,10 +215,22 @@ def walk(run: Run) -> None:
     return
   if target == INDEX:
     c = run.config
-    print(index_build.build(c.index, docs=c.docs, images=c.images))
+    print(
+        index_build.build(
+            c.index,
+            docs=c.docs,
+            images=c.images,
+            encoder=toolbox.load_encoder(c.encoder),
+        )
+    )
+    return
+  if target == RETRIEVE:
+    c = run.config
+    index = toolbox.open_index(c.index, encoder=c.encoder)
+    serve.serve(index, host=c.host, port=c.port)
     return
   if target not in (*TARGETS, ASK):
-    known = ', '.join((*TARGETS, INSPECT, INDEX, ASK))
+    known = ', '.join((*TARGETS, INSPECT, INDEX, RETRIEVE, ASK))
     raise UserError(f'unknown stage {target!r}; there are {known}')
   check(run.config)
   run.check()

@@ -10,6 +10,8 @@ from typing import Any
 from etils import epath
 
 from gog_jax.errors import UserError
+from gog_jax.index.backend import LocalIndex
+from gog_jax.index.encoder import Encoder
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.cache import Cache
@@ -107,12 +109,37 @@ class Toolbox:
 def _backend(config: Any) -> SearchBackend:
   if config.backend == 'world':
     return WorldBackend()
+  if config.backend == 'index':
+    if not config.index:
+      raise UserError(
+          'config.tools.backend=index needs --config.tools.index=DIR, which '
+          'configs/index.py makes'
+      )
+    return open_index(config.index, encoder=config.encoder)
   if config.backend == 'retriever':
     return Retriever.connect(config.url, version=config.version)
   raise UserError(
       f'unknown tools.backend {config.backend!r}; there are '
       f'{", ".join(BACKENDS)}'
   )
+
+
+def open_index(folder: str, *, encoder: str) -> LocalIndex:
+  """Opens an index and, if it was built with one, its encoder's folder.
+
+  Raises:
+    UserError: Either cannot be used.
+  """
+  return LocalIndex(folder, load_encoder(encoder))
+
+
+def load_encoder(folder: str) -> Encoder | None:
+  """An encoder of images; None where no folder is named.
+
+  Raises:
+    UserError: The folder cannot be used.
+  """
+  return Encoder.from_folder(folder) if folder else None
 
 
 def _limits(config: Any, tool: str) -> ToolLimits:

@@ -24,7 +24,7 @@ FLOORS = (
     ('models', 'tools', 'rewards', 'chat'),
     ('data', 'inspect_folder', 'index'),
     ('rollout', 'world'),
-    ('toolbox',),
+    ('toolbox', 'serve'),
     ('run',),
     ('policies',),
     ('grade', 'evaluate', 'report', 'narrator'),

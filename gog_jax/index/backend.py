@@ -119,13 +119,27 @@ class LocalIndex:
     Raises:
       UserError: The data is no image, or too large a one.
     """
+    return [(picture, hit.score) for picture, hit in self.pictures(data, top_k)]
+
+  def pictures(
+      self, data: bytes, top_k: int
+  ) -> list[tuple[dict[str, Any], Hit]]:
+    """As `image`, each with what a policy gets of it, thumbnail included."""
     picture = images.decode(data)
     if self._images is None:
       return []
     return [
-        (self._images.picture(number), score)
+        (self._images.picture(number), self._hit(self._images, number, score))
         for number, score in self._images.search(picture, top_k)
     ]
+
+  def _hit(self, pictures: ImageIndex, number: int, score: float) -> Hit:
+    return Hit(
+        title=pictures.picture(number)['title'],
+        text=pictures.said_of(number),
+        score=score,
+        image=pictures.thumbnail(number),
+    )
 
   def thumbnail(self, picture_id: str) -> bytes:
     """A JPEG of at most 256 pixels a side.
@@ -155,21 +169,8 @@ class LocalIndex:
       UserError: As `image`.
     """
     del scope  # There is one corpus.
-    return Reply(hits=await asyncio.to_thread(self._image_hits, data, top_k))
-
-  def _image_hits(self, data: bytes, top_k: int) -> tuple[Hit, ...]:
-    picture = images.decode(data)
-    if self._images is None:
-      return ()
-    return tuple(
-        Hit(
-            title=self._images.picture(number)['title'],
-            text=self._images.said_of(number),
-            score=score,
-            image=self._images.thumbnail(number),
-        )
-        for number, score in self._images.search(picture, top_k)
-    )
+    found = await asyncio.to_thread(self.pictures, data, top_k)
+    return Reply(hits=tuple(hit for _, hit in found))
 
   async def close(self) -> None:
     """Nothing needs to be closed."""
