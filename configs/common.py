@@ -110,6 +110,7 @@ def _toy() -> ConfigDict:
   c.tools.url = ''  # The retriever's, e.g. http://127.0.0.1:8000
   c.tools.version = ''  # Of what it holds, where it does not say so itself.
   c.tools.top_k = 1
+  c.tools.hit_characters = 2000  # Of a document that the policy is shown.
   c.tools.timeout_s = 10.0  # Of a call, all attempts together.
   c.tools.max_attempts = 5  # Where a failure may be gone soon.
   c.tools.backoff_s = 0.5  # At most, before the second; then twice as long.

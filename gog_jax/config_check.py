@@ -71,6 +71,7 @@ _POSITIVE = (
     'tools.max_concurrency',
     'tools.max_attempts',
     'tools.rest_after',
+    'tools.hit_characters',
     'tools.top_k',
     'model.box_step',
     'model.max_image_tokens',

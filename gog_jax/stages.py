@@ -102,7 +102,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 # What may change while a stage is under way: nothing it makes hangs on it.
 _NO_IDENTITY = ('checkpoint_every', 'trajectories_every', 'alarms')
 # Of the tools, what answers depend on, beside the backend's own version.
-_TOOLS = ('tools.backend', 'tools.top_k')
+_TOOLS = ('tools.backend', 'tools.top_k', 'tools.hit_characters')
 _ROLLOUT = ('seed', 'model', *_TOOLS, 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')
 

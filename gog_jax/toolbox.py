@@ -96,6 +96,7 @@ class Toolbox:
         recording=self._recording,
         playing=self._config.mode == 'replay',
         drain_s=self._config.drain_s,
+        hit_characters=self._config.hit_characters,
     )
 
   @functools.cached_property

@@ -121,6 +121,7 @@ def make_executor(
   return ToolExecutor(
       tools,
       searcher,
+      hit_characters=2000,
       cache=cache,
       recording=recording,
       playing=playing,

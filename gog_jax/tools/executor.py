@@ -30,6 +30,7 @@ from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.counts import UNKNOWN
+from gog_jax.tools.excerpt import excerpts
 from gog_jax.tools.outcome import call_key
 from gog_jax.tools.outcome import Outcome
 from gog_jax.tools.outcome import Store
@@ -48,6 +49,7 @@ class ToolExecutor:
       tools: Sequence[Tool],
       searcher: Searcher,
       *,
+      hit_characters: int,
       cache: Store | None = None,
       recording: Recording | None = None,
       playing: bool = False,
@@ -58,6 +60,7 @@ class ToolExecutor:
     Args:
       tools: What the policy may call, by their names.
       searcher: Makes the searches, within their limits; counts.
+      hit_characters: How much of a document the policy is shown.
       cache: Answers of earlier runs.
       recording: Where searches are recorded, or
       playing: played from: then nothing is searched.
@@ -76,6 +79,7 @@ class ToolExecutor:
     self._playing = playing
     self._stores = [one for one in (recording, cache) if one is not None]
     self._drain_s = drain_s
+    self._hit_characters = hit_characters
     self._flights: dict[str, asyncio.Task[Outcome]] = {}
     self._warned: set[tuple[str, type]] = set()
 
@@ -163,7 +167,12 @@ class ToolExecutor:
     except Exception as error:
       self._warn_once(call.name, error)
       return _failed(ToolStatus.INFRA_ERROR, _words(call.name, error))
-    return outcome.result(query)
+    result = outcome.result(query)
+    # What is kept is whole: how much is shown may change.
+    hits = excerpts(
+        result.hits, query.text, n_characters=self._hit_characters
+    )
+    return dataclasses.replace(result, hits=hits)
 
   async def _outcome(
       self, call: ToolCall, query: Query, caller: str
