@@ -98,6 +98,8 @@ async def ask(
 ) -> tuple[Any, str]:
   """Posts `body`, or gets where it is None; returns the JSON and its text.
 
+  A server may repeat the key that it was sent: it is out of both.
+
   Raises:
     Refused: The status is not 200.
     Garbled: The answer is packed, longer than `max_bytes`, not UTF-8 or not
@@ -122,7 +124,7 @@ async def ask(
     what = f'{type(error).__name__}: {error}'.removesuffix(': ')
     raise ConnectionError(redact(what)) from error
   try:
-    text = data.decode()
+    text = redact(data.decode())
     return json.loads(text), text
   except (ValueError, RecursionError) as error:
     raise Garbled(f'the answer is not JSON: {_reason(data)}') from error

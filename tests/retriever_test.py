@@ -273,6 +273,7 @@ def test_a_key_is_sent_and_shown_nowhere(tmp_path, monkeypatch):
   assert failed.status == ToolStatus.INFRA_ERROR
   assert 'bad key Bearer [secret]' in failed.error
   assert found.status == ToolStatus.OK
+  assert found.hits[0].title == 'Bearer [secret]'
   files = [path for path in tmp_path.rglob('*') if path.is_file()]
   assert len(files) >= 3
   for path in files:
