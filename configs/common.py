@@ -122,9 +122,10 @@ def _toy() -> ConfigDict:
         'price': 0.0,  # Of one search, in US dollars.
     })
   c.tools.max_spend = 0.0  # US dollars, over all the starts of the run.
+  c.tools.ledger = ''  # Where they are written down: WORKDIR/spent.jsonl.
   # Failed attempts in a row after which the backend is left alone for a while.
   c.tools.rest_after = 20
-  c.tools.rest_s = 10.0
+  c.tools.rest_s = 3.0
   # 'live'; 'record' keeps every search in the folder `recording`; 'replay'
   # searches nothing and takes all from there.
   c.tools.mode = 'live'

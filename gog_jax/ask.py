@@ -183,8 +183,8 @@ def _without_weights(run: Run) -> Run:
   if run.model_folder != TOY_BASE:
     return run
   side = 32
-  return run.seeing_by(
-      ImageProcessor(
+  return run.changed(
+      processor=ImageProcessor(
           patch_size=side // 2,
           merge_size=2,
           temporal_patch_size=2,

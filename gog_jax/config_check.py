@@ -71,7 +71,6 @@ _POSITIVE = (
     'tools.max_concurrency',
     'tools.max_attempts',
     'tools.rest_after',
-    'tools.hit_characters',
     'tools.top_k',
     'model.box_step',
     'model.max_image_tokens',
@@ -117,6 +116,7 @@ _ABOVE_ZERO = {
     f'{stage}.optimizer.max_grad_norm': '; 1e9 clips nothing'
     for stage in ('sft', 'rl', 'pretrain')
 }
+_LEAST_SHOWN = 50  # Characters of a document.
 # Fields that hold a share.
 _SHARES = (
     'sft.no_search',
@@ -167,8 +167,13 @@ def check(config) -> None:
   for field, meaning in _ABOVE_ZERO.items():
     if applies(field) and config_field(config, field) <= 0:
       raise UserError(f'config.{field} must be more than 0{meaning}')
+  if config.tools.hit_characters < _LEAST_SHOWN:
+    raise UserError(
+        f'config.tools.hit_characters must be {_LEAST_SHOWN} or more'
+    )
   prices = [config.tools[tool].price for tool in toolbox.TOOLS]
-  if any(prices) and not config.tools.max_spend:
+  paid = any(prices) and config.tools.mode != 'replay'
+  if paid and not config.tools.max_spend:
     raise UserError(
         f'searches cost up to ${max(prices):g}: say how much the run may spend '
         'with --config.tools.max_spend=DOLLARS'

@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from etils import epath
+import filelock
 
 from gog_jax.errors import UserError
 
@@ -36,11 +37,14 @@ def write_atomic(path: epath.PathLike, text: str) -> None:
     ) from error
 
 
-def append_line(path: epath.PathLike, line: str) -> None:
+def append_line(path: epath.PathLike, line: str) -> int:
   """Adds one line to a file on a local disk, which may not exist yet.
 
   One write: a kill leaves all of it or, at worst, a start that is no JSON. Such
   a start gets a line of its own, so that it damages no other.
+
+  Returns:
+    Where the line begins, in bytes.
 
   Raises:
     UserError: The file cannot be written.
@@ -51,13 +55,43 @@ def append_line(path: epath.PathLike, line: str) -> None:
       f.seek(0, os.SEEK_END)
       if f.tell():
         f.seek(-1, os.SEEK_END)
-        line = line if f.read(1) == b'\n' else '\n' + line
+        if f.read(1) != b'\n':
+          f.write(b'\n')
+      start = f.seek(0, os.SEEK_END)
       f.write(line.encode() + b'\n')
+      return start
   except OSError as error:
     raise UserError(
         f'cannot write {path}: {error.strerror or error}; '
         'choose a folder on a local disk that you can write'
     ) from error
+
+
+def lock(path: epath.PathLike, what: str) -> filelock.BaseFileLock:
+  """Takes a lock that is let go with what is returned, or with the process.
+
+  Args:
+    path: The lock's own file, on a local disk.
+    what: Does whoever holds it, for the message.
+
+  Raises:
+    UserError: Another process holds it, or the file cannot be made.
+  """
+  taken = filelock.FileLock(path, timeout=0)
+  try:
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    taken.acquire()
+  except filelock.Timeout as error:
+    raise UserError(
+        f'another process {what}, and holds {path}: wait until it is done, or '
+        'choose another place'
+    ) from error
+  except OSError as error:
+    raise UserError(
+        f'cannot write {path}: {error.strerror or error}; '
+        'choose a folder on a local disk that you can write'
+    ) from error
+  return taken
 
 
 def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:

@@ -18,6 +18,7 @@ import aiohttp
 
 from gog_jax.errors import UserError
 from gog_jax.secrets import redact
+from gog_jax.secrets import redact_json
 
 _CHUNK = 2**16
 _REASON = 200  # Characters of a server's own words that are passed on.
@@ -42,6 +43,10 @@ class Refused(Exception):
     self.transient = status in (408, 425, 429) or status >= 500
 
 
+class NotSent(ConnectionError):
+  """Nobody listens at the address: nothing has left this machine."""
+
+
 class Garbled(Exception):
   """The server answered 200 with what is no JSON, or too much of it."""
 
@@ -60,19 +65,34 @@ def check_url(url: str, *, field: str, like: str, variable: str) -> str:
   """
   try:
     parts = urllib.parse.urlsplit(url)
-    host, _ = parts.hostname, parts.port
-  except ValueError:
-    parts, host = None, None
+    host, _ = parts.hostname or '', parts.port
+    host.encode('idna')
+  except ValueError:  # UnicodeError is one.
+    parts, host = None, ''
   if parts is None or parts.scheme not in ('http', 'https') or not host:
-    raise UserError(
-        f'{field}={redact(url)!r} is no address; give one like {like}'
-    )
+    # Not quoted where it may hold a password.
+    shown = '' if '@' in url else f'={redact(url)!r}'
+    raise UserError(f'{field}{shown} is no address; give one like {like}')
   if parts.username or parts.password:
     raise UserError(
         f'{field} holds a name or password, which logs and recordings would '
         f'show: put the key into the environment variable {variable}'
     )
   return url.rstrip('/')
+
+
+def check_key(key: str | None, *, variable: str) -> str | None:
+  """The key of a server, if it can be one.
+
+  Raises:
+    UserError: No header can carry it.
+  """
+  if key is not None and not (key.isascii() and key.isprintable()):
+    raise UserError(
+        f'the key in {variable} has characters that no header can carry; set '
+        'it anew'
+    )
+  return key
 
 
 def session(key: str | None) -> aiohttp.ClientSession:
@@ -104,6 +124,7 @@ async def ask(
     Refused: The status is not 200.
     Garbled: The answer is packed, longer than `max_bytes`, not UTF-8 or not
       JSON.
+    NotSent: Nobody listens there.
     ConnectionError: There is no answer, or it broke off.
   """
   try:
@@ -120,12 +141,16 @@ async def ask(
             _reason(data),
             retry_after_s=_seconds(response.headers.get('Retry-After', '')),
         )
-  except aiohttp.ClientError as error:
-    what = f'{type(error).__name__}: {error}'.removesuffix(': ')
-    raise ConnectionError(redact(what)) from error
+  except aiohttp.ClientConnectorError as error:
+    raise NotSent(_words(error)) from None
+  except (aiohttp.ClientError, ValueError) as error:
+    raise ConnectionError(_words(error)) from None
   try:
-    text = redact(data.decode())
-    return json.loads(text), text
+    text = data.decode()
+    value = json.loads(text)
+    clean = redact_json(value)
+    # What it held may have been spelled with escapes.
+    return clean, text if clean == value else json.dumps(clean)
   except (ValueError, RecursionError) as error:
     raise Garbled(f'the answer is not JSON: {_reason(data)}') from error
 
@@ -160,6 +185,19 @@ def _reason(data: bytes) -> str:
   return ' '.join(text.split())[:_REASON]
 
 
+def _words(error: Exception) -> str:
+  """What went wrong with a connection, without addresses and what is in them.
+
+  The error itself may quote what the server repeated of a request.
+  """
+  if isinstance(error, aiohttp.ClientConnectorError):
+    text = str(error.os_error.strerror or error.os_error)
+  else:
+    text = str(getattr(error, 'message', '')) or type(error).__name__
+  text = ' '.join(redact(text).split())[:_REASON]
+  return f'{type(error).__name__}: {text}'
+
+
 def _seconds(retry_after: str) -> float:
   """Of a Retry-After header: seconds, or a date; 0 if it is neither."""
   try:
@@ -168,6 +206,6 @@ def _seconds(retry_after: str) -> float:
     try:
       when = email.utils.parsedate_to_datetime(retry_after)
       seconds = (when - datetime.datetime.now(datetime.UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
       return 0.0
   return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

@@ -66,24 +66,24 @@ class Run:
     self.workdir = epath.Path(workdir)
     self.can_gaze = True
 
-  def without_gaze(self) -> Run:
-    """The same run, whose policies cannot gaze."""
-    other = self._forget('executor', 'chat')
-    other.can_gaze = False
+  def changed(self, **parts: Any) -> Run:
+    """The same run with other parts; it shares all that does not hang on them.
+    """
+    other = copy.copy(self)
+    for name in ('executor', 'chat'):
+      other.__dict__.pop(name, None)
+    other.__dict__.update(parts)
     return other
 
-  def seeing_by(self, processor: ImageProcessor) -> Run:
-    """The same run, whose policies see images by another processor."""
-    other = self._forget('executor', 'chat')
-    other.processor = processor
-    return other
+  def without_gaze(self) -> Run:
+    """The same run, whose policies cannot gaze."""
+    return self.changed(can_gaze=False)
 
   def with_rl(self, overrides: Mapping[str, Any]) -> Run:
     """The same run with other fields of `config.rl`."""
-    other = self._forget()
-    other.config = copy.deepcopy(self.config)
-    other.config.rl.update(overrides)
-    return other
+    config = copy.deepcopy(self.config)
+    config.rl.update(overrides)
+    return self.changed(config=config)
 
   def with_seed(self, seed: int) -> Run:
     """The run of one of `config.seeds`, in a folder of its own."""
@@ -104,13 +104,6 @@ class Run:
     # They spend from one purse, and make one recording.
     own.__dict__['toolbox'] = self.toolbox
     return own
-
-  def _forget(self, *cached: str) -> Run:
-    """A copy that shares all that was made so far but for a few things."""
-    other = copy.copy(self)
-    for name in cached:
-      other.__dict__.pop(name, None)
-    return other
 
   def check(self) -> None:
     """Finds early what would otherwise stop the run late.
@@ -304,21 +297,28 @@ class Run:
       *,
       samples: int,
       seed: Sequence[Any],
+      what: str = '',
       call_cost: float = 0.0,
       **kwargs,
   ) -> list[list[Trajectory]]:
     """A group of `samples` scored trajectories for each example.
 
-    An example that occurs again gets other seeds; `call_cost` is that of
-    rewards.py; `kwargs` are for `rollout.loop.rollout`.
+    An example that occurs again gets other seeds; `what` tells apart who is
+    given the same ones; `call_cost` is that of rewards.py; `kwargs` are for
+    `rollout.loop.rollout`.
     """
+    origin = ' '.join([*map(str, seed), what]).strip()
+    if not self.can_gaze:
+      origin += ' no gaze'
     requests = []
     drawn = collections.Counter()
     for example in examples:
       for sample in range(samples):
         own_seed = self.seed(*seed, example.id, drawn[example.id])
         requests.append(
-            Request(example=example, sample=sample, seed=own_seed)
+            Request(
+                example=example, sample=sample, seed=own_seed, origin=origin
+            )
         )
         drawn[example.id] += 1
     trajectories = rollout(
@@ -353,6 +353,7 @@ class Run:
           examples,
           samples=1,
           seed=seed,
+          what=what,
           on_trajectory=lambda _: progress.advance(),
       )
     return [trajectory for (trajectory,) in groups]

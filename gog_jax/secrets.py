@@ -8,6 +8,8 @@ their error what they were sent.
 from __future__ import annotations
 
 import os
+import traceback
+from typing import Any
 
 _HIDDEN = '[secret]'
 # Shorter values ('none', 'EMPTY') fill a variable that wants one: they are no
@@ -30,3 +32,19 @@ def redact(text: str) -> str:
   for secret in sorted(_known, key=len, reverse=True):
     text = text.replace(secret, _HIDDEN)
   return text
+
+
+def redact_json(value: Any) -> Any:
+  """A JSON value, in which a secret may have been spelled with escapes."""
+  if isinstance(value, str):
+    return redact(value)
+  if isinstance(value, list):
+    return [redact_json(item) for item in value]
+  if isinstance(value, dict):
+    return {redact(key): redact_json(item) for key, item in value.items()}
+  return value
+
+
+def redact_traceback(error: BaseException) -> str:
+  """The traceback of an error and of its causes, which may quote a secret."""
+  return redact(''.join(traceback.format_exception(error)).rstrip())

@@ -22,18 +22,24 @@ from typing import Any
 from absl import logging
 from aiohttp import web
 
+from gog_jax import images
 from gog_jax import interrupt
 from gog_jax.errors import UserError
 from gog_jax.index.backend import LocalIndex
-from gog_jax.secrets import from_environment
 from gog_jax.secrets import redact
+from gog_jax.secrets import redact_traceback
 from gog_jax.tools.retriever import KEY_VARIABLE
+from gog_jax.tools.retriever import shared_key
 from gog_jax.types import Hit
 
-_MAX_BODY_BYTES = 64 * 2**20
+_MAX_BODY_BYTES = 32 * 2**20
+_MAX_REQUESTS = 64  # At once; who comes then is asked to come again.
+_BODY_S = 30.0  # For which a client may send its body.
+_SHUTDOWN_S = 2.0
 _MAX_QUERIES = 1024
 _MAX_QUERY_LENGTH = 8192  # Characters.
 _MAX_IMAGES = 64
+_MAX_PIXELS = 16 * 2**20  # Of an image that is searched with.
 _MAX_TOP_K = 100
 _TOP_K = 3  # Where a request does not say.
 _POLL_S = 0.2  # How often the server looks for a signal.
@@ -51,14 +57,24 @@ def serve(index: LocalIndex, *, host: str, port: int) -> None:
     port: 0 is any that is free.
 
   Raises:
-    UserError: The port is taken, or none.
+    UserError: The port is taken, or none; or the host or the key is none.
     Interrupted: The signal, when all connections are closed.
   """
   asyncio.run(_serve(index, host, port))
 
 
 async def _serve(index: LocalIndex, host: str, port: int) -> None:
-  runner = web.AppRunner(make_app(index), access_log=None)
+  if not host:
+    raise UserError(
+        '--config.host is empty: 127.0.0.1 is this machine alone, 0.0.0.0 '
+        'everyone'
+    )
+  runner = web.AppRunner(
+      make_app(index),
+      access_log=None,
+      shutdown_timeout=_SHUTDOWN_S,
+      handler_cancellation=True,  # Nobody waits for what a client has left.
+  )
   await runner.setup()
   site = web.TCPSite(runner, host, port)
   try:
@@ -118,6 +134,12 @@ def make_app(index: LocalIndex) -> web.Application:
     found = []
     for number, data in enumerate(pictures):
       try:
+        width, height = images.size_of(data)
+        if width * height > _MAX_PIXELS:
+          raise _Bad(
+              f'"images"[{number}]: {width} x {height} pixels are more than '
+              f'{_MAX_PIXELS}; send it smaller'
+          )
         found.append(await in_turn(index.pictures, data, top_k))
       except UserError as error:  # Of a training set, it says: drop it.
         reason = str(error).rpartition(';')[0] or str(error)
@@ -137,7 +159,7 @@ def make_app(index: LocalIndex) -> web.Application:
 
   app = web.Application(
       client_max_size=_MAX_BODY_BYTES,
-      middlewares=[_errors, _with_key(from_environment(KEY_VARIABLE))],
+      middlewares=[_errors, _at_most(_MAX_REQUESTS), _with_key(shared_key())],
   )
   app.add_routes([
       web.post('/retrieve', retrieve),
@@ -162,9 +184,29 @@ async def _errors(
     return _error(400, str(error))
   except web.HTTPException as error:
     return _error(error.status, error.reason)
+  except ConnectionError:  # Nobody is there to be answered.
+    raise
   except Exception as error:
-    logging.exception('%s failed', request.path, exc_info=error)
+    logging.error('%r failed\n%s', request.path, redact_traceback(error))
     return _error(500, 'the search failed; the server\'s log says how')
+
+
+def _at_most(n: int):
+  """Turns away whoever comes while `n` requests are being answered."""
+  free = asyncio.Semaphore(n)
+
+  @web.middleware
+  async def check(
+      request: web.Request, handler: _Handler
+  ) -> web.StreamResponse:
+    if free.locked():
+      response = _error(503, f'{n} requests are being answered; come again')
+      response.headers['Retry-After'] = '1'
+      return response
+    async with free:
+      return await handler(request)
+
+  return check
 
 
 def _with_key(key: str | None):
@@ -174,10 +216,10 @@ def _with_key(key: str | None):
   async def check(
       request: web.Request, handler: _Handler
   ) -> web.StreamResponse:
-    given = request.headers.get('Authorization', '').encode()
-    wanted = f'Bearer {key}'.encode()
     if key and request.path != _OPEN_PATH:
-      if not hmac.compare_digest(given, wanted):
+      given = request.headers.get('Authorization', '')
+      wanted = f'Bearer {key}'.encode()
+      if not hmac.compare_digest(given.encode(errors='replace'), wanted):
         return _error(401, f'the key of {KEY_VARIABLE} is missing or wrong')
     return await handler(request)
 
@@ -191,7 +233,13 @@ def _error(status: int, reason: str) -> web.Response:
 
 async def _body(request: web.Request) -> Mapping[str, Any]:
   try:
-    body = json.loads((await request.read()).decode())
+    async with asyncio.timeout(_BODY_S):
+      data = await request.read()
+    body = await asyncio.to_thread(json.loads, data.decode())
+  except TimeoutError as error:
+    raise web.HTTPRequestTimeout(
+        reason=f'the body took longer than {_BODY_S:g} seconds'
+    ) from error
   except (ValueError, RecursionError) as error:
     raise _Bad(f'the body is not JSON ({error})') from error
   if not isinstance(body, dict):
@@ -207,7 +255,9 @@ def _list(body: Mapping[str, Any], field: str, most: int) -> Sequence[Any]:
 
 
 def _top_k(body: Mapping[str, Any]) -> int:
-  value = body.get('topk', _TOP_K)
+  value = body.get('topk')
+  if value is None:
+    return _TOP_K
   if type(value) is not int or not 1 <= value <= _MAX_TOP_K:
     raise _Bad(f'"topk" must be a whole number from 1 to {_MAX_TOP_K}')
   return value

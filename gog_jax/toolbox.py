@@ -155,4 +155,5 @@ def _limits(config: Any, tool: str) -> ToolLimits:
 def _ledger(config: Any, workdir: epath.Path) -> Ledger | None:
   if not any(config[tool].price for tool in TOOLS):
     return None
-  return Ledger(workdir / 'spent.jsonl', cap=config.max_spend)
+  path = config.ledger or workdir / 'spent.jsonl'
+  return Ledger(path, cap=config.max_spend)

@@ -173,7 +173,8 @@ class ToolResult:
     n_searches: Executed sub-queries, counted honestly.
     latency_s: Wall time in seconds; of what was recorded, the time it took
       then.
-    price: What its search cost when it was made, in US dollars.
+    price: Of its search, in US dollars; 0 where the answer was at hand, but
+      for recordings, which tell what it cost then.
   """
 
   status: ToolStatus

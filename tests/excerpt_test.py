@@ -1,5 +1,7 @@
 """What is shown of long documents."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -36,6 +38,15 @@ def test_different_words_count_not_repeated_ones():
   text = f'palace palace palace {_FILLER}palace rebuilt year {_FILLER}'
   shown = excerpt(text, 'palace rebuilt year', n_characters=150)
   assert 'palace rebuilt year' in shown
+
+
+def test_many_words_in_a_long_text_take_no_time():
+  words = [f'w{i}' for i in range(1000)]
+  text = ' '.join(words * 200)
+  started = time.perf_counter()
+  shown = excerpt(text, ' '.join(words), n_characters=2000)
+  assert time.perf_counter() - started < 5  # It was 20 s and more.
+  assert len(shown) <= 2000
 
 
 def test_without_words_it_is_the_beginning():

@@ -15,7 +15,7 @@ from gog_jax.run import Run
 from gog_jax.types import ToolStatus
 from gog_jax.world.backend import WorldBackend
 
-_N = 12
+_N, _SAMPLES = 12, 4
 
 
 class Flaky(WorldBackend):
@@ -49,7 +49,7 @@ def _rollout(run: Run, folder) -> tuple[list, list[dict]]:
   """Sampled trajectories, and their lines without what clocks said."""
   policy = run.make_policy(policies.trained(run, 'sft'), greedy=False)
   groups = run.rollout(
-      policy, run.examples('test', n=_N), samples=4, seed=('replay',)
+      policy, run.examples('test', n=_N), samples=_SAMPLES, seed=('replay',)
   )
   flat = [t for group in groups for t in group]
   trajectories_lib.write(folder / 'trajectories.jsonl', flat)
@@ -65,6 +65,7 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   monkeypatch.setattr(toolbox, '_backend', lambda config: flaky)
   folder = tmp_path / 'recording'
   recorded = _with(finished, mode='record', recording=str(folder))
+  assert recorded.config.sampler.n_slots < _N * _SAMPLES  # Slots are refilled.
   told, rows = _rollout(recorded, tmp_path / 'a')
   statuses = [r.status for t in told for turn in t.turns for r in turn.results]
   assert statuses.count(ToolStatus.OK) > 10

@@ -21,6 +21,7 @@ from gog_jax import images
 from gog_jax import secrets
 from gog_jax.errors import UserError
 from gog_jax.tools import retriever as retriever_lib
+from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
 from gog_jax.tools.cache import Cache
@@ -173,7 +174,7 @@ def test_more_hits_than_were_asked_for_are_left_out():
         ('html', TransientError, 'not JSON: <!doctype html>'),
         ('packed', TransientError, 'packed'),
         ('huge', TransientError, 'more than 16777216 bytes'),
-        ('moved', http_json.Refused, 'HTTP 302'),
+        ('moved', SearchError, 'HTTP 302'),
     ],
 )
 def test_each_misbehaviour_is_a_failure_that_says_what_it_was(
@@ -199,7 +200,8 @@ def test_a_bomb_is_left_out_and_the_hit_stays():
     ('given', 'seconds'),
     [('7', 7.0), ('-3', 0.0), ('soon', 0.0), ('nan', 0.0), ('inf', 0.0),
      ('Wed, 21 Oct 2015 07:28:00 GMT', 0.0),
-     ('Wed, 21 Oct 2015 07:28:00', 0.0)],
+     ('Wed, 21 Oct 2015 07:28:00', 0.0),
+     ('Wed, 21 Jan 99999999999999999999 07:28:00 GMT', 0.0)],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date(given, seconds):
   assert http_json._seconds(given) == seconds
@@ -229,6 +231,9 @@ def test_without_a_health_address_it_is_the_address():
         ('http://[', 'is no address'),
         ('http://a:b', 'is no address'),
         ('http://me:hush@127.0.0.1:9', 'environment variable GOG_JAX_RETR'),
+        ('http://a..b', 'is no address'),
+        ('htps://me:hush@a', 'config.tools.url is no address'),
+        ('http://127.0.0.1:9/?token=hush', 'has more than a path'),
         ('http://127.0.0.1:9', 'no retriever answers at config.tools.url='),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,17 @@ from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.executor import ToolExecutor
+from gog_jax.tools.outcome import Outcome
 from gog_jax.tools.searcher import Retries
 from gog_jax.tools.searcher import Searcher
 from gog_jax.tools.searcher import ToolLimits
 from gog_jax.types import Hit
 from gog_jax.types import Reply
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
 
+CONTEXT = ToolContext(scope='s', views=(), caller='q/7/0')
 Play = Callable[[Any, ToolContext], Awaitable[None]]
 
 
@@ -64,6 +70,32 @@ class Fake:
     finally:
       self.running -= 1
     return Reply(hits=(Hit(title='', text=f'reply {x}', score=1.0),))
+
+
+class Plain(Fake):
+  """Asks the same whoever calls."""
+
+  async def query(self, arguments, context):
+    text = f'{self.name} {arguments["x"]}'
+    self._asked[text] = (arguments['x'], context)
+    return Query(text=text, scope=context.scope, top_k=1)
+
+
+def call(x: float = 0, name: str = 'fake') -> ToolCall:
+  return ToolCall(name=name, arguments={'x': x})
+
+
+def run_turn(
+    executor: ToolExecutor, *xs: float, context: ToolContext = CONTEXT
+) -> tuple[ToolResult, ...]:
+  """The results of calls that are made side by side."""
+  calls = [call(x) for x in xs]
+  return asyncio.run(executor.run_turn(calls, context))
+
+
+def found(**fields: Any) -> Outcome:
+  """A search that worked."""
+  return Outcome(**{'status': ToolStatus.OK, **fields})
 
 
 class Router:

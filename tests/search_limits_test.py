@@ -65,6 +65,25 @@ def test_who_has_the_time_waits_while_the_backend_rests():
   assert time.monotonic() - started >= 0.3
 
 
+def test_one_search_tries_whether_the_others_may_follow():
+  running = []
+
+  async def play(x, unused_context):
+    running.append(x)
+    await asyncio.sleep(0.1)
+    if x < 0 or len(running) == 3:
+      raise ConnectionError('down')
+
+  tool = Fake(play)
+  executor = make_executor(tool, failures=2, rest_s=0.3, timeout_s=5.0)
+  _run(executor, -1, -2)
+  calls = [_call(x) for x in range(1, 6)]
+  results = asyncio.run(executor.run_turn(calls, _CONTEXT))
+  # One tried and failed; after another rest one tried, and all could go.
+  assert [r.status.value for r in results].count('infra_error') == 1
+  assert tool.most == 3 and tool.n_calls == 7
+
+
 def test_answers_that_refuse_are_answers_and_no_reason_to_rest():
   async def refuses(unused_x, unused_context):
     raise ValueError('no such scope')
@@ -76,6 +95,11 @@ def test_answers_that_refuse_are_answers_and_no_reason_to_rest():
 
 def _paid(tool, path, cap, **more):
   return make_executor(tool, price=0.25, ledger=Ledger(path, cap=cap), **more)
+
+
+def _prices(path):
+  lines = path.read_text().splitlines()
+  return [json.loads(line)['price'] for line in lines if line[-1] == '}']
 
 
 def test_the_cap_stops_the_run_before_it_is_passed(tmp_path):
@@ -102,18 +126,16 @@ def test_side_by_side_no_more_are_sent_than_the_cap_allows(tmp_path):
 
 def test_what_was_spent_before_a_restart_counts(tmp_path):
   path = tmp_path / 'spent.jsonl'
-  _run(_paid(Fake(), path, 1.0), 1, 2, 3)
+  first = Ledger(path, cap=1.0)
+  _run(make_executor(Fake(), price=0.25, ledger=first), 1, 2, 3)
+  first.close()
   with path.open('a') as f:
     f.write('{"price": 0.2')  # A kill cut it off.
-  assert Ledger(path, cap=1.0).spent == 0.75
   executor = _paid(Fake(), path, 1.0)
   _run(executor, 4)
   with pytest.raises(RunStopped):
     _run(executor, 5)
-  lines = path.read_text().splitlines()
-  assert [json.loads(line)['price'] for line in lines if line[-1] == '}'] == (
-      [0.25] * 4
-  )
+  assert _prices(path) == [0.25] * 4
 
 
 def test_every_attempt_is_paid_for_but_those_turned_away(tmp_path):
@@ -132,7 +154,32 @@ def test_every_attempt_is_paid_for_but_those_turned_away(tmp_path):
   (result,) = _run(executor, 1)
   assert result.status == ToolStatus.OK
   assert result.price == 0.75
-  assert Ledger(path, cap=9.0).spent == 0.75
+  assert _prices(path) == [0.25, 0.25, -0.25, 0.25, 0.25]
+
+
+def test_two_processes_do_not_spend_by_one_ledger(tmp_path):
+  first = Ledger(tmp_path / 'spent', cap=1.0)
+  with pytest.raises(UserError, match='another process spends by this'):
+    Ledger(tmp_path / 'spent', cap=1.0)
+  assert first.spent == 0
+
+
+@pytest.mark.parametrize('line', ['{"price": NaN}', '{}', '{"price": "1"}'])
+def test_a_damaged_ledger_is_no_empty_purse(tmp_path, line):
+  (tmp_path / 'spent').write_text(line + '\n{"price": 1}\n')
+  with pytest.raises(UserError, match='line 1, is damaged'):
+    Ledger(tmp_path / 'spent', cap=1.0)
+  with pytest.raises(UserError, match='--config.tools.ledger=FILE'):
+    Ledger('gs://bucket/spent', cap=1.0)
+
+
+def test_what_cannot_be_written_down_is_not_spent(tmp_path):
+  ledger = Ledger(tmp_path / 'folder' / 'spent', cap=1.0)
+  (tmp_path / 'folder' / 'spent').mkdir()
+  executor = make_executor(Fake(), price=0.25, ledger=ledger)
+  with pytest.raises(RunStopped, match='cannot write'):
+    _run(executor, 1)
+  assert ledger.spent == 0
 
 
 def test_money_without_a_ledger_is_a_mistake_of_ours():

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -178,7 +179,7 @@ def test_our_client_gets_what_the_index_gives(url, folder):
             400,
             'decompression bomb',
         ),
-        ('retrieve', b' ' * (64 * 2**20 + 1), 413, 'Too Large'),
+        ('retrieve', b' ' * (32 * 2**20 + 1), 413, 'Too Large'),
         ('nothing', {}, 404, 'Not Found'),
         ('health', {}, 405, 'Not Allowed'),
     ],
@@ -199,6 +200,30 @@ def test_health_says_what_is_served(url, folder):
         'documents': 2,
         'images': 5,
     }
+
+
+def test_odd_headers_and_paths_are_answered(url):
+  body = {'queries': ['zebra'], 'topk': None}
+  assert _post(f'{url}/retrieve', body, Authorization='B\xff')[0] == 200
+  assert _post(f'{url}/no%0aFAKE', body)[0] == 404
+
+
+def test_a_picture_larger_than_a_photograph_is_refused(url):
+  large = images.encode_png(images.Image.new('1', (5000, 5000)))
+  body = {'images': [base64.b64encode(large).decode()]}
+  status, reply = _post(f'{url}/retrieve_image', body)
+  assert status == 400 and '5000 x 5000 pixels are more' in reply['error']
+
+
+def test_a_client_that_stalls_does_not_hold_up_the_end(folder):
+  with _served(folder) as url:
+    host, port = url.removeprefix('http://').split(':')
+    stalled = socket.create_connection((host, int(port)))
+    stalled.sendall(
+        b'POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{'
+    )
+    time.sleep(0.5)
+  stalled.close()
 
 
 def test_who_sets_a_key_demands_it(folder):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import os
 import pathlib
 from typing import Any
 
@@ -59,6 +61,10 @@ class LocalIndex:
         encoder.
     """
     index = pathlib.Path(folder)
+    # As many as there are cores: more would only wait inside.
+    self._threads = concurrent.futures.ThreadPoolExecutor(
+        os.cpu_count() or 1, thread_name_prefix='index'
+    )
     for _ in range(_TRIES):
       manifest = store.read(index)
       if manifest is None:
@@ -154,7 +160,7 @@ class LocalIndex:
   async def search_text(self, query: str, *, scope: str, top_k: int) -> Reply:
     """Searches the documents; `scope` is ignored."""
     del scope  # There is one corpus.
-    found = await asyncio.to_thread(self.text, query, top_k)
+    found = await self._in_thread(self.text, query, top_k)
     return Reply(
         hits=tuple(
             Hit(title=document['title'], text=document['text'], score=score)
@@ -169,8 +175,24 @@ class LocalIndex:
       UserError: As `image`.
     """
     del scope  # There is one corpus.
-    found = await asyncio.to_thread(self.pictures, data, top_k)
+    found = await self._in_thread(self.pictures, data, top_k)
     return Reply(hits=tuple(hit for _, hit in found))
+
+  async def _in_thread(self, search, *args) -> Any:
+    """Searches in a thread of the index's own.
+
+    A thread cannot be stopped: whoever is cancelled is gone when it is, so that
+    no more searches run than the caller has counted.
+    """
+    job = self._threads.submit(search, *args)
+    future = asyncio.wrap_future(job)
+    try:
+      return await asyncio.shield(future)
+    except asyncio.CancelledError:
+      if not job.cancel():
+        await asyncio.wait([future])
+        future.exception()  # Retrieved: nobody else will.
+      raise
 
   async def close(self) -> None:
     """Nothing needs to be closed."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
+import re
 import time
 from typing import Any
 import urllib.parse
@@ -92,13 +93,15 @@ class Endpoint:
           'no remote model is named: pass --config.remote.model=NAME, as the '
           f'endpoint calls it (GET {self._shown}/models lists them)'
       )
-    key = secrets.from_environment(config.key_variable)
-    if key is not None and not (key.isascii() and key.isprintable()):
-      raise UserError(
-          f'the key in {config.key_variable} has characters that no header '
-          'can carry; set it anew'
+    variable = config.key_variable
+    if variable and not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', variable):
+      raise UserError(  # Which is not quoted: it may be the key itself.
+          '--config.remote.key_variable is the name of a variable of the '
+          'environment, letters, digits and _; put the key into that variable'
       )
-    self._key = key
+    self._key = http_json.check_key(
+        secrets.from_environment(variable), variable=variable
+    )
 
   def session(self) -> aiohttp.ClientSession:
     """For `complete`, in this event loop."""

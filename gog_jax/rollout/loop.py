@@ -91,8 +91,8 @@ class _Conversation:
   @property
   def name_of_turn(self) -> str:
     """Of its latest, the same whenever the same rollout is made."""
-    request = self.request
-    return f'{request.example.id}/{request.seed}/{len(self.turns) - 1}'
+    r = self.request
+    return f'{r.origin}/{r.example.id}/{r.seed}/{len(self.turns) - 1}'
 
   def finish(self, stop_reason: StopReason) -> Trajectory:
     return Trajectory(
@@ -210,12 +210,13 @@ async def _rollout(
         if stop_reason is not None:
           finish(index, stop_reason)
   finally:
+    # First what a second signal, which does not wait, must not leave behind.
+    for conversation in active.values():
+      policy.release(conversation.slot)
     for task in searching:
       task.cancel()
     await asyncio.gather(*searching, return_exceptions=True)
     await executor.close()
-    for conversation in active.values():
-      policy.release(conversation.slot)
   return [done[index] for index in range(len(requests))]
 
 

@@ -22,11 +22,14 @@ class Request:
     sample: Which member of the example's group, from 0.
     seed: Drives this rollout's sampling alone, so that a trajectory depends
       neither on its neighbours nor on the slot it was given.
+    origin: What it is made for, for recordings: no two policies of a run have
+      the same origin, example and seed.
   """
 
   example: Example
   sample: int
   seed: int
+  origin: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,21 +26,31 @@ class ModelError(Exception):
   """
 
 
-class TransientError(Exception):
-  """A failure of the infrastructure that may be gone when it is asked again.
+class SearchError(Exception):
+  """A failure of the infrastructure.
+
+  Attributes:
+    billed: Whether it may have to be paid for: not where the request was
+      turned away, or never left.
+  """
+
+  def __init__(self, message: str, *, billed: bool = True):
+    super().__init__(message)
+    self.billed = billed
+
+
+class TransientError(SearchError):
+  """One that may be gone when it is asked again.
 
   Attributes:
     retry_after_s: Seconds for which it asks to be left alone.
-    billed: Whether it may have to be paid for: not where the request was
-      turned away.
   """
 
   def __init__(
       self, message: str, *, retry_after_s: float = 0.0, billed: bool = True
   ):
-    super().__init__(message)
+    super().__init__(message, billed=billed)
     self.retry_after_s = retry_after_s
-    self.billed = billed
 
 
 class RunStopped(UserError):

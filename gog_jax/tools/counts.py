@@ -30,10 +30,10 @@ class ToolCounts:
 
   Of each tool: `ok`, `model_error`, `infra_error` and `cancelled` add up to the
   calls; `retries` are attempts after a search's first; `cached` and `replayed`
-  are calls that were answered without a search; `searches` are sub-queries that
-  came back, wherever from; `seconds` wall time including the wait for a turn;
-  `price` US dollars that were really spent. Calls to tools that do not exist
-  are those of 'unknown'.
+  are calls that were answered without a search of their own; `searches` are
+  sub-queries that came back, wherever from; `seconds` wall time including the
+  wait for a turn; `price` US dollars that were really spent. Calls to tools
+  that do not exist are those of 'unknown'.
   """
 
   def __init__(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import re
@@ -11,6 +12,7 @@ from gog_jax.types import Hit
 _WORD = re.compile(r'\w+')
 _TITLE = 200  # Characters of a title.
 _GAP = '...'
+_SEARCHED = 2**20  # Characters of a text that are looked at.
 
 
 def excerpts(
@@ -58,20 +60,25 @@ def _best_start(text: str, query: str, room: int) -> int:
   wanted = {word.casefold() for word in _WORD.findall(query)}
   found = [
       (match.start(), match.end(), word)
-      for match in _WORD.finditer(text)
+      for match in _WORD.finditer(text, 0, _SEARCHED)
       if (word := match.group().casefold()) in wanted
   ]
   best, best_start, last = 0, 0, 0
-  inside: dict[str, int] = {}
+  inside: collections.Counter[str] = collections.Counter()
+  n_words = 0  # Different ones that are inside.
   # Windows that begin at a word of the query, by two ends that move right.
-  for start, _, word in found:
+  for number, (start, _, word) in enumerate(found):
     while last < len(found) and found[last][1] <= start + room:
-      inside[found[last][2]] = inside.get(found[last][2], 0) + 1
+      inside[found[last][2]] += 1
+      n_words += inside[found[last][2]] == 1
       last += 1
-    n_words = sum(count > 0 for count in inside.values())
     if n_words > best:
       best, best_start = n_words, start
-    inside[word] = inside.get(word, 0) - 1
+    if number < last:  # Else it is longer than the window.
+      inside[word] -= 1
+      n_words -= inside[word] == 0
+    else:
+      last = number + 1
   if best_start + room >= len(text):
     return _at_word(text, max(len(text) - room, 0))
   # What stands before a word says whom it is about.

@@ -16,10 +16,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 import dataclasses
+import functools
 import time
 
 from absl import logging
 
+from gog_jax.secrets import redact
+from gog_jax.secrets import redact_traceback
 from gog_jax.tools import recording as recording_lib
 from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError
@@ -36,9 +39,13 @@ from gog_jax.tools.outcome import Outcome
 from gog_jax.tools.outcome import Store
 from gog_jax.tools.recording import Recording
 from gog_jax.tools.searcher import Searcher
+from gog_jax.types import Reply
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
+
+# Characters of a text that is cut to size in a thread.
+_LONG = 50_000
 
 
 class ToolExecutor:
@@ -133,15 +140,19 @@ class ToolExecutor:
   async def close(self) -> None:
     """Ends what is under way in this event loop, and loses nothing paid for.
 
+    Searches that have been sent are waited for; none is sent any more.
     The executor may be used again, in another loop.
     """
     flights = list(self._flights.values())
-    if flights:
-      await asyncio.wait(flights, timeout=self._drain_s)
-    for flight in flights:
-      flight.cancel()
-    await asyncio.gather(*flights, return_exceptions=True)
-    await self._searcher.close()
+    self._searcher.begin_to_close()
+    try:
+      if flights:
+        await asyncio.wait(flights, timeout=self._drain_s)
+      for flight in flights:
+        flight.cancel()
+      await asyncio.gather(*flights, return_exceptions=True)
+    finally:
+      await self._searcher.close()
 
   def metrics(self) -> dict[str, float]:
     """`ToolCounts.totals` since the executor's counts were made."""
@@ -168,10 +179,13 @@ class ToolExecutor:
       self._warn_once(call.name, error)
       return _failed(ToolStatus.INFRA_ERROR, _words(call.name, error))
     result = outcome.result(query)
-    # What is kept is whole: how much is shown may change.
-    hits = excerpts(
-        result.hits, query.text, n_characters=self._hit_characters
+    # What is kept is whole: how much is shown may change. Long texts take a
+    # moment, in which others go on.
+    shown = functools.partial(
+        excerpts, result.hits, query.text, n_characters=self._hit_characters
     )
+    long = any(len(hit.text) > _LONG for hit in result.hits)
+    hits = await asyncio.to_thread(shown) if long else shown()
     return dataclasses.replace(result, hits=hits)
 
   async def _outcome(
@@ -188,19 +202,30 @@ class ToolExecutor:
           self._recording.play, key, call, query, caller
       )
     flight = self._flights.get(key)
+    joined = flight is not None
     if flight is None:
       flight = asyncio.create_task(self._known_or_found(key, call, query))
       self._flights[key] = flight
       flight.add_done_callback(lambda _: self._landed(key))
-    else:
-      self.counts.add(call.name, 'cached')
     # Whoever waits may be cancelled; the answer is kept all the same.
     outcome = await asyncio.shield(flight)
-    if self._recording is not None and outcome.status != ToolStatus.OK:
+    if self._recording is not None:
       await asyncio.to_thread(
-          self._recording.put_failure, key, call, query, outcome, caller
+          self._recording.settle, key, call, query, outcome, caller
       )
+    if joined and outcome.status == ToolStatus.OK:
+      self.counts.add(call.name, 'cached')
+      return self._free(outcome)
     return outcome
+
+  def _free(self, outcome: Outcome) -> Outcome:
+    """Of an answer that was there: now it costs nothing.
+
+    But in a recording, which tells everyone what it cost then.
+    """
+    if self._recording is not None:
+      return outcome
+    return dataclasses.replace(outcome, price=0.0)
 
   def _landed(self, key: str) -> None:
     flight = self._flights.pop(key)
@@ -214,6 +239,7 @@ class ToolExecutor:
       outcome = await asyncio.to_thread(store.get, key)
       if outcome is not None:
         self.counts.add(call.name, 'cached')
+        outcome = self._free(outcome)
         missed = self._stores[:number]
         break
     else:
@@ -243,7 +269,7 @@ class ToolExecutor:
           status=ToolStatus.INFRA_ERROR, error=_words(call.name, error)
       )
     else:
-      outcome = Outcome(status=ToolStatus.OK, hits=reply.hits, raw=reply.raw)
+      outcome = _without_secrets(reply)
     return dataclasses.replace(
         outcome,
         price=spent.price,
@@ -254,7 +280,21 @@ class ToolExecutor:
     """Keeps the traceback of the first failure of a kind: it may be a bug."""
     if (name, type(error)) not in self._warned:
       self._warned.add((name, type(error)))
-      logging.warning('%s failed', name, exc_info=error)
+      logging.warning('%s failed\n%s', name, redact_traceback(error))
+
+
+def _without_secrets(reply: Reply) -> Outcome:
+  """A server may repeat the key that it was sent: it goes no further."""
+  return Outcome(
+      status=ToolStatus.OK,
+      hits=tuple(
+          dataclasses.replace(
+              hit, title=redact(hit.title), text=redact(hit.text)
+          )
+          for hit in reply.hits
+      ),
+      raw=None if reply.raw is None else redact(reply.raw),
+  )
 
 
 def _first(errors: BaseExceptionGroup) -> BaseException:

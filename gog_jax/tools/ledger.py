@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
+import os
 
 from etils import epath
 
@@ -19,39 +21,47 @@ from gog_jax.tools.base import RunStopped
 
 
 class Ledger:
-  """Counts dollars over all the starts of a run."""
+  """Counts dollars over all the starts of a run. One process at a time."""
 
   def __init__(self, path: epath.PathLike, *, cap: float):
     """Reads what earlier starts have spent.
 
     Args:
-      path: Made with the first charge.
+      path: On a local disk; made with the first charge.
       cap: In US dollars.
 
     Raises:
-      UserError: The file cannot be read.
+      UserError: The file cannot be read or is damaged, or another process
+        spends by it.
     """
-    self._path = epath.Path(path)
+    self._path = os.fspath(path)
     self._cap = cap
+    if '://' in self._path:
+      raise UserError(
+          f'what searches cost cannot be written down in {path}: choose a file '
+          'on a local disk with --config.tools.ledger=FILE'
+      )
+    self._lock = files.lock(self._path + '.lock', 'spends by this ledger')
     self.spent = 0.0
     try:
-      lines = self._path.read_text().splitlines() if self._path.exists() else ()
-    except (OSError, ValueError) as error:
-      raise UserError(f'cannot read {self._path}: {error}') from error
-    for line in lines:
-      try:
-        self.spent += json.loads(line)['price']
-      except (ValueError, TypeError, KeyError):
-        continue  # Cut off by a kill, before its request was sent.
+      data = b''
+      if os.path.exists(self._path):
+        with open(self._path, 'rb') as f:
+          data = f.read()
+    except OSError as error:
+      raise UserError(f'cannot read {path}: {error.strerror}') from error
+    *lines, unused_tail = data.split(b'\n')  # A kill cut the tail off.
+    for number, line in enumerate(lines, start=1):
+      self.spent += self._price(line, number)
 
   def charge(self, tool: str, price: float) -> None:
     """Writes down what a request is going to cost.
 
     Raises:
-      RunStopped: It would pass the cap.
+      RunStopped: It would pass the cap, or cannot be written down.
     """
     # A hair above, for sums like 0.1 + 0.2.
-    if self.spent + price > self._cap * (1 + 1e-9):
+    if not self.spent + price <= self._cap * (1 + 1e-9):
       raise RunStopped(
           f'searches have cost ${self.spent:.4f}; a {tool} at ${price:g} would '
           f'pass --config.tools.max_spend={self._cap:g}: raise it to go on; '
@@ -59,12 +69,37 @@ class Ledger:
       )
     self._write(tool, price)
 
+  def close(self) -> None:
+    """Lets another process spend by it."""
+    self._lock.release()
+
   def take_back(self, tool: str, price: float) -> None:
-    """Of a request that was turned away."""
+    """Of a request that was turned away.
+
+    Raises:
+      RunStopped: It cannot be written down.
+    """
     self._write(tool, -price)
 
   def _write(self, tool: str, price: float) -> None:
-    self.spent += price
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     line = files.dumps({'price': price, 'time': time, 'tool': tool})
-    files.append_line(self._path, line)
+    try:
+      files.append_line(self._path, line)
+    except UserError as error:  # A full disk is no failure of the search.
+      raise RunStopped(str(error)) from error
+    self.spent += price
+
+  def _price(self, line: bytes, number: int) -> float:
+    try:
+      price = json.loads(line)['price']
+      if math.isfinite(price):
+        return price
+    except (ValueError, TypeError, KeyError):
+      pass
+    if not line.endswith(b'}'):
+      return 0.0  # Cut off by a kill, before its request was sent.
+    raise UserError(
+        f'{self._path}, line {number}, is damaged: mend or delete that line; '
+        'it counts what was spent'
+    )

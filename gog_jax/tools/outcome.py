@@ -9,7 +9,6 @@ import hashlib
 import json
 from typing import Any, Protocol
 
-from gog_jax.secrets import redact
 from gog_jax.tools.base import Query
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
@@ -86,20 +85,20 @@ def call_key(call: ToolCall, query: Query, *, backend: str) -> str:
 def to_json(
     outcome: Outcome, store_image: Callable[[bytes], str]
 ) -> dict[str, Any]:
-  """A record without secrets; `store_image` gives images a name."""
+  """A record; `store_image` gives images a name."""
   return {
       'status': outcome.status.value,
       'error': outcome.error,
       'hits': [
           {
-              'title': redact(hit.title),
-              'text': redact(hit.text),
+              'title': hit.title,
+              'text': hit.text,
               'score': hit.score,
               'image': None if hit.image is None else store_image(hit.image),
           }
           for hit in outcome.hits
       ],
-      'raw': None if outcome.raw is None else redact(outcome.raw),
+      'raw': outcome.raw,
       'price': outcome.price,
       'latency_s': outcome.latency_s,
       'time': outcome.time,
@@ -114,23 +113,30 @@ def from_json(
   Raises:
     KeyError, TypeError, ValueError: It did not.
   """
+  raw = record['raw']
   return Outcome(
       status=ToolStatus(record['status']),
-      error=record['error'],
+      error=_of(str, record['error']),
       hits=tuple(
           Hit(
-              title=hit['title'],
-              text=hit['text'],
-              score=hit['score'],
+              title=_of(str, hit['title']),
+              text=_of(str, hit['text']),
+              score=_of((int, float), hit['score']),
               image=None if hit['image'] is None else load_image(hit['image']),
           )
           for hit in record['hits']
       ),
-      raw=record['raw'],
-      price=record['price'],
-      latency_s=record['latency_s'],
-      time=record['time'],
+      raw=None if raw is None else _of(str, raw),
+      price=_of((int, float), record['price']),
+      latency_s=_of((int, float), record['latency_s']),
+      time=_of(str, record['time']),
   )
+
+
+def _of(kind: Any, value: Any) -> Any:
+  if not isinstance(value, kind):
+    raise TypeError(f'{value!r:.40} is of the wrong kind')
+  return value
 
 
 def inline(data: bytes) -> str:

@@ -7,7 +7,8 @@
 
 A search that worked is recorded once: whoever makes the same call again, in the
 run that is recorded as in one that plays it, gets the same answer. A failure is
-the failure of one call of one rollout, which `caller` names.
+the failure of one call of one rollout, which `caller` names; if that very call
+is made again (after a kill) and works, a line says so, and counts instead.
 
 The folder may stand still at any instant: images are written before the line
 that names them, and a line that a kill has cut off is taken away by the next
@@ -16,7 +17,7 @@ start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import datetime
 import functools
 import json
@@ -42,7 +43,10 @@ _SHOWN = 200  # Characters of a call in a message.
 
 
 class Recording:
-  """A folder of recorded searches."""
+  """A folder of recorded searches. One process at a time adds to it.
+
+  What is in memory of a search is where its line stands.
+  """
 
   def __init__(self, folder: epath.PathLike, *, backend: str | None):
     """Opens a folder.
@@ -54,7 +58,8 @@ class Recording:
 
     Raises:
       UserError: The folder cannot be read or written, is damaged, was made by
-        another version, of another backend; or there is nothing to play.
+        another version, of another backend, or is recorded to by another
+        process; or there is nothing to play.
     """
     if '://' in os.fspath(folder):
       raise UserError(
@@ -63,10 +68,14 @@ class Recording:
       )
     self.folder = epath.Path(folder)
     self._calls = self.folder / 'calls.jsonl'
-    self._lock = threading.Lock()
-    self._records: dict[str, dict[str, Any]] = {}
-    self._failures: dict[tuple[str, str], dict[str, Any]] = {}
+    self._guard = threading.Lock()
+    # Where lines begin: of what worked, by key; of failures, by caller too.
+    self._worked: dict[str, int] = {}
+    self._failed: dict[tuple[str, str], int] = {}
     header = self.folder / 'recording.json'
+    self._lock = None
+    if backend is not None:
+      self._lock = files.lock(self.folder / 'lock', 'records to this folder')
     if header.exists():
       self.backend = self._read_header(header)
     elif backend is None:
@@ -84,17 +93,25 @@ class Recording:
           f'{folder} is a recording of {self.backend}, not of {backend}; '
           'choose another --config.tools.recording'
       )
-    self._read(repair=backend is not None)
+    if backend is not None:
+      self._repair()
+    for start, record in self._lines():
+      self._remember(record, start)
 
   @property
   def n_calls(self) -> int:
     """How many searches are recorded, failed ones included."""
-    return len(self._records) + len(self._failures)
+    return len(self._worked) + len(self._failed)
+
+  def close(self) -> None:
+    """Lets another process record to the folder."""
+    if self._lock is not None:
+      self._lock.release()
 
   def get(self, key: str) -> Outcome | None:
     """The search that worked, of all who made this call."""
-    record = self._records.get(key)
-    return None if record is None else self._outcome(record)
+    start = self._worked.get(key)
+    return None if start is None else self._outcome(start)
 
   def play(
       self, key: str, call: ToolCall, query: Query, caller: str
@@ -105,8 +122,8 @@ class Recording:
       RunStopped: Nothing was; names the call.
     """
     # A failure that this very call met, or else what worked for others.
-    record = self._failures.get((key, caller)) or self._records.get(key)
-    if record is None:
+    start = self._failed.get((key, caller), self._worked.get(key))
+    if start is None:
       image = query.image and f' with {blobs.name_of(query.image)}'
       shown = f'{call.name} {files.dumps(dict(call.arguments))}'
       raise RunStopped(
@@ -114,16 +131,20 @@ class Recording:
           f'{shown[:_SHOWN]}{image or ""} in scope {query.scope!r}: replay the '
           'run that was recorded, or record this one'
       )
-    return self._outcome(record)
+    return self._outcome(start)
 
   def put(
       self, key: str, call: ToolCall, query: Query, outcome: Outcome
   ) -> None:
-    """Records a search that worked; one that is recorded stays as it is."""
-    if key not in self._records:
-      self._records[key] = self._write(key, call, query, outcome, '')
+    """Records a search that worked; one that is recorded stays as it is.
 
-  def put_failure(
+    Raises:
+      RunStopped: The folder cannot be written.
+    """
+    if key not in self._worked:
+      self._write(key, call, query, outcome, '')
+
+  def settle(
       self,
       key: str,
       call: ToolCall,
@@ -131,11 +152,14 @@ class Recording:
       outcome: Outcome,
       caller: str,
   ) -> None:
-    """Records that a call failed."""
-    if (key, caller) not in self._failures:
-      self._failures[key, caller] = self._write(
-          key, call, query, outcome, caller
-      )
+    """Records that a call failed; or that it works, where it had failed.
+
+    Raises:
+      RunStopped: The folder cannot be written.
+    """
+    failed = outcome.status != ToolStatus.OK
+    if failed != ((key, caller) in self._failed):
+      self._write(key, call, query, outcome, caller)
 
   def _write(
       self,
@@ -144,49 +168,49 @@ class Recording:
       query: Query,
       outcome: Outcome,
       caller: str,
-  ) -> dict[str, Any]:
+  ) -> None:
+    store = functools.partial(blobs.put, self.folder)
     try:
-      return self._append(key, call, query, outcome, caller)
+      record = {
+          'key': key,
+          'tool': call.name,
+          'arguments': dict(call.arguments),
+          'text': query.text,
+          'image': None if query.image is None else store(query.image),
+          'scope': query.scope,
+          'top_k': query.top_k,
+          'backend': self.backend,
+          'caller': caller,
+          **outcome_lib.to_json(outcome, store),
+      }
+      with self._guard:
+        start = files.append_line(self._calls, files.dumps(record))
+        self._remember(record, start)
     except UserError as error:  # A full disk is no failure of the search.
       raise RunStopped(str(error)) from error
 
-  def _append(
-      self,
-      key: str,
-      call: ToolCall,
-      query: Query,
-      outcome: Outcome,
-      caller: str,
-  ) -> dict[str, Any]:
-    store = functools.partial(blobs.put, self.folder)
-    record = {
-        'key': key,
-        'tool': call.name,
-        'arguments': dict(call.arguments),
-        'text': query.text,
-        'image': None if query.image is None else store(query.image),
-        'scope': query.scope,
-        'top_k': query.top_k,
-        'backend': self.backend,
-        'caller': caller,
-        **outcome_lib.to_json(outcome, store),
-    }
-    with self._lock:
-      files.append_line(self._calls, files.dumps(record))
-    return record
+  def _remember(self, record: Mapping[str, Any], start: int) -> None:
+    key, caller = record['key'], record['caller']
+    if record['status'] != ToolStatus.OK:
+      self._failed[key, caller] = start
+      return
+    self._failed.pop((key, caller), None)
+    self._worked.setdefault(key, start)
 
-  def _outcome(self, record: Mapping[str, Any]) -> Outcome:
+  def _outcome(self, start: int) -> Outcome:
     load = functools.partial(blobs.get, self.folder)
     try:
-      return outcome_lib.from_json(record, load)
+      with self._calls.open('rb') as f:
+        f.seek(start)
+        return outcome_lib.from_json(json.loads(f.readline()), load)
     except OSError as error:
       raise RunStopped(
-          f'{self._calls} names {error.filename}, which is '
+          f'{self._calls} needs {error.filename}, which is '
           f'{error.strerror}; copy the recording anew'
       ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
       raise RunStopped(
-          f'{self._calls} has a damaged record of a {record.get("tool")} '
+          f'{self._calls} is damaged from byte {start} on '
           f'({type(error).__name__}: {error}); copy the recording anew'
       ) from error
 
@@ -205,28 +229,41 @@ class Recording:
       )
     return backend
 
-  def _read(self, *, repair: bool) -> None:
+  def _repair(self) -> None:
+    """Ends the last line, or takes it away if a kill has cut it off."""
     if not self._calls.exists():
       return
-    *lines, tail = self._calls.read_bytes().split(b'\n')
-    if _is_json(tail):
-      lines.append(tail)
-    if tail and repair:  # A kill cut it off; it was never served.
-      text = b''.join(line + b'\n' for line in lines).decode()
-      files.write_atomic(self._calls, text)
-    for number, line in enumerate(lines, start=1):
-      try:
-        record = json.loads(line)
-        key, caller = record['key'], record['caller']
-        failed = record['status'] != ToolStatus.OK
-      except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f'{self._calls}, line {number}, is damaged; delete that line'
-        ) from error
-      if failed:
-        self._failures[key, caller] = record
-      else:
-        self._records.setdefault(key, record)
+    with open(self._calls, 'rb+') as f:
+      last = f.seek(0, os.SEEK_END)
+      while last > 0:  # To where the last line begins.
+        step = min(last, 2**16)
+        f.seek(last - step)
+        found = f.read(step).rfind(b'\n')
+        if found >= 0:
+          last += found + 1 - step
+          break
+        last -= step
+      f.seek(last)
+      if tail := f.read():
+        if _is_record(tail):
+          f.write(b'\n')
+        else:
+          f.truncate(last)
+
+  def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Where each line begins, and what it holds."""
+    if not self._calls.exists():
+      return
+    start = 0
+    with self._calls.open('rb') as f:
+      for number, line in enumerate(f, start=1):
+        if _is_record(line):
+          yield start, json.loads(line)
+        elif line.endswith(b'\n'):  # Else it was cut off, and never served.
+          raise UserError(
+              f'{self._calls}, line {number}, is damaged; delete that line'
+          )
+        start += len(line)
 
 
 class Played:
@@ -249,11 +286,14 @@ class Played:
     """Nothing of it belongs to an event loop."""
 
 
-def _is_json(line: bytes) -> bool:
+def _is_record(line: bytes) -> bool:
   try:
-    return bool(line) and isinstance(json.loads(line), dict)
-  except ValueError:
+    record = json.loads(line)
+  except (ValueError, RecursionError):
     return False
+  return isinstance(record, dict) and all(
+      isinstance(record.get(name), str) for name in ('key', 'caller', 'status')
+  )
 
 
 def now() -> str:

@@ -24,6 +24,7 @@ from gog_jax import http_json
 from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.secrets import from_environment
+from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import TransientError
 from gog_jax.types import Hit
 from gog_jax.types import Reply
@@ -33,6 +34,27 @@ KEY_VARIABLE = 'GOG_JAX_RETRIEVER_KEY'
 
 _MAX_BYTES = 16 * 2**20  # Of an answer.
 _HEALTH_S = 10.0
+_MAX_VERSION = 200  # Characters.
+_NO_ADDRESS = (404, 405, 501)
+_SHORTEST_KEY = 8
+# Of a thumbnail. What is larger is none, and costs a page too much.
+_THUMBNAIL_BYTES = 2**20
+_THUMBNAIL_PIXELS = 2**20
+
+
+def shared_key() -> str | None:
+  """What server and client share, if they do.
+
+  Raises:
+    UserError: It is too short to be told from words, or no header carries it.
+  """
+  key = from_environment(KEY_VARIABLE)
+  if key is not None and len(key) < _SHORTEST_KEY:
+    raise UserError(
+        f'the key in {KEY_VARIABLE} is shorter than {_SHORTEST_KEY} '
+        'characters; choose a longer one'
+    )
+  return http_json.check_key(key, variable=KEY_VARIABLE)
 
 
 class Retriever:
@@ -45,7 +67,7 @@ class Retriever:
     """Initialises without asking anything, see `connect`."""
     self.version = version
     self._url = url
-    self._key = from_environment(KEY_VARIABLE)
+    self._key = shared_key()
     self._loop: asyncio.AbstractEventLoop | None = None
     self._session: aiohttp.ClientSession | None = None
 
@@ -64,10 +86,15 @@ class Retriever:
     url = http_json.check_url(
         url, field=field, like='http://127.0.0.1:8000', variable=KEY_VARIABLE
     )
+    if '?' in url or '#' in url:
+      raise UserError(
+          f'{field} has more than a path behind its host: leave out what '
+          f'follows ? or #, and put a key into {KEY_VARIABLE}'
+      )
     health = asyncio.run(_health(url))
     own = health.get('version') if isinstance(health, Mapping) else None
-    if isinstance(own, str) and own:
-      return cls(url, version=f'retriever/{own}')
+    if isinstance(own, str) and 0 < len(own) <= _MAX_VERSION:
+      return cls(url, version=f'retriever/{" ".join(own.split())}')
     return cls(url, version=f'retriever/{url} {version}'.rstrip())
 
   async def search_text(
@@ -107,10 +134,12 @@ class Retriever:
       hits = tuple(hit(item) for item in _items(value))
     except http_json.Refused as error:
       if not error.transient:
-        raise
+        raise SearchError(str(error), billed=False) from error
       raise TransientError(
           str(error), retry_after_s=error.retry_after_s, billed=False
       ) from error
+    except http_json.NotSent as error:
+      raise TransientError(str(error), billed=False) from error
     except http_json.Garbled as error:
       raise TransientError(str(error)) from error
     return Reply(hits=hits[: body['topk']], raw=raw)
@@ -125,7 +154,7 @@ class Retriever:
 
 
 async def _health(url: str) -> Any:
-  client = http_json.session(from_environment(KEY_VARIABLE))
+  client = http_json.session(shared_key())
   try:
     async with asyncio.timeout(_HEALTH_S):
       value, _ = await http_json.ask(
@@ -138,7 +167,12 @@ async def _health(url: str) -> Any:
           f'the retriever at {url} wants a key ({error}): put it into the '
           f'environment variable {KEY_VARIABLE}'
       ) from error
-    return None  # Search-R1's own server has no such address.
+    if error.status in _NO_ADDRESS:  # Search-R1's own server has none.
+      return None
+    raise UserError(
+        f'the retriever at config.tools.url={url} is not well ({error}): wait '
+        'until it is ready, or look at its log'
+    ) from error
   except http_json.Garbled:
     return None
   except (ConnectionError, TimeoutError) as error:
@@ -212,12 +246,17 @@ def _text(document: Mapping[str, Any], field: str) -> str:
 
 
 def _thumbnail(encoded: str) -> bytes | None:
-  """An image that can be shown; a bomb or a damaged one is left out."""
+  """A small image; a bomb or a damaged one is left out."""
   if not encoded:
     return None
   try:
     data = base64.b64decode(encoded, validate=True)
-    images.size_of(data)
+    if len(data) > _THUMBNAIL_BYTES:
+      return None
+    width, height = images.size_of(data)
+    if width * height > _THUMBNAIL_PIXELS:
+      return None
+    images.decode(data)
   except (ValueError, UserError):
     return None
   return data

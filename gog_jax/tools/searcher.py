@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 import dataclasses
+import time
 
 import circuitbreaker
 import tenacity
 
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import TransientError
 from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.ledger import Ledger
@@ -18,6 +20,10 @@ from gog_jax.types import Reply
 
 # Failures after which a search is tried again.
 _TRANSIENT = (TransientError, ConnectionError, TimeoutError)
+
+
+# How often a call that waits for a resting backend looks after it.
+_POLL_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,13 +59,14 @@ class Retries:
       together do not come back together; and as long as it was asked to.
     failures: Failed attempts in a row after which the backend rests: nothing
       is asked of it
-    rest_s: for so many seconds. Calls wait as long, if they have the time.
+    rest_s: for so many seconds, and then one search, which says whether the
+      others may follow. Calls wait as long, if they have the time.
   """
 
   max_attempts: int
   backoff_s: float
   failures: int = 20
-  rest_s: float = 10.0
+  rest_s: float = 3.0
 
   def __post_init__(self):
     if self.max_attempts < 1 or self.failures < 1:
@@ -113,6 +120,8 @@ class Searcher:
         expected_exception=(*_TRANSIENT, asyncio.CancelledError),
         name=backend.version,
     )
+    self._probing = False
+    self._closing = False
     self._loop: asyncio.AbstractEventLoop | None = None
     self._slots: dict[str, asyncio.Semaphore] = {}
 
@@ -120,8 +129,13 @@ class Searcher:
   def version(self) -> str:
     return self._backend.version
 
+  def begin_to_close(self) -> None:
+    """Until `close` no search is begun and none is tried again."""
+    self._closing = True
+
   async def close(self) -> None:
-    """Gives back what belongs to this event loop."""
+    """Gives back what belongs to this event loop; another may follow."""
+    self._closing = False
     await self._backend.close()
 
   def charges(self) -> Charges:
@@ -129,7 +143,7 @@ class Searcher:
     return Charges()
 
   async def search(self, tool: str, query: Query, charges: Charges) -> Reply:
-    """Searches in its turn and within its time.
+    """Searches in its turn and within its time, which begins with its turn.
 
     At the deadline the search is abandoned, not awaited: a backend that is slow
     to die must not hold up the rollout. It keeps its slot until it is really
@@ -137,11 +151,15 @@ class Searcher:
 
     Raises:
       TimeoutError: The deadline has passed.
+      SearchError: The run was ending before its turn came.
       RunStopped: It would cost more than the run may spend.
       Exception: What the last attempt raised.
     """
     slots = self._slots_of(tool)
     await slots.acquire()
+    if self._closing:
+      slots.release()
+      raise SearchError('the run is ending', billed=False)
     task = asyncio.create_task(self._until_it_works(tool, query, charges))
 
     def gone(task: asyncio.Task) -> None:
@@ -166,18 +184,21 @@ class Searcher:
       self, tool: str, query: Query, charges: Charges
   ) -> Reply:
     """Tries again what may work soon, if there is time to wait for it."""
+    timeout_s = self._limits[tool].timeout_s
+    ends = time.monotonic() + timeout_s
 
     def wait(state: tenacity.RetryCallState) -> float:
       error = state.outcome.exception() if state.outcome else None
       asked = error.retry_after_s if isinstance(error, TransientError) else 0
       return asked + self._jitter(state)
 
+    too_much = tenacity.stop_any(
+        tenacity.stop_after_attempt(self._retries.max_attempts),
+        tenacity.stop_before_delay(timeout_s),
+    )
     attempts = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(_TRANSIENT),
-        stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(self._retries.max_attempts),
-            tenacity.stop_before_delay(self._limits[tool].timeout_s),
-        ),
+        stop=lambda state: self._closing or too_much(state),
         wait=wait,
         reraise=True,
     )
@@ -185,25 +206,39 @@ class Searcher:
       if attempt.retry_state.attempt_number > 1:
         self.counts.add(tool, 'retries')
       with attempt:
+        await self._rested(ends)
         return await self._attempt(tool, query, charges)
     raise AssertionError('tenacity reraises')  # For type checkers.
 
+  async def _rested(self, ends: float) -> None:
+    """Waits while the backend is left alone.
+
+    Raises:
+      SearchError: That takes longer than there is time.
+    """
+    while self._breaker.opened or self._probing:
+      rest_s = max(self._breaker.open_remaining, 0)  # Whole seconds.
+      if time.monotonic() + rest_s > ends:
+        raise SearchError(
+            f'{self.version} rests after {self._retries.failures} failures',
+            billed=False,
+        )
+      await asyncio.sleep(_POLL_S)
+
   async def _attempt(self, tool: str, query: Query, charges: Charges) -> Reply:
-    if self._breaker.opened:
-      rest_s = max(self._breaker.open_remaining, 0)
-      raise TransientError(
-          f'{self.version} rests after {self._retries.failures} failures',
-          retry_after_s=rest_s,
-          billed=False,
-      )
     self._charge(tool, charges)
+    probes = self._breaker.state == circuitbreaker.STATE_HALF_OPEN
+    self._probing |= probes
     try:
       with self._breaker:
         return await self._ask(query)
-    except TransientError as error:
+    except SearchError as error:
       if not error.billed:
         self._charge(tool, charges, back=True)
       raise
+    finally:
+      if probes:
+        self._probing = False
 
   async def _ask(self, query: Query) -> Reply:
     if query.image is not None:

@@ -9,6 +9,9 @@ from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
 
+# Longer ones are no queries, and servers refuse them.
+_MAX_LENGTH = 4096
+
 
 class TextSearch:
   """Finds documents by a text query."""
@@ -33,11 +36,13 @@ class TextSearch:
     """The words in `arguments['query']`.
 
     Raises:
-      ModelError: They are blank, or not text that UTF-8 can carry.
+      ModelError: They are blank, too many, or not text that UTF-8 can carry.
     """
     query = arguments['query'].strip()
     if not query:
       raise ModelError('query is empty')
+    if len(query) > _MAX_LENGTH:
+      raise ModelError(f'query is longer than {_MAX_LENGTH} characters')
     try:
       query.encode()  # JSON can spell lone surrogates; no backend takes them.
     except UnicodeEncodeError as error:

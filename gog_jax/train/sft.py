@@ -140,7 +140,11 @@ class Validation:
           nnx.state(now), vision_changed=self._run.trains_vision
       )
       groups = self._run.rollout(
-          self._policy, self._examples, samples=1, seed=('validation',)
+          self._policy,
+          self._examples,
+          samples=1,
+          seed=('validation',),
+          what=f'step {n_steps}',
       )
       right = [t.reward_parts['accuracy'] for (t,) in groups if t.valid]
       self.accuracies.append(float(np.mean(right)) if right else 0.0)
