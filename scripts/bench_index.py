@@ -31,7 +31,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def accuracy(
-    folder: pathlib.Path, *, n_distractors: int, n_queries: int, seed: int
+    folder: pathlib.Path,
+    *,
+    n_distractors: int,
+    n_queries: int,
+    seed: int,
+    max_side: int | None = None,
 ) -> dict[str, float]:
   """Prints and returns the share of top-1 answers that are right, by kind.
 
@@ -40,8 +45,9 @@ def accuracy(
     n_distractors: Pictures beside the photographs.
     n_queries: Of each kind.
     seed: Of distractors and queries.
+    max_side: Of the photographs, in pixels; None: as they are.
   """
-  photos = index_pictures.photographs()
+  photos = index_pictures.photographs(max_side)
   print(f'{len(photos)} photographs: {", ".join(photos)}')
   images = folder / 'images'
   images.mkdir(parents=True)
@@ -90,27 +96,26 @@ def scale(folder: pathlib.Path, *, n_images: int, n_passages: int, seed: int):
   for i in range(n_images):
     path = images / f'{i:06d}.jpg'
     path.write_bytes(index_pictures.jpeg(index_pictures.scene(photos, random)))
-  index = folder / 'index'
-  seconds, rss = _run(f'--config.docs={docs}', f'--config.index={index}')
+  texts, index = folder / 'texts', folder / 'index'
+  seconds, rss = _run(f'--config.docs={docs}', f'--config.index={texts}')
   print(
       f'{n_passages} passages: {seconds:.0f} s, {n_passages / seconds:.0f} a '
-      f'second, peak {rss:.0f} MB'
+      f'second, peak {rss:.0f} MB, {_megabytes(texts):.0f} MB on disk'
   )
-  both = [f'--config.images={images}', f'--config.docs={docs}']
-  seconds, rss = _run(*both, f'--config.index={index}')
-  print(
-      f'{n_images} images (and the passages again): {seconds:.0f} s, '
-      f'{n_images / seconds:.1f} images a second, peak {rss:.0f} MB'
-  )
-  seconds, _ = _run(*both, f'--config.index={index}')
-  print(f'nothing changed: {seconds:.0f} s')
-  size = sum(p.stat().st_size for p in index.rglob('*') if p.is_file())
-  print(f'on disk: {size / 2**20:.0f} MB')
-  start = time.perf_counter()
-  opened = LocalIndex(str(index))
-  print(f'opened in {time.perf_counter() - start:.1f} s')
+  opened = LocalIndex(str(texts))
   words = [' '.join(_some(vocabulary, 8, random)) for _ in range(200)]
   print(f'text queries: {_ms(_timed(lambda q: opened.text(q, 10), words))}')
+  flags = f'--config.images={images}', f'--config.index={index}'
+  seconds, rss = _run(*flags)
+  print(
+      f'{n_images} images: {seconds:.0f} s, {n_images / seconds:.1f} a second, '
+      f'peak {rss:.0f} MB, {_megabytes(index):.0f} MB on disk'
+  )
+  seconds, _ = _run(*flags)
+  print(f'nothing changed: {seconds:.0f} s')
+  start = time.perf_counter()
+  opened = LocalIndex(str(index))
+  print(f'images opened in {time.perf_counter() - start:.1f} s')
   names = sorted(images.iterdir())
   queries = [
       index_pictures.rescaled(names[random.integers(len(names))], random)
@@ -120,8 +125,15 @@ def scale(folder: pathlib.Path, *, n_images: int, n_passages: int, seed: int):
   right = np.mean([f == name for f, (_, name) in zip(found, queries)])
   data = [query for query, _ in queries]
   seconds = _timed(lambda q: opened.image(q, 10), data)
-  print(f'image queries: {_ms(seconds)}, n {len(queries)}, top-1 {right:.3f}')
-  print(f'threads: {os.cpu_count()} cores')
+  print(
+      f'image queries: {_ms(seconds)}, n {len(queries)}, top-1 {right:.3f}, '
+      f'{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}'
+  )
+
+
+def _megabytes(folder: pathlib.Path) -> float:
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  return sum(path.stat().st_size for path in files) / 2**20
 
 
 def _run(*flags: str) -> tuple[float, float]:

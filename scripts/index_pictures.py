@@ -34,8 +34,12 @@ _MIN_SIDE = 200
 _VISIBLE = 25
 
 
-def photographs() -> dict[str, Image.Image]:
-  """Those that scikit-image and scikit-learn bundle, by name, in RGB."""
+def photographs(max_side: int | None = None) -> dict[str, Image.Image]:
+  """Those that scikit-image and scikit-learn bundle, by name, in RGB.
+
+  Args:
+    max_side: In pixels; larger ones are shrunk to it.
+  """
   folders = (
       (pathlib.Path(skimage.data.__file__).parent, _SKIMAGE),
       (pathlib.Path(sklearn.datasets.__file__).parent / 'images', _SKLEARN),
@@ -47,6 +51,8 @@ def photographs() -> dict[str, Image.Image]:
         continue  # Other releases bundle others.
       image = Image.open(folder / name).convert('RGB')
       if min(image.size) >= _MIN_SIDE:
+        if max_side is not None:
+          image.thumbnail((max_side, max_side))
         photos[pathlib.Path(name).stem] = image
   return photos
 

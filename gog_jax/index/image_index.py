@@ -14,7 +14,6 @@ import pathlib
 from typing import Any
 
 import cv2
-import faiss
 import numpy as np
 from PIL import Image
 
@@ -129,12 +128,12 @@ class ImageIndex:
     self._number = {p['id']: i for i, p in enumerate(self._pictures)}
     self._rows = np.load(folder / 'rows.npy', allow_pickle=False)
     self._chunks = [chunks.Chunk(index / n) for n in named[features.LOCAL]]
-    self._local = faiss.read_index(str(folder / 'local.faiss'))
-    self._colour = faiss.read_index(str(folder / 'colour.faiss'))
+    self._local = vectors.load(folder / 'local.faiss')
+    self._colour = vectors.load(folder / 'colour.faiss')
     self._encoder = encoder
     self._encoded = None
     if encoder is not None:
-      self._encoded = faiss.read_index(str(folder / 'encoded.faiss'))
+      self._encoded = vectors.load(folder / 'encoded.faiss')
     counts = [len(c.rows('keypoints', r)) for c, r in self._places()]
     # int32[all descriptors]: the picture of each.
     self._owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)

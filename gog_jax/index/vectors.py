@@ -52,7 +52,8 @@ def build(
   if n <= flat_limit:
     index = faiss.IndexFlatL2(width)
   else:
-    n_lists = min(_MAX_CENTROIDS, 2 ** round(math.log2(4 * math.sqrt(n))))
+    n_lists = 2 ** max(0, int(math.log2(n / _PER_CENTROID)))
+    n_lists = min(_MAX_CENTROIDS, n_lists)
     index = faiss.index_factory(width, f'IVF{n_lists},{code}')
     clustering = faiss.extract_index_ivf(index).cp
     clustering.seed = _SEED
@@ -86,6 +87,11 @@ def _gathered(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
       waiting, n = [], 0
   if n:
     yield np.concatenate(waiting).astype(np.float32)
+
+
+def load(path: pathlib.Path) -> faiss.Index:
+  """Opens what `build` wrote."""
+  return faiss.read_index(str(path))
 
 
 def search(
