@@ -13,7 +13,7 @@ and passages by the thousand, built by the command a user runs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 import json
 import os
 import pathlib
@@ -37,6 +37,7 @@ def accuracy(
     n_queries: int,
     seed: int,
     max_side: int | None = None,
+    kinds: Collection[str] = tuple(index_pictures.KINDS),
 ) -> dict[str, float]:
   """Prints and returns the share of top-1 answers that are right, by kind.
 
@@ -46,6 +47,7 @@ def accuracy(
     n_queries: Of each kind.
     seed: Of distractors and queries.
     max_side: Of the photographs, in pixels; None: as they are.
+    kinds: Of queries.
   """
   photos = index_pictures.photographs(max_side)
   print(f'{len(photos)} photographs: {", ".join(photos)}')
@@ -60,9 +62,12 @@ def accuracy(
   index = LocalIndex(str(folder / 'index'))
   rates = {}
   for i, (kind, make) in enumerate(index_pictures.KINDS.items()):
+    if kind not in kinds:
+      continue
     random = np.random.default_rng([seed, 1, i])
-    # As even as can be: each photograph is asked for equally often.
-    asked = [sorted(photos)[n % len(photos)] for n in range(n_queries)]
+    # Each photograph is asked for equally often, as far as that is possible.
+    order = random.permutation(sorted(photos))
+    asked = [str(order[n % len(photos)]) for n in range(n_queries)]
     queries = [make(photos, name, random) for name in asked]
     first, seconds, wrong = [], [], []
     for name, data in zip(asked, queries, strict=True):

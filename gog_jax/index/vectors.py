@@ -20,6 +20,8 @@ _SEED = 17
 # Training vectors for each centroid.
 _PER_CENTROID = 48
 _MAX_CENTROIDS = 1024
+# Vectors of one list, unless there are many in all.
+_PER_LIST = 256
 _BLOCK = 65536
 
 Blocks = Callable[[], Iterable[np.ndarray]]
@@ -52,7 +54,7 @@ def build(
   if n <= flat_limit:
     index = faiss.IndexFlatL2(width)
   else:
-    n_lists = 2 ** max(0, int(math.log2(n / _PER_CENTROID)))
+    n_lists = 2 ** max(0, int(math.log2(n / _PER_LIST)))
     n_lists = min(_MAX_CENTROIDS, n_lists)
     index = faiss.index_factory(width, f'IVF{n_lists},{code}')
     clustering = faiss.extract_index_ivf(index).cp
