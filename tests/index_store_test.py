@@ -17,6 +17,7 @@ from gog_jax.errors import UserError
 from gog_jax.index import chunks
 from gog_jax.index import descriptor
 from gog_jax.index import features
+from gog_jax.index import text_index
 from gog_jax.index.backend import LocalIndex
 from gog_jax.index.build import build
 from tests.index_helpers import encoded
@@ -87,6 +88,19 @@ def test_only_what_changed_is_done(made, extracted):
   assert opened.image(encoded(picture(3)), 1)[0][1] < 0.5
   with pytest.raises(KeyError):
     opened.thumbnail('3.png')
+
+
+def test_texts_are_kept_when_only_images_change(made, monkeypatch):
+  index, docs, images = made
+  write_images(images, {'new.png': 50})
+  with monkeypatch.context() as patch:
+    patch.setattr(text_index, 'build', None)  # Not called.
+    assert again(made).rebuilt
+  assert LocalIndex(str(index)).text('alpha', 1)[0][0]['id'] == 'a'
+  with open(docs, 'a') as f:
+    f.write('{"id":"c","text":"omega"}\n')
+  again(made)
+  assert LocalIndex(str(index)).text('omega', 1)[0][0]['id'] == 'c'
 
 
 def test_a_renamed_image_is_not_done_again(made, extracted):

@@ -142,10 +142,7 @@ def _build(
 
 def _drop_damaged(index: pathlib.Path) -> None:
   """Deletes chunks that are not what was written: they are done again."""
-  try:
-    manifest = store.read(index)
-  except UserError:
-    return
+  manifest = _manifest(index)
   for name in store.damaged_files(index, manifest) if manifest else ():
     if name.startswith(chunks.FOLDER):
       (index / name).unlink(missing_ok=True)
@@ -235,11 +232,14 @@ def _write(
 ) -> None:
   """Writes a generation and, last, the manifest that makes it count."""
   # What an earlier build left unfinished is in nobody's use.
-  current = _named_generation(index)
-  store.delete_others(index, current)
+  current = _manifest(index)
+  store.delete_others(index, current.generation if current else '')
   generation = store.new_generation(index)
+  texts = f'{text_index.VERSION} {documents.digest}'
   try:
-    if documents.n:
+    if documents.n and current and _has_texts(index, current, texts):
+      store.link_tree(index / current.generation / TEXTS, generation / TEXTS)
+    elif documents.n:
       text_index.build(generation / TEXTS, _read_again(docs, documents))
     named: dict[str, list[str]] = {}
     if pictures:
@@ -252,6 +252,7 @@ def _write(
         n_documents=summary.n_documents,
         n_images=summary.n_images,
         encoder=encoder.version if encoder is not None else '',
+        texts=texts,
         chunks=named,
         files=store.describe(index, generation, needed),
     ).write(index)
@@ -260,12 +261,23 @@ def _write(
     raise
 
 
-def _named_generation(index: pathlib.Path) -> str:
+def _manifest(index: pathlib.Path) -> store.Manifest | None:
+  """What counts so far; None if that is nothing, or damaged."""
   try:
-    manifest = store.read(index)
+    return store.read(index)
   except UserError:
-    return ''
-  return manifest.generation if manifest is not None else ''
+    return None
+
+
+def _has_texts(
+    index: pathlib.Path, manifest: store.Manifest, texts: str
+) -> bool:
+  """Whether a generation's index of texts is the wanted one, and whole."""
+  folder = f'{manifest.generation}/{TEXTS}/'
+  harmed = store.damaged_files(index, manifest)
+  return manifest.texts == texts and not any(
+      name.startswith(folder) for name in harmed
+  )
 
 
 def _read_again(docs: str, documents: _Documents) -> Iterator[Document]:

@@ -45,6 +45,7 @@ class Manifest:
     n_documents: How many can be found.
     n_images: How many can be found.
     encoder: Version of the encoder of images, or ''.
+    texts: What the index of texts was made from, and how.
     chunks: Files of features by kind, in the order that rows count them.
     files: Size, and digest if small, of every file by its path.
   """
@@ -54,6 +55,7 @@ class Manifest:
   n_documents: int
   n_images: int
   encoder: str
+  texts: str
   chunks: Mapping[str, Sequence[str]]
   files: Mapping[str, Sequence[Any]]
 
@@ -155,6 +157,21 @@ def sync(path: pathlib.Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def link_tree(source: pathlib.Path, target: pathlib.Path) -> None:
+  """The same files under another name; copies where links are not to be had.
+
+  Nothing is changed in place, so that they may share their bytes.
+  """
+
+  def link(one: str, other: str) -> None:
+    try:
+      os.link(one, other)
+    except OSError:
+      shutil.copyfile(one, other)
+
+  shutil.copytree(source, target, copy_function=link)
 
 
 def new_generation(index: pathlib.Path) -> pathlib.Path:
