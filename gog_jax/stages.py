@@ -33,6 +33,7 @@ from gog_jax.index import build as index_build
 from gog_jax.manifest import birthmark
 from gog_jax.manifest import Manifest
 from gog_jax.run import Run
+from gog_jax.tools.counts import trouble
 from gog_jax.train import demos
 from gog_jax.train import pretrain
 from gog_jax.train import rl
@@ -289,6 +290,8 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
   manifest.write(folder, complete=True, facts=facts, tools=tools)
+  if line := trouble(tools.get('all', {})):
+    metrics.say(f'{name}: {line}')
   return facts
 
 

@@ -86,6 +86,7 @@ class Server:
   async def _request(self, reader, writer) -> bool:
     """Whether the connection goes on."""
     head = await reader.readuntil(b'\r\n\r\n')
+    self._key = re.search(rb'(?i)authorization: (.*)\r', head)
     length = re.search(rb'(?i)content-length: (\d+)', head)
     if length:
       await reader.readexactly(int(length.group(1)))
@@ -182,6 +183,13 @@ class Server:
     thumbnail = base64.b64encode(bomb(100_000)).decode()
     document = {'title': 'bomb', 'caption': '', 'thumbnail': thumbnail}
     return await self._send(writer, _http('200 OK', answer(document)))
+
+  async def _echo(self, reader, writer):
+    # A header that no parser takes, with what should be in none.
+    line = b'Bad\x00' + (self._key.group(1) if self._key else b'') + b'\r\n'
+    return await self._send(
+        writer, b'HTTP/1.1 200 OK\r\n' + line + b'\r\n', more=False
+    )
 
   async def _moved(self, reader, writer):
     return await self._send(

@@ -12,6 +12,7 @@ from gog_jax import toolbox
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.run import Run
+from gog_jax.tools.counts import trouble
 from gog_jax.types import ToolStatus
 from gog_jax.world.backend import WorldBackend
 
@@ -95,6 +96,18 @@ def test_stages_do_not_care_how_answers_came(finished):
   assert stages.manifest_of(other, 'grade') == own
   assert own.inputs['searched'] == WorldBackend.version
   assert stages.manifest_of(_with(finished, top_k=2), 'grade') != own
+
+
+def test_what_went_wrong_with_searches_is_said():
+  counts = {
+      'ok': 7, 'searches': 7, 'infra_error': 2, 'retries': 5, 'price': 0.03,
+      'latency_p95_s': 0.255,
+  }  # fmt: skip
+  assert trouble(counts) == (
+      '7 searches, 2 failed, 5 attempts anew, $0.0300 spent, '
+      '95 % within 0.26 s'
+  )
+  assert trouble({'ok': 7, 'searches': 7}) == ''
 
 
 def test_a_stage_says_how_its_searches_went(finished):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -86,3 +86,27 @@ class ToolCounts:
           taken[tool][what] = float(np.quantile(seconds, share))
     self._latencies = {}
     return taken
+
+
+def trouble(counts: Mapping[str, float]) -> str:
+  """What went otherwise with calls than one search each; empty if nothing.
+
+  Args:
+    counts: Of one tool, or of all, as `ToolCounts.take` gives them.
+  """
+  parts = [
+      f'{counts[what]:.0f} {words}'
+      for what, words in (
+          ('infra_error', 'failed'),
+          ('retries', 'attempts anew'),
+          ('cached', 'answers at hand'),
+          ('replayed', 'replayed'),
+      )
+      if counts.get(what)
+  ]
+  if price := counts.get('price'):
+    parts.append(f'${price:.4f} spent')
+  if not parts:
+    return ''
+  slow = f'95 % within {counts.get("latency_p95_s", 0.0):.2f} s'
+  return ', '.join([f'{counts.get("searches", 0):.0f} searches', *parts, slow])
