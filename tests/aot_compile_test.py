@@ -53,6 +53,7 @@ def run(*args, config='configs/rl.py'):
   return done.returncode, done.stdout, done.stderr.strip().splitlines()
 
 
+@pytest.mark.slow
 def test_the_toy_fits(tmp_path):
   require_libtpu()
   readme = tmp_path / 'README.md'

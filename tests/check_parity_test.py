@@ -29,7 +29,9 @@ def script():
   return module
 
 
-@pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen3_vl'])
+@pytest.mark.parametrize(
+    'family', [pytest.param('qwen2_5_vl', marks=pytest.mark.slow), 'qwen3_vl']
+)
 def test_verdicts(script, tmp_path, family, monkeypatch, capsys):
   helpers.require_torch()
   for name in ('tokenizer.json', 'preprocessor_config.json'):

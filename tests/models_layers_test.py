@@ -114,9 +114,9 @@ def reference(request):
     ('scan', 'remat'),
     [
         (True, 'none'),
-        (True, 'dots'),
+        pytest.param(True, 'dots', marks=pytest.mark.slow),
         (True, 'full'),
-        (False, 'dots'),
+        pytest.param(False, 'dots', marks=pytest.mark.slow),
         (False, 'full'),
     ],
 )

@@ -46,9 +46,8 @@ def _with(run: Run, **tools) -> Run:
   return Run(config, run.workdir)
 
 
-def _rollout(run: Run, folder) -> tuple[list, list[dict]]:
+def _rollout(run: Run, policy, folder) -> tuple[list, list[dict]]:
   """Sampled trajectories, and their lines without what clocks said."""
-  policy = run.make_policy(policies.trained(run, 'sft'), greedy=False)
   groups = run.rollout(
       policy, run.examples('test', n=_N), samples=_SAMPLES, seed=('replay',)
   )
@@ -67,7 +66,10 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   folder = tmp_path / 'recording'
   recorded = _with(finished, mode='record', recording=str(folder))
   assert recorded.config.sampler.n_slots < _N * _SAMPLES  # Slots are refilled.
-  told, rows = _rollout(recorded, tmp_path / 'a')
+  policy = finished.make_policy(
+      policies.trained(finished, 'sft'), greedy=False
+  )
+  told, rows = _rollout(recorded, policy, tmp_path / 'a')
   statuses = [r.status for t in told for turn in t.turns for r in turn.results]
   assert statuses.count(ToolStatus.OK) > 10
   assert statuses.count(ToolStatus.INFRA_ERROR) > 2
@@ -78,7 +80,7 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   monkeypatch.setattr(toolbox, '_backend', none)
   played = _with(finished, mode='replay', recording=str(folder))
   assert played.toolbox.version == WorldBackend.version
-  assert _rollout(played, tmp_path / 'b')[1] == rows
+  assert _rollout(played, policy, tmp_path / 'b')[1] == rows
 
   # What is not in the recording is not made up.
   path = folder / 'calls.jsonl'
@@ -86,7 +88,7 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   path.write_text(''.join(lines[1:]))
   cut = _with(finished, mode='replay', recording=str(folder))
   with pytest.raises(UserError, match='does not hold the call '):
-    _rollout(cut, tmp_path / 'c')
+    _rollout(cut, policy, tmp_path / 'c')
 
 
 def test_stages_do_not_care_how_answers_came(finished):

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from gog_jax import images
+from gog_jax import serve
+from gog_jax.errors import UserError
 from gog_jax.index import build
 from gog_jax.index.backend import LocalIndex
 from gog_jax.tools.retriever import KEY_VARIABLE
@@ -215,18 +217,9 @@ def test_a_picture_larger_than_a_photograph_is_refused(url):
   assert status == 400 and '5000 x 5000 pixels are more' in reply['error']
 
 
-def test_a_client_that_stalls_does_not_hold_up_the_end(folder):
-  with _served(folder) as url:
-    host, port = url.removeprefix('http://').split(':')
-    stalled = socket.create_connection((host, int(port)))
-    stalled.sendall(
-        b'POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{'
-    )
-    time.sleep(0.5)
-  stalled.close()
-
-
-def test_who_sets_a_key_demands_it(folder):
+def test_who_sets_a_key_demands_it_and_a_stalled_client_holds_up_nothing(
+    folder,
+):
   body = {'queries': ['zebra']}
   with _served(folder, **{KEY_VARIABLE: KEY}) as url:
     status, reply = _post(f'{url}/retrieve', body)
@@ -234,29 +227,30 @@ def test_who_sets_a_key_demands_it(folder):
     assert _post(f'{url}/retrieve', body, Authorization='Bearer x')[0] == 401
     given = _post(f'{url}/retrieve', body, Authorization=f'Bearer {KEY}')
     assert given[0] == 200
+    host, port = url.removeprefix('http://').split(':')
+    stalled = socket.create_connection((host, int(port)))
+    stalled.sendall(
+        b'POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n'
+        + f'Authorization: Bearer {KEY}\r\n\r\n{{'.encode()
+    )
+    time.sleep(0.5)
+  stalled.close()  # The server has ended before, within its time.
 
 
-def _run(*flags):
-  return subprocess.run(
-      [
-          sys.executable, '-m', 'gog_jax.main', '--config=configs/retrieve.py',
-          *flags,
-      ],
-      cwd=_ROOT,
-      capture_output=True,
-      text=True,
-  )  # fmt: skip
-
-
-def test_a_port_that_is_taken_and_no_index_are_one_line(folder, tmp_path):
+@pytest.mark.parametrize(
+    ('host', 'port', 'words'),
+    [
+        ('127.0.0.1', None, 'cannot listen on 127.0.0.1:'),
+        ('127.0.0.1', 70000, 'cannot listen on 127.0.0.1:70000'),
+        ('no.such.host.invalid', 0, 'cannot listen on no.such'),
+        ('', 0, '--config.host is empty'),
+    ],
+)
+def test_where_nobody_can_listen_is_one_line(folder, host, port, words):
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()
-    port = taken.getsockname()[1]
-    index = f'--config.index={folder / "index"}'
-    done = _run(index, f'--config.port={port}')
-  assert done.returncode == 2
-  assert f'cannot listen on 127.0.0.1:{port}' in done.stderr
-  done = _run(f'--config.index={tmp_path}')
-  assert done.returncode == 2
-  assert f'there is no index in {tmp_path}' in done.stderr
+    port = taken.getsockname()[1] if port is None else port
+    with pytest.raises(UserError, match=words) as caught:
+      serve.serve(LocalIndex(str(folder / 'index')), host=host, port=port)
+  assert '\n' not in str(caught.value)

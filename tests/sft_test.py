@@ -44,8 +44,8 @@ def train(workdir, finished, monkeypatch, *, steps, right):
   )
   numbers = iter(right)
 
-  def rollout(policy, examples, *, samples, seed):
-    del policy, samples, seed
+  def rollout(policy, examples, *, samples, seed, what):
+    del policy, samples, seed, what
     n = next(numbers)
     return [
         [helpers.trajectory(example.id, right=i < n)]
