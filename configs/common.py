@@ -121,7 +121,8 @@ def _toy() -> ConfigDict:
         'max_concurrency': 0,  # and here.
         'price': 0.0,  # Of one search, in US dollars.
     })
-  c.tools.max_spend = 0.0  # US dollars, over all the starts of the run.
+  # US dollars, over all the starts of the run; to be set if there are prices.
+  c.tools.max_spend = 0.0
   c.tools.ledger = ''  # Where they are written down: WORKDIR/spent.jsonl.
   # Failed attempts in a row after which the backend is left alone for a while.
   c.tools.rest_after = 20

@@ -58,7 +58,8 @@ def check(config) -> None:
           'another --config.policy'
       )
     _endpoint(config)
-  if config.tools.backend == 'world':
+  # What is replayed comes from a recording, whatever was searched for it.
+  if config.tools.backend == 'world' and config.tools.mode != 'replay':
     if not config.scope:
       raise UserError(
           'the embedded world only knows its own pictures: pass another '

@@ -138,7 +138,7 @@ async def ask(
       if response.status != 200:
         raise Refused(
             response.status,
-            _reason(data),
+            _reason(data).removeprefix(f'{response.status}: '),
             retry_after_s=_seconds(response.headers.get('Retry-After', '')),
         )
   except aiohttp.ClientConnectorError as error:

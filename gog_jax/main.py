@@ -34,6 +34,8 @@ _WORKDIR = flags.DEFINE_string(
     'Default: runs/ and the name of the profile.',
 )
 
+# Of stages that do not go on where they were.
+_INTERRUPTED = {'ask': 'interrupted', 'retrieve': 'stopped'}
 # What absl and ml_collections raise on what a user mistyped.
 _FLAG_ERRORS = (
     flags.Error,
@@ -133,12 +135,9 @@ def run() -> None:
   except UserError as error:
     sys.exit(_fail(f'gog_jax: {error}', 2))
   except KeyboardInterrupt as error:
-    sys.exit(
-        _fail(
-            'gog_jax: interrupted; the same command continues',
-            getattr(error, 'exit_code', 130),
-        )
-    )
+    stage = getattr(_CONFIG.value, 'stage', '')
+    line = _INTERRUPTED.get(stage, 'interrupted; the same command continues')
+    sys.exit(_fail(f'gog_jax: {line}', getattr(error, 'exit_code', 130)))
 
 
 def _fail(line: str, code: int) -> int:

@@ -12,13 +12,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import collections
+import contextlib
 import json
+import pathlib
 import random
 import re
 import socket
 import struct
+import subprocess
 import sys
 import zlib
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def bomb(side: int) -> bytes:
@@ -195,6 +200,23 @@ class Server:
     return await self._send(
         writer, _http('302 Found', b'', 'Location: /retrieve')
     )
+
+
+@contextlib.contextmanager
+def running(seed=0, **weights):
+  """A misbehaving server in a process of its own; its address."""
+  modes = [f'{mode}={weight}' for mode, weight in weights.items()]
+  server = subprocess.Popen(
+      [sys.executable, '-m', 'tests.chaos_server', str(seed), *modes],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      text=True,
+  )
+  try:
+    yield f'http://127.0.0.1:{server.stdout.readline().strip()}'
+  finally:
+    server.kill()
+    server.communicate()
 
 
 async def main(seed: str, *modes: str) -> None:

@@ -128,7 +128,7 @@ def test_white_space_is_free(toy, text):
     ('text', 'error', 'n_calls', 'answer'),
     [
         ('', 'begin with one <think>', 0, None),
-        ('<think>t</think>', 'neither calls and an answer', 0, None),
+        ('<think>t</think>', 'neither calls nor an answer', 0, None),
         (CALL, 'begin with one <think>', 1, None),
         ('<answer>a</answer>', 'begin with one <think>', 0, 'a'),
         (f'so <think>t</think>{CALL}', 'begin with one <think>', 1, None),

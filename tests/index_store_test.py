@@ -305,3 +305,40 @@ def test_chunks_hold_what_features_were(tmp_path):
   assert (found.descriptors == expected.descriptors).all()
   assert (found.keypoints == expected.keypoints).all()
   assert (found.colours == expected.colours).all()
+
+
+@pytest.mark.parametrize(
+    'name', ['photo.jpg', 'generation-000001', 'manifest.json', 'a/b']
+)
+def test_a_folder_of_other_things_is_left_alone(tmp_path, name):
+  docs = write_docs(tmp_path / 'c.jsonl', {'id': 1, 'text': 'a'})
+  path = tmp_path / 'mine' / name
+  path.parent.mkdir(parents=True)
+  path.write_text('{"name": "another program"}')
+  with pytest.raises(UserError, match='holds other things than an index'):
+    build(str(tmp_path / 'mine'), docs=docs)
+  assert path.read_text() == '{"name": "another program"}'
+  assert {p.name for p in (tmp_path / 'mine').iterdir()} == {name.split('/')[0]}
+
+
+def test_all_images_do_not_vanish_for_a_flag_forgotten(tmp_path):
+  docs = write_docs(tmp_path / 'c.jsonl', {'id': 1, 'text': 'a'})
+  images = write_images(tmp_path / 'im', {'1.png': 1})
+  index = str(tmp_path / 'ix')
+  made = build(index, docs=docs, images=str(images))
+  (tmp_path / 'empty').mkdir()
+  for more in ({}, {'images': str(tmp_path / 'empty')}):
+    with pytest.raises(UserError, match='holds 1 images, and now there are no'):
+      build(index, docs=docs, **more)
+  with pytest.raises(UserError, match='holds 1 documents, and now'):
+    build(index, images=str(images))
+  assert not build(index, docs=docs, images=str(images)).rebuilt
+  assert LocalIndex(index).version == f'index/{made.version}'
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+  docs = write_docs(tmp_path / 'c.jsonl', {'id': 1, 'text': 'a'})
+  for place in (docs, f'{docs}/below'):
+    with pytest.raises(UserError, match='give .* --config.index') as caught:
+      build(place, docs=docs)
+    assert '\n' not in str(caught.value)

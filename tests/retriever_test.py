@@ -5,17 +5,11 @@ import base64
 import contextlib
 import json
 import pathlib
-import sqlite3
-import subprocess
-import sys
 import threading
-import urllib.request
 
 from aiohttp import web
-import psutil
 import pytest
 
-from configs import common
 from gog_jax import http_json
 from gog_jax import images
 from gog_jax import secrets
@@ -25,7 +19,6 @@ from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
 from gog_jax.tools.cache import Cache
-from gog_jax.tools.image_search import ImageSearch
 from gog_jax.tools.recording import Recording
 from gog_jax.tools.retriever import Retriever
 from gog_jax.tools.text_search import TextSearch
@@ -33,6 +26,7 @@ from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
+from tests import chaos_server
 from tests.search_helpers import make_executor
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -40,28 +34,6 @@ _PIXEL = images.encode_png(images.Image.new('RGB', (9, 9), 'green'))
 _CONTEXT = ToolContext(
     scope='', views=(View(data=_PIXEL, root=0, box=(0, 0, 9, 9)),)
 )
-
-
-@contextlib.contextmanager
-def _chaos(seed=0, **weights):
-  """A misbehaving server in a process of its own; its address."""
-  modes = [f'{mode}={weight}' for mode, weight in weights.items()]
-  server = subprocess.Popen(
-      [sys.executable, '-m', 'tests.chaos_server', str(seed), *modes],
-      cwd=_ROOT,
-      stdout=subprocess.PIPE,
-      text=True,
-  )
-  try:
-    yield f'http://127.0.0.1:{server.stdout.readline().strip()}'
-  finally:
-    server.kill()
-    server.communicate()
-
-
-def _stats(url):
-  with urllib.request.urlopen(f'{url}/stats') as reply:
-    return json.load(reply)
 
 
 @contextlib.contextmanager
@@ -180,7 +152,7 @@ def test_more_hits_than_were_asked_for_are_left_out():
 def test_each_misbehaviour_is_a_failure_that_says_what_it_was(
     mode, error, words
 ):
-  with _chaos(**{mode: 1}) as url:
+  with chaos_server.running(**{mode: 1}) as url:
     with pytest.raises(error) as caught:
       _ask(url)
   assert words in str(caught.value)
@@ -190,7 +162,7 @@ def test_each_misbehaviour_is_a_failure_that_says_what_it_was(
 
 
 def test_a_bomb_is_left_out_and_the_hit_stays():
-  with _chaos(bomb=1) as url:
+  with chaos_server.running(bomb=1) as url:
     assert _ask(url, image=_PIXEL).hits == (
         Hit(title='bomb', text='', score=1.5),
     )
@@ -212,14 +184,20 @@ def test_retry_after_of_a_date_to_come():
 
 
 def test_the_version_is_what_the_server_says():
-  with _chaos(ok=1) as url:
+  with chaos_server.running(ok=1) as url:
     assert Retriever.connect(url + '/').version == 'retriever/chaos/1'
 
 
 def test_without_a_health_address_it_is_the_address():
-  with _served([]) as url:
+  async def retrieve(unused_request):
+    return web.json_response({'result': [[]]})
+
+  with _served([web.post('/retrieve', retrieve)]) as url:
     client = Retriever.connect(url, version='wiki-18')
     assert client.version == f'retriever/{url} wiki-18'
+  with _served([]) as url:
+    with pytest.raises(UserError, match='is no retriever: it has no /retri'):
+      Retriever.connect(url)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +273,7 @@ def test_a_key_is_in_no_log(monkeypatch, caplog):
   """Not in the tracebacks of a parser's errors, either, which quote it."""
   monkeypatch.setattr(secrets, '_known', set())
   monkeypatch.setenv(retriever_lib.KEY_VARIABLE, 'sesame-open-17')
-  with _chaos(echo=1) as url:
+  with chaos_server.running(echo=1) as url:
     executor = make_executor(
         TextSearch(top_k=1), backend=Retriever(url, version='v')
     )
@@ -304,101 +282,3 @@ def test_a_key_is_in_no_log(monkeypatch, caplog):
   assert result.status == ToolStatus.INFRA_ERROR
   assert 'text_search failed' in caplog.text
   assert 'sesame' not in caplog.text + result.error
-
-
-def _executor(url, path, *, timeout_s, max_attempts, backoff_s):
-  return make_executor(
-      TextSearch(top_k=1),
-      ImageSearch(top_k=1),
-      backend=Retriever.connect(url),
-      timeout_s=timeout_s,
-      max_concurrency=64,
-      max_attempts=max_attempts,
-      backoff_s=backoff_s,
-      failures=10**9,  # Else most of them would be spared.
-      cache=Cache(path, days=1, max_bytes=1e9),
-  )
-
-
-async def _many(executor, n, at_once=64):
-  """n different calls, so many at once; and what they left behind."""
-  gate = asyncio.Semaphore(at_once)
-
-  async def one(i):
-    call = ToolCall(name='text_search', arguments={'query': f'q {i}'})
-    if i % 4 == 0:
-      call = ToolCall(name='image_search', arguments={})
-    image = View(data=_PIXEL + str(i).encode(), root=0, box=(0, 0, 9, 9))
-    async with gate:
-      return await executor.run(call, ToolContext(scope='', views=(image,)))
-
-  results = await asyncio.gather(*map(one, range(n)))
-  await executor.close()
-  await asyncio.sleep(0.3)  # Sockets close in the background.
-  return results, len(asyncio.all_tasks()) - 1
-
-
-@pytest.mark.slow
-def test_chaos(tmp_path):
-  """5,000 calls, 64 at once, to a server that does all at random."""
-  modes = dict.fromkeys(
-      ('ok', 'busy', 'error', 'reset', 'hang', 'slow', 'cut', 'short', 'types',
-       'bytes', 'html', 'packed', 'bomb', 'moved'), 1.0,
-  )  # fmt: skip
-  timeout_s = 2.0
-  process = psutil.Process()
-  with _chaos(seed=3, **modes, huge=0.1) as url:
-    path = tmp_path / 'cache'
-    executor = _executor(
-        url, path, timeout_s=timeout_s, max_attempts=3, backoff_s=0.05
-    )
-    # What is loaded once is no leak.
-    asyncio.run(_many(_executor(
-        url, tmp_path / 'warm', timeout_s=0.5, max_attempts=1, backoff_s=0.0
-    ), 400))
-    before = process.num_fds(), process.memory_info().rss
-    results, n_tasks = asyncio.run(_many(executor, 5000))
-    after = process.num_fds(), process.memory_info().rss
-    stats = _stats(url)
-  ok = [r for r in results if r.status == ToolStatus.OK]
-  failed = [r for r in results if r.status == ToolStatus.INFRA_ERROR]
-  slowest = max(r.latency_s for r in results)
-  with sqlite3.connect(path) as db:
-    (n_cached,) = db.execute('SELECT COUNT(*) FROM answers').fetchone()
-  print(
-      f'\n{len(ok)} ok, {len(failed)} infra_error, slowest {slowest:.2f} s, '
-      f'{n_tasks} tasks left, files {before[0]} -> {after[0]}, memory '
-      f'{before[1] / 2**20:.0f} -> {after[1] / 2**20:.0f} MiB, at most '
-      f'{stats["most"]} requests at once, {n_cached} answers cached, met '
-      f'{stats["met"]}'
-  )
-  assert len(ok) + len(failed) == 5000
-  assert len(ok) > 500 and len(failed) > 500
-  assert all(r.error for r in failed) and not any(r.error for r in ok)
-  assert slowest <= timeout_s + 1.0
-  assert n_tasks == 0
-  assert after[0] <= before[0] + 4
-  assert after[1] - before[1] < 150 * 2**20
-  # Two tools; sockets that are given up count until the server has noticed.
-  assert stats['most'] <= 128 + 16
-  assert n_cached == len(ok)
-  assert set(stats['met']) == {*modes, 'huge'}
-
-
-@pytest.mark.slow
-def test_with_30_per_cent_of_faults_99_succeed(tmp_path):
-  tools = common.get_base('toy').tools
-  with _chaos(
-      seed=4, ok=70, busy=6, error=6, reset=6, cut=6, short=6
-  ) as url:
-    executor = _executor(
-        url,
-        tmp_path / 'cache',
-        timeout_s=tools.timeout_s,
-        max_attempts=tools.max_attempts,
-        backoff_s=0.1 * tools.backoff_s,  # The test's time, not its figure.
-    )
-    results, _ = asyncio.run(_many(executor, 5000))
-  n_ok = sum(r.status == ToolStatus.OK for r in results)
-  print(f'\n{n_ok} of 5000 succeed, {executor.metrics()}')
-  assert n_ok >= 4950

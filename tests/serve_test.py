@@ -81,7 +81,7 @@ def _served(folder, **env):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=20)
     assert out == '' and process.returncode == 128 + signal.SIGTERM
-    assert 'Traceback' not in err
+    assert 'Traceback' not in err and 'gog_jax: stopped' in err
   finally:
     process.kill()
     process.communicate()

@@ -176,8 +176,9 @@ def read_message(text: str, *, calls: Calls, truncated: bool) -> ParsedTurn:
   if any(_TAG.search(part) for part in (thought, *answers)):
     errors.append('a tag inside the thought or answer')
   if bool(found) == bool(answers):
-    which = 'both' if found else 'neither'
-    errors.append(f'{which} calls and an answer')
+    errors.append(
+        'both calls and an answer' if found else 'neither calls nor an answer'
+    )
   if len(answers) > 1:
     errors.append('more than one answer')
   if '' in answers:

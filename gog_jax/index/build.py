@@ -123,6 +123,7 @@ def _build(
   if not documents.n and not pictures:
     nothing = 'there is nothing to index: no document and no image'
     raise UserError('; '.join([nothing, *warnings]))
+  _check_nothing_vanishes(index, documents.n, len(pictures))
   version = _version(documents, pictures, encoder)
   summary = Summary(
       version=version,
@@ -138,6 +139,31 @@ def _build(
   store.delete_others(index, manifest.generation)
   chunks.delete_unnamed(index, manifest.files)
   return summary
+
+
+def _check_nothing_vanishes(
+    index: pathlib.Path, n_documents: int, n_images: int
+) -> None:
+  """Refuses to throw away all images, or all documents, of an index.
+
+  A flag was forgotten, or a disk is not mounted: their features took long.
+
+  Raises:
+    UserError: Says which are missing.
+  """
+  try:
+    before = store.read(index)
+  except UserError:
+    return
+  for had, has, what, flag in (
+      (before.n_documents if before else 0, n_documents, 'documents', 'docs'),
+      (before.n_images if before else 0, n_images, 'images', 'images'),
+  ):
+    if had and not has:
+      raise UserError(
+          f'{index} holds {had} {what}, and now there are none: give '
+          f'--config.{flag}, or delete the folder for an index without them'
+      )
 
 
 def _drop_damaged(index: pathlib.Path) -> None:

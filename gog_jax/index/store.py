@@ -202,12 +202,37 @@ def locked(index: pathlib.Path) -> Iterator[None]:
   if '://' in str(index):
     raise UserError(f'{index} is no local folder; give --config.index=FOLDER')
   try:
+    if index.exists() and not _is_ours(index):
+      raise UserError(
+          f'{index} holds other things than an index; give an empty folder, or '
+          'one that is not there yet, as --config.index'
+      )
     index.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(index / 'lock', timeout=0)
-    with lock:
-      yield
-  except filelock.Timeout as error:
+    lock.acquire()
+  except OSError as error:
+    if isinstance(error, filelock.Timeout):
+      raise UserError(
+          f'{index} is being built by another process; wait until it is done, '
+          'or give another --config.index'
+      ) from error
     raise UserError(
-        f'{index} is being built by another process; wait until it is done, or '
-        'give another --config.index'
+        f'cannot write {index}: {error.strerror or error}; give a folder you '
+        'can write as --config.index'
     ) from error
+  try:
+    yield
+  finally:
+    lock.release()
+
+
+def _is_ours(index: pathlib.Path) -> bool:
+  """Whether a folder is empty or was begun as an index."""
+  names = {path.name for path in index.iterdir()}
+  if names <= {'lock'} or {'lock', 'features'} <= names:
+    return True
+  try:
+    row = json.loads((index / MANIFEST).read_text())
+    return isinstance(row, dict) and {'format', 'digest'} <= row.keys()
+  except (OSError, ValueError):
+    return False

@@ -193,6 +193,11 @@ class Endpoint:
     message = f'{self._shown} answers {error.status}: {error.reason}'
     if error.transient:
       return _Retriable(message, error.retry_after_s)
+    if error.status == 404:
+      message += (
+          '; is --config.remote.url right, up to its /v1, and '
+          '--config.remote.model?'
+      )
     if error.status in (401, 403):
       message += (
           f' (the key is read from the variable {self._config.key_variable})'

@@ -72,8 +72,8 @@ class Cache:
       self._db.execute('SELECT key, time, body FROM answers LIMIT 1')
     except (OSError, sqlite3.Error) as error:
       raise UserError(
-          f'config.tools.cache={path} cannot be used ({error}): delete the '
-          'file or choose another'
+          f'config.tools.cache={path} cannot be used ({error}): choose a file '
+          'that is a cache, or that is not there yet'
       ) from error
 
   def get(self, key: str) -> Outcome | None:

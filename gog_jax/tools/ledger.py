@@ -63,9 +63,10 @@ class Ledger:
     # A hair above, for sums like 0.1 + 0.2.
     if not self.spent + price <= self._cap * (1 + 1e-9):
       raise RunStopped(
-          f'searches have cost ${self.spent:.4f}; a {tool} at ${price:g} would '
+          f'searches have cost ${self.spent:.4f}; {tool} at ${price:g} would '
           f'pass --config.tools.max_spend={self._cap:g}: raise it to go on; '
-          'what was found and made so far is kept'
+          'what stages have made is kept, and what was found if '
+          'config.tools.cache or a recording keeps it'
       )
     self._write(tool, price)
 

@@ -91,7 +91,14 @@ class Retriever:
           f'{field} has more than a path behind its host: leave out what '
           f'follows ? or #, and put a key into {KEY_VARIABLE}'
       )
-    health = asyncio.run(_health(url))
+    health = asyncio.run(_ask_once(url, 'health', None))
+    if health is None:  # Does it search at all?
+      probe = {'queries': ['probe'], 'topk': 1, 'return_scores': True}
+      if asyncio.run(_ask_once(url, 'retrieve', probe)) is None:
+        raise UserError(
+            f'what answers at config.tools.url={url} is no retriever: it has '
+            'no /retrieve'
+        )
     own = health.get('version') if isinstance(health, Mapping) else None
     if isinstance(own, str) and 0 < len(own) <= _MAX_VERSION:
       return cls(url, version=f'retriever/{" ".join(own.split())}')
@@ -153,12 +160,15 @@ class Retriever:
     return self._session
 
 
-async def _health(url: str) -> Any:
+async def _ask_once(
+    url: str, path: str, body: Mapping[str, Any] | None
+) -> Any:
+  """What a server says; None if it has no such address, or says no JSON."""
   client = http_json.session(shared_key())
   try:
     async with asyncio.timeout(_HEALTH_S):
       value, _ = await http_json.ask(
-          client, f'{url}/health', None, max_bytes=_MAX_BYTES
+          client, f'{url}/{path}', body, max_bytes=_MAX_BYTES
       )
       return value
   except http_json.Refused as error:
