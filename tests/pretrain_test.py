@@ -198,6 +198,7 @@ def test_random_tokens_are_asked_back(tmp_path):
   assert len(met) > 60
 
 
+@pytest.mark.slow
 def test_the_shipped_base_finds_what_it_is_asked_for():
   run = mini.make_run('unused', 'pretrain')
   model, _ = models.from_pretrained(run.model_folder, dtype=jnp.float32)

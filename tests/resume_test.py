@@ -34,6 +34,7 @@ def assert_same(run_a, run_b, stage):
   assert max(jax.tree.leaves(moved)) > 1e-4
 
 
+@pytest.mark.slow
 def test_sft_resumes_exactly(prepared, finished, tmp_path, monkeypatch):
   shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
   run = mini.make_run(tmp_path, 'sft')

@@ -93,6 +93,7 @@ def test_killed_ten_times_it_goes_on_and_serves_nothing_half_written(tmp_path):
       number = row['arguments']['x']
       assert outcome.hits[0].text == f'reply {number}'
       assert outcome.raw == f'fake {number} {number}' * 4000
+    recording.close()
   print(f'\nsurvived each kill: {survived} of {_N}')
   assert survived == sorted(survived) and survived[0] < _N
   results, n_calls = asyncio.run(
