@@ -6,6 +6,7 @@ import itertools
 
 from etils import epath
 
+from gog_jax import blobs
 from gog_jax import files
 from gog_jax import images
 from gog_jax import narrator
@@ -30,7 +31,6 @@ from gog_jax.types import Trajectory
 from gog_jax.world import knowledge
 
 REMOTE, MODEL = 'remote', 'model'
-_KINDS = (b'\x89PNG', b'\xff\xd8')  # Of image files in an example.
 
 
 def check(config) -> None:
@@ -132,7 +132,7 @@ def read_example(config) -> Example:
     image = images.decode(data)
   except UserError as error:
     raise UserError(f'--config.image={path}: {error}') from error
-  if not data.startswith(_KINDS):
+  if blobs.suffix_of(data) == 'bin':  # Examples hold no other kinds.
     data = images.encode_png(image)
   return Example(
       id=path.name,

@@ -34,7 +34,7 @@ def put(folder: epath.Path, data: bytes) -> str:
 
 def name_of(data: bytes) -> str:
   """Where `put` stores an image file."""
-  return f'{_FOLDER}/{hashlib.sha256(data).hexdigest()}.{_suffix(data)}'
+  return f'{_FOLDER}/{hashlib.sha256(data).hexdigest()}.{suffix_of(data)}'
 
 
 def get(folder: epath.Path, name: str) -> bytes:
@@ -66,7 +66,8 @@ def _writable(path: epath.Path) -> Iterator[None]:
     ) from error
 
 
-def _suffix(data: bytes) -> str:
+def suffix_of(data: bytes) -> str:
+  """png or jpg, by how the file begins; bin if it is neither."""
   if data.startswith(b'\x89PNG'):
     return 'png'
   return 'jpg' if data.startswith(b'\xff\xd8') else 'bin'

@@ -67,31 +67,30 @@ def append_line(path: epath.PathLike, line: str) -> int:
     ) from error
 
 
-def lock(path: epath.PathLike, what: str) -> filelock.BaseFileLock:
+def lock(
+    path: epath.PathLike, *, taken: str, unwritable: str
+) -> filelock.BaseFileLock:
   """Takes a lock that is let go with what is returned, or with the process.
 
   Args:
     path: The lock's own file, on a local disk.
-    what: Does whoever holds it, for the message.
+    taken: What to say where another process holds it.
+    unwritable: What to do where its folder cannot be written.
 
   Raises:
     UserError: Another process holds it, or the file cannot be made.
   """
-  taken = filelock.FileLock(path, timeout=0)
+  held = filelock.FileLock(path, timeout=0)
   try:
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    taken.acquire()
+    held.acquire()
   except filelock.Timeout as error:
-    raise UserError(
-        f'another process {what}, and holds {path}: wait until it is done, or '
-        'choose another place'
-    ) from error
+    raise UserError(taken) from error
   except OSError as error:
     raise UserError(
-        f'cannot write {path}: {error.strerror or error}; '
-        'choose a folder on a local disk that you can write'
+        f'cannot write {path}: {error.strerror or error}; {unwritable}'
     ) from error
-  return taken
+  return held
 
 
 def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:

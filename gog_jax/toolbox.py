@@ -21,7 +21,7 @@ from gog_jax.tools.ledger import Ledger
 from gog_jax.tools.recording import Played
 from gog_jax.tools.recording import Recording
 from gog_jax.tools.retriever import Retriever
-from gog_jax.tools.searcher import Retries
+from gog_jax.tools.searcher import Patience
 from gog_jax.tools.searcher import Searcher
 from gog_jax.tools.searcher import ToolLimits
 from gog_jax.world.backend import WorldBackend
@@ -72,7 +72,7 @@ class Toolbox:
     self._searcher = Searcher(
         backend,
         limits=limits,
-        retries=Retries(
+        patience=Patience(
             max_attempts=config.max_attempts,
             backoff_s=config.backoff_s,
             failures=config.rest_after,

@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # never from another room of its floor.
 FLOORS = (
     (
-        'errors', 'secrets', 'http_json', 'types', 'files', 'blobs',
+        'errors', 'secrets', 'retries', 'http_json', 'types', 'files', 'blobs',
         'interrupt', 'images', 'boxes', 'metrics', 'sharding', 'checkpoint',
         'manifest', 'behaviour',
     ),

@@ -13,7 +13,7 @@ from gog_jax.tools.base import ToolContext
 from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.outcome import Outcome
-from gog_jax.tools.searcher import Retries
+from gog_jax.tools.searcher import Patience
 from gog_jax.tools.searcher import Searcher
 from gog_jax.tools.searcher import ToolLimits
 from gog_jax.types import Hit
@@ -146,7 +146,7 @@ def make_executor(
   searcher = Searcher(
       Router(fakes, backend),
       limits={tool.name: limits for tool in tools},
-      retries=Retries(**{'max_attempts': 1, 'backoff_s': 0.0, **retries}),
+      patience=Patience(**{'max_attempts': 1, 'backoff_s': 0.0, **retries}),
       counts=ToolCounts(),
       ledger=ledger,
   )

@@ -23,8 +23,6 @@ import re
 import shutil
 from typing import Any
 
-import filelock
-
 from gog_jax import files
 from gog_jax.errors import UserError
 
@@ -201,29 +199,24 @@ def locked(index: pathlib.Path) -> Iterator[None]:
   """
   if '://' in str(index):
     raise UserError(f'{index} is no local folder; give --config.index=FOLDER')
+  give = 'give a folder you can write as --config.index'
   try:
     if index.exists() and not _is_ours(index):
       raise UserError(
           f'{index} holds other things than an index; give an empty folder, or '
           'one that is not there yet, as --config.index'
       )
-    index.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(index / 'lock', timeout=0)
-    lock.acquire()
   except OSError as error:
-    if isinstance(error, filelock.Timeout):
-      raise UserError(
-          f'{index} is being built by another process; wait until it is done, '
-          'or give another --config.index'
-      ) from error
     raise UserError(
-        f'cannot write {index}: {error.strerror or error}; give a folder you '
-        'can write as --config.index'
+        f'cannot read {index}: {error.strerror or error}; {give}'
     ) from error
-  try:
+  with files.lock(
+      index / 'lock',
+      taken=f'{index} is being built by another process; wait until it is '
+      'done, or give another --config.index',
+      unwritable=give,
+  ):
     yield
-  finally:
-    lock.release()
 
 
 def _is_ours(index: pathlib.Path) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 import urllib.parse
 
 import aiohttp
-import tenacity
 
 from gog_jax import http_json
+from gog_jax import retries
 from gog_jax import secrets
 from gog_jax.errors import UserError
 
@@ -123,21 +123,11 @@ class Endpoint:
       request['temperature'] = c.temperature
     if c.max_tokens:
       request['max_tokens'] = c.max_tokens
-    jitter = tenacity.wait_random_exponential(multiplier=_BACKOFF_S)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-      error = state.outcome.exception() if state.outcome else None
-      asked = error.retry_after_s if isinstance(error, _Retriable) else 0.0
-      return asked + jitter(state)
-
-    attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(_Retriable),
-        stop=tenacity.stop_any(
-            tenacity.stop_after_attempt(c.max_attempts),
-            tenacity.stop_before_delay(c.timeout_s),
-        ),
-        wait=wait,
-        reraise=True,
+    attempts = retries.attempts(
+        _Retriable,
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=_BACKOFF_S,
     )
     deadline = time.monotonic() + c.timeout_s
     try:
@@ -264,7 +254,7 @@ def _call(function: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _text(value: Any) -> str:
-  """The text of a message's field, secrets out of it.
+  """The text of a message's field, secrets out of it: parts may spell one.
 
   Raises:
     TypeError: It is neither text nor text in parts.

@@ -44,7 +44,8 @@ class ToolCounts:
   def expect(self, tools: Iterable[str]) -> None:
     """Tools that are listed even if they are never called."""
     for tool in tools:
-      self._totals.setdefault(tool, dict.fromkeys(_WHAT, 0))
+      if tool not in self._totals:
+        self._totals[tool] = dict.fromkeys(_WHAT, 0)
 
   def add(self, tool: str, what: str, value: float = 1) -> None:
     self.expect([tool])

@@ -38,6 +38,7 @@ from gog_jax.tools.outcome import call_key
 from gog_jax.tools.outcome import Outcome
 from gog_jax.tools.outcome import Store
 from gog_jax.tools.recording import Recording
+from gog_jax.tools.searcher import Charges
 from gog_jax.tools.searcher import Searcher
 from gog_jax.types import Reply
 from gog_jax.types import ToolCall
@@ -258,7 +259,7 @@ class ToolExecutor:
       RunStopped: It must not be made.
     """
     started = time.perf_counter()
-    spent = self._searcher.charges()
+    spent = Charges()
     try:
       reply = await self._searcher.search(call.name, query, spent)
     except RunStopped:

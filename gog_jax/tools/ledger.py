@@ -41,7 +41,12 @@ class Ledger:
           f'what searches cost cannot be written down in {path}: choose a file '
           'on a local disk with --config.tools.ledger=FILE'
       )
-    self._lock = files.lock(self._path + '.lock', 'spends by this ledger')
+    self._lock = files.lock(
+        self._path + '.lock',
+        taken=f'another process spends by this ledger, {path}: wait until it '
+        'is done, or choose another --config.tools.ledger',
+        unwritable='choose a file on a local disk with --config.tools.ledger',
+    )
     self.spent = 0.0
     try:
       data = b''

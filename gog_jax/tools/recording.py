@@ -75,7 +75,12 @@ class Recording:
     header = self.folder / 'recording.json'
     self._lock = None
     if backend is not None:
-      self._lock = files.lock(self.folder / 'lock', 'records to this folder')
+      self._lock = files.lock(
+          self.folder / 'lock',
+          taken=f'another process records to this folder, {folder}: wait until '
+          'it is done, or choose another --config.tools.recording',
+          unwritable='choose a folder on a local disk that you can write',
+      )
     if header.exists():
       self.backend = self._read_header(header)
     elif backend is None:
@@ -245,7 +250,7 @@ class Recording:
         last -= step
       f.seek(last)
       if tail := f.read():
-        if _is_record(tail):
+        if _record(tail) is not None:
           f.write(b'\n')
         else:
           f.truncate(last)
@@ -257,8 +262,9 @@ class Recording:
     start = 0
     with self._calls.open('rb') as f:
       for number, line in enumerate(f, start=1):
-        if _is_record(line):
-          yield start, json.loads(line)
+        record = _record(line)
+        if record is not None:
+          yield start, record
         elif line.endswith(b'\n'):  # Else it was cut off, and never served.
           raise UserError(
               f'{self._calls}, line {number}, is damaged; delete that line'
@@ -286,14 +292,16 @@ class Played:
     """Nothing of it belongs to an event loop."""
 
 
-def _is_record(line: bytes) -> bool:
+def _record(line: bytes) -> dict[str, Any] | None:
+  """What a line holds; None if it is no record."""
   try:
     record = json.loads(line)
   except (ValueError, RecursionError):
-    return False
-  return isinstance(record, dict) and all(
+    return None
+  whole = isinstance(record, dict) and all(
       isinstance(record.get(name), str) for name in ('key', 'caller', 'status')
   )
+  return record if whole else None
 
 
 def now() -> str:

@@ -8,8 +8,8 @@ import dataclasses
 import time
 
 import circuitbreaker
-import tenacity
 
+from gog_jax import retries
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import SearchError
@@ -49,7 +49,7 @@ class ToolLimits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Retries:
+class Patience:
   """When a search is tried again, and when its backend is left alone.
 
   Attributes:
@@ -77,7 +77,7 @@ class Retries:
 
 @dataclasses.dataclass
 class Charges:
-  """What one search has cost so far, in US dollars."""
+  """What one search has cost so far, in US dollars: kept even if it fails."""
 
   price: float = 0.0
 
@@ -90,7 +90,7 @@ class Searcher:
       backend: SearchBackend,
       *,
       limits: Mapping[str, ToolLimits],
-      retries: Retries,
+      patience: Patience,
       counts: ToolCounts,
       ledger: Ledger | None = None,
   ):
@@ -99,7 +99,7 @@ class Searcher:
     Args:
       backend: What is searched.
       limits: By the tool that asks.
-      retries: How patient it is.
+      patience: How often it tries again, and when it rests.
       counts: Where attempts and dollars are counted.
       ledger: Where they are written down, if a search costs any.
     """
@@ -108,14 +108,11 @@ class Searcher:
     self.counts = counts
     self._backend = backend
     self._limits = limits
-    self._retries = retries
+    self._patience = patience
     self._ledger = ledger
-    self._jitter = tenacity.wait_random_exponential(
-        multiplier=retries.backoff_s
-    )
     self._breaker = circuitbreaker.CircuitBreaker(
-        failure_threshold=retries.failures,
-        recovery_timeout=retries.rest_s,
+        failure_threshold=patience.failures,
+        recovery_timeout=patience.rest_s,
         # Who is cancelled has, but for the end of a run, waited too long.
         expected_exception=(*_TRANSIENT, asyncio.CancelledError),
         name=backend.version,
@@ -137,10 +134,6 @@ class Searcher:
     """Gives back what belongs to this event loop; another may follow."""
     self._closing = False
     await self._backend.close()
-
-  def charges(self) -> Charges:
-    """For `search` to add to, even if it fails."""
-    return Charges()
 
   async def search(self, tool: str, query: Query, charges: Charges) -> Reply:
     """Searches in its turn and within its time, which begins with its turn.
@@ -186,21 +179,12 @@ class Searcher:
     """Tries again what may work soon, if there is time to wait for it."""
     timeout_s = self._limits[tool].timeout_s
     ends = time.monotonic() + timeout_s
-
-    def wait(state: tenacity.RetryCallState) -> float:
-      error = state.outcome.exception() if state.outcome else None
-      asked = error.retry_after_s if isinstance(error, TransientError) else 0
-      return asked + self._jitter(state)
-
-    too_much = tenacity.stop_any(
-        tenacity.stop_after_attempt(self._retries.max_attempts),
-        tenacity.stop_before_delay(timeout_s),
-    )
-    attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(_TRANSIENT),
-        stop=lambda state: self._closing or too_much(state),
-        wait=wait,
-        reraise=True,
+    attempts = retries.attempts(
+        _TRANSIENT,
+        max_attempts=self._patience.max_attempts,
+        timeout_s=timeout_s,
+        backoff_s=self._patience.backoff_s,
+        stopped=lambda: self._closing,
     )
     async for attempt in attempts:
       if attempt.retry_state.attempt_number > 1:
@@ -220,7 +204,7 @@ class Searcher:
       rest_s = max(self._breaker.open_remaining, 0)  # Whole seconds.
       if time.monotonic() + rest_s > ends:
         raise SearchError(
-            f'{self.version} rests after {self._retries.failures} failures',
+            f'{self.version} rests after {self._patience.failures} failures',
             billed=False,
         )
       await asyncio.sleep(_POLL_S)
