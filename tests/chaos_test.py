@@ -99,7 +99,8 @@ def test_chaos(tmp_path):
   assert len(ok) + len(failed) == 5000
   assert len(ok) > 500 and len(failed) > 500
   assert all(r.error for r in failed) and not any(r.error for r in ok)
-  assert slowest <= timeout_s + 1.0
+  # What hangs would hang for ever; a busy machine may be late to notice.
+  assert slowest <= 5 * timeout_s
   assert n_tasks == 0
   assert after[0] <= before[0] + 4
   assert after[1] - before[1] < 150 * 2**20

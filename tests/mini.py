@@ -100,11 +100,18 @@ def interrupt_at(monkeypatch, n):
 def metrics_of(run: Run, stage: str) -> list[dict]:
   """Metric rows without what a clock decides."""
   text = (run.workdir / stage / 'metrics.jsonl').read_text()
-  rows = [json.loads(line) for line in text.splitlines()]
-  return [
-      {k: v for k, v in row.items() if not k.startswith('seconds')}
-      for row in rows
-  ]
+  return [without_clock(json.loads(line)) for line in text.splitlines()]
+
+
+def without_clock(value):
+  """Seconds and latencies left out, however deep they stand."""
+  if not isinstance(value, dict):
+    return value
+  return {
+      name: without_clock(inner)
+      for name, inner in value.items()
+      if 'seconds' not in name and 'latency' not in name
+  }
 
 
 def score_by_ids(example, trajectory, *, config):
