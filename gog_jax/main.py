@@ -55,10 +55,10 @@ def main(argv: list[str]) -> None:
   config: Any = _CONFIG.value
   workdir = _WORKDIR.value or os.path.join('runs', config.profile)
   # Late, so that --help and a wrong flag answer at once.
+  from gog_jax import commands
   from gog_jax import run
-  from gog_jax import stages
 
-  stages.walk(run.Run(config, epath.Path(workdir)))
+  commands.do(run.Run(config, epath.Path(workdir)))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

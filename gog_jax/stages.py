@@ -15,21 +15,16 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax import ask
 from gog_jax import evaluate
 from gog_jax import files
 from gog_jax import grade
-from gog_jax import inspect_folder
 from gog_jax import metrics
 from gog_jax import policies
 from gog_jax import report
-from gog_jax import serve
-from gog_jax import toolbox
 from gog_jax.config_check import check
 from gog_jax.config_check import check_family
 from gog_jax.config_check import config_field
 from gog_jax.errors import UserError
-from gog_jax.index import build as index_build
 from gog_jax.manifest import birthmark
 from gog_jax.manifest import Manifest
 from gog_jax.run import Run
@@ -191,58 +186,32 @@ TARGETS = {
     'rl': 'report',
     'eval': 'report',
 }
-# They make no stage: what is found, or answered, is printed.
-INSPECT = 'inspect'
-ASK = 'ask'
-# Of a user's own documents and images; these need no model and no world.
-INDEX = 'index'
-RETRIEVE = 'retrieve'
 
 
 def walk(run: Run) -> None:
   """Runs what `config.stage` names and, first, whatever it needs.
 
   Raises:
-    UserError: An unknown stage, a stage made with other settings, or, outside
-      the toy profile, a stage that another command must make first; a folder
-      that was inspected and will not work.
+    UserError: A stage made with other settings, or, outside the toy profile, a
+      stage that another command must make first.
   """
-  target = run.config.stage
-  if target == INSPECT:
-    findings = inspect_folder.inspect(run.model_folder)
-    print(findings)
-    if n_bad := sum(not works for works, _ in findings.checks):
-      raise UserError(f'{run.model_folder}: {n_bad} of the above will not work')
-    return
-  if target == INDEX:
-    c = run.config
-    print(
-        index_build.build(
-            c.index,
-            docs=c.docs,
-            images=c.images,
-            encoder=toolbox.load_encoder(c.encoder),
-        )
-    )
-    return
-  if target == RETRIEVE:
-    c = run.config
-    index = toolbox.open_index(c.index, encoder=c.encoder)
-    serve.serve(index, host=c.host, port=c.port)
-    return
-  if target not in (*TARGETS, ASK):
-    known = ', '.join((*TARGETS, INSPECT, INDEX, RETRIEVE, ASK))
-    raise UserError(f'unknown stage {target!r}; there are {known}')
-  check(run.config)
-  run.check()
-  if target != 'pretrain':  # It makes a model of its own.
-    check_family(run.config.profile, run.model_config.family)
-  if target == ASK:
-    ask.ask(run)
-  elif run.config.seeds:
+  prepare(run)
+  if run.config.seeds:
     _walk_seeds(run)
   else:
-    _walk(run, target)
+    _walk(run, run.config.stage)
+
+
+def prepare(run: Run) -> None:
+  """Refuses what would stop the run late.
+
+  Raises:
+    UserError: Says what, and what to do.
+  """
+  check(run.config)
+  run.check()
+  if run.config.stage != 'pretrain':  # It makes a model of its own.
+    check_family(run.config.profile, run.model_config.family)
 
 
 def _walk_seeds(run: Run) -> None:

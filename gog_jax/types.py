@@ -217,6 +217,22 @@ class Turn:
   n_sampled: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+  """A judge's word on an answer.
+
+  Attributes:
+    right: Whether it is; None where no word was to be had, which is nobody's
+      fault but the infrastructure's.
+    by: 'exact_match' where no judge was asked, else the judge's version.
+    error: One line, empty where `right` is known.
+  """
+
+  right: bool | None
+  by: str
+  error: str = ''
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
   """The record of one rollout, token by token.
@@ -236,6 +252,10 @@ class Trajectory:
     seconds: Wall time by part, e.g. {'sample': 0.2, 'tools': 0.1}.
     reward: Set by rewards; None while unscored.
     reward_parts: The terms of the reward by name.
+    verdict: Where a judge has to say what is right: its word.
+    usage: What a remote policy's endpoint says it took: 'prompt_tokens',
+      'completion_tokens', 'price' (US dollars). Empty for our own, whose tokens
+      are all above.
   """
 
   example_id: str
@@ -251,10 +271,14 @@ class Trajectory:
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
   reward: float | None = None
   reward_parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  verdict: Verdict | None = None
+  usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def valid(self) -> bool:
-    """False where an infra_error masks it out of training."""
+    """False where an infra_error, the judge's included, masks it out."""
+    if self.verdict is not None and self.verdict.right is None:
+      return False
     return all(
         result.status != ToolStatus.INFRA_ERROR
         for turn in self.turns

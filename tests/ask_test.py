@@ -13,10 +13,10 @@ import pytest
 
 from configs import ask as ask_page
 from gog_jax import ask
+from gog_jax import commands
 from gog_jax import config_check
 from gog_jax import images
 from gog_jax import sharding
-from gog_jax import stages
 from gog_jax import toolbox
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as store
@@ -199,7 +199,7 @@ def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
     )
     evil = Evil()
     monkeypatch.setattr(toolbox, '_backend', lambda config: evil)
-    stages.walk(run)
+    commands.do(run)
   said = capsys.readouterr()
   record = (tmp_path / 'ask' / '0001' / 'trajectories.jsonl').read_text()
   text = (tmp_path / 'ask' / '0001' / 'index.html').read_text()
@@ -223,7 +223,7 @@ def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
 
 def test_a_conversation_without_an_answer(scene, tmp_path, capsys):
   with endpoints.serve(lambda _: endpoints.says('I cannot say.')) as server:
-    stages.walk(make_run(make_config(scene, server.url), tmp_path))
+    commands.do(make_run(make_config(scene, server.url), tmp_path))
   out = capsys.readouterr().out
   assert '1  I cannot say.' in out
   assert 'no answer, stopped by format' in out
@@ -235,7 +235,7 @@ def test_a_conversation_without_an_answer(scene, tmp_path, capsys):
 def test_a_message_cut_off_says_what_to_raise(scene, tmp_path, capsys):
   reply = endpoints.completion(endpoints.says('<think>and'), 'length')
   with endpoints.serve(lambda _: endpoints.web.json_response(reply)) as server:
-    stages.walk(make_run(make_config(scene, server.url), tmp_path))
+    commands.do(make_run(make_config(scene, server.url), tmp_path))
   out = capsys.readouterr().out
   assert 'stopped by length' in out
   assert 'raise --config.remote.max_tokens' in out
@@ -254,7 +254,7 @@ def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
   with endpoints.serve(lambda _: answers('yes')) as server:
     given = str(tmp_path / page) if page else ''
     run = make_run(make_config(scene, server.url, page=given), tmp_path)
-    stages.walk(run)
+    commands.do(run)
   assert (tmp_path / where).exists()
   assert (tmp_path / 'ask' / '0002' / 'trajectories.jsonl').exists()
   assert f'page {tmp_path}/{where}' in capsys.readouterr().out
@@ -286,7 +286,7 @@ def test_what_is_missing_or_mistyped(changed, words, scene, tmp_path):
   config = make_config(scene, 'http://127.0.0.1:1/v1')
   config.update_from_flattened_dict(changed)
   with pytest.raises(UserError) as error:
-    stages.walk(make_run(config, tmp_path))
+    commands.do(make_run(config, tmp_path))
   assert len(str(error.value).splitlines()) == 1
   for word in words:
     assert word in str(error.value)
@@ -328,7 +328,7 @@ def test_other_formats_become_pngs(tmp_path):
 
 def test_the_toy_answers_for_itself(scene, tmp_path, capsys):
   """Nobody has taught it: what it says is no matter, that it does is."""
-  stages.walk(make_run(make_config(scene, policy='model'), tmp_path))
+  commands.do(make_run(make_config(scene, policy='model'), tmp_path))
   out = capsys.readouterr().out
   assert 'policy   model' in out and 'page ' in out
   (t,) = store.read(tmp_path / 'ask' / '0001' / 'trajectories.jsonl')
@@ -339,7 +339,7 @@ def test_the_toy_answers_for_itself(scene, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_policy_that_a_run_has_trained(scene, tmp_path, capsys):
   mini.make_stages(mini.make_run(tmp_path, 'sft'), 'data', 'demos', 'sft')
-  stages.walk(make_run(make_config(scene, policy='sft'), tmp_path))
+  commands.do(make_run(make_config(scene, policy='sft'), tmp_path))
   assert 'policy   sft' in capsys.readouterr().out
 
 

@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from configs import common
+from gog_jax import commands
 from gog_jax import config_check
 from gog_jax import stages
 from gog_jax.errors import UserError
@@ -25,7 +26,7 @@ NO_PROFILE = ('index', 'retrieve')
 PAGES = sorted(
     path.stem
     for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
-    if path.stem not in ('common', *NO_PROFILE)
+    if path.stem not in ('common', 'sections', *NO_PROFILE)
 )
 
 
@@ -39,7 +40,7 @@ def cases():
 def test_page_resolves(page, profile):
   config = importlib.import_module(f'configs.{page}').get_config(profile)
   assert config.stage == page
-  assert config.stage in (*stages.TARGETS, stages.INSPECT, stages.ASK)
+  assert config.stage in (*stages.TARGETS, *commands.COMMANDS)
   assert config.profile == ('toy' if profile == 'hard' else profile)
   RolloutConfig(**config.rollout, max_patches=config.batch.row_patches)
   for section in (config.sft, config.rl):

@@ -23,15 +23,16 @@ FLOORS = (
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('data', 'inspect_folder', 'index'),
-    ('rollout', 'world'),
-    ('toolbox', 'serve'),
+    ('rollout', 'world', 'benchmarks'),
+    ('toolbox', 'serve', 'judge', 'conversations'),
     ('run',),
     ('policies',),
-    ('grade', 'evaluate', 'report', 'narrator'),
+    ('grade', 'evaluate', 'report', 'narrator', 'instruct'),
     ('train',),
     ('ask',),
     ('config_check', 'aot'),
     ('stages',),
+    ('commands',),
     ('main',),
 )  # fmt: skip
 # On the ground floor modules do build on each other, in this order.
@@ -103,7 +104,7 @@ def test_no_torch_no_tensorflow_no_network():
 import socket, sys
 def refuse(*args, **kwargs): raise OSError('network')
 socket.socket.connect = refuse
-import gog_jax, gog_jax.main, gog_jax.stages
+import gog_jax, gog_jax.main, gog_jax.commands
 assert not {'torch', 'tensorflow', 'transformers'} & sys.modules.keys()
 """
   subprocess.run([sys.executable, '-c', code], check=True, cwd=PACKAGE.parent)

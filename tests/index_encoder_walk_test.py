@@ -5,8 +5,8 @@ from PIL import Image
 import pytest
 
 from configs import index as index_page
+from gog_jax import commands
 from gog_jax import images
-from gog_jax import stages
 from gog_jax import toolbox
 from gog_jax.errors import UserError
 from gog_jax.run import Run
@@ -33,7 +33,7 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
   config.images = str(tmp_path / 'pictures')
   config.index = str(tmp_path / 'index')
   config.encoder = str(weights)
-  stages.walk(Run(config, tmp_path))
+  commands.do(Run(config, tmp_path))
   assert f'{_N} images' in capsys.readouterr().out
 
   opened = toolbox.open_index(config.index, encoder=config.encoder)
@@ -50,5 +50,5 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
 
   with pytest.raises(UserError, match='was built with siglip/'):
     toolbox.open_index(config.index, encoder='')
-  stages.walk(Run(config, tmp_path))
+  commands.do(Run(config, tmp_path))
   assert 'up to date' in capsys.readouterr().out

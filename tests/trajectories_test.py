@@ -18,6 +18,7 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
+from gog_jax.types import Verdict
 from gog_jax.types import View
 
 _PNG = b'\x89PNG not really'
@@ -78,6 +79,8 @@ def _trajectory(sample=0, seed=0):
       seconds={'sample': 0.1, 'tools': 1 / 3},
       reward=0.1 + 0.2,
       reward_parts={'accuracy': 1.0, 'format': 0.0},
+      verdict=Verdict(right=None, by='judge', error='down'),
+      usage={'prompt_tokens': 3, 'price': 0.1},
   )
 
 

@@ -34,6 +34,7 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
+from gog_jax.types import Verdict
 from gog_jax.types import View
 
 VERSION = 1
@@ -187,6 +188,8 @@ def _trajectory(row: Mapping[str, Any], load: _Load) -> Trajectory:
       seconds=row['seconds'],
       reward=row['reward'],
       reward_parts=row['reward_parts'],
+      verdict=Verdict(**row['verdict']) if row.get('verdict') else None,
+      usage=row.get('usage', {}),
   )
 
 

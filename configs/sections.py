@@ -1,0 +1,1 @@
+"""Sections of `common.py`'s config that are long enough to stand apart."""

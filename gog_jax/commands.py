@@ -1,0 +1,85 @@
+"""What a config page asks for: a stage, with those it needs, or a command.
+
+Commands make no stage: what they find or answer is printed. Each imports what
+it needs when it is called, so that no command waits for another's libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gog_jax import stages
+from gog_jax.errors import UserError
+from gog_jax.run import Run
+
+
+def inspect(run: Run) -> None:
+  """Says what a model folder holds.
+
+  Raises:
+    UserError: Something in it will not work.
+  """
+  from gog_jax import inspect_folder
+
+  findings = inspect_folder.inspect(run.model_folder)
+  print(findings)
+  if n_bad := sum(not works for works, _ in findings.checks):
+    raise UserError(f'{run.model_folder}: {n_bad} of the above will not work')
+
+
+def index(run: Run) -> None:
+  """Builds an index of a user's own documents and images."""
+  from gog_jax import toolbox
+  from gog_jax.index import build
+
+  c = run.config
+  print(
+      build.build(
+          c.index,
+          docs=c.docs,
+          images=c.images,
+          encoder=toolbox.load_encoder(c.encoder),
+      )
+  )
+
+
+def retrieve(run: Run) -> None:
+  """Serves an index over HTTP."""
+  from gog_jax import serve
+  from gog_jax import toolbox
+
+  c = run.config
+  opened = toolbox.open_index(c.index, encoder=c.encoder)
+  serve.serve(opened, host=c.host, port=c.port)
+
+
+def ask(run: Run) -> None:
+  """Asks one question about one image."""
+  from gog_jax import ask
+
+  stages.prepare(run)
+  ask.ask(run)
+
+
+COMMANDS: dict[str, Callable[[Run], None]] = {
+    'inspect': inspect,
+    'index': index,
+    'retrieve': retrieve,
+    'ask': ask,
+}
+
+
+def do(run: Run) -> None:
+  """Does what `config.stage` names.
+
+  Raises:
+    UserError: Nothing has that name, or as the stage or command says.
+  """
+  name = run.config.stage
+  if name in COMMANDS:
+    COMMANDS[name](run)
+  elif name in stages.TARGETS:
+    stages.walk(run)
+  else:
+    known = ', '.join((*stages.TARGETS, *COMMANDS))
+    raise UserError(f'unknown stage {name!r}; there are {known}')
