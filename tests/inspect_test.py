@@ -152,6 +152,7 @@ def test_an_adapter_names_its_base(tmp_path):
   assert 'merge it into Qwen/X' in line
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
   """One line and 2 for no model folder; nothing is written in any case."""
   (tmp_path / 'holiday.txt').write_text('')

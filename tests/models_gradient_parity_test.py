@@ -94,7 +94,11 @@ def hf_gradient(model, shown, weights):
 
 
 @pytest.mark.parametrize('family', config_lib.FAMILIES)
-@pytest.mark.parametrize('tied', [True, False], ids=['tied', 'untied'])
+@pytest.mark.parametrize(
+    'tied',
+    [True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=['tied', 'untied'],
+)
 def test_every_gradient(family, tied, tmp_path):
   config = helpers.tiny_config(family=family, tied=tied)
   theirs, ours = hf_helpers.pair(tmp_path, config)

@@ -48,6 +48,7 @@ def test_dead_groups_are_refilled(workdir, monkeypatch):
     assert (row['live_groups'] < 1) == (row['refilled'] > 0)
 
 
+@pytest.mark.slow
 def test_without_refills_dead_groups_stay_and_are_counted(
     workdir, monkeypatch
 ):
@@ -124,6 +125,7 @@ def right_where_even(example, trajectory, *, config):
   )
 
 
+@pytest.mark.slow
 def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', right_where_even)
   run = mini.make_run(

@@ -68,6 +68,7 @@ def test_training_ends_when_accuracy_is_flat(
   assert 'not flat' not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_says_so_where_accuracy_still_rises(
     tmp_path, finished, monkeypatch, capfd
 ):

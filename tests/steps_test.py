@@ -101,7 +101,10 @@ def run_step(kind, mesh, batch, *, lora=False, micro_rows=8, n_updates=1):
   return jax.device_get((nnx.to_pure_dict(state.params), metrics))
 
 
-@pytest.mark.parametrize(('kind', 'lora'), [('sft', False), ('grpo', True)])
+@pytest.mark.parametrize(
+    ('kind', 'lora'),
+    [pytest.param('sft', False, marks=pytest.mark.slow), ('grpo', True)],
+)
 def test_eight_devices_are_one(kind, lora, trajectories):
   assert jax.device_count() == 8
   batch = make_batch(trajectories)
@@ -126,7 +129,11 @@ def test_eight_devices_are_one(kind, lora, trajectories):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'lora', 'n_updates'), [('sft', False, 1), ('grpo', True, 2)]
+    ('kind', 'lora', 'n_updates'),
+    [
+        pytest.param('sft', False, 1, marks=pytest.mark.slow),
+        ('grpo', True, 2),
+    ],
 )
 def test_micro_batches_add_up(kind, lora, n_updates, trajectories):
   """To the same step, over one device and many; some hold padding alone."""
@@ -178,6 +185,7 @@ def test_as_the_full_profiles_do(family, lora, trajectories):
     assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(a) + 1e-6
 
 
+@pytest.mark.slow
 def test_in_bfloat16_sums_are_float32(trajectories):
   """One row's gradients at a time are as good as all rows' at once."""
   batch = make_batch(trajectories)
