@@ -6,9 +6,10 @@ for reading and never encoded again.
 
 The frame is Qwen's: `<|im_start|>role\n...<|im_end|>\n`; an image stands as
 `<|vision_start|>`, one `<|image_pad|>` per merged patch, `<|vision_end|>`;
-tool replies are `<tool_response>` blocks in a user message. The system message
-is the dialect's; of a dialect with `instructions`, what the model folder's own
-chat template makes of them and the tools, if it knows tools.
+tool replies are blocks in a user message. In which tags these stand, and the
+parts of the policy's messages, is for the dialect's grammar to say. The system
+message is the dialect's; of a dialect with `instructions`, what the model
+folder's own chat template makes of them and the tools, if it knows tools.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from etils import epath
 from gog_jax import images as image_files
 from gog_jax.chat import protocol
 from gog_jax.chat import template as template_lib
+from gog_jax.chat.calls import Calls
 from gog_jax.chat.codec import Codec
 from gog_jax.chat.dialect import Dialect
+from gog_jax.chat.dialect import GRAMMARS
+from gog_jax.chat.grammar import Grammar
 from gog_jax.chat.roles import Frame
 from gog_jax.chat.roles import Message
 from gog_jax.chat.roles import read_messages
@@ -65,6 +69,7 @@ class Chat:
     image_pad_id: Stands where an image's features go.
     vocab_size: Ids the tokenizer uses; a model's table may be larger.
     dialect: The words of prompts and observations.
+    grammar: How the dialect's messages mark their parts.
     processor: Says how many tokens an image takes.
   """
 
@@ -97,6 +102,7 @@ class Chat:
           'only Qwen-VL tokenizers are supported'
       )
     self.dialect = dialect
+    self.grammar: Grammar = GRAMMARS[dialect.grammar]
     self.processor = processor
     self.pad_id: int = self._id(END_OF_TEXT)
     self.image_pad_id: int = self._id(IMAGE_PAD)
@@ -104,10 +110,10 @@ class Chat:
     self.vocab_size: int = self._codec.vocab_size
     self._forbidden = {
         self._codec.id_of(token): token
-        for token in _FORBIDDEN
+        for token in (*_FORBIDDEN, *self.grammar.reply)
         if self._codec.id_of(token) is not None
     }
-    self._calls = protocol.Calls(tools)
+    self._calls = Calls(tools)
     template = None
     if dialect.instructions:
       template = template_lib.load_template(tokenizer_folder)
@@ -124,9 +130,14 @@ class Chat:
 
   @property
   def call_ids(self) -> tuple[int, ...]:
-    """The token that opens a call; none where the tokenizer has no such."""
-    index = self._codec.id_of(protocol.CALL)
-    return () if index is None else (index,)
+    """The tokens that open calls, without which none can be made.
+
+    None where the grammar's tags are no tokens of this tokenizer: what opens
+    a call then opens other things too. Who must answer at once is told so,
+    and is given one turn.
+    """
+    found = [self._codec.id_of(form.tags[0]) for form in self.grammar.forms]
+    return () if None in found else tuple(i for i in found if i is not None)
 
   def prompt(self, example: Example) -> TokenChunk:
     """Encodes all that stands before the policy's first token.
@@ -148,30 +159,38 @@ class Chat:
     return writer.chunk()
 
   def observation(
-      self, turn_calls: Sequence[ToolCall], results: Sequence[ToolResult]
+      self,
+      turn_calls: Sequence[ToolCall],
+      results: Sequence[ToolResult],
+      *,
+      question: str = '',
   ) -> TokenChunk:
     """Encodes what stands between the policy's `<|im_end|>` and its next turn.
 
-    One `<tool_response>` per call, in call order. Only crops are shown as
-    images; a hit's own image is for reports, since no tool can refer to it.
+    One reply per call, in call order. Only crops are shown as images; a hit's
+    own image is for reports, since no tool can refer to it.
 
     Args:
       turn_calls: The calls of the turn that is answered.
       results: What each brought back.
+      question: What was asked, for dialects that say it again.
     """
     if not results or len(turn_calls) != len(results):
       raise ValueError(f'{len(turn_calls)} calls, {len(results)} results')
     writer = self._writer()
+    opening, closing = self.grammar.reply
 
     def responses() -> None:
       for index, result in enumerate(results):
         writer.ours('\n' if index else '')
-        writer.ours(f'{protocol.RESPONSE}\n')
+        writer.ours(f'{opening}\n')
         self._write_result(writer, result)
-        writer.ours(f'\n{protocol.END_RESPONSE}')
+        writer.ours(f'\n{closing}')
 
     writer.ours(f'\n{START}user\n')
-    writer.fill(self.dialect.observation, responses=responses)
+    writer.fill(
+        self.dialect.observation, responses=responses, question=question
+    )
     writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
     return writer.chunk()
 
@@ -218,19 +237,19 @@ class Chat:
     the tokenizer normalises (Qwen's: to NFC) comes back normalised.
 
     Raises:
-      ValueError: As `protocol.write_message`.
+      ValueError: As `Grammar.write_message`.
     """
     before, _, after = self.dialect.thought.partition('$thought')
-    text = protocol.write_message(
+    text = self.grammar.write_message(
         thought=thought, calls=calls, answer=answer, around=(before, after)
     )
     text = text.removeprefix(self.dialect.opening)
     writer = self._writer()
-    # Only the protocol's own tags are control here, which write_message keeps
+    # Only the grammar's own tags are control here, which write_message keeps
     # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
     # token of this tokenizer is text as well.
-    for part in protocol.split_tags(text):
-      index = self._codec.id_of(part) if part in protocol.TAGS else None
+    for part in self.grammar.split_tags(text):
+      index = self._codec.id_of(part) if part in self.grammar.tags else None
       if index is None:
         writer.text(part)
       else:
@@ -251,7 +270,7 @@ class Chat:
     end = token_ids[-1] if token_ids else None
     closed = end in self.stop_ids
     body = token_ids[:-1] if closed else token_ids
-    turn = protocol.read_message(
+    turn = self.grammar.read_message(
         self.dialect.opening + self._codec.decode(body),
         calls=self._calls,
         truncated=truncated or not closed,
@@ -291,7 +310,7 @@ class Chat:
     return index
 
   def _writer(self) -> Writer:
-    return Writer(self._codec, self.processor)
+    return Writer(self._codec, self.processor, self.grammar.defuse)
 
   def _open(self) -> Writer:
     """A writer that holds the system message, if there is one."""
@@ -307,7 +326,7 @@ class Chat:
     """All that stands before the first message of the user."""
     writer = self._writer()
     if template is not None:
-      self._check_template(template)
+      template_lib.check_frame(template, self.dialect)
       head = template.head(self.dialect.instructions, tools)
       if head is not None:
         writer.ours(head)
@@ -335,27 +354,6 @@ class Chat:
     )
     writer.ours(f'{END}\n')
     return writer.chunk().token_ids
-
-  def _check_template(self, template: template_lib.Template) -> None:
-    """Refuses a folder whose template has other frames than ours."""
-    other = 'choose a dialect that does not ask it, --config.model.dialect=gog'
-    if (opening := template.opening()) != self.dialect.opening:
-      # Thinking models have their first tag written for them.
-      raise UserError(
-          f'{template.where} begins the policy\'s message with {opening!r}, '
-          f'dialect {self.dialect.name} with {self.dialect.opening!r}: '
-          'Thinking and Instruct models have a profile and a dialect each, '
-          'qwen3_vl_thinking and qwen3_vl; choose the folder\'s'
-      )
-    if not template.shows_images():
-      raise UserError(
-          f'{template.where} does not show images as Qwen-VL models do; {other}'
-      )
-    if template.knows_tools() and not template.takes_replies(images=False):
-      raise UserError(
-          f'{template.where} writes the replies of tools otherwise than in '
-          f'{protocol.RESPONSE} blocks of a user message; {other}'
-      )
 
   def _write_result(self, writer: Writer, result: ToolResult) -> None:
     if result.status != ToolStatus.OK:

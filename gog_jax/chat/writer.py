@@ -24,9 +24,22 @@ class Writer:
   pieces too, and models were trained on what that yields.
   """
 
-  def __init__(self, codec: Codec, processor: ImageProcessor):
+  def __init__(
+      self,
+      codec: Codec,
+      processor: ImageProcessor,
+      defuse: Callable[[str], str],
+  ):
+    """Initialises the writer.
+
+    Args:
+      codec: Encodes.
+      processor: Says how many tokens an image takes.
+      defuse: What becomes of content before it fills a template.
+    """
     self._codec = codec
     self._processor = processor
+    self._defuse = defuse
     self._pending: list[str] = []
     self._ids: list[int] = []
     self._images: list[View] = []
@@ -86,7 +99,7 @@ class Writer:
         continue
       value = values[part]
       if isinstance(value, str):
-        self.text(value)
+        self.text(self._defuse(value))
       else:
         value()
 

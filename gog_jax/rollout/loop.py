@@ -298,7 +298,11 @@ def _observe(
   turn = dataclasses.replace(conversation.turns[-1], results=results)
   conversation.turns[-1] = turn
   conversation.seconds['tools'] += max(result.latency_s for result in results)
-  observation = chat.observation(turn.parsed.calls, results)
+  observation = chat.observation(
+      turn.parsed.calls,
+      results,
+      question=conversation.request.example.question,
+  )
   length = len(conversation.token_ids) + len(observation.token_ids)
   n_patches = _n_patches((*conversation.placements, *observation.placements))
   if (

@@ -142,7 +142,8 @@ class RemotePolicy:
   def _written(self, reply: Reply) -> str:
     """The message as the model wrote it, before the server took it apart."""
     dialect, text = self._chat.dialect, reply.content
-    if reply.reasoning.strip() and protocol.THINK not in text:
+    thinks = self._chat.grammar.think[0] in text
+    if reply.reasoning.strip() and not thinks:
       before, _, after = dialect.thought.partition('$thought')
       text = f'{before}{reply.reasoning.strip()}{after}{text.lstrip()}'
     if reply.tool_calls and protocol.CALL not in text:

@@ -1,0 +1,253 @@
+"""Grammars: how a policy message marks its parts, read and written.
+
+    message = think ( calls | answer ) end
+
+A grammar says which tags stand around each part, and how a call is spelled.
+White space between the parts is free, anything else there is not. No tag of
+the grammar may stand inside a thought or an answer.
+
+Reading goes on after a mistake as far as the meaning is clear, so that a call
+without a thought is still answered: `format_error` says that the message
+breaks the grammar, and `ToolCall.error` that a call cannot be executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+import re
+from typing import Protocol
+
+from gog_jax.chat.calls import bad_call
+from gog_jax.chat.calls import Calls
+from gog_jax.types import ParsedTurn
+from gog_jax.types import ToolCall
+
+# An opening and a closing tag.
+Tags = tuple[str, str]
+# A block of a message that is spelled like a call, with any name.
+_FOREIGN = re.compile(r'<([A-Za-z_]\w*)>.*?</\1>', re.DOTALL)
+_UNSEEN = '\u200b'  # A space without width.
+
+
+class CallForm(Protocol):
+  """One way of spelling calls.
+
+  Attributes:
+    tags: What stands around a call.
+    shown: How the form looks, for error messages.
+    tools: Whom it calls; empty for any tool.
+  """
+
+  @property
+  def tags(self) -> Tags:
+    ...
+
+  @property
+  def shown(self) -> str:
+    ...
+
+  @property
+  def tools(self) -> tuple[str, ...]:
+    ...
+
+  def read(self, text: str, calls: Calls) -> ToolCall:
+    """Reads what stands between the tags."""
+    ...
+
+  def write(self, call: ToolCall, grammar: Grammar) -> str:
+    """What to put between the tags.
+
+    Raises:
+      ValueError: The call cannot be spelled so that it reads back.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grammar:
+  """Tags, and the forms of calls.
+
+  Attributes:
+    think: Around the thought.
+    answer: Around the answer.
+    reply: Around what a call brought back, in messages to the policy.
+    forms: Of calls.
+    one_call: Whether a message holds one call at most.
+    names_calls: Whether a block in tags of another name is read as a call that
+      does not exist, and answered; else it is text in the wrong place.
+    defuses: Whether its tags are mere text to the backbone's tokenizer: then
+      contents that spell one are broken up, by a space without width.
+  """
+
+  think: Tags
+  answer: Tags
+  reply: Tags
+  forms: tuple[CallForm, ...]
+  one_call: bool = False
+  names_calls: bool = False
+  defuses: bool = False
+
+  @functools.cached_property
+  def tags(self) -> tuple[str, ...]:
+    """All of them."""
+    around_calls = [tag for form in self.forms for tag in form.tags]
+    return (*self.think, *around_calls, *self.answer, *self.reply)
+
+  @functools.cached_property
+  def tag(self) -> re.Pattern[str]:
+    """Finds a tag; it is the pattern's one group."""
+    return re.compile(f'({"|".join(map(re.escape, self.tags))})')
+
+  @functools.cached_property
+  def _thought(self) -> re.Pattern[str]:
+    return re.compile(f'\\s*{_between(self.think)}', re.DOTALL)
+
+  @functools.cached_property
+  def _block(self) -> re.Pattern[str]:
+    """A call, its group the form's number from 1; or, the last, an answer."""
+    blocks = [form.tags for form in self.forms] + [self.answer]
+    return re.compile('|'.join(map(_between, blocks)), re.DOTALL)
+
+  def can_call(self, tool: str) -> bool:
+    """Whether a tool can be called at all."""
+    return any(not form.tools or tool in form.tools for form in self.forms)
+
+  def split_tags(self, text: str) -> list[str]:
+    """Returns the text cut before and after each tag."""
+    return self.tag.split(text)
+
+  def defuse(self, text: str) -> str:
+    """Content that no longer spells a tag, where that would make it one."""
+    if not self.defuses:
+      return text
+    return self.tag.sub(lambda tag: f'<{_UNSEEN}{tag.group()[1:]}', text)
+
+  def write_message(
+      self,
+      *,
+      thought: str,
+      calls: Sequence[ToolCall],
+      answer: str | None,
+      around: Tags,
+  ) -> str:
+    """Returns a message without its end; thought and answer are stripped.
+
+    Args:
+      thought: May be empty.
+      calls: In order.
+      answer: None where there are calls.
+      around: What stands before and after the thought.
+
+    Raises:
+      ValueError: There are calls and an answer, or neither; or the message
+        would not read back as what it was made of.
+    """
+    if bool(calls) == (answer is not None):
+      raise ValueError('a message holds either calls or an answer')
+    if self.one_call and len(calls) > 1:
+      raise ValueError(f'{len(calls)} calls, where a message holds one')
+    if answer is not None and not answer.strip():
+      raise ValueError('the answer is empty')
+    for text in (thought, answer or ''):
+      if tag := self.tag.search(text):
+        raise ValueError(f'{tag.group()} inside the thought or answer {text!r}')
+    lines = [self._write_call(call) for call in calls]
+    if answer is not None:
+      lines.append(answer.strip().join(self.answer))
+    return thought.strip().join(around) + '\n'.join(lines)
+
+  def _write_call(self, call: ToolCall) -> str:
+    for form in self.forms:
+      if not form.tools or call.name in form.tools:
+        return form.write(call, self).join(form.tags)
+    raise ValueError(f'this grammar has no way to call {call.name!r}')
+
+  def read_message(
+      self, text: str, *, calls: Calls, truncated: bool
+  ) -> ParsedTurn:
+    """Reads a message without its end.
+
+    Args:
+      text: What the policy wrote.
+      calls: Reads the calls.
+      truncated: The length limit cut it off. What was cut off is neither
+        executed nor repaired, and no more are the calls before it.
+    """
+    thought, body, errors = '', text, []
+    if match := self._thought.match(text):
+      thought, body = match.group(1).strip(), text[match.end() :]
+    else:
+      errors.append(
+          f'the message does not begin with one {self.think[0]} block'
+      )
+    if truncated:
+      return ParsedTurn(
+          text=text, thought=thought, format_error='cut off by the length limit'
+      )
+    found: list[ToolCall] = []
+    answers: list[str] = []
+    between, end = [], 0
+    for block in self._block.finditer(body):
+      between.append(body[end : block.start()])
+      end = block.end()
+      number = block.lastindex or 0
+      if number <= len(self.forms):
+        found.append(self.forms[number - 1].read(block.group(number), calls))
+      else:
+        answers.append(block.group(number).strip())
+    between.append(body[end:])
+    found.extend(self._broken(between, alone=not found and not answers))
+    if any(part.strip() for part in between):
+      errors.append('text outside the blocks')
+    if any(self.tag.search(part) for part in (thought, *answers)):
+      errors.append('a tag inside the thought or answer')
+    if bool(found) == bool(answers):
+      errors.append(
+          'both calls and an answer' if found else 'neither calls nor an answer'
+      )
+    if self.one_call and len(found) > 1:
+      errors.append('more than one call')
+      found[1:] = [_too_many(call) for call in found[1:]]
+    if len(answers) > 1:
+      errors.append('more than one answer')
+    if '' in answers:
+      errors.append('the answer is empty')
+    return ParsedTurn(
+        text=text,
+        thought=thought,
+        calls=tuple(found),
+        answer=answers[0] if answers else None,
+        format_error='; '.join(errors) or None,
+    )
+
+  def _broken(
+      self, between: Sequence[str], *, alone: bool
+  ) -> Iterator[ToolCall]:
+    """What was meant to be a call but is none of a known form.
+
+    Args:
+      between: What stands between the blocks; the last is what follows them.
+      alone: Whether there are no blocks.
+    """
+    for form in self.forms:
+      opening, closing = form.tags
+      if opening in between[-1]:
+        yield bad_call(f'the call is not closed by {closing}')
+        return
+    foreign = _FOREIGN.search(between[-1])
+    if self.names_calls and alone and foreign:
+      known = ' and '.join(form.shown for form in self.forms)
+      yield bad_call(f'there is no <{foreign.group(1)}>, only {known}')
+
+
+def _between(tags: Tags) -> str:
+  opening, closing = map(re.escape, tags)
+  return f'{opening}(.*?){closing}'
+
+
+def _too_many(call: ToolCall) -> ToolCall:
+  """One that is not the first of its message."""
+  error = call.error or 'a message holds one call: the first was made'
+  return dataclasses.replace(call, error=error)
