@@ -141,6 +141,12 @@ def _toy() -> ConfigDict:
   c.rollout.max_turns = 5
   c.rollout.max_turn_tokens = 44
   c.rollout.max_context = 288
+  # Of each tool in a conversation; 0 is no limit. A dialect may have tighter.
+  c.rollout.max_calls = ConfigDict({
+      'text_search': 0,
+      'image_search': 0,
+      'gaze': 0,
+  })
 
   c.sampler = ConfigDict()
   # Conversations held at once; more where devices do not divide them.

@@ -94,6 +94,7 @@ _NOT_NEGATIVE = (
         for tool in toolbox.TOOLS
         for field in ('timeout_s', 'max_concurrency', 'price')
     ),
+    *(f'rollout.max_calls.{tool}' for tool in toolbox.TOOLS),
     'sft.n_validation',
     'rl.max_refills',
     'rl.loss.kl_coef',

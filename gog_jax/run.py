@@ -28,6 +28,7 @@ from gog_jax import rewards
 from gog_jax import sharding
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
+from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
 from gog_jax.data import sources
 from gog_jax.errors import UserError
@@ -37,8 +38,9 @@ from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.batching import BatchConfig
+from gog_jax.rollout.limits import limits_of
+from gog_jax.rollout.limits import RolloutConfig
 from gog_jax.rollout.loop import rollout
-from gog_jax.rollout.loop import RolloutConfig
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
@@ -64,7 +66,6 @@ class Run:
     # (an arm's learning rate) have their values from here on.
     self.config: Any = config.copy_and_resolve_references()
     self.workdir = epath.Path(workdir)
-    self.can_gaze = True
 
   def changed(self, **parts: Any) -> Run:
     """The same run with other parts; it shares all that does not hang on them.
@@ -143,8 +144,7 @@ class Run:
   @functools.cached_property
   def model_digest(self) -> str:
     """Changes when weights, tokenizer or the dialect's wording change."""
-    dialect = repr(load_dialect(self.config.model.dialect))
-    return files.model_digest(self.model_folder, salt=dialect)
+    return files.model_digest(self.model_folder, salt=repr(self.dialect))
 
   @functools.cached_property
   def model_config(self) -> VLMConfig:
@@ -189,25 +189,26 @@ class Run:
     ])
 
   @functools.cached_property
+  def dialect(self) -> Dialect:
+    return load_dialect(self.config.model.dialect)
+
+  @functools.cached_property
+  def can_gaze(self) -> bool:
+    """Whether policies may, unless it is taken from them (`without_gaze`)."""
+    return self.dialect.can_call('gaze')
+
+  @functools.cached_property
   def chat(self) -> Chat:
     return Chat(
         self.model_folder,
-        dialect=load_dialect(self.config.model.dialect),
+        dialect=self.dialect,
         processor=self.processor,
         tools=[describe(tool) for tool in self.executor.tools.values()],
     )
 
   @functools.cached_property
   def limits(self) -> RolloutConfig:
-    c = self.config
-    if c.rollout.max_context > c.batch.row_tokens:
-      raise UserError(
-          f'rollout.max_context={c.rollout.max_context} is more than '
-          f'batch.row_tokens={c.batch.row_tokens}: training could not pack '
-          'such a conversation'
-      )
-    # What a packed row cannot hold, no conversation may grow to.
-    return RolloutConfig(**c.rollout, max_patches=c.batch.row_patches)
+    return limits_of(self.config, self.dialect)
 
   def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:
     """Of a stage's batches; rows divide over the mesh in any case."""

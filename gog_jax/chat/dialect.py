@@ -88,6 +88,10 @@ class Dialect:
   max_calls: Mapping[str, int] = dataclasses.field(default_factory=dict)
   paradigm: str = GOG
 
+  def can_call(self, tool: str) -> bool:
+    """Whether its grammar has a way to."""
+    return GRAMMARS[self.grammar].can_call(tool)
+
 
 _ALLOWED = {
     'system': {'tools', 'instructions'},

@@ -26,8 +26,8 @@ from gog_jax.types import ToolCall
 
 # An opening and a closing tag.
 Tags = tuple[str, str]
-# A block of a message that is spelled like a call, with any name.
-_FOREIGN = re.compile(r'<([A-Za-z_]\w*)>.*?</\1>', re.DOTALL)
+# What opens or closes a block, whatever its name.
+_OPENING, _CLOSING = re.compile(r'<([A-Za-z_]\w*)>'), re.compile(r'</(\w+)>')
 _UNSEEN = '\u200b'  # A space without width.
 
 
@@ -236,10 +236,14 @@ class Grammar:
       if opening in between[-1]:
         yield bad_call(f'the call is not closed by {closing}')
         return
-    foreign = _FOREIGN.search(between[-1])
-    if self.names_calls and alone and foreign:
-      known = ' and '.join(form.shown for form in self.forms)
-      yield bad_call(f'there is no <{foreign.group(1)}>, only {known}')
+    if not self.names_calls or not alone:
+      return
+    closed = set(_CLOSING.findall(between[-1]))
+    for name in _OPENING.findall(between[-1]):
+      if name in closed:
+        known = ' and '.join(form.shown for form in self.forms)
+        yield bad_call(f'there is no <{name}>, only {known}')
+        return
 
 
 def _between(tags: Tags) -> str:

@@ -46,15 +46,8 @@ class _Json:
     return calls.call(name, arguments)
 
   def write(self, call: ToolCall, grammar: Grammar) -> str:
-    """Compact JSON, sorted, not escaped to ASCII.
-
-    Raises:
-      ValueError: An argument is not JSON (a NaN, an object).
-    """
-    name, arguments = _dumps(call.name), _dumps(dict(call.arguments))
-    text = f'{{"name":{name},"arguments":{arguments}}}'
-    # In JSON a `<` only occurs inside strings, where it may be escaped.
-    return f'\n{grammar.tag.sub(_escape, text)}\n'
+    del grammar
+    return f'\n{write_call(call)}\n'
 
 
 HERMES = Grammar(
@@ -68,12 +61,15 @@ split_tags = HERMES.split_tags
 
 
 def write_call(call: ToolCall) -> str:
-  """Returns the call in its tags; ValueError where an argument is no JSON."""
-  return _Json().write(call, HERMES).join((CALL, END_CALL))
+  """Returns the call as canonical JSON: compact, sorted, not escaped to ASCII.
 
-
-def _escape(tag) -> str:
-  return '\\u003c' + tag.group()[1:]
+  Raises:
+    ValueError: An argument is not JSON (a NaN, an object).
+  """
+  name, arguments = _dumps(call.name), _dumps(dict(call.arguments))
+  text = f'{{"name":{name},"arguments":{arguments}}}'
+  # In JSON a `<` only occurs inside strings, where it may be escaped.
+  return HERMES.tag.sub(lambda tag: '\\u003c' + tag.group()[1:], text)
 
 
 def _refuse_constant(name: str) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from gog_jax import interrupt
 from gog_jax.chat import Chat
 from gog_jax.errors import UserError
+from gog_jax.rollout.limits import calls_within
+from gog_jax.rollout.limits import RolloutConfig
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
@@ -36,23 +38,6 @@ from gog_jax.types import View
 _GRACE_S = 0.05
 # How often a round that can only wait for searches looks for a signal.
 _POLL_S = 0.5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
-  """Limits of one conversation.
-
-  Attributes:
-    max_turns: Policy messages before stop_reason turns.
-    max_turn_tokens: Tokens of one policy message.
-    max_context: Tokens of the whole conversation.
-    max_patches: Image patches of the whole conversation, before merging.
-  """
-
-  max_turns: int
-  max_turn_tokens: int
-  max_context: int
-  max_patches: int
 
 
 class _Conversation:
@@ -127,7 +112,7 @@ def rollout(
     executor: Runs tool calls; its failures come back as data.
     chat: Encodes prompts and observations, reads what was sampled.
     requests: What to roll out.
-    limits: Turns and tokens.
+    limits: Turns, tokens and calls.
     on_trajectory: Called as each one finishes, in the order they finish.
     on_turn: Called as soon as a turn is sampled and read, and again when its
       calls, if any were made, have brought back their results.
@@ -197,7 +182,8 @@ async def _rollout(
             views=tuple(conversation.images),
             caller=conversation.name_of_turn,
         )
-        task = asyncio.create_task(executor.run_turn(parsed.calls, context))
+        calls = calls_within(limits.max_calls, conversation.turns)
+        task = asyncio.create_task(executor.run_turn(calls, context))
         searching[task] = index
       can_refill = waiting and free
       nobody_can_decode = len(searching) == len(active) and not can_refill
