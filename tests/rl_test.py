@@ -128,14 +128,8 @@ def right_where_even(example, trajectory, *, config):
 @pytest.mark.slow
 def test_what_is_found_easier_is_regraded(workdir, monkeypatch):
   monkeypatch.setattr(rewards, 'score', right_where_even)
-  run = mini.make_run(
-      workdir,
-      'rl',
-      rl__level=2,
-      rl__regrade=True,
-      rl__steps=2,
-      rl__n_prompts=2,
-  )
+  options = {'rl__level': 2, 'rl__regrade': True, 'rl__n_prompts': 2}
+  run = mini.make_run(workdir, 'rl', rl__steps=2, **options)
   mini.make_hard(run)
   mini.make_stages(run, 'rl')
   lines = (workdir / 'rl' / 'regrades.jsonl').read_text().splitlines()
