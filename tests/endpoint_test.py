@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import email.utils
 import gzip
@@ -203,6 +204,31 @@ def test_short_values_are_no_secrets(monkeypatch):
   assert secrets.from_environment('SOME_KEY') == 'none'
   assert secrets.redact('none of it') == 'none of it'
   assert secrets.from_environment('') is None
+
+
+@pytest.mark.parametrize(
+    ('usage', 'counts'),
+    [
+        ({'prompt_tokens': 7, 'completion_tokens': 3}, (7, 3)),
+        ({'prompt_tokens': 7}, (7, 0)),
+        ({'prompt_tokens': -7, 'completion_tokens': '3'}, (0, 0)),
+        ({'prompt_tokens': True, 'completion_tokens': 1e999}, (0, 0)),
+        ([7], (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_what_a_reply_says_it_took(usage, counts):
+  def script(_):
+    return web.json_response(endpoints.completion(says('hi'), usage=usage))
+
+  async def ask(endpoint):
+    async with endpoint.session() as session:
+      return await endpoint.complete(session, [])
+
+  with endpoints.serve(script) as server:
+    config = EndpointConfig(url=server.url, model='m')
+    reply = asyncio.run(ask(Endpoint(config)))
+  assert (reply.prompt_tokens, reply.completion_tokens) == counts
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,12 @@ class Server:
     return web.json_response(completion(message))
 
 
-def completion(message: dict[str, Any], finish_reason: str = 'stop'):
+def completion(
+    message: dict[str, Any], finish_reason: str = 'stop', usage: Any = None
+):
   message = {'role': 'assistant', **message}
-  return {'choices': [{'message': message, 'finish_reason': finish_reason}]}
+  choices = [{'message': message, 'finish_reason': finish_reason}]
+  return {'choices': choices} | ({} if usage is None else {'usage': usage})
 
 
 def says(content: Any) -> dict[str, Any]:

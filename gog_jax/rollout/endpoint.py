@@ -60,12 +60,16 @@ class Reply:
     reasoning: What a server with a reasoning parser took out of it.
     tool_calls: (name, arguments as JSON text) of what a tool parser took out.
     truncated: Its limit of tokens cut it off.
+    prompt_tokens: What the endpoint says it has read; 0 where it does not say.
+    completion_tokens: What it says it has written, likewise.
   """
 
   content: str
   reasoning: str
   tool_calls: tuple[tuple[str, str], ...]
   truncated: bool
+  prompt_tokens: int = 0
+  completion_tokens: int = 0
 
 
 class _Retriable(Exception):
@@ -218,6 +222,8 @@ class Endpoint:
               for call in message.get('tool_calls') or ()
           ),
           truncated=choice.get('finish_reason') == 'length',
+          prompt_tokens=_count(value, 'prompt_tokens'),
+          completion_tokens=_count(value, 'completion_tokens'),
       )
     except (
         AttributeError, IndexError, KeyError, TypeError, ValueError,
@@ -251,6 +257,13 @@ def _call(function: Mapping[str, Any]) -> tuple[str, str]:
   if isinstance(arguments, dict):  # Of servers that are helpful.
     arguments = json.dumps(arguments)
   return _text(function['name']), _text(arguments)
+
+
+def _count(reply: Mapping[str, Any], what: str) -> int:
+  """Of the tokens that a reply says it took; 0 where it says none."""
+  usage = reply.get('usage')
+  count = usage.get(what) if isinstance(usage, dict) else None
+  return count if type(count) is int and count > 0 else 0
 
 
 def _text(value: Any) -> str:
