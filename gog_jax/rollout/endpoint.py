@@ -25,7 +25,7 @@ from gog_jax.errors import UserError
 
 _MAX_BYTES = 16 * 2**20  # Of a reply.
 _PATH = '/chat/completions'
-_BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
+BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class EndpointConfig:
     max_attempts: How often it is asked where a failure may be gone soon.
     temperature: Of sampling; negative leaves it to the endpoint.
     max_tokens: Of one message, by its tokenizer; 0 leaves it to the endpoint.
+    section: Of the config, that holds these fields; for messages.
   """
 
   url: str
@@ -49,6 +50,11 @@ class EndpointConfig:
   max_attempts: int = 4
   temperature: float = 0.0
   max_tokens: int = 4096
+  section: str = 'remote'
+
+  def flag(self, field: str) -> str:
+    """What a user types to set a field."""
+    return f'--config.{self.section}.{field}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,11 +78,37 @@ class Reply:
   completion_tokens: int = 0
 
 
-class _Retriable(Exception):
-  """A failure that may be gone soon; its text says what failed."""
+class EndpointError(UserError):
+  """A message cannot be had; the text says why, in one line.
 
-  def __init__(self, message: str, retry_after_s: float = 0.0):
+  Attributes:
+    reason: The same in the few words under which it is counted.
+    billed: Whether it may have to be paid for: not where the request was
+      turned away, or never left.
+  """
+
+  def __init__(self, message: str, *, reason: str, billed: bool = False):
     super().__init__(message)
+    self.reason = reason
+    self.billed = billed
+
+
+class TransientEndpointError(EndpointError):
+  """One that may be gone soon.
+
+  Attributes:
+    retry_after_s: Seconds for which the endpoint asks to be left alone.
+  """
+
+  def __init__(
+      self,
+      message: str,
+      *,
+      reason: str,
+      billed: bool = False,
+      retry_after_s: float = 0.0,
+  ):
+    super().__init__(message, reason=reason, billed=billed)
     self.retry_after_s = retry_after_s
 
 
@@ -94,13 +126,13 @@ class Endpoint:
     self._shown = shown_url(config.url)
     if not config.model:
       raise UserError(
-          'no remote model is named: pass --config.remote.model=NAME, as the '
+          f'no remote model is named: pass {config.flag("model")}=NAME, as the '
           f'endpoint calls it (GET {self._shown}/models lists them)'
       )
     variable = config.key_variable
     if variable and not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', variable):
       raise UserError(  # Which is not quoted: it may be the key itself.
-          '--config.remote.key_variable is the name of a variable of the '
+          f'{config.flag("key_variable")} is the name of a variable of the '
           'environment, letters, digits and _; put the key into that variable'
       )
     self._key = http_json.check_key(
@@ -119,7 +151,45 @@ class Endpoint:
     """The model's next message.
 
     Raises:
-      UserError: It cannot be had: what failed, in one line.
+      EndpointError: It cannot be had.
+    """
+    c = self._config
+    attempts = retries.attempts(
+        TransientEndpointError,
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=BACKOFF_S,
+    )
+    deadline = time.monotonic() + c.timeout_s
+    try:
+      async for attempt in attempts:
+        with attempt:
+          return await self.ask(session, messages, deadline=deadline)
+    except TransientEndpointError as error:
+      number = attempts.statistics['attempt_number']
+      tries = f' after {number} attempts' if number > 1 else ''
+      raise EndpointError(
+          f'{error}{tries}', reason=error.reason, billed=error.billed
+      ) from error
+    raise AssertionError('tenacity reraises')  # For type checkers.
+
+  async def ask(
+      self,
+      session: aiohttp.ClientSession,
+      messages: Sequence[Mapping[str, Any]],
+      *,
+      deadline: float,
+  ) -> Reply:
+    """Asks once for the model's next message.
+
+    Args:
+      session: Of this event loop.
+      messages: The conversation so far.
+      deadline: Until when, by time.monotonic().
+
+    Raises:
+      TransientEndpointError: It may work soon.
+      EndpointError: It will not.
     """
     c = self._config
     request: dict[str, Any] = {'model': c.model, 'messages': list(messages)}
@@ -127,50 +197,24 @@ class Endpoint:
       request['temperature'] = c.temperature
     if c.max_tokens:
       request['max_tokens'] = c.max_tokens
-    attempts = retries.attempts(
-        _Retriable,
-        max_attempts=c.max_attempts,
-        timeout_s=c.timeout_s,
-        backoff_s=_BACKOFF_S,
-    )
-    deadline = time.monotonic() + c.timeout_s
-    try:
-      async for attempt in attempts:
-        with attempt:
-          return await self._ask(session, request, deadline)
-    except _Retriable as error:
-      number = attempts.statistics['attempt_number']
-      tries = f' after {number} attempts' if number > 1 else ''
-      raise UserError(f'{error}{tries}') from error
-    raise AssertionError('tenacity reraises')  # For type checkers.
-
-  async def _ask(
-      self,
-      session: aiohttp.ClientSession,
-      request: Mapping[str, Any],
-      deadline: float,
-  ) -> Reply:
-    """Asks once.
-
-    Raises:
-      _Retriable: It may work soon.
-      UserError: It will not.
-    """
-    c = self._config
     try:
       async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
         value, _ = await http_json.ask(
             session, self._address, request, max_bytes=_MAX_BYTES
         )
     except TimeoutError as error:
-      raise _Retriable(
+      raise TransientEndpointError(
           f'{self._shown} sent no reply within '
-          f'--config.remote.timeout_s={c.timeout_s:g} seconds'
+          f'{c.flag("timeout_s")}={c.timeout_s:g} seconds',
+          reason='no reply in time',
+          billed=True,
       ) from error
     except ConnectionError as error:
-      raise _Retriable(
+      raise TransientEndpointError(
           f'cannot reach {self._shown} ({error}); is the server running, and '
-          'is --config.remote.url right?'
+          f'is {c.flag("url")} right?',
+          reason='cannot be reached',
+          billed=not isinstance(error, http_json.NotSent),
       ) from error
     except http_json.Garbled as error:
       raise self._no_completion(str(error)) from error
@@ -178,37 +222,40 @@ class Endpoint:
       raise self._refusal(error) from error
     return self._reply(value)
 
-  def _refusal(self, error: http_json.Refused) -> Exception:
+  def _refusal(self, error: http_json.Refused) -> EndpointError:
+    c, reason = self._config, f'HTTP {error.status}'
     if 300 <= error.status < 400:
-      return UserError(
+      return EndpointError(
           f'{self._shown} answers {error.status}, a redirect, which is not '
-          'followed: give the address it leads to as --config.remote.url'
+          f'followed: give the address it leads to as {c.flag("url")}',
+          reason=reason,
       )
     message = f'{self._shown} answers {error.status}: {error.reason}'
     if error.transient:
-      return _Retriable(message, error.retry_after_s)
+      return TransientEndpointError(
+          message, reason=reason, retry_after_s=error.retry_after_s
+      )
     if error.status == 404:
       message += (
-          '; is --config.remote.url right, up to its /v1, and '
-          '--config.remote.model?'
+          f'; is {c.flag("url")} right, up to its /v1, and {c.flag("model")}?'
       )
     if error.status in (401, 403):
-      message += (
-          f' (the key is read from the variable {self._config.key_variable})'
-      )
-    return UserError(message)
+      message += f' (the key is read from the variable {c.key_variable})'
+    return EndpointError(message, reason=reason)
 
-  def _no_completion(self, what: str) -> UserError:
-    return UserError(
+  def _no_completion(self, what: str) -> EndpointError:
+    return EndpointError(
         f'{self._shown} answers with no chat completion: {what}; is '
-        '--config.remote.url right, up to its /v1?'
+        f'{self._config.flag("url")} right, up to its /v1?',
+        reason='no chat completion',
+        billed=True,
     )
 
   def _reply(self, value: Any) -> Reply:
     """Reads a reply.
 
     Raises:
-      UserError: It is no chat completion.
+      EndpointError: It is no chat completion.
     """
     try:
       choice = value['choices'][0]
@@ -243,7 +290,7 @@ def shown_url(url: str) -> str:
 def _address(config: EndpointConfig) -> str:
   url = http_json.check_url(
       config.url.strip(),
-      field='--config.remote.url',
+      field=config.flag('url'),
       like='http://127.0.0.1:8080/v1',
       variable=config.key_variable,
   )

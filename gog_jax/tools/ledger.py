@@ -1,4 +1,4 @@
-"""What a run has spent on searches, and the cap on it.
+"""What a run has spent on searches or on a judge, and the cap on it.
 
     FILE    one charge a line, {"price": 0.001, "time": .., "tool": ..}
 
@@ -23,12 +23,21 @@ from gog_jax.tools.base import RunStopped
 class Ledger:
   """Counts dollars over all the starts of a run. One process at a time."""
 
-  def __init__(self, path: epath.PathLike, *, cap: float):
+  def __init__(
+      self,
+      path: epath.PathLike,
+      *,
+      cap: float,
+      what: str = 'searches',
+      section: str = 'tools',
+  ):
     """Reads what earlier starts have spent.
 
     Args:
       path: On a local disk; made with the first charge.
       cap: In US dollars.
+      what: Is paid for, in messages.
+      section: Of the config, that sets path and cap.
 
     Raises:
       UserError: The file cannot be read or is damaged, or another process
@@ -36,16 +45,18 @@ class Ledger:
     """
     self._path = os.fspath(path)
     self._cap = cap
+    self._what, self._section = what, section
+    flag = f'--config.{section}.ledger'
     if '://' in self._path:
       raise UserError(
-          f'what searches cost cannot be written down in {path}: choose a file '
-          'on a local disk with --config.tools.ledger=FILE'
+          f'what {what} cost cannot be written down in {path}: choose a file '
+          f'on a local disk with {flag}=FILE'
       )
     self._lock = files.lock(
         self._path + '.lock',
         taken=f'another process spends by this ledger, {path}: wait until it '
-        'is done, or choose another --config.tools.ledger',
-        unwritable='choose a file on a local disk with --config.tools.ledger',
+        f'is done, or choose another {flag}',
+        unwritable=f'choose a file on a local disk with {flag}',
     )
     self.spent = 0.0
     try:
@@ -68,10 +79,10 @@ class Ledger:
     # A hair above, for sums like 0.1 + 0.2.
     if not self.spent + price <= self._cap * (1 + 1e-9):
       raise RunStopped(
-          f'searches have cost ${self.spent:.4f}; {tool} at ${price:g} would '
-          f'pass --config.tools.max_spend={self._cap:g}: raise it to go on; '
-          'what stages have made is kept, and what was found if '
-          'config.tools.cache or a recording keeps it'
+          f'{self._what} have cost ${self.spent:.4f}; {tool} at ${price:g} '
+          f'would pass --config.{self._section}.max_spend={self._cap:g}: raise '
+          'it to go on; what stages have made is kept, and so is what a cache '
+          'or a recording holds'
       )
     self._write(tool, price)
 
