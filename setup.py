@@ -78,6 +78,7 @@ setuptools.setup(
             'assets/*/*',
             'assets/published/*/*',
             'dialects/*.json',
+            'prompts/*',
             'templates/*',
         ],
     },

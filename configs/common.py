@@ -10,6 +10,8 @@ Each page sets `stage` and composes these.
 
 from ml_collections import ConfigDict
 
+from configs import sections
+
 PROFILES = (
     'toy',
     'hard',
@@ -158,7 +160,8 @@ def _toy() -> ConfigDict:
   c.batch.row_patches = 160
 
   c.reward = ConfigDict()
-  c.reward.accuracy = 'exact_match'  # Or 'token_f1'.
+  c.reward.accuracy = 'exact_match'  # Or 'token_f1', or 'judge':
+  c.judge = sections.judge()
   c.reward.format_weight = 0.1  # lambda of the paper.
 
   c.sft = ConfigDict()

@@ -1,1 +1,27 @@
 """Sections of `common.py`'s config that are long enough to stand apart."""
+
+from ml_collections import ConfigDict
+
+
+def judge() -> ConfigDict:
+  """A judge of answers, asked where reward.accuracy is 'judge'."""
+  c = ConfigDict()
+  c.url = ''  # Of an OpenAI-compatible endpoint: http://127.0.0.1:8080/v1.
+  c.model = ''  # Its name at the endpoint.
+  c.key_variable = 'OPENAI_API_KEY'  # Of the environment, that holds its key.
+  c.timeout_s = 120.0  # Of a verdict, all attempts together.
+  c.max_attempts = 4  # Where a failure, or a reply without verdict, may pass.
+  c.temperature = 0.0  # Negative leaves it to the endpoint.
+  c.max_tokens = 1024  # Of a reply, thoughts included.
+  c.concurrency = 8  # Answers that are judged at a time.
+  c.prompt = ''  # A file; empty is gog_jax/prompts/judge.txt.
+  c.cache = ''  # A file of verdicts; empty is WORKDIR/verdicts.sqlite.
+  # Share of the answers asked about that must get a verdict: below, the run
+  # stops.
+  c.min_success = 0.95
+  c.max_answer_characters = 1000  # Longer ones are wrong: no lists of guesses.
+  c.price_in = 0.0  # US dollars per million tokens of prompts
+  c.price_out = 0.0  # and of replies.
+  c.max_spend = 0.0  # US dollars, over all the starts of the run.
+  c.ledger = ''  # Where they are written down: WORKDIR/judge_spent.jsonl.
+  return c

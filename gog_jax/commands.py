@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gog_jax import metrics
 from gog_jax import stages
 from gog_jax.errors import UserError
 from gog_jax.run import Run
@@ -61,11 +62,30 @@ def ask(run: Run) -> None:
   ask.ask(run)
 
 
+def judge(run: Run) -> None:
+  """Measures how often a judge says what people say.
+
+  Raises:
+    UserError: The file holds no label, or the judge cannot be asked or fails
+      too often.
+  """
+  from gog_jax.judge import agreement
+  from gog_jax.judge import config
+  from gog_jax.judge.judge import Judge
+
+  asked = Judge(config.read(run.config.judge), run.workdir)
+  path = run.workdir / 'agreement.json'
+  found = agreement.measure(asked, run.config.labels, path)
+  print(agreement.table(found))
+  metrics.say(f'judge: {path}')
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     'inspect': inspect,
     'index': index,
     'retrieve': retrieve,
     'ask': ask,
+    'judge': judge,
 }
 
 

@@ -9,14 +9,15 @@ from ml_collections import ConfigDict
 
 from gog_jax import ask
 from gog_jax import policies
+from gog_jax import rewards
 from gog_jax import toolbox
 from gog_jax.boxes import KINDS
 from gog_jax.errors import UserError
+from gog_jax.judge import config as judge_config
 from gog_jax.models import attention
 from gog_jax.models.config import FAMILIES
 from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
-from gog_jax.rewards import ACCURACIES
 from gog_jax.train import curriculum
 from gog_jax.train.losses import VARIANTS
 from gog_jax.train.optimizer import DECAYS
@@ -29,7 +30,7 @@ _CHOICES = {
     'model.remat': REMAT_POLICIES,
     'model.attention': attention.CHOICES,
     'model.box': KINDS,
-    'reward.accuracy': tuple(ACCURACIES),
+    'reward.accuracy': rewards.ACCURACIES,
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
     'eval.split': ('validation', 'test', 'hard'),
@@ -179,6 +180,8 @@ def check(config) -> None:
         f'searches cost up to ${max(prices):g}: say how much the run may spend '
         'with --config.tools.max_spend=DOLLARS'
     )
+  if config.reward.accuracy == rewards.JUDGE:
+    judge_config.read(config.judge)
   clip = config.rl.loss.clip
   numbers = [type(x) in (int, float) and x >= 0 for x in clip]
   if clip and not (len(clip) == 2 and all(numbers)):

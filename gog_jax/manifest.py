@@ -27,6 +27,7 @@ _INPUTS = {
     'model_folder': 'model folder',
     'maker': 'version of the world',
     'searched': 'search backend',
+    'judge': 'judge',
     'start_from': 'base to start from',
 }
 

@@ -12,7 +12,6 @@ answers, and no call failed through the policy's own fault.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
 import dataclasses
 import re
 import string
@@ -32,7 +31,8 @@ class RewardConfig:
   """How a trajectory is scored.
 
   Attributes:
-    accuracy: 'exact_match' or 'token_f1'.
+    accuracy: 'exact_match', 'token_f1', or 'judge': the verdict that the
+      trajectory holds.
     format_weight: lambda, the share of the format reward, in [0, 1].
     call_cost: Share of r_acc that an executed search takes, in [0, 1]; RL's
       alone, since a pass rate or an evaluation has no use for it.
@@ -75,10 +75,8 @@ def token_f1(answer: str, accepted: tuple[str, ...]) -> float:
   return max(f1(form) for form in accepted)
 
 
-ACCURACIES: dict[str, Callable[[str, tuple[str, ...]], float]] = {
-    'exact_match': exact_match,
-    'token_f1': token_f1,
-}
+JUDGE = 'judge'
+ACCURACIES = ('exact_match', 'token_f1', JUDGE)
 
 
 def format_reward(trajectory: Trajectory) -> float:
@@ -99,18 +97,39 @@ def score(
   """The trajectory with `reward` and `reward_parts` set.
 
   r = (1 - lambda) r_acc max(1 - call_cost n, 0) + lambda r_fmt for n executed
-  searches (Glance-or-Gaze, stage 2, where call_cost is 0).
+  searches (Glance-or-Gaze, stage 2, where call_cost is 0). Whatever r_acc is,
+  `exact_match` and `f1` stand beside its terms. Of a trajectory that is not
+  valid, one whose verdict failed included, none of this says anything.
+
+  Raises:
+    ValueError: The accuracy is a verdict, and there is none.
   """
-  accuracy = 0.0
-  if trajectory.answer is not None:
-    accuracy = ACCURACIES[config.accuracy](trajectory.answer, example.answers)
+  answer = trajectory.answer or ''
+  exact = exact_match(answer, example.answers)
+  f1 = token_f1(answer, example.answers)
+  if config.accuracy == JUDGE:
+    accuracy = _verdict(trajectory)
+  else:
+    accuracy = {'exact_match': exact, 'token_f1': f1}[config.accuracy]
   well_formed = format_reward(trajectory)
   n_searches = behaviour.n_searches(trajectory)
   kept = max(1 - config.call_cost * n_searches, 0.0)
   reward = (
       1 - config.format_weight
   ) * accuracy * kept + config.format_weight * well_formed
-  parts = {'accuracy': accuracy, 'format': well_formed}
+  parts = {
+      'accuracy': accuracy, 'format': well_formed, 'exact_match': exact,
+      'f1': f1,
+  }  # fmt: skip
   if config.call_cost:
     parts['budget'] = kept
   return dataclasses.replace(trajectory, reward=reward, reward_parts=parts)
+
+
+def _verdict(trajectory: Trajectory) -> float:
+  """1 if a judge calls the answer right, else 0."""
+  if trajectory.verdict is None:
+    if trajectory.valid:
+      raise ValueError(f'{trajectory.example_id} is not judged')
+    return 0.0  # Nobody was asked about what nothing counts.
+  return float(trajectory.verdict.right is True)

@@ -33,6 +33,7 @@ from gog_jax.chat import load_dialect
 from gog_jax.data import sources
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
+from gog_jax.judge import judge as judge_lib
 from gog_jax.models import lora
 from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
@@ -103,7 +104,7 @@ class Run:
       )
     own = Run(config, self.workdir / f'seed_{seed}')
     # They spend from one purse, and make one recording.
-    own.__dict__['toolbox'] = self.toolbox
+    own.__dict__.update(toolbox=self.toolbox, judge=self.judge)
     return own
 
   def check(self) -> None:
@@ -175,6 +176,10 @@ class Run:
     return Toolbox(self.config.tools, self.workdir)
 
   @functools.cached_property
+  def judge(self) -> judge_lib.Judge | None:
+    return judge_lib.for_run(self.config, self.workdir)
+
+  @functools.cached_property
   def executor(self) -> ToolExecutor:
     top_k = self.config.tools.top_k
     gaze = Gaze(
@@ -232,18 +237,8 @@ class Run:
         self.model_folder, dtype=self.dtype, mesh=self.mesh
     )
     if self.config.trainable == 'lora':
-      lora.add_lora(
-          model,
-          rngs=nnx.Rngs(self.seed('lora')),
-          **self.config.lora,
-      )
-      adapters = nnx.state(model, nnx.LoRAParam)
-      nnx.update(
-          model,
-          jax.device_put(
-              adapters, sharding.param_shardings(adapters, self.mesh)
-          ),
-      )
+      rngs = nnx.Rngs(self.seed('lora'))
+      lora.add_lora(model, rngs=rngs, mesh=self.mesh, **self.config.lora)
     return model
 
   @property
@@ -330,10 +325,13 @@ class Run:
         limits=self.limits,
         **kwargs,
     )
+    rolled_out = [request.example for request in requests]
+    if self.judge is not None:
+      trajectories = self.judge.judged(rolled_out, trajectories)
     reward = dataclasses.replace(self.reward_config, call_cost=call_cost)
     scored = [
-        rewards.score(request.example, trajectory, config=reward)
-        for request, trajectory in zip(requests, trajectories, strict=True)
+        rewards.score(example, trajectory, config=reward)
+        for example, trajectory in zip(rolled_out, trajectories, strict=True)
     ]
     return [
         scored[i : i + samples] for i in range(0, len(scored), samples)

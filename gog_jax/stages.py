@@ -25,6 +25,7 @@ from gog_jax.config_check import check
 from gog_jax.config_check import check_family
 from gog_jax.config_check import config_field
 from gog_jax.errors import UserError
+from gog_jax.judge.counts import describe
 from gog_jax.manifest import birthmark
 from gog_jax.manifest import Manifest
 from gog_jax.run import Run
@@ -255,12 +256,17 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   manifest, folder = manifest_of(run, name), folder_of(run, name)
   manifest.write(folder, complete=False)
   run.toolbox.counts.take()
+  if run.judge is not None:
+    run.judge.counts.take()
   facts = stages_of(run.config)[name].make(run, folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
-  manifest.write(folder, complete=True, facts=facts, tools=tools)
+  judge = {} if run.judge is None else {'judge': run.judge.facts()}
+  manifest.write(folder, complete=True, facts=facts, tools=tools, **judge)
   if line := trouble(tools.get('all', {})):
     metrics.say(f'{name}: {line}')
+  if judge and (line := describe(judge['judge'])):
+    metrics.say(f'{name}: judge: {line}')
   return facts
 
 
@@ -278,12 +284,14 @@ def manifest_of(run: Run, name: str) -> Manifest:
       field: _without(config_field(run.config, field), _NO_IDENTITY)
       for field in stage.sections
   }
+  judged = 'reward' in fields
   return Manifest(
       stage=name,
       config=fields,
       inputs={needed: _identity(run, needed) for needed in stage.needs}
       | ({'model_folder': run.model_digest} if 'model' in fields else {})
       | ({'searched': run.toolbox.version} if set(_TOOLS) & set(fields) else {})
+      | ({'judge': run.judge.identity} if judged and run.judge else {})
       | ({'maker': stage.maker} if stage.maker else {})
       | _start_from(fields),
   )

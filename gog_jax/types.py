@@ -224,7 +224,8 @@ class Verdict:
   Attributes:
     right: Whether it is; None where no word was to be had, which is nobody's
       fault but the infrastructure's.
-    by: 'exact_match' where no judge was asked, else the judge's version.
+    by: 'exact_match', 'empty' or 'too_long' where no judge had to be asked,
+      else the judge's version.
     error: One line, empty where `right` is known.
   """
 
@@ -251,7 +252,8 @@ class Trajectory:
     answer: The answer given, if any.
     seconds: Wall time by part, e.g. {'sample': 0.2, 'tools': 0.1}.
     reward: Set by rewards; None while unscored.
-    reward_parts: The terms of the reward by name.
+    reward_parts: The terms of the reward by name, and what else is measured
+      of the answer.
     verdict: Where a judge has to say what is right: its word.
     usage: What a remote policy's endpoint says it took: 'prompt_tokens',
       'completion_tokens', 'price' (US dollars). Empty for our own, whose tokens

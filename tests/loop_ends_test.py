@@ -181,7 +181,9 @@ def test_model_error_costs_the_format_reward_alone(call):
       trajectory,
       config=rewards.RewardConfig(accuracy='exact_match', format_weight=0.1),
   )
-  assert scored.reward_parts == {'accuracy': 1.0, 'format': 0.0}
+  assert scored.reward_parts == {
+      'accuracy': 1.0, 'format': 0.0, 'exact_match': 1.0, 'f1': 1.0,
+  }  # fmt: skip
   assert scored.reward == pytest.approx(0.9)
 
 

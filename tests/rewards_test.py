@@ -127,5 +127,6 @@ def test_a_search_costs_only_where_the_answer_is_right():
   assert {reward(n, right=False).reward for n in range(7)} == {0.1}
   # How right it is does not depend on what it cost.
   assert reward(3, right=True).reward_parts == {
-      'accuracy': 1.0, 'format': 1.0, 'budget': pytest.approx(0.4),
+      'accuracy': 1.0, 'format': 1.0, 'exact_match': 1.0, 'f1': 1.0,
+      'budget': pytest.approx(0.4),
   }  # fmt: skip

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float
 
+from gog_jax import sharding
 from gog_jax.models import layers
 from gog_jax.models import vlm
 
@@ -45,6 +46,7 @@ def add_lora(
     rngs: nnx.Rngs,
     vision: bool,
     dtype: Any = jnp.float32,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> None:
   """Adds an adapter to every linear map of every block, in place.
 
@@ -55,6 +57,7 @@ def add_lora(
     rngs: Draws A ~ N(0, 1 / in width).
     vision: Whether the vision tower's blocks get adapters too.
     dtype: Of the adapters; the optimizer's precision, not the base's.
+    mesh: Over which they are laid out, if any.
 
   Raises:
     ValueError: The model has adapters already, or there is no such rank.
@@ -72,6 +75,10 @@ def add_lora(
         jnp.zeros((n_layers, rank, out_width), dtype),
         alpha / rank,
     )
+  if mesh is not None:
+    adapters = nnx.state(model, nnx.LoRAParam)
+    placed = sharding.param_shardings(adapters, mesh)
+    nnx.update(model, jax.device_put(adapters, placed))
 
 
 def put_adapter(

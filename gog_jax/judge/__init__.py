@@ -1,0 +1,1 @@
+"""An LLM judge: is an answer right where it is not an exact match?"""

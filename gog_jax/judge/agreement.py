@@ -1,0 +1,248 @@
+"""Does the judge say what people say? Measured on answers labelled by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import json
+from typing import Any
+
+from etils import epath
+import scipy.stats
+
+from gog_jax import files
+from gog_jax import metrics
+from gog_jax.data.records import Drop
+from gog_jax.data.records import Records
+from gog_jax.errors import UserError
+from gog_jax.judge.judge import Case
+from gog_jax.judge.judge import Judge
+from gog_jax.types import Verdict
+
+_SHOWN = 10  # Disagreements on the terminal.
+_LENGTH = 60  # Characters of each text there.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Label:
+  """An answer that somebody has judged.
+
+  Attributes:
+    case: The answer, and what it answers.
+    right: What that somebody says.
+    line: Where it stands in the file, from 1.
+  """
+
+  case: Case
+  right: bool
+  line: int
+
+
+def read(path: epath.PathLike) -> Records[Label]:
+  """Reads JSON lines of {"question", "answers", "answer", "right"}.
+
+  Raises:
+    UserError: The file cannot be read, or no line of it is of use.
+  """
+  if not path:
+    raise UserError('nothing to agree with: pass --config.labels=FILE')
+  labels, drops = [], []
+  try:
+    data = epath.Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(
+        f'cannot read --config.labels={path}: {error.strerror or error}'
+    ) from error
+  for number, line in enumerate(data.split(b'\n'), start=1):
+    if not line.strip():
+      continue
+    try:
+      labels.append(_label(line, number))
+    except (ValueError, RecursionError) as error:
+      bad_json = not isinstance(error, _WrongField)
+      drops.append(
+          Drop(
+              where=f'{path}, line {number}',
+              reason='not JSON' if bad_json else 'wrong field',
+              detail='is not JSON' if bad_json else str(error),
+          )
+      )
+  if not labels:
+    why = f': {drops[0]}' if drops else ''
+    raise UserError(
+        f'--config.labels={path} holds no label{why}; each line is '
+        '{"question": "..", "answers": [".."], "answer": "..", "right": true}'
+    )
+  return Records(name=str(path), items=labels, drops=tuple(drops))
+
+
+class _WrongField(ValueError):
+  """Says which."""
+
+
+def _label(line: bytes, number: int) -> Label:
+  row = json.loads(line.decode())
+  if not isinstance(row, dict):
+    raise _WrongField('is no object')
+  answers = row.get('answers')
+  if not isinstance(row.get('question'), str):
+    raise _WrongField('"question" is no text')
+  if not isinstance(answers, list) or not answers:
+    raise _WrongField('"answers" is no list of accepted answers')
+  if not all(isinstance(answer, str) for answer in answers):
+    raise _WrongField('"answers" holds what is no text')
+  if not isinstance(row.get('answer'), str):
+    raise _WrongField('"answer" is no text')
+  if not isinstance(row.get('right'), bool):
+    raise _WrongField('"right" is neither true nor false')
+  case = Case(
+      question=row['question'], answers=tuple(answers), answer=row['answer']
+  )
+  return Label(case=case, right=row['right'], line=number)
+
+
+def measure(
+    judge: Judge, labels: epath.PathLike, path: epath.PathLike
+) -> dict[str, Any]:
+  """What `agreement` finds for a file of labels, written to `path` as JSON.
+
+  Lines of the file that are of no use are said, one by one, and counted.
+
+  Raises:
+    UserError: No line is of use, the judge fails too often, or `path` cannot
+      be written.
+  """
+  records = read(labels)
+  for drop in records.drops:
+    metrics.say(f'judge: {drop}: left out')
+  found = {
+      'labels': str(labels),
+      **agreement(judge, records.items),
+      'left_out': records.reasons(),
+      'judge': judge.facts(),
+  }
+  text = json.dumps(found, indent=2, sort_keys=True) + '\n'
+  files.write_atomic(path, text)
+  return found
+
+
+def agreement(judge: Judge, labels: Sequence[Label]) -> dict[str, Any]:
+  """How often the judge says what the labels say.
+
+  Returns:
+    What `summary` says of all labels; `asked`, the same of those about which a
+    judge has to be asked, which exact matches would flatter; `failed`, the
+    number of labels without a verdict, which nothing else counts; and
+    `disagreements`, each with the label's line.
+
+  Raises:
+    RunStopped: The judge fails too often.
+  """
+  verdicts = judge.verdicts([label.case for label in labels])
+  judged = [
+      (label, verdict)
+      for label, verdict in zip(labels, verdicts, strict=True)
+      if verdict.right is not None
+  ]
+  asked = [pair for pair in judged if pair[1].by == judge.version]
+  return {
+      **_summary(judged),
+      'asked': _summary(asked),
+      'failed': len(labels) - len(judged),
+      'disagreements': [
+          {
+              'line': label.line,
+              **dataclasses.asdict(label.case),
+              'right': label.right,
+              'judged': verdict.right,
+              'by': verdict.by,
+          }
+          for label, verdict in judged
+          if verdict.right != label.right
+      ],
+  }
+
+
+def _summary(pairs: Sequence[tuple[Label, Verdict]]) -> dict[str, Any]:
+  return summary([
+      (label.right, verdict.right is True) for label, verdict in pairs
+  ])
+
+
+def summary(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
+  """Agreement of two raters.
+
+  Args:
+    pairs: (label, verdict) of each answer.
+
+  Returns:
+    `n`; `agreement`, the share on which both agree, with `ci95`, Wilson's
+    interval; `kappa`, Cohen's, None where both always say the same word; and
+    `confusion`, how many are labelled right or wrong and judged so. What has
+    nothing to divide by is None.
+  """
+  confusion = {
+      f'{_word(label)}_judged_{_word(verdict)}': pairs.count((label, verdict))
+      for label in (True, False)
+      for verdict in (True, False)
+  }
+  if not (n := len(pairs)):
+    return {
+        'n': 0, 'agreement': None, 'ci95': None, 'kappa': None,
+        'confusion': confusion,
+    }  # fmt: skip
+  n_agree = sum(label == verdict for label, verdict in pairs)
+  interval = scipy.stats.binomtest(n_agree, n).proportion_ci(method='wilson')
+  labelled = sum(label for label, _ in pairs) / n
+  judged = sum(verdict for _, verdict in pairs) / n
+  by_chance = labelled * judged + (1 - labelled) * (1 - judged)
+  kappa = None
+  if by_chance < 1:
+    kappa = (n_agree / n - by_chance) / (1 - by_chance)
+  return {
+      'n': n,
+      'agreement': n_agree / n,
+      'ci95': [float(interval.low), float(interval.high)],
+      'kappa': kappa,
+      'confusion': confusion,
+  }
+
+
+def table(found: dict[str, Any]) -> str:
+  """What `agreement` found, for the terminal."""
+  lines = [_line('all labels', found), _line('asked about', found['asked'])]
+  if found['failed']:
+    lines.append(f'no verdict: {found["failed"]} labels, which nothing counts')
+  differ = found['disagreements']
+  lines += [
+      f'line {one["line"]}: labelled {_word(one["right"])}, judged '
+      f'{_word(one["judged"])}: {_short(one["answer"])} for '
+      f'{_short(one["answers"][0])}'
+      for one in differ[:_SHOWN]
+  ]
+  if len(differ) > _SHOWN:
+    lines.append(f'and {len(differ) - _SHOWN} more')
+  return '\n'.join(lines)
+
+
+def _line(name: str, found: dict[str, Any]) -> str:
+  if not found['n']:
+    return f'{name}: none'
+  low, high = (100 * bound for bound in found['ci95'])
+  kappa = 'none' if found['kappa'] is None else f'{found["kappa"]:.3f}'
+  counts = ', '.join(
+      f'{name.replace("_", " ")} {n}' for name, n in found['confusion'].items()
+  )
+  return (
+      f'{name}: {found["n"]}, agreement {100 * found["agreement"]:.1f} % '
+      f'[{low:.1f}, {high:.1f}], kappa {kappa}; {counts}'
+  )
+
+
+def _word(right: bool) -> str:
+  return 'right' if right else 'wrong'
+
+
+def _short(text: str) -> str:
+  """On one line, whatever it holds."""
+  return json.dumps(text[:_LENGTH])

@@ -1,0 +1,320 @@
+"""Asks a judge what is right, once for each answer that no rule decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import time
+from typing import Any
+
+import aiohttp
+from etils import epath
+
+from gog_jax import files
+from gog_jax import interrupt
+from gog_jax import retries
+from gog_jax import rewards
+from gog_jax.judge import config as config_lib
+from gog_jax.judge import prompt
+from gog_jax.judge.cache import VerdictCache
+from gog_jax.judge.counts import JudgeCounts
+from gog_jax.rollout.endpoint import BACKOFF_S
+from gog_jax.rollout.endpoint import EndpointError
+from gog_jax.rollout.endpoint import TransientEndpointError
+from gog_jax.tools.base import RunStopped
+from gog_jax.tools.ledger import Ledger
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
+from gog_jax.types import Verdict
+
+_POLL_S = 0.2  # How often a wait for the judge looks for a signal.
+_MILLION = 1e6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+  """An answer to be judged.
+
+  Attributes:
+    question: What was asked.
+    answers: Every accepted form.
+    answer: The answer given; None where none was.
+  """
+
+  question: str
+  answers: tuple[str, ...]
+  answer: str | None
+
+
+class Judge:
+  """A remote model that says whether answers are right.
+
+  Attributes:
+    version: Of the judge: its model and a digest of all that its verdicts hang
+      on, the prompt first.
+    counts: See there.
+  """
+
+  def __init__(self, config: config_lib.JudgeConfig, workdir: epath.PathLike):
+    """Opens what the config names; nothing is asked yet.
+
+    Args:
+      config: As `config.read` gives it.
+      workdir: Where verdicts and spending are kept if nowhere else.
+
+    Raises:
+      UserError: The prompt, the cache, the ledger, the address or the key
+        cannot be used.
+    """
+    self._config = config
+    self._endpoint = config.endpoint()
+    self._prompt = prompt.load(config.prompt)
+    self._facts = {
+        'model': config.model,
+        'prompt_sha256': hashlib.sha256(self._prompt.encode()).hexdigest(),
+        'temperature': config.temperature,
+        'max_tokens': config.max_tokens,
+    }
+    digest = _digest([prompt.FORMAT, *self._facts.values()])
+    self.version = f'{config.model} {digest[:16]}'
+    self.counts = JudgeCounts()
+    workdir = epath.Path(workdir)
+    self._cache = VerdictCache(config.cache or workdir / 'verdicts.sqlite')
+    self._ledger = None
+    if config.price_in or config.price_out:
+      self._ledger = Ledger(
+          config.ledger or workdir / 'judge_spent.jsonl',
+          cap=config.max_spend,
+          what='verdicts',
+          section='judge',
+      )
+    self._examples: dict[str, str] = {}  # An error of each reason.
+
+  @property
+  def identity(self) -> str:
+    """Of all that decides what is right, for manifests."""
+    most = self._config.max_answer_characters
+    return f'{self.version}, answers of {most} characters at most'
+
+  def facts(self) -> dict[str, Any]:
+    """Who it is, and what was counted since the last time."""
+    return {**self._facts, 'version': self.version, **self.counts.take()}
+
+  def judged(
+      self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
+  ) -> list[Trajectory]:
+    """The trajectories, one of each example, with their verdicts.
+
+    Those that an infra_error spoilt get none: nothing counts them.
+
+    Raises:
+      Interrupted, RunStopped: As `verdicts`.
+    """
+    pairs = zip(examples, trajectories, strict=True)
+    verdicts = iter(
+        self.verdicts([
+            Case(question=e.question, answers=e.answers, answer=t.answer)
+            for e, t in pairs
+            if t.valid
+        ])
+    )
+    return [
+        dataclasses.replace(t, verdict=next(verdicts)) if t.valid else t
+        for t in trajectories
+    ]
+
+  def verdicts(self, cases: Sequence[Case]) -> list[Verdict]:
+    """A verdict on each; `right` is None where the judge failed.
+
+    Raises:
+      Interrupted: After a signal; what was judged is kept.
+      RunStopped: The judge fails too often, or would cost too much.
+    """
+    found: dict[str, Verdict] = {}
+    unknown: dict[str, Case] = {}
+    keys = [_digest([self.version, dataclasses.asdict(c)]) for c in cases]
+    for key, case in zip(keys, cases, strict=True):
+      if rule := self._rule(case):
+        self.counts.add(rule)
+        found[key] = Verdict(right=rule == 'exact_match', by=rule)
+      elif key in found or key in unknown:
+        self.counts.add('same')
+      elif (right := self._cache.get(key)) is not None:
+        self.counts.add('cached')
+        found[key] = Verdict(right=right, by=self.version)
+      else:
+        unknown[key] = case
+    if unknown:
+      asyncio.run(self._ask_about(unknown, found))
+    return [found[key] for key in keys]
+
+  def close(self) -> None:
+    """Lets others use what it keeps on disk."""
+    self._cache.close()
+    if self._ledger is not None:
+      self._ledger.close()
+
+  def _rule(self, case: Case) -> str | None:
+    """What decides without a judge; None where nothing does."""
+    answer = case.answer or ''
+    if rewards.exact_match(answer, case.answers):
+      return 'exact_match'
+    if not answer.strip():
+      return 'empty'
+    # Whoever writes down everything has not answered.
+    if len(answer) > self._config.max_answer_characters:
+      return 'too_long'
+    return None
+
+  async def _ask_about(
+      self, cases: Mapping[str, Case], found: dict[str, Verdict]
+  ) -> None:
+    """Adds a verdict on each to `found`."""
+    left = iter(cases.items())  # One for all workers.
+    n_left = len(cases)
+
+    async def work(session: aiohttp.ClientSession) -> None:
+      nonlocal n_left
+      for key, case in left:
+        found[key] = verdict = await self._verdict(session, case)
+        self.counts.add('asked')
+        n_left -= 1
+        if verdict.right is not None:
+          self._cache.put(key, verdict.right, by=self.version)
+        self._check_success(n_left)
+
+    async with self._endpoint.session() as session:
+      n_workers = min(self._config.concurrency, len(cases))
+      workers = {asyncio.create_task(work(session)) for _ in range(n_workers)}
+      try:
+        waiting = workers
+        while waiting:
+          interrupt.check()
+          done, waiting = await asyncio.wait(
+              waiting, timeout=_POLL_S, return_when=asyncio.FIRST_EXCEPTION
+          )
+          for task in done:
+            task.result()  # Raises what it raised.
+      finally:
+        for task in workers:
+          task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+  async def _verdict(
+      self, session: aiohttp.ClientSession, case: Case
+  ) -> Verdict:
+    """Asks until there is a verdict or no attempt is left."""
+    c = self._config
+    attempts = retries.attempts(
+        (TransientEndpointError, prompt.NoVerdict),
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=BACKOFF_S,
+    )
+    deadline = time.monotonic() + c.timeout_s
+    try:
+      async for attempt in attempts:
+        with attempt:
+          number = attempt.retry_state.attempt_number
+          right = await self._ask(session, case, number, deadline)
+          return Verdict(right=right, by=self.version)
+    except (EndpointError, prompt.NoVerdict) as error:
+      self.counts.add_failure(error.reason)
+      self._examples[error.reason] = str(error)
+      return Verdict(right=None, by=self.version, error=str(error))
+    raise AssertionError('tenacity reraises')  # For type checkers.
+
+  async def _ask(
+      self,
+      session: aiohttp.ClientSession,
+      case: Case,
+      attempt: int,
+      deadline: float,
+  ) -> bool:
+    """Asks once.
+
+    Raises:
+      EndpointError, NoVerdict: There is no verdict.
+      RunStopped: It would cost more than the run may spend.
+    """
+    fields: dict[str, Any] = {
+        'question': case.question,
+        'answers': case.answers,
+        'answer': case.answer or '',
+    }
+    code = prompt.code_for(self.version, attempt=attempt, **fields)
+    text = prompt.write(self._prompt, code=code, **fields)
+    # No tokenizer of bytes makes more of it; what is too much is taken back.
+    most = self._price(len(text.encode()), self._config.max_tokens)
+    self._charge(most)
+    self.counts.add('requests')
+    try:
+      reply = await self._endpoint.ask(
+          session, [{'role': 'user', 'content': text}], deadline=deadline
+      )
+    except EndpointError as error:
+      if not error.billed:
+        self._take_back(most)
+      raise
+    n_in, n_out = reply.prompt_tokens, reply.completion_tokens
+    self.counts.add('prompt_tokens', n_in)
+    self.counts.add('completion_tokens', n_out)
+    if n_in or n_out:
+      self._take_back(most - self._price(n_in, n_out))
+    return prompt.read(reply, code)
+
+  def _price(self, n_in: int, n_out: int) -> float:
+    c = self._config
+    return (n_in * c.price_in + n_out * c.price_out) / _MILLION
+
+  def _charge(self, dollars: float) -> None:
+    if self._ledger is not None:
+      self._ledger.charge('a verdict', dollars)
+      self.counts.add('price', dollars)
+
+  def _take_back(self, dollars: float) -> None:
+    if self._ledger is not None:
+      self._ledger.take_back('a verdict', dollars)
+      self.counts.add('price', -dollars)
+
+  def _check_success(self, n_left: int) -> None:
+    """Stops a run that too many verdicts are missing from.
+
+    As soon as it cannot come out otherwise: an outage is not sat through.
+
+    Args:
+      n_left: How many of this batch may still succeed.
+
+    Raises:
+      RunStopped: Too many have failed, of all since the judge was made.
+    """
+    least = self._config.min_success
+    failed, asked = self.counts['failed'], self.counts['asked']
+    # A hair above, for sums like 1 - 0.95.
+    if failed <= (1 - least) * (asked + n_left) + 1e-9:
+      return
+    reason = self.counts.commonest_failure()
+    raise RunStopped(
+        f'the judge failed on {failed:.0f} of the {asked:.0f} answers that it '
+        f'was asked about, mostly: {self._examples[reason]}. That is more than '
+        f'--config.judge.min_success={least:g} allows: mend it and run the '
+        'same command, which goes on with the verdicts in '
+        f'{self._cache.path}; no failure was counted as a wrong answer'
+    )
+
+
+def for_run(config: Any, workdir: epath.PathLike) -> Judge | None:
+  """The judge of a run; None where its reward asks nobody.
+
+  Raises:
+    UserError: It cannot be asked.
+  """
+  if config.reward.accuracy != rewards.JUDGE:
+    return None
+  return Judge(config_lib.read(config.judge), workdir)
+
+
+def _digest(value: Any) -> str:
+  return hashlib.sha256(files.dumps(value).encode()).hexdigest()

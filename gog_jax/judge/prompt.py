@@ -1,0 +1,151 @@
+"""What a judge is told, and what of its reply is a verdict.
+
+Whoever wrote an answer may want it to be called right. So what others wrote is
+shown as JSON strings, in which nothing can begin a line, end the string or
+spell a control token; and a verdict has to repeat a code that hangs on the
+whole answer, so that no answer can hold its own: a judge that repeats what it
+was shown has given no verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import hashlib
+import json
+import string
+
+from etils import epath
+
+from gog_jax import files
+from gog_jax.errors import UserError
+from gog_jax.rollout.endpoint import Reply
+
+# Of how strings are shown and verdicts are read: a part of a judge's version.
+FORMAT = 1
+
+_SHIPPED = epath.Path(__file__).parents[1] / 'prompts' / 'judge.txt'
+_FIELDS = {'question', 'answers', 'answer', 'code'}
+_VERDICTS = {'correct': True, 'incorrect': False}
+_CODE = 12  # Hex digits.
+_SHOWN = 80  # Characters of a reply that is no verdict.
+# What control tokens begin with (<|im_end|>, </s>, [INST]).
+_BRACKETS = {'<': '\\u003c', '[': '\\u005b'}
+_THINK, _END_THINK = '<think>', '</think>'
+_FENCE = '```'
+
+
+class NoVerdict(Exception):
+  """A reply that holds none; the text says what it is, in one line.
+
+  Attributes:
+    reason: The same in the few words under which it is counted.
+  """
+
+  def __init__(self, message: str, *, reason: str):
+    super().__init__(message)
+    self.reason = reason
+
+
+def load(path: str) -> str:
+  """The prompt in a file; an empty path is the one that ships.
+
+  Raises:
+    UserError: It cannot be read, or lacks a field or has another.
+  """
+  file = epath.Path(path) if path else _SHIPPED
+  try:
+    text = file.read_text()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(
+        f'cannot read --config.judge.prompt={file}: '
+        f'{getattr(error, "strerror", None) or error}'
+    ) from error
+  template = string.Template(text)
+  if not template.is_valid() or set(template.get_identifiers()) != _FIELDS:
+    raise UserError(
+        f'--config.judge.prompt={file} must have $question, $answers, $answer '
+        'and $code, each at least once and no other: write $$ for a dollar'
+    )
+  return text
+
+
+def write(
+    text: str, *, question: str, answers: Sequence[str], answer: str, code: str
+) -> str:
+  """The prompt about one answer."""
+  return string.Template(text).substitute(
+      question=quoted(question),
+      answers=f'[{", ".join(map(quoted, answers))}]',
+      answer=quoted(answer),
+      code=code,
+  )
+
+
+def quoted(text: str) -> str:
+  """A JSON string on one line, of printable characters, without `<` and `[`.
+  """
+  return ''.join(
+      _BRACKETS.get(c, c) if c.isprintable() else json.dumps(c)[1:-1]
+      for c in json.dumps(text, ensure_ascii=False)
+  )
+
+
+def code_for(
+    version: str,
+    *,
+    question: str,
+    answers: Sequence[str],
+    answer: str,
+    attempt: int,
+) -> str:
+  """What a verdict on this answer has to repeat.
+
+  The same whenever the same is asked, so that the same is said; another at each
+  attempt, since a judge may say the same nonsense to the same words.
+  """
+  shown = files.dumps([version, question, list(answers), answer, attempt])
+  return hashlib.sha256(shown.encode()).hexdigest()[:_CODE]
+
+
+def read(reply: Reply, code: str) -> bool:
+  """Whether the judge calls the answer right.
+
+  The last line of its message, a fence of Markdown after it apart, is one JSON
+  object of exactly the verdict and the code. What the judge thought, in
+  `<think>` or wherever its server puts that, is not looked at.
+
+  Raises:
+    NoVerdict: It is anything else.
+  """
+  if reply.truncated:
+    raise NoVerdict(
+        'the judge was cut off: raise --config.judge.max_tokens',
+        reason='cut off',
+    )
+  said = reply.content.rpartition(_END_THINK)[2].strip()
+  if not said:
+    raise NoVerdict('the judge says nothing', reason='empty')
+  lines = said.split('\n')
+  if lines[-1] == _FENCE and lines[1:]:
+    lines.pop()
+  verdict = _verdict(lines[-1].strip(), code)
+  if verdict is None or _THINK in said:
+    shown = json.dumps(lines[-1][:_SHOWN])
+    raise NoVerdict(
+        f'the judge gives no verdict; its last line is {shown}',
+        reason='no verdict',
+    )
+  return verdict
+
+
+def _verdict(line: str, code: str) -> bool | None:
+  try:
+    # Pairs, not a dict: of a key that occurs twice, none is believed.
+    pairs = json.loads(line, object_pairs_hook=tuple)
+  except (ValueError, RecursionError):
+    return None
+  for word, right in _VERDICTS.items():
+    fields = (('verdict', word), ('code', code))
+    if pairs in (fields, fields[::-1]):
+      return right
+  return None
