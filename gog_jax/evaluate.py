@@ -35,7 +35,10 @@ def is_done(folder: epath.Path) -> bool:
 
 
 def facts(folder: epath.Path) -> dict[str, Any]:
-  """Means over the valid trajectories in `folder`."""
+  """Means over the valid trajectories in `folder`, `n` of them.
+
+  The judge's failures, `judge_errors`, are among the `infra_errors`.
+  """
   scored = trajectories_lib.read(_file(folder))
   valid = [t for t in scored if t.valid]
 
@@ -46,6 +49,9 @@ def facts(folder: epath.Path) -> dict[str, Any]:
   return {
       'n': len(valid),
       'infra_errors': len(scored) - len(valid),
+      'judge_errors': sum(
+          t.verdict is not None and t.verdict.right is None for t in scored
+      ),
       'accuracy': mean('accuracy'),
       'format': mean('format'),
   }

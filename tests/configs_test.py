@@ -134,6 +134,7 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'grade.n_queries', 1025, '13313 is more than config.data.n_tra'),
         ('rl', 'sft.n_validation', 257, 'more than config.data.n_validation'),
         ('rl', 'sft.n_demos', 12289, 'more than config.sft.n_candidates'),
+        ('rl', 'reward.accuracy', 'f1', 'exact_match, token_f1, judge'),
     ],
 )
 def test_values_that_a_late_stage_would_stumble_over(
@@ -145,6 +146,23 @@ def test_values_that_a_late_stage_would_stumble_over(
   with pytest.raises(UserError, match=message) as caught:
     config_check.check(config)
   assert field in str(caught.value)
+
+
+def test_a_judge_is_checked_where_the_reward_asks_one():
+  config = importlib.import_module('configs.eval').get_config()
+  config.judge.min_success = 2.0
+  config_check.check(config)
+  config.reward.accuracy = 'judge'
+  with pytest.raises(UserError, match='--config.judge.url=, e.g.'):
+    config_check.check(config)
+  config.judge.url = 'http://127.0.0.1:1/v1'
+  with pytest.raises(UserError, match='config.judge.min_success is a share'):
+    config_check.check(config)
+  config.judge.min_success = 0.9
+  with pytest.raises(UserError, match='--config.judge.model=NAME'):
+    config_check.check(config)
+  config.judge.model = 'm'
+  config_check.check(config)
 
 
 def test_nothing_is_easier_than_the_easiest():

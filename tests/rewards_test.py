@@ -16,6 +16,7 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
+from gog_jax.types import Verdict
 
 pytestmark = pytest.mark.quick
 
@@ -90,6 +91,46 @@ def test_reward(case, want):
 def test_infra_error_is_not_valid():
   assert not trajectory(status=ToolStatus.INFRA_ERROR).valid
   assert trajectory(status=ToolStatus.MODEL_ERROR).valid
+
+
+@pytest.mark.parametrize(
+    ('right', 'reward', 'valid'),
+    [(True, 1.0, True), (False, 0.1, True), (None, 0.1, False)],
+)
+def test_a_verdict_may_be_the_accuracy(right, reward, valid):
+  config = dataclasses.replace(CONFIG, accuracy='judge')
+  judged = dataclasses.replace(
+      trajectory('la tour eiffel'), verdict=Verdict(right=right, by='m')
+  )
+  scored = rewards.score(EXAMPLE, judged, config=config)
+  assert scored.reward == pytest.approx(reward) and scored.valid is valid
+  assert scored.reward_parts == {
+      'accuracy': float(right is True), 'format': 1.0, 'exact_match': 0.0,
+      'f1': pytest.approx(0.8),
+  }  # fmt: skip
+
+
+def test_what_is_not_judged_is_not_scored_by_a_judge():
+  config = dataclasses.replace(CONFIG, accuracy='judge')
+  with pytest.raises(ValueError, match='q is not judged'):
+    rewards.score(EXAMPLE, trajectory(), config=config)
+  spoilt = trajectory(status=ToolStatus.INFRA_ERROR)
+  assert not rewards.score(EXAMPLE, spoilt, config=config).valid
+
+
+def test_exact_match_and_f1_are_always_there():
+  for accuracy in rewards.ACCURACIES[:2]:
+    config = dataclasses.replace(CONFIG, accuracy=accuracy)
+    parts = rewards.score(
+        EXAMPLE, trajectory('la tour eiffel'), config=config
+    ).reward_parts
+    assert (parts['exact_match'], parts['f1']) == (0.0, pytest.approx(0.8))
+    assert parts['accuracy'] == parts[
+        {'exact_match': 'exact_match', 'token_f1': 'f1'}[accuracy]
+    ]
+  nothing = trajectory(stop_reason=StopReason.TURNS)
+  parts = rewards.score(EXAMPLE, nothing, config=CONFIG).reward_parts
+  assert parts == dict.fromkeys(('accuracy', 'format', 'exact_match', 'f1'), 0)
 
 
 def test_token_f1_by_hand():

@@ -34,8 +34,9 @@ class JudgeCounts:
 
   def totals(self) -> dict[str, Any]:
     """All since it was made; what is zero is left out."""
+    totals: dict[str, Any] = {k: v for k, v in self._totals.items() if v}
     failures = {'failures': dict(self._failures)} if self._failures else {}
-    return dict(self._totals) | failures
+    return totals | failures
 
   def take(self) -> dict[str, Any]:
     """All since the last time; what is zero is left out."""

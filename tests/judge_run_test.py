@@ -1,0 +1,126 @@
+"""A run whose reward is a judge's: its failures are counted, never scored."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+import pytest
+
+from gog_jax import evaluate
+from gog_jax import report_metrics
+from gog_jax import rewards
+from gog_jax import stages
+from gog_jax.errors import UserError
+from gog_jax.rollout import trajectories as store
+from gog_jax.tools.base import RunStopped
+from tests import endpoints
+from tests import judge_helpers
+from tests import mini
+
+
+def odd(question: str) -> bool:
+  return sum(map(ord, question)) % 2 == 1
+
+
+def generous_or_broken(body):
+  """Calls every answer right, but breaks on some questions."""
+  if odd(judge_helpers.question_in(body)):
+    return web.Response(status=400, text='filtered')
+  return endpoints.says(judge_helpers.verdict(body, 'correct'))
+
+
+def make_run(workdir, server, **more):
+  return mini.make_run(
+      workdir,
+      'eval',
+      eval__policies=('expert',),
+      eval__n_examples=32,
+      data__n_test=32,
+      reward__accuracy='judge',
+      judge__url=server.url,
+      judge__model='m',
+      judge__max_attempts=1,
+      **more,
+  )
+
+
+def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
+  with endpoints.serve(generous_or_broken) as server:
+    run = make_run(tmp_path, server, judge__min_success=0.0)
+    mini.make_stages(run, 'data', 'eval')
+    n_asked = len(server.heard)
+  folder = tmp_path / 'eval'
+  trajectories = store.read(folder / 'expert' / 'trajectories.jsonl')
+  examples = {
+      example.id: example
+      for example in store.read_examples(folder / 'expert' / 'examples.jsonl')
+  }
+  exact = [
+      rewards.exact_match(t.answer or '', examples[t.example_id].answers)
+      for t in trajectories
+  ]
+  broken = [
+      not right and odd(examples[t.example_id].question)
+      for right, t in zip(exact, trajectories, strict=True)
+  ]
+  # The run has all three: exact matches, generosity and failures.
+  n_broken = sum(broken)
+  assert n_broken and any(exact) and sum(exact) + n_broken < 32
+  for t, right, failed in zip(trajectories, exact, broken, strict=True):
+    assert t.verdict is not None and t.valid is not failed
+    assert t.verdict.right is (None if failed else True)
+    assert t.verdict.by == ('exact_match' if right else run.judge.version)
+    assert t.reward_parts['accuracy'] == (not failed)
+    assert t.reward_parts['exact_match'] == right
+  facts = evaluate.facts(folder / 'expert')
+  assert facts['judge_errors'] == facts['infra_errors'] == n_broken
+  assert (facts['n'], facts['accuracy']) == (32 - n_broken, 1.0)
+  row = report_metrics.row(
+      report_metrics.Evaluated(
+          policy='expert', examples=examples, trajectories=trajectories
+      ),
+      seed=0,
+  )
+  assert (row['n'], row['accuracy']) == (32 - n_broken, 1.0)
+  assert row['infra_errors'] == n_broken
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  counted = manifest['judge']
+  assert manifest['inputs']['judge'] == run.judge.identity
+  assert counted['version'] == run.judge.version and counted['model'] == 'm'
+  assert counted['asked'] == n_asked == counted['requests']
+  assert counted['exact_match'] == sum(exact)
+  assert counted['asked'] + counted.get('same', 0) == 32 - sum(exact)
+  assert counted['failures'] == {'HTTP 400': counted['failed']}
+  assert 'eval: judge:' in capsys.readouterr().err
+  # Another judge would have said something else.
+  for field, value in (('model', 'n'), ('max_answer_characters', 9)):
+    other = make_run(tmp_path, server, **{f'judge__{field}': value})
+    with pytest.raises(UserError, match='made from another judge than there'):
+      stages.manifest_of(other, 'eval').is_complete(folder)
+  stages.manifest_of(other, 'data').is_complete(tmp_path / 'data')
+
+
+def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
+  with endpoints.serve(lambda _: web.Response(status=500)) as server:
+    run = make_run(tmp_path, server)
+    mini.make_stages(run, 'data')
+    with pytest.raises(RunStopped, match='--config.judge.min_success=0.95'):
+      mini.make_stages(run, 'eval')
+  assert not (tmp_path / 'eval' / 'expert').exists()
+  with endpoints.serve(judge_helpers.right_if()) as server:
+    run = make_run(tmp_path, server)
+    mini.make_stages(run, 'eval')
+  facts = evaluate.facts(tmp_path / 'eval' / 'expert')
+  assert facts['judge_errors'] == 0 and 0 < facts['accuracy'] < 1
+
+
+def test_one_judge_for_all_that_belongs_together(tmp_path):
+  with endpoints.serve(judge_helpers.right_if()) as server:
+    run = make_run(tmp_path, server, seeds=(3, 4))
+    judge = run.judge
+    assert run.with_seed(4).judge is judge is run.without_gaze().judge
+    assert (tmp_path / 'verdicts.sqlite').exists()
+    run = mini.make_run(tmp_path, 'eval')
+    assert run.judge is None
+    assert 'judge' not in stages.manifest_of(run, 'eval').inputs
