@@ -31,18 +31,16 @@ def generous_or_broken(body):
 
 
 def make_run(workdir, server, **more):
-  return mini.make_run(
-      workdir,
-      'eval',
-      eval__policies=('expert',),
-      eval__n_examples=32,
-      data__n_test=32,
-      reward__accuracy='judge',
-      judge__url=server.url,
-      judge__model='m',
-      judge__max_attempts=1,
-      **more,
-  )
+  fields = {
+      'eval__policies': ('expert',),
+      'eval__n_examples': 32,
+      'data__n_test': 32,
+      'reward__accuracy': 'judge',
+      'judge__url': server.url,
+      'judge__model': 'm',
+      'judge__max_attempts': 1,
+  }
+  return mini.make_run(workdir, 'eval', **fields | more)
 
 
 def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):

@@ -111,6 +111,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         )
         values |= metrics | watch.seconds | {'refilled': drawn.n_refilled}
         values |= rl_metrics.describe_tools(run.toolbox.counts.take())
+        if run.judge is not None:
+          values['judge'] = run.judge.counts.take()
         values |= curriculum.record(n + 1, drawn.all_groups)
         found = find_alarms(c.alarms, [*log.rows, values])
         log.write(n + 1, values | {'alarms': list(found)})
