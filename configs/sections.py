@@ -25,3 +25,20 @@ def judge() -> ConfigDict:
   c.max_spend = 0.0  # US dollars, over all the starts of the run.
   c.ledger = ''  # Where they are written down: WORKDIR/judge_spent.jsonl.
   return c
+
+
+def benchmark() -> ConfigDict:
+  """A published set of questions, see gog_jax/benchmarks/."""
+  c = ConfigDict()
+  # fvqa_test, infoseek, simplevqa, mmsearch, livevqa or dynvqa; '' is none.
+  c.name = ''
+  c.path = ''  # Its folder or file, or its id on the Hugging Face hub.
+  c.ids = ''  # A file of the ids that are wanted: one a line, or a JSON list.
+  c.images = ''  # A folder of images that it names or links to.
+  c.n = 0  # So many of it, for a cheap run; 0 is all.
+  c.seed = 0  # Chooses, where some are to be chosen.
+  c.fetch_images = False  # Fetch images that it only links to.
+  c.options = False  # Show LiveVQA's options with the question.
+  c.scope = ''  # The world or corpus that its searches run in.
+  c.date = ''  # Its version, where there are several; '' is the paper's.
+  return c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import re
 
 from etils import epath
@@ -36,27 +37,51 @@ def local_folder(path: epath.PathLike) -> epath.Path:
   folder = epath.Path(path)
   if name and folder.is_dir():
     return folder
-  hub_id = _HUB_ID.fullmatch(name)
-  if not hub_id:
+  fetched = fetch(
+      name, repo_type='model', patterns=_FILES, field='--config.model.path'
+  )
+  if fetched is None:
     raise errors.UserError(
         f'model folder {name!r} does not exist: set --config.model.path to a '
         'local Hugging Face folder (config.json, *.safetensors, tokenizer), or '
         'to the id of one on the hub (org/name)'
     )
+  return fetched
+
+
+def fetch(
+    name: str, *, repo_type: str, patterns: Sequence[str], field: str
+) -> epath.Path | None:
+  """A folder in the hub's own cache; None where `name` is no id.
+
+  Args:
+    name: As `local_folder` takes ids.
+    repo_type: 'model' or 'dataset'.
+    patterns: Of the files that are needed.
+    field: The config field that holds the name, for messages.
+
+  Raises:
+    UserError: The hub does not give it.
+  """
+  hub_id = _HUB_ID.fullmatch(name)
+  if not hub_id:
+    return None
   repository, revision = hub_id.groups()
   import huggingface_hub  # Slow, and rarely needed.
   from huggingface_hub.errors import RevisionResolutionError
 
   try:
     fetched = huggingface_hub.snapshot_download(
-        repository, revision=revision, allow_patterns=list(_FILES)
+        repository,
+        revision=revision,
+        repo_type=repo_type,
+        allow_patterns=list(patterns),
     )
   except (OSError, ValueError, RevisionResolutionError) as error:
     why = str(error).strip().splitlines() or [type(error).__name__]
     raise errors.UserError(
         f'{name} is no local folder, and cannot be fetched from the Hugging '
-        f'Face hub ({type(error).__name__}: {why[0]}): check '
-        '--config.model.path, the network and HF_TOKEN, or download it '
-        'yourself and pass the folder'
+        f'Face hub ({type(error).__name__}: {why[0]}): check {field}, the '
+        'network and HF_TOKEN, or download it yourself and pass the folder'
     ) from error
   return epath.Path(fetched)
