@@ -9,8 +9,9 @@ are the paper's; and three of them. Reads files alone, unless
 --config.benchmark.fetch_images asks for images that are only linked to.
 """
 
-from configs import sections
 from ml_collections import ConfigDict
+
+from configs import sections
 
 
 def get_config():

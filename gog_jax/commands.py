@@ -80,12 +80,26 @@ def judge(run: Run) -> None:
   metrics.say(f'judge: {path}')
 
 
+def benchmark(run: Run) -> None:
+  """Says what a published set of questions holds.
+
+  Raises:
+    UserError: It cannot be used.
+  """
+  from gog_jax import benchmarks
+  from gog_jax.benchmarks import describe
+
+  opened = benchmarks.load(**run.config.benchmark, workdir=run.workdir)
+  print(describe.describe(opened))
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     'inspect': inspect,
     'index': index,
     'retrieve': retrieve,
     'ask': ask,
     'judge': judge,
+    'benchmark': benchmark,
 }
 
 

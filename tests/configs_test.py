@@ -22,7 +22,7 @@ from gog_jax.train.optimizer import OptimizerConfig
 
 pytestmark = pytest.mark.quick
 
-NO_PROFILE = ('index', 'retrieve', 'judge')
+NO_PROFILE = ('index', 'retrieve', 'judge', 'benchmark')
 PAGES = sorted(
     path.stem
     for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')

@@ -84,12 +84,13 @@ def load(
       why.append(f'{len(absent)} ids of {ids} are not in it')
     key += f' ids={hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]}'
   elif spec.drawn and not reading.published:
-    n_all = len(questions)
-    questions = choice.draw(questions, n=spec.n, seed=seed)
+    drawn = choice.draw(questions, n=spec.n, seed=seed)
+    how = f' ({spec.n} of {len(questions)} drawn with seed {seed})'
     why.append(
-        f'which {spec.n} it has is not published: these are {len(questions)} '
-        f'of {n_all}, drawn with seed {seed}'
+        f'which {spec.n} it has is not published'
+        + (how if len(drawn) < len(questions) else '')
     )
+    questions = drawn
     key += f' seed={seed}'
   if n and n < len(questions):
     why.append(f'{n} of {len(questions)}, drawn with seed {seed}')

@@ -1,9 +1,8 @@
-"""What each benchmark's reader is asked, and what it answers."""
+"""Which module reads which benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 
 from gog_jax.benchmarks import dynvqa
 from gog_jax.benchmarks import fvqa
@@ -11,3 +10,14 @@ from gog_jax.benchmarks import infoseek
 from gog_jax.benchmarks import livevqa
 from gog_jax.benchmarks import mmsearch
 from gog_jax.benchmarks import simplevqa
+from gog_jax.benchmarks.reading import Reading
+from gog_jax.benchmarks.reading import Request
+
+READERS: dict[str, Callable[[Request], Reading]] = {
+    'fvqa_test': fvqa.read,
+    'infoseek': infoseek.read,
+    'simplevqa': simplevqa.read,
+    'mmsearch': mmsearch.read,
+    'livevqa': livevqa.read,
+    'dynvqa': dynvqa.read,
+}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 import dataclasses
-import os
 from typing import overload, Protocol
 
 from gog_jax.data.records import Drop
@@ -148,18 +147,18 @@ class Gathering:
     self._first: dict[str, str] = {}
 
   def drop(self, where: str, reason: str, detail: str) -> None:
+    """Leaves a record out, or a file."""
+    self._n_rows += 1
     self._drops.append(Drop(where=where, reason=reason, detail=detail))
 
   def mismatch(self, where: str, error: Mismatch) -> None:
     """A record that does not have the form of the others; or none has it."""
-    self._n_rows += 1
     self._drifts[error.column] += 1
     self._first.setdefault(error.column, f'{where}: {error}')
     self.drop(where, BAD, str(error))
 
   def add(self, question: Question) -> None:
     """Takes a question in, unless it is of no use."""
-    self._n_rows += 1
     where = question.where
     first = self._questions.get(question.id)
     if first is not None:
@@ -176,6 +175,7 @@ class Gathering:
     elif not question.images:
       self.drop(where, NO_IMAGE, f'{question.id} has no image')
     else:
+      self._n_rows += 1
       self._questions[question.id] = question
 
   def records(self, *, scope: str = '') -> Records[Example]:
@@ -204,8 +204,3 @@ class Gathering:
         ),
         drops=tuple(self._drops),
     )
-
-
-def shown(path: str | os.PathLike[str], number: int | None = None) -> str:
-  """A file and a record of it (from 1) as messages name them."""
-  return f'{path}, record {number}' if number is not None else str(path)

@@ -1,0 +1,98 @@
+"""Images that a data set only names, or only links to, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import functools
+import hashlib
+import os
+import re
+import urllib.parse
+
+SUFFIXES = (
+    '.jpg', '.JPEG', '.jpeg', '.JPG', '.png', '.PNG', '.webp', '.gif', '.bmp',
+)  # fmt: skip
+
+
+def url_key(url: str) -> str:
+  """What an image is called, but for its suffix, that was fetched from there.
+  """
+  return hashlib.sha256(url.encode(errors='replace')).hexdigest()
+
+
+class ImageFolder:
+  """Folders, in the order in which they are looked through.
+
+  What a data set calls an image is not trusted: only names within the folders
+  are looked for.
+  """
+
+  def __init__(self, *roots: str):
+    self.roots = tuple(
+        dict.fromkeys(root for root in roots if root and os.path.isdir(root))
+    )
+    # Where one was found: folder, which of the subfolders, suffix.
+    self._last = (self.roots[0] if self.roots else '', 0, SUFFIXES[0])
+
+  def __str__(self) -> str:
+    return ', '.join(self.roots) or 'any folder: give config.benchmark.images'
+
+  def by_name(self, name: str) -> str | None:
+    """The file of that name, which may have folders in it."""
+    name = name.replace('\\', '/')
+    parts = name.split('/')
+    if '..' in parts or name.startswith('/') or '\0' in name or ':' in parts[0]:
+      return None
+    for root in self.roots:
+      path = os.path.join(root, *parts)
+      if os.path.isfile(path):
+        return path
+    return None
+
+  def by_stem(
+      self, stem: str, *, subfolders: Sequence[str] = ('',)
+  ) -> str | None:
+    """The file of that name and any suffix of an image's.
+
+    Args:
+      stem: Its name; nothing that leads elsewhere is looked for.
+      subfolders: Of each folder, those to look in.
+    """
+    if not re.fullmatch(r'[\w-][\w.-]*', stem):
+      return None
+    # Most sets have one layout: what found the last one is tried first.
+    for place in (self._last, *self._places(len(subfolders))):
+      root, at, suffix = place
+      if at < len(subfolders):
+        path = os.path.join(root, subfolders[at], stem + suffix)
+        if os.path.isfile(path):
+          self._last = place
+          return path
+    return None
+
+  def by_url(self, url: str) -> str | None:
+    """The file fetched from there, or one with the last part of its address.
+
+    The latter only where it means one file: many servers have an image_1.jpg.
+    """
+    if path := self.by_stem(url_key(url)):
+      return path
+    address = url.partition('?')[0].partition('#')[0]
+    name = urllib.parse.unquote(address.rsplit('/', 1)[-1])
+    paths = self._by_name.get(name, ()) if name else ()
+    return paths[0] if len(paths) == 1 else None
+
+  def _places(self, n_subfolders: int) -> Iterator[tuple[str, int, str]]:
+    for root in self.roots:
+      for at in range(n_subfolders):
+        for suffix in SUFFIXES:
+          yield root, at, suffix
+
+  @functools.cached_property
+  def _by_name(self) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for root in self.roots:
+      for place, _, files in os.walk(root):
+        for name in files:
+          names.setdefault(name, []).append(os.path.join(place, name))
+    return names
