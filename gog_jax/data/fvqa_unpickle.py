@@ -33,6 +33,10 @@ _TITLES = 'tool_returned_web_title_list'
 _IMAGES = ('tool_returned_images', 'tool_returned_images_urls')
 
 
+class Refused(Exception):
+  """The pickle wants what it must not have."""
+
+
 class Stored:
   """Stands in for an image, and for what Pillow keeps in its `info`."""
 
@@ -46,11 +50,22 @@ class Stored:
     self.state = state
 
 
+def _encode(text: str, encoding: str = 'latin1') -> bytes:
+  """How old protocols write bytes: `_codecs.encode(text, 'latin1')`."""
+  if encoding != 'latin1':
+    raise Refused(f'wants bytes of encoding {encoding!r}')
+  return text.encode('latin1')
+
+
 # Built by their names, from arguments; none of them runs what it is given.
 _CONTAINERS = {
     ('builtins', name): getattr(__import__('builtins'), name)
     for name in ('list', 'dict', 'set', 'frozenset', 'tuple', 'complex')
-} | {('collections', 'OrderedDict'): collections.OrderedDict}
+} | {
+    ('builtins', 'bytes'): lambda: b'',
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('_codecs', 'encode'): _encode,
+}
 _PILLOW = {
     'PIL.Image': ('Image',),
     'PIL.JpegImagePlugin': ('JpegImageFile',),
@@ -64,14 +79,12 @@ _PILLOW = {
 }
 
 
-class Refused(Exception):
-  """The pickle wants what it must not have."""
-
-
 class Restricted(pickle.Unpickler):
   """Knows the names above and no others."""
 
   def find_class(self, module: str, name: str):
+    if module == '__builtin__':  # Its name where protocols are old.
+      module = 'builtins'
     if (module, name) in _CONTAINERS:
       return _CONTAINERS[module, name]
     if name in _PILLOW.get(module, ()):
