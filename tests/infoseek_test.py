@@ -117,7 +117,7 @@ def test_a_line_over_the_cap_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ('column', 'value', 'message'),
     [
-        ('answer', ..., "has no column 'answer' .a list of texts.; it has data"),
+        ('answer', ..., "no column 'answer' .a list of texts.; it has data_id"),
         ('question', ..., "has no column 'question'"),
         ('question', ['q'], "'question' is list, expected text"),
         ('image_id', 7, "'image_id' is int, expected text"),

@@ -92,7 +92,7 @@ async def _get(client: aiohttp.ClientSession, url: str) -> bytes:
 
 def _keep(data: bytes, folder: str, url: str) -> None:
   """Writes an image whole, or not at all; what is no image is a UserError."""
-  images.kind_of(data)
+  images.size_of(data)  # Of its header.
   suffix = blobs.suffix_of(data)
   if suffix == 'bin':  # Of any other format that images are decoded from.
     suffix = 'webp'

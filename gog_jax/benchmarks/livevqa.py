@@ -108,7 +108,11 @@ def _question(
 
 
 def _records(path: str, *, found: q.Gathering) -> Iterator[Asked]:
-  """Each level of each record of a file; a file that is none is dropped."""
+  """Each level of each record of a file; a file that is none is dropped.
+
+  Raises:
+    UserError: A level is missing in all records.
+  """
   part = os.path.basename(os.path.dirname(path))
   try:
     n_bytes = os.path.getsize(path)
@@ -123,6 +127,13 @@ def _records(path: str, *, found: q.Gathering) -> Iterator[Asked]:
         path, q.UNREADABLE, f'cut off, or no list in JSON ({error})'
     )
     return
+  for level in _LEVELS:
+    if rows and not any(isinstance(row, dict) and level in row for row in rows):
+      columns = ', '.join(rows[0]) if isinstance(rows[0], dict) else 'none'
+      raise found.drifted(
+          f'{path}, record 1: has no column {level!r}; it has {columns}',
+          len(rows),
+      )
   for number, row in enumerate(rows, start=1):
     where = f'{path}, record {number}'
     if not isinstance(row, dict):

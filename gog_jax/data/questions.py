@@ -157,6 +157,13 @@ class Gathering:
     self._first.setdefault(error.column, f'{where}: {error}')
     self.drop(where, BAD, str(error))
 
+  def drifted(self, first: str, n: int) -> UserError:
+    """What to raise where all `n` records lack a column; `first` says how."""
+    return UserError(
+        f'{first} - as in all {n} records: this is no version of {self.name} '
+        'that is known'
+    )
+
   def add(self, question: Question) -> None:
     """Takes a question in, unless it is of no use."""
     where = question.where
@@ -187,10 +194,7 @@ class Gathering:
     """
     for column, n in self._drifts.items():
       if n == self._n_rows:
-        raise UserError(
-            f'{self._first[column]} - as in all {n} records: this is no '
-            f'version of {self.name} that is known'
-        )
+        raise self.drifted(self._first[column], n)
     if not self._questions:
       first = f', first {self._drops[0]}' if self._drops else ''
       raise UserError(

@@ -1,0 +1,141 @@
+"""Images that sets only link to: on this machine, fetched, or counted."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+
+import pytest
+
+from gog_jax import benchmarks
+from gog_jax.benchmarks import fetching
+from gog_jax.data import image_folder
+from gog_jax.data import questions as q
+from gog_jax.errors import UserError
+from tests import benchmark_fixtures as fixtures
+
+
+@contextlib.contextmanager
+def server(answers):
+  """Serves {path: (status, headers, body)} on the loopback; yields its address
+  and what it was asked for."""
+  asked = []
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+      asked.append(self.path)
+      status, headers, body = answers.get(self.path, (404, {}, b''))
+      self.send_response(status)
+      for name, value in headers.items():
+        self.send_header(name, value)
+      self.send_header('Content-Length', str(len(body)))
+      self.end_headers()
+      self.wfile.write(body)
+
+    def log_message(self, *unused):
+      pass
+
+  httpd = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+  thread = threading.Thread(target=httpd.serve_forever)
+  thread.start()
+  try:
+    yield f'http://127.0.0.1:{httpd.server_port}', asked
+  finally:
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def load(folder, **options):
+  return benchmarks.load('dynvqa', str(folder), **options)
+
+
+def test_images_that_are_not_here_are_counted(tmp_path):
+  fixtures.dynvqa(tmp_path / 'set')
+  images = tmp_path / 'images'
+  images.mkdir()
+  key = image_folder.url_key('https://x.test/images/image_0.jpeg')
+  (images / f'{key}.png').write_bytes(fixtures.picture(0))
+  (images / 'image_1.jpeg').write_bytes(fixtures.picture(1))
+  for name in 'ab':  # Which of the two it is cannot be known.
+    (images / name).mkdir()
+    (images / name / 'image_2.jpeg').write_bytes(fixtures.picture(2))
+  opened = load(tmp_path / 'set', images=str(images))
+  assert [e.images for e in opened.examples] == [
+      (fixtures.picture(0),), (fixtures.picture(1),)
+  ]
+  missing = [d for d in opened.drops if d.reason == q.MISSING_IMAGE]
+  assert len(missing) == 3
+  assert 'config.benchmark.fetch_images' in missing[0].detail
+
+
+def test_images_are_fetched_once_and_failures_are_said(tmp_path):
+  run = tmp_path / 'run'
+  answers = {
+      '/images/image_0.jpeg': (200, {}, fixtures.picture(0, 'JPEG')),
+      '/images/image_1.jpeg': (302, {'Location': '/moved'}, b''),
+      '/moved': (200, {}, fixtures.picture(1)),
+      '/images/image_2.jpeg': (200, {}, b'<html>an error page</html>'),
+      '/images/image_3.jpeg': (503, {}, b''),
+      '/images/image_4.jpeg': (302, {'Location': '/images/image_4.jpeg'}, b''),
+  }
+  with server(answers) as (host, asked):
+    folder = fixtures.dynvqa(tmp_path / 'set', host=host)
+    assert not asked
+    with pytest.raises(UserError, match='nothing that can be asked'):
+      load(folder, workdir=run)
+    assert not asked
+    opened = load(folder, workdir=run, fetch_images=True)
+    first = list(asked)
+    again = load(folder, workdir=run, fetch_images=True)
+    # What failed is asked for again, what is here is not.
+    assert not {'/images/image_0.jpeg', '/moved'} & set(asked[len(first) :])
+  assert [e.images for e in opened.examples] == [
+      (fixtures.picture(0, 'JPEG'),), (fixtures.picture(1),)
+  ]
+  assert again.digest == opened.digest
+  details = [d.detail for d in opened.drops if d.reason == q.MISSING_IMAGE]
+  assert len(details) == 3
+  for detail, why in zip(
+      details, ('no known image format', 'HTTP 503', '/image_4'), strict=True
+  ):
+    assert 'could not be fetched' in detail and why in detail
+    assert '\n' not in detail
+  # Without a server it is the same set, from what was fetched.
+  assert load(folder, workdir=run).digest == opened.digest
+
+
+def test_livevqa_fetches_what_it_has_no_file_of(tmp_path):
+  fixtures.livevqa(tmp_path / 'set', n=1)
+  (tmp_path / 'set/News/News_imgs/News_0.png').unlink()
+  with server({'/a?b=c': (200, {}, fixtures.picture(5))}) as (host, asked):
+    path = tmp_path / 'set/News/benchmark.json'
+    path.write_text(
+        path.read_text().replace('"img_url": ""', f'"img_url": "{host}/a?b=c"')
+    )
+    folder = str(tmp_path / 'set')
+    without = benchmarks.load('livevqa', folder)
+    assert without.n == 4 and len(without.drops) == 2
+    opened = benchmarks.load(
+        'livevqa', folder, workdir=tmp_path, fetch_images=True
+    )
+    assert asked == ['/a?b=c']
+  assert opened.n == 6 and opened.drops == ()
+  assert opened.examples[0].images == (fixtures.picture(5),)
+
+
+def test_what_is_no_address_is_a_failure(tmp_path, monkeypatch):
+  folder = tmp_path / 'images'
+  with server({'/big': (200, {}, fixtures.picture(0))}) as (host, _):
+    monkeypatch.setattr(fetching, 'MAX_BYTES', 10)
+    urls = ['file:///etc/passwd', 'x', 'http://', f'{host}/big', f'{host}/x']
+    failed = fetching.fetch(urls, str(folder))
+  assert list(sorted(failed)) == sorted(urls)
+  assert failed['file:///etc/passwd'] == 'no http or https address'
+  assert failed[f'{host}/big'] == 'over 10 bytes'
+  assert failed[f'{host}/x'] == 'HTTP 404'
+  assert list(folder.iterdir()) == []
+  assert fetching.fetch([], '') == {}
+  with pytest.raises(UserError, match='--workdir'):
+    fetching.fetch(['http://x'], '')
