@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -152,7 +153,7 @@ class Player(ScriptedPolicy):
     super().release(slot)
 
 
-def limits(**changed: int) -> loop.RolloutConfig:
+def limits(**changed: Any) -> loop.RolloutConfig:
   values = {
       'max_turns': 5,
       'max_turn_tokens': MAX_TURN_TOKENS,
@@ -174,7 +175,7 @@ def play(
     on_trajectory: Callable[[Trajectory], None] | None = None,
     on_turn: Callable[[Request, Turn], None] | None = None,
     timeout_s: float = 30.0,
-    **changed: int,
+    **changed: Any,
 ) -> tuple[list[Trajectory], Player, ToolExecutor]:
   """Rolls out `n` requests; a script is told how many turns there were."""
   executor = make_executor(*fakes, timeout_s=timeout_s)
