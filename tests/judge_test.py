@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import collections
 import json
+import pathlib
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -22,6 +26,8 @@ from tests.judge_helpers import failing_on
 from tests.judge_helpers import KEY
 from tests.judge_helpers import make_judge
 from tests.judge_helpers import right_if
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_verdicts_come_in_order_and_only_once(tmp_path):
@@ -79,6 +85,36 @@ def _other_prompt(folder):
       '{"verdict": "..", "code": "$code"}'
   )
   return path
+
+
+_JUDGES = '''
+import sys
+from tests import judge_helpers
+config = judge_helpers.settings(sys.argv[1], concurrency=1)
+judge = judge_helpers.Judge(config, sys.argv[2])
+judge.verdicts([judge_helpers.case(f'answer {n}') for n in range(6)])
+'''
+
+
+def test_a_kill_forgets_no_verdict(tmp_path):
+  wrong, started = right_if(), []
+
+  def script(body):
+    if judge_helpers.answer_in(body) == 'answer 4':
+      started[0].kill()  # With -9.
+      started[0].wait()
+    return wrong(body)
+
+  with endpoints.serve(script) as server:
+    command = [sys.executable, '-c', _JUDGES, server.url, str(tmp_path)]
+    started.append(subprocess.Popen(command, cwd=ROOT))
+    assert started[0].wait(60) == -signal.SIGKILL
+    assert len(server.heard) == 5
+  with endpoints.serve(wrong) as server:
+    judge = make_judge(server, tmp_path)
+    verdicts = judge.verdicts([case(f'answer {n}') for n in range(6)])
+  assert [verdict.right for verdict in verdicts] == [False] * 6
+  assert len(server.heard) == 2 and judge.counts['cached'] == 4
 
 
 @pytest.mark.parametrize(

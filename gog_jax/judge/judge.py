@@ -298,10 +298,10 @@ class Judge:
     reason = self.counts.commonest_failure()
     raise RunStopped(
         f'the judge failed on {failed:.0f} of the {asked:.0f} answers that it '
-        f'was asked about, mostly: {self._examples[reason]}. That is more than '
-        f'--config.judge.min_success={least:g} allows: mend it and run the '
-        'same command, which goes on with the verdicts in '
-        f'{self._cache.path}; no failure was counted as a wrong answer'
+        f'was asked about, more than --config.judge.min_success={least:g} '
+        'allows: mend it and run the same command, which goes on with the '
+        f'verdicts in {self._cache.path}; no failure was counted as a wrong '
+        f'answer. Mostly, {self._examples[reason]}'
     )
 
 
