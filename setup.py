@@ -34,6 +34,7 @@ INSTALL_REQUIRES = [
     'optax>=0.2.6',
     'orbax-checkpoint>=0.11.28',  # Checkpoints.
     'pillow>=11',  # Image decoding and drawing.
+    'pyarrow>=18',  # Parquet files that others wrote.
     'rich>=13',  # The report's table.
     'safetensors>=0.6',  # Adapter files; features of a local index.
     'tenacity>=9',  # Retries with backoff.

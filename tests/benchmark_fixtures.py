@@ -12,6 +12,8 @@ from PIL import Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gog_jax import benchmarks
+
 PROMPT = pa.list_(pa.struct([('content', pa.string()), ('role', pa.string())]))
 IMAGE = pa.struct([('bytes', pa.binary()), ('path', pa.string())])
 REWARD = pa.struct([
@@ -238,3 +240,41 @@ def infoseek(folder: pathlib.Path, rows: list[dict]) -> pathlib.Path:
     place.mkdir(parents=True, exist_ok=True)
     (place / (row['image_id'] + suffixes[i % 3])).write_bytes(picture(i))
   return folder
+
+
+def small_infoseek(folder: pathlib.Path) -> pathlib.Path:
+  return infoseek(folder, [infoseek_row(i) for i in range(5)])
+
+
+def local_dynvqa(folder: pathlib.Path) -> pathlib.Path:
+  """With its images on this machine, in the folder `images`."""
+  dynvqa(folder)
+  for i in range(5):
+    path = folder / f'images/image_{i}.jpeg'
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(picture(i, 'JPEG'))
+  return folder
+
+
+MAKERS = {
+    'fvqa_test': fvqa,
+    'infoseek': small_infoseek,
+    'simplevqa': simplevqa,
+    'mmsearch': mmsearch,
+    'livevqa': livevqa,
+    'dynvqa': local_dynvqa,
+}
+# What the fixtures hold that can be asked.
+COUNTS = {
+    'fvqa_test': 5,
+    'infoseek': 5,
+    'simplevqa': 2,
+    'mmsearch': 4,
+    'livevqa': 18,
+    'dynvqa': 4,
+}
+
+
+def load(name: str, folder: pathlib.Path, **options) -> benchmarks.Benchmark:
+  images = str(folder / 'images') if name == 'dynvqa' else ''
+  return benchmarks.load(name, str(folder), **{'images': images} | options)

@@ -61,13 +61,34 @@ def test_images_that_are_not_here_are_counted(tmp_path):
   for name in 'ab':  # Which of the two it is cannot be known.
     (images / name).mkdir()
     (images / name / 'image_2.jpeg').write_bytes(fixtures.picture(2))
+  # Nor of which address, where two end so.
+  path = tmp_path / 'set/DynVQA_en/DynVQA_en.202502.jsonl'
+  other = path.read_text().splitlines()[0].replace('image_0', 'image_3')
+  other = other.replace('en0', 'en9').replace('/images/', '/others/')
+  path.write_text(path.read_text() + other + '\n')
+  (images / 'image_3.jpeg').write_bytes(fixtures.picture(3))
   opened = load(tmp_path / 'set', images=str(images))
   assert [e.images for e in opened.examples] == [
       (fixtures.picture(0),), (fixtures.picture(1),)
   ]
   missing = [d for d in opened.drops if d.reason == q.MISSING_IMAGE]
-  assert len(missing) == 3
+  assert len(missing) == 4
   assert 'config.benchmark.fetch_images' in missing[0].detail
+
+
+def test_more_of_an_address_tells_files_of_one_name_apart(tmp_path):
+  folder = fixtures.dynvqa(tmp_path / 'set')
+  path = folder / 'DynVQA_en/DynVQA_en.202502.jsonl'
+  first, second = path.read_text().splitlines()[:2]
+  second = second.replace('/images/image_1', '/others/image_0')
+  path.write_text(f'{first}\n{second}\n')
+  for i, place in enumerate(('images', 'others')):
+    (tmp_path / place).mkdir()
+    (tmp_path / place / 'image_0.jpeg').write_bytes(fixtures.picture(i))
+  opened = load(folder, images=str(tmp_path))
+  assert [e.images for e in opened.examples] == [
+      (fixtures.picture(0),), (fixtures.picture(1),)
+  ]
 
 
 def test_images_are_fetched_once_and_failures_are_said(tmp_path):

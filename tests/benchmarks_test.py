@@ -7,10 +7,7 @@ import io
 import json
 import shutil
 
-from huggingface_hub import constants
 from PIL import Image
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from gog_jax import benchmarks
@@ -20,49 +17,12 @@ from gog_jax.errors import UserError
 from tests import benchmark_fixtures as fixtures
 
 
-def infoseek(folder):
-  return fixtures.infoseek(folder, [fixtures.infoseek_row(i) for i in range(5)])
-
-
-def dynvqa(folder):
-  fixtures.dynvqa(folder)
-  for i in range(5):
-    path = folder / f'images/image_{i}.jpeg'
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(fixtures.picture(i, 'JPEG'))
-  return folder
-
-
-MAKERS = {
-    'fvqa_test': fixtures.fvqa,
-    'infoseek': infoseek,
-    'simplevqa': fixtures.simplevqa,
-    'mmsearch': fixtures.mmsearch,
-    'livevqa': fixtures.livevqa,
-    'dynvqa': dynvqa,
-}
-# What the fixtures hold that can be asked.
-COUNTS = {
-    'fvqa_test': 5,
-    'infoseek': 5,
-    'simplevqa': 2,
-    'mmsearch': 4,
-    'livevqa': 18,
-    'dynvqa': 4,
-}
-
-
 @pytest.fixture
 def small(monkeypatch):
   """The paper's counts as those of the fixtures, so that both can be had."""
-  for name, n in COUNTS.items():
+  for name, n in fixtures.COUNTS.items():
     spec = dataclasses.replace(benchmarks.SPECS[name], n=n)
     monkeypatch.setitem(benchmarks.SPECS, name, spec)
-
-
-def load(name, folder, **options):
-  images = str(folder / 'images') if name == 'dynvqa' else ''
-  return benchmarks.load(name, str(folder), **{'images': images} | options)
 
 
 def test_the_papers_counts_and_the_names():
@@ -79,12 +39,12 @@ def test_the_papers_counts_and_the_names():
   assert 'never in the paper' in benchmarks.SPECS['world'].label
 
 
-@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('name', fixtures.MAKERS)
 def test_every_example_is_whole_and_no_other_count_is_the_papers(
     tmp_path, name
 ):
-  opened = load(name, MAKERS[name](tmp_path), scope='corpus')
-  assert (opened.n, len(opened.examples)) == (COUNTS[name],) * 2
+  opened = fixtures.load(name, fixtures.MAKERS[name](tmp_path), scope='corpus')
+  assert (opened.n, len(opened.examples)) == (fixtures.COUNTS[name],) * 2
   assert not opened.is_papers
   assert opened.label.startswith("not the paper's: ")
   assert f'{opened.n} items, the paper has {opened.expected_n}' in opened.label
@@ -94,19 +54,19 @@ def test_every_example_is_whole_and_no_other_count_is_the_papers(
     assert example.question and example.answers and len(example.images) == 1
 
 
-@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('name', fixtures.MAKERS)
 def test_the_count_alone_makes_no_set_the_papers(tmp_path, small, name):
-  opened = load(name, MAKERS[name](tmp_path))
+  opened = fixtures.load(name, fixtures.MAKERS[name](tmp_path))
   if name in ('infoseek', 'livevqa'):
-    n = COUNTS[name]
+    n = fixtures.COUNTS[name]
     assert opened.label == f"not the paper's: which {n} it has is not published"
   else:
     assert opened.is_papers
 
 
-@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('name', fixtures.MAKERS)
 def test_nothing_is_decoded_when_opened(tmp_path, name, monkeypatch):
-  folder = MAKERS[name](tmp_path)
+  folder = fixtures.MAKERS[name](tmp_path)
 
   def refuse(*unused):
     raise AssertionError('decoded')
@@ -114,34 +74,34 @@ def test_nothing_is_decoded_when_opened(tmp_path, name, monkeypatch):
   for place in ('PIL.PngImagePlugin.PngImageFile', 'PIL.JpegImagePlugin'
                 '.JpegImageFile', 'PIL.Image.Image'):  # fmt: skip
     monkeypatch.setattr(f'{place}.load', refuse)
-  opened = load(name, folder)
+  opened = fixtures.load(name, folder)
   monkeypatch.undo()
   assert Image.open(io.BytesIO(opened.examples[0].images[0])).size == (8, 6)
 
 
 def test_fvqa_has_every_accepted_form(tmp_path):
-  opened = load('fvqa_test', fixtures.fvqa(tmp_path))
+  opened = fixtures.load('fvqa_test', fixtures.fvqa(tmp_path))
   assert [e.id for e in opened.examples] == [f'fvqa_test_{i}' for i in range(5)]
   assert opened.examples[3].answers == ('Answer 3', 'form 3')
   assert opened.examples[3].search_required is False
 
 
 def test_simplevqa_is_its_english_half_and_the_other_is_no_loss(tmp_path):
-  opened = load('simplevqa', fixtures.simplevqa(tmp_path))
+  opened = fixtures.load('simplevqa', fixtures.simplevqa(tmp_path))
   assert [e.id for e in opened.examples] == ['1', '3']
   assert opened.examples[1].images == (fixtures.picture(3, 'JPEG'),)
   assert opened.drops == ()
 
 
 def test_mmsearch_is_what_comes_with_an_image(tmp_path):
-  opened = load('mmsearch', fixtures.mmsearch(tmp_path))
+  opened = fixtures.load('mmsearch', fixtures.mmsearch(tmp_path))
   assert [e.id for e in opened.examples] == ['1', '2', '4', '5']
   assert opened.examples[0].answers == ('Answer 1', 'form 1')
   assert [drop.reason for drop in opened.drops] == [q.NO_IMAGE] * 2
 
 
 def test_livevqa_asks_twice_about_each_picture(tmp_path):
-  opened = load('livevqa', fixtures.livevqa(tmp_path))
+  opened = fixtures.load('livevqa', fixtures.livevqa(tmp_path))
   examples = {example.id: example for example in opened.examples}
   assert len(examples) == 3 * 3 * 2
   one = examples['Paper/Paper_2/level2']
@@ -151,7 +111,7 @@ def test_livevqa_asks_twice_about_each_picture(tmp_path):
 
 
 def test_livevqa_shows_options_if_asked(tmp_path):
-  opened = load('livevqa', fixtures.livevqa(tmp_path), options=True)
+  opened = fixtures.load('livevqa', fixtures.livevqa(tmp_path), options=True)
   one = opened.examples[0]
   assert one.question == 'Question 0, 1?\nOptions:\nA. 1\nB. 312,900\nC. 3'
   assert one.answers == ('312,900', '312900', 'B', 'B. 312,900')
@@ -164,17 +124,17 @@ def test_a_part_of_livevqa_that_is_cut_off_leaves_the_others(
   fixtures.livevqa(tmp_path)
   path = tmp_path / 'Paper/benchmark.json'
   path.write_text(path.read_text()[:-20])
-  opened = load('livevqa', tmp_path)
+  opened = fixtures.load('livevqa', tmp_path)
   assert opened.n == 12
   (drop,) = opened.drops
   assert drop.reason == q.UNREADABLE and drop.where == str(path)
   monkeypatch.setattr(livevqa, 'MAX_FILE_BYTES', 10)
   with pytest.raises(UserError, match='bytes, over 10'):
-    load('livevqa', tmp_path)
+    fixtures.load('livevqa', tmp_path)
 
 
 def test_dynvqa_has_english_answers_first_and_numbers_too(tmp_path):
-  opened = load('dynvqa', dynvqa(tmp_path))
+  opened = fixtures.load('dynvqa', fixtures.local_dynvqa(tmp_path))
   assert [e.answers for e in opened.examples] == [
       ('He has no children.', '莱昂纳多没有任何孩子。'),
       ('unknown', '未知'),
@@ -183,18 +143,23 @@ def test_dynvqa_has_english_answers_first_and_numbers_too(tmp_path):
   ]
   assert opened.date == '202502'
   assert [drop.reason for drop in opened.drops] == [q.NO_ANSWER]
+  assert opened.notes == ()
+  (path,) = tmp_path.rglob('DynVQA_en.*.jsonl')
+  path.write_text(path.read_text().replace('"unknown"', '"不确定"'))
+  opened = fixtures.load('dynvqa', tmp_path)
+  assert opened.notes[0].startswith('1 have answers in Chinese alone')
 
 
 def test_dynvqa_has_versions(tmp_path, small):
-  dynvqa(tmp_path)
+  fixtures.local_dynvqa(tmp_path)
   fixtures.dynvqa(tmp_path, date='202412')
   fixtures.dynvqa(tmp_path, date='202506')
-  assert load('dynvqa', tmp_path).is_papers
-  older = load('dynvqa', tmp_path, date='202412')
+  assert fixtures.load('dynvqa', tmp_path).is_papers
+  older = fixtures.load('dynvqa', tmp_path, date='202412')
   assert older.date == '202412'
   assert "version 202412, the paper's count is that of 202502" in older.label
   with pytest.raises(UserError, match='there are 202412, 202502, 202506'):
-    load('dynvqa', tmp_path, date='202401')
+    fixtures.load('dynvqa', tmp_path, date='202401')
 
 
 def test_infoseek_takes_the_published_subset_for_the_papers(tmp_path, small):
@@ -203,38 +168,38 @@ def test_infoseek_takes_the_published_subset_for_the_papers(tmp_path, small):
       [fixtures.verl_row(i) for i in range(5)],
       fixtures.VERL,
   )
-  opened = load('infoseek', infoseek(tmp_path))
+  opened = fixtures.load('infoseek', fixtures.small_infoseek(tmp_path))
   assert opened.is_papers
   assert 'said nowhere' in opened.notes[0]
   assert opened.examples[0].id == 'fvqa_test_0'
 
 
 def test_a_list_of_ids_says_which(tmp_path, small):
-  infoseek(tmp_path)
+  fixtures.small_infoseek(tmp_path)
   ids = tmp_path / 'ids.txt'
   names = [f'infoseek_val_{i:08}' for i in (3, 0)]
   ids.write_text('\n'.join(names) + '\n\n')
-  opened = load('infoseek', tmp_path, ids=str(ids))
+  opened = fixtures.load('infoseek', tmp_path, ids=str(ids))
   assert [e.id for e in opened.examples] == names[::-1]
   assert opened.label == "not the paper's: 2 items, the paper has 5"
   assert opened.notes == (f'2 of the 2 ids of {ids}',)
   ids.write_text(json.dumps([f'infoseek_val_{i:08}' for i in range(5)]))
-  assert load('infoseek', tmp_path, ids=str(ids)).is_papers
+  assert fixtures.load('infoseek', tmp_path, ids=str(ids)).is_papers
   ids.write_text(f'{names[0]}\nother\n')
-  opened = load('infoseek', tmp_path, ids=str(ids))
+  opened = fixtures.load('infoseek', tmp_path, ids=str(ids))
   assert f'1 ids of {ids} are not in it' in opened.label
   ids.write_text('')
   with pytest.raises(UserError, match='holds no ids'):
-    load('infoseek', tmp_path, ids=str(ids))
+    fixtures.load('infoseek', tmp_path, ids=str(ids))
   with pytest.raises(UserError, match='cannot be read'):
-    load('infoseek', tmp_path, ids=str(tmp_path / 'none'))
+    fixtures.load('infoseek', tmp_path, ids=str(tmp_path / 'none'))
 
 
 def test_a_draw_is_the_seeds_alone(tmp_path, small, monkeypatch):
   folder = fixtures.livevqa(tmp_path)
 
   def ids(**options):
-    return [e.id for e in load('livevqa', folder, **options).examples]
+    return [e.id for e in fixtures.load('livevqa', folder, **options).examples]
 
   whole = ids()
   some = ids(n=6, seed=1)
@@ -242,43 +207,44 @@ def test_a_draw_is_the_seeds_alone(tmp_path, small, monkeypatch):
   assert [id for id in whole if id in some] == some
   assert set(ids(n=3, seed=1)) < set(some)
   assert ids(n=6, seed=2) != some
-  label = load('livevqa', folder, n=6, seed=1).label
+  label = fixtures.load('livevqa', folder, n=6, seed=1).label
   assert '6 of 18, drawn with seed 1' in label
   spec = dataclasses.replace(benchmarks.SPECS['livevqa'], n=6)
   monkeypatch.setitem(benchmarks.SPECS, 'livevqa', spec)
   assert ids(seed=1) == some
-  assert '6 of 18 drawn with seed 1' in load('livevqa', folder, seed=1).label
+  label = fixtures.load('livevqa', folder, seed=1).label
+  assert '6 of 18 drawn with seed 1' in label
   with pytest.raises(UserError, match='n = -1'):
-    load('livevqa', folder, n=-1)
+    fixtures.load('livevqa', folder, n=-1)
 
 
-@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('name', fixtures.MAKERS)
 def test_the_contents_are_kept_and_compared(tmp_path, name):
-  folder = MAKERS[name](tmp_path / 'a')
+  folder = fixtures.MAKERS[name](tmp_path / 'a')
   run = {'workdir': tmp_path / 'run'}
-  first = load(name, folder, **run)
+  first = fixtures.load(name, folder, **run)
   assert len(first.digest) == 64
   # The same elsewhere is the same; a part of it has a record of its own.
   copy = shutil.copytree(folder, tmp_path / 'b')
-  assert load(name, copy, **run).digest == first.digest
-  assert load(name, copy, n=1, **run).digest != first.digest
+  assert fixtures.load(name, copy, **run).digest == first.digest
+  assert fixtures.load(name, copy, n=1, **run).digest != first.digest
 
 
 @pytest.mark.parametrize(
     ('name', 'file', 'said'),
     [
-        ('infoseek', 'oven_01000001.jpg', '1 changed (first infoseek_val_0'),
-        ('livevqa', 'News_1.png', '2 changed (first News/News_1/level1)'),
-        ('dynvqa', 'image_1.jpeg', '1 changed (first en1)'),
+        ('infoseek', 'oven_01000001.jpg', "1 changed (first 'infoseek_val_00"),
+        ('livevqa', 'News_1.png', "2 changed (first 'News/News_1/level1')"),
+        ('dynvqa', 'image_1.jpeg', "1 changed (first 'en1')"),
     ],
 )
 def test_another_picture_is_another_set(tmp_path, name, file, said):
-  folder = MAKERS[name](tmp_path / 'set')
-  load(name, folder, workdir=tmp_path)
+  folder = fixtures.MAKERS[name](tmp_path / 'set')
+  fixtures.load(name, folder, workdir=tmp_path)
   (path,) = folder.rglob(file)
   path.write_bytes(fixtures.picture(77))
   with pytest.raises(UserError) as caught:
-    load(name, folder, workdir=tmp_path)
+    fixtures.load(name, folder, workdir=tmp_path)
   assert 'is not what it was when it was first loaded' in str(caught.value)
   assert said in str(caught.value)
   assert '\n' not in str(caught.value)
@@ -291,7 +257,7 @@ def test_every_part_of_an_item_counts(tmp_path):
 
   def digest(rows):
     fixtures.write(folder / 'fvqa_test.parquet', rows, fixtures.VERL)
-    return load('fvqa_test', folder).digest
+    return fixtures.load('fvqa_test', folder).digest
 
   whole = digest(rows)
   prompt = [{'role': 'user', 'content': 'Another?'}]
@@ -309,121 +275,15 @@ def test_every_part_of_an_item_counts(tmp_path):
   others += [digest(rows[1:]), digest(rows[::-1])]
   assert len({whole, *others}) == 7
   assert digest(rows) == whole
-  load('fvqa_test', folder, **run)
+  fixtures.load('fvqa_test', folder, **run)
   digest([fixtures.verl_row(0, images=pictures), rows[1]])
   with pytest.raises(UserError) as caught:
-    load('fvqa_test', folder, **run)
-  assert '1 changed (first fvqa_test_0), 1 gone (first fvqa_test_2)' in str(
-      caught.value
-  )
+    fixtures.load('fvqa_test', folder, **run)
+  said = "1 changed (first 'fvqa_test_0'), 1 gone (first 'fvqa_test_2')"
+  assert said in str(caught.value)
   (record,) = (tmp_path / 'run/benchmarks').glob('*.json')
   record.write_text('{}')
   with pytest.raises(UserError, match='is no record of a benchmark; delete'):
-    load('fvqa_test', folder, **run)
+    fixtures.load('fvqa_test', folder, **run)
   record.unlink()
-  assert load('fvqa_test', folder, **run).n == 2
-
-
-@pytest.mark.parametrize(
-    ('name', 'column', 'message'),
-    [
-        ('fvqa_test', 'prompt', 'a list of {role, content}'),
-        ('fvqa_test', 'data_id', 'text'),
-        ('simplevqa', 'image', 'base64'),
-        ('simplevqa', 'language', 'text'),
-        ('mmsearch', 'alternative_gt_answers', 'a list of texts'),
-        ('mmsearch', 'query_image', '{bytes, path}'),
-    ],
-)
-@pytest.mark.parametrize('how', ['renamed', 'other'])
-def test_a_column_that_drifts_is_one_line(tmp_path, name, column, message, how):
-  MAKERS[name](tmp_path)
-  for path in tmp_path.rglob('*.parquet'):
-    table = pq.read_table(path)
-    index = table.schema.get_field_index(column)
-    if index < 0:
-      continue
-    if how == 'renamed':
-      names = [f'{n}_2' if n == column else n for n in table.column_names]
-      table = table.rename_columns(names)
-    else:
-      numbers = pa.array([1.5] * len(table))
-      table = table.set_column(index, column, numbers)
-    pq.write_table(table, path)
-  with pytest.raises(UserError) as caught:
-    load(name, tmp_path)
-  said = str(caught.value)
-  found = f'has {table.column_names[0]}' if how == 'renamed' else 'is double'
-  for part in (repr(column), message, name, '.parquet'):
-    assert part in said
-  assert found in said or how == 'renamed' and f'{column}_2' in said
-  assert '\n' not in said
-
-
-@pytest.mark.parametrize(
-    ('name', 'old', 'new'),
-    [
-        ('livevqa', 'Ground_Truth_List', 'answers'),
-        ('livevqa', 'level1_qa', 'level1_qas'),
-        ('livevqa', '"question"', '"query"'),
-        ('dynvqa', '"answer"', '"answers"'),
-        ('dynvqa', 'image_url', 'image'),
-        ('infoseek', 'data_id', 'id'),
-    ],
-)
-def test_a_key_that_drifts_is_one_line(tmp_path, name, old, new):
-  MAKERS[name](tmp_path)
-  for path in (*tmp_path.rglob('*.json'), *tmp_path.rglob('*.jsonl')):
-    path.write_text(path.read_text().replace(old, new))
-  key = old.strip('"')
-  with pytest.raises(UserError, match=f'has no column .{key}') as caught:
-    load(name, tmp_path)
-  assert new.strip('"') in str(caught.value)
-  assert f'no version of {name} that is known' in str(caught.value)
-
-
-def test_what_is_no_image_is_left_out(tmp_path):
-  rows = [fixtures.verl_row(i) for i in range(3)]
-  rows[1]['images'][0]['bytes'] = b'<html>gone</html>'
-  fixtures.write(tmp_path / 'fvqa_test.parquet', rows, fixtures.VERL)
-  opened = load('fvqa_test', tmp_path)
-  assert [e.id for e in opened.examples] == ['fvqa_test_0', 'fvqa_test_2']
-  (drop,) = opened.drops
-  assert drop.reason == q.NOT_AN_IMAGE and 'row 2' in drop.where
-  assert '\n' not in str(drop)
-
-
-@pytest.mark.parametrize('name', MAKERS)
-def test_an_empty_folder_is_one_line(tmp_path, name):
-  with pytest.raises(UserError, match='holds n') as caught:
-    load(name, tmp_path)
-  assert '\n' not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ('name', 'path', 'message'),
-    [
-        ('fvqa', 'x', "'fvqa' is no benchmark; there are fvqa_test, infoseek"),
-        ('world', '', 'config.eval.split'),
-        ('mmsearch', '', 'its id on the hub, CaraJ/MMSearch'),
-        ('livevqa', '/no/such', '/no/such does not exist: set config.bench'),
-        ('fvqa_test', 'lmms-lab/FVQA', 'cannot be fetched .*benchmark.path'),
-    ],
-)
-def test_what_cannot_be_opened_is_one_line(
-    tmp_path, name, path, message, monkeypatch
-):
-  monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
-  with pytest.raises(UserError, match=message) as caught:
-    benchmarks.load(name, path)
-  assert '\n' not in str(caught.value)
-
-
-def test_a_cached_set_is_loaded_by_its_id(tmp_path, monkeypatch):
-  monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
-  commit = 'c0ffee' + '0' * 34
-  repository = tmp_path / 'datasets--lmms-lab--FVQA'
-  fixtures.fvqa(repository / 'snapshots' / commit)
-  (repository / 'refs').mkdir()
-  (repository / 'refs/main').write_text(commit)
-  assert benchmarks.load('fvqa_test', 'lmms-lab/FVQA').n == 5
+  assert fixtures.load('fvqa_test', folder, **run).n == 2

@@ -342,4 +342,5 @@ print(json.dumps([images, records.reasons(), (after - before) / 2**20]))
   images, reasons, gigabytes = json.loads(done.stdout)
   assert images == [len(small)] * 2
   assert reasons == {q.TOO_LARGE: 2}
+  print(f'{gigabytes:.2f} GB')
   assert gigabytes < 2.5  # The page unpacked, and the array made of it.

@@ -73,7 +73,7 @@ def check(
   new = [id for id in hashes if id not in before]
   gone = [id for id in before if id not in hashes]
   said = [
-      f'{len(ids)} {what} (first {ids[0]})'
+      f'{len(ids)} {what} (first {ids[0]!r})'
       for ids, what in ((changed, 'changed'), (new, 'new'), (gone, 'gone'))
       if ids
   ] or ['the order changed']

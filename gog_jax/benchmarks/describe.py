@@ -19,7 +19,9 @@ _LENGTH = 200  # Characters of a question.
 
 def describe(benchmark: Benchmark, *, n_samples: int = 3, seed: int = 0) -> str:
   """What it holds: counts, drops by reason, hash, label, some questions."""
-  return '\n'.join(_lines(benchmark, n_samples=n_samples, seed=seed))
+  return '\n'.join(
+      map(_printable, _lines(benchmark, n_samples=n_samples, seed=seed))
+  )
 
 
 def _lines(
@@ -64,8 +66,11 @@ def _sample(example: Example) -> Iterator[str]:
   )
 
 
+def _printable(line: str) -> str:
+  """What sets say is untrusted: nothing of it moves a cursor."""
+  return ''.join(c if c.isprintable() else '\ufffd' for c in line)
+
+
 def _short(text: str) -> str:
-  """On one line; the text is untrusted, so nothing in it moves a cursor."""
   text = ' '.join(text.split())
-  text = ''.join(c if c.isprintable() else '\ufffd' for c in text)
   return text if len(text) <= _LENGTH else text[:_LENGTH] + '...'

@@ -8,6 +8,7 @@ forms stand beside English ones, of which the first is the canonical one.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from typing import Any
@@ -33,11 +34,14 @@ def read(request: reading.Request) -> reading.Reading:
   found = q.Gathering(request.spec.name)
   rows = list(json_lines.rows(path, found=found))
   here = os.path.dirname(path)
-  images = linked.Linked(request, os.path.join(here, 'images'))
-  images.fetch(
-      row['image_url']
-      for _, row in rows
-      if isinstance(row.get('image_url'), str)
+  images = linked.Linked(
+      request,
+      (
+          row['image_url']
+          for _, row in rows
+          if isinstance(row.get('image_url'), str)
+      ),
+      os.path.join(here, 'images'),
   )
   for where, row in rows:
     try:
@@ -50,12 +54,18 @@ def read(request: reading.Request) -> reading.Reading:
       found.add(question)
     else:
       found.drop(where, q.MISSING_IMAGE, images.why(url))
-  return reading.of(
+  opened = reading.of(
       found.records(),
       why=_why(date, request.spec.date),
       date=date,
       published=True,
   )
+  n = sum(
+      all(map(_CHINESE.search, question.answers))
+      for question in opened.questions
+  )
+  note = f'{n} have answers in Chinese alone, which no exact match will meet'
+  return dataclasses.replace(opened, notes=(note,)) if n else opened
 
 
 def _question(row: dict[str, Any], *, where: str, path: str | None):

@@ -40,7 +40,9 @@ def fetch(urls: Sequence[str], folder: str) -> dict[str, str]:
   if not urls:
     return {}
   if not folder:
-    raise UserError('images are fetched into --workdir=FOLDER; give one')
+    raise UserError(
+        'images are fetched into --workdir=FOLDER, which has to be a local one'
+    )
   try:
     os.makedirs(folder, exist_ok=True)
   except OSError as error:

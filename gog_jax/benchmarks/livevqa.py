@@ -47,11 +47,13 @@ def read(request: reading.Request) -> reading.Reading:
   for path in files:
     folder = _folder(request, path)
     asked += [(one, folder) for one in _records(path, found=found)]
-  images = linked.Linked(request)
-  images.fetch(
-      _text(qa, 'img_url')
-      for (_, _, qa), folder in asked
-      if folder.by_name(_text(qa, 'img_path')) is None
+  images = linked.Linked(
+      request,
+      (
+          _text(qa, 'img_url')
+          for (_, _, qa), folder in asked
+          if folder.by_name(_text(qa, 'img_path')) is None
+      ),
   )
   for (where, id, qa), folder in asked:
     url = _text(qa, 'img_url')

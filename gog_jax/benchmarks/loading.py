@@ -62,12 +62,13 @@ def load(
   if n < 0:
     raise UserError(f'config.benchmark.n = {n}; give 0 for all, or more')
   folder = f'{workdir}/benchmarks' if str(workdir) else ''
+  local = '://' not in folder  # Images are looked for on this machine alone.
   reading = readers.READERS[name](
       readers.Request(
           spec=spec,
           path=local_path(spec, path),
           images=images,
-          fetched=f'{folder}/images' if folder else '',
+          fetched=f'{folder}/images' if folder and local else '',
           fetch=fetch_images,
           options=options,
           date=date,

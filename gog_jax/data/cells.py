@@ -58,7 +58,7 @@ def decode_base64(text: str, *, where: str) -> bytes:
   if text.startswith('data:'):
     text = text.partition(',')[2]
   try:
-    return base64.b64decode(text, validate=True)
+    return base64.b64decode(''.join(text.split()), validate=True)
   except (binascii.Error, ValueError) as error:
     raise UserError(
         f'{where}: its image is no base64 ({error}); download the file anew'

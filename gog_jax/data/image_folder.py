@@ -7,7 +7,6 @@ import functools
 import hashlib
 import os
 import re
-import urllib.parse
 
 SUFFIXES = (
     '.jpg', '.JPEG', '.jpeg', '.JPG', '.png', '.PNG', '.webp', '.gif', '.bmp',
@@ -70,16 +69,9 @@ class ImageFolder:
           return path
     return None
 
-  def by_url(self, url: str) -> str | None:
-    """The file fetched from there, or one with the last part of its address.
-
-    The latter only where it means one file: many servers have an image_1.jpg.
-    """
-    if path := self.by_stem(url_key(url)):
-      return path
-    address = url.partition('?')[0].partition('#')[0]
-    name = urllib.parse.unquote(address.rsplit('/', 1)[-1])
-    paths = self._by_name.get(name, ()) if name else ()
+  def anywhere(self, name: str) -> str | None:
+    """The one file of that name in the folders and all that is in them."""
+    paths = self._by_name.get(name, ())
     return paths[0] if len(paths) == 1 else None
 
   def _places(self, n_subfolders: int) -> Iterator[tuple[str, int, str]]:

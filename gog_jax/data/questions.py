@@ -86,7 +86,8 @@ class Examples(Sequence[Example]):
   """Questions as examples; each reads its images when it is asked for.
 
   In order is the quick way through: an image of a parquet file is reached
-  through those before it in its row group.
+  through those before it in its row group. No more of such a file is in memory
+  than Arrow unpacks at once, a page of at most 1,024 rows.
   """
 
   def __init__(
@@ -176,11 +177,11 @@ class Gathering:
           'is kept',
       )
     elif not question.text:
-      self.drop(where, NO_QUESTION, f'{question.id} asks nothing')
+      self.drop(where, NO_QUESTION, f'{question.id!r} asks nothing')
     elif not question.answers:
-      self.drop(where, NO_ANSWER, f'{question.id} has no answer')
+      self.drop(where, NO_ANSWER, f'{question.id!r} has no answer')
     elif not question.images:
-      self.drop(where, NO_IMAGE, f'{question.id} has no image')
+      self.drop(where, NO_IMAGE, f'{question.id!r} has no image')
     else:
       self._n_rows += 1
       self._questions[question.id] = question
