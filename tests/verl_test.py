@@ -327,14 +327,15 @@ def test_a_field_of_a_gigabyte(tmp_path):
       )
       writer.write_table(table)
   code = f"""
-import json, resource
+import json, re
 from gog_jax.data import verl
-import pyarrow
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # Not ru_maxrss, which begins at the parent's.
+  status = open('/proc/self/status').read()
+  return int(re.search('VmHWM:\\s*([0-9]+) kB', status)[1]) / 2**20
+before = peak()
 records = verl.read({str(path)!r}, name='big')
 images = [len(e.images[0]) for e in records.items]
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([images, records.reasons(), (after - before) / 2**20]))
+print(json.dumps([images, records.reasons(), peak() - before]))
 """
   done = subprocess.run(
       [sys.executable, '-c', code], capture_output=True, check=True
@@ -342,5 +343,4 @@ print(json.dumps([images, records.reasons(), (after - before) / 2**20]))
   images, reasons, gigabytes = json.loads(done.stdout)
   assert images == [len(small)] * 2
   assert reasons == {q.TOO_LARGE: 2}
-  print(f'{gigabytes:.2f} GB')
-  assert gigabytes < 2.5  # The page unpacked, and the array made of it.
+  assert 0.5 < gigabytes < 2.5  # The page unpacked, and the array made of it.
