@@ -40,7 +40,8 @@ from gog_jax.types import View
 VERSION = 1
 
 T = TypeVar('T')
-_Load = Callable[[str], bytes]
+# The bytes of an image by what `plain` was told to call it.
+Load = Callable[[str], bytes]
 
 
 def write(
@@ -75,12 +76,12 @@ def read(path: epath.PathLike) -> list[Trajectory]:
     UserError: The file or an image is missing or damaged, a line is cut off,
       or another version wrote it; names the file and the line.
   """
-  return _read(path, _trajectory)
+  return _read(path, trajectory_of)
 
 
 def read_examples(path: epath.PathLike) -> list[Example]:
   """Reads what `write_examples` wrote; raises as `read` does."""
-  return _read(path, _example)
+  return _read(path, example_of)
 
 
 def _write(path: epath.Path, records: Iterable[Any]) -> None:
@@ -96,15 +97,20 @@ def _encode(folder: epath.Path, records: Iterable[Any]) -> list[str]:
 
   return [
       json.dumps(
-          {'version': VERSION, **_plain(record, store)}, separators=(',', ':')
+          {'version': VERSION, **plain(record, store)}, separators=(',', ':')
       )
       + '\n'
       for record in records
   ]
 
 
-def _plain(value: Any, store: Callable[[bytes], str]) -> Any:
-  """Any record -> what JSON can hold."""
+def plain(value: Any, store: Callable[[bytes], str]) -> Any:
+  """Turns any record into what JSON can hold.
+
+  Args:
+    value: A Trajectory, an Example or a part of one.
+    store: Keeps an image; what it returns stands for it.
+  """
   if isinstance(value, bytes):
     return store(value)
   if isinstance(value, enum.Enum):
@@ -113,18 +119,18 @@ def _plain(value: Any, store: Callable[[bytes], str]) -> Any:
     return value.tolist()  # Each float32 is a double; doubles print exactly.
   if dataclasses.is_dataclass(value):
     return {
-        field.name: _plain(getattr(value, field.name), store)
+        field.name: plain(getattr(value, field.name), store)
         for field in dataclasses.fields(value)
     }
   if isinstance(value, Mapping):
-    return {key: _plain(item, store) for key, item in value.items()}
+    return {key: plain(item, store) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
-    return [_plain(item, store) for item in value]
+    return [plain(item, store) for item in value]
   return value
 
 
 def _read(
-    path: epath.PathLike, decode: Callable[[Mapping[str, Any], _Load], T]
+    path: epath.PathLike, decode: Callable[[Mapping[str, Any], Load], T]
 ) -> list[T]:
   path = epath.Path(path)
   if not path.exists():
@@ -165,7 +171,13 @@ def _read(
   return records
 
 
-def _trajectory(row: Mapping[str, Any], load: _Load) -> Trajectory:
+def trajectory_of(row: Mapping[str, Any], load: Load) -> Trajectory:
+  """Turns what `plain` made back into a Trajectory, bit for bit.
+
+  Raises:
+    KeyError, TypeError, ValueError: It is damaged.
+    OSError: As `load`.
+  """
   token_ids = np.array(row['token_ids'], np.int32)
   loss_mask = np.array(row['loss_mask'], np.int8)
   sampler_logprobs = np.array(row['sampler_logprobs'], np.float32)
@@ -193,7 +205,7 @@ def _trajectory(row: Mapping[str, Any], load: _Load) -> Trajectory:
   )
 
 
-def _turn(row: Mapping[str, Any], load: _Load) -> Turn:
+def _turn(row: Mapping[str, Any], load: Load) -> Turn:
   parsed = row['parsed']
   calls = tuple(ToolCall(**call) for call in parsed['calls'])
   return Turn(
@@ -203,7 +215,7 @@ def _turn(row: Mapping[str, Any], load: _Load) -> Turn:
   )
 
 
-def _result(row: Mapping[str, Any], load: _Load) -> ToolResult:
+def _result(row: Mapping[str, Any], load: Load) -> ToolResult:
   view = row['view']
   hits = [
       Hit(**{**hit, 'image': load(hit['image']) if hit['image'] else None})
@@ -217,13 +229,14 @@ def _result(row: Mapping[str, Any], load: _Load) -> ToolResult:
   })
 
 
-def _view(row: Mapping[str, Any], load: _Load) -> View:
+def _view(row: Mapping[str, Any], load: Load) -> View:
   return View(
       data=load(row['data']), root=row['root'], box=tuple(row['box'])
   )
 
 
-def _example(row: Mapping[str, Any], load: _Load) -> Example:
+def example_of(row: Mapping[str, Any], load: Load) -> Example:
+  """Turns what `plain` made back into an Example; raises as `trajectory_of`."""
   row = {key: value for key, value in row.items() if key != 'version'}
   return Example(**{
       **row,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-import contextlib
 import dataclasses
-import io
 import os
 from typing import Any, overload
 
-from absl import logging
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
 from gog_jax import interrupt
 from gog_jax import metrics
+from gog_jax.data.tfds_quiet import quiet
 from gog_jax.errors import UserError
 from gog_jax.types import Example
 from gog_jax.world import scenes
@@ -234,7 +232,7 @@ def prepare(
     for folder in [*root.iterdir(), *(root / name).glob('incomplete.*')]:
       if folder.name != name and folder.is_dir():
         folder.rmtree()
-  with _quiet():
+  with quiet():
     builder = GogWorld(
         data_dir=data_dir,
         config=WorldConfig(
@@ -247,20 +245,6 @@ def prepare(
     )
     builder.download_and_prepare()
   return {split: builder.info.splits[split].num_examples for split in SPLITS}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Hides TFDS's own progress and its talk of downloads: there are none."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  tfds.disable_progress_bar()
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    tfds.enable_progress_bar()
-    logging.set_verbosity(verbosity)
 
 
 def load(data_dir: str | os.PathLike[str], split: str) -> Examples:
