@@ -13,7 +13,7 @@ as written. Anyone with TFDS can read it, with TensorFlow or without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -206,10 +206,10 @@ class Records(Sequence[Record]):
       return _from_row(self._source[index])
     # What array_record raises, and what a row that decodes to nonsense does.
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+      reason = (str(error) or repr(error)).splitlines()[0]
       raise UserError(
           f'{self._path}, split {self._split}, record {index} is damaged '
-          f'({str(error).splitlines()[0] if str(error) else error!r}); make the '
-          'set again'
+          f'({reason}); make the set again'
       ) from error
 
 
