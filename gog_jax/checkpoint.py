@@ -87,8 +87,10 @@ class Checkpointer:
     `iterator` is moved to where it stood.
 
     Raises:
-      UserError: The checkpoint does not fit `state`: another config made it.
+      UserError: The checkpoint does not fit `state`: another config made it;
+        or other hosts or data workers than now read its data.
     """
+    self._check_processes()
     try:
       restored = self._manager.restore(
           self.latest_step(),
@@ -100,6 +102,19 @@ class Checkpointer:
     except ValueError as error:
       raise _unfit(self._manager.directory, error) from error
     return restored['state']
+
+  def _check_processes(self) -> None:
+    """Refuses what another number of processes saved: their data differ."""
+    data = self._manager.directory / str(self.latest_step()) / 'data'
+    name = f'process_{jax.process_index()}-of-{jax.process_count()}.json'
+    saved = sorted(path.name for path in data.glob('process_*-of-*.json'))
+    if saved and name not in saved:
+      n = saved[0].rpartition('-of-')[2].removesuffix('.json')
+      raise UserError(
+          f'the checkpoint in {self._manager.directory} was saved by {n} '
+          f'processes, now there are {jax.process_count()}: its place in the '
+          'data would be lost; start as many, or use another --workdir'
+      )
 
 
 def save_pytree(folder: epath.PathLike, tree: Any) -> None:

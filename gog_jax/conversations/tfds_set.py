@@ -228,7 +228,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       description: str,
       citation: str,
   ):
-    self.name = name
+    self.name = name  # pyright: ignore[reportAttributeAccessIssue]
     self._records = records
     self._numbers = numbers
     self._description = description

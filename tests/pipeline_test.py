@@ -1,0 +1,107 @@
+"""Grain: one order for all, shared out by host, resumed to the item."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from gog_jax import checkpoint
+from gog_jax.data.pipeline import endless_batches
+from gog_jax.errors import UserError
+
+ITEMS = [f'item {i}' for i in range(23)]
+
+
+def lists(n=8, **options):
+  """The first `n` lists of 6 of them."""
+  iterator = endless_batches(ITEMS, batch_size=6, seed=5, **options)
+  try:
+    return list(itertools.islice(iterator, n))
+  finally:
+    iterator.close()
+
+
+def test_an_epoch_holds_each_item_once_and_the_next_is_shuffled_anew():
+  drawn = list(itertools.chain(*lists(8)))
+  first, second = drawn[:23], drawn[23:46]
+  assert sorted(first) == sorted(second) == sorted(ITEMS)
+  assert first != second != ITEMS
+
+
+@pytest.mark.parametrize('n_hosts', [2, 3])
+def test_hosts_share_each_list_without_loss(n_hosts):
+  shares = [lists(host=host, n_hosts=n_hosts) for host in range(n_hosts)]
+  for step, whole in enumerate(lists()):
+    parts = [share[step] for share in shares]
+    assert all(len(part) == 6 // n_hosts for part in parts)
+    assert sorted(itertools.chain(*parts)) == sorted(whole)
+    # To the item: what one host leaves is the others'.
+    assert [part[0] for part in parts] == whole[:n_hosts]
+
+
+def test_hosts_that_do_not_divide_a_list_are_refused():
+  with pytest.raises(UserError, match='4 hosts cannot share batches of 6'):
+    lists(n_hosts=4)
+
+
+def test_workers_keep_the_order_and_resume_in_the_middle():
+  want = lists(9)
+  iterator = endless_batches(
+      ITEMS, batch_size=6, seed=5, workers=2, transform=tuple
+  )
+  got = list(itertools.islice(iterator, 4))
+  assert got == [tuple(part) for part in want[:4]]
+  state = json.loads(json.dumps(iterator.get_state()))
+  # It moves itself back as well.
+  got += itertools.islice(iterator, 2)
+  iterator.set_state(state)
+  assert list(itertools.islice(iterator, 5)) == list(map(tuple, want[4:]))
+  iterator.close()
+  for other in (
+      {'workers': 3}, {}, {'workers': 2, 'n_hosts': 2}, {'workers': 1}
+  ):
+    fresh = endless_batches(ITEMS, batch_size=6, seed=5, **other)
+    with pytest.raises(UserError, match='saved with 2 data workers') as caught:
+      fresh.set_state(state)
+    assert '\n' not in str(caught.value)
+    fresh.close()
+
+
+def saved_by(tmp_path, iterator):
+  with checkpoint.Checkpointer(tmp_path, every=1, keep=1) as saver:
+    saver.save(1, {'x': np.zeros(2)}, iterator)
+
+
+def test_a_thread_resumes_exactly_through_a_checkpoint(tmp_path):
+  iterator = endless_batches(ITEMS, batch_size=6, seed=5)
+  list(itertools.islice(iterator, 3))
+  saved_by(tmp_path, iterator)
+  fresh = endless_batches(ITEMS, batch_size=6, seed=5)
+  with checkpoint.Checkpointer(tmp_path, every=1, keep=1) as saver:
+    saver.restore({'x': np.zeros(2)}, fresh)
+  assert list(itertools.islice(fresh, 5)) == lists(8)[3:]
+
+
+def test_a_checkpoint_of_other_workers_or_processes_is_refused(tmp_path):
+  iterator = endless_batches(ITEMS, batch_size=6, seed=5)
+  next(iterator)
+  saved_by(tmp_path, iterator)
+  fresh = endless_batches(ITEMS, batch_size=6, seed=5, workers=2)
+  with checkpoint.Checkpointer(tmp_path, every=1, keep=1) as saver:
+    with pytest.raises(UserError, match='start with data_workers=0'):
+      saver.restore({'x': np.zeros(2)}, fresh)
+  fresh.close()
+  data = tmp_path / '1' / 'data'
+  (data / 'process_0-of-1.json').rename(data / 'process_0-of-2.json')
+  with checkpoint.Checkpointer(tmp_path, every=1, keep=1) as saver:
+    with pytest.raises(UserError, match='saved by 2 processes, now there are'):
+      saver.restore({'x': np.zeros(2)}, iterator)
+
+
+def test_a_state_from_before_there_were_workers_still_counts():
+  iterator = endless_batches(ITEMS, batch_size=6, seed=5)
+  iterator.set_state({'next_index': 3})  # Grain's own.
+  assert list(itertools.islice(iterator, 5)) == lists(8)[3:]
