@@ -14,14 +14,14 @@ folder's own chat template makes of them and the tools, if it knows tools.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import json
 from typing import Any
 
 from etils import epath
 
-from gog_jax import images as image_files
 from gog_jax.chat import protocol
 from gog_jax.chat import template as template_lib
 from gog_jax.chat.calls import Calls
@@ -29,12 +29,15 @@ from gog_jax.chat.codec import Codec
 from gog_jax.chat.dialect import Dialect
 from gog_jax.chat.dialect import GRAMMARS
 from gog_jax.chat.grammar import Grammar
+from gog_jax.chat.replies import whole
+from gog_jax.chat.replies import write_result
 from gog_jax.chat.roles import Frame
 from gog_jax.chat.roles import Message
 from gog_jax.chat.roles import read_messages
 from gog_jax.chat.template import END
 from gog_jax.chat.template import START
 from gog_jax.chat.writer import IMAGE_PAD
+from gog_jax.chat.writer import Piece
 from gog_jax.chat.writer import VISION_END
 from gog_jax.chat.writer import VISION_START
 from gog_jax.chat.writer import Writer
@@ -45,7 +48,6 @@ from gog_jax.types import ParsedTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
 END_OF_TEXT = '<|endoftext|>'
@@ -148,15 +150,27 @@ class Chat:
     Raises:
       UserError: An image cannot be read.
     """
-    writer = self._open()
-    writer.ours(f'{START}user\n')
-    writer.fill(
+    return self.ask(whole(example.images), (example.question,), first=True)
+
+  def ask(
+      self, images: Sequence[View], question: Sequence[Piece], *, first: bool
+  ) -> TokenChunk:
+    """Encodes a message of the user, up to the policy's first token after it.
+
+    Args:
+      images: Where the dialect shows them, before the question.
+      question: Text, and images that stand within it.
+      first: Whether it opens the conversation, as a prompt does, or follows a
+        message of the policy.
+    """
+    writer = self._open() if first else self._writer()
+    return self._user(
+        writer,
         self.dialect.user,
-        images=lambda: writer.images(_whole(example.images)),
-        question=example.question,
+        first=first,
+        images=lambda: writer.images(images),
+        question=lambda: writer.pieces(question),
     )
-    writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
-    return writer.chunk()
 
   def observation(
       self,
@@ -178,21 +192,22 @@ class Chat:
     if not results or len(turn_calls) != len(results):
       raise ValueError(f'{len(turn_calls)} calls, {len(results)} results')
     writer = self._writer()
-    opening, closing = self.grammar.reply
-
-    def responses() -> None:
-      for index, result in enumerate(results):
-        writer.ours('\n' if index else '')
-        writer.ours(f'{opening}\n')
-        self._write_result(writer, result)
-        writer.ours(f'\n{closing}')
-
-    writer.ours(f'\n{START}user\n')
-    writer.fill(
-        self.dialect.observation, responses=responses, question=question
+    return self._replies(
+        writer,
+        [
+            functools.partial(write_result, writer, self.dialect, result)
+            for result in results
+        ],
+        question=question,
     )
-    writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
-    return writer.chunk()
+
+  def replies(self, contents: Sequence[Sequence[Piece]]) -> TokenChunk:
+    """Encodes replies whose words are given, one after another, as above."""
+    writer = self._writer()
+    return self._replies(
+        writer,
+        [functools.partial(writer.pieces, content) for content in contents],
+    )
 
   def plain(
       self,
@@ -216,7 +231,7 @@ class Chat:
     """
     writer = self._open() if first else self._writer()
     writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
-    writer.images(_whole(images))
+    writer.images(whole(images))
     writer.text(question)
     writer.ours(f'{END}\n{START}assistant\n')
     if answer is None:
@@ -243,6 +258,13 @@ class Chat:
     text = self.grammar.write_message(
         thought=thought, calls=calls, answer=answer, around=(before, after)
     )
+    return self.encode_written(text)
+
+  def encode_written(self, text: str) -> list[int]:
+    """Encodes a message that is written out; `encode_turn` writes one.
+
+    Its tags become control tokens, whatever they stand for; all else is text.
+    """
     text = text.removeprefix(self.dialect.opening)
     writer = self._writer()
     # Only the grammar's own tags are control here, which write_message keeps
@@ -318,6 +340,44 @@ class Chat:
     writer.ids(self._head)
     return writer
 
+  def _replies(
+      self,
+      writer: Writer,
+      contents: Sequence[Callable[[], None]],
+      *,
+      question: str = '',
+  ) -> TokenChunk:
+    opening, closing = self.grammar.reply
+
+    def responses() -> None:
+      for index, write_content in enumerate(contents):
+        writer.ours('\n' if index else '')
+        writer.ours(f'{opening}\n')
+        write_content()
+        writer.ours(f'\n{closing}')
+
+    return self._user(
+        writer,
+        self.dialect.observation,
+        first=False,
+        responses=responses,
+        question=question,
+    )
+
+  def _user(
+      self,
+      writer: Writer,
+      template: str,
+      *,
+      first: bool,
+      **values: str | Callable[[], None],
+  ) -> TokenChunk:
+    """Completes a chunk with a message of the user, by the template."""
+    writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
+    writer.fill(template, **values)
+    writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
+    return writer.chunk()
+
   def _render_head(
       self,
       tools: Sequence[Mapping[str, Any]],
@@ -326,7 +386,7 @@ class Chat:
     """All that stands before the first message of the user."""
     writer = self._writer()
     if template is not None:
-      template_lib.check_frame(template, self.dialect)
+      template.check(self.dialect)
       head = template.head(self.dialect.instructions, tools)
       if head is not None:
         writer.ours(head)
@@ -355,36 +415,6 @@ class Chat:
     writer.ours(f'{END}\n')
     return writer.chunk().token_ids
 
-  def _write_result(self, writer: Writer, result: ToolResult) -> None:
-    if result.status != ToolStatus.OK:
-      writer.fill(self.dialect.error, error=result.error)
-      return
-
-    def crop() -> None:
-      if (view := result.view) is not None:
-        writer.fill(self.dialect.crop, image=lambda: writer.images([view]))
-
-    def hits() -> None:
-      for index, hit in enumerate(result.hits):
-        writer.ours(self.dialect.hit_separator if index else '')
-        writer.fill(
-            self.dialect.hit,
-            rank=str(index + 1),
-            title=hit.title,
-            text=hit.text,
-        )
-      writer.ours('' if result.hits else self.dialect.no_hits)
-
-    writer.fill(self.dialect.result, crop=crop, hits=hits)
-
-
-def _whole(images: Sequence[bytes]) -> list[View]:
-  """An example's images as views of themselves."""
-  views = []
-  for root, data in enumerate(images):
-    width, height = image_files.size_of(data)
-    views.append(View(data=data, root=root, box=(0, 0, width, height)))
-  return views
 
 
 def _dumps(value: Any) -> str:

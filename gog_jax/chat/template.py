@@ -118,6 +118,31 @@ class Template:
     text = self.render(messages, [tool])
     return _TOOL in text and _SYSTEM in text
 
+  def check(self, dialect: Dialect) -> None:
+    """Refuses a folder whose template has other frames than ours.
+
+    Raises:
+      UserError: Says which, and what to choose in its place.
+    """
+    other = 'choose a dialect that does not ask it, --config.model.dialect=gog'
+    if (opening := self.opening()) != dialect.opening:
+      # Thinking models have their first tag written for them.
+      raise UserError(
+          f'{self.where} begins the policy\'s message with {opening!r}, '
+          f'dialect {dialect.name} with {dialect.opening!r}: '
+          'Thinking and Instruct models have a profile and a dialect each, '
+          'qwen3_vl_thinking and qwen3_vl; choose the folder\'s'
+      )
+    if not self.shows_images():
+      raise UserError(
+          f'{self.where} does not show images as Qwen-VL models do; {other}'
+      )
+    if self.knows_tools() and not self.takes_replies(images=False):
+      raise UserError(
+          f'{self.where} writes the replies of tools otherwise than in '
+          f'{protocol.RESPONSE} blocks of a user message; {other}'
+      )
+
   def opening(self) -> str:
     """What it begins the policy's message with.
 
@@ -163,32 +188,6 @@ class Template:
         f'\n{START}user\n<tool_response>\n{shown}{_REPLIES[0]}\n'
         f'</tool_response>\n<tool_response>\n{_REPLIES[1]}\n'
         f'</tool_response>{END}\n{START}assistant\n'
-    )
-
-
-def check_frame(template: Template, dialect: Dialect) -> None:
-  """Refuses a folder whose template has other frames than ours.
-
-  Raises:
-    UserError: Says what differs, and what to choose.
-  """
-  other = 'choose a dialect that does not ask it, --config.model.dialect=gog'
-  if (opening := template.opening()) != dialect.opening:
-    # Thinking models have their first tag written for them.
-    raise UserError(
-        f'{template.where} begins the policy\'s message with {opening!r}, '
-        f'dialect {dialect.name} with {dialect.opening!r}: '
-        'Thinking and Instruct models have a profile and a dialect each, '
-        'qwen3_vl_thinking and qwen3_vl; choose the folder\'s'
-    )
-  if not template.shows_images():
-    raise UserError(
-        f'{template.where} does not show images as Qwen-VL models do; {other}'
-    )
-  if template.knows_tools() and not template.takes_replies(images=False):
-    raise UserError(
-        f'{template.where} writes the replies of tools otherwise than in '
-        f'{protocol.RESPONSE} blocks of a user message; {other}'
     )
 
 

@@ -14,6 +14,8 @@ from gog_jax.types import View
 
 VISION_START, VISION_END = '<|vision_start|>', '<|vision_end|>'
 IMAGE_PAD = '<|image_pad|>'
+# Text in which nothing is a control token, or an image.
+Piece = str | View
 
 
 class Writer:
@@ -84,6 +86,14 @@ class Writer:
       self._images.append(view)
       self.ours(IMAGE_PAD * n_tokens)
       self.ours(VISION_END)
+
+  def pieces(self, pieces: Iterable[Piece]) -> None:
+    """Appends text that is not ours, and images, in order."""
+    for piece in pieces:
+      if isinstance(piece, str):
+        self.text(self._defuse(piece))
+      else:
+        self.images([piece])
 
   def fill(self, template: str, **values: str | Callable[[], None]) -> None:
     """Appends a dialect's template.
