@@ -32,7 +32,7 @@ from gog_jax.types import Trajectory
 
 VERSION = '1.0.0'  # Of how a record is laid out.
 # Of a trajectory, what is no JSON: numbers by the thousand.
-_ARRAYS = {
+ARRAYS = {
     'token_ids': np.int32,
     'loss_mask': np.int8,
     'sampler_logprobs': np.float32,
@@ -247,7 +247,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         'facts': text(doc='JSON.'),
         **{
             key: tfds.features.Tensor(shape=(None,), dtype=dtype)
-            for key, dtype in _ARRAYS.items()
+            for key, dtype in ARRAYS.items()
         },
     })
     return tfds.core.DatasetInfo(
@@ -291,11 +291,11 @@ def _to_row(record: Record) -> dict[str, Any]:
   example = trajectories_lib.plain(record.example, store)
   trajectory = trajectories_lib.plain(
       dataclasses.replace(
-          record.trajectory, **{key: np.zeros(0) for key in _ARRAYS}
+          record.trajectory, **{key: np.zeros(0) for key in ARRAYS}
       ),
       store,
   )
-  for key in _ARRAYS:
+  for key in ARRAYS:
     del trajectory[key]
   return {
       'id': _text(record.example.id),
@@ -307,7 +307,7 @@ def _to_row(record: Record) -> dict[str, Any]:
       'images': list(images),
       **{
           key: np.asarray(getattr(record.trajectory, key), dtype)
-          for key, dtype in _ARRAYS.items()
+          for key, dtype in ARRAYS.items()
       },
   }
 
@@ -319,7 +319,7 @@ def _from_row(row: Mapping[str, Any]) -> Record:
     return images[int(index)]
 
   trajectory = json.loads(row['trajectory'])
-  arrays = {key: row[key] for key in _ARRAYS}
+  arrays = {key: row[key] for key in ARRAYS}
   return Record(
       example=trajectories_lib.example_of(
           json.loads(row['example']), load_image

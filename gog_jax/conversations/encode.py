@@ -1,0 +1,242 @@
+"""Conversations in words -> records with tokens, for fine-tuning.
+
+The system message and the tools are the chat's own: what a policy is trained
+on is what it will be shown. What a file writes in its own way is written in
+ours: a call's JSON within `<tool_call>`, a plain answer within `<answer>`.
+Targets are the agent's words alone, but for a message whose `loss` is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import json
+import re
+
+import numpy as np
+
+from gog_jax.chat import Chat
+from gog_jax.chat import protocol
+from gog_jax.chat.replies import whole
+from gog_jax.chat.writer import Piece
+from gog_jax.conversations import conversation as conversation_lib
+from gog_jax.conversations.conversation import Conversation
+from gog_jax.conversations.conversation import IMAGE
+from gog_jax.conversations.conversation import Message
+from gog_jax.conversations.conversation import Role
+from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations.tfds_set import Record
+from gog_jax.errors import UserError
+from gog_jax.types import Example
+from gog_jax.types import Hit
+from gog_jax.types import ParsedTurn
+from gog_jax.types import StopReason
+from gog_jax.types import TokenChunk
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+from gog_jax.types import Turn
+from gog_jax.types import View
+
+_CALL = re.compile(f'{protocol.CALL}(.*?){protocol.END_CALL}', re.DOTALL)
+_ANSWER = re.compile(f'{protocol.ANSWER}(.*?){protocol.END_ANSWER}', re.DOTALL)
+_REPLIES = re.compile(
+    f'{protocol.RESPONSE}\n?(.*?)\n?{protocol.END_RESPONSE}', re.DOTALL
+)
+# Images before all words, and the line end that may part them.
+_LEADING = re.compile(f'(?:\\s*{IMAGE})+\n?')
+
+
+def encode(conversation: Conversation, chat: Chat) -> Record:
+  """Encodes a conversation; logprobs are 0.
+
+  Its example has the first message for a question and the last answer for the
+  accepted one. Calls that the chat's tools do not take make it unusable: no
+  policy can do with them what it shows.
+
+  Raises:
+    Unusable: Says why.
+  """
+  maker = _Maker(conversation, chat)
+  split = conversation_lib.split(conversation)
+  for asked, said in conversation_lib.exchanges(split.messages):
+    maker.ask(asked)
+    maker.say(said)
+  return maker.record()
+
+
+class _Maker:
+  """A record in the making."""
+
+  def __init__(self, conversation: Conversation, chat: Chat):
+    self._conversation = conversation
+    self._chat = chat
+    self._pictures = iter(conversation.pictures)
+    self._whole = TokenChunk(token_ids=())
+    self._mask: list[int] = []
+    self._turns: list[Turn] = []
+    self._question = ''
+    self._images: tuple[bytes, ...] = ()
+
+  def ask(self, asked: Sequence[Message]) -> None:
+    """Appends what the agent is told: a question, or replies to its calls."""
+    first = not self._turns
+    if conversation_lib.is_reply(asked[0]):
+      contents = [list(self._pieces(text)) for text in _contents(asked)]
+      self._append(self._chat.replies(contents))
+      last = self._turns[-1]
+      self._turns[-1] = Turn(
+          parsed=last.parsed,
+          results=tuple(map(_result, contents)),
+          n_sampled=last.n_sampled,
+      )
+      return
+    (message,) = asked
+    leading = _LEADING.match(message.text)
+    end = leading.end() if leading else 0
+    before = list(self._pieces(message.text[:end]))
+    question = list(self._pieces(message.text[end:]))
+    if first:
+      self._question = ''.join(p for p in question if isinstance(p, str))
+    images = [piece for piece in before if isinstance(piece, View)]
+    self._append(self._chat.ask(images, question, first=first))
+
+  def say(self, said: Sequence[Message]) -> None:
+    """Appends a turn of the agent."""
+    try:
+      token_ids, parsed = self._turn(said)
+    except ValueError as error:  # What the chat cannot write.
+      raise Unusable('bad turn', _line(error)) from error
+    if parsed.format_error:
+      raise Unusable('bad turn', _line(parsed.format_error))
+    for call in parsed.calls:
+      if call.error:
+        raise Unusable('bad call', f'the call of {call.name!r}: {call.error}')
+    trained = all(one.extra.get('loss') is not False for one in said)
+    self._append(TokenChunk(token_ids=tuple(token_ids)), target=trained)
+    self._turns.append(Turn(parsed=parsed, n_sampled=len(token_ids)))
+
+  def record(self) -> Record:
+    """Returns what was appended."""
+    last = self._turns[-1].parsed
+    n = len(self._mask)
+    return Record(
+        example=Example(
+            id=self._conversation.id,
+            images=self._images,
+            question=self._question,
+            answers=(last.answer,) if last.answer else (),
+            source='',
+            scope='',
+        ),
+        trajectory=Trajectory(
+            example_id=self._conversation.id,
+            sample=0,
+            token_ids=np.array(self._whole.token_ids, np.int32),
+            loss_mask=np.array(self._mask, np.int8),
+            sampler_logprobs=np.zeros(n, np.float32),
+            images=self._whole.images,
+            placements=self._whole.placements,
+            turns=tuple(self._turns),
+            stop_reason=StopReason.ANSWER if last.answer else StopReason.TURNS,
+            answer=last.answer,
+        ),
+    )
+
+  def _append(self, chunk: TokenChunk, *, target: bool = False) -> None:
+    self._whole += chunk
+    self._mask += [int(target)] * len(chunk.token_ids)
+
+  def _pieces(self, text: str) -> Iterator[Piece]:
+    """Text, and the pictures that stand in it."""
+    for number, part in enumerate(text.split(IMAGE)):
+      if number:
+        yield self._next_view()
+      if part:
+        yield conversation_lib.unescape(part)
+
+  def _next_view(self) -> View:
+    picture = next(self._pictures)
+    try:
+      (view,) = whole([picture.read()])
+    except OSError as error:
+      raise Unusable('no image', f'image {picture.name} is gone') from error
+    except UserError as error:
+      raise Unusable('bad image', f'image {picture.name}: {error}') from error
+    if self._turns:
+      return view  # Where a crop was cut is not said.
+    self._images += (view.data,)
+    return dataclasses.replace(view, root=len(self._images) - 1)
+
+  def _turn(self, said: Sequence[Message]) -> tuple[list[int], ParsedTurn]:
+    """Token ids of a turn, as it is written or else as we write it."""
+    text = ''.join(
+        conversation_lib.unescape(one.text)
+        for one in said
+        if one.role == Role.ASSISTANT
+    )
+    calls = [_call(one.text) for one in said if one.role == Role.CALL]
+    if not calls:
+      token_ids = self._chat.encode_written(text)
+      parsed = self._chat.parse(token_ids, truncated=False)
+      if not parsed.format_error:
+        return token_ids, parsed
+    thought, rest = conversation_lib.split_thought(text)
+    answer = None
+    if not calls:
+      calls = [_call(block) for block in _CALL.findall(rest)]
+      rest = _CALL.sub('', rest)
+    if not calls and (found := _ANSWER.search(rest)):
+      answer = found[1]
+      rest = _ANSWER.sub('', rest)
+    elif not calls:
+      answer, rest = rest, ''
+    if thought is None:  # Words outside of all tags.
+      thought, rest = rest, ''
+    if rest.strip():
+      raise ValueError(f'{rest.strip()[:60]!r} stands outside of all tags')
+    token_ids = self._chat.encode_turn(
+        thought=thought,
+        calls=calls,
+        answer=answer,
+    )
+    return token_ids, self._chat.parse(token_ids, truncated=False)
+
+
+def _contents(asked: Sequence[Message]) -> list[str]:
+  """The text of each reply."""
+  if asked[0].role == Role.REPLY:
+    return [one.text for one in asked]
+  return _REPLIES.findall(asked[0].text)
+
+
+def _result(content: Sequence[Piece]) -> ToolResult:
+  text = ''.join(piece for piece in content if isinstance(piece, str))
+  views = [piece for piece in content if isinstance(piece, View)]
+  return ToolResult(
+      status=ToolStatus.OK,
+      hits=(Hit(title='', text=text, score=0.0),),
+      view=views[0] if views else None,
+      n_searches=1,
+  )
+
+
+def _call(text: str) -> ToolCall:
+  """Reads a call's JSON; its arguments may be JSON in a text."""
+  try:
+    call = json.loads(conversation_lib.unescape(text))
+    name, arguments = call['name'], call['arguments']
+    if isinstance(arguments, str):
+      arguments = json.loads(arguments)
+    if isinstance(name, str) and isinstance(arguments, dict):
+      return ToolCall(name=name, arguments=arguments)
+  except (ValueError, KeyError, TypeError, RecursionError):
+    pass
+  raise Unusable(
+      'bad call', f'{_line(text[:80])!r} is no {{"name":..,"arguments":{{..}}}}'
+  )
+
+
+def _line(text: object) -> str:
+  return ' '.join(str(text).split())

@@ -1,0 +1,268 @@
+"""Files of LLaMA-Factory and ms-swift, read and written: .json and .jsonl.
+
+    FOLDER/NAME.jsonl            conversations, one a line (.json: a list)
+    FOLDER/images/...            what they show, named relative to FOLDER
+    FOLDER/dataset_info.json     LLaMA-Factory's entry for the file
+
+What cannot be used is a Drop: one line, counted; the rest is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+import json
+import pathlib
+import re
+from typing import Any
+
+from etils import epath
+
+from gog_jax import blobs
+from gog_jax import files
+from gog_jax.conversations import layouts
+from gog_jax.conversations import rows
+from gog_jax.conversations.conversation import Conversation
+from gog_jax.conversations.conversation import Picture
+from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations.layouts import Layout
+from gog_jax.data.records import Drop
+from gog_jax.data.records import Records
+from gog_jax.errors import UserError
+
+# Of a record, its texts; longer ones are a mistake, and not read.
+MAX_RECORD_BYTES = 2**26
+_CHUNK = 2**20
+_SPACE = re.compile(r'\s*')
+
+
+def read(
+    path: epath.PathLike, *, max_record_bytes: int = MAX_RECORD_BYTES
+) -> Records[Conversation]:
+  """Reads a file; pictures stay on disk until they are asked for.
+
+  Args:
+    path: A .json or .jsonl file of either layout, found by its columns; or a
+      dataset_info.json, or its folder, that describes one file.
+    max_record_bytes: Records of more are dropped.
+
+  Raises:
+    UserError: There is no such file, or it is of no known kind.
+  """
+  path, layout = _described(epath.Path(path))
+  if path.suffix not in ('.json', '.jsonl'):
+    raise UserError(f'{path} is neither a .json nor a .jsonl file')
+  kept: list[Conversation] = []
+  drops: list[Drop] = []
+  seen: set[str] = set()
+  try:
+    for number, row in enumerate(_rows(path, max_record_bytes), start=1):
+      where = f'{path.name}, record {number}'
+      try:
+        if isinstance(row, Unusable):
+          raise row
+        conversation = _read_row(row, layout, path, number)
+        if conversation.id in seen:
+          raise Unusable('duplicate id', f'id {conversation.id!r} came before')
+      except Unusable as error:
+        drops.append(
+            Drop(where=where, reason=error.reason, detail=error.detail)
+        )
+      else:
+        seen.add(conversation.id)
+        kept.append(conversation)
+  except OSError as error:
+    raise UserError(
+        f'{path} cannot be read: {error.strerror or error}'
+    ) from error
+  return Records(name=str(path), items=kept, drops=tuple(drops))
+
+
+def write(
+    path: epath.PathLike,
+    conversations: Iterable[Conversation],
+    layout: Layout,
+) -> list[Drop]:
+  """Writes a file, atomically, and the images it names, before it.
+
+  A picture keeps the path it has, so that what was read is written back; one
+  that lies elsewhere, or whose path another image has, is named by content.
+
+  Args:
+    path: To write; .jsonl for one object a line, else a list.
+    conversations: What to write.
+    layout: How; for SHAREGPT, dataset_info.json gets an entry for the file.
+
+  Returns:
+    What could not be written.
+
+  Raises:
+    UserError: The folder cannot be written.
+  """
+  path = epath.Path(path)
+  lines: list[str] = []
+  drops: list[Drop] = []
+  for conversation in conversations:
+    try:
+      paths = {
+          picture.name: _store(path.parent, picture)
+          for picture in (*conversation.pictures, *conversation.hidden)
+      }
+      row = rows.write_row(conversation, layout, paths=paths)
+    except Unusable as error:
+      drops.append(
+          Drop(
+              where=conversation.id, reason=error.reason, detail=error.detail
+          )
+      )
+      continue
+    lines.append(json.dumps(row))
+  if path.suffix == '.jsonl':
+    text = ''.join(line + '\n' for line in lines)
+  else:
+    text = '[\n' + ',\n'.join(lines) + '\n]\n'
+  files.write_atomic(path, text)
+  if layout is layouts.SHAREGPT:
+    _describe(path)
+  return drops
+
+
+def _read_row(
+    row: Any, layout: Layout | None, path: epath.Path, number: int
+) -> Conversation:
+  if layout is None and isinstance(row, dict):
+    layout = layouts.layout_of(row)
+  if layout is None:
+    names = ' nor '.join(repr(one.messages) for one in layouts.LAYOUTS.values())
+    raise Unusable('not a conversation', f'has neither {names}')
+  return rows.read_row(
+      row, layout, folder=path.parent, name=f'{path.stem}/{number}'
+  )
+
+
+def _rows(path: epath.Path, most: int) -> Iterator[Any]:
+  """The objects of a file; an Unusable in place of one that cannot be read."""
+  if path.suffix == '.jsonl':
+    yield from _lines(path, most)
+  else:
+    yield from _elements(path, most)
+
+
+def _lines(path: epath.Path, most: int) -> Iterator[Any]:
+  with path.open('rb') as f:
+    while line := f.readline(most + 1):
+      if len(line) > most:
+        size = len(line)
+        while line and not line.endswith(b'\n'):
+          line = f.readline(_CHUNK)
+          size += len(line)
+        yield _too_large(size, most)
+      elif line.strip():
+        yield _parsed(line)
+
+
+def _elements(path: epath.Path, most: int) -> Iterator[Any]:
+  """One at a time: what follows a damaged one is lost, what precedes is not."""
+  try:
+    text = path.read_text()
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path} is not UTF-8 ({error.reason})') from error
+  decoder = json.JSONDecoder()
+  end = _after_space(text, 0)
+  if text[end : end + 1] != '[':
+    raise UserError(f'{path} is no JSON list; one object a line is .jsonl')
+  while text[end : end + 1] in ('[', ','):
+    start = _after_space(text, end + 1)
+    if text[start : start + 1] == ']':  # An empty list.
+      return
+    try:
+      row, end = decoder.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+      yield Unusable('not JSON', f'this and what follows is not JSON ({error})')
+      return
+    yield row if end - start <= most else _too_large(end - start, most)
+    end = _after_space(text, end)
+  if text[end : end + 1] != ']':
+    yield Unusable('not JSON', 'what follows is cut off')
+
+
+def _after_space(text: str, start: int) -> int:
+  match = _SPACE.match(text, start)
+  return match.end() if match else start
+
+
+def _parsed(line: bytes) -> Any:
+  try:
+    return json.loads(line)
+  except (ValueError, RecursionError) as error:
+    return Unusable('not JSON', f'is not JSON ({error})')
+
+
+def _too_large(size: int, most: int) -> Unusable:
+  return Unusable(
+      'too large', f'takes {size} bytes, at most {most} are read'
+  )
+
+
+def _store(folder: epath.Path, picture: Picture) -> str:
+  """Writes a picture into the folder; its path from there."""
+  try:
+    data = picture.read()
+  except OSError as error:
+    raise Unusable('no image', f'image {picture.name} is gone') from error
+  parts = pathlib.PurePosixPath(picture.name)
+  path = folder / picture.name
+  if parts.is_absolute() or '..' in parts.parts:
+    return blobs.put(folder, data)
+  if path.exists():
+    same = path.read_bytes() == data
+    return picture.name if same else blobs.put(folder, data)
+  if picture.name == blobs.name_of(data):
+    return blobs.put(folder, data)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + '.partial')
+    partial.write_bytes(data)
+    partial.replace(path)
+  except OSError as error:
+    raise UserError(
+        f'cannot write {path}: {error.strerror or error}; choose a folder you '
+        'can write'
+    ) from error
+  return picture.name
+
+
+def _described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
+  """The file that a dataset_info.json, or its folder, describes."""
+  if path.is_dir():
+    path = path / 'dataset_info.json'
+  if not path.exists():
+    raise UserError(f'{path} does not exist')
+  if path.name != 'dataset_info.json':
+    return path, None
+  info = _info(path)
+  if len(info) != 1:
+    raise UserError(
+        f'{path} describes {len(info)} data sets; name the file of one'
+    )
+  (described,) = info.values()
+  if not isinstance(described, dict) or 'file_name' not in described:
+    raise UserError(f'{path} names no file on this disk')
+  return path.parent / described['file_name'], layouts.of_entry(described)
+
+
+def _describe(path: epath.Path) -> None:
+  """Adds a file to LLaMA-Factory's dataset_info.json beside it."""
+  info = path.parent / 'dataset_info.json'
+  entries = _info(info) if info.exists() else {}
+  entries[path.stem] = layouts.entry(path.name)
+  files.write_atomic(info, json.dumps(entries, indent=2) + '\n')
+
+
+def _info(path: epath.Path) -> dict[str, Any]:
+  try:
+    info = json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(f'{path} is not JSON ({error})') from error
+  if not isinstance(info, dict):
+    raise UserError(f'{path} is no JSON object')
+  return info
