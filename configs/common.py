@@ -177,6 +177,7 @@ def _toy() -> ConfigDict:
   # them; a step has as many of such micro-batches as it fills.
   c.sft.micro_rows = 4
   c.sft.checkpoint_every = 40
+  sections.add_sft_data(c.sft)
   c.sft.optimizer = optimizer(
       learning_rate=5e-4, warmup_steps=20, decay='cosine'
   )
@@ -303,6 +304,7 @@ def _full_size(profile: str) -> ConfigDict:
   c.sft.n_candidates = 16384
   c.sft.n_demos = 5750
   c.sft.steps = 2157  # 3 epochs at batch 8.
+  c.sft.epochs = 3.0
   c.sft.batch_size = 8
   c.sft.micro_rows = 1  # That is, one on each shard.
   c.sft.checkpoint_every = 200

@@ -42,3 +42,12 @@ def benchmark() -> ConfigDict:
   c.scope = ''  # The world or corpus that its searches run in.
   c.date = ''  # Its version, where there are several; '' is the paper's.
   return c
+
+
+def add_sft_data(sft: ConfigDict) -> None:
+  """Training data of one's own, in place of the expert's demos."""
+  # A TFDS set of trajectories, a folder with trajectories.jsonl, or a file of
+  # LLaMA-Factory's ShareGPT or ms-swift's messages; '' is the demos.
+  sft.data = ''
+  sft.epochs = 0.0  # Times that `data` is gone through; 0 is `steps` steps.
+  sft.data_workers = 0  # Processes that read it; 0 is a thread.

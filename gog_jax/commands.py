@@ -93,6 +93,34 @@ def benchmark(run: Run) -> None:
   print(describe.describe(opened))
 
 
+def convert(run: Run) -> None:
+  """Writes training data in another format.
+
+  Raises:
+    UserError: Nothing in it is of use.
+  """
+  from gog_jax.conversations import convert
+  from gog_jax.train import sft_data
+
+  c = run.config
+  if not c.input or not c.output:
+    raise UserError('pass --config.input=FILE and --config.output=FILE')
+  done = convert.convert(
+      c.input,
+      c.output,
+      form=c.format,
+      chat=lambda: run.chat,
+      split=c.split,
+      name=c.name,
+      description=c.description,
+  )
+  sft_data.say(done)
+  print(
+      f'{len(done.items)} conversations written to {c.output} as {c.format}, '
+      f'{len(done.drops)} dropped'
+  )
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     'inspect': inspect,
     'index': index,
@@ -100,6 +128,7 @@ COMMANDS: dict[str, Callable[[Run], None]] = {
     'ask': ask,
     'judge': judge,
     'benchmark': benchmark,
+    'convert': convert,
 }
 
 

@@ -97,6 +97,8 @@ _NOT_NEGATIVE = (
     ),
     *(f'rollout.max_calls.{tool}' for tool in toolbox.TOOLS),
     'sft.n_validation',
+    'sft.epochs',
+    'sft.data_workers',
     'rl.max_refills',
     'rl.loss.kl_coef',
     'report.n_trajectories',

@@ -29,6 +29,7 @@ _INPUTS = {
     'searched': 'search backend',
     'judge': 'judge',
     'start_from': 'base to start from',
+    'sft_data': 'training data',
 }
 
 

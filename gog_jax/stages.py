@@ -34,6 +34,7 @@ from gog_jax.train import demos
 from gog_jax.train import pretrain
 from gog_jax.train import rl
 from gog_jax.train import sft
+from gog_jax.train import sft_data
 from gog_jax.world import expert
 from gog_jax.world.backend import WorldBackend
 
@@ -98,6 +99,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 # What may change while a stage is under way: nothing it makes hangs on it.
 _NO_IDENTITY = ('checkpoint_every', 'trajectories_every', 'alarms')
+# Of SFT, what stands among a stage's inputs or only matters with them.
+_NO_IDENTITY += ('data', 'data_workers', 'epochs')
 # Of the tools, what answers depend on, beside the backend's own version.
 _TOOLS = ('tools.backend', 'tools.top_k', 'tools.hit_characters')
 _ROLLOUT = ('seed', 'model', *_TOOLS, 'rollout', 'batch.row_patches')
@@ -122,6 +125,18 @@ def _sft(policy: str, demos: str) -> Stage:
       (demos,),
       lambda run, folder: sft.train(
           policies.run_of(run, policy), folder, demos=demos
+      ),
+      trains=True,
+  )
+
+
+def _sft_on_data(config: Any) -> Stage:
+  """SFT on a file of the user's own; the world is only for its validation."""
+  return Stage(
+      (*_SFT, 'sft.epochs'),
+      ('data',) if config.sft.n_validation else (),
+      lambda run, folder: sft.train(
+          run, folder, demos='', data=run.config.sft.data
       ),
       trains=True,
   )
@@ -158,10 +173,12 @@ def stages_of(config: Any) -> dict[str, Stage]:
           lambda run, folder: demos.make_demos(run.without_gaze(), folder),
           maker=expert.version(),
       ),
-      'sft': _sft('sft', 'demos'),
+      'sft': _sft_on_data(config) if config.sft.data else _sft('sft', 'demos'),
       policies.NO_GAZE: _sft(policies.NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
-          (*_ROLLOUT, *_TRAINED, 'reward', 'grade'), ('sft',), _grade
+          (*_ROLLOUT, *_TRAINED, 'reward', 'grade'),
+          ('data', 'sft') if config.sft.data else ('sft',),
+          _grade,
       ),
       'rl': Stage(_RL, ('grade',), rl.train, trains=True),
       **arms,
@@ -293,7 +310,12 @@ def manifest_of(run: Run, name: str) -> Manifest:
       | ({'searched': run.toolbox.version} if set(_TOOLS) & set(fields) else {})
       | ({'judge': run.judge.identity} if judged and run.judge else {})
       | ({'maker': stage.maker} if stage.maker else {})
-      | _start_from(fields),
+      | _start_from(fields)
+      | (
+          {'sft_data': sft_data.digest(run.config.sft.data)}
+          if 'sft.epochs' in fields
+          else {}
+      ),
   )
 
 
@@ -342,6 +364,8 @@ def _command(run: Run, page: str, stage: str) -> str:
   flags = [f'--config=configs/{page}.py:{c.profile}']
   if c.model.path:
     flags.append(f'--config.model.path={c.model.path}')
+  if c.sft.data:
+    flags.append(f'--config.sft.data={c.sft.data}')
   flags.append(f'--config.seed={c.seed}')
   if stage in (*c.arms, 'demos_no_gaze', policies.NO_GAZE):
     # Made for those who ask for it; and what evaluates has to ask for the same.

@@ -48,7 +48,7 @@ def read(
   Raises:
     UserError: There is no such file, or it is of no known kind.
   """
-  path, layout = _described(epath.Path(path))
+  path, layout = described(epath.Path(path))
   if path.suffix not in ('.json', '.jsonl'):
     raise UserError(f'{path} is neither a .json nor a .jsonl file')
   kept: list[Conversation] = []
@@ -231,7 +231,7 @@ def _store(folder: epath.Path, picture: Picture) -> str:
   return picture.name
 
 
-def _described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
+def described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
   """The file that a dataset_info.json, or its folder, describes."""
   if path.is_dir():
     path = path / 'dataset_info.json'

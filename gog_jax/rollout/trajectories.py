@@ -69,19 +69,28 @@ def write_examples(path: epath.PathLike, examples: Iterable[Example]) -> None:
   _write(epath.Path(path), examples)
 
 
-def read(path: epath.PathLike) -> list[Trajectory]:
+def read(
+    path: epath.PathLike, *, damaged: list[UserError] | None = None
+) -> list[Trajectory]:
   """Reads what `write` wrote.
+
+  Args:
+    path: The file.
+    damaged: If given, lines that cannot be read are left out and what is wrong
+      with them is added here.
 
   Raises:
     UserError: The file or an image is missing or damaged, a line is cut off,
       or another version wrote it; names the file and the line.
   """
-  return _read(path, trajectory_of)
+  return _read(path, trajectory_of, damaged)
 
 
-def read_examples(path: epath.PathLike) -> list[Example]:
-  """Reads what `write_examples` wrote; raises as `read` does."""
-  return _read(path, example_of)
+def read_examples(
+    path: epath.PathLike, *, damaged: list[UserError] | None = None
+) -> list[Example]:
+  """Reads what `write_examples` wrote; otherwise as `read`."""
+  return _read(path, example_of, damaged)
 
 
 def _write(path: epath.Path, records: Iterable[Any]) -> None:
@@ -130,7 +139,9 @@ def plain(value: Any, store: Callable[[bytes], str]) -> Any:
 
 
 def _read(
-    path: epath.PathLike, decode: Callable[[Mapping[str, Any], Load], T]
+    path: epath.PathLike,
+    decode: Callable[[Mapping[str, Any], Load], T],
+    damaged: list[UserError] | None,
 ) -> list[T]:
   path = epath.Path(path)
   if not path.exists():
@@ -147,28 +158,46 @@ def _read(
   for number, line in enumerate(lines + [rest] * bool(rest), start=1):
     where = f'{path}, line {number},'
     try:
-      row = json.loads(line)
-    except ValueError as error:
-      what = 'is not JSON' if number <= len(lines) else 'is cut off'
-      raise UserError(f'{where} {what}; delete that line') from error
-    version = row.get('version') if isinstance(row, dict) else None
-    if version != VERSION:
-      raise UserError(
-          f'{where} has version {version}, but this gog_jax reads version '
-          f'{VERSION}; make the file again'
+      records.append(
+          _line(line, decode, load, where=where, whole=number <= len(lines))
       )
-    try:
-      records.append(decode(row, load))
-    except (KeyError, TypeError, ValueError) as error:
-      raise UserError(
-          f'{where} is damaged ({type(error).__name__}: {error}); '
-          'delete that line'
-      ) from error
-    except OSError as error:
-      raise UserError(
-          f'{where} needs {error.filename}, which is missing or damaged'
-      ) from error
+    except UserError as error:
+      if damaged is None:
+        raise
+      damaged.append(error)
   return records
+
+
+def _line(
+    line: bytes,
+    decode: Callable[[Mapping[str, Any], Load], T],
+    load: Load,
+    *,
+    where: str,
+    whole: bool,
+) -> T:
+  try:
+    row = json.loads(line)
+  except ValueError as error:
+    what = 'is not JSON' if whole else 'is cut off'
+    raise UserError(f'{where} {what}; delete that line') from error
+  version = row.get('version') if isinstance(row, dict) else None
+  if version != VERSION:
+    raise UserError(
+        f'{where} has version {version}, but this gog_jax reads version '
+        f'{VERSION}; make the file again'
+    )
+  try:
+    return decode(row, load)
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(
+        f'{where} is damaged ({type(error).__name__}: {error}); '
+        'delete that line'
+    ) from error
+  except OSError as error:
+    raise UserError(
+        f'{where} needs {error.filename}, which is missing or damaged'
+    ) from error
 
 
 def trajectory_of(row: Mapping[str, Any], load: Load) -> Trajectory:

@@ -1,11 +1,12 @@
 """Stage 1: reflective behaviour alignment. SFT on expert trajectories.
 
-The demos are those of train/demos.py.
+The demos are those of train/demos.py, or a file's, see train/sft_data.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import math
 from typing import Any
 
@@ -17,9 +18,9 @@ from gog_jax import checkpoint
 from gog_jax import files
 from gog_jax import metrics
 from gog_jax.data.pipeline import endless_batches
-from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
+from gog_jax.train import sft_data
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
@@ -31,25 +32,36 @@ from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
 
-def train(run: Run, folder: epath.Path, *, demos: str) -> dict[str, Any]:
+def train(
+    run: Run, folder: epath.Path, *, demos: str, data: str = ''
+) -> dict[str, Any]:
   """Trains the adapters (or what `trainable` names) on the demos.
 
-  Until `sft.steps`, or until accuracy on validation questions is flat.
+  Until `sft.steps` (of a file, `sft.epochs`), or until accuracy on validation
+  questions is flat.
 
   Args:
     run: Its policies act with its tools.
     folder: For what is made.
     demos: The stage that made them.
+    data: A file or folder to learn from in their place; '' for none.
+
+  Raises:
+    UserError: Nothing in `data` is of use.
   """
   c = run.config.sft
-  shown = trajectories_lib.read(run.workdir / demos / 'trajectories.jsonl')
-  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=c.steps)
+  shown, facts = sft_data.read(run, folder, demos=demos, path=data)
+  n_steps = c.steps
+  if data and c.epochs:
+    n_steps = math.ceil(c.epochs * len(shown) / c.batch_size)
+  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=n_steps)
   _, state, model = start_state(run, optimizer, start_from=None)
   sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
       shown,
       batch_size=c.batch_size,
       seed=run.seed('sft'),
+      workers=c.data_workers,
       transform=lambda some: supervised_batches(
           run,
           some,
@@ -59,27 +71,28 @@ def train(run: Run, folder: epath.Path, *, demos: str) -> dict[str, Any]:
       ),
   )
   validation = Validation(run, model, folder / 'validation.jsonl')
-  state = fit(
-      state,
-      lambda state, some: sft_step(state, model.frozen, some),
-      batches,
-      what='sft',
-      folder=folder,
-      n_steps=c.steps,
-      checkpoint_every=c.checkpoint_every,
-      stop=validation.is_flat,
-  )
+  with contextlib.closing(batches):  # It may have processes.
+    state = fit(
+        state,
+        lambda state, some: sft_step(state, model.frozen, some),
+        batches,
+        what='sft',
+        folder=folder,
+        n_steps=n_steps,
+        checkpoint_every=c.checkpoint_every,
+        stop=validation.is_flat,
+    )
   validation.measure(state, int(state.step))  # If the last step is due.
   flat = flat_after(validation.accuracies, n=c.n_validation)
   if c.n_validation and not flat:
     metrics.say(
-        f'sft: accuracy was not flat yet after {c.steps} steps; raise '
+        f'sft: accuracy was not flat yet after {n_steps} steps; raise '
         '--config.sft.steps to train on'
     )
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
       'steps': int(state.step),
-      'n_demos': len(shown),
+      **facts,
       'validation_accuracy': validation.accuracies,
       'flat': flat,
   }

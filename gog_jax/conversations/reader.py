@@ -1,0 +1,269 @@
+"""Records from whatever file or folder they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+import hashlib
+from typing import Any, overload
+
+from etils import epath
+
+from gog_jax import files
+from gog_jax.chat import Chat
+from gog_jax.conversations import encode
+from gog_jax.conversations import foreign
+from gog_jax.conversations import own
+from gog_jax.conversations import rows
+from gog_jax.conversations import tfds_set
+from gog_jax.conversations.conversation import Conversation
+from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations.tfds_set import Record
+from gog_jax.data.records import Drop
+from gog_jax.data.records import Records
+from gog_jax.errors import UserError
+from gog_jax.rollout import trajectories as trajectories_lib
+
+# What a folder of trajectories may hold.
+TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'
+FACTS = 'facts.jsonl'
+
+
+def kind_of(path: epath.PathLike) -> str:
+  """'tfds', 'trajectories' or 'foreign'.
+
+  Raises:
+    UserError: There is nothing.
+  """
+  path = epath.Path(path)
+  if not path.exists():
+    raise UserError(f'{path} does not exist')
+  if path.name == TRAJECTORIES or (path / TRAJECTORIES).exists():
+    return 'trajectories'
+  if path.is_dir() and not (path / 'dataset_info.json').exists():
+    return 'tfds'
+  if (path / 'features.json').exists():  # A set's own folder has both.
+    return 'tfds'
+  return 'foreign'
+
+
+def read(
+    path: epath.PathLike,
+    *,
+    chat: Callable[[], Chat],
+    split: str = 'train',
+    check: Callable[[Record], None] = lambda record: None,
+) -> Records[Record]:
+  """Reads records, or makes them of conversations in words.
+
+  Args:
+    path: A TFDS set, a folder with trajectories.jsonl and examples.jsonl, or a
+      file of another project, see foreign.py.
+    chat: Encodes what has no tokens yet; called only if there is any.
+    split: Of a TFDS set.
+    check: Raises Unusable for what is of no use.
+
+  Returns:
+    What is left, read or encoded as it is asked for; and what was dropped.
+
+  Raises:
+    UserError: There is no such file, or nothing of use in it.
+  """
+  found = _source(path, chat, split)
+  kept: list[int] = []
+  drops = list(found.drops)
+  seen: set[tuple[str, int]] = set()
+  for index in range(len(found.items)):
+    where = f'{found.name}, record {index + 1}'
+    try:
+      record = found.items[index]
+      key = (record.example.id, record.trajectory.sample)
+      if key in seen:
+        raise Unusable('duplicate id', f'id {key[0]!r} came before')
+      check(record)
+    except Unusable as error:
+      if isinstance(found.items, _Encoded):
+        where = f'{found.name}, {found.items.name_of(index)}'
+      drops.append(
+          Drop(where=where, reason=error.reason, detail=error.detail)
+      )
+    except UserError as error:
+      drops.append(Drop(where=where, reason='damaged', detail=str(error)))
+    else:
+      seen.add(key)
+      kept.append(index)
+  if not kept:
+    first = f': {drops[0]}' if drops else ''
+    raise UserError(
+        f'{path} holds nothing of use, {len(drops)} dropped{first}'
+    )
+  return Records(
+      name=found.name, items=Kept(found.items, kept), drops=tuple(drops)
+  )
+
+
+def digest(path: epath.PathLike) -> str:
+  """16 hex digits that change with anything that `read` reads."""
+  path = epath.Path(path)
+  kind = kind_of(path)
+  if kind == 'tfds':
+    return _digest(_contents(sorted(tfds_set.find(path).iterdir())))
+  if kind == 'trajectories':
+    folder = path.parent if path.name == TRAJECTORIES else path
+    # Images are named by content in them.
+    names = (TRAJECTORIES, EXAMPLES, FACTS)
+    return _digest(
+        _contents(folder / name for name in names if (folder / name).exists())
+    )
+  conversations = foreign.read(path).items
+  described, _ = foreign.described(path)
+  return _digest([
+      *_contents([described]),
+      *(
+          picture.read()
+          for conversation in conversations
+          for picture in (*conversation.pictures, *conversation.hidden)
+      ),
+  ])
+
+
+class Kept(Sequence[Record]):
+  """Some of the records of a sequence; may be pickled if that may be."""
+
+  def __init__(self, items: Sequence[Record], kept: Sequence[int]):
+    self._items, self._kept = items, kept
+
+  def __len__(self) -> int:
+    return len(self._kept)
+
+  @overload
+  def __getitem__(self, index: int) -> Record:
+    ...
+
+  @overload
+  def __getitem__(self, index: slice) -> Sequence[Record]:
+    ...
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return Kept(self._items, self._kept[index])
+    return self._items[self._kept[index]]
+
+
+class _Encoded(Sequence[Record]):
+  """Conversations as records: ours as they were, others encoded."""
+
+  def __init__(
+      self, conversations: Sequence[Conversation], chat: Callable[[], Chat]
+  ):
+    self._conversations, self._chat = conversations, chat
+
+  def name_of(self, index: int) -> str:
+    """The id of a conversation."""
+    return self._conversations[index].id
+
+  def __len__(self) -> int:
+    return len(self._conversations)
+
+  def __getitem__(self, index: Any) -> Any:
+    conversation = self._conversations[index]
+    if rows.is_own(conversation):
+      return own.to_record(conversation)
+    return encode.encode(conversation, self._chat())
+
+
+def _source(
+    path: epath.PathLike, chat: Callable[[], Chat], split: str
+) -> Records[Record]:
+  """All records, not looked at yet."""
+  path = epath.Path(path)
+  kind = kind_of(path)
+  if kind == 'tfds':
+    return Records(name=str(path), items=tfds_set.load(path, split))
+  if kind == 'trajectories':
+    return _read_trajectories(
+        path.parent if path.name == TRAJECTORIES else path
+    )
+  found = foreign.read(path)
+  return Records(
+      name=found.name, items=_Encoded(found.items, chat), drops=found.drops
+  )
+
+
+def _read_trajectories(folder: epath.Path) -> Records[Record]:
+  damaged: list[UserError] = []
+  examples = {
+      example.id: example
+      for example in trajectories_lib.read_examples(
+          folder / EXAMPLES, damaged=damaged
+      )
+  }
+  trajectories = trajectories_lib.read(folder / TRAJECTORIES, damaged=damaged)
+  facts = {}
+  if (folder / FACTS).exists():
+    for row in files.read_jsonl(folder / FACTS):
+      facts[row['id'], row['sample']] = row['facts']
+  drops = [
+      Drop(where=folder.name, reason='damaged', detail=str(error))
+      for error in damaged
+  ]
+  items = []
+  for trajectory in trajectories:
+    name = trajectory.example_id
+    if name in examples:
+      items.append(
+          Record(
+              example=examples[name],
+              trajectory=trajectory,
+              facts=facts.get((name, trajectory.sample), {}),
+          )
+      )
+    else:
+      detail = f'{name!r} is not in {EXAMPLES}'
+      drops.append(Drop(where=folder.name, reason='no example', detail=detail))
+  return Records(
+      name=str(folder / TRAJECTORIES), items=items, drops=tuple(drops)
+  )
+
+
+def write_trajectories(
+    folder: epath.PathLike, records: Sequence[Record]
+) -> None:
+  """Writes records as a folder that `read` reads.
+
+  Raises:
+    UserError: The folder cannot be written.
+  """
+  folder = epath.Path(folder)
+  examples = {record.example.id: record.example for record in records}
+  trajectories_lib.write(
+      folder / TRAJECTORIES,
+      (record.trajectory for record in records),
+      examples.values(),
+  )
+  files.write_jsonl(
+      folder / FACTS,
+      (
+          {
+              'id': record.example.id,
+              'sample': record.trajectory.sample,
+              'facts': dict(record.facts),
+          }
+          for record in records
+          if record.facts
+      ),
+  )
+
+
+def _contents(paths: Iterable[epath.Path]) -> Iterator[bytes]:
+  for path in paths:
+    yield path.name.encode()
+    with path.open('rb') as f:
+      yield from iter(functools.partial(f.read, 2**20), b'')
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+  found = hashlib.sha256()
+  for part in parts:
+    found.update(part)
+  return found.hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""What SFT imitates: the expert's demos, or a file of the user's own.
+
+Of a file, whatever its format, the records of use are written to the stage's
+folder as a TFDS set (a set is read where it lies): encoded once, read by
+random access, by any number of worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+import math
+from typing import Any, overload
+
+from etils import epath
+
+from gog_jax import images as image_files
+from gog_jax import metrics
+from gog_jax.conversations import reader
+from gog_jax.conversations import tfds_set
+from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations.tfds_set import Record
+from gog_jax.data.records import Records
+from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.run import Run
+from gog_jax.types import Trajectory
+
+# Of a file or folder, once a process: it is asked for by every stage.
+digest = functools.cache(reader.digest)
+
+_SAID = 5  # Drops that are said one by one.
+
+
+def read(
+    run: Run, folder: epath.Path, *, demos: str, path: str
+) -> tuple[Sequence[Trajectory], dict[str, Any]]:
+  """Returns what to imitate, and facts about it for the manifest.
+
+  Args:
+    run: Its chat and limits decide what is of use.
+    folder: The stage's.
+    demos: The stage that made them, where there is no file.
+    path: The file or folder; '' for none.
+
+  Raises:
+    UserError: Nothing in it is of use.
+  """
+  if not path:
+    shown = trajectories_lib.read(run.workdir / demos / 'trajectories.jsonl')
+    return shown, {'n_demos': len(shown)}
+  found = reader.read(
+      path, chat=lambda: run.chat, check=lambda record: _check(run, record)
+  )
+  say(found)
+  records = found.items
+  if reader.kind_of(path) != 'tfds':
+    tfds_set.write(
+        folder / 'data', records, name='sft_data', description='For SFT.'
+    )
+    records = tfds_set.load(folder / 'data')
+  facts = {'n_demos': len(records), 'dropped': found.reasons()}
+  return Trajectories(records), facts
+
+
+def say(found: Records[Any]) -> None:
+  """Says what was dropped, in all by reason and some of it in full."""
+  for drop in found.drops[:_SAID]:
+    metrics.say(f'dropped: {drop}')
+  if len(found.drops) > _SAID:
+    metrics.say(f'dropped: {len(found.drops) - _SAID} more')
+  if found.drops:
+    counts = ', '.join(f'{why} {n}' for why, n in found.reasons().items())
+    metrics.say(f'{found.name}: {len(found.items)} of use; dropped: {counts}')
+
+
+class Trajectories(Sequence[Trajectory]):
+  """The trajectories of records, read as they are asked for."""
+
+  def __init__(self, records: Sequence[Record]):
+    self._records = records
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  @overload
+  def __getitem__(self, index: int) -> Trajectory:
+    ...
+
+  @overload
+  def __getitem__(self, index: slice) -> Sequence[Trajectory]:
+    ...
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return Trajectories(self._records[index])
+    return self._records[index].trajectory
+
+
+def _check(run: Run, record: Record) -> None:
+  """Refuses what this run cannot train on.
+
+  Raises:
+    Unusable: Says why.
+  """
+  trajectory, c = record.trajectory, run.config.batch
+  n_tokens = len(trajectory.token_ids)
+  n_patches = sum(math.prod(p.grid) for p in trajectory.placements)
+  if n_tokens > c.row_tokens or n_patches > c.row_patches:
+    raise Unusable(
+        'too long',
+        f'{n_tokens} tokens and {n_patches} patches, a row holds '
+        f'config.batch.row_tokens={c.row_tokens} and '
+        f'row_patches={c.row_patches}',
+    )
+  if not trajectory.loss_mask.any():
+    raise Unusable('no targets', 'no token of it is a target')
+  head = _head(run)
+  if tuple(trajectory.token_ids[: len(head)].tolist()) != head or any(
+      run.processor.grid(
+          *image_files.size_of(trajectory.images[placement.image].data)
+      )
+      != placement.grid
+      for placement in trajectory.placements
+  ):
+    raise Unusable(
+        'other model',
+        'its tokens are for another model, dialect, set of tools or '
+        'model.max_image_tokens than this run has',
+    )
+
+
+def _head(run: Run) -> tuple[int, ...]:
+  """The tokens before the user's first message."""
+  ids = run.chat.ask((), (), first=True).token_ids
+  # Each message begins with the same token; the last two are the user's and,
+  # open, the policy's.
+  starts = [i for i, index in enumerate(ids) if index == ids[0]]
+  return ids[: starts[-2]]
