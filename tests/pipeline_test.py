@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -45,29 +44,6 @@ def test_hosts_share_each_list_without_loss(n_hosts):
 def test_hosts_that_do_not_divide_a_list_are_refused():
   with pytest.raises(UserError, match='4 hosts cannot share batches of 6'):
     lists(n_hosts=4)
-
-
-def test_workers_keep_the_order_and_resume_in_the_middle():
-  want = lists(9)
-  iterator = endless_batches(
-      ITEMS, batch_size=6, seed=5, workers=2, transform=tuple
-  )
-  got = list(itertools.islice(iterator, 4))
-  assert got == [tuple(part) for part in want[:4]]
-  state = json.loads(json.dumps(iterator.get_state()))
-  # It moves itself back as well.
-  got += itertools.islice(iterator, 2)
-  iterator.set_state(state)
-  assert list(itertools.islice(iterator, 5)) == list(map(tuple, want[4:]))
-  iterator.close()
-  for other in (
-      {'workers': 3}, {}, {'workers': 2, 'n_hosts': 2}, {'workers': 1}
-  ):
-    fresh = endless_batches(ITEMS, batch_size=6, seed=5, **other)
-    with pytest.raises(UserError, match='saved with 2 data workers') as caught:
-      fresh.set_state(state)
-    assert '\n' not in str(caught.value)
-    fresh.close()
 
 
 def saved_by(tmp_path, iterator):

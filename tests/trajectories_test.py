@@ -21,14 +21,14 @@ from gog_jax.types import Turn
 from gog_jax.types import Verdict
 from gog_jax.types import View
 
-_PNG = b'\x89PNG not really'
+PNG = b'\x89PNG not really'
 _CROP = b'\x89PNG a crop'
-_JPEG = b'\xff\xd8 a hit'
+JPEG = b'\xff\xd8 a hit'
 
 
-def _trajectory(sample=0, seed=0):
+def make_trajectory(sample=0, seed=0):
   rng = np.random.default_rng(seed)
-  root = View(data=_PNG, root=0, box=(0, 0, 168, 168))
+  root = View(data=PNG, root=0, box=(0, 0, 168, 168))
   crop = View(data=_CROP, root=0, box=(1.5, 2, 30.25, 40))
   gaze = ToolCall(
       name='gaze', arguments={'bbox_2d': [1, 2.5, 3, 4], 'image': 1}
@@ -38,7 +38,7 @@ def _trajectory(sample=0, seed=0):
       name='x\u2028y', arguments={'q': 'a\ud800\x85 \u2029 "é'}, error='unknown'
   )
   hits = (
-      Hit(title='t', text='one\ntwo', score=0.1, image=_JPEG),
+      Hit(title='t', text='one\ntwo', score=0.1, image=JPEG),
       Hit(title='', text='', score=-1e-300),
   )
   results = (
@@ -84,7 +84,7 @@ def _trajectory(sample=0, seed=0):
   )
 
 
-def _bare():
+def bare():
   empty = np.zeros(0)
   return Trajectory(
       example_id='bare',
@@ -99,7 +99,7 @@ def _bare():
   )
 
 
-def _assert_same(got, want):
+def assert_same(got, want):
   assert type(got) is type(want)
   for field in dataclasses.fields(Trajectory):
     left, right = getattr(got, field.name), getattr(want, field.name)
@@ -113,24 +113,24 @@ def _assert_same(got, want):
 
 def test_round_trip_is_lossless_field_by_field(tmp_path):
   path = tmp_path / 'deep' / 'trajectories.jsonl'
-  written = [_trajectory(0, 1), _bare(), _trajectory(1, 2)]
+  written = [make_trajectory(0, 1), bare(), make_trajectory(1, 2)]
   store.write(path, written)
   read = store.read(path)
   assert len(read) == 3
   for got, want in zip(read, written):
-    _assert_same(got, want)
+    assert_same(got, want)
   assert read[0].turns[0].results[0].status is ToolStatus.OK
   assert read[0].stop_reason is StopReason.ANSWER
   assert read[1].reward is None
 
 
 def test_images_are_stored_once_by_content_and_format(tmp_path):
-  store.write(tmp_path / 't.jsonl', [_trajectory(i) for i in range(4)])
+  store.write(tmp_path / 't.jsonl', [make_trajectory(i) for i in range(4)])
   names = sorted(path.name for path in (tmp_path / 'images').iterdir())
   assert len(names) == 3
   assert sum(name.endswith('.jpg') for name in names) == 1
   assert {p.read_bytes() for p in (tmp_path / 'images').iterdir()} == {
-      _PNG, _CROP, _JPEG,
+      PNG, _CROP, JPEG,
   }
 
 
@@ -138,7 +138,7 @@ def test_examples_round_trip_beside_their_trajectories(tmp_path):
   examples = [
       Example(
           id='a',
-          images=(_PNG, _JPEG),
+          images=(PNG, JPEG),
           question='who\u2028? \ud800',
           answers=('x', 'y'),
           source='world',
@@ -151,16 +151,16 @@ def test_examples_round_trip_beside_their_trajectories(tmp_path):
           id='b', images=(), question='', answers=('z',), source='', scope=''
       ),
   ]
-  store.write(tmp_path / 't.jsonl', [_bare()], examples)
+  store.write(tmp_path / 't.jsonl', [bare()], examples)
   assert store.read_examples(tmp_path / 'examples.jsonl') == examples
 
 
 def test_write_replaces_a_file_whole(tmp_path):
   path = tmp_path / 't.jsonl'
-  store.write(path, [_trajectory(), _bare()])
+  store.write(path, [make_trajectory(), bare()])
 
   def fails_midway():
-    yield _trajectory()
+    yield make_trajectory()
     raise RuntimeError
 
   with pytest.raises(RuntimeError):
@@ -200,7 +200,7 @@ def _lines(path):
 )
 def test_damage_is_named_by_file_and_line(tmp_path, damage, words):
   path = tmp_path / 't.jsonl'
-  store.write(path, [_trajectory(), _bare()])
+  store.write(path, [make_trajectory(), bare()])
   path.write_text(''.join(damage(_lines(path))))
   with pytest.raises(UserError, match=words) as caught:
     store.read(path)
@@ -211,12 +211,12 @@ def test_damage_is_named_by_file_and_line(tmp_path, damage, words):
 @pytest.mark.parametrize('damage', ['missing', 'changed'])
 def test_a_missing_or_changed_image_is_named(tmp_path, damage):
   path = tmp_path / 't.jsonl'
-  store.write(path, [_bare(), _trajectory()])
+  store.write(path, [bare(), make_trajectory()])
   image = next((tmp_path / 'images').glob('*.jpg'))
   if damage == 'missing':
     image.unlink()
   else:
-    image.write_bytes(_JPEG + b'!')
+    image.write_bytes(JPEG + b'!')
   with pytest.raises(UserError, match='line 2') as caught:
     store.read(path)
   assert image.name in str(caught.value)
@@ -227,12 +227,12 @@ def test_missing_file_and_unwritable_folder(tmp_path):
     store.read(tmp_path / 'none.jsonl')
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='cannot write'):
-    store.write(tmp_path / 'file' / 't.jsonl', [_trajectory()])
+    store.write(tmp_path / 'file' / 't.jsonl', [make_trajectory()])
 
 
 
 def test_a_line_is_plain_json_that_others_can_read(tmp_path):
-  store.write(tmp_path / 't.jsonl', [_trajectory()])
+  store.write(tmp_path / 't.jsonl', [make_trajectory()])
   row = json.loads((tmp_path / 't.jsonl').read_text())
   assert row['turns'][0]['parsed']['calls'][0]['name'] == 'gaze'
   assert row['turns'][0]['results'][0]['status'] == 'ok'

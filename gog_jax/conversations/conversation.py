@@ -180,7 +180,8 @@ def exchanges(
           f'message {len(messages) - len(rest) + 1} {found}, where {wanted} '
           'has to speak',
       )
-    if is_reply(asked[0]) != called:
+    replied = asked[0].role == Role.REPLY or (called and is_reply(asked[0]))
+    if replied != called:
       raise Unusable(
           'turn order',
           f'message {len(messages) - len(rest)} comes after '
@@ -193,7 +194,7 @@ def exchanges(
 
 
 def is_reply(message: Message) -> bool:
-  """Whether it is one, or the user's message that Hermes puts replies in."""
+  """Whether it is one, or looks like Hermes' message of the user with some."""
   text = message.text.strip()
   return message.role == Role.REPLY or text.startswith(
       protocol.RESPONSE

@@ -82,7 +82,7 @@ class _Maker:
   def ask(self, asked: Sequence[Message]) -> None:
     """Appends what the agent is told: a question, or replies to its calls."""
     first = not self._turns
-    if conversation_lib.is_reply(asked[0]):
+    if not first and self._turns[-1].parsed.calls:
       contents = [list(self._pieces(text)) for text in _contents(asked)]
       self._append(self._chat.replies(contents))
       last = self._turns[-1]

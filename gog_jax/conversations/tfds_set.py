@@ -213,6 +213,29 @@ class Records(Sequence[Record]):
       ) from error
 
 
+class Trajectories(Sequence[Trajectory]):
+  """The trajectories of records, read as they are asked for."""
+
+  def __init__(self, records: Sequence[Record]):
+    self._records = records
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  @overload
+  def __getitem__(self, index: int) -> Trajectory:
+    ...
+
+  @overload
+  def __getitem__(self, index: slice) -> Sequence[Trajectory]:
+    ...
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return Trajectories(self._records[index])
+    return self._records[index].trajectory
+
+
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Writes records; nothing but this module knows it, reading needs none."""
 

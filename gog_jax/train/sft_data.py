@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 import math
-from typing import Any, overload
+from typing import Any
 
 from etils import epath
 
@@ -59,7 +59,7 @@ def read(
     )
     records = tfds_set.load(folder / 'data')
   facts = {'n_demos': len(records), 'dropped': found.reasons()}
-  return Trajectories(records), facts
+  return tfds_set.Trajectories(records), facts
 
 
 def say(found: Records[Any]) -> None:
@@ -71,29 +71,6 @@ def say(found: Records[Any]) -> None:
   if found.drops:
     counts = ', '.join(f'{why} {n}' for why, n in found.reasons().items())
     metrics.say(f'{found.name}: {len(found.items)} of use; dropped: {counts}')
-
-
-class Trajectories(Sequence[Trajectory]):
-  """The trajectories of records, read as they are asked for."""
-
-  def __init__(self, records: Sequence[Record]):
-    self._records = records
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  @overload
-  def __getitem__(self, index: int) -> Trajectory:
-    ...
-
-  @overload
-  def __getitem__(self, index: slice) -> Sequence[Trajectory]:
-    ...
-
-  def __getitem__(self, index: Any) -> Any:
-    if isinstance(index, slice):
-      return Trajectories(self._records[index])
-    return self._records[index].trajectory
 
 
 def _check(run: Run, record: Record) -> None:

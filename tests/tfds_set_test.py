@@ -1,0 +1,222 @@
+"""A TFDS set of trajectories: bit for bit, whole or absent, through Grain."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+
+import pytest
+
+from gog_jax.conversations import tfds_set
+from gog_jax.conversations.tfds_set import Record
+from gog_jax.data.pipeline import endless_batches
+from gog_jax.errors import UserError
+from gog_jax.types import Example
+from tests import trajectories_test
+from tests.world_helpers import stdout_of
+
+FACTS = {'kind': 'no_search', 'share': 0.1, 'notes': [None, 'é\ud800', 1]}
+
+
+def record(i: int, sample: int = 0) -> Record:
+  make = trajectories_test.make_trajectory
+  images = (trajectories_test.PNG, trajectories_test.JPEG)[: i % 3]
+  return Record(
+      example=Example(
+          id=f'e{i}',
+          images=images,
+          question='who\u2028? \ud800 <image>',
+          answers=('x', 'y'),
+          source='s',
+          scope='world/1',
+          search_required=(None, True, False)[i % 3],
+          gold_regions=((1.0, 2.5, 3.0, 4.1),) * (i % 2),
+          hops=None if i % 2 else i,
+      ),
+      trajectory=dataclasses.replace(
+          make(sample, seed=i) if i % 5 else trajectories_test.bare(),
+          example_id=f'e{i}',
+          sample=sample,
+      ),
+      facts=FACTS if i % 2 else {},
+  )
+
+
+RECORDS = [record(i) for i in range(23)]
+
+
+def assert_same(got: Record, want: Record) -> None:
+  assert got.example == want.example
+  assert got.facts == want.facts
+  trajectories_test.assert_same(got.trajectory, want.trajectory)
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+  return {
+      str(path.relative_to(folder)): hashlib.sha256(
+          path.read_bytes()
+      ).hexdigest()
+      for path in sorted(folder.rglob('*'))
+      if path.is_file()
+  }
+
+
+@pytest.fixture(scope='module', name='folder')
+def written(tmp_path_factory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp('set')
+  tfds_set.write(folder, RECORDS, description='A set.', card='# Card\nof it')
+  return folder
+
+
+def test_records_come_back_bit_for_bit_and_in_order(folder):
+  read = tfds_set.load(folder)
+  assert len(read) == 23
+  for got, want in zip(read, RECORDS, strict=True):
+    assert_same(got, want)
+  assert_same(read[-1], RECORDS[22])
+  assert [r.example.id for r in read[1:3]] == ['e1', 'e2']
+  with pytest.raises(IndexError):
+    read[23]
+
+
+def test_it_lies_where_tfds_looks_and_says_what_it_is(folder):
+  path = folder / 'gog_instruct' / '1.0.0'
+  assert (path / 'README.md').read_text() == '# Card\nof it\n'
+  info = json.loads((path / 'dataset_info.json').read_text())
+  assert info['description'] == 'A set.' and info['version'] == '1.0.0'
+  assert info['fileFormat'] == 'array_record'
+  assert list(path.glob('*.array_record-*'))
+  assert not list(folder.glob('.*'))
+  assert tfds_set.find(path) == path
+
+
+def test_the_same_records_make_the_same_files(folder, tmp_path):
+  tfds_set.write(tmp_path, RECORDS, description='A set.', card='# Card\nof it')
+  assert digests(tmp_path) == digests(folder)
+
+
+def test_splits_keep_an_examples_records_together(tmp_path):
+  records = [record(i, sample) for i in range(40) for sample in (0, 1)]
+  shares = {'train': 0.7, 'validation': 0.1, 'test': 0.2}
+  tfds_set.write(tmp_path, records, description='d', splits=shares)
+  ids = {
+      split: [r.example.id for r in tfds_set.load(tmp_path, split)]
+      for split in shares
+  }
+  assert sum(map(len, ids.values())) == 80
+  assert len({*ids['train']} | {*ids['test']} | {*ids['validation']}) == 40
+  assert all(len(set(found)) * 2 == len(found) for found in ids.values())
+  # Decided by the id alone: fewer records move none of the others.
+  tfds_set.write(tmp_path / 'b', records[20:], description='d', splits=shares)
+  for split, found in ids.items():
+    fewer = {r.example.id for r in tfds_set.load(tmp_path / 'b', split)}
+    assert fewer == {one for one in found if int(one[1:]) >= 10}
+  with pytest.raises(UserError, match='do not add up to 1'):
+    tfds_set.write(tmp_path, records, description='d', splits={'train': 0.5})
+  with pytest.raises(UserError, match='split b gets none of 2 records'):
+    tfds_set.write(
+        tmp_path, records[:2], description='d', splits={'a': 0.999, 'b': 0.001}
+    )
+
+
+def test_one_that_fails_half_way_leaves_the_old_one(tmp_path):
+  tfds_set.write(tmp_path, RECORDS[:3], description='old')
+  before = digests(tmp_path)
+
+  class Failing(list):
+
+    def __getitem__(self, index):
+      if index == 20:
+        raise RuntimeError('killed')
+      return super().__getitem__(index)
+
+  for _ in range(2):  # The second finds what the first left.
+    with pytest.raises(RuntimeError):
+      tfds_set.write(tmp_path, Failing(RECORDS), description='new')
+    assert len(tfds_set.load(tmp_path)) == 3
+  kept = {
+      name: digest
+      for name, digest in digests(tmp_path).items()
+      if not name.startswith('.')
+  }
+  assert kept == before
+  tfds_set.write(tmp_path, RECORDS, description='new')
+  assert len(tfds_set.load(tmp_path)) == 23
+  assert not list(tmp_path.glob('.*'))
+
+
+def test_what_a_user_can_mend_is_said_in_one_line(tmp_path, folder):
+  with pytest.raises(UserError, match='holds 0 sets'):
+    tfds_set.load(tmp_path)
+  with pytest.raises(UserError, match="no split 'test', only train"):
+    tfds_set.load(folder, 'test')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot write'):
+    tfds_set.write(tmp_path / 'file', RECORDS, description='')
+
+
+def test_a_damaged_record_is_named(tmp_path):
+  path = tfds_set.write(tmp_path, RECORDS, description='')
+  (data,) = path.glob('*.array_record-*')
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  data.write_bytes(content)
+  with pytest.raises(UserError, match='record .* is damaged') as caught:
+    list(tfds_set.load(tmp_path))
+  assert '\n' not in str(caught.value)
+
+
+def test_it_needs_neither_tensorflow_nor_torch(tmp_path):
+  script = f"""
+import sys
+from tests import tfds_set_test
+from gog_jax.conversations import tfds_set
+tfds_set.write({str(tmp_path)!r}, tfds_set_test.RECORDS, description='d')
+len(list(tfds_set.load({str(tmp_path)!r})))
+print(sorted({{'tensorflow', 'torch'}} & set(sys.modules)))
+"""
+  assert stdout_of(script).splitlines()[-1] == '[]'
+
+
+# Through Grain.
+
+
+def drawn(iterator, n):
+  return [
+      [t.token_ids.tolist() for t in batch]
+      for batch in itertools.islice(iterator, n)
+  ]
+
+
+def test_workers_keep_the_order_and_resume_in_the_middle(folder):
+  items = tfds_set.Trajectories(tfds_set.load(folder))
+
+  def batches(**options):
+    return endless_batches(items, batch_size=6, seed=5, **options)
+
+  alone = batches()
+  want = drawn(alone, 4)
+  state = json.loads(json.dumps(alone.get_state()))
+  want += drawn(alone, 5)
+  resumed = batches()
+  resumed.set_state(state)
+  assert drawn(resumed, 5) == want[4:]
+
+  iterator = batches(workers=2)
+  assert drawn(iterator, 4) == want[:4]
+  state = json.loads(json.dumps(iterator.get_state()))
+  drawn(iterator, 2)
+  iterator.set_state(state)
+  assert drawn(iterator, 5) == want[4:]
+  iterator.close()
+  for other in (
+      {'workers': 3}, {}, {'workers': 2, 'n_hosts': 2}, {'workers': 1}
+  ):  # fmt: skip
+    fresh = batches(**other)
+    with pytest.raises(UserError, match='saved with 2 data workers') as caught:
+      fresh.set_state(state)
+    assert '\n' not in str(caught.value)
+    fresh.close()
