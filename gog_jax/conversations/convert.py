@@ -14,7 +14,7 @@ from gog_jax.conversations import tfds_set
 from gog_jax.conversations.conversation import Conversation
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.layouts import LAYOUTS
-from gog_jax.conversations.tfds_set import Record
+from gog_jax.conversations.record import Record
 from gog_jax.data.records import Drop
 from gog_jax.data.records import Records
 from gog_jax.errors import UserError

@@ -25,7 +25,7 @@ from gog_jax.conversations.conversation import IMAGE
 from gog_jax.conversations.conversation import Message
 from gog_jax.conversations.conversation import Role
 from gog_jax.conversations.conversation import Unusable
-from gog_jax.conversations.tfds_set import Record
+from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.types import Example
 from gog_jax.types import Hit

@@ -26,8 +26,8 @@ from gog_jax.conversations.conversation import Message
 from gog_jax.conversations.conversation import Picture
 from gog_jax.conversations.conversation import Role
 from gog_jax.conversations.conversation import Unusable
-from gog_jax.conversations.tfds_set import ARRAYS
-from gog_jax.conversations.tfds_set import Record
+from gog_jax.conversations.record import ARRAYS
+from gog_jax.conversations.record import Record
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.types import ParsedTurn
 from gog_jax.types import TokenChunk

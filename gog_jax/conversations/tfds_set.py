@@ -14,9 +14,7 @@ as written. Anyone with TFDS can read it, with TensorFlow or without.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
 import hashlib
-import json
 from typing import Any, overload
 
 from etils import epath
@@ -24,35 +22,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gog_jax import interrupt
+from gog_jax.conversations import record as record_lib
+from gog_jax.conversations.record import Record
 from gog_jax.data.tfds_quiet import quiet
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as trajectories_lib
-from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
 VERSION = '1.0.0'  # Of how a record is laid out.
-# Of a trajectory, what is no JSON: numbers by the thousand.
-ARRAYS = {
-    'token_ids': np.int32,
-    'loss_mask': np.int8,
-    'sampler_logprobs': np.float32,
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-  """A question, what was done about it, and what else is known of both.
-
-  Attributes:
-    example: The question.
-    trajectory: Its trajectory.
-    facts: Plain values (text, numbers, None, lists and mappings of them), e.g.
-      {'kind': 'no_search', 'teacher': 'expert'}.
-  """
-
-  example: Example
-  trajectory: Trajectory
-  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def write(
@@ -203,7 +179,7 @@ class Records(Sequence[Record]):
       raise IndexError(f'record {index} of {len(self)}')
     index %= len(self)
     try:
-      return _from_row(self._source[index])
+      return record_lib.from_row(self._source[index])
     # What array_record raises, and what a row that decodes to nonsense does.
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
       reason = (str(error) or repr(error)).splitlines()[0]
@@ -259,25 +235,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     super().__init__(data_dir=data_dir, file_format='array_record')
 
   def _info(self) -> tfds.core.DatasetInfo:
-    text = tfds.features.Text
-    features = tfds.features.FeaturesDict({
-        'id': text(doc='Of the example.'),
-        'question': text(),
-        'answer': text(doc='That the trajectory gives; empty for none.'),
-        'images': tfds.features.Sequence(tfds.features.Image()),
-        'example': text(doc='JSON; images are indices of `images`.'),
-        'trajectory': text(doc='JSON without the arrays that follow.'),
-        'facts': text(doc='JSON.'),
-        **{
-            key: tfds.features.Tensor(shape=(None,), dtype=dtype)
-            for key, dtype in ARRAYS.items()
-        },
-    })
     return tfds.core.DatasetInfo(
         builder=self,
         description=self._description,
         citation=self._citation or None,
-        features=features,
+        features=record_lib.features(),
         disable_shuffling=True,  # Grain shuffles, each epoch anew.
     )
 
@@ -295,7 +257,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for key, number in enumerate(numbers):
       interrupt.check()
-      yield key, _to_row(self._records[number])
+      yield key, record_lib.to_row(self._records[number])
 
 
 class _AsBytes(tfds.decode.SkipDecoding):
@@ -303,60 +265,6 @@ class _AsBytes(tfds.decode.SkipDecoding):
 
   def decode_batch_example_np(self, serialized_example: Any) -> Any:
     return serialized_example
-
-
-def _to_row(record: Record) -> dict[str, Any]:
-  images: dict[bytes, str] = {}  # To the index, as text: `store` says so.
-
-  def store(data: bytes) -> str:
-    return images.setdefault(data, str(len(images)))
-
-  example = trajectories_lib.plain(record.example, store)
-  trajectory = trajectories_lib.plain(
-      dataclasses.replace(
-          record.trajectory, **{key: np.zeros(0) for key in ARRAYS}
-      ),
-      store,
-  )
-  for key in ARRAYS:
-    del trajectory[key]
-  return {
-      'id': _text(record.example.id),
-      'question': _text(record.example.question),
-      'answer': _text(record.trajectory.answer or ''),
-      'example': json.dumps(example),
-      'trajectory': json.dumps(trajectory),
-      'facts': json.dumps(dict(record.facts)),
-      'images': list(images),
-      **{
-          key: np.asarray(getattr(record.trajectory, key), dtype)
-          for key, dtype in ARRAYS.items()
-      },
-  }
-
-
-def _from_row(row: Mapping[str, Any]) -> Record:
-  images = [bytes(data) for data in row['images']]
-
-  def load_image(index: str) -> bytes:
-    return images[int(index)]
-
-  trajectory = json.loads(row['trajectory'])
-  arrays = {key: row[key] for key in ARRAYS}
-  return Record(
-      example=trajectories_lib.example_of(
-          json.loads(row['example']), load_image
-      ),
-      trajectory=trajectories_lib.trajectory_of(
-          {**trajectory, **arrays}, load_image
-      ),
-      facts=json.loads(row['facts']),
-  )
-
-
-def _text(text: str) -> str:
-  """For people: what UTF-8 cannot carry is only in the JSON."""
-  return text.encode('utf-8', 'replace').decode('utf-8')
 
 
 def _open(path: epath.Path, split: str) -> Any:

@@ -19,7 +19,7 @@ from gog_jax import metrics
 from gog_jax.conversations import reader
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.conversation import Unusable
-from gog_jax.conversations.tfds_set import Record
+from gog_jax.conversations.record import Record
 from gog_jax.data.records import Records
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.run import Run
