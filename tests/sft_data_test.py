@@ -1,0 +1,352 @@
+"""SFT on a file of one's own: the same content, the same training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from gog_jax import interrupt
+from gog_jax import stages
+import gog_jax.conversations
+from gog_jax.conversations import convert
+from gog_jax.conversations import encode
+from gog_jax.conversations import foreign
+from gog_jax.conversations import own
+from gog_jax.conversations import reader
+from gog_jax.conversations import rows
+from gog_jax.conversations import tfds_set
+from gog_jax.conversations.layouts import LAYOUTS
+from gog_jax.data.pipeline import endless_batches
+from gog_jax.errors import UserError
+from gog_jax.train import sft_data
+from gog_jax.train.fit import supervised_batches
+from gog_jax.types import Hit
+from tests import conversation_helpers as helpers
+from tests import mini
+from tests import trajectories_test
+from tests.chat_helpers import SCENE
+
+ROOT = pathlib.Path(__file__).parents[1]
+TARGETS = {
+    'sharegpt': 'data.json',
+    'swift': 'data.jsonl',
+    'trajectories': 'folder',
+    'tfds': 'set',
+}
+
+
+@pytest.fixture(scope='module', name='run')
+def tiny_run(tmp_path_factory):
+  return mini.make_run(tmp_path_factory.mktemp('run'), 'sft')
+
+
+@pytest.fixture(scope='module', name='files')
+def same_in_all_formats(tmp_path_factory, run) -> dict[str, pathlib.Path]:
+  """Ten conversations of ShareGPT, and what `convert` makes of them."""
+  folder = tmp_path_factory.mktemp('data')
+  said = [helpers.sharegpt(f'q{i}') for i in range(10)]
+  for i, row in enumerate(said):
+    row['conversations'][-1]['value'] = f'<think>it is</think>{100 + i}'
+    if i % 2:  # The first three have another length.
+      row['conversations'][3:5] = []
+  source = helpers.save(folder / 'mine' / 'mine.json', said)
+  files = {'mine': source}
+  for form, name in TARGETS.items():
+    files[form] = folder / form / name
+    # Each from the one before: what it loses, all that follow lack.
+    convert.convert(
+        list(files.values())[-2], files[form], form=form, chat=lambda: run.chat
+    )
+  return files
+
+
+def test_every_format_holds_the_same_batches(files, run, tmp_path):
+  def batches(path):
+    shown, facts = sft_data.read(run, tmp_path, demos='', path=str(path))
+    assert facts == {'n_demos': 10, 'dropped': {}}
+    lists = endless_batches(
+        shown,
+        batch_size=4,
+        seed=run.seed('sft'),
+        transform=lambda some: supervised_batches(
+            run,
+            some,
+            vision_config=run.model_config.vision,
+            micro_rows=2,
+            dtype=run.dtype,
+        ),
+    )
+    return [batch for _ in range(3) for batch in next(lists)]
+
+  want = batches(files['mine'])
+  for path in files.values():
+    for got, wanted in zip(batches(path), want, strict=True):
+      for field in dataclasses.fields(wanted):
+        left, right = (getattr(one, field.name) for one in (got, wanted))
+        for a, b in zip(*map(jax.tree.leaves, (left, right)), strict=True):
+          np.testing.assert_array_equal(a, b)
+
+
+def test_first_fit_packs_them_into_few_rows(files, run, tmp_path):
+  """117 tokens each, or 88, and 60 patches: two to a row of 288 and 160."""
+  shown, _ = sft_data.read(run, tmp_path, demos='', path=str(files['mine']))
+  assert sorted({len(t.token_ids) for t in shown}) == [88, 117]
+  packed = supervised_batches(
+      run, shown, vision_config=run.model_config.vision, micro_rows=1,
+      dtype=run.dtype,
+  )  # fmt: skip
+  assert len(packed) == 5
+  lengths = [int((batch.segment_ids > 0).sum()) for batch in packed]
+  assert lengths == [117 * 2, 117 * 2, 117 + 88, 88 * 2, 88 * 2]
+
+
+def rich(run) -> tfds_set.Record:
+  """A record of all that a rollout knows."""
+  row = rows.read_row(
+      helpers.sharegpt(),
+      LAYOUTS['sharegpt'],
+      folder=helpers.save(run.workdir / 'x' / 'x.json', []).parent,
+      name='',
+  )
+  record = encode.encode(row, run.chat)
+  trajectory = trajectories_test.make_trajectory(2)
+  (first, *turns) = record.trajectory.turns
+  hit = Hit(title='t', text='\ud800 <image>', score=0.1, image=b'\xff\xd8 x')
+  first = dataclasses.replace(
+      first, results=(dataclasses.replace(first.results[0], hits=(hit,)),)
+  )
+  n = len(record.trajectory.token_ids)
+  return tfds_set.Record(
+      example=dataclasses.replace(
+          record.example, answers=('129', 'y'), gold_regions=((1.0, 2.0, 3, 4),)
+      ),
+      trajectory=dataclasses.replace(
+          record.trajectory,
+          sample=2,
+          turns=(first, *turns),
+          sampler_logprobs=np.linspace(-3, 0, n, dtype=np.float32),
+          seconds=trajectory.seconds,
+          reward=0.1 + 0.2,
+          reward_parts={'accuracy': 1.0},
+          verdict=trajectory.verdict,
+          usage=trajectory.usage,
+      ),
+      facts={'kind': 'recovered'},
+  )
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_ours_comes_back_bit_for_bit_and_edits_count(run, tmp_path, layout):
+  want = rich(run)
+  path = tmp_path / 'data.jsonl'
+  foreign.write(path, [own.of_record(want, run.chat)], LAYOUTS[layout])
+  # Through the other layout and back as well.
+  other = {'swift': 'sharegpt', 'sharegpt': 'swift'}[layout]
+  convert.convert(path, tmp_path / 'b.json', form=other, chat=lambda: run.chat)
+  for file in (path, tmp_path / 'b.json'):
+    (got,) = reader.read(file, chat=lambda: run.chat).items
+    assert (got.example, got.facts) == (want.example, want.facts)
+    trajectories_test.assert_same(got.trajectory, want.trajectory)
+  (row,) = helpers.rows_of(path)
+  said = row[LAYOUTS[layout].messages]
+  assert said[-1][LAYOUTS[layout].content].endswith('<answer>129</answer>')
+  said[-1][LAYOUTS[layout].content] = '130'
+  path.write_text(json.dumps(row) + '\n')
+  (got,) = reader.read(path, chat=lambda: run.chat).items
+  assert got.trajectory.answer == '130'
+  n = len(want.trajectory.token_ids) - len(run.chat.encode_turn(
+      thought='', answer='129'
+  ))  # fmt: skip
+  same = want.trajectory.token_ids[:n].tolist()
+  assert got.trajectory.token_ids[:n].tolist() == same
+
+
+def test_what_a_run_cannot_train_on_is_dropped_and_said(
+    files, run, tmp_path, capfd
+):
+  said = helpers.rows_of(files['mine'])
+  said[1]['conversations'][2]['value'] += ' belwen' * 300
+  said[2]['images'][1] = 'gone.png'
+  said[3]['id'] = said[0]['id']
+  path = helpers.save(tmp_path / 'data.json', said)
+  shown, facts = sft_data.read(run, tmp_path, demos='', path=str(path))
+  assert len(shown) == facts['n_demos'] == 7
+  assert facts['dropped'] == {'no image': 1, 'duplicate id': 1, 'too long': 1}
+  lines = capfd.readouterr().err.splitlines()
+  assert [line for line in lines if 'data.json, record 3: ' in line]
+  assert [line for line in lines if '7 of use; dropped: ' in line]
+
+
+def test_tokens_of_another_dialect_are_refused(files, tmp_path):
+  other = mini.make_run(tmp_path, 'sft', model__dialect='gog')
+  with pytest.raises(UserError, match='10 dropped.*another model, dialect'):
+    sft_data.read(other, tmp_path, demos='', path=str(files['tfds']))
+  smaller = mini.make_run(tmp_path, 'sft', model__max_image_tokens=4)
+  with pytest.raises(UserError, match='max_image_tokens'):
+    sft_data.read(smaller, tmp_path, demos='', path=str(files['trajectories']))
+
+
+def test_the_stage_needs_no_demos_and_is_bound_to_its_data(files, tmp_path):
+  path = tmp_path / 'mine' / 'mine.json'
+  helpers.save(path, helpers.rows_of(files['mine']))
+  run = mini.make_run(tmp_path, 'sft', sft__data=str(path))
+  assert stages.stages_of(run.config)['sft'].needs == ()
+  manifest = stages.manifest_of(run, 'sft')
+  manifest.write(tmp_path / 'sft', complete=True)
+  with_workers = mini.make_run(
+      tmp_path, 'sft', sft__data=str(path), sft__data_workers=2
+  )
+  assert stages.manifest_of(with_workers, 'sft').is_complete(tmp_path / 'sft')
+  longer = mini.make_run(
+      tmp_path, 'sft', sft__data=str(path), sft__epochs=2.0
+  )
+  with pytest.raises(UserError, match='sft.epochs is 0.0, now 2.0'):
+    stages.manifest_of(longer, 'sft').is_complete(tmp_path / 'sft')
+  (path.parent / 'images' / 'crop.png').write_bytes(SCENE)
+  sft_data.digest.cache_clear()
+  with pytest.raises(UserError, match='made from another training data'):
+    stages.manifest_of(run, 'sft').is_complete(tmp_path / 'sft')
+  rl = mini.make_run(tmp_path, 'rl', sft__data=str(path))
+  assert stages.stages_of(rl.config)['grade'].needs == ('data', 'sft')
+
+
+def test_validation_still_asks_for_the_world(files, tmp_path):
+  run = mini.make_run(
+      tmp_path, 'sft', sft__data=str(files['tfds']), sft__n_validation=8
+  )
+  assert stages.stages_of(run.config)['sft'].needs == ('data',)
+
+
+def test_a_digest_changes_with_each_format_s_content(files):
+  found = {name: reader.digest(path) for name, path in files.items()}
+  assert found == {name: reader.digest(path) for name, path in files.items()}
+  assert len(set(found.values())) == len(files)
+
+
+@pytest.mark.parametrize(
+    ('source', 'target', 'form', 'words'),
+    [
+        ('mine', 'x', 'parquet', 'there are sharegpt, swift, trajec'),
+        ('mine', 'x', 'swift', 'written to a .json or .jsonl file'),
+        ('mine', 'x.json', 'tfds', 'written to a folder'),
+        ('gone', 'x', 'tfds', 'gone does not exist'),
+    ],
+)
+def test_conversions_that_will_not_do(
+    files, run, tmp_path, source, target, form, words
+):
+  with pytest.raises(UserError, match=words):
+    convert.convert(
+        files.get(source, tmp_path / source),
+        tmp_path / target,
+        form=form,
+        chat=lambda: run.chat,
+    )
+
+
+# "Your data in ten lines": the very lines of the package's docstring.
+
+
+@pytest.fixture(name='typed')
+def commands_of_docstring(tmp_path, monkeypatch):
+  """Runs its ten lines of Python; the commands that follow them."""
+  text = gog_jax.conversations.__doc__ or ''
+  blocks = [
+      '\n'.join(line[4:] for line in part.splitlines() if line[:4] == '    ')
+      for part in text.split('\n\n')
+  ]
+  code, *typed = [block for block in blocks if block]
+  assert len(code.splitlines()) <= 10
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'images').mkdir()
+  (tmp_path / 'images' / 'scene.png').write_bytes(SCENE)
+  (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+  exec(compile(code, 'docstring', 'exec'), {})
+  return [shlex.split(block.replace('\\\n', ' ')) for block in typed]
+
+
+def output_of(command):
+  assert command[0] == 'python'
+  done = subprocess.run(
+      [sys.executable, *command[1:]],
+      env=os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': ''},
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_the_ten_lines_can_be_converted(typed, tmp_path):
+  said = output_of(typed[1])
+  assert '1 conversations written to set as tfds, 0 dropped' in said
+  (record,) = tfds_set.load(tmp_path / 'set')
+  assert record.example.question == 'year of the blue circle?'
+  assert record.trajectory.answer == '129'
+
+
+@pytest.mark.slow
+def test_the_ten_lines_can_be_trained_on(typed, tmp_path):
+  output_of(typed[0])
+  made = json.loads((tmp_path / 'runs/mine/sft/manifest.json').read_text())
+  assert made['complete'] and made['facts']['n_demos'] == 1
+  assert made['facts']['steps'] == 1  # Three times one, of batches of 8.
+  assert 'sft_data' in made['inputs']
+
+
+# Training itself: minutes.
+
+
+def trained(workdir, path, **more):
+  run = mini.make_run(
+      workdir, 'sft', sft__batch_size=4, sft__data=str(path), **more
+  )
+  mini.make_stages(run, 'sft')
+  return run
+
+
+def losses_of(run):
+  return [row['loss'] for row in mini.metrics_of(run, 'sft')]
+
+
+@pytest.mark.slow
+def test_two_steps_on_each_format_have_the_same_losses(files, tmp_path):
+  losses = {
+      name: losses_of(trained(tmp_path / name, path, sft__steps=2))
+      for name, path in files.items()
+  }
+  first, *others = losses.values()
+  assert len(first) == 2 and all(other == first for other in others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [0, 2])
+def test_sft_on_a_set_resumes_exactly(files, tmp_path, monkeypatch, workers):
+  """Stopped after a step, and whole: with workers, and epochs for steps."""
+  more = {
+      'sft__epochs': 1.0, 'sft__data_workers': workers,
+      'sft__checkpoint_every': 1,
+  }  # fmt: skip
+  whole = losses_of(
+      trained(tmp_path / 'whole', files['tfds'], sft__epochs=1.0)
+  )
+  assert len(whole) == 3  # Ten, in batches of four.
+  with monkeypatch.context() as patch:
+    mini.interrupt_at(patch, 2)
+    with pytest.raises(interrupt.Interrupted):
+      trained(tmp_path / 'cut', files['tfds'], **more)
+  other = more | {'sft__data_workers': 1}
+  with pytest.raises(UserError, match=f'start with data_workers={workers}'):
+    trained(tmp_path / 'cut', files['tfds'], **other)
+  resumed = trained(tmp_path / 'cut', files['tfds'], **more)
+  assert losses_of(resumed) == whole
