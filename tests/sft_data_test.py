@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -184,6 +185,27 @@ def test_what_a_run_cannot_train_on_is_dropped_and_said(
   lines = capfd.readouterr().err.splitlines()
   assert [line for line in lines if 'data.json, record 3: ' in line]
   assert [line for line in lines if '7 of use; dropped: ' in line]
+
+
+def test_damaged_records_are_dropped_and_the_rest_is_read(
+    files, run, tmp_path
+):
+  folder = tmp_path / 'trajectories'
+  shutil.copytree(files['trajectories'], folder)
+  path = folder / 'trajectories.jsonl'
+  path.write_text(path.read_text()[:-40])
+  found = reader.read(folder, chat=lambda: run.chat)
+  assert len(found.items) == 9 and found.reasons() == {'damaged': 1}
+  assert 'line 10, is cut off' in str(found.drops[0])
+
+  shutil.copytree(files['tfds'], tmp_path / 'set')
+  (path,) = (tmp_path / 'set').rglob('*.array_record-*')
+  content = bytearray(path.read_bytes())
+  content[5000] ^= 0xFF  # Within one record.
+  path.write_bytes(content)
+  found = reader.read(tmp_path / 'set', chat=lambda: run.chat)
+  assert len(found.items) == 9 and found.reasons() == {'damaged': 1}
+  assert 'is damaged' in str(found.drops[0])
 
 
 def test_tokens_of_another_dialect_are_refused(files, tmp_path):

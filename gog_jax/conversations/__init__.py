@@ -5,7 +5,7 @@ Your data in ten lines, here of LLaMA-Factory's kind (ms-swift's will do too):
     import json, pathlib
     call = {'name': 'text_search', 'arguments': {'query': 'belwen year'}}
     turns = [('human', '<image>year of the blue circle?'),
-             ('function_call', '<think>it is belwen</think>' + json.dumps(call)),
+             ('function_call', '<think>belwen</think>' + json.dumps(call)),
              ('observation', 'belwen year 129'), ('gpt', '129')]
     row = {'images': ['images/scene.png'],  # Beside the file.
            'conversations': [{'from': f, 'value': v} for f, v in turns]}

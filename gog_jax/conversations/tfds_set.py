@@ -47,7 +47,8 @@ def write(
 
   Args:
     folder: On a local disk; other sets may lie beside it.
-    records: Read twice, one at a time; their order is kept within a split.
+    records: Read one at a time, twice where there are splits; their order is
+      kept within a split.
     name: Lower case, digits and `_`.
     description: What the set is, in a sentence or two.
     card: Text of the data card, markdown; empty is `description`.
@@ -289,6 +290,8 @@ def _split(
         f'the shares of splits {dict(shares)} are not above 0 or do not add up '
         'to 1'
     )
+  if len(shares) == 1 and len(records):  # No id need be looked at.
+    return {split: list(range(len(records))) for split in shares}
   ends = np.cumsum(list(shares.values()))
   ends[-1] = 1.0
   found: dict[str, list[int]] = {split: [] for split in shares}
