@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import json
 from typing import Any
 
 from etils import epath
@@ -34,6 +33,7 @@ from gog_jax.chat.replies import write_result
 from gog_jax.chat.roles import Frame
 from gog_jax.chat.roles import Message
 from gog_jax.chat.roles import read_messages
+from gog_jax.chat.system import system_message
 from gog_jax.chat.template import END
 from gog_jax.chat.template import START
 from gog_jax.chat.writer import IMAGE_PAD
@@ -119,7 +119,7 @@ class Chat:
     template = None
     if dialect.instructions:
       template = template_lib.load_template(tokenizer_folder)
-    self._head = self._render_head(tools, template)
+    self._head = system_message(self._writer(), dialect, tools, template)
 
   @property
   def content_ids(self) -> tuple[int, ...]:
@@ -377,46 +377,3 @@ class Chat:
     writer.fill(template, **values)
     writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
     return writer.chunk()
-
-  def _render_head(
-      self,
-      tools: Sequence[Mapping[str, Any]],
-      template: template_lib.Template | None,
-  ) -> tuple[int, ...]:
-    """All that stands before the first message of the user."""
-    writer = self._writer()
-    if template is not None:
-      template.check(self.dialect)
-      head = template.head(self.dialect.instructions, tools)
-      if head is not None:
-        writer.ours(head)
-        return writer.chunk().token_ids
-    if not self.dialect.system:
-      return ()
-
-    def describe() -> None:
-      for index, tool in enumerate(tools):
-        writer.text('\n' if index else '')
-        writer.fill(
-            self.dialect.tool,
-            name=tool['name'],
-            description=tool['description'],
-            parameters=_dumps(tool['parameters']),
-            function=_dumps(dict(tool)),
-            spaced=json.dumps(dict(tool), ensure_ascii=False),
-        )
-
-    writer.ours(f'{START}system\n')
-    writer.fill(
-        self.dialect.system,
-        tools=describe,
-        instructions=lambda: writer.ours(self.dialect.instructions),
-    )
-    writer.ours(f'{END}\n')
-    return writer.chunk().token_ids
-
-
-
-def _dumps(value: Any) -> str:
-  """Compact JSON in the order given: people read what a tool does."""
-  return json.dumps(value, ensure_ascii=False, separators=(',', ':'))

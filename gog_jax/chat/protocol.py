@@ -20,6 +20,8 @@ from gog_jax.chat.grammar import Grammar
 from gog_jax.chat.grammar import Tags
 from gog_jax.types import ToolCall
 
+THINK, END_THINK = '<think>', '</think>'
+ANSWER, END_ANSWER = '<answer>', '</answer>'
 CALL, END_CALL = '<tool_call>', '</tool_call>'
 RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
 
@@ -51,8 +53,8 @@ class _Json:
 
 
 HERMES = Grammar(
-    think=('<think>', '</think>'),
-    answer=('<answer>', '</answer>'),
+    think=(THINK, END_THINK),
+    answer=(ANSWER, END_ANSWER),
     reply=(RESPONSE, END_RESPONSE),
     forms=(_Json(),),
 )
