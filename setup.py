@@ -37,7 +37,9 @@ INSTALL_REQUIRES = [
     'pyarrow>=18',  # Parquet files that others wrote.
     'rich>=13',  # The report's table.
     'safetensors>=0.6',  # Adapter files; features of a local index.
+    'scipy>=1.13',  # Intervals of what is reported.
     'tenacity>=9',  # Retries with backoff.
+    'tensorboardX>=2.6',  # Event files, without TensorFlow.
     'tensorflow-datasets>=4.9.9',  # Data sets; never with TensorFlow.
     'tokenizers>=0.21',  # Runs tokenizer.json.
     'tqdm>=4.66',  # Progress bars.
@@ -59,7 +61,7 @@ EXTRAS_REQUIRE = {
         # Photographs to search for; never at run time.
         'scikit-image>=0.22',
         'scikit-learn>=1.4',
-        'scipy>=1.13',  # Oracle for bootstrap intervals.
+        'tensorboard>=2.16',  # Reads event files back.
         'torch==2.13.0',  # Oracle, with transformers; never at run time.
         'transformers>=5.0',  # Oracle of models, tokenizers and images.
     ],

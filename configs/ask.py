@@ -32,44 +32,8 @@ the other pages, so that trained policies are found there. Of a run of several
 seeds, pass the folder of one.
 """
 
-from ml_collections import ConfigDict
-from ml_collections import FieldReference
-
 from configs import common
-
-# What a general model behind an endpoint needs in place of the toy's values.
-# Tokens are the toy tokenizer's, two to four of them a word: the endpoint has
-# limits of its own.
-_REMOTE = {
-    'model.dialect': 'gog_remote',
-    'model.box': 'thousandths',
-    'model.box_step': 1,
-    'model.min_box_side': 28,
-    'model.max_image_tokens': 2048,  # Of 32 x 32 pixels: 2 megapixels.
-    'tools.top_k': 3,
-    'tools.timeout_s': 60.0,
-    'rollout.max_turns': 10,
-    'rollout.max_turn_tokens': 32768,
-    'rollout.max_context': 262144,
-    'batch.row_tokens': 262144,
-    'batch.row_patches': 262144,
-}
-
-
-class _Default(FieldReference):
-  """A field with another default where the policy is remote."""
-
-  def __init__(self, default, *, remote, policy: FieldReference):
-    super().__init__(default)
-    self._remote, self._policy, self._given = remote, policy, False
-
-  def set(self, value, type_safe=True):
-    super().set(value, type_safe)
-    self._given = True
-
-  def get(self):
-    follows = not self._given and self._policy.get() == 'remote'
-    return self._remote if follows else super().get()
+from configs import sections
 
 
 def get_config(profile: str = 'toy'):
@@ -83,19 +47,7 @@ def get_config(profile: str = 'toy'):
   c.page = ''  # Where the page goes, if not beside the record.
   c.seeds = ()
   c.sampler.n_slots = 1
-  c.remote = ConfigDict()  # See rollout/endpoint.py.
-  c.remote.url = ''
-  c.remote.model = ''
-  c.remote.key_variable = 'OPENAI_API_KEY'
-  c.remote.timeout_s = 300.0  # Of a message, all attempts together.
-  c.remote.max_attempts = 4  # Where a failure may be gone soon.
-  c.remote.temperature = 0.0  # Negative leaves it to the endpoint.
-  c.remote.max_tokens = 4096  # Of a message; 0 leaves it to the endpoint.
+  c.remote = sections.remote()
   if not own_weights:
-    policy = c.get_ref('policy')
-    for field, remote in _REMOTE.items():
-      section, name = field.split('.')
-      default = _Default(c[section][name], remote=remote, policy=policy)
-      del c[section][name]
-      c[section][name] = default
+    sections.follow_remote(c, c.get_ref('policy'))
   return c

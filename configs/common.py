@@ -33,7 +33,7 @@ def get_base(profile: str) -> ConfigDict:
     return _toy()
   if profile == 'hard':
     c = _toy()  # Its name and so its workdir as well.
-    c.eval.split = 'hard'
+    c.eval.benchmark = 'world_hard'
     return c
   if profile == 'full':
     return _full_toy()
@@ -84,7 +84,7 @@ def _toy() -> ConfigDict:
   c.data.n_train = 13312
   c.data.n_validation = 256
   c.data.n_test = 1536
-  c.data.n_hard = 1536  # The split 'hard', see eval.split.
+  c.data.n_hard = 1536  # Of the benchmark 'world_hard'.
   # Fields of world/knowledge.py's Difficulty.
   c.data.difficulty = ConfigDict({
       'emblems': 4,
@@ -237,14 +237,12 @@ def _toy() -> ConfigDict:
   c.arms = ConfigDict()
   c.once = ()  # Those that only the first of `seeds` has.
 
-  c.eval = ConfigDict()
-  c.eval.split = 'test'  # Or 'hard'; greedy.
-  c.eval.n_examples = 512
-  # See policies.py.
-  c.eval.policies = ('direct', 'full_search', 'expert', 'sft', 'rl')
+  c.eval = sections.evaluation()
+  c.benchmark = sections.benchmark()
 
   c.report = ConfigDict()
   c.report.n_trajectories = 24
+  c.log = sections.log()
   return c
 
 

@@ -1,17 +1,51 @@
-"""Greedy evaluation of the policies on held-out questions, and the report.
+"""Greedy evaluation of policies, and the report.
+
+What is evaluated is a PARADIGM@MODEL, or a short name for one
+(gog_jax/paradigms.py), on `eval.benchmark`, with any `tools.backend`:
 
     python -m gog_jax.main --config=configs/eval.py
     python -m gog_jax.main --config=configs/eval.py:hard
-    python -m gog_jax.main --config=configs/eval.py:qwen2_5_vl_7b \
-      --config.model.path=FOLDER
 
-Every field is in configs/common.py; change one with --config.FIELD=VALUE.
+    # Models of one's own, trained or as they are, on a published benchmark.
+    python -m gog_jax.main --config=configs/eval.py:qwen2_5_vl_7b \
+      --config.model.path=FOLDER --workdir=RUN \
+      --config.eval.policies="('direct@base', 'gog@base', 'gog@rl')" \
+      --config.eval.benchmark=simplevqa --config.benchmark.path=DATA \
+      --config.tools.backend=index --config.tools.index=INDEX
+
+    # A model behind an OpenAI-compatible endpoint; what it would cost, first.
+    python -m gog_jax.main --config=configs/eval.py --dry_run \
+      --config.eval.policies="('direct@remote', 'full_search@remote', \
+      'gog@remote', 'mmsearch_r1@remote')" \
+      --config.remote.url=http://127.0.0.1:8080/v1 --config.remote.model=NAME \
+      --config.remote.price_in=0.4 --config.remote.price_out=1.2 \
+      --config.remote.max_spend=20.0
+
+    # A policy of one's own in Python (gog_jax/plays.py).
+    python -m gog_jax.main --config=configs/eval.py \
+      --config.eval.policies="('gog@script',)" \
+      --config.eval.script=my_plays:answer_no
+
+Every item is durable as it finishes: stopped or killed, the same command goes
+on. WORKDIR/eval*/POLICY/progress.json says how far it is and what it shows so
+far. Several hosts share the items: the same command on each, with
+--config.eval.hosts=N and --config.eval.host=0, 1, ...
+
+Remote models are given the values in `general` in place of the toy's. Every
+other field is in configs/common.py and configs/sections.py; change one with
+--config.FIELD=VALUE.
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
+from configs import sections
 
 
 def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'eval'
+  c.remote = sections.remote()
+  # A published profile's own values are what its model needs, wherever it is.
+  c.general = sections.general() if c.model.path else ConfigDict()
   return c

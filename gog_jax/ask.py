@@ -10,27 +10,22 @@ from gog_jax import blobs
 from gog_jax import files
 from gog_jax import images
 from gog_jax import narrator
+from gog_jax import paradigms
 from gog_jax import policies
 from gog_jax import report_card
 from gog_jax import secrets
 from gog_jax.errors import UserError
-from gog_jax.images import ImageProcessor
 from gog_jax.rollout import trajectories as store
-from gog_jax.rollout.endpoint import Endpoint
-from gog_jax.rollout.endpoint import EndpointConfig
 from gog_jax.rollout.endpoint import shown_url
 from gog_jax.rollout.loop import rollout
-from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
-from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.run import Run
-from gog_jax.run import TOY_BASE
 from gog_jax.types import Example
 from gog_jax.types import StopReason
 from gog_jax.types import Trajectory
 from gog_jax.world import knowledge
 
-REMOTE, MODEL = 'remote', 'model'
+MODEL = 'model'
 
 
 def check(config) -> None:
@@ -43,21 +38,26 @@ def check(config) -> None:
     raise UserError('nothing is asked: pass --config.question="..."')
   if not config.image:
     raise UserError('there is nothing to look at: pass --config.image=FILE')
-  trained = [one for one in policies.NAMES if one != 'expert']
-  known = (REMOTE, MODEL, *trained, *config.arms)
-  if config.policy not in known:
+  try:
+    named = policies.named(config, _full_name(config.policy))
+    known = named.model not in (paradigms.EXPERT, paradigms.SCRIPT)
+  except UserError:
+    named, known = None, False
+  if named is None or not known:
+    others = [one for one in paradigms.SHORT if one != paradigms.EXPERT]
     raise UserError(
         f'unknown policy {config.policy!r}: pass --config.policy=, one of '
-        + ', '.join(known)
+        + ', '.join((paradigms.REMOTE, MODEL, *others, *config.arms))
+        + f', or PARADIGM@MODEL with {", ".join(paradigms.PARADIGMS)}'
     )
-  if config.policy == REMOTE:
+  if named.model == paradigms.REMOTE:
     if not config.remote.url:
       raise UserError(
           'a remote policy needs an endpoint: pass --config.remote.url=, e.g. '
           'http://127.0.0.1:8080/v1, and --config.remote.model=NAME; or choose '
           'another --config.policy'
       )
-    _endpoint(config)
+    policies.endpoint(config)
   # What is replayed comes from a recording, whatever was searched for it.
   if config.tools.backend == 'world' and config.tools.mode != 'replay':
     if not config.scope:
@@ -78,15 +78,13 @@ def ask(run: Run) -> None:
   """
   config = run.config
   example = read_example(config)
-  name = config.policy
-  if name == REMOTE:
-    run = _without_weights(run)
-  elif name != MODEL:
-    run = policies.run_of(run, name)
-  policy = _policy(run, name)
+  name = _full_name(config.policy)
+  is_remote = policies.named(config, name).model == paradigms.REMOTE
+  run = policies.run_of(run, name)
+  policy = policies.make(run, name, tolerant=False)
   told = narrator.Narrator(example)
-  who, key = name, {}
-  if name == REMOTE:
+  who, key = config.policy, {}
+  if is_remote:
     who = f'{config.remote.model} at {shown_url(config.remote.url)}'
     if secrets.from_environment(variable := config.remote.key_variable):
       key = {'key': f'from the variable {variable}'}
@@ -107,7 +105,7 @@ def ask(run: Run) -> None:
     page = page / 'index.html'
   files.write_atomic(page, render(who, example, trajectory))
   facts = {'page': str(page)}
-  if name == REMOTE and trajectory.stop_reason == StopReason.LENGTH:
+  if is_remote and trajectory.stop_reason == StopReason.LENGTH:
     facts['hint'] = (
         'its last message was cut off: raise --config.remote.max_tokens or '
         '--config.rollout.max_turn_tokens'
@@ -153,48 +151,9 @@ def render(policy: str, example: Example, trajectory: Trajectory) -> str:
   )
 
 
-def _policy(run: Run, name: str) -> Policy:
-  """Who is asked; our own decode greedily."""
-  if name == REMOTE:
-    c = run.config
-    return RemotePolicy(
-        _endpoint(c),
-        run.chat,
-        capacity=1,
-        max_context=c.rollout.max_context,
-        max_turn_tokens=c.rollout.max_turn_tokens,
-        exact_size=c.model.box == 'resized_pixels',
-    )
-  if name == MODEL:
-    return run.make_policy(run.load_model(), greedy=True)
-  return policies.make(run, name)
-
-
-def _endpoint(config) -> Endpoint:
-  return Endpoint(EndpointConfig(**config.remote))
-
-
-def _without_weights(run: Run) -> Run:
-  """The run for a model that is elsewhere.
-
-  The toy's tokenizer can spell anything, but its image processor would show a
-  photograph in 84 x 84 pixels: in its place stands one as published models
-  have, whose means nobody looks at.
-  """
-  if run.model_folder != TOY_BASE:
-    return run
-  side = 32
-  return run.changed(
-      processor=ImageProcessor(
-          patch_size=side // 2,
-          merge_size=2,
-          temporal_patch_size=2,
-          min_pixels=side**2,
-          max_pixels=run.config.model.max_image_tokens * side**2,
-          image_mean=(0.5, 0.5, 0.5),
-          image_std=(0.5, 0.5, 0.5),
-      )
-  )
+def _full_name(policy: str) -> str:
+  """'model' is what asks for the folder's model as it is."""
+  return f'{paradigms.GOG}@{paradigms.BASE}' if policy == MODEL else policy
 
 
 def _next_folder(parent: epath.Path) -> epath.Path:

@@ -14,6 +14,7 @@ from gog_jax.types import View
 _TEXT, _IMAGE = 'text', 'image'
 # Searching with a crop and with the whole image are one kind of search.
 _KINDS = {'text_search': _TEXT, 'image_search': _IMAGE, 'gaze': _IMAGE}
+TOOLS = tuple(_KINDS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

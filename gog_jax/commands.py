@@ -62,6 +62,41 @@ def ask(run: Run) -> None:
   ask.ask(run)
 
 
+def benchmark(run: Run) -> None:
+  """Says what a published set of questions holds.
+
+  Raises:
+    UserError: It cannot be used.
+  """
+  from gog_jax import benchmarks
+  from gog_jax.benchmarks import describe
+
+  opened = benchmarks.load(**run.config.benchmark, workdir=run.workdir)
+  print(describe.describe(opened))
+
+
+def instruct(run: Run) -> None:
+  """Builds a GoG-Instruct set, or says what it would take."""
+  from gog_jax.instruct import build
+  from gog_jax.instruct import estimate
+  from gog_jax.instruct import settings
+  from gog_jax.world import expert
+
+  stages.prepare(run)
+  needed = settings.stages(run.config)
+  if run.config.dry_run:  # Trains nothing for it.
+    needed = tuple(name for name in needed if name == 'data')
+  stages.bring(run, needed, 'instruct')
+  if run.config.dry_run:
+    print(estimate.table(run))
+    return
+  inputs = {name: stages.identity(run, name) for name in needed}
+  if run.config.instruct.teacher == settings.EXPERT:
+    inputs['maker'] = expert.version()
+  facts = build.build(run, inputs)
+  print(build.shown(run, facts))
+
+
 def judge(run: Run) -> None:
   """Measures how often a judge says what people say.
 
@@ -78,19 +113,6 @@ def judge(run: Run) -> None:
   found = agreement.measure(asked, run.config.labels, path)
   print(agreement.table(found))
   metrics.say(f'judge: {path}')
-
-
-def benchmark(run: Run) -> None:
-  """Says what a published set of questions holds.
-
-  Raises:
-    UserError: It cannot be used.
-  """
-  from gog_jax import benchmarks
-  from gog_jax.benchmarks import describe
-
-  opened = benchmarks.load(**run.config.benchmark, workdir=run.workdir)
-  print(describe.describe(opened))
 
 
 def convert(run: Run) -> None:
@@ -121,15 +143,48 @@ def convert(run: Run) -> None:
   )
 
 
+def table(run: Run) -> None:
+  """Puts what runs have evaluated beside the paper's table."""
+  from gog_jax import report_table
+
+  c = run.config.table
+  print(
+      report_table.make(
+          c.workdirs or (run.workdir,), run.workdir, seed=c.seed
+      ),
+      end='',
+  )
+
+
 COMMANDS: dict[str, Callable[[Run], None]] = {
     'inspect': inspect,
     'index': index,
     'retrieve': retrieve,
     'ask': ask,
-    'judge': judge,
     'benchmark': benchmark,
+    'instruct': instruct,
+    'judge': judge,
     'convert': convert,
+    'table': table,
 }
+
+
+def dry_run(run: Run) -> None:
+  """Says what an evaluation would take; nothing is asked, loaded or written.
+
+  Raises:
+    UserError: The page is not about evaluation, or as a walk says at once.
+  """
+  from gog_jax import config_check
+  from gog_jax import estimate
+
+  if run.config.stage != 'eval':
+    raise UserError(
+        '--dry_run is for --config=configs/eval.py, not for a page of stage '
+        f'{run.config.stage!r}'
+    )
+  config_check.check(run.config)
+  print(estimate.describe(estimate.estimate(run)))
 
 
 def do(run: Run) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import math
 
 from ml_collections import ConfigDict
 
 from gog_jax import ask
+from gog_jax import paradigms
+from gog_jax import plays
 from gog_jax import policies
 from gog_jax import rewards
 from gog_jax import toolbox
+from gog_jax import trackers
 from gog_jax.boxes import KINDS
+from gog_jax.config_fields import config_field
+from gog_jax.config_fields import float_fields
 from gog_jax.errors import UserError
+from gog_jax.instruct import settings
 from gog_jax.judge import config as judge_config
 from gog_jax.models import attention
 from gog_jax.models.config import FAMILIES
@@ -33,9 +38,11 @@ _CHOICES = {
     'reward.accuracy': rewards.ACCURACIES,
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
-    'eval.split': ('validation', 'test', 'hard'),
+    'eval.benchmark': paradigms.BENCHMARKS,
     'tools.backend': toolbox.BACKENDS,
     'tools.mode': toolbox.MODES,
+    'instruct.easy': settings.EASY,
+    'instruct.gold': settings.GOLD,
 } | {
     f'{stage}.optimizer.{field}': known
     for stage in ('sft', 'rl', 'pretrain')
@@ -83,9 +90,13 @@ _POSITIVE = (
     'pretrain.n_probes',
     'pretrain.checkpoint_every',
     'remote.max_attempts',
+    'remote.concurrency',
+    'instruct.n',
+    'instruct.n_queries',
+    'instruct.chunk',
+    'instruct.samples',
+    'instruct.concurrency',
 )
-# Sections that only one stage has.
-_OWNERS = {'pretrain': 'pretrain', 'remote': 'ask'}
 _NOT_NEGATIVE = (
     'tools.backoff_s',
     'tools.drain_s',
@@ -103,6 +114,16 @@ _NOT_NEGATIVE = (
     'rl.loss.kl_coef',
     'report.n_trajectories',
     'remote.max_tokens',
+    'remote.price_in',
+    'remote.price_out',
+    'remote.max_spend',
+    'eval.hosts',
+    'eval.host',
+    'instruct.n_direct',
+    'instruct.retries',
+    'instruct.n_review',
+    'instruct.price_in',
+    'instruct.price_out',
 ) + tuple(
     f'{stage}.optimizer.{field}'
     for stage in ('sft', 'rl', 'pretrain')
@@ -130,6 +151,9 @@ _SHARES = (
     'reward.format_weight',
     'rl.call_cost',
     'grade.most_errors',
+    'instruct.no_search',
+    'instruct.most_errors',
+    'instruct.gold_iou',
     'pretrain.read.reading',
     'pretrain.look.reading',
     'pretrain.refer.reading',
@@ -145,13 +169,12 @@ def check(config) -> None:
       a number that is none, too small or no share, or fields contradict each
       other.
   """
-  for field, value in _numbers(config):
+  for field, value in float_fields(config):
     if not math.isfinite(value):
       raise UserError(f'config.{field} is {value}, which is no number')
 
   def applies(field: str) -> bool:
-    section = field.partition('.')[0]
-    return _OWNERS.get(section, config.stage) == config.stage
+    return field.partition('.')[0] in config
 
   for field, known in _CHOICES.items():
     if not applies(field):
@@ -216,8 +239,11 @@ def check(config) -> None:
         f'config.rl.level, and nothing is easier than {config.rl.level}: '
         'choose level 1 or 2'
     )
+  trackers.check(config.log)
   if config.stage == 'ask':
     ask.check(config)
+  elif config.stage == 'instruct':
+    settings.check(config)
   elif config.stage != 'pretrain':
     _check_sizes(config)
   if config.grade.often_failed > config.grade.solved:
@@ -229,26 +255,84 @@ def check(config) -> None:
     if not name.startswith('rl_'):
       raise UserError(f'config.arms.{name}: give it a name that begins in rl_')
     _check_arm(config, name)
-  for name, known in (
-      ('eval.policies', (*policies.NAMES, *config.arms)),
-      ('once', tuple(config.arms)),
-  ):
-    unknown = [one for one in config_field(config, name) if one not in known]
-    if unknown:
+  if unknown := [one for one in config.once if one not in config.arms]:
+    raise UserError(
+        f'config.once has {", ".join(unknown)}; there are '
+        f'{", ".join(config.arms) or "no arms"}'
+    )
+  _check_evaluation(config)
+
+
+def _check_evaluation(config) -> None:
+  """Refuses policies that are none, or that something is missing for."""
+  e = config.eval
+  world = paradigms.is_world(e.benchmark)
+  for name in e.policies:
+    try:
+      model = policies.named(config, name).model
+    except UserError as error:
+      raise UserError(f'config.eval.policies: {error}') from error
+    if model == paradigms.REMOTE and config.stage != 'ask':
+      if config.stage != 'eval':
+        raise UserError(
+            f'config.eval.policies: {name} is evaluated on --config='
+            'configs/eval.py, where its endpoint is said'
+        )
+      _check_remote(config)
+    if model == paradigms.SCRIPT:
+      plays.load(e.script)
+    if model == paradigms.EXPERT and not world:
       raise UserError(
-          f'config.{name} has {", ".join(unknown)}; there are '
-          f'{", ".join(known) or "no arms"}'
+          f'config.eval.policies: {name} knows the embedded world alone, not '
+          f'config.eval.benchmark={e.benchmark}: leave it out'
       )
+  if not world:
+    if config.benchmark.name not in ('', e.benchmark):
+      raise UserError(
+          f'config.benchmark.name={config.benchmark.name}, but '
+          f'config.eval.benchmark={e.benchmark} is what is evaluated: leave '
+          'the former empty'
+      )
+    if not config.benchmark.path:
+      raise UserError(
+          f'config.eval.benchmark={e.benchmark} needs its files: pass '
+          '--config.benchmark.path=, a folder, a file or an id on the hub'
+      )
+  if e.host >= max(e.hosts, 1):
+    raise UserError(
+        f'config.eval.host={e.host}, but hosts are numbered from 0 to '
+        f'config.eval.hosts - 1 = {max(e.hosts, 1) - 1}'
+    )
+
+
+def _check_remote(config) -> None:
+  """Refuses a remote model that cannot be asked, or paid for."""
+  c = config.remote
+  if not c.url:
+    raise UserError(
+        'a remote policy needs an endpoint: pass --config.remote.url=, e.g. '
+        'http://127.0.0.1:8080/v1, and --config.remote.model=NAME'
+    )
+  policies.endpoint(config)
+  if (c.price_in or c.price_out) and not c.max_spend:
+    raise UserError(
+        'the remote model has a price: say how much the run may spend with '
+        '--config.remote.max_spend=DOLLARS'
+    )
 
 
 def _check_sizes(config) -> None:
   """Refuses stages that want more examples than there will be."""
-  split = f'data.n_{config.eval.split}'
+  benchmark = config.eval.benchmark
+  evaluated = ()
+  if paradigms.is_world(benchmark):
+    split = f'data.n_{paradigms.split_of(benchmark)}'
+    evaluated = ((('eval.n_examples',), split),)
   for wanted, held in (
       (('sft.n_demos',), 'sft.n_candidates'),
       (('sft.n_candidates', 'grade.n_queries'), 'data.n_train'),
       (('sft.n_validation',), 'data.n_validation'),
-      (('eval.n_examples',), split),
+      *evaluated,
   ):
     total = sum(config_field(config, field) for field in wanted)
     if total > config_field(config, held):
@@ -288,17 +372,3 @@ def check_family(profile: str, family: str) -> None:
         f'profile {profile} is not for {family} models, which '
         f'--config.model.path holds; choose a profile that begins in {family}'
     )
-
-
-def _numbers(config, prefix: str = '') -> Iterator[tuple[str, float]]:
-  for name, value in config.items():
-    if hasattr(value, 'items'):
-      yield from _numbers(value, f'{prefix}{name}.')
-    elif isinstance(value, float):
-      yield prefix + name, value
-
-
-def config_field(config, field: str):
-  for part in field.split('.'):
-    config = config[part]
-  return config.to_dict() if hasattr(config, 'to_dict') else config

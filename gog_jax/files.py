@@ -14,8 +14,10 @@ import filelock
 from gog_jax.errors import UserError
 
 
-def write_atomic(path: epath.PathLike, text: str) -> None:
+def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
   """Writes `text` to a neighbour and renames it: no reader sees half of it.
+
+  Text in pieces need not be in memory all at once.
 
   Raises:
     UserError: The folder cannot be written.
@@ -25,7 +27,8 @@ def write_atomic(path: epath.PathLike, text: str) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with partial.open('w') as f:
-      f.write(text)
+      for piece in [text] if isinstance(text, str) else text:
+        f.write(piece)
       if '://' not in str(path):  # A bucket has nothing to flush to.
         f.flush()
         os.fsync(f.fileno())

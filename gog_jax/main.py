@@ -33,6 +33,9 @@ _WORKDIR = flags.DEFINE_string(
     'Holds everything the run makes, local or gs://. '
     'Default: runs/ and the name of the profile.',
 )
+_DRY_RUN = flags.DEFINE_bool(
+    'dry_run', False, 'Say what an evaluation would take, and run nothing.'
+)
 
 # Of stages that do not go on where they were.
 _INTERRUPTED = {'ask': 'interrupted', 'retrieve': 'stopped'}
@@ -58,7 +61,11 @@ def main(argv: list[str]) -> None:
   from gog_jax import commands
   from gog_jax import run
 
-  commands.do(run.Run(config, epath.Path(workdir)))
+  asked = run.Run(config, epath.Path(workdir))
+  if _DRY_RUN.value:
+    commands.dry_run(asked)
+  else:
+    commands.do(asked)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -6,12 +6,24 @@ from collections.abc import Mapping
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from etils import epath
 import tqdm
 
 from gog_jax import files
+
+
+class Tracker(Protocol):
+  """Somewhere else that metrics go, see trackers.py."""
+
+  def write(self, row: Mapping[str, Any]) -> None:
+    """Takes the line of one step."""
+    ...
+
+  def close(self) -> None:
+    """Lets go of it; nothing comes any more."""
+    ...
 
 
 class MetricsWriter:
@@ -33,7 +45,19 @@ class MetricsWriter:
         if row['step'] <= resume_step:
           kept.append(row)
     self._rows = kept
+    self._trackers: list[Tracker] = []
     self._flush()
+
+  def __enter__(self) -> MetricsWriter:
+    return self
+
+  def __exit__(self, *unused_error) -> None:
+    for tracker in self._trackers:
+      tracker.close()
+
+  def track(self, tracker: Tracker) -> None:
+    """Sends it every line from now on, once the file has it."""
+    self._trackers.append(tracker)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends the values of one step and flushes."""
@@ -45,6 +69,8 @@ class MetricsWriter:
     else:
       with self._path.open('a') as f:
         f.write(files.dumps(row) + '\n')
+    for tracker in self._trackers:
+      tracker.write(row)
 
   @property
   def rows(self) -> list[dict[str, Any]]:
@@ -105,3 +131,16 @@ class Stopwatch:
 def say(line: str) -> None:
   """Prints one line without tearing a bar."""
   tqdm.tqdm.write(line, file=sys.stderr)
+
+
+def shown(facts: Mapping[str, Any]) -> str:
+  """Facts on one line, for people."""
+  parts = []
+  for name, value in facts.items():
+    if isinstance(value, Mapping):
+      parts.append(f'{name} ({shown(value)})')
+    elif isinstance(value, float):
+      parts.append(f'{name} {value:.3f}')
+    else:
+      parts.append(f'{name} {value}')
+  return ', '.join(parts)

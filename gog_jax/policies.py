@@ -1,66 +1,109 @@
-"""The policies that an evaluation compares, by name.
-
-    direct        the SFT policy, which has to answer at once
-    full_search   the SFT policy, which has to answer after a search with the
-                  whole image and one with the question (the paper's workflow)
-    expert        whom SFT imitates
-    sft           after stage 1
-    sft_no_gaze   the same without Selective Gaze: the tool, and the demos of it
-    rl, rl_...    after stage 2: the page's, or an arm's
-"""
+"""Makes the policies that paradigms.py names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import copy
+import dataclasses
+from typing import Any
 
 from flax import nnx
 import numpy as np
 
+from gog_jax import paradigms
+from gog_jax import plays
+from gog_jax.chat import load_dialect
+from gog_jax.images import ImageProcessor
 from gog_jax.images import size_of
 from gog_jax.models.vlm import VLM
+from gog_jax.paradigms import Named
+from gog_jax.rollout.endpoint import Endpoint
+from gog_jax.rollout.endpoint import EndpointConfig
 from gog_jax.rollout.forced import ForcedPolicy
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
+from gog_jax.rollout.purse import Purse
+from gog_jax.rollout.remote import RemotePolicy
+from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
+from gog_jax.run import TOY_BASE
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 from gog_jax.world import expert
 
-NO_GAZE = 'sft_no_gaze'
-# All but the arms.
-NAMES = ('direct', 'full_search', 'expert', 'sft', NO_GAZE, 'rl')
-# Whose parameters they have, if not those of the stage of their own name.
-_STAGES = {'direct': 'sft', 'full_search': 'sft', 'expert': None}
+NO_GAZE = paradigms.SFT_NO_GAZE
+REMOTE = paradigms.REMOTE
+NAMES = paradigms.SHORT
 
 
-def stage_of(name: str) -> str | None:
-  """The stage that trains a policy's parameters; None if nothing does."""
-  return _STAGES.get(name, name)
+def named(config: Any, name: str) -> Named:
+  """A policy's name, taken apart.
+
+  Raises:
+    UserError: As `paradigms.parse`.
+  """
+  return paradigms.parse(name, config.arms)
 
 
 def run_of(run: Run, name: str) -> Run:
-  """The run with the tools that a policy has."""
-  return run.without_gaze() if name == NO_GAZE else run
-
-
-def make(run: Run, name: str) -> Policy:
-  """A policy that decodes greedily; `run` is that of `run_of`.
+  """The run with the tools, the words and the limits that a policy has.
 
   Raises:
-    UserError: Its stage has not been run.
+    UserError: There is no such policy, or the dialect has no words for it.
   """
-  if name == 'expert':
+  policy = named(run.config, name)
+  if _is_general(run.config, policy):
+    run = general_run(run)
+  words = run.config.model.dialect
+  if policy.paradigm == paradigms.MMSEARCH_R1:
+    dialect, tools = load_dialect(paradigms.MMSEARCH_R1), policy.tools
+  elif policy.stage is None and policy.paradigm != paradigms.GOG:
+    dialect, tools = load_dialect(words, policy.paradigm), policy.tools
+  else:
+    # As it was trained, but for a tool that it is not to have.
+    gazes = policy.paradigm == paradigms.GOG or (
+        policy.model != NO_GAZE and policy.paradigm != paradigms.NO_GAZE
+    )
+    own = run if gazes else run.without_gaze()
+    dialect, tools = own.dialect, own.tool_names
+  if policy.max_turns:
+    dialect = dataclasses.replace(dialect, max_turns=policy.max_turns)
+  return run.changed(dialect=dialect, tool_names=tools)
+
+
+def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
+  """A policy that decodes greedily; `run` is that of `run_of`.
+
+  Args:
+    run: With its tools and words.
+    name: The policy's.
+    tolerant: Of a remote model, see `RemotePolicy`.
+
+  Raises:
+    UserError: Its stage has not been run, or what its config names cannot be
+      used.
+  """
+  policy = named(run.config, name)
+  searched = policy.paradigm == paradigms.FULL_SEARCH
+  opening = _both_searches(run) if searched else None
+  if policy.model == paradigms.EXPERT:
     return expert_policy(run)
-  stage = stage_of(name)
-  assert stage is not None
-  forced = name in ('direct', 'full_search')
-  policy = run.make_policy(
-      trained(run, stage), greedy=True, answers_at_once=forced
-  )
-  if name == 'full_search':
-    return ForcedPolicy(policy, lambda request: _both_searches(run, request))
-  return policy
+  if policy.model == paradigms.SCRIPT:
+    script = plays.script_of(run.config.eval.script, run.chat)
+    return _scripted(run, plays.after(opening, script))
+  if policy.model == REMOTE:
+    made = remote_policy(
+        run, capacity=run.config.remote.concurrency, tolerant=tolerant
+    )
+  else:
+    model = trained(run, policy.stage) if policy.stage else run.load_model()
+    made = run.make_policy(
+        model,
+        greedy=True,
+        answers_at_once=searched or policy.paradigm == paradigms.DIRECT,
+    )
+  return ForcedPolicy(made, opening) if opening else made
 
 
 def trained(run: Run, stage: str) -> VLM:
@@ -84,6 +127,10 @@ def expert_policy(run: Run) -> ScriptedPolicy:
     )
     return run.chat.encode_turn(thought=thought, calls=calls, answer=answer)
 
+  return _scripted(run, script)
+
+
+def _scripted(run: Run, script: Script) -> ScriptedPolicy:
   return ScriptedPolicy(
       script,
       capacity=run.config.sampler.n_slots,
@@ -91,11 +138,99 @@ def expert_policy(run: Run) -> ScriptedPolicy:
   )
 
 
-def _both_searches(run: Run, request: Request) -> list[list[int]]:
-  calls = (
-      ToolCall(name='image_search', arguments={}),
-      ToolCall(
-          name='text_search', arguments={'query': request.example.question}
-      ),
+def _both_searches(run: Run) -> Callable[[Request], list[list[int]]]:
+  """What is said for a policy: a search with the image, one with the words."""
+
+  def opening(request: Request) -> list[list[int]]:
+    query = {'query': request.example.question}
+    calls = (
+        ToolCall(name='image_search', arguments={}),
+        ToolCall(name='text_search', arguments=query),
+    )
+    return [run.chat.encode_turn(thought='', calls=(call,)) for call in calls]
+
+  return opening
+
+
+def endpoint(config: Any) -> Endpoint:
+  """Whom `config.remote` names.
+
+  Raises:
+    UserError: The address or the key cannot be one, or the model has no name.
+  """
+  known = {field.name for field in dataclasses.fields(EndpointConfig)}
+  fields = {k: v for k, v in config.remote.items() if k in known}
+  return Endpoint(EndpointConfig(**fields))
+
+
+def remote_policy(
+    run: Run, *, capacity: int, tolerant: bool = False
+) -> RemotePolicy:
+  """The model behind `config.remote`; `run` is that of `without_weights`.
+
+  Args:
+    run: With the chat that reads what it says.
+    capacity: Conversations that it is asked about at once.
+    tolerant: See `RemotePolicy`.
+  """
+  c = run.config
+  return RemotePolicy(
+      endpoint(c),
+      run.chat,
+      capacity=capacity,
+      max_context=c.rollout.max_context,
+      max_turn_tokens=c.rollout.max_turn_tokens,
+      exact_size=c.model.box == 'resized_pixels',
+      tolerant=tolerant,
+      purse=_purse(run),
   )
-  return [run.chat.encode_turn(thought='', calls=(call,)) for call in calls]
+
+
+def _purse(run: Run) -> Purse | None:
+  c = run.config.remote
+  if not (c.price_in or c.price_out):
+    return None
+  path = c.ledger or run.workdir / 'remote_spent.jsonl'
+  return Purse(
+      path, price_in=c.price_in, price_out=c.price_out, cap=c.max_spend
+  )
+
+
+def _is_general(config: Any, policy: Named) -> bool:
+  """Whether the toy's small values are none for it."""
+  if policy.model == paradigms.SCRIPT:
+    small = paradigms.is_world(config.eval.benchmark)
+    return not small or policy.paradigm == paradigms.MMSEARCH_R1
+  return policy.model == REMOTE
+
+
+def general_run(run: Run) -> Run:
+  """The run with what a general model needs, `config.general`."""
+  run.toolbox  # noqa: B018  Shared, not one for each.
+  config = copy.deepcopy(run.config)
+  for section, fields in config.get('general', {}).items():
+    config[section].update(fields)
+  return without_weights(run.changed(config=config))
+
+
+def without_weights(run: Run) -> Run:
+  """The run for a model that is elsewhere.
+
+  The toy's tokenizer can spell anything, but its image processor would show a
+  photograph in 84 x 84 pixels: in its place stands one as published models
+  have, whose means nobody looks at.
+  """
+  if run.model_folder != TOY_BASE:
+    return run
+  side = 32
+  return run.changed(
+      processor=ImageProcessor(
+          patch_size=side // 2,
+          merge_size=2,
+          temporal_patch_size=2,
+          min_pixels=side**2,
+          max_pixels=run.config.model.max_image_tokens * side**2,
+          image_mean=(0.5, 0.5, 0.5),
+          image_std=(0.5, 0.5, 0.5),
+      )
+  )

@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 
 from gog_jax import checkpoint
 from gog_jax import files
-from gog_jax import metrics
 from gog_jax import models
 from gog_jax import rewards
 from gog_jax import sharding
@@ -30,6 +29,7 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
+from gog_jax.chat.dialect import NO_GAZE
 from gog_jax.data import sources
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
@@ -45,12 +45,12 @@ from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
+from gog_jax.seeds import of_seed
+from gog_jax.toolbox import make_tools
 from gog_jax.toolbox import Toolbox
+from gog_jax.toolbox import TOOLS
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.image_search import ImageSearch
-from gog_jax.tools.text_search import TextSearch
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
@@ -67,19 +67,24 @@ class Run:
     # (an arm's learning rate) have their values from here on.
     self.config: Any = config.copy_and_resolve_references()
     self.workdir = epath.Path(workdir)
+    self.tool_names = TOOLS
 
   def changed(self, **parts: Any) -> Run:
     """The same run with other parts; it shares all that does not hang on them.
     """
     other = copy.copy(self)
-    for name in ('executor', 'chat'):
+    hang = ['executor', 'chat', 'limits', 'model_digest']
+    hang += ['dialect', 'box_spec'] if 'config' in parts else []
+    for name in hang:
       other.__dict__.pop(name, None)
     other.__dict__.update(parts)
     return other
 
   def without_gaze(self) -> Run:
     """The same run, whose policies cannot gaze."""
-    return self.changed(can_gaze=False)
+    dialect = load_dialect(self.config.model.dialect, NO_GAZE)
+    names = tuple(name for name in self.tool_names if name != 'gaze')
+    return self.changed(tool_names=names, dialect=dialect)
 
   def with_rl(self, overrides: Mapping[str, Any]) -> Run:
     """The same run with other fields of `config.rl`."""
@@ -89,20 +94,7 @@ class Run:
 
   def with_seed(self, seed: int) -> Run:
     """The run of one of `config.seeds`, in a folder of its own."""
-    config = copy.deepcopy(self.config)
-    config.seed = seed
-    config.seeds = ()
-    if seed != self.config.seeds[0]:
-      once = set(config.once)
-      config.arms = ConfigDict({
-          name: fields
-          for name, fields in config.arms.items()
-          if name not in once
-      })
-      config.eval.policies = tuple(
-          name for name in config.eval.policies if name not in once
-      )
-    own = Run(config, self.workdir / f'seed_{seed}')
+    own = Run(of_seed(self.config, seed), self.workdir / f'seed_{seed}')
     # They spend from one purse, and make one recording.
     own.__dict__.update(toolbox=self.toolbox, judge=self.judge)
     return own
@@ -181,26 +173,22 @@ class Run:
 
   @functools.cached_property
   def executor(self) -> ToolExecutor:
-    top_k = self.config.tools.top_k
-    gaze = Gaze(
-        top_k=top_k,
+    tools = make_tools(
+        self.tool_names if self.can_gaze else set(self.tool_names) - {'gaze'},
+        top_k=self.config.tools.top_k,
         box_spec=self.box_spec,
         seen_size=self.processor.seen_size,
     )
-    return self.toolbox.executor([
-        TextSearch(top_k=top_k),
-        ImageSearch(top_k=top_k),
-        *([gaze] if self.can_gaze else []),
-    ])
+    return self.toolbox.executor(tools)
 
   @functools.cached_property
   def dialect(self) -> Dialect:
     return load_dialect(self.config.model.dialect)
 
-  @functools.cached_property
+  @property
   def can_gaze(self) -> bool:
     """Whether policies may, unless it is taken from them (`without_gaze`)."""
-    return self.dialect.can_call('gaze')
+    return 'gaze' in self.tool_names and self.dialect.can_call('gaze')
 
   @functools.cached_property
   def chat(self) -> Chat:
@@ -303,17 +291,14 @@ class Run:
     given the same ones; `call_cost` is that of rewards.py; `kwargs` are for
     `rollout.loop.rollout`.
     """
-    origin = ' '.join([*map(str, seed), what]).strip()
-    if not self.can_gaze:
-      origin += ' no gaze'
     requests = []
     drawn = collections.Counter()
     for example in examples:
       for sample in range(samples):
-        own_seed = self.seed(*seed, example.id, drawn[example.id])
+        again = drawn[example.id]
         requests.append(
-            Request(
-                example=example, sample=sample, seed=own_seed, origin=origin
+            self.request(
+                example, sample=sample, seed=seed, what=what, again=again
             )
         )
         drawn[example.id] += 1
@@ -326,36 +311,44 @@ class Run:
         **kwargs,
     )
     rolled_out = [request.example for request in requests]
-    if self.judge is not None:
-      trajectories = self.judge.judged(rolled_out, trajectories)
-    reward = dataclasses.replace(self.reward_config, call_cost=call_cost)
-    scored = [
-        rewards.score(example, trajectory, config=reward)
-        for example, trajectory in zip(rolled_out, trajectories, strict=True)
-    ]
+    scored = self.scored(rolled_out, trajectories, call_cost=call_cost)
     return [
         scored[i : i + samples] for i in range(0, len(scored), samples)
     ]
 
-  def rollout_once(
+  def request(
       self,
-      policy: Policy,
-      examples: Sequence[Example],
+      example: Example,
       *,
       seed: Sequence[Any],
       what: str,
+      sample: int = 0,
+      again: int = 0,
+  ) -> Request:
+    """For a rollout of an example, `again` for the how manieth time."""
+    origin = ' '.join([*map(str, seed), what]).strip()
+    return Request(
+        example=example,
+        sample=sample,
+        seed=self.seed(*seed, example.id, again),
+        origin=origin if self.can_gaze else f'{origin} no gaze',
+    )
+
+  def scored(
+      self,
+      examples: Sequence[Example],
+      trajectories: Sequence[Trajectory],
+      *,
+      call_cost: float = 0.0,
   ) -> list[Trajectory]:
-    """One scored trajectory of each example, under a bar named `what`."""
-    with metrics.Progress(what, total=len(examples)) as progress:
-      groups = self.rollout(
-          policy,
-          examples,
-          samples=1,
-          seed=seed,
-          what=what,
-          on_trajectory=lambda _: progress.advance(),
-      )
-    return [trajectory for (trajectory,) in groups]
+    """Trajectories of these examples, with their rewards."""
+    if self.judge is not None:
+      trajectories = self.judge.judged(examples, trajectories)
+    reward = dataclasses.replace(self.reward_config, call_cost=call_cost)
+    return [
+        rewards.score(example, trajectory, config=reward)
+        for example, trajectory in zip(examples, trajectories, strict=True)
+    ]
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
     """Converts boxes of an image of this size to what the policy would say."""
@@ -365,29 +358,23 @@ class Run:
         seen_size=self.processor.seen_size(*size),
     )
 
-  def make_data(self, folder: epath.Path) -> dict[str, Any]:
-    """Writes the embedded world's data set; the facts are its sizes."""
-    return dataset.prepare(folder, **self.config.data.to_dict())
-
-  def examples(self, split: str, *, start: int = 0, n: int) -> list[Example]:
-    """Examples [start, start + n) of a split of the data set.
+  def examples(
+      self, split: str, *, start: int = 0, n: int
+  ) -> Sequence[Example]:
+    """Examples [start, start + n) of a split, read as they are asked for.
 
     Raises:
-      UserError: The split is too small, or an image in it is damaged.
+      UserError: The split is too small; and later, an image in it is damaged.
     """
     folder = self.workdir / 'data'
-    return sources.take(
-        dataset.load(folder, split), what=f'{folder}/{split}', start=start, n=n
-    )
-
-  def demo_examples(self) -> list[Example]:
-    """The head of the train split: what the expert shows."""
-    return self.examples('train', n=self.config.sft.n_candidates)
+    held = dataset.load(folder, split)
+    return sources.Checked(held, what=f'{folder}/{split}', start=start, n=n)
 
   def graded_examples(self) -> list[Example]:
-    """What follows it: fresh to the SFT policy, so that pass rates are fair."""
+    """What follows the demos': fresh to the SFT policy, so that it is fair."""
     c = self.config
-    return self.examples('train', start=c.sft.n_candidates, n=c.grade.n_queries)
+    n = c.grade.n_queries
+    return list(self.examples('train', start=c.sft.n_candidates, n=n))
 
   def seed(self, *what: Any) -> int:
     """31 bits that depend on the run's seed and on what they are for."""

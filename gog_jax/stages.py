@@ -3,28 +3,33 @@
 A stage owns the folder of its name in the workdir. It is complete when its
 manifest says so, and is then not run again; a manifest made from other
 settings stops the run and names the fields. In the toy profile a stage runs
-those it builds on first; other profiles name the command instead, since nobody
-wants hours of work unasked.
+those it builds on first; other profiles name the command instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from etils import epath
 
 from gog_jax import evaluate
+from gog_jax import evaluations
 from gog_jax import files
 from gog_jax import grade
 from gog_jax import metrics
 from gog_jax import policies
+from gog_jax import remedies
 from gog_jax import report
+from gog_jax import report_scalars
 from gog_jax.config_check import check
 from gog_jax.config_check import check_family
-from gog_jax.config_check import config_field
+from gog_jax.config_fields import fields_of
 from gog_jax.errors import UserError
+from gog_jax.evaluations import ROLLOUT
+from gog_jax.evaluations import TRAINED
 from gog_jax.judge.counts import describe
 from gog_jax.manifest import birthmark
 from gog_jax.manifest import Manifest
@@ -35,6 +40,7 @@ from gog_jax.train import pretrain
 from gog_jax.train import rl
 from gog_jax.train import sft
 from gog_jax.train import sft_data
+from gog_jax.world import dataset
 from gog_jax.world import expert
 from gog_jax.world.backend import WorldBackend
 
@@ -50,6 +56,7 @@ class Stage:
     maker: Version of what makes it, where that is not the config's to say.
     trains: Whether it makes parameters. The same settings need not make the
       same ones again, so what is built on them is bound to these very ones.
+    apart: Whether each part of its output says itself what it was built on.
   """
 
   sections: tuple[str, ...]
@@ -57,6 +64,7 @@ class Stage:
   make: Callable[[Run, epath.Path], Mapping[str, Any]]
   maker: str = ''
   trains: bool = False
+  apart: bool = False
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -68,17 +76,18 @@ def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
 
 def _eval(run: Run, folder: epath.Path) -> Mapping[str, Any]:
   """Evaluates each policy that is not evaluated yet."""
-  c = run.config.eval
-  examples = run.examples(c.split, n=c.n_examples)
-  facts = {}
-  for name in c.policies:
-    own = policies.run_of(run, name)
-    if not evaluate.is_done(folder / name):
-      evaluate.evaluate(
-          own, policies.make(own, name), examples, folder / name, name=name
-      )
-    facts[name] = evaluate.facts(folder / name)
-  return facts
+  names = run.config.eval.policies
+  of_stage = functools.partial(identity, run)
+  for name in names:
+    if not evaluations.is_complete(run, name, of_stage):
+      evaluations.make(run, name, of_stage)
+  if not all(evaluate.is_done(folder / name) for name in names):
+    raise _OthersAtWork
+  return {name: evaluate.facts(folder / name) for name in names}
+
+
+class _OthersAtWork(Exception):
+  """This host has done its share of the evaluations."""
 
 
 def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -86,8 +95,9 @@ def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
       run.workdir,
       n_trajectories=run.config.report.n_trajectories,
       seed=run.seed('report'),
-      split=run.config.eval.split,
+      benchmark=run.config.eval.benchmark,
   )
+  report_scalars.show(run.config, folder, summary)
   _print_summary(summary)
   return {'page': str(folder / 'index.html')}
 
@@ -98,24 +108,28 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 # What may change while a stage is under way: nothing it makes hangs on it.
-_NO_IDENTITY = ('checkpoint_every', 'trajectories_every', 'alarms')
-# Of SFT, what stands among a stage's inputs or only matters with them.
-_NO_IDENTITY += ('data', 'data_workers', 'epochs')
-# Of the tools, what answers depend on, beside the backend's own version.
-_TOOLS = ('tools.backend', 'tools.top_k', 'tools.hit_characters')
-_ROLLOUT = ('seed', 'model', *_TOOLS, 'rollout', 'batch.row_patches')
-_TRAINED = ('trainable', 'lora')
+_NO_IDENTITY = (
+    'checkpoint_every',
+    'trajectories_every',
+    'alarms',
+    # Of SFT, what stands among a stage's inputs or only matters with them.
+    'data',
+    'data_workers',
+    'epochs',
+    *evaluations.NO_IDENTITY,
+)
 
 _DEMOS = (
-    *_ROLLOUT,
+    *ROLLOUT,
     'reward',
     'sft.n_candidates',
     'sft.n_demos',
     'sft.no_search',
     'sft.recovered',
 )
-_SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
-_RL = (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl')
+_TOOLS = evaluations.TOOLS
+_SFT = ('seed', 'model', *TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
+_RL = (*ROLLOUT, *TRAINED, 'batch', 'reward', 'rl')
 
 
 def _sft(policy: str, demos: str) -> Stage:
@@ -156,12 +170,13 @@ def stages_of(config: Any) -> dict[str, Stage]:
       )
       for name in config.arms
   }
-  trained = [policies.stage_of(name) for name in config.eval.policies]
   return {
       'data': Stage(
           ('data',),
           (),
-          lambda run, folder: run.make_data(folder),
+          lambda run, folder: dataset.prepare(
+              folder, **run.config.data.to_dict()
+          ),
           maker=WorldBackend.version,
       ),
       'demos': Stage(
@@ -176,16 +191,17 @@ def stages_of(config: Any) -> dict[str, Stage]:
       'sft': _sft_on_data(config) if config.sft.data else _sft('sft', 'demos'),
       policies.NO_GAZE: _sft(policies.NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
-          (*_ROLLOUT, *_TRAINED, 'reward', 'grade'),
+          (*ROLLOUT, *TRAINED, 'reward', 'grade'),
           ('data', 'sft') if config.sft.data else ('sft',),
           _grade,
       ),
       'rl': Stage(_RL, ('grade',), rl.train, trains=True),
       **arms,
       'eval': Stage(
-          (*_ROLLOUT, *_TRAINED, 'reward', 'eval'),
-          tuple(dict.fromkeys(('data', *filter(None, trained)))),
+          (*ROLLOUT, *TRAINED, 'reward', 'eval'),
+          evaluations.needs(config),
           _eval,
+          apart=True,
       ),
       'report': Stage(('seed', 'report'), ('eval',), _report),
       'pretrain': Stage(
@@ -214,10 +230,17 @@ def walk(run: Run) -> None:
       stage that another command must make first.
   """
   prepare(run)
-  if run.config.seeds:
-    _walk_seeds(run)
-  else:
-    _walk(run, run.config.stage)
+  try:
+    if run.config.seeds:
+      _walk_seeds(run)
+    else:
+      _walk(run, run.config.stage)
+  except _OthersAtWork:
+    host, hosts = evaluations.hosts_of(run.config)
+    metrics.say(
+        f'eval: host {host} of {hosts} is done; the last of them makes the '
+        'report'
+    )
 
 
 def prepare(run: Run) -> None:
@@ -245,77 +268,100 @@ def _walk_seeds(run: Run) -> None:
         run.workdir,
         folders,
         seed=run.seed('report'),
-        split=run.config.eval.split,
+        benchmark=run.config.eval.benchmark,
     )
     print(f'seeds {", ".join(map(str, folders))}')
     _print_summary(summary)
 
 
 def _walk(run: Run, target: str) -> None:
-  for name in _order_for(run.config, target):
-    manifest = manifest_of(run, name)
-    folder = folder_of(run, name)
+  bring(run, _order_for(run.config, target), target)
+
+
+def bring(run: Run, names: Sequence[str], target: str) -> None:
+  """Makes what is not complete of these stages, and of those they need.
+
+  Raises:
+    UserError: As `walk`.
+  """
+  for name in _in_order(stages_of(run.config), names):
     # A report is quick to make, from whatever is there.
-    if name != 'report' and manifest.is_complete(folder):
-      metrics.say(f'{name}: complete in {folder}, reused')
+    if name != 'report' and _is_here(run, name):
+      metrics.say(f'{name}: complete in {folder_of(run, name)}, reused')
       continue
-    owners = _owners(run.config, name)
+    owners = remedies.owners(run.config, name)
     if not run.config.unasked and target not in owners:
       raise UserError(
           f'{target} needs {name}, which is not complete in {run.workdir}: '
-          f'run {_command(run, owners[0], name)} first'
+          f'run {remedies.command(run, owners[0], name)} first'
       )
-    metrics.say(f'{name}: done ' + _shown(make(run, name)))
+    metrics.say(f'{name}: done ' + metrics.shown(make(run, name)))
+
+
+def _is_here(run: Run, name: str) -> bool:
+  """Whether it is complete; host 0 makes what all hosts' evaluations need."""
+  if not _is_complete(run, name):
+    waits = name != 'eval' and evaluations.hosts_of(run.config)[0] > 0
+    return waits and evaluations.wait(name, lambda: _is_complete(run, name))
+  return True
+
+
+def _is_complete(run: Run, name: str) -> bool:
+  if not manifest_of(run, name).is_complete(folder_of(run, name)):
+    return False
+  of_stage = functools.partial(identity, run)
+  return name != 'eval' or evaluations.are_complete(run, of_stage)
 
 
 def make(run: Run, name: str) -> Mapping[str, Any]:
   """Runs one stage, on top of those it needs; returns its facts."""
   manifest, folder = manifest_of(run, name), folder_of(run, name)
-  manifest.write(folder, complete=False)
+  # A report is made by one host after the other, should two be the last.
+  together = evaluations.hosts_of(run.config)[1] if name == 'eval' else 1
+  with evaluate.turn(folder, together):
+    manifest.write(folder, complete=False)
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()
   facts = stages_of(run.config)[name].make(run, folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
-  judge = {} if run.judge is None else {'judge': run.judge.facts()}
-  manifest.write(folder, complete=True, facts=facts, tools=tools, **judge)
+  about = {} if run.judge is None else {'judge': run.judge.facts()}
+  if name == 'eval' and facts:
+    about['benchmark'] = dict(evaluations.items(run).facts)
+  with evaluate.turn(folder, together):
+    manifest.write(folder, complete=True, facts=facts, tools=tools, **about)
   if line := trouble(tools.get('all', {})):
     metrics.say(f'{name}: {line}')
-  if judge and (line := describe(judge['judge'])):
+  if line := describe(about.get('judge', {})):
     metrics.say(f'{name}: judge: {line}')
   return facts
 
 
 def folder_of(run: Run, name: str) -> epath.Path:
-  """Where a stage's output goes; evaluations of other splits stand apart."""
+  """Where a stage's output goes; those of other benchmarks stand apart."""
   if name in ('eval', 'report'):
-    name = report.folder_name(name, run.config.eval.split)
+    name = report.folder_name(name, run.config.eval.benchmark)
   return run.workdir / name
 
 
 def manifest_of(run: Run, name: str) -> Manifest:
   """The stage's identity: its config fields and its inputs' fingerprints."""
   stage = stages_of(run.config)[name]
-  fields = {
-      field: _without(config_field(run.config, field), _NO_IDENTITY)
-      for field in stage.sections
-  }
+  fields = fields_of(run.config, stage.sections, without=_NO_IDENTITY)
+  needs = () if stage.apart else stage.needs
   judged = 'reward' in fields
+  own_data = run.config.sft.data if 'sft.epochs' in fields else ''
   return Manifest(
       stage=name,
       config=fields,
-      inputs={needed: _identity(run, needed) for needed in stage.needs}
+      inputs={needed: identity(run, needed) for needed in needs}
       | ({'model_folder': run.model_digest} if 'model' in fields else {})
       | ({'searched': run.toolbox.version} if set(_TOOLS) & set(fields) else {})
       | ({'judge': run.judge.identity} if judged and run.judge else {})
       | ({'maker': stage.maker} if stage.maker else {})
-      | _start_from(fields)
-      | (
-          {'sft_data': sft_data.digest(run.config.sft.data)}
-          if 'sft.epochs' in fields
-          else {}
-      ),
+      | ({'sft_data': sft_data.digest(own_data)} if own_data else {})
+      | _start_from(fields),
   )
 
 
@@ -325,7 +371,7 @@ def _start_from(fields: Mapping[str, Any]) -> dict[str, str]:
   return {'start_from': files.model_digest(folder)} if folder else {}
 
 
-def _identity(run: Run, name: str) -> str:
+def identity(run: Run, name: str) -> str:
   """What a stage that needs this one has to be made from."""
   own = manifest_of(run, name).fingerprint()
   if not stages_of(run.config)[name].trains:
@@ -333,16 +379,10 @@ def _identity(run: Run, name: str) -> str:
   return f'{own} {birthmark(folder_of(run, name))}'
 
 
-def _without(value: Any, names: Sequence[str]) -> Any:
-  if not isinstance(value, Mapping):
-    return value
-  return {k: _without(v, names) for k, v in value.items() if k not in names}
-
-
 def _order_for(config: Any, target: str) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
   named = [TARGETS[target]]
-  if target == 'sft' and policies.NO_GAZE in config.eval.policies:
+  if target == 'sft' and policies.NO_GAZE in evaluations.needs(config):
     named.append(policies.NO_GAZE)
   return _in_order(stages_of(config), named)
 
@@ -358,41 +398,3 @@ def _in_order(
   return order
 
 
-def _command(run: Run, page: str, stage: str) -> str:
-  """What to type for a page to make a stage as this run needs it."""
-  c = run.config
-  flags = [f'--config=configs/{page}.py:{c.profile}']
-  if c.model.path:
-    flags.append(f'--config.model.path={c.model.path}')
-  if c.sft.data:
-    flags.append(f'--config.sft.data={c.sft.data}')
-  flags.append(f'--config.seed={c.seed}')
-  if stage in (*c.arms, 'demos_no_gaze', policies.NO_GAZE):
-    # Made for those who ask for it; and what evaluates has to ask for the same.
-    flags.append(f'--config.eval.policies="{tuple(c.eval.policies)}"')
-  flags.append(f'--workdir={run.workdir}')
-  return ' '.join(['python -m gog_jax.main', *flags])
-
-
-def _owners(config: Any, name: str) -> list[str]:
-  """The commands that make a stage themselves at any size, the usual first."""
-  made = {
-      'pretrain': ('pretrain',),
-      'sft': ('data', 'demos', 'sft', 'demos_no_gaze', policies.NO_GAZE),
-      'grade': ('grade',),
-      'rl': ('rl', *config.arms, 'eval', 'report'),
-      'eval': ('eval', 'report'),
-  }
-  return [target for target, stages in made.items() if name in stages]
-
-
-def _shown(facts: Mapping[str, Any]) -> str:
-  parts = []
-  for name, value in facts.items():
-    if isinstance(value, Mapping):
-      parts.append(f'{name} ({_shown(value)})')
-    elif isinstance(value, float):
-      parts.append(f'{name} {value:.3f}')
-    else:
-      parts.append(f'{name} {value}')
-  return ', '.join(parts)

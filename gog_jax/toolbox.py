@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
 from typing import Any
 
 from etils import epath
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.errors import UserError
 from gog_jax.index.backend import LocalIndex
 from gog_jax.index.encoder import Encoder
@@ -17,6 +18,8 @@ from gog_jax.tools.base import Tool
 from gog_jax.tools.cache import Cache
 from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.executor import ToolExecutor
+from gog_jax.tools.gaze import Gaze
+from gog_jax.tools.image_search import ImageSearch
 from gog_jax.tools.ledger import Ledger
 from gog_jax.tools.recording import Played
 from gog_jax.tools.recording import Recording
@@ -24,6 +27,7 @@ from gog_jax.tools.retriever import Retriever
 from gog_jax.tools.searcher import Patience
 from gog_jax.tools.searcher import Searcher
 from gog_jax.tools.searcher import ToolLimits
+from gog_jax.tools.text_search import TextSearch
 from gog_jax.world.backend import WorldBackend
 
 MODES = ('live', 'record', 'replay')
@@ -157,3 +161,26 @@ def _ledger(config: Any, workdir: epath.Path) -> Ledger | None:
     return None
   path = config.ledger or workdir / 'spent.jsonl'
   return Ledger(path, cap=config.max_spend)
+
+
+def make_tools(
+    names: Collection[str],
+    *,
+    top_k: int,
+    box_spec: BoxSpec,
+    seen_size: Callable[[int, int], tuple[int, int]],
+) -> list[Tool]:
+  """The tools of these names, in the order of TOOLS.
+
+  Args:
+    names: Of TOOLS.
+    top_k: Hits of a search.
+    box_spec: How the policy writes boxes.
+    seen_size: Of an image, as the policy sees it, by its original size.
+  """
+  tools: list[Tool] = [
+      TextSearch(top_k=top_k),
+      ImageSearch(top_k=top_k),
+      Gaze(top_k=top_k, box_spec=box_spec, seen_size=seen_size),
+  ]
+  return [tool for tool in tools if tool.name in names]

@@ -28,6 +28,7 @@ class StopReason(enum.StrEnum):
   CONTEXT = 'context'  # The next observation would overflow the context.
   TURNS = 'turns'  # The turn limit was reached without an answer.
   FORMAT = 'format'  # A turn held neither a tool call nor an answer.
+  ERROR = 'error'  # No turn was to be had: the infrastructure's, not its.
 
 
 class ToolStatus(enum.StrEnum):
@@ -250,6 +251,8 @@ class Trajectory:
     turns: The same conversation, read.
     stop_reason: Why it ended.
     answer: The answer given, if any.
+    error: One line, empty unless stop_reason is error: why no turn was to be
+      had.
     seconds: Wall time by part, e.g. {'sample': 0.2, 'tools': 0.1}.
     reward: Set by rewards; None while unscored.
     reward_parts: The terms of the reward by name, and what else is measured
@@ -275,10 +278,13 @@ class Trajectory:
   reward_parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
   verdict: Verdict | None = None
   usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  error: str = ''
 
   @property
   def valid(self) -> bool:
-    """False where an infra_error, the judge's included, masks it out."""
+    """False where the infrastructure failed, the judge included: masked out."""
+    if self.stop_reason == StopReason.ERROR:
+      return False
     if self.verdict is not None and self.verdict.right is None:
       return False
     return all(

@@ -14,7 +14,7 @@ import pytest
 from configs import ask as ask_page
 from gog_jax import ask
 from gog_jax import commands
-from gog_jax import config_check
+from gog_jax import config_fields
 from gog_jax import images
 from gog_jax import sharding
 from gog_jax import toolbox
@@ -348,7 +348,7 @@ def test_defaults_follow_the_policy_unless_they_are_given():
   assert config.policy == 'remote'
   general = (config.model.dialect, config.model.box, config.rollout.max_turns)
   assert general == ('gog_remote', 'thousandths', 10)
-  config_check.config_field(config, 'remote.url')
+  config_fields.config_field(config, 'remote.url')
   config.policy = 'rl'
   own = (config.model.dialect, config.model.box, config.rollout.max_turns)
   assert own == ('gog_toy', 'resized_pixels', 5)

@@ -10,6 +10,7 @@ import pytest
 from configs import common
 from gog_jax import commands
 from gog_jax import config_check
+from gog_jax import config_fields
 from gog_jax import stages
 from gog_jax.errors import UserError
 from gog_jax.rewards import RewardConfig
@@ -22,7 +23,7 @@ from gog_jax.train.optimizer import OptimizerConfig
 
 pytestmark = pytest.mark.quick
 
-NO_PROFILE = ('index', 'retrieve', 'judge', 'benchmark')
+NO_PROFILE = ('index', 'retrieve', 'benchmark', 'judge', 'table')
 PAGES = sorted(
     path.stem
     for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
@@ -60,7 +61,7 @@ def test_page_resolves(page, profile):
   for name, stage in stages.stages_of(config).items():
     for field in stage.sections:
       if name != 'pretrain' or page == 'pretrain':
-        config_check.config_field(config, field)
+        config_fields.config_field(config, field)
 
 
 def test_unknown_profile():
@@ -104,8 +105,8 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'rl.variant', 'ppo', 'grpo, dr_grpo, dapo, gspo'),
         ('rl', 'sft.recovered', 1.5, 'from 0 to 1'),
         ('rl', 'rl.level', 5, '-1, 0, 1, 2'),
-        ('rl', 'eval.split', 'tset', 'validation, test, hard'),
-        ('rl', 'eval.policies', ('sft', 'r1'), 'has r1; there are direct'),
+        ('rl', 'eval.benchmark', 'wrld', 'world, world_hard, world_valid'),
+        ('rl', 'eval.policies', ('sft', 'r1'), "no policy 'r1'; .* is 'rl'"),
         ('rl', 'once', ('rl_fats',), 'has rl_fats; there are no arms'),
         ('rl', 'grade.often_failed', 0.9, 'above config.grade.solved'),
         ('rl', 'rl.group_size', 1, '2 or more'),

@@ -57,9 +57,9 @@ def says(content: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serve(play: Play) -> Iterator[Server]:
+def serve(play: Play, kind: type[Server] = Server) -> Iterator[Server]:
   """Runs a server in a thread of its own until the block ends."""
-  server = Server(play)
+  server = kind(play)
   app = web.Application(client_max_size=2**26)
   app.router.add_post('/v1/chat/completions', server.answer)
   loop = asyncio.new_event_loop()

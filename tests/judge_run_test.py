@@ -105,7 +105,7 @@ def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
     mini.make_stages(run, 'data')
     with pytest.raises(RunStopped, match='--config.judge.min_success=0.95'):
       mini.make_stages(run, 'eval')
-  assert not (tmp_path / 'eval' / 'expert').exists()
+  assert not evaluate.is_done(tmp_path / 'eval' / 'expert')
   with endpoints.serve(judge_helpers.right_if()) as server:
     run = make_run(tmp_path, server)
     mini.make_stages(run, 'eval')

@@ -281,6 +281,18 @@ def test_too_many_failures_stop_the_run(tmp_path):
   assert len(server.heard) == 2 and judge.counts['cached'] == 18
 
 
+def test_of_few_answers_one_may_fail(tmp_path):
+  few = [case(f'answer {n}') for n in range(3)]
+  with endpoints.serve(failing_on('answer 1')) as server:
+    judge = make_judge(server, tmp_path / 'a', min_success=0.95)
+    rights = [verdict.right for verdict in judge.verdicts(few)]
+    assert rights[1] is None and rights.count(None) == 1
+  with endpoints.serve(failing_on('answer 1', 'answer 2')) as server:
+    judge = make_judge(server, tmp_path / 'b', min_success=0.95)
+    with pytest.raises(RunStopped, match='on 2 of the 3 answers'):
+      judge.verdicts(few)
+
+
 def test_an_outage_is_not_sat_through(tmp_path):
   with endpoints.serve(answers_with(500)) as server:
     judge = make_judge(server, tmp_path, min_success=0.95, concurrency=4)

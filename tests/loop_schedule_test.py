@@ -226,7 +226,7 @@ class _Abandoned:
             chat,
             loop_helpers.requests(n),
             loop_helpers.limits(),
-            on_trajectory=None,
+            on_finished=None,
             on_turn=None,
         )
       # The abandoned tool itself ends when the event loop comes round to it.

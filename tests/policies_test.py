@@ -94,7 +94,7 @@ def test_each_sft_learns_from_its_own_demos(run):
 
 def test_an_evaluation_is_not_made_twice(run, monkeypatch):
   monkeypatch.setattr(
-      policies, 'make', lambda *_: pytest.fail('it was there already')
+      policies, 'make', lambda *_, **__: pytest.fail('it was there already')
   )
   mini.make_stages(run, 'eval')
   facts = json.loads((run.workdir / 'eval' / 'manifest.json').read_text())

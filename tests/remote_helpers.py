@@ -24,7 +24,9 @@ GAZE = (
 ANSWER = '<think>so</think>\n<answer>132</answer>'
 
 
-def make_policy(url: str, *, capacity=1, dialect='gog_toy', **changed):
+def make_policy(
+    url: str, *, capacity=1, dialect='gog_toy', tolerant=False, **changed
+):
   executor = loop_helpers.make_executor()
   chat = make_chat(executor, dialect)
   fields = {'timeout_s': 20.0, 'max_attempts': 3, 'model': 'm'} | changed
@@ -35,6 +37,7 @@ def make_policy(url: str, *, capacity=1, dialect='gog_toy', **changed):
       max_context=2**16,
       max_turn_tokens=4096,
       exact_size=False,
+      tolerant=tolerant,
   )
   return policy, chat, executor
 

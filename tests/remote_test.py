@@ -15,6 +15,7 @@ from PIL import Image
 import pytest
 
 from gog_jax import images
+from gog_jax.errors import UserError
 from gog_jax.images import encode_png
 from gog_jax.images import ImageProcessor
 from gog_jax.rollout import remote
@@ -42,6 +43,7 @@ def test_a_conversation_in_messages(monkeypatch):
     (trajectory,) = play(server, dialect='gog_remote', temperature=0.25)
   first, second = server.bodies
   assert first['model'] == 'm' and first['temperature'] == 0.25
+  assert 'seed' not in first  # Not every server knows it.
   assert [m['role'] for m in first['messages']] == ['system', 'user']
   system = first['messages'][0]['content']
   assert '<tools>' in system and '"name":"gaze"' in system
@@ -256,3 +258,50 @@ def test_images_are_shrunk_to_what_the_processor_shows():
   )  # fmt: skip
   exact = opened(remote.image_url(small, processor, exact_size=True))
   assert exact.size == processor.seen_size(60, 40)
+
+
+def test_a_conversation_that_fails_ends_and_the_others_go_on():
+  def script(body):
+    turn = sum(m['role'] == 'assistant' for m in body['messages'])
+    with lock:
+      heard.append(turn)
+      second = heard.count(1)
+    # Of three conversations, the one whose second turn is asked for first
+    # fails there; the other two answer.
+    if turn and second == 1:
+      return web.Response(status=500, text='burnt')
+    return says((GAZE, ANSWER)[turn])
+
+  lock, heard = threading.Lock(), []
+  with endpoints.serve(script) as server:
+    played = play(server, n=3, tolerant=True, max_attempts=1)
+  failed = [t for t in played if t.stop_reason == StopReason.ERROR]
+  assert [t.answer for t in played if t not in failed] == ['132', '132']
+  (one,) = failed
+  assert not one.valid and one.answer is None
+  assert 'answers 500: burnt' in one.error
+  # What it had said before is kept, as it was sampled.
+  assert len(one.turns) == 1 and one.turns[0].results[0].view is not None
+  assert one.token_ids.shape == one.loss_mask.shape
+  with pytest.raises(UserError, match='500'):
+    with endpoints.serve(lambda _: web.Response(status=500)) as server:
+      play(server, max_attempts=1)
+
+
+@pytest.mark.parametrize(
+    ('status', 'ends'),
+    [(200, True), (400, True), (413, True), (503, True), (401, False),
+     (404, False), (307, False)],
+)  # fmt: skip
+def test_what_no_conversation_can_mend_stops_all(status, ends):
+  def script(_):
+    return web.Response(status=status, text='no JSON')
+
+  with endpoints.serve(script) as server:
+    if ends:
+      (t,) = play(server, tolerant=True, max_attempts=1)
+      assert (t.stop_reason, t.turns) == (StopReason.ERROR, ())
+      assert t.error
+    else:
+      with pytest.raises(UserError):
+        play(server, tolerant=True, max_attempts=1)

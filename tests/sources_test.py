@@ -30,12 +30,12 @@ def test_a_corrupt_image_names_its_record():
   good = tiny.picture(56, 56, 0)
   damaged = good[:60] + bytes(40) + good[100:]
   source = examples(good, good, damaged)
-  assert len(sources.take(source, what='set', start=0, n=2)) == 2
+  assert len(list(sources.Checked(source, what='set', start=0, n=2))) == 2
   with pytest.raises(UserError, match=r'set, record 2 \(e2\), image 1: cannot'):
-    sources.take(source, what='set', start=1, n=2)
+    list(sources.Checked(source, what='set', start=1, n=2))
 
 
 def test_too_few_say_how_many():
   source = examples(tiny.picture(56, 56, 0))
   with pytest.raises(UserError, match='set holds 1 examples, 3 are needed'):
-    sources.take(source, what='set', start=1, n=2)
+    sources.Checked(source, what='set', start=1, n=2)

@@ -5,10 +5,10 @@ content and never parsed for control tokens or further names. `$$` is a dollar.
 Fields that have a default may be left out of the file.
 
 How a model comes to its answer is a paradigm: it decides for itself when to
-search ('gog'), it answers at once ('direct'), or it answers after searches
-that were made for it ('full_search'). A model that was not trained to do so
-has to be told, in other words than usual: a file's `paradigms` hold, for each
-of them, the fields that differ.
+search ('gog'), as this without Selective Gaze ('no_gaze'), it answers at once
+('direct'), or it answers after searches that were made for it ('full_search').
+A model that was not trained to do so has to be told, in other words than usual:
+a file's `paradigms` hold, for each of them, the fields that differ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from gog_jax.chat import protocol
 from gog_jax.chat.grammar import Grammar
 from gog_jax.errors import UserError
 
-GOG, DIRECT, FULL_SEARCH = PARADIGMS = ('gog', 'direct', 'full_search')
+GOG, DIRECT, FULL_SEARCH, NO_GAZE = PARADIGMS = (
+    'gog', 'direct', 'full_search', 'no_gaze',
+)  # fmt: skip
 _HERMES = 'hermes'
 GRAMMARS: dict[str, Grammar] = {
     _HERMES: protocol.HERMES,
@@ -176,9 +178,10 @@ def _in_words_of(
   ):
     raise UserError(
         f'dialect {path}: paradigms must hold the fields that differ, for '
-        f'{" and ".join(PARADIGMS[1:])}'
+        f'{", ".join(PARADIGMS[1:])}'
     )
-  if paradigm != GOG and paradigm not in others:
+  # That the tool is not among those listed says enough, if need be.
+  if paradigm not in (GOG, NO_GAZE, *others):
     raise UserError(
         f'dialect {path} has no words for paradigm {paradigm!r}, only for '
         f'{", ".join([GOG, *others])}; write them into its field paradigms'

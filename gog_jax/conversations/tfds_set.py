@@ -14,12 +14,14 @@ as written. Anyone with TFDS can read it, with TensorFlow or without.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import hashlib
 from typing import Any, overload
 
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
 
 from gog_jax import interrupt
 from gog_jax.conversations import record as record_lib
@@ -70,7 +72,7 @@ def write(
     if partial.exists():  # Of a run that was killed.
       partial.rmtree()
     partial.mkdir(parents=True)
-    with quiet():
+    with quiet(), _sorted_fields():
       builder = _Builder(
           name=name,
           data_dir=partial,
@@ -92,6 +94,27 @@ def write(
         'a local disk that you can write'
     ) from error
   return target
+
+
+@contextlib.contextmanager
+def _sorted_fields() -> Iterator[None]:
+  """Has TFDS write the fields of a record by name.
+
+  Else they come in an order that every process has of its own, and the same
+  records would not give the same files.
+  """
+  kind = example_serializer.ExampleSerializer
+
+  def serialize_example(self, example):
+    proto = self.get_tf_example(example)
+    return proto.SerializeToString(deterministic=True)
+
+  theirs = kind.serialize_example
+  setattr(kind, 'serialize_example', serialize_example)  # noqa: B010
+  try:
+    yield
+  finally:
+    setattr(kind, 'serialize_example', theirs)  # noqa: B010
 
 
 def load(folder: epath.PathLike, split: str = 'train') -> Records:

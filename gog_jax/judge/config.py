@@ -42,7 +42,7 @@ class JudgeConfig:
     fields = {
         field.name: getattr(self, field.name)
         for field in dataclasses.fields(EndpointConfig)
-        if field.name != 'section'
+        if field.name not in ('section', 'seeded')
     }
     return Endpoint(EndpointConfig(**fields, section='judge'))
 

@@ -31,6 +31,8 @@ from gog_jax.types import Verdict
 
 _POLL_S = 0.2  # How often a wait for the judge looks for a signal.
 _MILLION = 1e6
+# Of fewer answers than these, one without a verdict says nothing of the judge.
+_FEW = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -293,7 +295,7 @@ class Judge:
     least = self._config.min_success
     failed, asked = self.counts['failed'], self.counts['asked']
     # A hair above, for sums like 1 - 0.95.
-    if failed <= (1 - least) * (asked + n_left) + 1e-9:
+    if failed <= (1 - least) * max(asked + n_left, _FEW) + 1e-9:
       return
     reason = self.counts.commonest_failure()
     raise RunStopped(

@@ -40,6 +40,7 @@ class EndpointConfig:
     max_attempts: How often it is asked where a failure may be gone soon.
     temperature: Of sampling; negative leaves it to the endpoint.
     max_tokens: Of one message, by its tokenizer; 0 leaves it to the endpoint.
+    seeded: Whether each request carries its conversation's own seed.
     section: Of the config, that holds these fields; for messages.
   """
 
@@ -50,6 +51,7 @@ class EndpointConfig:
   max_attempts: int = 4
   temperature: float = 0.0
   max_tokens: int = 4096
+  seeded: bool = False
   section: str = 'remote'
 
   def flag(self, field: str) -> str:
@@ -91,6 +93,10 @@ class EndpointError(UserError):
     super().__init__(message)
     self.reason = reason
     self.billed = billed
+
+
+class MisconfiguredError(EndpointError):
+  """No message of it can be had at all: its address, key or name is wrong."""
 
 
 class TransientEndpointError(EndpointError):
@@ -147,8 +153,10 @@ class Endpoint:
       self,
       session: aiohttp.ClientSession,
       messages: Sequence[Mapping[str, Any]],
+      *,
+      seed: int = 0,
   ) -> Reply:
-    """The model's next message.
+    """The model's next message; `seed` is sent if the config says so.
 
     Raises:
       EndpointError: It cannot be had.
@@ -164,7 +172,9 @@ class Endpoint:
     try:
       async for attempt in attempts:
         with attempt:
-          return await self.ask(session, messages, deadline=deadline)
+          return await self.ask(
+              session, messages, deadline=deadline, seed=seed
+          )
     except TransientEndpointError as error:
       number = attempts.statistics['attempt_number']
       tries = f' after {number} attempts' if number > 1 else ''
@@ -179,6 +189,7 @@ class Endpoint:
       messages: Sequence[Mapping[str, Any]],
       *,
       deadline: float,
+      seed: int = 0,
   ) -> Reply:
     """Asks once for the model's next message.
 
@@ -186,6 +197,7 @@ class Endpoint:
       session: Of this event loop.
       messages: The conversation so far.
       deadline: Until when, by time.monotonic().
+      seed: Sent if the config says so.
 
     Raises:
       TransientEndpointError: It may work soon.
@@ -197,6 +209,8 @@ class Endpoint:
       request['temperature'] = c.temperature
     if c.max_tokens:
       request['max_tokens'] = c.max_tokens
+    if c.seeded:
+      request['seed'] = seed
     try:
       async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
         value, _ = await http_json.ask(
@@ -225,7 +239,7 @@ class Endpoint:
   def _refusal(self, error: http_json.Refused) -> EndpointError:
     c, reason = self._config, f'HTTP {error.status}'
     if 300 <= error.status < 400:
-      return EndpointError(
+      return MisconfiguredError(
           f'{self._shown} answers {error.status}, a redirect, which is not '
           f'followed: give the address it leads to as {c.flag("url")}',
           reason=reason,
@@ -241,6 +255,9 @@ class Endpoint:
       )
     if error.status in (401, 403):
       message += f' (the key is read from the variable {c.key_variable})'
+    # Others may well be shorter, or have an image that it can read.
+    if error.status in (401, 403, 404, 405):
+      return MisconfiguredError(message, reason=reason)
     return EndpointError(message, reason=reason)
 
   def _no_completion(self, what: str) -> EndpointError:

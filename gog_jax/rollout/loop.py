@@ -8,7 +8,7 @@ finished conversation's slot is refilled before the next turn is sampled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import math
 import time
@@ -53,6 +53,7 @@ class _Conversation:
     self.placements: list[Placement] = []
     self.turns: list[Turn] = []
     self.seconds = {'sample': 0.0, 'tools': 0.0}
+    self.usage: dict[str, float] = {}
 
   def append_chunk(self, chunk: TokenChunk) -> None:
     n_tokens, n_images = len(self.token_ids), len(self.images)
@@ -70,6 +71,10 @@ class _Conversation:
     self.loss_mask.extend([1] * len(sampled.token_ids))
     self.logprobs.extend(sampled.logprobs.tolist())
 
+  def add_usage(self, usage: Mapping[str, float]) -> None:
+    for name, value in usage.items():
+      self.usage[name] = self.usage.get(name, 0) + value
+
   def append_turn(self, parsed: ParsedTurn, n_sampled: int) -> None:
     self.turns.append(Turn(parsed=parsed, n_sampled=n_sampled))
 
@@ -79,7 +84,7 @@ class _Conversation:
     r = self.request
     return f'{r.origin}/{r.example.id}/{r.seed}/{len(self.turns) - 1}'
 
-  def finish(self, stop_reason: StopReason) -> Trajectory:
+  def finish(self, stop_reason: StopReason, error: str) -> Trajectory:
     return Trajectory(
         example_id=self.request.example.id,
         sample=self.request.sample,
@@ -90,8 +95,10 @@ class _Conversation:
         placements=tuple(self.placements),
         turns=tuple(self.turns),
         stop_reason=stop_reason,
-        answer=self.turns[-1].parsed.answer,
+        answer=self.turns[-1].parsed.answer if self.turns else None,
         seconds=dict(self.seconds),
+        usage=self.usage,
+        error=error,
     )
 
 
@@ -124,21 +131,81 @@ def rollout(
       or no call may be made any more (RunStopped).
     ValueError: The policy holds fewer tokens than `limits` allow.
   """
+  done: dict[int, Trajectory] = {}
+
+  def keep(index: int, unused_request: Request, trajectory: Trajectory) -> None:
+    done[index] = trajectory
+    if on_trajectory is not None:
+      on_trajectory(trajectory)
+
+  rollout_each(
+      policy,
+      executor,
+      chat,
+      requests,
+      keep,
+      limits=limits,
+      on_turn=on_turn,
+  )
+  return [done[index] for index in range(len(requests))]
+
+
+def rollout_each(
+    policy: Policy,
+    executor: ToolExecutor,
+    chat: Chat,
+    requests: Iterable[Request],
+    on_finished: Callable[[int, Request, Trajectory], None],
+    *,
+    limits: RolloutConfig,
+    on_turn: Callable[[Request, Turn], None] | None = None,
+) -> None:
+  """As `rollout`, for more requests than memory may hold.
+
+  A request is taken when a slot is about to be free, and nothing is kept of
+  what is finished.
+
+  Args:
+    policy: As `rollout`, which is also about the others.
+    executor: Likewise.
+    chat: Likewise.
+    requests: What to roll out, made as it is asked for.
+    on_finished: Called with a request's number from 0, itself and its
+      trajectory as each one finishes.
+    limits: Turns and tokens.
+    on_turn: As above.
+  """
   if limits.max_context > policy.max_context:
     raise ValueError(
         f'conversations of {limits.max_context} tokens, but the policy holds '
         f'{policy.max_context}'
     )
-  return asyncio.run(
-      _rollout(policy, executor, chat, requests, limits, on_trajectory, on_turn)
+  asyncio.run(
+      _rollout(policy, executor, chat, requests, limits, on_finished, on_turn)
   )
 
 
+class _Waiting:
+  """Requests with their numbers; knows whether there is another."""
+
+  def __init__(self, requests: Iterable[Request]):
+    self._requests = enumerate(requests)
+    self._next = next(self._requests, None)
+
+  def __bool__(self) -> bool:
+    return self._next is not None
+
+  def pop(self) -> tuple[int, Request]:
+    taken = self._next
+    assert taken is not None
+    self._next = next(self._requests, None)
+    return taken
+
+
 async def _rollout(
-    policy, executor, chat, requests, limits, on_trajectory, on_turn
-) -> list[Trajectory]:
-  done: dict[int, Trajectory] = {}
-  waiting = list(range(len(requests)))[::-1]
+    policy, executor, chat, requests, limits, on_finished, on_turn
+) -> None:
+  waiting = _Waiting(requests)
   free = list(range(policy.capacity))[::-1]
   active: dict[int, _Conversation] = {}  # By request index.
   searching: dict[asyncio.Task, int] = {}
@@ -147,26 +214,27 @@ async def _rollout(
     if on_turn is not None:
       on_turn(conversation.request, conversation.turns[-1])
 
-  def finish(index: int, stop_reason: StopReason) -> None:
+  def finish(index: int, stop_reason: StopReason, error: str = '') -> None:
     conversation = active.pop(index)
     policy.release(conversation.slot)
     free.append(conversation.slot)
-    done[index] = conversation.finish(stop_reason)
-    if on_trajectory is not None:
-      on_trajectory(done[index])
+    trajectory = conversation.finish(stop_reason, error)
+    on_finished(index, conversation.request, trajectory)
 
   try:
     while waiting or active:
       interrupt.check()
       while waiting and free:
-        index = waiting.pop()
-        active[index] = _start(
-            policy, chat, requests[index], free.pop(), limits
-        )
+        index, request = waiting.pop()
+        active[index] = _start(policy, chat, request, free.pop(), limits)
       ready = sorted(set(active) - set(searching.values()))
       sampled_turns = await _sample(policy, [active[i] for i in ready])
       for index, sampled in zip(ready, sampled_turns, strict=True):
         conversation = active[index]
+        conversation.add_usage(sampled.usage)
+        if sampled.error:
+          finish(index, StopReason.ERROR, sampled.error)
+          continue
         conversation.append_sampled(sampled)
         parsed = chat.parse(sampled.token_ids, truncated=sampled.truncated)
         conversation.append_turn(parsed, len(sampled.token_ids))
@@ -203,7 +271,6 @@ async def _rollout(
       task.cancel()
     await asyncio.gather(*searching, return_exceptions=True)
     await executor.close()
-  return [done[index] for index in range(len(requests))]
 
 
 def _start(

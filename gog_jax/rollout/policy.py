@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Protocol
 
@@ -40,11 +40,16 @@ class SampledTurn:
     token_ids: int32[T], the closing token included unless truncated.
     logprobs: float32[T], of the unmodified distribution.
     truncated: The turn's token limit cut it off.
+    error: One line where no message was to be had, and there are no tokens:
+      the conversation ends with stop_reason error.
+    usage: What the message took, if an endpoint says so: see Trajectory.usage.
   """
 
   token_ids: np.ndarray
   logprobs: np.ndarray
   truncated: bool
+  error: str = ''
+  usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def said(token_ids: Sequence[int]) -> SampledTurn:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+import dataclasses
 import functools
 import json
 import re
 from typing import Any
 
+import aiohttp
 import numpy as np
 from PIL import Image
 
@@ -28,9 +30,13 @@ from gog_jax.chat import protocol
 from gog_jax.chat.roles import Message
 from gog_jax.images import ImageProcessor
 from gog_jax.rollout.endpoint import Endpoint
+from gog_jax.rollout.endpoint import EndpointError
+from gog_jax.rollout.endpoint import MisconfiguredError
 from gog_jax.rollout.endpoint import Reply
 from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
+from gog_jax.rollout.purse import Purse
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
@@ -55,6 +61,8 @@ class RemotePolicy:
       max_context: int,
       max_turn_tokens: int,
       exact_size: bool,
+      tolerant: bool = False,
+      purse: Purse | None = None,
   ):
     """Initialises the policy.
 
@@ -66,6 +74,9 @@ class RemotePolicy:
       max_turn_tokens: Tokens of a message; what is longer is cut off.
       exact_size: Whether images are sent in the very size that the processor
         gives them, which boxes in resized pixels need; or only no larger.
+      tolerant: Whether a conversation for which no message is to be had ends,
+        and the others go on; or else all of them stop.
+      purse: What messages are paid from, if they cost anything.
     """
     self.capacity = capacity
     self.max_context = max_context
@@ -73,11 +84,14 @@ class RemotePolicy:
     self._chat = chat
     self._max_turn_tokens = max_turn_tokens
     self._exact_size = exact_size
+    self._tolerant = tolerant
+    self._purse = purse
     self._conversations: dict[int, TokenChunk] = {}
+    self._seeds: dict[int, int] = {}
 
   def start(self, slot: int, request: Request, prompt: TokenChunk) -> None:
-    del request
     self._conversations[slot] = prompt
+    self._seeds[slot] = request.seed
 
   def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
     del turn
@@ -88,8 +102,11 @@ class RemotePolicy:
 
     Raises:
       Interrupted: After a signal.
-      UserError: The endpoint fails, or an image cannot be read.
+      UserError: The endpoint fails, if not only for some of them and this is
+        tolerated; or an image cannot be read, or the purse is empty.
     """
+    if self._purse is not None:
+      self._purse.check()
     sampled_turns = asyncio.run(self._sample(slots))
     for slot, sampled in zip(slots, sampled_turns, strict=True):
       said = TokenChunk(token_ids=tuple(sampled.token_ids.tolist()))
@@ -97,14 +114,16 @@ class RemotePolicy:
     return sampled_turns
 
   def release(self, slot: int) -> None:
-    del self._conversations[slot]
+    del self._conversations[slot], self._seeds[slot]
 
   async def _sample(self, slots: Sequence[int]) -> list[SampledTurn]:
     async with self._endpoint.session() as session:
       tasks = [
           asyncio.create_task(
-              self._endpoint.complete(
-                  session, self._messages(self._conversations[slot])
+              self._ask(
+                  session,
+                  self._messages(self._conversations[slot]),
+                  self._seeds[slot],
               )
           )
           for slot in slots
@@ -124,7 +143,21 @@ class RemotePolicy:
         for task in tasks:
           task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return [self._sampled(task.result()) for task in tasks]
+    return [task.result() for task in tasks]
+
+  async def _ask(
+      self,
+      session: aiohttp.ClientSession,
+      messages: list[dict[str, Any]],
+      seed: int,
+  ) -> SampledTurn:
+    try:
+      reply = await self._endpoint.complete(session, messages, seed=seed)
+    except EndpointError as error:
+      if self._tolerant and not isinstance(error, MisconfiguredError):
+        return dataclasses.replace(said(()), error=str(error))
+      raise
+    return self._sampled(reply)
 
   def _sampled(self, reply: Reply) -> SampledTurn:
     token_ids = self._chat.encode_untrusted(self._written(reply))
@@ -137,7 +170,17 @@ class RemotePolicy:
         token_ids=np.array(token_ids, np.int32),
         logprobs=np.zeros(len(token_ids), np.float32),
         truncated=truncated,
+        usage=self._usage(reply),
     )
+
+  def _usage(self, reply: Reply) -> dict[str, float]:
+    """What a message took, if the endpoint says so, and cost."""
+    tokens = (reply.prompt_tokens, reply.completion_tokens)
+    if not any(tokens):
+      return {}
+    price = 0.0 if self._purse is None else self._purse.charge(*tokens)
+    names = ('prompt_tokens', 'completion_tokens', 'price')
+    return dict(zip(names, (*tokens, price)))
 
   def _written(self, reply: Reply) -> str:
     """The message as the model wrote it, before the server took it apart."""

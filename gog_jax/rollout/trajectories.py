@@ -70,12 +70,16 @@ def write_examples(path: epath.PathLike, examples: Iterable[Example]) -> None:
 
 
 def read(
-    path: epath.PathLike, *, damaged: list[UserError] | None = None
+    path: epath.PathLike,
+    *,
+    images: bool = True,
+    damaged: list[UserError] | None = None,
 ) -> list[Trajectory]:
   """Reads what `write` wrote.
 
   Args:
     path: The file.
+    images: False leaves every image empty, for those who only count.
     damaged: If given, lines that cannot be read are left out and what is wrong
       with them is added here.
 
@@ -83,14 +87,17 @@ def read(
     UserError: The file or an image is missing or damaged, a line is cut off,
       or another version wrote it; names the file and the line.
   """
-  return _read(path, trajectory_of, damaged)
+  return _read(path, trajectory_of, images=images, damaged=damaged)
 
 
 def read_examples(
-    path: epath.PathLike, *, damaged: list[UserError] | None = None
+    path: epath.PathLike,
+    *,
+    images: bool = True,
+    damaged: list[UserError] | None = None,
 ) -> list[Example]:
-  """Reads what `write_examples` wrote; otherwise as `read`."""
-  return _read(path, example_of, damaged)
+  """Reads what `write_examples` wrote; arguments and errors are `read`'s."""
+  return _read(path, example_of, images=images, damaged=damaged)
 
 
 def _write(path: epath.Path, records: Iterable[Any]) -> None:
@@ -141,25 +148,22 @@ def plain(value: Any, store: Callable[[bytes], str]) -> Any:
 def _read(
     path: epath.PathLike,
     decode: Callable[[Mapping[str, Any], Load], T],
+    *,
+    images: bool,
     damaged: list[UserError] | None,
 ) -> list[T]:
   path = epath.Path(path)
   if not path.exists():
     raise UserError(f'{path} does not exist')
-  loaded: dict[str, bytes] = {}  # Shared images share memory.
-
-  def load(name: str) -> bytes:
-    if name not in loaded:
-      loaded[name] = blobs.get(path.parent, name)
-    return loaded[name]
-
+  load = loader(path.parent) if images else lambda name: b''
   records = []
   *lines, rest = path.read_bytes().split(b'\n')
   for number, line in enumerate(lines + [rest] * bool(rest), start=1):
     where = f'{path}, line {number},'
+    broken = 'is not JSON' if number <= len(lines) else 'is cut off'
     try:
       records.append(
-          _line(line, decode, load, where=where, whole=number <= len(lines))
+          decode_line(line, decode, load, where=where, broken=broken)
       )
     except UserError as error:
       if damaged is None:
@@ -168,19 +172,30 @@ def _read(
   return records
 
 
-def _line(
-    line: bytes,
+def loader(folder: epath.PathLike) -> Load:
+  """Reads a folder's images by name; the same image is the same memory."""
+  folder = epath.Path(folder)
+  return functools.cache(lambda name: blobs.get(folder, name))
+
+
+def decode_line(
+    line: bytes | str,
     decode: Callable[[Mapping[str, Any], Load], T],
     load: Load,
     *,
     where: str,
-    whole: bool,
+    broken: str = 'is not JSON',
 ) -> T:
+  """Reads one line; `where` names it in errors, `broken` what no JSON is.
+
+  Raises:
+    UserError: It is damaged, or another version wrote it, or an image is
+      missing or damaged.
+  """
   try:
     row = json.loads(line)
   except ValueError as error:
-    what = 'is not JSON' if whole else 'is cut off'
-    raise UserError(f'{where} {what}; delete that line') from error
+    raise UserError(f'{where} {broken}; delete that line') from error
   version = row.get('version') if isinstance(row, dict) else None
   if version != VERSION:
     raise UserError(
@@ -231,6 +246,7 @@ def trajectory_of(row: Mapping[str, Any], load: Load) -> Trajectory:
       reward_parts=row['reward_parts'],
       verdict=Verdict(**row['verdict']) if row.get('verdict') else None,
       usage=row.get('usage', {}),
+      error=row.get('error', ''),
   )
 
 
@@ -266,7 +282,8 @@ def _view(row: Mapping[str, Any], load: Load) -> View:
 
 def example_of(row: Mapping[str, Any], load: Load) -> Example:
   """Turns what `plain` made back into an Example; raises as `trajectory_of`."""
-  row = {key: value for key, value in row.items() if key != 'version'}
+  about = ('version', 'item')  # Of the line, see shards.py.
+  row = {key: value for key, value in row.items() if key not in about}
   return Example(**{
       **row,
       'images': tuple(load(name) for name in row['images']),

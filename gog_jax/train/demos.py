@@ -14,6 +14,7 @@ from etils import epath
 import numpy as np
 
 from gog_jax import behaviour
+from gog_jax import metrics
 from gog_jax import policies
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
@@ -29,10 +30,17 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
     UserError: Too few of the candidates are of a kind that the mixture needs.
   """
   c = run.config.sft
-  examples = run.demo_examples()
-  candidates = run.rollout_once(
-      policies.expert_policy(run), examples, seed=('demos',), what='demos'
-  )
+  examples = list(run.examples('train', n=c.n_candidates))
+  with metrics.Progress('demos', total=len(examples)) as progress:
+    groups = run.rollout(
+        policies.expert_policy(run),
+        examples,
+        samples=1,
+        seed=('demos',),
+        what='demos',
+        on_trajectory=lambda _: progress.advance(),
+    )
+  candidates = [candidate for (candidate,) in groups]
   kinds = [
       kind_of(example, demo)
       for example, demo in zip(examples, candidates, strict=True)

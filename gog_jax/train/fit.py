@@ -13,6 +13,7 @@ import numpy as np
 from gog_jax import checkpoint
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
+from gog_jax import trackers
 from gog_jax.models.config import VisionConfig
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
@@ -31,6 +32,7 @@ def fit(
     batches: grain.DatasetIterator,
     *,
     what: str,
+    config: Any,
     folder: epath.Path,
     n_steps: int,
     checkpoint_every: int,
@@ -46,7 +48,8 @@ def fit(
     step: (state, micro-batches) -> (state, metrics). Donates the state.
     batches: Endless; its position is part of the checkpoint.
     what: Name on the progress bar.
-    folder: Holds `checkpoints/` and `metrics.jsonl`.
+    config: The run's, which says where its metrics go.
+    folder: Holds `checkpoints/`, `metrics.jsonl` and `events/`.
     n_steps: Optimizer steps of the whole run.
     checkpoint_every: Steps.
     stop: (state, steps done) -> whether that is enough; asked before a step.
@@ -57,10 +60,10 @@ def fit(
     if saver.latest_step() is not None:
       state = saver.restore(state, batches)
     first = int(state.step)
-    writer = metrics_lib.MetricsWriter(
-        folder / 'metrics.jsonl', resume_step=first
-    )
-    with metrics_lib.Progress(what, total=n_steps, start=first) as progress:
+    with (
+        trackers.open_log(config, folder, resume_step=first) as writer,
+        metrics_lib.Progress(what, total=n_steps, start=first) as progress,
+    ):
       pending = None  # Read a step late: the device never waits for the host.
 
       def write_pending():

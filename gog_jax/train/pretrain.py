@@ -97,6 +97,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           ),
       ),
       what='pretrain',
+      config=run.config,
       folder=folder,
       n_steps=n_steps,
       checkpoint_every=c.checkpoint_every,

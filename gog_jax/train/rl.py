@@ -15,6 +15,7 @@ from gog_jax import checkpoint
 from gog_jax import grade
 from gog_jax import interrupt
 from gog_jax import metrics as metrics_lib
+from gog_jax import trackers
 from gog_jax.errors import UserError
 from gog_jax.rollout import trajectories as trajectories_lib
 from gog_jax.rollout.batching import loss_weights
@@ -74,10 +75,12 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       state = saver.restore(state, curriculum.queries)
     first = int(state.step) // c.updates_per_batch
     curriculum.resume(first)
-    log = metrics_lib.MetricsWriter(folder / 'metrics.jsonl', resume_step=first)
-    # What stopped the run does so again until its settings change.
-    heed_alarms(find_alarms(c.alarms, log.rows), log.rows, stop=c.alarms.stop)
-    with metrics_lib.Progress('rl', total=c.steps, start=first) as progress:
+    with (
+        trackers.open_log(run.config, folder, resume_step=first) as log,
+        metrics_lib.Progress('rl', total=c.steps, start=first) as progress,
+    ):
+      # What stopped the run does so again until its settings change.
+      heed_alarms(find_alarms(c.alarms, log.rows), log.rows, stop=c.alarms.stop)
       used = None  # What the sampler and the next update use alike.
       for n in range(first, c.steps):
         if n == first or n % c.sync_every == 0:

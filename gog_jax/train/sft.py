@@ -77,6 +77,7 @@ def train(
         lambda state, some: sft_step(state, model.frozen, some),
         batches,
         what='sft',
+        config=run.config,
         folder=folder,
         n_steps=n_steps,
         checkpoint_every=c.checkpoint_every,
@@ -125,7 +126,7 @@ class Validation:
     self._path = path
     self._policy: JaxPolicy | None = None  # Its cache is large.
     n = run.config.sft.n_validation
-    self._examples = run.examples('validation', n=n) if n else []
+    self._examples = list(run.examples('validation', n=n)) if n else []
     self.accuracies: list[float] = []
     if path.exists():
       self.accuracies = [row['accuracy'] for row in files.read_jsonl(path)]

@@ -1,0 +1,140 @@
+"""What an evaluation compares: PARADIGM@MODEL, how it works and who it is.
+
+Paradigms:
+
+    direct        answers at once, and is told of no tool
+    full_search   answers after a search with the whole image and one with the
+                  question, which are made for it (the paper's workflow)
+    gog           Glance-or-Gaze: decides by itself, with all tools. Of a model
+                  that is not trained for it: by prompt
+    no_gaze       the same without Selective Gaze
+    mmsearch_r1   in MMSearch-R1's dialect: its tags, its limits, no gaze
+
+Models:
+
+    base          the one in config.model.path as it is
+    sft           after stage 1
+    sft_no_gaze   after stage 1 without Selective Gaze: the tool, and its demos
+    rl, rl_...    after stage 2: the page's, or an arm's
+    remote        behind an OpenAI-compatible endpoint, config.remote
+    expert        the embedded world's, whom SFT imitates
+    script        a play of one's own in Python, config.eval.script
+
+A model that was trained is asked in the words it was trained with; the others
+in those that the dialect has for the paradigm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import dataclasses
+import difflib
+
+from gog_jax.errors import UserError
+
+DIRECT, FULL_SEARCH, GOG = 'direct', 'full_search', 'gog'
+NO_GAZE, MMSEARCH_R1 = 'no_gaze', 'mmsearch_r1'
+PARADIGMS = (DIRECT, FULL_SEARCH, GOG, NO_GAZE, MMSEARCH_R1)
+
+BASE, REMOTE, EXPERT, SCRIPT = 'base', 'remote', 'expert', 'script'
+SFT, SFT_NO_GAZE, RL = 'sft', 'sft_no_gaze', 'rl'
+# Who is trained by the stage of that name; and the arms of RL.
+_TRAINED = (SFT, SFT_NO_GAZE, RL)
+MODELS = (BASE, *_TRAINED, REMOTE, EXPERT, SCRIPT)
+
+# Of those paradigms that a model's own name does not stand for.
+_ALIASES = {
+    DIRECT: f'{DIRECT}@{SFT}',
+    FULL_SEARCH: f'{FULL_SEARCH}@{SFT}',
+    SFT_NO_GAZE: f'{NO_GAZE}@{SFT_NO_GAZE}',
+}
+# The short names, but for those of arms, in the order of the story.
+SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT, SFT_NO_GAZE, RL)
+
+
+# Benchmarks that are splits of the embedded world, 'world_hard' being harder.
+_WORLD = {
+    'world': 'test', 'world_hard': 'hard', 'world_validation': 'validation',
+}  # fmt: skip
+PUBLISHED = (
+    'fvqa_test', 'infoseek', 'simplevqa', 'mmsearch', 'livevqa', 'dynvqa',
+)  # fmt: skip
+BENCHMARKS = (*_WORLD, *PUBLISHED)
+
+
+def is_world(benchmark: str) -> bool:
+  """Whether it is the embedded world's."""
+  return benchmark in _WORLD
+
+
+def split_of(benchmark: str) -> str:
+  """The split of the embedded world's data set that it is."""
+  return _WORLD[benchmark]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named:
+  """A policy's name, taken apart.
+
+  Attributes:
+    paradigm: One of PARADIGMS.
+    model: One of MODELS, or an arm.
+  """
+
+  paradigm: str
+  model: str
+
+  @property
+  def stage(self) -> str | None:
+    """The stage that trains it; None if none does."""
+    return None if self.model in (BASE, REMOTE, EXPERT, SCRIPT) else self.model
+
+  @property
+  def max_turns(self) -> int:
+    """Messages that the paradigm leaves it, those said for it included."""
+    return {DIRECT: 1, FULL_SEARCH: 3}.get(self.paradigm, 0)
+
+  @property
+  def tools(self) -> tuple[str, ...]:
+    """What may be called in the paradigm, by it or for it."""
+    searches = ('text_search', 'image_search')
+    return {DIRECT: (), GOG: (*searches, 'gaze')}.get(self.paradigm, searches)
+
+
+def parse(name: str, arms: Iterable[str] = ()) -> Named:
+  """Reads a policy's name, PARADIGM@MODEL or a short one.
+
+  Raises:
+    UserError: It is none, or the model cannot play the paradigm; names the
+      nearest that there is.
+  """
+  models = (*MODELS, *arms)
+  full = name
+  if '@' not in name:
+    full = _ALIASES.get(name) or (f'{GOG}@{name}' if name in models else name)
+  paradigm, _, model = full.partition('@')
+  if paradigm not in PARADIGMS or model not in models:
+    raise UserError(
+        f'there is no policy {name!r}; the nearest is '
+        f'{_nearest(name, models)!r} (PARADIGM@MODEL, with '
+        f'{", ".join(PARADIGMS)} and {", ".join(models)}; or '
+        f'{", ".join(_short(models))})'
+    )
+  if model == EXPERT and paradigm not in (GOG, NO_GAZE):
+    raise UserError(
+        f'policy {name!r}: the expert plays {GOG} and {NO_GAZE} alone; choose '
+        f'{GOG}@{EXPERT} or another model'
+    )
+  return Named(paradigm=paradigm, model=model)
+
+
+def _short(models: Iterable[str]) -> list[str]:
+  return [*(m for m in models if m not in SHORT), *SHORT]
+
+
+def _nearest(name: str, models: tuple[str, ...]) -> str:
+  if '@' in name:
+    known = [f'{one}@{model}' for one in PARADIGMS for model in models]
+  else:
+    known = _short(models)
+  return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]

@@ -1,0 +1,108 @@
+"""Policies that a user writes in Python: `config.eval.script`.
+
+    def play(request, turns):
+      '''What to say: (thought, calls, answer), or the token ids of a message.
+
+      request.example is what is asked; turns are those so far, each with
+      `parsed` and `results`. Calls are ToolCalls or (name, arguments); the
+      answer is None where calls are made.
+      '''
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import hashlib
+import importlib
+import inspect
+from typing import Any
+
+from gog_jax.chat import Chat
+from gog_jax.errors import UserError
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.scripted import Script
+from gog_jax.types import ToolCall
+from gog_jax.types import Turn
+
+
+def load(name: str) -> Callable[[Request, tuple[Turn, ...]], Any]:
+  """The function that 'module:function' names.
+
+  Raises:
+    UserError: There is none.
+  """
+  module, _, function = name.partition(':')
+  like = 'pass --config.eval.script=MODULE:FUNCTION, e.g. my_plays:answer_no'
+  if not module or not function:
+    raise UserError(f'config.eval.script is {name!r}: {like}')
+  try:
+    found = getattr(importlib.import_module(module), function, None)
+  except ImportError as error:
+    raise UserError(f'config.eval.script={name}: {error}; {like}') from error
+  if not callable(found):
+    raise UserError(
+        f'config.eval.script={name}: module {module} has no function '
+        f'{function!r}'
+    )
+  return found
+
+
+def digest(name: str) -> str:
+  """16 hex digits that change with the text of the script's module.
+
+  Raises:
+    UserError: As `load`.
+  """
+  source = inspect.getsource(inspect.getmodule(load(name)) or load(name))
+  return hashlib.sha256(f'{name}\n{source}'.encode()).hexdigest()[:16]
+
+
+def script_of(name: str, chat: Chat) -> Script:
+  """A policy's script, from what a user's function says.
+
+  Raises:
+    UserError: As `load`; and as it plays, that it says neither.
+  """
+  play = load(name)
+
+  def script(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
+    said = play(request, turns)
+    if isinstance(said, tuple) and len(said) == 3:
+      thought, calls, answer = said
+      return chat.encode_turn(
+          thought=thought,
+          calls=[_call(call) for call in calls],
+          answer=answer,
+      )
+    if isinstance(said, list) and all(isinstance(x, int) for x in said):
+      return said
+    raise UserError(
+        f'config.eval.script={name} said {str(said)[:80]!r}: return (thought, '
+        'calls, answer), or a list of token ids'
+    )
+
+  return script
+
+
+def after(
+    opening: Callable[[Request], Sequence[Sequence[int]]] | None,
+    script: Script,
+) -> Script:
+  """A script that has something said for it first."""
+  if opening is None:
+    return script
+
+  def whole(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
+    first = opening(request)
+    if len(turns) < len(first):
+      return first[len(turns)]
+    return script(request, turns)
+
+  return whole
+
+
+def _call(call: Any) -> ToolCall:
+  if isinstance(call, ToolCall):
+    return call
+  name, arguments = call
+  return ToolCall(name=name, arguments=arguments)

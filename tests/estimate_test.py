@@ -1,0 +1,165 @@
+"""What an evaluation would take: numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from gog_jax import commands
+from gog_jax import estimate
+from gog_jax import files
+from gog_jax.errors import UserError
+from gog_jax.run import TOY_BASE
+from tests import main_test
+from tests import mini
+
+
+def make_run(workdir, *names, **more):
+  return mini.make_run(
+      workdir, 'eval', eval__policies=names, eval__n_examples=10, **more
+  )
+
+
+def item(index, **values):
+  fields = dict(
+      index=index, valid=True, accuracy=1.0, format=1.0, turns=3, calls=2,
+      searches=2, prompt_tokens=1000, completion_tokens=50, price=0.01,
+      seconds=9.0,
+  )  # fmt: skip
+  return {'version': 1, 'item': fields | values}
+
+
+def write(folder, *items, complete=False):
+  folder.mkdir(parents=True)
+  # Version and item first, as shards.py writes them.
+  lines = [json.dumps(row, separators=(',', ':')) + '\n' for row in items]
+  (folder / 'trajectories.jsonl').write_text(''.join(lines))
+  found = {'complete': complete, 'n_items': 10, 'infra_errors': 0}
+  files.write_atomic(folder / 'progress.json', json.dumps(found))
+
+
+REMOTE = {
+    'remote__url': 'http://127.0.0.1:1/v1',
+    'remote__model': 'm',
+    'remote__price_in': 2.0,
+    'remote__price_out': 10.0,
+    'remote__max_spend': 9.0,
+    'remote__max_tokens': 100,
+    'general__rollout__max_turns': 4,
+    'general__rollout__max_context': 5000,
+    'tools__text_search__price': 0.5,
+    'tools__gaze__price': 2.0,
+    'tools__max_spend': 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'turns', 'calls', 'asked', 'dearest'),
+    [
+        ('direct@remote', 1, 0, 1, 0),
+        ('full_search@remote', 3, 2, 1, 0.5),
+        ('gog@remote', 4, 3, 4, 2.0),
+        ('no_gaze@remote', 4, 3, 4, 0.5),
+        ('mmsearch_r1@remote', 3, 2, 3, 0.5),
+    ],
+)
+def test_bounds_follow_from_the_config(
+    name, turns, calls, asked, dearest, tmp_path
+):
+  (one,) = estimate.estimate(make_run(tmp_path, name, **REMOTE))
+  assert (one.items, one.done, one.parameters) == (10, 0, 0)
+  assert one.expected == {} and one.told_by == ''
+  tokens = {
+      'prompt_tokens': 10 * asked * 5000,
+      'completion_tokens': 10 * asked * 100,
+  }
+  dollars = (
+      2e-6 * tokens['prompt_tokens'] + 10e-6 * tokens['completion_tokens']
+  )
+  assert one.most == {
+      'turns': 10 * turns,
+      'calls': 10 * calls,
+      'judged': 0,
+      **tokens,
+      'price': pytest.approx(dollars + 10 * calls * dearest),
+  }
+
+
+def test_what_is_done_tells_what_is_expected(tmp_path):
+  name = 'gog@remote'
+  run = make_run(tmp_path, name, **REMOTE)
+  write(
+      tmp_path / 'eval' / name,
+      item(0),
+      item(1, turns=1, calls=0, prompt_tokens=200, price=0.002),
+      item(2, valid=False),  # To be asked again.
+      item(3, turns=2, calls=1, prompt_tokens=600, price=0.006, seconds=0.0),
+  )
+  (one,) = estimate.estimate(run)
+  assert one.done == 3 and one.told_by == 'what is done'
+  # 7 left: turns (3 + 1 + 2) / 3, calls 1, and so on.
+  assert one.expected == pytest.approx({
+      'turns': 14, 'calls': 7, 'prompt_tokens': 7 * 600,
+      'completion_tokens': 7 * 50, 'seconds': 7 * 6, 'price': 7 * 0.006,
+      'judged': 0,
+  })  # fmt: skip
+  assert one.most['turns'] == 7 * 4
+  text = estimate.describe([one])
+  assert '10 items, 3 done' in text and '14 turns, 7 tool calls' in text
+  assert 'expected $0.0420' in text
+
+
+def test_so_does_the_same_policy_on_another_benchmark(tmp_path):
+  name = 'gog@remote'
+  write(tmp_path / 'eval_world_hard' / name, item(0, calls=4), complete=True)
+  write(tmp_path / 'eval_world_validation' / name, item(0, calls=9))
+  (one,) = estimate.estimate(make_run(tmp_path, name, **REMOTE))
+  assert one.told_by == f'eval_world_hard/{name}'
+  assert one.expected['calls'] == 40 and one.done == 0
+
+
+def test_of_a_model_that_is_loaded_its_size_is_told_but_nothing_read(
+    tmp_path, monkeypatch
+):
+  from safetensors import numpy as safetensors
+
+  held = safetensors.load_file(TOY_BASE / 'model.safetensors')
+  n = sum(array.size for array in held.values())
+  folder = tmp_path / 'model'
+  shutil.copytree(TOY_BASE, folder)
+  (folder / 'model.safetensors').unlink()
+  run = make_run(
+      tmp_path / 'run', 'direct', 'gog@base', model__path=str(folder)
+  )
+  for one in estimate.estimate(run):
+    assert (one.parameters, one.bytes) == (n, 4 * n)
+
+
+def test_a_dry_run_says_it_and_writes_nothing(tmp_path):
+  done = subprocess.run(
+      [
+          sys.executable, '-m', 'gog_jax.main', '--config=configs/eval.py',
+          '--dry_run', f'--workdir={tmp_path}/run',
+          '--config.eval.policies=("direct", "expert")',
+      ],
+      cwd=main_test.ROOT,
+      env=main_test.environment(),
+      capture_output=True,
+      text=True,
+      timeout=300,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert 'direct: 512 items, 0 done; 1.7 million parameters' in done.stdout
+  assert '  at most   512 turns, 0 tool calls, $0.0000' in done.stdout
+  assert '  at most   2,560 turns, 2,048 tool calls, $0.0000' in done.stdout
+  assert 'nothing was run' in done.stdout
+  assert not (tmp_path / 'run').exists()
+
+
+def test_it_is_for_evaluations(tmp_path):
+  with pytest.raises(UserError, match='--dry_run is for .*configs/eval.py'):
+    commands.dry_run(mini.make_run(tmp_path, 'rl'))

@@ -1,0 +1,126 @@
+"""2,000 items, killed at random instants, by one process and by two."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gog_jax import evaluate
+from gog_jax.rollout import shards
+from tests import eval_plays
+from tests import main_test
+from tests import mini
+
+pytestmark = pytest.mark.slow
+
+N = 2000
+NAME = 'gog@script'
+
+
+def command(workdir, *more):
+  return [
+      sys.executable, '-m', 'gog_jax.main', '--config=configs/eval.py',
+      f'--workdir={workdir}',
+      *mini.flags(**{
+          'data.n_test': N, 'eval.n_examples': N, 'report.n_trajectories': 2,
+      }),
+      f"--config.eval.policies=('{NAME}',)",
+      '--config.eval.script=tests.eval_plays:mixed', *more,
+  ]  # fmt: skip
+
+
+def start(args):
+  return subprocess.Popen(
+      args,
+      cwd=main_test.ROOT,
+      env=main_test.environment(),
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+  )
+
+
+def rows(folder):
+  return [
+      eval_plays.timeless(json.loads(line))
+      for kind in shards.KINDS
+      for line in (folder / f'{kind}.jsonl').read_text().splitlines()
+  ]
+
+
+def n_lines(folder):
+  return sum(
+      path.read_bytes().count(b'\n') for path in folder.glob('traj*.jsonl')
+  )
+
+
+def wait_until(process, condition):
+  while process.poll() is None and not condition():
+    time.sleep(0.01)
+
+
+@pytest.fixture(name='whole', scope='module')
+def never_killed(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  process = start(command(workdir))
+  _, errors = process.communicate()
+  assert process.returncode == 0, errors
+  folder = workdir / 'eval' / NAME
+  assert evaluate.facts(folder)['n'] == N
+  return workdir, rows(folder)
+
+
+def test_killed_many_times_the_numbers_are_the_same(whole, tmp_path):
+  folder = tmp_path / 'eval' / NAME
+  draw = random.Random(0)
+  kept, kills = set(), 0
+  while kills < 5:
+    process = start(command(tmp_path))
+    upto = n_lines(folder) + draw.randrange(1, N // 10)
+    wait_until(process, lambda: n_lines(folder) >= upto)  # noqa: B023
+    time.sleep(0.02 * draw.random())
+    assert process.poll() is None, process.stderr.read()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kills += 1
+    # Nothing that was there is lost, and nothing is asked twice.
+    found = set(shards.all_lines(folder))
+    assert kept < found and n_lines(folder) == len(found)
+    kept = found
+  assert len(kept) < N
+  process = start(command(tmp_path))
+  _, errors = process.communicate()
+  assert process.returncode == 0, errors
+  assert rows(folder) == whole[1]
+
+
+def test_two_hosts_come_to_the_same(whole, tmp_path):
+  folder = tmp_path / 'eval' / NAME
+  hosts = [
+      command(tmp_path, '--config.eval.hosts=2', f'--config.eval.host={host}')
+      for host in range(2)
+  ]
+  running = [start(args) for args in hosts]
+  wait_until(running[1], lambda: n_lines(folder) > N // 4)
+  running[1].kill()
+  running[1].wait()
+  running[1] = start(hosts[1])
+  for process in running:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+  assert rows(folder) == whole[1]
+  summaries = [
+      json.loads((workdir / 'report' / 'summary.json').read_text())
+      for workdir in (whole[0], tmp_path)
+  ]
+  same = ('n', 'accuracy', 'ci95', 'calls_per_query', 'by_hop')
+  assert [{k: s['rows'][0][k] for k in same} for s in summaries][0] == (
+      {k: summaries[1]['rows'][0][k] for k in same}
+  )

@@ -1,0 +1,48 @@
+"""Scripted policies for the tests of evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def mixed(request, turns):
+  """Searches as its seed says, and is right in some way of two in three."""
+  kind = request.seed % 6
+  searches = {0: 0, 1: 1, 2: 2}.get(kind, 0)
+  if len(turns) < searches:
+    query = f'{request.example.question} {len(turns)}'
+    return 'look', [('text_search', {'query': query})], None
+  if kind in (1, 4):
+    return 'no', [], 'wrong'
+  return 'so', [], request.example.answers[0]
+
+
+def by_hand(request, turns):
+  """What `mixed` must come to: (right, calls) of a seed."""
+  del turns
+  kind = request.seed % 6
+  return kind not in (1, 4), {0: 0, 1: 1, 2: 2}.get(kind, 0)
+
+
+def silent(request, turns):
+  """Says its example's id, whatever it is asked."""
+  del turns
+  return 'hm', [], hashlib.sha256(request.example.id.encode()).hexdigest()[:6]
+
+
+def nonsense(request, turns):
+  del request, turns
+  return {'answer': 'no'}
+
+
+def timeless(value):
+  """Seconds and latencies left out, however deep they stand."""
+  if isinstance(value, list):
+    return [timeless(inner) for inner in value]
+  if not isinstance(value, dict):
+    return value
+  return {
+      name: timeless(inner)
+      for name, inner in value.items()
+      if 'seconds' not in name and 'latency' not in name
+  }

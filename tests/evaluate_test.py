@@ -1,0 +1,294 @@
+"""Evaluation item by item: durable, resumed, shared by hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from gog_jax import evaluate
+from gog_jax import evaluations
+from gog_jax import interrupt
+from gog_jax import policies
+from gog_jax import report
+from gog_jax import stages
+from gog_jax.errors import UserError
+from gog_jax.rollout import shards
+from gog_jax.rollout import trajectories as store
+from gog_jax.types import StopReason
+from tests import eval_plays
+from tests import mini
+
+NAME = 'gog@script'
+N = 16
+
+
+def make_run(workdir, play='mixed', **more):
+  return mini.make_run(
+      workdir,
+      'eval',
+      eval__policies=(NAME,),
+      eval__script=f'tests.eval_plays:{play}',
+      sampler__n_slots=3,
+      **more,
+  )
+
+
+@pytest.fixture(name='workdir')
+def copied(prepared, tmp_path):
+  shutil.copytree(prepared / 'data', tmp_path / 'data')
+  shutil.copy(prepared / 'data' / 'manifest.json', tmp_path / 'data')
+  return tmp_path
+
+
+def evaluated(run, **kwargs):
+  folder = run.workdir / 'eval' / NAME
+  own = policies.run_of(run, NAME)
+  evaluate.evaluate(
+      own,
+      lambda: policies.make(own, NAME),
+      evaluations.items(run).examples,
+      folder,
+      name=NAME,
+      **kwargs,
+  )
+  return folder
+
+
+def rows(folder):
+  """The final files' lines, without what a clock decides."""
+  return [
+      eval_plays.timeless(json.loads(line))
+      for kind in shards.KINDS
+      for line in (folder / f'{kind}.jsonl').read_text().splitlines()
+  ]
+
+
+def test_items_stand_in_the_order_of_the_data_and_come_out_as_by_hand(workdir):
+  run = make_run(workdir)
+  folder = evaluated(run)
+  trajectories = store.read(folder / 'trajectories.jsonl')
+  examples = store.read_examples(folder / 'examples.jsonl')
+  asked = list(run.examples('test', n=N))
+  assert examples == asked
+  assert [t.example_id for t in trajectories] == [e.id for e in asked]
+  requests = [run.request(e, seed=('eval',), what='') for e in asked]
+  right, calls = zip(*(eval_plays.by_hand(r, ()) for r in requests))
+  assert [t.reward_parts['accuracy'] for t in trajectories] == list(right)
+  assert [sum(len(t.results) for t in one.turns) for one in trajectories] == (
+      list(calls)
+  )
+  assert evaluate.facts(folder) == {
+      'n': N,
+      'infra_errors': 0,
+      'judge_errors': 0,
+      'accuracy': np.mean(right),
+      'format': 1.0,
+  }
+  progress = json.loads((folder / 'progress.json').read_text())
+  assert progress['complete'] and progress['n_done'] == N
+  assert progress['calls'] == sum(calls)
+  assert progress['turns'] == sum(calls) + N
+  assert evaluate.is_done(folder)
+
+
+def stop_after(monkeypatch, n):
+  """Lets `n` items be kept, then ends the process's work at once."""
+  kept = []
+  add = shards.Shard.add
+
+  def adding(self, index, *args):
+    if len(kept) == n:
+      raise interrupt.Interrupted(2)
+    add(self, index, *args)
+    kept.append(index)
+
+  monkeypatch.setattr(shards.Shard, 'add', adding)
+  return kept
+
+
+def test_what_was_stopped_goes_on_and_asks_nothing_again(
+    workdir, tmp_path_factory, monkeypatch
+):
+  other = tmp_path_factory.mktemp('whole')
+  shutil.copytree(workdir / 'data', other / 'data')
+  whole = rows(evaluated(make_run(other)))
+  run = make_run(workdir)
+  kept = []
+  for n in (5, 1, 4):
+    with monkeypatch.context() as patch:
+      own = stop_after(patch, n)
+      with pytest.raises(interrupt.Interrupted):
+        evaluated(run)
+    kept += own
+    folder = run.workdir / 'eval' / NAME
+    assert not evaluate.is_done(folder)
+    assert evaluate.progress_of(folder)['n_items'] == N
+    # What there is can be read, in order, and reported on.
+    trajectories, examples = shards.read(folder)
+    assert len(trajectories) == len(kept) == len(set(kept))
+    assert {t.example_id for t in trajectories} <= {e.id for e in examples}
+    summary = report.make(run.workdir, n_trajectories=2, seed=0)
+    assert summary['rows'][0]['n'] == len(kept)
+  with monkeypatch.context() as patch:
+    kept += stop_after(patch, N)
+    evaluated(run)
+  assert rows(folder) == whole
+
+
+def test_a_line_that_was_cut_off_is_made_again(workdir):
+  run = make_run(workdir)
+  folder = evaluated(run)
+  whole = rows(folder)
+  for kind in shards.KINDS:
+    path = folder / f'{kind}.jsonl'
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 9])
+  (folder / 'progress.json').unlink()
+  assert len(shards.read(folder)[0]) == N - 1
+  evaluated(run)
+  assert rows(folder) == whole
+  path.write_text('{"version":1,"example_id":"x"}\n{"version":1}\n')
+  (folder / 'progress.json').unlink()
+  with pytest.raises(UserError, match='line 1, is damaged or of another'):
+    evaluated(run)
+
+
+def fail(monkeypatch, ids):
+  """The infrastructure fails items of these ids."""
+  add = evaluate._Scorer.add
+
+  def adding(self, index, example, trajectory):
+    if example.id in ids:
+      trajectory = dataclasses.replace(
+          trajectory, stop_reason=StopReason.ERROR, error='down', answer=None
+      )
+    add(self, index, example, trajectory)
+
+  monkeypatch.setattr(evaluate._Scorer, 'add', adding)
+
+
+def test_what_the_infrastructure_failed_is_asked_again_or_counted(
+    workdir, monkeypatch
+):
+  run = make_run(workdir)
+  ids = {run.examples('test', n=N)[i].id for i in (2, 7)}
+  with monkeypatch.context() as patch:
+    fail(patch, ids)
+    folder = evaluated(run)
+  assert evaluate.facts(folder)['infra_errors'] == 2
+  evaluated(run, retry_errors=False)
+  assert evaluate.facts(folder)['infra_errors'] == 2
+  with monkeypatch.context() as patch:
+    kept = stop_after(patch, 2)
+    evaluated(run)
+  assert sorted(kept) == [2, 7]
+  assert evaluate.facts(folder)['infra_errors'] == 0
+  trajectories = store.read(folder / 'trajectories.jsonl')
+  assert len(trajectories) == N and all(t.valid for t in trajectories)
+
+
+def test_hosts_share_the_items_and_the_last_puts_them_together(
+    workdir, tmp_path_factory
+):
+  other = tmp_path_factory.mktemp('whole')
+  shutil.copytree(workdir / 'data', other / 'data')
+  whole = rows(evaluated(make_run(other)))
+  run = make_run(workdir)
+  for host in (2, 0, 1):
+    folder = run.workdir / 'eval' / NAME
+    assert not evaluate.is_done(folder)
+    evaluated(run, host=host, hosts=3)
+    if host != 1:
+      found = evaluate.progress_of(folder, f'.{host}-of-3')
+      assert found['complete']
+      # 16 items over 3 hosts: 6, 5 and 5.
+      assert found['n_items'] == found['n_done'] == (6, 5, 5)[host]
+      with pytest.raises(UserError, match='begun by 3 hosts, now there are 2'):
+        evaluated(run, host=0, hosts=2)
+      with pytest.raises(UserError, match='begun by 3 hosts, now there are 1'):
+        evaluated(run)
+  assert evaluate.is_done(folder)
+  assert rows(folder) == whole
+  assert not list(folder.glob('*-of-*'))
+
+
+def test_a_host_stops_where_the_others_are_not_done(workdir, capsys):
+  run = make_run(workdir, eval__hosts=2, eval__host=1)
+  stages.walk(run)
+  assert 'host 1 of 2 is done' in capsys.readouterr().err
+  assert not (workdir / 'report').exists()
+  stages.walk(make_run(workdir, eval__hosts=2, eval__host=0))
+  summary = json.loads((workdir / 'report' / 'summary.json').read_text())
+  assert summary['rows'][0]['n'] == N
+  manifest = json.loads((workdir / 'eval' / 'manifest.json').read_text())
+  assert manifest['complete']
+  assert manifest['benchmark']['name'] == 'world'
+  # Now that all is there, any number of hosts finds it.
+  stages.walk(make_run(workdir))
+
+
+def test_no_two_processes_are_at_one_share(workdir):
+  run = make_run(workdir)
+  folder = run.workdir / 'eval' / NAME
+  with shards.Shard(folder):
+    with pytest.raises(UserError, match='another process is at'):
+      shards.Shard(folder)
+    shards.Shard(run.workdir / 'other').close()
+
+
+def test_a_policy_is_added_and_another_script_noticed(workdir):
+  stages.walk(make_run(workdir))
+  run = make_run(workdir)
+  run.config.eval.policies = (NAME, 'expert')
+  before = rows(workdir / 'eval' / NAME)
+  stages.walk(run)
+  assert rows(workdir / 'eval' / NAME) == before
+  assert evaluate.is_done(workdir / 'eval' / 'expert')
+  # The same play, in a module that reads otherwise: by its source.
+  with pytest.raises(UserError, match='another script than there is now'):
+    stages.walk(make_run(workdir, play='silent'))
+
+
+def test_few_examples_are_held_at_once(workdir, monkeypatch):
+  """As many as there are slots, one that waits, and those being written."""
+  monkeypatch.setattr(evaluate, '_MOST_PENDING', 2)
+  run = make_run(workdir)
+  examples = evaluations.items(run).examples
+  begun, kept, most = [], [], []
+
+  class Watched:
+    def __len__(self):
+      return len(examples)
+
+    def __getitem__(self, index):
+      begun.append(index)
+      most.append(len(begun) - len(kept))
+      return examples[index]
+
+  add = shards.Shard.add
+
+  def adding(self, index, *args):
+    add(self, index, *args)
+    kept.append(index)
+
+  monkeypatch.setattr(shards.Shard, 'add', adding)
+  own = policies.run_of(run, NAME)
+  evaluate.evaluate(
+      own,
+      lambda: policies.make(own, NAME),
+      Watched(),
+      workdir / 'eval' / NAME,
+      name=NAME,
+  )
+  assert sorted(begun) == sorted(kept) == list(range(N))
+  assert max(most) <= 3 + 1 + 2 * (2 + 1)
+
+
+def test_a_script_that_says_neither_is_told_so(workdir):
+  with pytest.raises(UserError, match='return .thought, calls, answer.'):
+    evaluated(make_run(workdir, play='nonsense'))
+
