@@ -1,0 +1,169 @@
+"""The data card: what is in the set, what is not, and where it came from."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+import json
+from typing import Any
+
+import gog_jax
+from gog_jax.instruct import settings
+from gog_jax.instruct.review import Review
+from gog_jax.run import Run
+
+DESCRIPTION = (
+    'Glance-or-Gaze conversations for supervised fine-tuning: a teacher '
+    'answers questions about images with text search, image search and gaze '
+    '(crop and search), checked automatically and, in part, by people.'
+)
+_LICENCE = (
+    'Questions, answers and images keep the licences of their sources, search '
+    'results those of the pages they come from; what a remote teacher wrote '
+    'falls under its vendor\'s terms. Nothing of this was cleared here.'
+)
+_LIMITS = (
+    'An answer is right where the judge named above says so; an answer in '
+    'other words, or one that has changed since, counts as wrong.',
+    'Evidence is an accepted answer found word for word in the results: it may '
+    'stand there by chance, and evidence in other words is not seen.',
+    'Whether a gaze was sensible is known only where gold regions are.',
+    'What a search finds changes with time: see the dates, and record the '
+    'searches (`tools.mode=record`) to have them again.',
+    'Thoughts are the teacher\'s words; nobody checked that they are why it '
+    'did what it did.',
+)
+
+
+def facts(
+    samples: Any, entries: Sequence[Any], drops: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+  """All counts, for the card and the manifest.
+
+  Args:
+    samples: Of the set, see `build.Samples`.
+    entries: All questions that were asked.
+    drops: Lines of drops.jsonl.
+  """
+  chosen = [entry.row for entry in samples.entries]
+  dates = sorted({row.date for row in chosen})
+  return {
+      'n': len(samples),
+      'asked': len(entries),
+      'by_kind': _count(row.kind for row in chosen),
+      'by_source': _count(
+          samples[i].example.source or 'unknown' for i in range(len(samples))
+      ),
+      'too_easy_kept': sum(row.easy for row in chosen),
+      'by_direct_answers_right': _count(
+          f'{e.row.n_right} of {e.row.n_direct}' for e in entries
+      ),
+      'dropped': {
+          what: _count(drop['reason'] for drop in drops if drop['of'] == what)
+          for what in ('record', 'question', 'try')
+      },
+      'searched': [dates[0], dates[-1]],
+  }
+
+
+def write(run: Run, found: Mapping[str, Any], reviewed: Review) -> str:
+  """The card as Markdown.
+
+  Args:
+    run: With the judge and the tools.
+    found: What `facts` gives.
+    reviewed: What people said.
+  """
+  config, c = run.config, run.config.instruct
+  judge = config.reward.accuracy
+  if run.judge is not None:
+    judge += f' ({run.judge.identity})'
+  n = found['n']
+  no_search = found['by_kind'].get('no_search', 0)
+  first, last = found['searched']
+  accepted, rejected = reviewed.counts()
+  lines = [
+      '# GoG-Instruct',
+      '',
+      DESCRIPTION,
+      '',
+      f'{n} samples, of which {no_search} ({100 * no_search / n:.1f} %) do not '
+      f'search; {found["asked"]} questions were asked.',
+      '',
+      '## How it was made',
+      '',
+      f'- teacher: {settings.teacher_name(config)}',
+      f'- judge: {judge}',
+      f'- searched: {run.toolbox.version}, from {first} to {last} (UTC)',
+      f'- made with: gog_jax {gog_jax.__version__}',
+      f'- sources: {", ".join(c.sources)}',
+      f'- uncertainty filter: {c.n_direct} direct answers; where all are '
+      f'right: {c.easy}',
+      f'- review: {accepted} accepted, {rejected} rejected by people',
+      '',
+      '## What is in it',
+      '',
+      *_table('source', found['by_source']),
+      *_table('kind', found['by_kind']),
+      f'{found["too_easy_kept"]} of these answer at once what the teacher '
+      f'always answers right.',
+      '',
+      '## Right among the direct answers, of all questions asked',
+      '',
+      *_table('right', found['by_direct_answers_right']),
+      '## What is not in it',
+      '',
+      'Questions, each by one reason:',
+      '',
+      *_table('reason', found['dropped']['question']),
+      'Tries, also of questions that a later try has answered:',
+      '',
+      *_table('reason', found['dropped']['try']),
+      'Records of the sources that hold no question of use:',
+      '',
+      *_table('reason', found['dropped']['record']),
+  ]
+  if reviewed.notes:
+    lines += ['## Notes of the review', '']
+    lines += [
+        f'- {_inline(name)}: {_inline(note)}'
+        for name, note in sorted(reviewed.notes.items())
+    ]
+    lines.append('')
+  settled = json.dumps(settings.identity(config), indent=2, sort_keys=True)
+  lines += [
+      '## Licence',
+      '',
+      c.licence or _LICENCE,
+      '',
+      '## Known limits',
+      '',
+      *(f'- {limit}' for limit in _LIMITS),
+      '',
+      '## Config',
+      '',
+      '```json',
+      settled,
+      '```',
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def _table(name: str, counts: Mapping[str, int]) -> list[str]:
+  if not counts:
+    return ['none', '']
+  rows = [f'| {_inline(key)} | {value} |' for key, value in counts.items()]
+  return [f'| {name} | n |', '|---|---|', *rows, '']
+
+
+def _inline(text: str) -> str:
+  """On one line, with nothing that Markdown or HTML would act on."""
+  for mark, safe in (('&', '&amp;'), ('<', '&lt;'), ('|', '\\|')):
+    text = text.replace(mark, safe)
+  return ' '.join(text.split())
+
+
+def _count(values: Any) -> dict[str, int]:
+  """How often each occurs, the commonest first, then by name."""
+  counts = collections.Counter(values)
+  return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,111 @@
+"""What a build would take at most, before anything is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gog_jax import policies
+from gog_jax.instruct import build
+from gog_jax.instruct.teachers import Teacher
+from gog_jax.run import Run
+
+_PROBED = 8  # Prompts that are encoded for the estimate.
+_CHARACTERS = 4  # Of a token, roughly.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+  """Upper bounds; a build ends as soon as it has its samples.
+
+  Attributes:
+    queries: Questions that may be asked.
+    done: Of these, in chunks that are committed.
+    direct: Direct answers, a message each.
+    conversations: Conversations with tools.
+    messages: All messages of the teacher.
+    tool_calls: At one call a message.
+    tokens_in: Of prompts, by our tokenizer, each message's anew.
+    tokens_out: Of messages.
+    dollars: At the given prices; None without any.
+  """
+
+  queries: int
+  done: int
+  direct: int
+  conversations: int
+  messages: int
+  tool_calls: int
+  tokens_in: int
+  tokens_out: int
+  dollars: float | None
+
+
+def estimate(run: Run) -> Estimate:
+  """Counts what is left to ask.
+
+  Raises:
+    UserError: The sources cannot be read.
+  """
+  c, rollout = run.config.instruct, run.config.rollout
+  queries = build.queries_of(run)
+  chunks = build.folder_of(run) / 'chunks'
+  done = sum(
+      len(queries[first : first + c.chunk])
+      for first in range(0, len(queries), c.chunk)
+      if (chunks / f'{first // c.chunk:06d}.jsonl').exists()
+  )
+  left = len(queries) - done
+  direct, conversations = left * c.n_direct, left * c.samples
+  chat = Teacher(run).run.chat
+  probed = queries[:_PROBED]
+  lengths = [len(chat.prompt(example).token_ids) for example in probed]
+  prompt = sum(lengths) / len(lengths)
+  said = rollout.max_turn_tokens
+  if c.teacher == policies.REMOTE and run.config.remote.max_tokens:
+    said = min(said, run.config.remote.max_tokens)
+  found = run.config.tools.top_k * run.config.tools.hit_characters
+  turn = said + found / _CHARACTERS
+  turns = rollout.max_turns
+  # Message k of a conversation is asked with all that came before it.
+  asked = sum(
+      min(prompt + k * turn, rollout.max_context) for k in range(turns)
+  )
+  tokens_in = round(direct * prompt + conversations * asked)
+  tokens_out = (direct + conversations * turns) * said
+  dollars = None
+  if c.price_in or c.price_out:
+    dollars = (tokens_in * c.price_in + tokens_out * c.price_out) / 1e6
+  return Estimate(
+      queries=len(queries),
+      done=done,
+      direct=direct,
+      conversations=conversations,
+      messages=direct + conversations * turns,
+      tool_calls=conversations * (turns - 1),
+      tokens_in=tokens_in,
+      tokens_out=tokens_out,
+      dollars=dollars,
+  )
+
+
+def table(run: Run) -> str:
+  """The same for people."""
+  e = estimate(run)
+  price = (
+      'unknown: give --config.instruct.price_in and price_out'
+      if e.dollars is None
+      else f'${e.dollars:,.2f}'
+  )
+  rows = (
+      ('questions', f'{e.queries:,}, of which {e.done:,} are done'),
+      ('direct answers', f'{e.direct:,}'),
+      ('conversations', f'{e.conversations:,}'),
+      ('messages of the teacher', f'{e.messages:,}'),
+      ('tool calls', f'{e.tool_calls:,}'),
+      ('tokens read', f'{e.tokens_in:,}'),
+      ('tokens written', f'{e.tokens_out:,}'),
+      ('price of the teacher', price),
+  )
+  width = max(len(name) for name, _ in rows)
+  lines = [f'{name:<{width}}  {value}' for name, value in rows]
+  return '\n'.join(['At most, and not counting what fails:', *lines])

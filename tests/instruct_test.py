@@ -1,0 +1,361 @@
+"""Builds of a GoG-Instruct set, small ones, from end to end."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+
+import pytest
+
+from gog_jax import files
+from gog_jax import interrupt
+from gog_jax.conversations import tfds_set
+from gog_jax.data.records import Records
+from gog_jax.errors import UserError
+from gog_jax.instruct import build
+from gog_jax.instruct import estimate
+from gog_jax.instruct import sources
+from tests import benchmark_fixtures
+from tests import endpoints
+from tests import instruct_helpers as helpers
+from tests import mini
+
+N = 30  # Questions about items; a chunk is 8 of them.
+
+
+def make_run(workdir, fields, url='http://127.0.0.1:1/v1', **more):
+  fields = {
+      'instruct.n': 10,
+      'instruct.no_search': 0.3,
+      'instruct.n_queries': N,
+      'instruct.n_direct': 2,
+      'instruct.chunk': 8,
+      'instruct.concurrency': 4,
+      'instruct.n_review': 5,
+      'remote.url': url,
+      'remote.timeout_s': 20.0,
+      **fields,
+      **{name.replace('__', '.'): value for name, value in more.items()},
+  }
+  return mini.make_run(
+      workdir,
+      'instruct',
+      **{name.replace('.', '__'): value for name, value in fields.items()},
+  )
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+  return helpers.make_world(tmp_path_factory.mktemp('items'), N)
+
+
+@pytest.fixture(scope='module')
+def built(world, tmp_path_factory):
+  """A build by a teacher that fails 20 % of its calls, and all it was sent."""
+  workdir = tmp_path_factory.mktemp('built')
+  with endpoints.serve(helpers.teach, helpers.Failing) as server:
+    run = make_run(workdir, world, server.url)
+    facts = build.build(run, {})
+  return run, facts, server
+
+
+def expected(run):
+  """What the teacher's rules make of each question, worked out anew."""
+  fates = {}
+  for number in range(N):
+    name = f'q{number:03d}'
+
+    def knows(*what, number=number, name=name):
+      body = {
+          'seed': run.seed('instruct', *what, name, 0),
+          'messages': [
+              {'role': 'system', 'content': ''},
+              {'role': 'user', 'content': f'item {number}'},
+          ],
+      }
+      return f'kelo {number}' in helpers.teach(body)['content']
+
+    right = sum(knows('direct', k) for k in range(2))
+    tries, kind = [], None
+    if right == 2:
+      kind = 'no_search'
+    else:
+      for attempt in range(2):
+        if number % 5 == 4:
+          tries.append('wrong answer')
+        elif number % 5 == 1 and not knows('try', attempt):
+          tries.append('box outside the image')
+        else:
+          kind = 'no_search' if number % 5 == 1 else 'search'
+          break
+    fates[name] = (right, kind, tries)
+  return fates
+
+
+def test_every_question_has_the_fate_that_the_rules_give(built):
+  run, facts, server = built
+  fates = expected(run)
+  asked = list(fates)[: facts['asked']]
+  rows = [
+      json.loads(line)
+      for path in sorted((run.workdir / 'instruct/chunks').glob('*.jsonl'))
+      if path.stem.isdigit()
+      for line in path.read_text().splitlines()
+  ]
+  assert [row['example_id'] for row in rows] == asked
+  for row in rows:
+    right, kind, tries = fates[row['example_id']]
+    assert (row['n_right'], row['n_direct']) == (right, 2)
+    assert (row['kind'], row['easy']) == (kind, right == 2)
+    assert [failure['reason'] for failure in row['failures']] == tries
+  # It did fail, and no failure of it was counted as the teacher's.
+  assert server.n_failed > 10
+  assert sum(row['n_spoilt'] for row in rows) > 0
+  kinds = {name: fates[name][1] for name in asked}
+  want = [n for n in asked if kinds[n] == 'no_search'][:3]
+  want += [n for n in asked if kinds[n] == 'search'][:7]
+  records = tfds_set.load(run.workdir / 'instruct' / 'set')
+  assert [one.example.id for one in records] == sorted(want)
+  # No more questions were asked than it took: without the last chunk, one
+  # kind is short.
+  before = [kinds[n] for n in asked[:-len(asked) % 8 - 8]]
+  assert before.count('no_search') < 3 or before.count('search') < 7
+
+
+def test_what_is_in_the_set(built):
+  run, _, _ = built
+  for one in tfds_set.load(run.workdir / 'instruct' / 'set'):
+    number = int(one.example.id[1:])
+    assert one.example == helpers.example(number)
+    t = one.trajectory
+    assert t.answer == f'kelo {number}'
+    assert t.reward_parts['accuracy'] == t.reward_parts['format'] == 1.0
+    assert one.facts['teacher'].startswith('m ')
+    n_searches = sum(r.n_searches for turn in t.turns for r in turn.results)
+    assert n_searches == {0: 0, 1: 0, 2: 1, 3: 2}[number % 5]
+    assert (one.facts['kind'] == 'search') == (n_searches > 0)
+    # Direct answers, too, are answers of a policy that has tools.
+    chat = build.Teacher(run).run.chat
+    prompt = chat.prompt(one.example).token_ids
+    assert t.token_ids[: len(prompt)].tolist() == list(prompt)
+    assert '<tools>' in chat.decode(prompt)
+    assert not t.loss_mask[: len(prompt)].any() and t.loss_mask.any()
+    # Nothing that a clock decides.
+    assert not t.seconds
+    assert not any(r.latency_s for turn in t.turns for r in turn.results)
+
+
+def test_drops_and_the_card_tell_the_truth(built):
+  run, facts, _ = built
+  folder = run.workdir / 'instruct'
+  fates = list(expected(run).items())[: facts['asked']]
+  drops = list(files.read_jsonl(folder / 'drops.jsonl'))
+  tries = collections.Counter(d['reason'] for d in drops if d['of'] == 'try')
+  want = collections.Counter(r for _, (_, _, rs) in fates for r in rs)
+  assert tries == want
+  questions = [d for d in drops if d['of'] == 'question']
+  assert len(questions) + facts['n'] == facts['asked'] == len(fates)
+  reasons = collections.Counter(d['reason'] for d in questions)
+  lost = collections.Counter(rs[-1] for _, (_, k, rs) in fates if k is None)
+  n_passed = sum(kind is not None for _, (_, kind, _) in fates)
+  lost[build.SURPLUS] = n_passed - facts['n']
+  assert reasons == +lost
+  card = (folder / 'set/gog_instruct/1.0.0/README.md').read_text()
+  records = tfds_set.load(folder / 'set')
+  sources_of = collections.Counter(one.example.source for one in records)
+  for name, n in (*reasons.items(), *tries.items(), *sources_of.items()):
+    assert f'| {name} | {n} |' in card
+  assert '10 samples, of which 3 (30.0 %) do not search' in card
+  assert '| search | 7 |' in card and '| no_search | 3 |' in card
+  assert f'{len(fates)} questions were asked' in card
+  assert '- teacher: m (by an OpenAI-compatible endpoint)' in card
+  assert '- judge: exact_match' in card
+  assert f'searched: {run.toolbox.version}, from 20' in card
+  assert '"n_direct": 2' in card
+  easy = sum(one.facts['too_easy'] for one in records)
+  assert f'{easy} of these answer at once' in card
+
+
+def test_again_changes_nothing_and_asks_nobody(built, world):
+  run, facts, server = built
+  folder = run.workdir / 'instruct'
+  before, n_heard = helpers.tree(folder), len(server.heard)
+  manifest = (folder / 'manifest.json').read_bytes()
+  # Its server is gone, and so is its address.
+  again = make_run(run.workdir, world)
+  assert build.build(again, {}) == facts
+  assert helpers.tree(folder) == before and len(server.heard) == n_heard
+  assert (folder / 'manifest.json').read_bytes() == manifest
+  with pytest.raises(UserError, match='config.instruct.samples is 2, now 3'):
+    build.build(make_run(run.workdir, world, instruct__samples=3), {})
+  with pytest.raises(UserError, match='config.remote.model is .m., now .o.'):
+    build.build(make_run(run.workdir, world, remote__model='o'), {})
+
+
+def test_interrupted_and_without_failures_the_set_is_the_same(
+    built, world, tmp_path, monkeypatch
+):
+  """The third check in each of several starts stops it; then it goes on."""
+  run, _, _ = built
+  heard = 0
+  with endpoints.serve(helpers.teach) as server:
+    stopped = make_run(tmp_path, world, server.url)
+    for n in (N + 3, N + 9, N + 30):
+      with monkeypatch.context() as patch:
+        mini.interrupt_at(patch, n)
+        with pytest.raises(interrupt.Interrupted):
+          build.build(stopped, {})
+      assert len(server.heard) > heard
+      heard = len(server.heard)
+    build.build(stopped, {})
+  want = helpers.tree(run.workdir / 'instruct')
+  got = helpers.tree(tmp_path / 'instruct')
+  assert got.keys() == want.keys()
+  # Only what failed differs, which the set does not hold.
+  differs = {name for name in want if want[name] != got[name]}
+  assert all(name.startswith('chunks/') for name in differs), differs
+
+
+def test_a_review_drops_what_it_rejects(built, world, tmp_path):
+  run, facts, _ = built
+  folder = run.workdir / 'instruct'
+  records = tfds_set.load(folder / 'set')
+  first = next(r.example.id for r in records if r.facts['kind'] == 'search')
+  page = (folder / 'review.html').read_text()
+  shown = [f'q{i:03d}' for i in range(N) if f'data-id="q{i:03d}"' in page]
+  assert len(shown) == 5
+  fingerprint = page.partition('data-fingerprint="')[2].partition('"')[0]
+  path = tmp_path / 'review.json'
+
+  def review(**samples):
+    path.write_text(json.dumps({
+        'gog_jax_review': 1,
+        'fingerprint': fingerprint,
+        'samples': {
+            name: {'verdict': verdict, 'note': 'so-so | <b>'}
+            for name, verdict in samples.items()
+        },
+    }))
+    other = tmp_path / 'reviewed'
+    if not other.exists():
+      # The same chunks, not asked for again.
+      (other / 'instruct').mkdir(parents=True)
+      (other / 'instruct/chunks').symlink_to(folder / 'chunks')
+    changed = make_run(other, world, instruct__review=str(path))
+    return other / 'instruct', build.build(changed, {})
+
+  other, changed = review(**{first: 'reject'})
+  names = [one.example.id for one in tfds_set.load(other / 'set')]
+  assert first not in names and len(names) == facts['n']
+  reasons = changed['dropped']['question']
+  assert reasons[build.REJECTED] == 1
+  assert reasons[build.SURPLUS] == facts['dropped']['question'][
+      build.SURPLUS
+  ] - 1
+  card = (other / 'set/gog_instruct/1.0.0/README.md').read_text()
+  assert f'- {first}: so-so \\| &lt;b>' in card
+  assert '0 accepted, 1 rejected by people' in card
+  with pytest.raises(UserError, match="1 samples .* e.g. 'q999'"):
+    review(q999='accept')
+  fingerprint = 'of another'
+  with pytest.raises(UserError, match='another build'):
+    review(**{first: 'reject'})
+
+
+def test_too_few_of_a_kind(built, world):
+  run, facts, _ = built
+  # Of N questions, as many as there are: nobody has to be asked for 12 of 24.
+  least = {'instruct__n_queries': 8, 'instruct__n': 100}
+  with pytest.raises(UserError, match='are needed.*n_queries.*fewer=True'):
+    build.build(make_run(run.workdir, world, **least), {})
+  fates = list(expected(run).values())[:8]
+  held = collections.Counter(kind for _, kind, _ in fates)
+  made = build.build(
+      make_run(run.workdir, world, instruct__fewer=True, **least), {}
+  )
+  n = made['n']
+  assert 0 < n <= held['search'] + held['no_search']
+  assert made['by_kind'].get('no_search', 0) == round(0.3 * n)
+  assert round(0.3 * (n + 1)) > held['no_search'] or (
+      n + 1 - round(0.3 * (n + 1)) > held['search']
+  )
+  # And back to what it was.
+  assert build.build(make_run(run.workdir, world), {}) == facts
+
+
+def test_easy_ones_may_be_dropped(built, world, tmp_path):
+  run, _, _ = built
+  (tmp_path / 'instruct').mkdir()
+  (tmp_path / 'instruct/chunks').symlink_to(run.workdir / 'instruct/chunks')
+  facts = build.build(
+      make_run(tmp_path, world, instruct__easy='drop', instruct__n=3,
+               instruct__no_search=0.0, instruct__n_queries=8), {}
+  )  # fmt: skip
+  n_easy = sum(right == 2 for right, _, _ in list(expected(run).values())[:8])
+  assert facts['dropped']['question'][build.TOO_EASY] == n_easy > 0
+  assert facts['too_easy_kept'] == 0
+
+
+def test_an_outage_is_not_committed(world, tmp_path):
+  down = {'remote__max_attempts': 1, 'instruct__retries': 1}
+  with endpoints.serve(lambda _: endpoints.says('')) as server:
+    url = server.url
+  with pytest.raises(UserError, match='teacher failed: cannot reach.*same'):
+    build.build(make_run(tmp_path, world, url, **down), {})
+  assert not list((tmp_path / 'instruct/chunks').glob('*.jsonl'))
+
+
+def test_chunks_of_other_questions_are_refused(built, world, tmp_path):
+  run, _, _ = built
+  (tmp_path / 'instruct').mkdir()
+  (tmp_path / 'instruct/chunks').symlink_to(run.workdir / 'instruct/chunks')
+  other = make_run(tmp_path, world)
+  other.config.instruct.sources = ('changed:x',)
+  read = lambda _: Records(
+      name='x',
+      items=[
+          dataclasses.replace(helpers.example(i), answers=('other',))
+          for i in range(N)
+      ],
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(sources.READERS, 'changed', read)
+    with pytest.raises(UserError, match='not about the 8 questions that stand'):
+      build.build(other, {})
+
+
+def test_an_estimate_counts_what_is_left(built, world):
+  run, facts, _ = built
+  priced = make_run(
+      run.workdir, world, instruct__price_in=2.0, instruct__price_out=10.0
+  )
+  left = estimate.estimate(priced)
+  # Every chunk that the set took is done.
+  assert (left.queries, left.done) == (N, min(N, facts['asked']))
+  n = N - left.done
+  assert left.direct == 2 * n and left.conversations == 2 * n
+  assert left.messages == 2 * n + 2 * n * 10
+  assert left.tool_calls == 2 * n * 9
+  assert left.tokens_out == left.messages * 4096
+  dollars = (2.0 * left.tokens_in + 10.0 * left.tokens_out) / 1e6
+  assert left.dollars == pytest.approx(dollars)
+  assert f'${left.dollars:,.2f}' in estimate.table(priced)
+  assert estimate.estimate(make_run(run.workdir, world)).dollars is None
+
+
+def test_published_sets_are_sources(tmp_path):
+  """Half of each, in turn; ids that both have are taken once."""
+  fvqa = benchmark_fixtures.fvqa(tmp_path / 'fvqa', n=3) / 'fvqa_test.parquet'
+  infoseek = benchmark_fixtures.small_infoseek(tmp_path / 'infoseek')
+  (questions,) = infoseek.glob('*.jsonl')
+  found = [
+      sources.READERS['verl'](str(fvqa)),
+      sources.READERS['infoseek'](str(questions)),
+  ]
+  queries = sources.Queries(found, n=4)
+  assert [q.source for q in queries] == ['verl', 'infoseek'] * 2
+  assert all(q.images and q.answers for q in queries)
+  again = sources.Queries([found[0], found[0]], n=6)
+  assert len(again) == 3
+  assert [drop.reason for drop in again.drops] == ['duplicate id'] * 3
