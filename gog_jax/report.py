@@ -26,27 +26,29 @@ import rich.text
 
 from gog_jax import behaviour
 from gog_jax import files
+from gog_jax import report_behaviour
 from gog_jax import report_html
+from gog_jax import report_intervals
 from gog_jax import report_metrics
+from gog_jax import report_training
 from gog_jax.errors import UserError
 from gog_jax.report_metrics import Evaluated
-from gog_jax.rollout import trajectories as store
+from gog_jax.rollout import shards
 from gog_jax.types import Trajectory
 
-# The order in which the stages and their policies tell the story.
+# The order in which the policies tell the story.
 _POLICIES = (
     'direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl'
 )
-_STAGES = ('pretrain', 'sft_no_gaze', 'sft', 'rl')  # Then the arms.
 _PARTS = ('accuracy', 'format')
 DIFFERENCES = ('accuracy', 'gaze_hit', 'recovery')
 # More than the table needs: a number must not be cut off to fit a window.
 _WIDTH = 160
 
 
-def folder_name(stage: str, split: str) -> str:
-  """'eval' or 'report', but for another split than test 'eval_hard'."""
-  return stage if split == 'test' else f'{stage}_{split}'
+def folder_name(stage: str, benchmark: str) -> str:
+  """'eval' or 'report', but for another than the world 'eval_simplevqa'."""
+  return stage if benchmark == 'world' else f'{stage}_{benchmark}'
 
 
 def make(
@@ -54,7 +56,7 @@ def make(
     *,
     n_trajectories: int,
     seed: int,
-    split: str = 'test',
+    benchmark: str = 'world',
 ) -> dict[str, Any]:
   """Writes the report of a run.
 
@@ -62,28 +64,29 @@ def make(
     workdir: The run's folder, local or gs://.
     n_trajectories: How many trajectories the page shows, if there are as many.
     seed: Of the bootstrap and of the choice of trajectories.
-    split: Whose evaluation.
+    benchmark: Whose evaluation.
 
   Returns:
-    What summary.json holds: {'rows': [one per policy], 'differences': [of RL
-    against each other policy, of its arms against the SFT]}, their fields as in
-    `report_metrics.row` and `report_metrics.difference`.
+    What summary.json holds: {'rows': [one per policy], 'details': [likewise],
+    'differences': [of RL against each other policy, of its arms against the
+    SFT]}, their fields as in `report_metrics.row`, `report_behaviour.describe`
+    and `report_metrics.difference`.
 
   Raises:
     UserError: An evaluation is missing, damaged or unscored; names the command
       that makes it.
   """
   workdir = epath.Path(workdir)
-  evaluated = _read_evaluations(workdir, split)
+  evaluated = _read_evaluations(workdir, benchmark)
   summary = _summary(evaluated, seed=seed)
   page = report_html.render(
       summary,
       title=workdir.name,
-      metrics=_curves(workdir),
+      metrics=report_training.curves(workdir),
       evaluated=evaluated,
       shown=_choose(evaluated, n_trajectories, seed=seed),
   )
-  _write(workdir / folder_name('report', split), summary, page)
+  _write(workdir / folder_name('report', benchmark), summary, page)
   return summary
 
 
@@ -92,7 +95,7 @@ def make_overall(
     seeds: Mapping[int, epath.Path],
     *,
     seed: int,
-    split: str = 'test',
+    benchmark: str = 'world',
 ) -> dict[str, Any]:
   """Writes the report over runs that differ in their seed.
 
@@ -102,19 +105,20 @@ def make_overall(
     workdir: Where the report goes.
     seeds: Seed to that run's folder; the runs' own reports stand there.
     seed: Of the bootstrap.
-    split: Whose evaluation.
+    benchmark: Whose evaluation.
 
   Returns:
     As `make`, over the trajectories of all seeds, questions being resampled;
     and 'seeds': seed to its own summary. Differences that every seed has also
-    hold 'ci95_seeds', see `report_metrics.across_seeds`.
+    hold 'ci95_seeds', see `report_intervals.across_seeds`.
 
   Raises:
     UserError: As `make`.
   """
   workdir = epath.Path(workdir)
   found = {
-      number: _read_evaluations(path, split) for number, path in seeds.items()
+      number: _read_evaluations(path, benchmark)
+      for number, path in seeds.items()
   }
   pooled: dict[str, Evaluated] = {}
   for evaluated in found.values():
@@ -143,12 +147,12 @@ def make_overall(
       metrics={
           f'seed {number}: {stage}': rows
           for number, path in seeds.items()
-          for stage, rows in _curves(path).items()
+          for stage, rows in report_training.curves(path).items()
       },
       evaluated=evaluated,
       shown=(),
   )
-  _write(workdir / folder_name('report', split), summary, page)
+  _write(workdir / folder_name('report', benchmark), summary, page)
   return summary
 
 
@@ -165,7 +169,7 @@ def _add_seeds(
         and own[name] is not None
     ]
     if row[name] is not None and len(values) == len(seeds):
-      row[name]['ci95_seeds'] = report_metrics.across_seeds(values)
+      row[name]['ci95_seeds'] = report_intervals.across_seeds(values)
 
 
 def _write(folder: epath.Path, summary: dict[str, Any], page: str) -> None:
@@ -176,26 +180,8 @@ def _write(folder: epath.Path, summary: dict[str, Any], page: str) -> None:
   files.write_atomic(folder / 'index.html', page)
 
 
-def _curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
-  """Metrics of every training stage: the known ones first, then the arms."""
-  arms = sorted(
-      path.parent.name
-      for path in workdir.glob('*/metrics.jsonl')
-      if path.parent.name not in _STAGES
-  )
-  curves = {}
-  for stage in (*_STAGES, *arms):
-    rows = _read_metrics(workdir / stage / 'metrics.jsonl')
-    rows += [
-        {'step': row['step'], 'validation_accuracy': row['accuracy']}
-        for row in _read_metrics(workdir / stage / 'validation.jsonl')
-    ]
-    curves[stage] = sorted(rows, key=lambda row: row['step'])
-  return curves
-
-
 def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
-  """The rows, and the differences of RL to all and of its arms to the SFT."""
+  """Rows, details, and differences of RL to all and of its arms to the SFT."""
 
   def compared(one: str, other: str) -> bool:
     if one == 'rl':
@@ -210,6 +196,9 @@ def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
   ]
   return {
       'rows': [report_metrics.row(one, seed=seed) for one in evaluated],
+      'details': [
+          report_behaviour.describe(one, seed=seed) for one in evaluated
+      ],
       'differences': [
           report_metrics.difference(one, other, seed=seed)
           for one, other in pairs
@@ -305,27 +294,27 @@ def _interval(low_high: Sequence[float] | None) -> str:
   return '[' + ', '.join(_per_cent(edge, digits=0) for edge in low_high) + ']'
 
 
-def _read_evaluations(workdir: epath.Path, split: str) -> list[Evaluated]:
+def _read_evaluations(
+    workdir: epath.Path, benchmark: str
+) -> list[Evaluated]:
   remedy = (
       'make it with python -m gog_jax.main --config=configs/eval.py '
       f'--workdir={workdir}'
   )
-  if split != 'test':
-    remedy += f' --config.eval.split={split}'
-  folder = workdir / folder_name('eval', split)
+  if benchmark != 'world':
+    remedy += f' --config.eval.benchmark={benchmark}'
+  folder = workdir / folder_name('eval', benchmark)
   found = []
   names = [path.name for path in folder.iterdir()] if folder.exists() else []
   for name in sorted(names, key=_story_order):
     path = folder / name / 'trajectories.jsonl'
-    if not path.exists():
+    if not shards.files_of(folder / name, 'trajectories'):
       continue
-    trajectories = store.read(path)
     listed = folder / name / 'examples.jsonl'
-    if not listed.exists():
+    if not shards.files_of(folder / name, 'examples'):
       raise UserError(f'{listed} does not exist; {remedy}')
-    examples = {
-        example.id: example for example in store.read_examples(listed)
-    }
+    trajectories, asked = shards.read(folder / name)
+    examples = {example.id: example for example in asked}
     for trajectory in trajectories:
       if trajectory.example_id not in examples:
         raise UserError(f'{listed} lacks {trajectory.example_id}; {remedy}')
@@ -345,19 +334,6 @@ def _read_evaluations(workdir: epath.Path, split: str) -> list[Evaluated]:
 def _story_order(policy: str) -> tuple[int, str]:
   known = policy in _POLICIES
   return (_POLICIES.index(policy) if known else len(_POLICIES), policy)
-
-
-def _read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-  """The lines of a metrics file; none where the stage has not been run."""
-  if not path.exists():
-    return []
-  rows = []
-  for line in path.read_text().split('\n'):
-    try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      break  # The last line of a run that is still going, or was killed.
-  return rows
 
 
 def _choose(

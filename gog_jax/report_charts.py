@@ -45,6 +45,32 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   return drawn
 
 
+def budget_charts(
+    details: Sequence[Mapping[str, Any]],
+) -> dict[str, list[dict[str, Any]]]:
+  """Accuracy against each kind of budget, a chart for each policy.
+
+  All reach as far to the right as whoever spends most, and from 0 to 1.
+
+  Args:
+    details: Of each policy, see `report_behaviour.describe`.
+  """
+  drawn: dict[str, list[dict[str, Any]]] = {}
+  for unit in ('searches', 'tokens', 'dollars'):
+    curves = {one['policy']: one['budget'][unit] for one in details}
+    most = max((c[-1]['budget'] for c in curves.values() if c), default=0)
+    for policy, curve in curves.items():
+      if curve and most:
+        points = [(0.0, 0.0)] * (curve[0]['budget'] > 0) + [
+            (point['budget'], point['accuracy']) for point in curve
+        ]
+        points += [(most, curve[-1]['accuracy'])]
+        drawn.setdefault(unit, []).append(
+            _chart(policy, np.array(points, np.float64), y_range=(0.0, 1.0))
+        )
+  return drawn
+
+
 def ticks(low: float, high: float, *, about: int) -> list[float]:
   """Round numbers that span [low, high]: steps of 1, 2 or 5 times 10 ** k."""
   if high <= low:
@@ -57,11 +83,17 @@ def ticks(low: float, high: float, *, about: int) -> list[float]:
   return [float(f'{i * step:.12g}') for i in range(first, last + 1)]
 
 
-def _chart(name: str, points: np.ndarray) -> dict[str, Any]:
-  """`points`: float64[N, 2], step and value."""
+def _chart(
+    name: str,
+    points: np.ndarray,
+    *,
+    y_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+  """`points`: float64[N, 2], step and value; y_range is theirs if not given."""
   last = points[-1, 1]
   points = _thinned(points)
-  y_ticks = ticks(points[:, 1].min(), points[:, 1].max(), about=4)
+  low, high = y_range or (points[:, 1].min(), points[:, 1].max())
+  y_ticks = ticks(low, high, about=4)
   x_low, x_high = points[0, 0], points[-1, 0]
   y_low, y_high = y_ticks[0], y_ticks[-1]
 

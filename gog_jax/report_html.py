@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gog_jax import boxes
+from gog_jax import report_behaviour
 from gog_jax import report_card
 from gog_jax import report_charts
 from gog_jax.report_metrics import Evaluated
@@ -38,6 +39,8 @@ def render(
       title=title,
       rows=summary['rows'],
       differences=summary['differences'],
+      details=summary['details'],
+      budgets=report_charts.budget_charts(summary['details']),
       hops=sorted({hop for row in summary['rows'] for hop in row['by_hop']}),
       curves={
           stage: charts
@@ -49,6 +52,7 @@ def render(
       chart_height=report_charts.HEIGHT,
       cards=[_card(one, t, evaluated) for one, t in shown],
       hit_iou=boxes.HIT_IOU,
+      same_iou=report_behaviour.SAME_REGION_IOU,
   )
 
 

@@ -12,14 +12,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from gog_jax import behaviour
+from gog_jax import report_intervals
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
-
-_RESAMPLES = 10_000
-_RESAMPLES_AT_ONCE = 500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,7 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   `n` and every share are over valid trajectories; `infra_errors` counts the
   others. What has nothing to divide by is None:
     accuracy, format_rate: means of the reward parts of that name.
-    ci95: of accuracy; see `bootstrap`.
+    ci95: of accuracy; see report_intervals.
     no_search, single, hybrid: no, one and more than one kind of search that
       was executed, out of text and image (gaze included).
     calls_per_query: mean number of searches that came back.
@@ -72,7 +69,7 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
       'policy': evaluated.policy,
       'accuracy': _mean(accuracies),
       'n': len(valid),
-      'ci95': bootstrap(
+      'ci95': report_intervals.of_share(
           accuracies, [t.example_id for t in valid], seed=seed
       ),
       'format_rate': _mean([t.reward_parts['format'] for t in valid]),
@@ -121,7 +118,7 @@ def difference(
     groups, differences = zip(*values, strict=True)
     return {
         'difference': _mean(differences),
-        'ci95': bootstrap(differences, groups, seed=seed),
+        'ci95': report_intervals.of_difference(differences, groups, seed=seed),
         'n': len(values),
     }
 
@@ -144,26 +141,6 @@ def difference(
   }
 
 
-def across_seeds(differences: Sequence[float]) -> list[float] | None:
-  """The 95 % interval of the mean over training seeds, by Student's t.
-
-  Questions drawn anew say nothing about how a run would have gone with another
-  seed: this does, with as many degrees of freedom as there are seeds but one.
-
-  Args:
-    differences: One per seed.
-
-  Returns:
-    [low, high]; None for fewer than two.
-  """
-  if len(differences) < 2:
-    return None
-  values = np.array(differences, np.float64)
-  error = values.std(ddof=1) / np.sqrt(len(values))
-  reach = scipy.stats.t.ppf(0.975, len(values) - 1) * error
-  return [float(values.mean() - reach), float(values.mean() + reach)]
-
-
 def _share_of_hits(example: Example, trajectory: Trajectory) -> float | None:
   hits = [gaze.hit for gaze in behaviour.gazes(example, trajectory)]
   return _mean([hit for hit in hits if hit is not None])
@@ -179,36 +156,6 @@ def _by_occurrence(
     found[name, seen[name]] = trajectory
     seen[name] += 1
   return found
-
-
-def bootstrap(
-    values: Sequence[float], groups: Sequence[str], *, seed: int
-) -> list[float] | None:
-  """The 95 % percentile interval of the mean, resampling whole groups.
-
-  Trajectories of one example are not independent, so examples are drawn. With
-  one trajectory each this is the ordinary bootstrap.
-
-  Args:
-    values: One per trajectory.
-    groups: Which example each belongs to.
-    seed: Makes the interval reproducible.
-
-  Returns:
-    [low, high]; None without values.
-  """
-  if not values:
-    return None
-  _, index = np.unique(np.array(groups), return_inverse=True)
-  totals = np.bincount(index, weights=np.array(values, np.float64))
-  counts = np.bincount(index)
-  rng = np.random.default_rng(seed)
-  means = []
-  for _ in range(_RESAMPLES // _RESAMPLES_AT_ONCE):
-    drawn = rng.integers(len(counts), size=(_RESAMPLES_AT_ONCE, len(counts)))
-    means.append(totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-  low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-  return [float(low), float(high)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -66,3 +66,40 @@ def test_a_long_run_is_thinned_and_smoothed():
       for pair in chart['paths']['mean'][1:].split('L')
   ]
   assert max(heights) - min(heights) < 2  # The mean of 0 and 1 is flat.
+
+
+def test_budget_charts_share_their_axes():
+  def curve(*points):
+    names = ('budget', 'accuracy', 'within')
+    return [dict(zip(names, point, strict=True)) for point in points]
+
+  details = [
+      {
+          'policy': 'rl',
+          'budget': {
+              'searches': curve((0, 0.25, 0.5), (1, 0.25, 0.5), (2, 0.75, 1)),
+              'tokens': [],
+              'dollars': [],
+          },
+      },
+      {
+          'policy': 'direct',
+          'budget': {
+              'searches': curve((0, 0.5, 1)), 'tokens': [], 'dollars': []
+          },
+      },
+  ]  # fmt: skip
+  found = report_charts.budget_charts(details)
+  assert list(found) == ['searches']  # Nothing to draw of the others.
+  rl, direct = found['searches']
+  assert (rl['name'], rl['last']) == ('rl', '0.75')
+  for axis in ('x_ticks', 'y_ticks'):
+    assert rl[axis] == direct[axis]
+  heights = [
+      float(pair.split(',')[1])
+      for pair in direct['paths']['raw'][1:].split('L')
+  ]
+  # Flat at one half, as far as the other one goes.
+  bottom, *_, top = (y for y, _ in rl['y_ticks'])
+  assert heights == [pytest.approx((bottom + top) / 2, abs=0.1)] * 2
+  assert report_charts.budget_charts(details[1:]) == {}  # Nobody spends.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import scipy.stats
 
 from gog_jax import behaviour
 from gog_jax import report
@@ -129,31 +127,6 @@ def test_a_gaze_hits_from_an_overlap_of_one_half_on_the_image_with_the_gold():
   assert hits == [True, False, True, False]
 
 
-def test_bootstrap_agrees_with_scipy():
-  values = np.random.default_rng(5).integers(0, 2, 60).astype(float)
-  names = [str(i) for i in range(len(values))]
-  low, high = report_metrics.bootstrap(values.tolist(), names, seed=1)
-  want = scipy.stats.bootstrap(
-    (values,), np.mean, method='percentile', n_resamples=10_000, rng=7
-  ).confidence_interval
-  assert low == pytest.approx(want.low, abs=0.018)  # About one answer of 60.
-  assert high == pytest.approx(want.high, abs=0.018)
-  assert [low, high] == report_metrics.bootstrap(values.tolist(), names, seed=1)
-
-
-def test_bootstrap_resamples_questions_not_samples():
-  # Four samples of a question that always agree are worth one.
-  values = [0.0, 1.0, 1.0, 0.0, 1.0] * 4
-  names = [str(i % 5) for i in range(20)]
-  low, high = report_metrics.bootstrap(values, names, seed=0)
-  once_low, once_high = report_metrics.bootstrap(values[:5], names[:5], seed=0)
-  assert (low, high) == (once_low, once_high)
-  free_low, free_high = report_metrics.bootstrap(
-    values, [str(i) for i in range(20)], seed=0
-  )
-  assert free_high - free_low < 0.8 * (high - low)
-
-
 def test_differences_are_paired_and_counted_by_hand():
   ten = helpers.ten()
   # Wrong on all but a and e; its first gazes miss on e, f and h as well.
@@ -208,16 +181,9 @@ def test_seeds_are_paired_in_their_order():
   found = report_metrics.difference(
     policy('rl', True, True, False), policy('sft', False, True), seed=0
   )
-  assert found['accuracy'] == {'difference': 0.5, 'ci95': [0.5, 0.5], 'n': 2}
+  low, high = found['accuracy'].pop('ci95')
+  assert found['accuracy'] == {'difference': 0.5, 'n': 2}
+  assert low < -0.5 and high > 0.9  # One question says next to nothing.
   assert found['recovery'] is None
   nothing = report_metrics.difference(policy('rl'), policy('sft'), seed=0)
   assert nothing['accuracy'] is None
-
-
-def test_an_interval_over_seeds_is_students():
-  values = [3.8, 1.2, 1.0]
-  want = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-  found = report_metrics.across_seeds(values)
-  np.testing.assert_allclose(found, [want.low, want.high])
-  assert found[0] < 0  # Three that agree in their sign show little.
-  assert report_metrics.across_seeds(values[:1]) is None

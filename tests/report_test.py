@@ -133,6 +133,7 @@ def test_the_page_shows_boxes_curves_and_as_many_trajectories_as_asked(
   assert classes.count('badge hit') == classes.count('gaze hit')
   assert '2a' not in page.text and '1a' in page.text  # Two gazes in a turn.
   assert classes.count('chart') == 2 * 3
+  assert classes.count('chart budget') == 2 * 2  # Searches and tokens.
   assert 'kelo the great' in text
 
 
@@ -234,7 +235,7 @@ def test_a_run_without_training_has_a_report_without_curves(tmp_path):
 
 def test_rl_is_compared_with_all_and_its_arms_with_the_sft(tmp_path):
   _write_run(tmp_path, policies=('direct', 'sft', 'rl', 'rl_all', 'rl_fast'))
-  summary = report.make(tmp_path, n_trajectories=1, seed=0, split='test')
+  summary = report.make(tmp_path, n_trajectories=1, seed=0, benchmark='world')
   assert {(d['policy'], d['against']) for d in summary['differences']} == {
       ('rl', 'direct'), ('rl', 'sft'), ('rl', 'rl_all'), ('rl', 'rl_fast'),
       ('rl_all', 'sft'), ('rl_fast', 'sft'),
