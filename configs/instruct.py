@@ -13,7 +13,7 @@ checks -> the mixture -> WORKDIR/instruct: `set`, the data set with its data
 card; `drops.jsonl`, why the others are not in it; `review.html`, a page on
 which people accept or reject, whose file --config.instruct.review=FILE takes.
 
-With --config.dry_run=True it says what it would take. Stopped or killed, the
+With --dry_run it says what it would take. Stopped or killed, the
 same command goes on; what the teacher has answered is not asked again.
 """
 
@@ -24,7 +24,6 @@ from configs import sections
 def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'instruct'
-  c.dry_run = False
   c.seeds = ()
   c.instruct = sections.instruct()
   c.remote = sections.remote()

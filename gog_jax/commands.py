@@ -76,20 +76,14 @@ def benchmark(run: Run) -> None:
 
 
 def instruct(run: Run) -> None:
-  """Builds a GoG-Instruct set, or says what it would take."""
+  """Builds a GoG-Instruct set."""
   from gog_jax.instruct import build
-  from gog_jax.instruct import estimate
   from gog_jax.instruct import settings
   from gog_jax.world import expert
 
   stages.prepare(run)
   needed = settings.stages(run.config)
-  if run.config.dry_run:  # Trains nothing for it.
-    needed = tuple(name for name in needed if name == 'data')
   stages.bring(run, needed, 'instruct')
-  if run.config.dry_run:
-    print(estimate.table(run))
-    return
   inputs = {name: stages.identity(run, name) for name in needed}
   if run.config.instruct.teacher == settings.EXPERT:
     inputs['maker'] = expert.version()
@@ -170,21 +164,32 @@ COMMANDS: dict[str, Callable[[Run], None]] = {
 
 
 def dry_run(run: Run) -> None:
-  """Says what an evaluation would take; nothing is asked, loaded or written.
+  """Says what an evaluation or a builder's run would take, and asks nobody.
+
+  For the builder the world's questions are made, if it asks those and they are
+  not there.
 
   Raises:
-    UserError: The page is not about evaluation, or as a walk says at once.
+    UserError: The page is about neither, or as a walk says at once.
   """
   from gog_jax import config_check
   from gog_jax import estimate
+  from gog_jax.instruct import estimate as instruct_estimate
+  from gog_jax.instruct import settings
 
-  if run.config.stage != 'eval':
+  if run.config.stage == 'eval':
+    config_check.check(run.config)
+    print(estimate.describe(estimate.estimate(run)))
+  elif run.config.stage == 'instruct':
+    stages.prepare(run)
+    needed = [name for name in settings.stages(run.config) if name == 'data']
+    stages.bring(run, needed, 'instruct')
+    print(instruct_estimate.table(run))
+  else:
     raise UserError(
-        '--dry_run is for --config=configs/eval.py, not for a page of stage '
-        f'{run.config.stage!r}'
+        '--dry_run is for --config=configs/eval.py and instruct.py, not for a '
+        f'page of stage {run.config.stage!r}'
     )
-  config_check.check(run.config)
-  print(estimate.describe(estimate.estimate(run)))
 
 
 def do(run: Run) -> None:

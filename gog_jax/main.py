@@ -34,7 +34,9 @@ _WORKDIR = flags.DEFINE_string(
     'Default: runs/ and the name of the profile.',
 )
 _DRY_RUN = flags.DEFINE_bool(
-    'dry_run', False, 'Say what an evaluation would take, and run nothing.'
+    'dry_run',
+    False,
+    'Say what an evaluation or a build of training data would take, at most.',
 )
 
 # Of stages that do not go on where they were.
