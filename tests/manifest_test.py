@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
+from gog_jax import evaluations
 from gog_jax import stages
 from gog_jax.errors import UserError
 from tests import mini
@@ -38,13 +41,18 @@ def test_what_stands_on_an_sft_made_again_is_refused(tmp_path):
 
 
 def test_another_world_is_another_evaluation(tmp_path):
-  run = mini.make_run(tmp_path, 'rl', eval__policies=('direct', 'expert'))
-  write(run, 'eval')
-  other = mini.make_run(
-      tmp_path, 'rl', eval__policies=('direct', 'expert'), data__world_seed=1
+  run = mini.make_run(tmp_path, 'rl')
+
+  def identity(a_run):
+    return functools.partial(stages.identity, a_run)
+
+  evaluations.manifest_of(run, 'expert', identity(run)).write(
+      tmp_path / 'eval' / 'expert', complete=True
   )
+  assert evaluations.is_complete(run, 'expert', identity(run))
+  other = mini.make_run(tmp_path, 'rl', data__world_seed=1)
   with pytest.raises(UserError, match='another data than there is now'):
-    is_complete(other, 'eval')
+    evaluations.is_complete(other, 'expert', identity(other))
 
 
 def test_what_nothing_hangs_on_may_change(tmp_path):
