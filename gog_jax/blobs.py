@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import hashlib
+import os
 import uuid
 
 from etils import epath
@@ -21,15 +22,35 @@ def put(folder: epath.Path, data: bytes) -> str:
     UserError: The folder cannot be written.
   """
   name = name_of(data)
-  path = folder / name
-  if not path.exists():  # One that does holds the same bytes.
-    # Threads, and hosts that share a folder, may store the same image at the
-    # same time.
-    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:12]}.partial')
+  path = os.path.join(folder, name)
+  if '://' in path:
+    if not (there := epath.Path(path)).exists():
+      with _writable(path):
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(data)  # A bucket holds no half of an object.
+  elif not os.path.exists(path):  # One that does holds the same bytes.
     with _writable(path):
-      partial.write_bytes(data)
-      partial.replace(path)
+      _write(path, data)
   return name
+
+
+def _write(path: str, data: bytes) -> None:
+  """Writes a local file, whole or not at all, in few calls of the system.
+
+  Threads, and hosts that share a folder, may write the same one at the same
+  time.
+  """
+  partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
+  try:
+    file = open(partial, 'wb', buffering=0)
+  except FileNotFoundError:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    file = open(partial, 'wb', buffering=0)
+  with file:
+    rest = memoryview(data)
+    while rest:
+      rest = rest[file.write(rest) :]
+  os.replace(partial, path)
 
 
 def name_of(data: bytes) -> str:
@@ -54,10 +75,9 @@ def get(folder: epath.Path, name: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _writable(path: epath.Path) -> Iterator[None]:
-  """Makes the folder of `path`; an OSError inside becomes a UserError."""
+def _writable(path: str) -> Iterator[None]:
+  """Makes an OSError inside a UserError."""
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
     yield
   except OSError as error:
     raise UserError(

@@ -70,6 +70,8 @@ class Writer:
     Raises:
       UserError: An image cannot be read.
     """
+    pad = self._codec.id_of(IMAGE_PAD)
+    assert pad is not None  # Chat has checked.
     for view in views:
       self.ours(VISION_START)
       size = size_of(view.data)
@@ -84,7 +86,7 @@ class Writer:
           )
       )
       self._images.append(view)
-      self.ours(IMAGE_PAD * n_tokens)
+      self.ids([pad] * n_tokens)
       self.ours(VISION_END)
 
   def pieces(self, pieces: Iterable[Piece]) -> None:

@@ -39,6 +39,8 @@ from gog_jax.types import View
 
 VERSION = 1
 
+_AS_THEY_ARE = frozenset((str, int, float, bool, type(None)))
+
 T = TypeVar('T')
 # The bytes of an image by what `plain` was told to call it.
 Load = Callable[[str], bytes]
@@ -127,22 +129,29 @@ def plain(value: Any, store: Callable[[bytes], str]) -> Any:
     value: A Trajectory, an Example or a part of one.
     store: Keeps an image; what it returns stands for it.
   """
+  if type(value) in _AS_THEY_ARE:  # Most values; the rest takes its time.
+    return value
   if isinstance(value, bytes):
     return store(value)
   if isinstance(value, enum.Enum):
     return value.value
   if isinstance(value, (np.ndarray, np.generic)):
     return value.tolist()  # Each float32 is a double; doubles print exactly.
-  if dataclasses.is_dataclass(value):
-    return {
-        field.name: plain(getattr(value, field.name), store)
-        for field in dataclasses.fields(value)
-    }
+  if names := _field_names(type(value)):
+    return {name: plain(getattr(value, name), store) for name in names}
   if isinstance(value, Mapping):
     return {key: plain(item, store) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [plain(item, store) for item in value]
   return value
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+  """Of a dataclass; of other types none."""
+  if not dataclasses.is_dataclass(kind):
+    return ()
+  return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _read(
