@@ -27,6 +27,7 @@ import rich.text
 from gog_jax import behaviour
 from gog_jax import files
 from gog_jax import report_behaviour
+from gog_jax import report_benchmark
 from gog_jax import report_html
 from gog_jax import report_intervals
 from gog_jax import report_metrics
@@ -70,7 +71,8 @@ def make(
     What summary.json holds: {'rows': [one per policy], 'details': [likewise],
     'differences': [of RL against each other policy, of its arms against the
     SFT]}, their fields as in `report_metrics.row`, `report_behaviour.describe`
-    and `report_metrics.difference`.
+    and `report_metrics.difference`; 'benchmark': what `report_benchmark.read`
+    found.
 
   Raises:
     UserError: An evaluation is missing, damaged or unscored; names the command
@@ -79,6 +81,10 @@ def make(
   workdir = epath.Path(workdir)
   evaluated = _read_evaluations(workdir, benchmark)
   summary = _summary(evaluated, seed=seed)
+  summary['benchmark'] = report_benchmark.read(
+      workdir / folder_name('eval', benchmark),
+      [one.policy for one in evaluated],
+  )
   page = report_html.render(
       summary,
       title=workdir.name,
@@ -234,17 +240,20 @@ def table(summary: dict[str, Any]) -> str:
   """
   on_terminal = sys.stdout.isatty()
   rows = summary['rows']
-  hops = sorted({hop for row in rows for hop in row['by_hop']})
+  hops = report_metrics.hops(rows)
+  by_hops = {
+      'by hops\n' + '/'.join(hops): lambda row: '/'.join(
+          _per_cent(row['by_hop'].get(hop, {}).get('accuracy'), digits=0)
+          for hop in hops
+      )
+  }
   columns = {
       'policy': lambda row: row['policy'],
       'accuracy [95 %]': lambda row: (
           f'{_per_cent(row["accuracy"])} {_interval(row["ci95"])}'
       ),
       'n': lambda row: str(row['n']),
-      'by hops\n' + '/'.join(hops): lambda row: '/'.join(
-          _per_cent(row['by_hop'].get(hop, {}).get('accuracy'), digits=0)
-          for hop in hops
-      ),
+      **(by_hops if hops else {}),
       'format': lambda row: _per_cent(row['format_rate']),
       'kinds of\nsearch\n0/1/2': lambda row: '/'.join(
           _per_cent(row[name], digits=0)
@@ -277,7 +286,8 @@ def table(summary: dict[str, Any]) -> str:
       width=_WIDTH,
   ).print(grid)
   text = out.getvalue().replace('─', '-')  # Any terminal can print that.
-  return '\n'.join(line.rstrip() for line in text.splitlines())
+  about = map(report_benchmark.line, summary.get('benchmark', ()))
+  return '\n'.join([*(line.rstrip() for line in text.splitlines()), *about])
 
 
 def _number(value: float | None, *, digits: int) -> str:

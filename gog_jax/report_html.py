@@ -11,8 +11,10 @@ from typing import Any
 
 from gog_jax import boxes
 from gog_jax import report_behaviour
+from gog_jax import report_benchmark
 from gog_jax import report_card
 from gog_jax import report_charts
+from gog_jax import report_metrics
 from gog_jax.report_metrics import Evaluated
 from gog_jax.types import Trajectory
 
@@ -41,7 +43,8 @@ def render(
       differences=summary['differences'],
       details=summary['details'],
       budgets=report_charts.budget_charts(summary['details']),
-      hops=sorted({hop for row in summary['rows'] for hop in row['by_hop']}),
+      hops=report_metrics.hops(summary['rows']),
+      about=map(report_benchmark.line, summary.get('benchmark', ())),
       curves={
           stage: charts
           for stage, rows in metrics.items()

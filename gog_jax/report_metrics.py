@@ -18,6 +18,8 @@ from gog_jax import report_intervals
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
+_UNKNOWN = 'unknown'  # Of examples that do not say how many hops they take.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluated:
@@ -59,10 +61,10 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   looks = [behaviour.gazes(examples[t.example_id], t) for t in valid]
   hits = [gaze.hit for gazes in looks for gaze in gazes]
   recoveries = [behaviour.recovered(gazes) for gazes in looks]
-  hops: dict[str, list[tuple[float, int]]] = {}
+  by_hop: dict[str, list[tuple[float, int]]] = {}
   for trajectory, accuracy, kind in zip(valid, accuracies, kinds, strict=True):
     hop = examples[trajectory.example_id].hops
-    hops.setdefault('unknown' if hop is None else str(hop), []).append(
+    by_hop.setdefault(_UNKNOWN if hop is None else str(hop), []).append(
         (accuracy, len(kind))
     )
   return {
@@ -87,9 +89,15 @@ def row(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
               'hybrid': _mean([n > 1 for _, n in values]),
               'n': len(values),
           }
-          for hop, values in sorted(hops.items())
+          for hop, values in sorted(by_hop.items())
       },
   }
+
+
+def hops(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """The numbers of hops that rows tell apart; none where none is known."""
+  found = sorted({hop for one in rows for hop in one['by_hop']})
+  return [] if found == [_UNKNOWN] else found
 
 
 def difference(

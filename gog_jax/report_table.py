@@ -59,9 +59,12 @@ class Evaluation:
 
   @functools.cached_property
   def model(self) -> str:
-    """The path or the name of what was asked."""
+    """The path or the name of what was asked; empty where no model was."""
     config = self.manifest.get('config') or {}
-    if self.evaluated.policy.rpartition('@')[2] == 'remote':
+    who = self.evaluated.policy.rpartition('@')[2]
+    if who in ('script', 'expert'):
+      return ''  # It asks none.
+    if who == 'remote':
       return (config.get('remote') or {}).get('model') or ''
     return (config.get('model') or {}).get('path') or ''
 

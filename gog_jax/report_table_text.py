@@ -156,6 +156,7 @@ def _measured(
 
 
 def _differences(table: Mapping[str, Any]) -> list[str]:
+  titles = {b['name']: b['title'] for b in table['benchmarks']}
   lines = [
       '## Paired differences of accuracy, on the same items',
       '',
@@ -168,7 +169,7 @@ def _differences(table: Mapping[str, Any]) -> list[str]:
       shown = f'{100 * found["difference"]:+.1f} {_edges(found["ci95"])}'
     lines.append(
         _line(
-            row['benchmark'],
+            titles[row['benchmark']],
             label(row['first']),
             label(row['second']),
             shown,
