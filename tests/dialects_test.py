@@ -89,9 +89,9 @@ def test_words_that_a_dialect_lacks(tmp_path):
         ({'max_calls': 3}, 'max_calls must be an object of numbers'),
         ({'max_calls': {'gaze': 0.5}}, 'max_calls.gaze must be a number'),
         ({'paradigm': 'direct'}, 'unknown fields: paradigm'),
-        ({'paradigms': ['direct']}, 'for direct and full_search'),
-        ({'paradigms': {'gog': {}}}, 'for direct and full_search'),
-        ({'paradigms': {'direct': 'x'}}, 'for direct and full_search'),
+        ({'paradigms': ['direct']}, 'for direct, full_search'),
+        ({'paradigms': {'gog': {}}}, 'for direct, full_search'),
+        ({'paradigms': {'direct': 'x'}}, 'for direct, full_search'),
         ({'paradigms': {'direct': {'hits': ''}}}, 'unknown fields: hits'),
     ],
 )
