@@ -30,7 +30,7 @@ from gog_jax import report_paper as paper
 from gog_jax import report_table_text
 from gog_jax.errors import UserError
 from gog_jax.report_metrics import Evaluated
-from gog_jax.rollout import trajectories as store
+from gog_jax.rollout import shards
 
 _WORLD = 'world'
 
@@ -134,26 +134,25 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluation]:
 
 
 def _evaluated(folder: epath.Path) -> Evaluated | None:
-  path = folder / 'trajectories.jsonl'
-  if not path.exists():
+  """What is in a policy's folder, of all hosts; None where nothing is."""
+  if not shards.files_of(folder, 'trajectories'):
     return None
-  listed = folder / 'examples.jsonl'
-  examples = {e.id: e for e in store.read_examples(listed, images=False)}
-  # While it is under way, an item that was tried again stands there twice.
-  trajectories = {
-      (t.example_id, t.sample): t for t in store.read(path, images=False)
-  }
-  for trajectory in trajectories.values():
+  trajectories, asked = shards.read(folder, images=False)
+  examples = {example.id: example for example in asked}
+  for trajectory in trajectories:
     if trajectory.example_id not in examples:
-      raise UserError(f'{listed} lacks {trajectory.example_id}; evaluate again')
+      raise UserError(
+          f'{folder}/examples.jsonl lacks {trajectory.example_id}; evaluate '
+          'again'
+      )
     if 'accuracy' not in trajectory.reward_parts:
-      raise UserError(f'{path} is not scored; evaluate again')
+      raise UserError(
+          f'{folder}/trajectories.jsonl is not scored; evaluate again'
+      )
   if not trajectories:
     return None
   return Evaluated(
-      policy=folder.name,
-      examples=examples,
-      trajectories=list(trajectories.values()),
+      policy=folder.name, examples=examples, trajectories=trajectories
   )
 
 

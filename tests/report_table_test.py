@@ -14,6 +14,7 @@ from gog_jax import commands
 from gog_jax import report_paper as paper
 from gog_jax import report_table
 from gog_jax.errors import UserError
+from gog_jax.rollout import shards
 from gog_jax.rollout import trajectories as store
 from gog_jax.run import Run
 from gog_jax.types import ToolStatus
@@ -216,17 +217,30 @@ def test_what_a_user_can_mend_is_one_line(tmp_path):
     make(tmp_path, out=tmp_path)
 
 
-def test_an_item_that_was_tried_again_counts_once(tmp_path):
-  evaluate(tmp_path, 'mmsearch', 'rl', '00')
-  path = tmp_path / 'eval_mmsearch' / 'rl' / 'trajectories.jsonl'
-  again = path.read_text().splitlines()[0].replace(
-      '"accuracy":0.0', '"accuracy":1.0'
-  )
-  path.write_text(path.read_text() + again + '\n')
-  _, table = make(tmp_path, out=tmp_path)
+def test_what_is_under_way_is_read_as_far_as_it_is(tmp_path):
+  """Two hosts' shares: one item tried again, and a line still being written."""
+  folder = tmp_path / 'eval_mmsearch' / 'rl'
+
+  def finish(host, index, *, right):
+    name = f'q{index}'
+    with shards.Shard(folder, host=host, hosts=2) as shard:
+      shard.add(
+          index,
+          helpers.example(name),
+          helpers.trajectory(name, right=right),
+          {'valid': True},
+      )
+
+  finish(0, 0, right=False)
+  finish(0, 0, right=True)
+  finish(1, 1, right=False)
+  path = folder / 'trajectories.1-of-2.jsonl'
+  path.write_text(path.read_text() + path.read_text()[:99])
+  text, table = make(tmp_path, out=tmp_path)
   assert table['rows'][0]['cells']['mmsearch']['accuracy'] == {
       'mean': 0.5, 'n': 2, 'ci95': pytest.approx([0.0126, 0.9874], abs=1e-4)
   }  # fmt: skip
+  assert 'not complete yet' in text
 
 
 def test_the_command_prints_and_writes_it(tmp_path, capsys):

@@ -93,18 +93,22 @@ def lines(path: epath.PathLike) -> dict[int, Line]:
 
 
 def read(
-    folder: epath.PathLike,
+    folder: epath.PathLike, *, images: bool = True
 ) -> tuple[list[Trajectory], list[Example]]:
   """What there is in a folder, complete or not, in the items' order.
 
   Files without items' numbers, as `trajectories.write` makes them, are read
   as they stand.
 
+  Args:
+    folder: Of one host or of several, that may be at it.
+    images: False leaves every image empty, for those who only count.
+
   Raises:
     UserError: As `trajectories.read`.
   """
   folder = epath.Path(folder)
-  load = store.loader(folder)
+  load = store.loader(folder) if images else lambda name: b''
 
   def read_kind(kind: str, decode: Callable[..., T]) -> list[T]:
     found = all_lines(folder, kind)
@@ -117,7 +121,10 @@ def read(
 
   path = folder / 'trajectories.jsonl'
   if path.exists() and not _is_numbered(path):
-    return store.read(path), store.read_examples(folder / 'examples.jsonl')
+    return (
+        store.read(path, images=images),
+        store.read_examples(folder / 'examples.jsonl', images=images),
+    )
   return (
       read_kind('trajectories', store.trajectory_of),
       read_kind('examples', store.example_of),
