@@ -32,7 +32,7 @@ BACKBONES = {
     GPT: 'GPT-4o',
 }
 _FAMILIES = (
-    (QWEN2_5, re.compile(r'qwen-?2[._]5')),
+    (QWEN2_5, re.compile(r'qwen-?2[._]5|mmsearch-r1')),
     (QWEN3, re.compile(r'qwen-?3')),
     (GPT, re.compile(r'gpt-?4o')),
 )
@@ -142,7 +142,8 @@ def paradigm_of(policy: str, model: str = '') -> str | None:
   """Which of the paper's paradigms a policy plays, None if none of them.
 
   The paper's direct answers and full searches are of backbones as they come: a
-  trained model that is made to answer so is neither.
+  trained model that is made to answer so is neither, nor is one that merely
+  speaks MMSearch-R1's dialect MMSearch-R1.
 
   Args:
     policy: Its name, PARADIGM@MODEL or a short one.
@@ -153,10 +154,12 @@ def paradigm_of(policy: str, model: str = '') -> str | None:
     policy = _SHORT.get(policy, f'gog@{policy}')
   paradigm, _, who = policy.partition('@')
   if who in ('base', 'remote'):
+    published = re.search(r'gog-(sft|rl)\b', model.lower())
     if paradigm == 'gog':
-      published = re.search(r'gog-(sft|rl)\b', model.lower())
       return published[1] if published else 'prompted'
-    return paradigm if paradigm in PARADIGMS else None
+    if paradigm == 'mmsearch_r1':  # The paper's was trained for it.
+      return paradigm if 'mmsearch-r1' in model.lower() else None
+    return paradigm if paradigm in PARADIGMS and not published else None
   if paradigm == 'gog' and who in ('sft', 'rl', 'rl_level1'):
     return who
   return who if (paradigm, who) == ('no_gaze', 'sft_no_gaze') else None

@@ -69,6 +69,13 @@ class Evaluation:
     return (config.get('model') or {}).get('path') or ''
 
   @property
+  def scored_by(self) -> tuple[str, str]:
+    """The accuracy's name, and which judge's word it is, if it is a judge's."""
+    reward = (self.manifest.get('config') or {}).get('reward') or {}
+    judge = (self.manifest.get('inputs') or {}).get('judge') or ''
+    return reward.get('accuracy', ''), judge
+
+  @property
   def row(self) -> tuple[str, str, str]:
     """What its line is known by: policy, model and run."""
     return self.evaluated.policy, self.model, self.run
@@ -209,7 +216,9 @@ def _name(one: Evaluation) -> dict[str, str]:
 def _row(cells: Mapping[str, Evaluation], *, seed: int) -> dict[str, Any]:
   one = next(iter(cells.values()))
   config = one.manifest.get('config') or {}
-  dialect = (config.get('model') or {}).get('dialect', '')
+  # A remote model may be any, whatever words it is asked in.
+  local = one.evaluated.policy.rpartition('@')[2] != 'remote'
+  dialect = (config.get('model') or {}).get('dialect', '') if local else ''
   family = paper.family_of(one.model, dialect)
   found = paper.find(
       paper.paradigm_of(one.evaluated.policy, one.model), family
@@ -230,8 +239,7 @@ def _row(cells: Mapping[str, Evaluation], *, seed: int) -> dict[str, Any]:
 def _cell(one: Evaluation, *, seed: int) -> dict[str, Any]:
   """A policy on a benchmark: counts, measures with intervals, and caveats."""
   details = report_behaviour.describe(one.evaluated, seed=seed)
-  config = one.manifest.get('config') or {}
-  scored_by = (config.get('reward') or {}).get('accuracy', '')
+  scored_by, judge = one.scored_by
   return {
       'n': details['n'],
       **details['answers'],
@@ -240,6 +248,7 @@ def _cell(one: Evaluation, *, seed: int) -> dict[str, Any]:
       'searches': details['cost']['searches']['all'],
       'price': details['cost']['price']['per_query'],
       'scored_by': scored_by,
+      'judged_by': judge,
       'digest': one.items.get('digest', ''),
       'caveats': _caveats(one, details, scored_by),
   }
@@ -319,6 +328,13 @@ def _differences(
         notes.append(
             f'{name}: {" and ".join(_label(o) for o in (first, second))} were '
             'asked different items and are not compared'
+        )
+        continue
+      if first.scored_by != second.scored_by:
+        notes.append(
+            f'{name}: {" and ".join(_label(o) for o in (first, second))} were '
+            'scored in different ways, or by different judges, and are not '
+            'compared'
         )
         continue
       row = report_metrics.difference(

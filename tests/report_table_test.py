@@ -37,6 +37,8 @@ def evaluate(
     digest='d',
     scored_by='judge',
     complete=True,
+    dialect='x',
+    judge='judge/1',
 ):
   """Files as an evaluation leaves them; `right` is a string of 0 and 1."""
   trajectories = [
@@ -70,10 +72,11 @@ def evaluate(
       json.dumps({
           'complete': complete,
           'config': {
-              'model': {'path': model, 'dialect': 'x'},
+              'model': {'path': model, 'dialect': dialect},
               'reward': {'accuracy': scored_by},
               **remote,
           },
+          'inputs': {'judge': judge},
           'benchmark': {'digest': digest, 'label': label},
       })
   )
@@ -173,6 +176,29 @@ def test_policies_are_paired_on_the_same_items_alone(tmp_path):
   assert len(table['notes']) == 3  # The other run's, with each of these.
   assert 'different items' in text and '+50.0 [' in text
   assert f'({QWEN}, {other})' in text  # Two runs: which one it is.
+
+
+@pytest.mark.parametrize(
+    'other', [{'scored_by': 'exact_match'}, {'judge': 'judge/2'}]
+)
+def test_what_was_scored_in_other_ways_is_not_compared(other, tmp_path):
+  evaluate(tmp_path, 'mmsearch', 'gog@base', '0010')
+  evaluate(tmp_path, 'mmsearch', 'rl', '1110', **other)
+  _, table = make(tmp_path, out=tmp_path)
+  assert table['differences'] == []
+  (note,) = table['notes']
+  assert 'gog@base' in note and 'scored in different ways' in note
+
+
+def test_whose_words_a_remote_model_is_asked_in_says_nothing_of_it(tmp_path):
+  for policy in ('gog@base', 'gog@remote'):
+    evaluate(
+        tmp_path, 'mmsearch', policy, '10', model='mine', dialect='qwen3_vl'
+    )
+  _, table = make(tmp_path, out=tmp_path)
+  found = {row['policy']: row['paper'] for row in table['rows']}
+  assert found['gog@remote'] is None
+  assert table['paper'][found['gog@base']]['paradigm'] == 'Prompt-based GoG'
 
 
 def test_the_world_is_never_in_the_table(tmp_path):
