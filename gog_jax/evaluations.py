@@ -35,6 +35,8 @@ TRAINED = ('trainable', 'lora')
 # What may change while evaluations are under way: none hangs on it.
 NO_IDENTITY = (
     'policies', 'script', 'hosts', 'host', 'retry_errors',
+    # Which moves with every start of a server, and may hold a key.
+    'url',
     'key_variable', 'timeout_s', 'max_attempts', 'concurrency', 'price_in',
     'price_out', 'max_spend', 'ledger',
 )  # fmt: skip

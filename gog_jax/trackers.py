@@ -181,7 +181,7 @@ class WandbRun:
           group=folder.parent.name,
           job_type=folder.name,
           dir=None if '://' in str(folder) else str(folder),
-          config=config.to_dict(),
+          config=_shown(config.to_dict()),
       )
     except Exception as error:
       raise UserError(
@@ -212,6 +212,18 @@ class WandbRun:
     except Exception as error:
       self._works = False
       metrics.say(f'Weights & Biases failed, nothing more is sent: {error}')
+
+
+def _shown(config: dict[str, Any]) -> dict[str, Any]:
+  """Fields as others may see them: addresses without what may be a key."""
+  shown = {}
+  for name, value in config.items():
+    if isinstance(value, dict):
+      value = _shown(value)
+    elif name == 'url':
+      value = value.partition('?')[0]
+    shown[name] = value
+  return shown
 
 
 def _run_id(folder: epath.Path) -> str:

@@ -179,6 +179,18 @@ def test_one_that_will_not_answer_at_once_has_no_other_turn(workdir, tmp_path):
         assert t.turns[-1].results == ()
 
 
+def test_a_server_may_move_and_its_address_is_not_written_down(tmp_path):
+  def manifest_at(url):
+    run = make_run(
+        tmp_path, 'gog@remote', remote__url=url, remote__model='m'
+    )
+    return evaluations.manifest_of(run, 'gog@remote', str)
+
+  one = manifest_at('http://127.0.0.1:1/v1?key=sk-1')
+  assert one.fingerprint() == manifest_at('http://[::1]/v1').fingerprint()
+  assert 'sk-1' not in str(one) and one.config['remote']['model'] == 'm'
+
+
 def test_what_the_endpoint_fails_is_counted_and_asked_again(
     workdir, tmp_path
 ):

@@ -41,18 +41,16 @@ def test_what_stands_on_an_sft_made_again_is_refused(tmp_path):
 
 
 def test_another_world_is_another_evaluation(tmp_path):
-  run = mini.make_run(tmp_path, 'rl')
+  def manifest_of(**changed):
+    run = mini.make_run(tmp_path, 'rl', eval__policies=('expert',), **changed)
+    of_stage = functools.partial(stages.identity, run)
+    return evaluations.manifest_of(run, 'expert', of_stage)
 
-  def identity(a_run):
-    return functools.partial(stages.identity, a_run)
-
-  evaluations.manifest_of(run, 'expert', identity(run)).write(
-      tmp_path / 'eval' / 'expert', complete=True
-  )
-  assert evaluations.is_complete(run, 'expert', identity(run))
-  other = mini.make_run(tmp_path, 'rl', data__world_seed=1)
+  folder = tmp_path / 'eval' / 'expert'
+  manifest_of().write(folder, complete=True)
+  assert manifest_of().is_complete(folder)
   with pytest.raises(UserError, match='another data than there is now'):
-    evaluations.is_complete(other, 'expert', identity(other))
+    manifest_of(data__world_seed=1).is_complete(folder)
 
 
 def test_what_nothing_hangs_on_may_change(tmp_path):

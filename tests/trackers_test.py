@@ -208,6 +208,7 @@ def test_wandb_goes_on_by_its_id_and_is_sent_no_step_twice(
     fake_wandb, tmp_path
 ):
   asked = config(**{'log.wandb': 'my-project'})
+  asked.judge.url = 'https://there/v1?key=sk-1'
   config_check.check(asked)
   folder = epath.Path(tmp_path / 'toy' / 'rl')
   for first, last in ((0, 5), (3, 8)):
@@ -223,6 +224,7 @@ def test_wandb_goes_on_by_its_id_and_is_sent_no_step_twice(
   assert json.loads((folder / 'wandb.json').read_text()) == {'id': path.name}
   assert (given['project'], given['name']) == ('my-project', 'toy/rl')
   assert given['config']['rl']['variant'] == 'grpo'
+  assert given['config']['judge']['url'] == 'https://there/v1'
   assert 'mode' not in given  # WANDB_MODE is W&B's to read.
 
 
