@@ -22,12 +22,12 @@ from gog_jax.rollout.endpoint import EndpointConfig
 from gog_jax.rollout.forced import ForcedPolicy
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
-from gog_jax.rollout.purse import Purse
 from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.run import TOY_BASE
+from gog_jax.tools.ledger import Ledger
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 from gog_jax.world import expert
@@ -182,17 +182,20 @@ def remote_policy(
       max_turn_tokens=c.rollout.max_turn_tokens,
       exact_size=c.model.box == 'resized_pixels',
       tolerant=tolerant,
-      purse=_purse(run),
+      ledger=_ledger(run),
+      prices=c.remote,
   )
 
 
-def _purse(run: Run) -> Purse | None:
+def _ledger(run: Run) -> Ledger | None:
   c = run.config.remote
   if not (c.price_in or c.price_out):
     return None
-  path = c.ledger or run.workdir / 'remote_spent.jsonl'
-  return Purse(
-      path, price_in=c.price_in, price_out=c.price_out, cap=c.max_spend
+  return Ledger(
+      c.ledger or run.workdir / 'remote_spent.jsonl',
+      cap=c.max_spend,
+      what='messages of the remote model',
+      section='remote',
   )
 
 

@@ -95,7 +95,7 @@ class Run:
   def with_seed(self, seed: int) -> Run:
     """The run of one of `config.seeds`, in a folder of its own."""
     own = Run(of_seed(self.config, seed), self.workdir / f'seed_{seed}')
-    # They spend from one purse, and make one recording.
+    # They spend by one ledger, and make one recording.
     own.__dict__.update(toolbox=self.toolbox, judge=self.judge)
     return own
 

@@ -236,7 +236,7 @@ def test_spending_stops_at_the_cap_and_goes_on_above_it(workdir, tmp_path):
     assert len(server.heard) == 2
     spent = (tmp_path / 'remote_spent.jsonl').read_text().splitlines()
     assert [json.loads(line)['price'] for line in spent] == [300e-6] * 2
-    with pytest.raises(UserError, match='has cost .0.0006'):
+    with pytest.raises(UserError, match='have cost .0.0006'):
       stages.walk(run_with(550e-6))
     assert len(server.heard) == 2
     stages.walk(run_with(1.0))

@@ -51,9 +51,11 @@ def test_a_cap_is_never_passed(tmp_path):
     with pytest.raises(RunStopped, match='--config.judge.max_spend=0.008'):
       judge.verdicts([case(f'answer {n}') for n in range(9)])
     assert 0 < len(server.heard) < 9 and judge.counts['price'] <= 0.008
-    with pytest.raises(UserError, match='--config.judge.ledger'):
-      make_judge(server, tmp_path, max_spend=1.0, **PRICES)
     judge.close()
+    again = make_judge(server, tmp_path, max_spend=0.008, **PRICES)
+    with pytest.raises(RunStopped, match='--config.judge.max_spend=0.008'):
+      again.verdicts([case('one more')])  # Of the same ledger.
+    again.close()
 
 
 def test_a_cache_that_cannot_be_one(tmp_path):

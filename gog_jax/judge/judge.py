@@ -23,6 +23,7 @@ from gog_jax.judge.counts import JudgeCounts
 from gog_jax.rollout.endpoint import BACKOFF_S
 from gog_jax.rollout.endpoint import EndpointError
 from gog_jax.rollout.endpoint import TransientEndpointError
+from gog_jax.tools import ledger as ledger_lib
 from gog_jax.tools.base import RunStopped
 from gog_jax.tools.ledger import Ledger
 from gog_jax.types import Example
@@ -30,7 +31,6 @@ from gog_jax.types import Trajectory
 from gog_jax.types import Verdict
 
 _POLL_S = 0.2  # How often a wait for the judge looks for a signal.
-_MILLION = 1e6
 # Of fewer answers than these, one without a verdict says nothing of the judge.
 _FEW = 20
 
@@ -155,8 +155,6 @@ class Judge:
   def close(self) -> None:
     """Lets others use what it keeps on disk."""
     self._cache.close()
-    if self._ledger is not None:
-      self._ledger.close()
 
   def _rule(self, case: Case) -> str | None:
     """What decides without a judge; None where nothing does."""
@@ -268,8 +266,7 @@ class Judge:
     return prompt.read(reply, code)
 
   def _price(self, n_in: int, n_out: int) -> float:
-    c = self._config
-    return (n_in * c.price_in + n_out * c.price_out) / _MILLION
+    return ledger_lib.dollars(self._config, n_in, n_out)
 
   def _charge(self, dollars: float) -> None:
     if self._ledger is not None:

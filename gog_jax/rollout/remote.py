@@ -36,7 +36,8 @@ from gog_jax.rollout.endpoint import Reply
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
-from gog_jax.rollout.purse import Purse
+from gog_jax.tools import ledger as ledger_lib
+from gog_jax.tools.ledger import Ledger
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
@@ -62,7 +63,8 @@ class RemotePolicy:
       max_turn_tokens: int,
       exact_size: bool,
       tolerant: bool = False,
-      purse: Purse | None = None,
+      ledger: Ledger | None = None,
+      prices: Any = None,
   ):
     """Initialises the policy.
 
@@ -76,7 +78,8 @@ class RemotePolicy:
         gives them, which boxes in resized pixels need; or only no larger.
       tolerant: Whether a conversation for which no message is to be had ends,
         and the others go on; or else all of them stop.
-      purse: What messages are paid from, if they cost anything.
+      ledger: Where it is written down what messages cost, if they do.
+      prices: Then has `price_in` and `price_out`, see `ledger.dollars`.
     """
     self.capacity = capacity
     self.max_context = max_context
@@ -85,7 +88,7 @@ class RemotePolicy:
     self._max_turn_tokens = max_turn_tokens
     self._exact_size = exact_size
     self._tolerant = tolerant
-    self._purse = purse
+    self._ledger, self._prices = ledger, prices
     self._conversations: dict[int, TokenChunk] = {}
     self._seeds: dict[int, int] = {}
 
@@ -103,10 +106,10 @@ class RemotePolicy:
     Raises:
       Interrupted: After a signal.
       UserError: The endpoint fails, if not only for some of them and this is
-        tolerated; or an image cannot be read, or the purse is empty.
+        tolerated; or an image cannot be read, or the cap is reached.
     """
-    if self._purse is not None:
-      self._purse.check()
+    if self._ledger is not None:
+      self._ledger.check()
     sampled_turns = asyncio.run(self._sample(slots))
     for slot, sampled in zip(slots, sampled_turns, strict=True):
       said = TokenChunk(token_ids=tuple(sampled.token_ids.tolist()))
@@ -178,7 +181,10 @@ class RemotePolicy:
     tokens = (reply.prompt_tokens, reply.completion_tokens)
     if not any(tokens):
       return {}
-    price = 0.0 if self._purse is None else self._purse.charge(*tokens)
+    price = 0.0
+    if self._ledger is not None:
+      price = ledger_lib.dollars(self._prices, *tokens)
+      self._ledger.record(price, tokens=tokens)
     names = ('prompt_tokens', 'completion_tokens', 'price')
     return dict(zip(names, (*tokens, price)))
 
