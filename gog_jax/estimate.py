@@ -25,6 +25,7 @@ from gog_jax import policies
 from gog_jax.paradigms import Named
 from gog_jax.rollout import shards
 from gog_jax.run import Run
+from gog_jax.tools import ledger
 
 _MILLION = 1e6
 
@@ -40,7 +41,8 @@ class Estimate:
     parameters: Of the model that is loaded; 0 where none is.
     bytes: That they take, in the config's type.
     most: Bounds: 'turns', 'calls', 'judged', 'prompt_tokens',
-      'completion_tokens' (of a remote model), 'price' (US dollars).
+      'completion_tokens' (of a remote model), 'price' (US dollars); of a judge
+      that costs, 'judge_price', the cap for all policies together.
     expected: The same as far as what is done tells, and 'seconds'; empty where
       nothing is done.
     told_by: Whose items tell.
@@ -120,6 +122,9 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
       'judged': left * (own.config.reward.accuracy == 'judge'),
       'price': left * calls * _dearest(own),
   }
+  judge = own.config.judge
+  if most['judged'] and (judge.price_in or judge.price_out):
+    most['judge_price'] = judge.max_spend
   if policy.model == paradigms.REMOTE:
     # Those said for it are not asked for.
     asked = turns - 2 if policy.paradigm == paradigms.FULL_SEARCH else turns
@@ -127,7 +132,9 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
     said = c.max_tokens or limits.max_turn_tokens
     most['prompt_tokens'] = left * asked * limits.max_context
     most['completion_tokens'] = left * asked * said
-    most['price'] += _price_of_tokens(own, most)
+    most['price'] += ledger.dollars(
+        c, most['prompt_tokens'], most['completion_tokens']
+    )
   return most
 
 
@@ -136,14 +143,6 @@ def _dearest(own: Run) -> float:
     return 0.0
   prices = (own.config.tools[name].price for name in own.executor.tools)
   return max(prices, default=0.0)
-
-
-def _price_of_tokens(own: Run, tokens: Mapping[str, float]) -> float:
-  c = own.config.remote
-  return (
-      c.price_in * tokens['prompt_tokens']
-      + c.price_out * tokens['completion_tokens']
-  ) / _MILLION
 
 
 def _known(
@@ -194,11 +193,13 @@ def describe(found: list[Estimate]) -> str:
       lines.append(
           f'  expected  {_shown(one.expected)} (by {one.told_by})'
       )
-  most = sum(one.most['price'] for one in found)
+  judge = max((one.most.get('judge_price', 0.0) for one in found), default=0)
+  most = sum(one.most['price'] for one in found) + judge
   expected = [one.expected['price'] for one in found if one.expected]
   total = f'all: at most ${most:,.4f}'
   if len(expected) == len(found):
     total += f', expected ${sum(expected):,.4f}'
+    total += ' without the judge' if judge else ''
   return '\n'.join([*lines, total, 'nothing was run (--dry_run)'])
 
 
@@ -218,4 +219,6 @@ def _shown(values: Mapping[str, float]) -> str:
   if values.get('seconds'):
     parts.append(f'{values["seconds"] / 3600:,.2f} h of work')
   parts.append(f'${values["price"]:,.4f}')
+  if values.get('judge_price'):
+    parts.append(f'and ${values["judge_price"]:,.4f} for the judge of all')
   return ', '.join(parts)

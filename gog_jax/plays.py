@@ -37,7 +37,7 @@ def load(name: str) -> Callable[[Request, tuple[Turn, ...]], Any]:
     raise UserError(f'config.eval.script is {name!r}: {like}')
   try:
     found = getattr(importlib.import_module(module), function, None)
-  except ImportError as error:
+  except (ImportError, TypeError) as error:  # TypeError: '.relative'.
     raise UserError(f'config.eval.script={name}: {error}; {like}') from error
   if not callable(found):
     raise UserError(
@@ -53,7 +53,14 @@ def digest(name: str) -> str:
   Raises:
     UserError: As `load`.
   """
-  source = inspect.getsource(inspect.getmodule(load(name)) or load(name))
+  play = load(name)
+  try:
+    source = inspect.getsource(inspect.getmodule(play) or play)
+  except (OSError, TypeError) as error:
+    raise UserError(
+        f'config.eval.script={name} has no source in Python, by which a change '
+        'of it would be noticed: write a function that calls it'
+    ) from error
   return hashlib.sha256(f'{name}\n{source}'.encode()).hexdigest()[:16]
 
 

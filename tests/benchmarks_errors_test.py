@@ -93,7 +93,7 @@ def test_an_empty_folder_is_one_line(tmp_path, name):
     ('name', 'path', 'message'),
     [
         ('fvqa', 'x', "'fvqa' is no benchmark; there are fvqa_test, infoseek"),
-        ('world', '', 'config.eval.split'),
+        ('world', '', 'config.eval.benchmark'),
         ('mmsearch', '', 'its id on the hub, CaraJ/MMSearch'),
         ('livevqa', '/no/such', '/no/such does not exist: set config.bench'),
         ('fvqa_test', 'lmms-lab/FVQA', 'cannot be fetched .*benchmark.path'),

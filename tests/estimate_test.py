@@ -89,6 +89,18 @@ def test_bounds_follow_from_the_config(
   }
 
 
+def test_what_a_judge_may_cost_is_part_of_it(tmp_path):
+  judge = dict(url='http://127.0.0.1:1/v1', model='j', price_in=2.0)
+  run = make_run(
+      tmp_path, 'gog@remote', 'direct@remote', **REMOTE,
+      reward__accuracy='judge', judge__max_spend=7.0,
+      **{f'judge__{name}': value for name, value in judge.items()},
+  )  # fmt: skip
+  found = estimate.estimate(run)
+  most = sum(one.most['price'] for one in found) + 7.0
+  assert f'all: at most ${most:,.4f}' in estimate.describe(found)
+
+
 def test_what_is_done_tells_what_is_expected(tmp_path):
   name = 'gog@remote'
   run = make_run(tmp_path, name, **REMOTE)

@@ -10,6 +10,7 @@ from configs import rl as rl_page
 from gog_jax import config_check
 from gog_jax import evaluations
 from gog_jax import paradigms
+from gog_jax import plays
 from gog_jax import stages
 from gog_jax.errors import UserError
 from gog_jax.run import Run
@@ -108,6 +109,10 @@ URL = 'http://127.0.0.1:1/v1'
             "No module named 'no_such'",
         ),
         (
+            {'eval.policies': ('gog@script',), 'eval.script': '.mine:play'},
+            'relative import',
+        ),
+        (
             {'eval.policies': ('gog@script',), 'eval.script': 'math:play'},
             "no function 'play'",
         ),
@@ -138,6 +143,11 @@ def test_what_is_missing_is_said_before_anything_runs(changed, message):
   config.update_from_flattened_dict(changed)
   with pytest.raises(UserError, match=message):
     config_check.check(config)
+
+
+def test_a_script_without_a_source_is_refused_in_one_line():
+  with pytest.raises(UserError, match='has no source in Python'):
+    plays.digest('math:sqrt')
 
 
 def test_a_remote_policy_is_evaluated_where_its_endpoint_is_said():

@@ -57,7 +57,7 @@ def load(
   if name == registry.WORLD:
     raise UserError(
         'the embedded world needs no path and is no file: leave '
-        'config.benchmark.name empty, config.eval.split chooses the split'
+        'config.benchmark.name empty, config.eval.benchmark chooses the split'
     )
   if n < 0:
     raise UserError(f'config.benchmark.n = {n}; give 0 for all, or more')
