@@ -157,8 +157,6 @@ def instruct() -> ConfigDict:
   c.n_review = 50  # Samples on the review page.
   c.review = ''  # The file which that page has exported.
   c.licence = ''  # What the data card says of it.
-  c.price_in = 0.0  # Of a million tokens, in US dollars, for the estimate:
-  c.price_out = 0.0  # of prompts and of messages.
   return c
 
 

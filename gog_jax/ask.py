@@ -51,13 +51,7 @@ def check(config) -> None:
         + f', or PARADIGM@MODEL with {", ".join(paradigms.PARADIGMS)}'
     )
   if named.model == paradigms.REMOTE:
-    if not config.remote.url:
-      raise UserError(
-          'a remote policy needs an endpoint: pass --config.remote.url=, e.g. '
-          'http://127.0.0.1:8080/v1, and --config.remote.model=NAME; or choose '
-          'another --config.policy'
-      )
-    policies.endpoint(config)
+    policies.check_remote(config)
   # What is replayed comes from a recording, whatever was searched for it.
   if config.tools.backend == 'world' and config.tools.mode != 'replay':
     if not config.scope:

@@ -122,8 +122,6 @@ _NOT_NEGATIVE = (
     'instruct.n_direct',
     'instruct.retries',
     'instruct.n_review',
-    'instruct.price_in',
-    'instruct.price_out',
 ) + tuple(
     f'{stage}.optimizer.{field}'
     for stage in ('sft', 'rl', 'pretrain')
@@ -278,7 +276,7 @@ def _check_evaluation(config) -> None:
             f'config.eval.policies: {name} is evaluated on --config='
             'configs/eval.py, where its endpoint is said'
         )
-      _check_remote(config)
+      policies.check_remote(config)
     if model == paradigms.SCRIPT:
       plays.load(e.script)
     if model == paradigms.EXPERT and not world:
@@ -302,22 +300,6 @@ def _check_evaluation(config) -> None:
     raise UserError(
         f'config.eval.host={e.host}, but hosts are numbered from 0 to '
         f'config.eval.hosts - 1 = {max(e.hosts, 1) - 1}'
-    )
-
-
-def _check_remote(config) -> None:
-  """Refuses a remote model that cannot be asked, or paid for."""
-  c = config.remote
-  if not c.url:
-    raise UserError(
-        'a remote policy needs an endpoint: pass --config.remote.url=, e.g. '
-        'http://127.0.0.1:8080/v1, and --config.remote.model=NAME'
-    )
-  policies.endpoint(config)
-  if (c.price_in or c.price_out) and not c.max_spend:
-    raise UserError(
-        'the remote model has a price: say how much the run may spend with '
-        '--config.remote.max_spend=DOLLARS'
     )
 
 

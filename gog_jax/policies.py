@@ -13,6 +13,7 @@ import numpy as np
 from gog_jax import paradigms
 from gog_jax import plays
 from gog_jax.chat import load_dialect
+from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.images import size_of
 from gog_jax.models.vlm import VLM
@@ -161,6 +162,26 @@ def endpoint(config: Any) -> Endpoint:
   known = {field.name for field in dataclasses.fields(EndpointConfig)}
   fields = {k: v for k, v in config.remote.items() if k in known}
   return Endpoint(EndpointConfig(**fields))
+
+
+def check_remote(config: Any) -> None:
+  """Refuses a remote model that cannot be asked, or paid for.
+
+  Raises:
+    UserError: Says which field to set.
+  """
+  c = config.remote
+  if not c.url:
+    raise UserError(
+        'a remote model needs an endpoint: pass --config.remote.url=, e.g. '
+        'http://127.0.0.1:8080/v1, and --config.remote.model=NAME'
+    )
+  endpoint(config)
+  if (c.price_in or c.price_out) and not c.max_spend:
+    raise UserError(
+        'the remote model has a price: say how much the run may spend with '
+        '--config.remote.max_spend=DOLLARS'
+    )
 
 
 def remote_policy(

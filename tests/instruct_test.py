@@ -328,7 +328,7 @@ def test_chunks_of_other_questions_are_refused(built, world, tmp_path):
 def test_an_estimate_counts_what_is_left(built, world):
   run, facts, _ = built
   priced = make_run(
-      run.workdir, world, instruct__price_in=2.0, instruct__price_out=10.0
+      run.workdir, world, remote__price_in=2.0, remote__price_out=10.0
   )
   left = estimate.estimate(priced)
   # Every chunk that the set took is done.

@@ -53,6 +53,7 @@ def test_records_of_no_use_are_counted_and_sources_taken_in_turn():
         ('instruct.sources', ('examples:',), 'there are world, examples:PATH'),
         ('instruct.sources', ('world', 'world'), 'twice'),
         ('remote.url', '', 'needs an endpoint'),
+        ('remote.price_in', 1.0, '--config.remote.max_spend=DOLLARS'),
         ('instruct.direct_temperature', 0.0, 'the same answer every time'),
         ('tools.backend', 'world', 'knows nothing about questions of others'),
         ('instruct.teacher', 'expert', 'knows the questions of the embedded'),

@@ -8,6 +8,7 @@ from gog_jax import policies
 from gog_jax.instruct import build
 from gog_jax.instruct.teachers import Teacher
 from gog_jax.run import Run
+from gog_jax.tools import ledger
 
 _PROBED = 8  # Prompts that are encoded for the estimate.
 _CHARACTERS = 4  # Of a token, roughly.
@@ -73,8 +74,9 @@ def estimate(run: Run) -> Estimate:
   tokens_in = round(direct * prompt + conversations * asked)
   tokens_out = (direct + conversations * turns) * said
   dollars = None
-  if c.price_in or c.price_out:
-    dollars = (tokens_in * c.price_in + tokens_out * c.price_out) / 1e6
+  prices = run.config.remote
+  if c.teacher == policies.REMOTE and (prices.price_in or prices.price_out):
+    dollars = ledger.dollars(prices, tokens_in, tokens_out)
   return Estimate(
       queries=len(queries),
       done=done,
@@ -91,11 +93,12 @@ def estimate(run: Run) -> Estimate:
 def table(run: Run) -> str:
   """The same for people."""
   e = estimate(run)
-  price = (
-      'unknown: give --config.instruct.price_in and price_out'
-      if e.dollars is None
-      else f'${e.dollars:,.2f}'
-  )
+  c = run.config
+  price = 'nothing'
+  if e.dollars is not None:
+    price = f'${e.dollars:,.2f}, and no more than ${c.remote.max_spend:,.2f}'
+  elif c.instruct.teacher == policies.REMOTE:
+    price = 'unknown: give --config.remote.price_in and price_out'
   rows = (
       ('questions', f'{e.queries:,}, of which {e.done:,} are done'),
       ('direct answers', f'{e.direct:,}'),

@@ -82,12 +82,7 @@ def check(config: Any) -> None:
         '--config.instruct.teacher=remote, or another that can read yours'
     )
   if c.teacher == policies.REMOTE:
-    if not config.remote.url:
-      raise UserError(
-          'a remote teacher needs an endpoint: pass --config.remote.url=, e.g. '
-          'http://127.0.0.1:8080/v1, and --config.remote.model=NAME'
-      )
-    policies.endpoint(config)
+    policies.check_remote(config)
     if c.n_direct > 1 and not c.direct_temperature:
       raise UserError(
           'config.instruct.direct_temperature=0 gives the same answer every '
