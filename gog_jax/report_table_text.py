@@ -29,7 +29,10 @@ class _Marks:
     return '†' + ','.join(map(str, numbers)) if numbers else ''
 
   def lines(self) -> list[str]:
-    return [f'†{number} {what}  ' for what, number in self._numbers.items()]
+    return [
+        f'†{number} {_plain(what)}  '
+        for what, number in self._numbers.items()
+    ]
 
 
 def markdown(table: Mapping[str, Any]) -> str:
@@ -61,8 +64,10 @@ def label(row: Mapping[str, str]) -> str:
 
 
 def _plain(text: str) -> str:
-  """Keeps a name from breaking out of its cell."""
-  return ' '.join(text.replace('|', '\\|').replace('`', "'").split())
+  """Keeps a name from breaking out of its cell, and from being HTML."""
+  for mark, safe in (('&', '&amp;'), ('<', '&lt;'), ('|', '\\|'), ('`', "'")):
+    text = text.replace(mark, safe)
+  return ' '.join(text.split())
 
 
 def _ours(table: Mapping[str, Any], marks: _Marks) -> list[str]:

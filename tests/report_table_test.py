@@ -223,7 +223,8 @@ def test_the_paper_alone_is_all_of_it(tmp_path):
 
 
 def test_names_stay_in_their_cells(tmp_path):
-  evaluate(tmp_path, 'mmsearch', 'gog@remote', '10', model='a|b\n| c')
+  name = 'a|b\n| c<img src=x>'
+  evaluate(tmp_path, 'mmsearch', 'gog@remote', '10', model=name, label=name)
   text, _ = make(tmp_path, out=tmp_path)
   widths = {
       line.replace('\\|', '').count('|')
@@ -231,6 +232,7 @@ def test_names_stay_in_their_cells(tmp_path):
       if line.startswith('|')
   }
   assert widths == {9}
+  assert '<img' not in text
 
 
 def test_what_a_user_can_mend_is_one_line(tmp_path):
