@@ -215,3 +215,23 @@ def test_turns_that_no_policy_can_do(chat, folder, turn, reason, words):
   with pytest.raises(Unusable, match=words) as caught:
     encode.encode(conversation(folder, row), chat)
   assert caught.value.reason == reason
+
+
+def test_a_dialect_that_asks_again_is_given_the_question(folder):
+  """MMSearch-R1's prompt is long: no question may be one already."""
+  chat = make_chat(TOY, 'mmsearch_r1')
+  row = said(
+      'who is it?',
+      '<think>see</think>\n<tool_call>\n'
+      '{"name":"text_search","arguments":{"query":"q"}}\n</tool_call>',
+      '<tool_response>\nseljin\n</tool_response>',
+      '<answer>seljin</answer>',
+  )
+  record = encode.encode(conversation(folder, row), chat)
+  text = chat.decode(record.trajectory.token_ids.tolist())
+  assert 'The question was: who is it?\n' in text
+  prompt = text.partition('<|im_start|>user\n')[2].partition('<|im_end|>')[0]
+  row['conversations'][0]['value'] = prompt
+  row['conversations'] = [row['conversations'][0], row['conversations'][-1]]
+  with pytest.raises(Unusable, match='is a prompt in the dialect'):
+    encode.encode(conversation(folder, row), chat)

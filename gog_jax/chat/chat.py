@@ -201,12 +201,15 @@ class Chat:
         question=question,
     )
 
-  def replies(self, contents: Sequence[Sequence[Piece]]) -> TokenChunk:
+  def replies(
+      self, contents: Sequence[Sequence[Piece]], *, question: str = ''
+  ) -> TokenChunk:
     """Encodes replies whose words are given, one after another, as above."""
     writer = self._writer()
     return self._replies(
         writer,
         [functools.partial(writer.pieces, content) for content in contents],
+        question=question,
     )
 
   def plain(

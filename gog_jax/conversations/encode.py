@@ -84,7 +84,7 @@ class _Maker:
     first = not self._turns
     if not first and self._turns[-1].parsed.calls:
       contents = [list(self._pieces(text)) for text in _contents(asked)]
-      self._append(self._chat.replies(contents))
+      self._append(self._chat.replies(contents, question=self._question))
       last = self._turns[-1]
       self._turns[-1] = Turn(
           parsed=last.parsed,
@@ -99,8 +99,27 @@ class _Maker:
     question = list(self._pieces(message.text[end:]))
     if first:
       self._question = ''.join(p for p in question if isinstance(p, str))
+      self._refuse_told()
     images = [piece for piece in before if isinstance(piece, View)]
     self._append(self._chat.ask(images, question, first=first))
+
+  def _refuse_told(self) -> None:
+    """Refuses a prompt of this dialect's in place of a question.
+
+    The prompt would stand there twice, the second time with its tags broken up.
+
+    Raises:
+      Unusable: It is one.
+    """
+    grammar = self._chat.grammar
+    explained = (*grammar.think, *grammar.reply)
+    if grammar.defuses and all(tag in self._question for tag in explained):
+      raise Unusable(
+          'other format',
+          'its first message is a prompt in the dialect '
+          f'{self._chat.dialect.name} already, where a question has to stand; '
+          'the column that was exported with it holds its tokens: keep that',
+      )
 
   def say(self, said: Sequence[Message]) -> None:
     """Appends a turn of the agent."""
