@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
+import dataclasses
 import json
 import time
 from typing import Any
@@ -23,11 +24,13 @@ import filelock
 from gog_jax import behaviour
 from gog_jax import files
 from gog_jax import metrics
+from gog_jax.interrupt import Interrupted
 from gog_jax.rollout import shards
 from gog_jax.rollout.loop import rollout_each
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
+from gog_jax.tools.base import RunStopped
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -73,15 +76,20 @@ def evaluate(
   share = _share(host, hosts)
   with shards.Shard(folder, host=host, hosts=hosts) as shard:
     mine = range(host, len(examples), hosts)
-    todo = [
-        index
-        for index in mine
-        if index not in shard.items
-        or (retry_errors and not shard.items[index]['valid'])
-    ]
     progress = _Progress(folder / f'progress{share}.json', shard, n=len(mine))
-    if todo:
-      _roll_out(run, make_policy(), examples, todo, shard, progress, name=name)
+    try:
+      _judge_again(run, examples, mine, shard, progress)
+      todo = [
+          index
+          for index in mine
+          if index not in shard.items
+          or (retry_errors and _is_spoilt(shard.items[index]))
+      ]
+      if todo:
+        policy = make_policy()
+        _roll_out(run, policy, examples, todo, shard, progress, name=name)
+    finally:
+      progress.write()
     shard.sync()
     if hosts == 1:
       shards.merge(folder)
@@ -230,14 +238,40 @@ def _roll_out(
     )
 
 
+def _is_spoilt(item: Mapping[str, Any]) -> bool:
+  """Whether it has to be rolled out again; not for want of a verdict."""
+  return not item['valid'] and not item['unjudged']
+
+
+def _judge_again(
+    run: Run,
+    examples: Sequence[Example],
+    mine: Sequence[int],
+    shard: shards.Shard,
+    progress: _Progress,
+) -> None:
+  """Judges what was rolled out when the judge had no word to give."""
+  if run.judge is None:
+    return
+  waiting = [i for i in mine if shard.items.get(i, {}).get('unjudged')]
+  with _Scorer(run, shard, progress) as scorer:
+    for index, trajectory in zip(waiting, shard.read(waiting), strict=True):
+      trajectory = dataclasses.replace(trajectory, verdict=None)
+      scorer.add(index, examples[index], trajectory)
+
+
 class _Scorer:
-  """Scores what has finished and keeps it, while the rollout goes on."""
+  """Scores what has finished and keeps it, while the rollout goes on.
+
+  What a judge has no word on when it stops the run is kept without one.
+  """
 
   def __init__(self, run: Run, shard: shards.Shard, progress: _Progress):
     self._run, self._shard, self._progress = run, shard, progress
     self._pending: list[tuple[int, Example, Trajectory]] = []
     self._worker = futures.ThreadPoolExecutor(1)
     self._at_work: futures.Future[None] | None = None
+    self._judging = True
 
   def __enter__(self) -> _Scorer:
     return self
@@ -276,10 +310,20 @@ class _Scorer:
   def _keep(self, batch: Sequence[tuple[int, Example, Trajectory]]) -> None:
     examples = [example for _, example, _ in batch]
     trajectories = [trajectory for _, _, trajectory in batch]
-    scored = self._run.scored(examples, trajectories)
+    stopped: BaseException | None = None
+    try:
+      if self._judging:
+        scored = self._run.scored(examples, trajectories)
+      else:
+        scored = self._run.unjudged(examples, trajectories)
+    except (RunStopped, Interrupted) as error:
+      stopped, self._judging = error, False
+      scored = self._run.unjudged(examples, trajectories)
     for (index, example, _), trajectory in zip(batch, scored, strict=True):
       self._shard.add(index, example, trajectory, item_of(trajectory))
       self._progress.advance()
+    if stopped is not None:
+      raise stopped
 
 
 class _Progress:

@@ -54,6 +54,7 @@ from gog_jax.tools.executor import ToolExecutor
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
+from gog_jax.types import Verdict
 from gog_jax.world import dataset
 
 # Ships with the package; `configs/pretrain.py` makes it.
@@ -348,6 +349,20 @@ class Run:
     return [
         rewards.score(example, trajectory, config=reward)
         for example, trajectory in zip(examples, trajectories, strict=True)
+    ]
+
+  def unjudged(
+      self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
+  ) -> list[Trajectory]:
+    """The same, where the judge cannot be asked: valid ones lack its word."""
+    verdict = Verdict(right=None, by='', error='the judge was not asked')
+    return [
+        rewards.score(
+            example,
+            dataclasses.replace(t, verdict=verdict) if t.valid else t,
+            config=self.reward_config,
+        )
+        for example, t in zip(examples, trajectories, strict=True)
     ]
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:

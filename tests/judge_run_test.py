@@ -12,6 +12,7 @@ from gog_jax import report_metrics
 from gog_jax import rewards
 from gog_jax import stages
 from gog_jax.errors import UserError
+from gog_jax.rollout import shards
 from gog_jax.rollout import trajectories as store
 from gog_jax.tools.base import RunStopped
 from tests import endpoints
@@ -105,12 +106,24 @@ def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
     mini.make_stages(run, 'data')
     with pytest.raises(RunStopped, match='--config.judge.min_success=0.95'):
       mini.make_stages(run, 'eval')
-  assert not evaluate.is_done(tmp_path / 'eval' / 'expert')
+  folder = tmp_path / 'eval' / 'expert'
+  assert not evaluate.is_done(folder)
+  # What was rolled out by then is kept, and waits for a verdict.
+  kept, _ = shards.read(folder)
+  waiting = {t.example_id: t for t in kept if t.verdict.right is None}
+  assert len(waiting) >= 2
+  assert evaluate.progress_of(folder)['judge_errors'] == len(waiting)
   with endpoints.serve(judge_helpers.right_if()) as server:
     run = make_run(tmp_path, server)
     mini.make_stages(run, 'eval')
-  facts = evaluate.facts(tmp_path / 'eval' / 'expert')
+  facts = evaluate.facts(folder)
   assert facts['judge_errors'] == 0 and 0 < facts['accuracy'] < 1
+  final, _ = shards.read(folder)
+  assert len(final) == 32
+  for t in final:
+    if t.example_id in waiting:  # The clock tells a rollout from another.
+      assert t.seconds == waiting[t.example_id].seconds
+      assert t.verdict.right is not None
 
 
 def test_one_judge_for_all_that_belongs_together(tmp_path):

@@ -20,7 +20,7 @@ also loses what finished since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -224,6 +224,19 @@ class Shard:
     self.items[index] = item
     if time.monotonic() - self._synced > self._sync_s:
       self.sync()
+
+  def read(self, indices: Sequence[int]) -> Iterator[Trajectory]:
+    """What an earlier process has kept of these items, in their order.
+
+    Raises:
+      UserError: As `trajectories.read`.
+    """
+    path = self._paths[KINDS[0]]
+    found = {i: line for i, line in lines(path).items() if i in set(indices)}
+    load = store.loader(self._folder)
+    for index, text in zip(sorted(found), _texts(found)):
+      where = f'{path}, item {index},'
+      yield store.decode_line(text, store.trajectory_of, load, where=where)
 
   def sync(self) -> None:
     """Has what was added reach the disk."""
