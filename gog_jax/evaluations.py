@@ -221,4 +221,5 @@ def make(run: Run, name: str, identity: Callable[[str], str]) -> None:
           complete=True,
           facts=evaluate.facts(folder),
           benchmark=dict(found.facts),
+          **({} if run.judge is None else {'judge': run.judge.about}),
       )

@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import math
 from typing import Any
 
 from etils import epath
@@ -280,19 +279,26 @@ def _caveats(
 def _average(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
   """Over the six benchmarks, each weighing the same; None if any is missing.
 
-  The interval is normal, of six independent means.
+  The interval recovers each mean's variance, downwards and upwards, from its
+  own interval (MOVER: Zou and Donner, 2008), so that six means of 1 have one
+  that is no point.
   """
-  found = [cells[name]['accuracy'] for name in paper.NAMES if name in cells]
+  all_six = [cells[name] for name in paper.NAMES if name in cells]
+  found = [cell['accuracy'] for cell in all_six]
   if len(found) < len(paper.NAMES) or None in found:
     return None
-  mean = float(np.mean([one['mean'] for one in found]))
-  error = math.sqrt(
-      sum(one['mean'] * (1 - one['mean']) / one['n'] for one in found)
-  )
-  reach = 1.96 * error / len(found)
+  means = np.array([one['mean'] for one in found])
+  lows, highs = np.array([one['ci95'] for one in found]).T
+  mean = float(means.mean())
+  down = float(np.linalg.norm(means - lows)) / len(found)
+  up = float(np.linalg.norm(highs - means)) / len(found)
+  caveats = [caveat for cell in all_six for caveat in cell['caveats']]
+  if len({(cell['scored_by'], cell['judged_by']) for cell in all_six}) > 1:
+    caveats.append('an average of accuracies scored in different ways')
   return {
       'mean': mean,
-      'ci95': [max(mean - reach, 0.0), min(mean + reach, 1.0)],
+      'ci95': [max(mean - down, 0.0), min(mean + up, 1.0)],
+      'caveats': list(dict.fromkeys(caveats)),
   }
 
 

@@ -77,7 +77,9 @@ def _ours(table: Mapping[str, Any], marks: _Marks) -> list[str]:
         _cell(row['cells'][name], marks) if name in row['cells'] else '-'
         for name in paper.NAMES
     ]
-    lines.append(_line(label(row), *cells, _share(row['average'])))
+    average = row['average']
+    mark = marks.of(average['caveats']) if average else ''
+    lines.append(_line(label(row), *cells, f'{_share(average)} {mark}'.strip()))
     if row['paper'] is not None:
       lines.append(_paper_line(table['paper'][row['paper']], marks))
   return [

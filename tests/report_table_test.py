@@ -125,11 +125,19 @@ def test_an_average_stands_over_all_six_alone(tmp_path):
   (row,) = table['rows']
   assert list(row['cells']) == list(paper.NAMES)
   assert row['average']['mean'] == pytest.approx(0.4)
-  variance = sum(k * (10 - k) / 1000 for k in shares.values())
-  reach = scipy.stats.norm.ppf(0.975) * np.sqrt(variance) / 6
+  down = up = 0.0
+  for k in shares.values():
+    exact = scipy.stats.binomtest(k, 10).proportion_ci()
+    down += (k / 10 - exact.low) ** 2
+    up += (exact.high - k / 10) ** 2
   np.testing.assert_allclose(
-      row['average']['ci95'], [0.4 - reach, 0.4 + reach], atol=1e-4
+      row['average']['ci95'],
+      [0.4 - np.sqrt(down) / 6, 0.4 + np.sqrt(up) / 6],
+      atol=1e-6,
   )
+  # What may not stand beside the paper's in a cell may not on average.
+  for cell in row['cells'].values():
+    assert set(cell['caveats']) <= set(row['average']['caveats'])
 
 
 def test_why_a_number_may_not_stand_beside_the_papers(tmp_path):

@@ -102,7 +102,12 @@ class Judge:
 
   def facts(self) -> dict[str, Any]:
     """Who it is, and what was counted since the last time."""
-    return {**self._facts, 'version': self.version, **self.counts.take()}
+    return {**self.about, **self.counts.take()}
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """Who it is."""
+    return {**self._facts, 'version': self.version}
 
   def judged(
       self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
