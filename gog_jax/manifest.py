@@ -9,7 +9,8 @@ and not on one that was made again since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -74,6 +75,20 @@ class Manifest:
           + f'. Use another --workdir or delete {folder}'
       )
     return complete
+
+  @contextlib.contextmanager
+  def taken_back(self, folder: epath.PathLike) -> Iterator[None]:
+    """Forgets the start of a stage that is refused before it makes anything.
+
+    Or what it was refused for, put right, would be another input.
+    """
+    try:
+      yield
+    except UserError:
+      left = list(epath.Path(folder).iterdir())
+      if [path.name for path in left] == ['manifest.json']:
+        left[0].unlink()
+      raise
 
   def write(self, folder: epath.PathLike, *, complete: bool, **facts: Any):
     """Records the stage as started or as complete; `facts` are for people."""

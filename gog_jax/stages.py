@@ -295,7 +295,8 @@ def bring(run: Run, names: Sequence[str], target: str) -> None:
           f'{target} needs {name}, which is not complete in {run.workdir}: '
           f'run {remedies.command(run, owners[0], name)} first'
       )
-    metrics.say(f'{name}: done ' + metrics.shown(make(run, name)))
+    facts = metrics.shown(make(run, name))
+    metrics.say(f'{name}: done in {folder_of(run, name)}: {facts}')
 
 
 def _is_here(run: Run, name: str) -> bool:
@@ -323,7 +324,8 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()
-  facts = stages_of(run.config)[name].make(run, folder)
+  with manifest.taken_back(folder):
+    facts = stages_of(run.config)[name].make(run, folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
   about = {} if run.judge is None else {'judge': run.judge.facts()}
@@ -387,9 +389,7 @@ def _order_for(config: Any, target: str) -> list[str]:
   return _in_order(stages_of(config), named)
 
 
-def _in_order(
-    stages: Mapping[str, Stage], names: Sequence[str]
-) -> list[str]:
+def _in_order(stages: Mapping[str, Stage], names: Sequence[str]) -> list[str]:
   """Each stage once, after those that it needs."""
   order = []
   for name in names:

@@ -241,6 +241,26 @@ def test_the_stage_needs_no_demos_and_is_bound_to_its_data(files, tmp_path):
   assert stages.stages_of(rl.config)['grade'].needs == ('data', 'sft')
 
 
+def test_data_that_was_refused_can_be_put_right(files, tmp_path):
+  path = tmp_path / 'mine' / 'mine.json'
+  helpers.save(path, helpers.rows_of(files['mine']))
+  picture = path.parent / 'images' / 'scene.png'
+  picture.rename(path.parent / 'scene.png')
+  run = mini.make_run(tmp_path, 'sft', sft__data=str(path))
+  with pytest.raises(UserError, match='nothing of use.*no image'):
+    stages.make(run, 'sft')
+  (path.parent / 'scene.png').rename(picture)
+  sft_data.digest.cache_clear()
+  assert not stages.manifest_of(run, 'sft').is_complete(tmp_path / 'sft')
+  # What has made something keeps what it was made from.
+  manifest = stages.manifest_of(run, 'sft')
+  manifest.write(tmp_path / 'sft', complete=False)
+  (tmp_path / 'sft' / 'metrics.jsonl').write_text('{}')
+  with pytest.raises(UserError), manifest.taken_back(tmp_path / 'sft'):
+    raise UserError('no')
+  assert (tmp_path / 'sft' / 'manifest.json').exists()
+
+
 def test_validation_still_asks_for_the_world(files, tmp_path):
   run = mini.make_run(
       tmp_path, 'sft', sft__data=str(files['tfds']), sft__n_validation=8
