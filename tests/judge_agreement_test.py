@@ -138,6 +138,9 @@ def test_bad_lines_are_said_one_by_one(tmp_path):
   ):
     assert drop.where == f'{path}, line {number}' and words in drop.detail
   assert records.reasons() == {'wrong field': 7, 'not JSON': 3}
+  first = path.read_bytes().splitlines()[0]
+  path.write_bytes(b'\xef\xbb\xbf' + first + b'\r\n')
+  assert len(agreement.read(path).items) == 1  # As Windows writes it.
   for text in ('', '{}\n'):
     path.write_text(text)
     with pytest.raises(UserError, match='holds no label.* each line is'):

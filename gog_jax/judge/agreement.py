@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 import dataclasses
 import json
@@ -48,7 +49,7 @@ def read(path: epath.PathLike) -> Records[Label]:
     raise UserError('nothing to agree with: pass --config.labels=FILE')
   labels, drops = [], []
   try:
-    data = epath.Path(path).read_bytes()
+    data = epath.Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
   except OSError as error:
     raise UserError(
         f'cannot read --config.labels={path}: {error.strerror or error}'
