@@ -138,7 +138,7 @@ def shown(facts: Mapping[str, Any]) -> str:
   parts = []
   for name, value in facts.items():
     if isinstance(value, Mapping):
-      parts.append(f'{name} ({shown(value)})')
+      parts.append(f'{name} ({shown(value) or "none"})')
     elif isinstance(value, float):
       parts.append(f'{name} {value:.3f}')
     else:

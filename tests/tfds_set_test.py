@@ -149,7 +149,7 @@ def test_one_that_fails_half_way_leaves_the_old_one(tmp_path):
 
 
 def test_what_a_user_can_mend_is_said_in_one_line(tmp_path, folder):
-  with pytest.raises(UserError, match='holds 0 sets'):
+  with pytest.raises(UserError, match='holds no training data: name a'):
     tfds_set.load(tmp_path)
   with pytest.raises(UserError, match="no split 'test', only train"):
     tfds_set.load(folder, 'test')

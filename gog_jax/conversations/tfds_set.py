@@ -156,11 +156,16 @@ def find(folder: epath.PathLike) -> epath.Path:
       for path in sorted(folder.glob(f'{pattern}/dataset_info.json'))
       if 'trajectory' in _features(path.parent)
   ]
-  if len(found) != 1:
+  if not found:
     raise UserError(
-        f'{folder} holds {len(found)} sets of trajectories, one is needed'
-        + (': name one of ' if found else '')
-        + ', '.join(map(str, found))
+        f'{folder} holds no training data: name a .json or .jsonl file of '
+        'conversations, a folder with trajectories.jsonl, or a TFDS set of '
+        'trajectories'
+    )
+  if len(found) > 1:
+    raise UserError(
+        f'{folder} holds {len(found)} sets of trajectories, one is needed: '
+        f'name one of {", ".join(map(str, found))}'
     )
   return found[0]
 

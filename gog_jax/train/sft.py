@@ -86,9 +86,10 @@ def train(
   validation.measure(state, int(state.step))  # If the last step is due.
   flat = flat_after(validation.accuracies, n=c.n_validation)
   if c.n_validation and not flat:
+    field = 'epochs' if data and c.epochs else 'steps'
     metrics.say(
         f'sft: accuracy was not flat yet after {n_steps} steps; raise '
-        '--config.sft.steps to train on'
+        f'--config.sft.{field} to train on'
     )
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
