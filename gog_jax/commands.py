@@ -73,6 +73,7 @@ def benchmark(run: Run) -> None:
 
   opened = benchmarks.load(**run.config.benchmark, workdir=run.workdir)
   print(describe.describe(opened))
+  metrics.say(f'benchmark: hashes kept in {run.workdir / "benchmarks"}')
 
 
 def instruct(run: Run) -> None:
@@ -148,6 +149,7 @@ def table(run: Run) -> None:
       ),
       end='',
   )
+  metrics.say(f'table: {run.workdir / "table.md"} and table.json')
 
 
 COMMANDS: dict[str, Callable[[Run], None]] = {

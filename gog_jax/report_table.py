@@ -23,6 +23,7 @@ from etils import epath
 import numpy as np
 
 from gog_jax import files
+from gog_jax import metrics
 from gog_jax import report_behaviour
 from gog_jax import report_metrics
 from gog_jax import report_paper as paper
@@ -94,14 +95,17 @@ def make(
     UserError: A workdir does not exist, or a file in it is damaged.
   """
   several = len(workdirs) > 1
-  table = build(
-      [
-          one
-          for path in workdirs
-          for one in read(epath.Path(path), run=str(path) if several else '')
-      ],
-      seed=seed,
-  )
+  found = [
+      one
+      for path in workdirs
+      for one in read(epath.Path(path), run=str(path) if several else '')
+  ]
+  if not found:
+    metrics.say(
+        f'table: the paper\'s alone: nothing is evaluated in '
+        f'{", ".join(map(str, workdirs))}'
+    )
+  table = build(found, seed=seed)
   text = report_table_text.markdown(table)
   folder = epath.Path(folder)
   files.write_atomic(

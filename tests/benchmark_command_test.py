@@ -26,8 +26,9 @@ def test_what_a_folder_holds_is_said(tmp_path, capsys):
   rows[1]['prompt'][0]['content'] = 'What\n is \x1b[31mthis' + '?' * 300
   fixtures.write(tmp_path / 'fvqa_test.parquet', rows, fixtures.VERL)
   do(tmp_path, name='fvqa_test', path=str(tmp_path))
-  said = capsys.readouterr().out
+  said, place = capsys.readouterr()
   lines = said.splitlines()
+  assert place == f'benchmark: hashes kept in {tmp_path / "run/benchmarks"}\n'
   assert lines[0] == 'FVQA-test: 4 questions, the paper has 1800'
   assert lines[1] == "label: not the paper's: 4 items, the paper has 1800"
   assert len(lines[2].removeprefix('contents: ')) == 64

@@ -221,8 +221,9 @@ def test_the_world_is_never_in_the_table(tmp_path):
   assert 'world' not in head and '75.00 [' in world
 
 
-def test_the_paper_alone_is_all_of_it(tmp_path):
+def test_the_paper_alone_is_all_of_it(tmp_path, capsys):
   text, table = make(tmp_path, out=tmp_path)
+  assert f'nothing is evaluated in {tmp_path}\n' in capsys.readouterr().err
   assert len(table['paper']) == len(paper.ROWS) == 16
   assert text.count('| *paper: ') == 16
   assert '*63.84 [56.1, 70.9]* (171) †1' in text
@@ -284,8 +285,9 @@ def test_the_command_prints_and_writes_it(tmp_path, capsys):
   config = table_page.get_config()
   config.table.workdirs = (str(tmp_path / 'run'),)
   commands.do(Run(config, tmp_path / 'out'))
-  printed = capsys.readouterr().out
+  printed, said = capsys.readouterr()
   assert printed == (tmp_path / 'out' / 'table.md').read_text()
+  assert f"table: {tmp_path / 'out' / 'table.md'} and table.json\n" == said
   assert '75.00 [' in printed
   # Or else the workdir itself is read.
   commands.do(Run(table_page.get_config(), tmp_path / 'run'))
