@@ -116,6 +116,6 @@ def find(name: str) -> Spec:
   if name not in SPECS:
     raise UserError(
         f'config.benchmark.name = {name!r} is no benchmark; there are '
-        f'{", ".join(NAMES)}'
+        f'{", ".join(name for name in NAMES if name != WORLD)}'
     )
   return SPECS[name]
