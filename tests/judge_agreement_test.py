@@ -164,6 +164,7 @@ def test_the_command(tmp_path, capsys):
   assert 'all labels: 10, agreement 70.0 % [39.7, 89.2], kappa 0.400' in (
       said.out
   )
+  assert 'left out: 1 lines that hold no label' in said.out
   assert 'line 6: labelled wrong, judged right: "Paris"' in said.out
   assert f'{config.labels}, line 11: "question" is no text' in said.err
   written = json.loads((tmp_path / 'run' / 'agreement.json').read_text())

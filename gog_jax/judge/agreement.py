@@ -210,10 +210,12 @@ def summary(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-  """What `agreement` found, for the terminal."""
+  """What `measure` found, for the terminal."""
   lines = [_line('all labels', found), _line('asked about', found['asked'])]
   if found['failed']:
     lines.append(f'no verdict: {found["failed"]} labels, which nothing counts')
+  if n_out := sum(found.get('left_out', {}).values()):
+    lines.append(f'left out: {n_out} lines that hold no label')
   differ = found['disagreements']
   lines += [
       f'line {one["line"]}: labelled {_word(one["right"])}, judged '
