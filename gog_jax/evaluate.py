@@ -254,6 +254,8 @@ def _judge_again(
   if run.judge is None:
     return
   waiting = [i for i in mine if shard.items.get(i, {}).get('unjudged')]
+  if not waiting:  # Spares reading the whole file.
+    return
   with _Scorer(run, shard, progress) as scorer:
     for index, trajectory in zip(waiting, shard.read(waiting), strict=True):
       trajectory = dataclasses.replace(trajectory, verdict=None)

@@ -101,6 +101,11 @@ class Named:
     return {DIRECT: (), GOG: (*searches, 'gaze')}.get(self.paradigm, searches)
 
 
+def spelled_out(name: str) -> str:
+  """PARADIGM@MODEL for a short name; whether there are such is not asked."""
+  return name if '@' in name else _ALIASES.get(name, f'{GOG}@{name}')
+
+
 def parse(name: str, arms: Iterable[str] = ()) -> Named:
   """Reads a policy's name, PARADIGM@MODEL or a short one.
 
@@ -109,10 +114,7 @@ def parse(name: str, arms: Iterable[str] = ()) -> Named:
       nearest that there is.
   """
   models = (*MODELS, *arms)
-  full = name
-  if '@' not in name:
-    full = _ALIASES.get(name) or (f'{GOG}@{name}' if name in models else name)
-  paradigm, _, model = full.partition('@')
+  paradigm, _, model = spelled_out(name).partition('@')
   if paradigm not in PARADIGMS or model not in models:
     raise UserError(
         f'there is no policy {name!r}; the nearest is '

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from gog_jax import paradigms
 from gog_jax import report_intervals
 
 # Name, title, recovered n; in the order of the paper's columns.
@@ -84,14 +85,6 @@ PARADIGMS = {
 }
 
 
-# What short names of policies stand for; others are a model's, see policies.py.
-_SHORT = {
-    'direct': 'direct@sft',
-    'full_search': 'full_search@sft',
-    'sft_no_gaze': 'no_gaze@sft_no_gaze',
-}
-
-
 def _row(paradigm: str, family: str, average: float, *scores: float, **more):
   return PaperRow(
       paradigm=paradigm, family=family, average=average, scores=scores, **more
@@ -150,9 +143,7 @@ def paradigm_of(policy: str, model: str = '') -> str | None:
     model: Path or name of what is asked, where it is asked as it comes: the
       authors' own checkpoints are called GoG-SFT-... and GoG-RL-...
   """
-  if '@' not in policy:
-    policy = _SHORT.get(policy, f'gog@{policy}')
-  paradigm, _, who = policy.partition('@')
+  paradigm, _, who = paradigms.spelled_out(policy).partition('@')
   if who in ('base', 'remote'):
     published = re.search(r'gog-(sft|rl)\b', model.lower())
     if paradigm == 'gog':

@@ -12,6 +12,7 @@ answers, and no call failed through the policy's own fault.
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 import dataclasses
 import re
 import string
@@ -133,3 +134,16 @@ def _verdict(trajectory: Trajectory) -> float:
       raise ValueError(f'{trajectory.example_id} is not judged')
     return 0.0  # Nobody was asked about what nothing counts.
   return float(trajectory.verdict.right is True)
+
+
+def score_all(
+    examples: Sequence[Example],
+    trajectories: Sequence[Trajectory],
+    *,
+    config: RewardConfig,
+) -> list[Trajectory]:
+  """`score` of each trajectory, one of each example."""
+  return [
+      score(example, trajectory, config=config)
+      for example, trajectory in zip(examples, trajectories, strict=True)
+  ]

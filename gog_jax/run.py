@@ -346,24 +346,19 @@ class Run:
     if self.judge is not None:
       trajectories = self.judge.judged(examples, trajectories)
     reward = dataclasses.replace(self.reward_config, call_cost=call_cost)
-    return [
-        rewards.score(example, trajectory, config=reward)
-        for example, trajectory in zip(examples, trajectories, strict=True)
-    ]
+    return rewards.score_all(examples, trajectories, config=reward)
 
   def unjudged(
       self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
   ) -> list[Trajectory]:
     """The same, where the judge cannot be asked: valid ones lack its word."""
     verdict = Verdict(right=None, by='', error='the judge was not asked')
-    return [
-        rewards.score(
-            example,
-            dataclasses.replace(t, verdict=verdict) if t.valid else t,
-            config=self.reward_config,
-        )
-        for example, t in zip(examples, trajectories, strict=True)
+    marked = [
+        dataclasses.replace(t, verdict=verdict) if t.valid else t
+        for t in trajectories
     ]
+    config = self.reward_config
+    return rewards.score_all(examples, marked, config=config)
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
     """Converts boxes of an image of this size to what the policy would say."""

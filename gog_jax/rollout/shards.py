@@ -232,7 +232,8 @@ class Shard:
       UserError: As `trajectories.read`.
     """
     path = self._paths[KINDS[0]]
-    found = {i: line for i, line in lines(path).items() if i in set(indices)}
+    wanted = set(indices)
+    found = {i: line for i, line in lines(path).items() if i in wanted}
     load = store.loader(self._folder)
     for index, text in zip(sorted(found), _texts(found)):
       where = f'{path}, item {index},'
