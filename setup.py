@@ -80,9 +80,9 @@ setuptools.setup(
         'gog_jax': [
             'assets/*/*',
             'assets/published/*/*',
-            'dialects/*.json',
-            'prompts/*',
-            'templates/*',
+            'chat/dialects/*.json',
+            'judge/prompt.txt',
+            'report/templates/*',
         ],
     },
     install_requires=INSTALL_REQUIRES,

@@ -1,7 +1,8 @@
 """Greedy evaluation of policies, and the report.
 
 What is evaluated is a PARADIGM@MODEL, or a short name for one
-(gog_jax/paradigms.py), on `eval.benchmark`, with any `tools.backend`:
+(gog_jax/evaluation/paradigms.py), on `eval.benchmark`, with any
+`tools.backend`:
 
     python -m gog_jax.main --config=configs/eval.py
     python -m gog_jax.main --config=configs/eval.py:hard
@@ -21,7 +22,7 @@ What is evaluated is a PARADIGM@MODEL, or a short name for one
       --config.remote.price_in=0.4 --config.remote.price_out=1.2 \
       --config.remote.max_spend=20.0
 
-    # A policy of one's own in Python (gog_jax/plays.py).
+    # A policy of one's own in Python (gog_jax/evaluation/scripts.py).
     python -m gog_jax.main --config=configs/eval.py \
       --config.eval.policies="('gog@script',)" \
       --config.eval.script=my_plays:answer_no

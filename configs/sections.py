@@ -110,9 +110,10 @@ def evaluation() -> ConfigDict:
   # 'mmsearch', 'livevqa', 'dynvqa'.
   c.benchmark = 'world'
   c.n_examples = 512  # Of the world's; benchmark.n is the others'.
-  # PARADIGM@MODEL, or a short name: gog_jax/paradigms.py.
+  # PARADIGM@MODEL, or a short name: gog_jax/evaluation/paradigms.py.
   c.policies = ('direct', 'full_search', 'expert', 'sft', 'rl')
-  c.script = ''  # MODULE:FUNCTION of who is called script, gog_jax/plays.py.
+  # MODULE:FUNCTION of who is called script, gog_jax/evaluation/scripts.py.
+  c.script = ''
   # Items that the infrastructure failed are asked again when the same command
   # is given again; else they are counted.
   c.retry_errors = True

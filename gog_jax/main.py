@@ -21,8 +21,8 @@ from ml_collections import config_flags
 from ml_collections import ConfigDict
 
 from gog_jax import interrupt
-from gog_jax import secrets
 from gog_jax.errors import UserError
+from gog_jax.remote import secrets
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A page in configs/, e.g. configs/rl.py:toy.'
@@ -60,8 +60,8 @@ def main(argv: list[str]) -> None:
   config: Any = _CONFIG.value
   workdir = _WORKDIR.value or os.path.join('runs', config.profile)
   # Late, so that --help and a wrong flag answer at once.
-  from gog_jax import commands
   from gog_jax import run
+  from gog_jax.app import commands
 
   asked = run.Run(config, epath.Path(workdir))
   if _DRY_RUN.value:

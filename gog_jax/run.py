@@ -20,24 +20,23 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from gog_jax import checkpoint
-from gog_jax import files
 from gog_jax import models
-from gog_jax import rewards
-from gog_jax import sharding
+from gog_jax.app.seeds import of_seed
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
 from gog_jax.chat.dialect import NO_GAZE
-from gog_jax.data import sources
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.judge import judge as judge_lib
 from gog_jax.models import lora
+from gog_jax.models import sharding
 from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vlm import VLM
+from gog_jax.questions import sources
+from gog_jax.rewards import score as rewards
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.limits import limits_of
 from gog_jax.rollout.limits import RolloutConfig
@@ -45,17 +44,18 @@ from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
-from gog_jax.seeds import of_seed
-from gog_jax.toolbox import make_tools
-from gog_jax.toolbox import Toolbox
-from gog_jax.toolbox import TOOLS
+from gog_jax.storage import checkpoint
+from gog_jax.storage import files
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
+from gog_jax.tools.toolbox import make_tools
+from gog_jax.tools.toolbox import Toolbox
+from gog_jax.tools.toolbox import TOOLS
+from gog_jax.toy import dataset
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.types import Verdict
-from gog_jax.world import dataset
 
 # Ships with the package; `configs/pretrain.py` makes it.
 TOY_BASE = epath.Path(__file__).parent / 'assets' / 'toy_base'

@@ -34,13 +34,13 @@ from absl import app
 from absl import flags
 
 from configs import common
-from gog_jax import config_check
 from gog_jax import main as main_lib
 from gog_jax import models
 from gog_jax.aot import apart
 from gog_jax.aot import words
 from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
+from gog_jax.app import config_check
 from gog_jax.errors import UserError
 from gog_jax.models.config import VLMConfig
 from gog_jax.run import Run

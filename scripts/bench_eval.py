@@ -18,14 +18,14 @@ from absl import app
 from absl import flags
 
 from configs import eval as page
-from gog_jax import evaluate
-from gog_jax import evaluations
-from gog_jax import policies
-from gog_jax import stages
+from gog_jax.app import stages
+from gog_jax.evaluation import evaluate
+from gog_jax.evaluation import evaluations
+from gog_jax.evaluation import policies
 from gog_jax.run import Run
+from gog_jax.toy.backend import WorldBackend
 from gog_jax.types import Hit
 from gog_jax.types import Reply
-from gog_jax.world.backend import WorldBackend
 
 NAME = 'gog@script'
 _FOUND = Reply(hits=(Hit(title='beldak', text='beldak year 132', score=1.0),))

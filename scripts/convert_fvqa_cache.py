@@ -4,7 +4,7 @@
       fvqa_test_image_search_results_cache.pkl FOLDER
 
 The pickle is read by a process of its own that can make nothing of it but texts
-and pictures, see gog_jax/data/fvqa_cache.py. Then
+and pictures, see gog_jax/questions/fvqa_cache.py. Then
 `configs/index.py` with --config.docs=FOLDER/docs.jsonl and
 --config.images=FOLDER/images makes an index of them.
 """
@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gog_jax.data import fvqa_cache
 from gog_jax.errors import UserError
+from gog_jax.questions import fvqa_cache
 
 
 def main(argv: list[str] | None = None) -> int:

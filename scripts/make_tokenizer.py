@@ -26,7 +26,7 @@ from tokenizers import models
 from tokenizers import pre_tokenizers
 from tokenizers import trainers
 
-from gog_jax.world import vocabulary
+from gog_jax.toy import vocabulary
 
 VOCAB_SIZE = 832  # Control tokens included; a multiple of 64.
 INTEGERS = 169

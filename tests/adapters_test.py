@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax import policies
-from gog_jax import rewards
+from gog_jax.evaluation import policies
+from gog_jax.rewards import score as rewards
 from tests import mini
 
 

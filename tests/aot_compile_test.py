@@ -12,13 +12,13 @@ import jax
 import pytest
 
 from gog_jax import models
-from gog_jax import sharding
 from gog_jax.aot import apart
 from gog_jax.aot import words
 from gog_jax.aot.environment import ENVIRONMENT
 from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
 from gog_jax.errors import UserError
+from gog_jax.models import sharding
 from gog_jax.run import TOY_BASE
 from tests import helpers
 from tests import mini

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 import pytest
 
-from gog_jax import sharding
 from gog_jax.aot import hlo
+from gog_jax.models import sharding
 
 pytestmark = pytest.mark.quick
 

@@ -11,7 +11,7 @@ import subprocess
 from PIL import Image
 import pytest
 
-from gog_jax.rollout import trajectories as store
+from gog_jax.storage import trajectories as store
 from tests import endpoints
 from tests import helpers
 from tests import main_test

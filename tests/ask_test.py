@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from configs import ask as ask_page
-from gog_jax import ask
-from gog_jax import commands
-from gog_jax import config_fields
 from gog_jax import images
-from gog_jax import sharding
-from gog_jax import toolbox
+from gog_jax.app import ask
+from gog_jax.app import commands
+from gog_jax.app import config_fields
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as store
+from gog_jax.models import sharding
 from gog_jax.run import Run
+from gog_jax.storage import trajectories as store
+from gog_jax.tools import toolbox
+from gog_jax.toy import knowledge
+from gog_jax.toy import questions
 from gog_jax.types import Hit
 from gog_jax.types import Reply
-from gog_jax.world import knowledge
-from gog_jax.world import questions
 from tests import endpoints
 from tests import main_test
 from tests import mini

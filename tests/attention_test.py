@@ -8,8 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from gog_jax import sharding
 from gog_jax.models import attention
+from gog_jax.models import sharding
 
 
 def arrays(length, *, head_dim=8, longest=None, n_rows=2, n_heads=4, n_kv=2):

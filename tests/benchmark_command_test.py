@@ -7,7 +7,7 @@ import importlib
 from etils import epath
 import pytest
 
-from gog_jax import commands
+from gog_jax.app import commands
 from gog_jax.errors import UserError
 from gog_jax.run import Run
 from tests import benchmark_fixtures as fixtures

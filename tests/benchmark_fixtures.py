@@ -12,7 +12,7 @@ from PIL import Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gog_jax import benchmarks
+from gog_jax.questions import benchmarks
 
 PROMPT = pa.list_(pa.struct([('content', pa.string()), ('role', pa.string())]))
 IMAGE = pa.struct([('bytes', pa.binary()), ('path', pa.string())])

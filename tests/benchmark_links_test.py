@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from gog_jax import benchmarks
-from gog_jax.benchmarks import fetching
-from gog_jax.data import image_folder
-from gog_jax.data import questions as q
 from gog_jax.errors import UserError
+from gog_jax.questions import benchmarks
+from gog_jax.questions import image_folder
+from gog_jax.questions import questions as q
+from gog_jax.questions.benchmarks import fetching
 from tests import benchmark_fixtures as fixtures
 
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gog_jax import benchmarks
-from gog_jax.data import questions as q
 from gog_jax.errors import UserError
+from gog_jax.questions import benchmarks
+from gog_jax.questions import questions as q
 from tests import benchmark_fixtures as fixtures
 
 

@@ -10,10 +10,10 @@ import shutil
 from PIL import Image
 import pytest
 
-from gog_jax import benchmarks
-from gog_jax.benchmarks import livevqa
-from gog_jax.data import questions as q
 from gog_jax.errors import UserError
+from gog_jax.questions import benchmarks
+from gog_jax.questions import questions as q
+from gog_jax.questions.benchmarks import livevqa
 from tests import benchmark_fixtures as fixtures
 
 

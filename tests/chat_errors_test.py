@@ -73,7 +73,7 @@ def test_unknown_dialects_name_the_nearest():
     ],
 )
 def test_dialects_are_checked(tmp_path, change, error):
-  fields = json.loads((ROOT / 'gog_jax/dialects/gog_toy.json').read_text())
+  fields = json.loads((ROOT / 'gog_jax/chat/dialects/gog_toy.json').read_text())
   fields = {k: v for k, v in (fields | change).items() if v is not None}
   path = tmp_path / 'mine.json'
   path.write_text(json.dumps(fields))
@@ -83,7 +83,7 @@ def test_dialects_are_checked(tmp_path, change, error):
 
 
 def test_own_dialects_load_from_a_path(tmp_path):
-  fields = json.loads((ROOT / 'gog_jax/dialects/gog_toy.json').read_text())
+  fields = json.loads((ROOT / 'gog_jax/chat/dialects/gog_toy.json').read_text())
   path = tmp_path / 'mine.json'
   path.write_text(
       json.dumps(fields | {'system': '', 'hit': '$$$rank <|im_end|>$text'})

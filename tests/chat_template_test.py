@@ -272,9 +272,8 @@ def test_a_forced_thought(copy, template):
 
 
 def test_a_dialects_thought_begins_with_its_opening(tmp_path):
-  fields = json.loads(
-      (TOY.parents[1] / 'dialects' / 'qwen3_vl_thinking.json').read_text()
-  )
+  dialects = TOY.parents[1] / 'chat' / 'dialects'
+  fields = json.loads((dialects / 'qwen3_vl_thinking.json').read_text())
   path = tmp_path / 'mine.json'
   path.write_text(json.dumps(fields | {'opening': '<think>\n\n'}))
   with pytest.raises(UserError, match='thought must begin with opening'):

@@ -8,12 +8,12 @@ import pathlib
 import pytest
 
 from configs import common
-from gog_jax import commands
-from gog_jax import config_check
-from gog_jax import config_fields
-from gog_jax import stages
+from gog_jax.app import commands
+from gog_jax.app import config_check
+from gog_jax.app import config_fields
+from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.rewards import RewardConfig
+from gog_jax.rewards.score import RewardConfig
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.loop import RolloutConfig
 from gog_jax.run import Run

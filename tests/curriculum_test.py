@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.grade import Grade
+from gog_jax.evaluation.grade import Grade
 from gog_jax.train import alarms
 from gog_jax.train.curriculum import Curriculum
 from gog_jax.train.curriculum import CurriculumConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.train import demos
+from gog_jax.toy import demos
 from tests import report_helpers as helpers
 
 pytestmark = pytest.mark.quick

@@ -18,7 +18,7 @@ from tests.chat_helpers import TOY
 
 pytestmark = pytest.mark.quick
 
-FOLDER = ROOT / 'gog_jax' / 'dialects'
+FOLDER = ROOT / 'gog_jax' / 'chat' / 'dialects'
 UNTRAINED = ('gog', 'gog_remote', 'qwen3_vl', 'qwen3_vl_thinking')
 
 

@@ -15,10 +15,10 @@ from aiohttp import web
 import pytest
 
 from gog_jax import interrupt
-from gog_jax import secrets
 from gog_jax.errors import UserError
-from gog_jax.rollout.endpoint import Endpoint
-from gog_jax.rollout.endpoint import EndpointConfig
+from gog_jax.remote import secrets
+from gog_jax.remote.endpoint import Endpoint
+from gog_jax.remote.endpoint import EndpointConfig
 from tests import endpoints
 from tests.endpoints import says
 from tests.remote_helpers import ANSWER

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from gog_jax import commands
-from gog_jax import estimate
-from gog_jax import files
+from gog_jax.app import commands
 from gog_jax.errors import UserError
+from gog_jax.evaluation import estimate
 from gog_jax.run import TOY_BASE
+from gog_jax.storage import files
 from tests import main_test
 from tests import mini
 

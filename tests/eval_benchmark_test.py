@@ -7,8 +7,8 @@ import json
 
 from scipy import stats
 
-from gog_jax import report_table
 from gog_jax.index import build
+from gog_jax.report import table as report_table
 from tests import benchmark_fixtures as fixtures
 from tests import mini
 

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from gog_jax import evaluate
-from gog_jax.rollout import shards
+from gog_jax.evaluation import evaluate
+from gog_jax.storage import rollouts as shards
 from tests import eval_plays
 from tests import main_test
 from tests import mini

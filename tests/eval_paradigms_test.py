@@ -9,13 +9,13 @@ import shutil
 from aiohttp import web
 import pytest
 
-from gog_jax import evaluate
-from gog_jax import evaluations
-from gog_jax import policies
-from gog_jax import stages
+from gog_jax.app import stages
 from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
-from gog_jax.rollout import shards
+from gog_jax.evaluation import evaluate
+from gog_jax.evaluation import evaluations
+from gog_jax.evaluation import policies
+from gog_jax.storage import rollouts as shards
 from tests import endpoints
 from tests import mini
 

@@ -9,15 +9,15 @@ import shutil
 import numpy as np
 import pytest
 
-from gog_jax import evaluate
-from gog_jax import evaluations
 from gog_jax import interrupt
-from gog_jax import policies
-from gog_jax import report
-from gog_jax import stages
+from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.rollout import shards
-from gog_jax.rollout import trajectories as store
+from gog_jax.evaluation import evaluate
+from gog_jax.evaluation import evaluations
+from gog_jax.evaluation import policies
+from gog_jax.report import summary as report
+from gog_jax.storage import rollouts as shards
+from gog_jax.storage import trajectories as store
 from gog_jax.types import StopReason
 from tests import eval_plays
 from tests import mini

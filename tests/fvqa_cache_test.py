@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from gog_jax.data import fvqa_cache
 from gog_jax.errors import UserError
 from gog_jax.index import build
+from gog_jax.questions import fvqa_cache
 from scripts import convert_fvqa_cache
 from tests import benchmark_fixtures as fixtures
 

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from gog_jax import grade
 from gog_jax.errors import UserError
+from gog_jax.evaluation import grade
 from gog_jax.types import ToolStatus
 from tests import mini
 from tests import report_helpers as helpers

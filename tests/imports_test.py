@@ -13,29 +13,31 @@ pytestmark = pytest.mark.quick
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 
-# Lowest first; a module may import from its own room and from lower floors,
-# never from another room of its floor.
+# Lowest first; a module may import from its own package and from lower layers,
+# never from another package of its layer. A module that its package's layer is
+# not right for is named by itself.
 FLOORS = (
     (
-        'errors', 'secrets', 'retries', 'http_json', 'types', 'files', 'blobs',
-        'interrupt', 'images', 'boxes', 'metrics', 'trackers', 'sharding',
-        'checkpoint', 'manifest', 'behaviour', 'seeds', 'paradigms',
-        'config_fields',
+        'errors', 'remote', 'types', 'storage', 'interrupt', 'images', 'boxes',
+        'models.sharding', 'tools.base', 'remote.ledger', 'rewards.behaviour',
+        'app.seeds', 'evaluation.paradigms', 'app.config_fields',
     ),
     ('models', 'tools', 'rewards', 'chat'),
-    ('data', 'inspect_folder', 'index'),
-    ('rollout', 'world', 'benchmarks'),
-    ('toolbox', 'serve', 'judge', 'conversations', 'plays'),
+    ('app.inspect_folder', 'index', 'train.pipeline'),
+    ('rollout', 'toy', 'questions'),
+    ('tools.toolbox', 'index.serve', 'judge', 'conversations',
+     'evaluation.scripts'),
     ('run',),
-    ('policies',),
-    ('grade', 'evaluate', 'report', 'narrator'),
+    ('evaluation.policies',),
+    ('evaluation.grade', 'evaluation.evaluate', 'report', 'app.narrator'),
     ('train', 'instruct'),
-    ('ask',),
-    ('config_check', 'aot'),
-    ('evaluations', 'remedies'),
-    ('estimate',),
-    ('stages',),
-    ('commands',),
+    ('toy.train',),
+    ('app.ask',),
+    ('app.config_check', 'aot'),
+    ('evaluation.evaluations', 'app.remedies'),
+    ('evaluation.estimate',),
+    ('app.stages',),
+    ('app',),
     ('main',),
 )  # fmt: skip
 # On the ground floor modules do build on each other, in this order.
@@ -44,9 +46,13 @@ GROUND = FLOORS[0]
 
 def room_of(module: str) -> str:
   """'gog_jax.models.text' -> 'models'."""
-  parts = module.split('.')
-  room = parts[1] if len(parts) > 1 else ''
-  return 'report' if room.startswith('report') else room
+  name = module.removeprefix('gog_jax.')
+  if name.startswith(('toy.demos', 'toy.pretrain', 'toy.lessons', 'toy.probe')):
+    return 'toy.train'
+  known = {room for floor in FLOORS for room in floor}
+  while name not in known and '.' in name:
+    name = name.rpartition('.')[0]
+  return name
 
 
 def floor_of(room: str) -> int:
@@ -60,11 +66,9 @@ def imports(path: pathlib.Path):
   """Modules of the package that a file imports, wherever in the file."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module:
-      if node.module == 'gog_jax':
+      if node.module.partition('.')[0] == 'gog_jax':
         for alias in node.names:
-          yield f'gog_jax.{alias.name}'
-      elif node.module.startswith('gog_jax.'):
-        yield node.module
+          yield f'{node.module}.{alias.name}'
     elif isinstance(node, ast.Import):
       for alias in node.names:
         if alias.name.startswith('gog_jax.'):
@@ -107,7 +111,7 @@ def test_no_torch_no_tensorflow_no_network():
 import socket, sys
 def refuse(*args, **kwargs): raise OSError('network')
 socket.socket.connect = refuse
-import gog_jax, gog_jax.main, gog_jax.commands
+import gog_jax, gog_jax.main, gog_jax.app.commands
 assert not {'torch', 'tensorflow', 'transformers'} & sys.modules.keys()
 """
   subprocess.run([sys.executable, '-c', code], check=True, cwd=PACKAGE.parent)

@@ -5,11 +5,11 @@ from PIL import Image
 import pytest
 
 from configs import index as index_page
-from gog_jax import commands
 from gog_jax import images
-from gog_jax import toolbox
+from gog_jax.app import commands
 from gog_jax.errors import UserError
 from gog_jax.run import Run
+from gog_jax.tools import toolbox
 from tests import index_encoder_helpers
 
 _N = 6

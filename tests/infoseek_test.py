@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from gog_jax.data import answers
-from gog_jax.data import infoseek
-from gog_jax.data import questions as q
 from gog_jax.errors import UserError
+from gog_jax.questions import answers
+from gog_jax.questions import infoseek
+from gog_jax.questions import questions as q
 from tests import benchmark_fixtures as fixtures
 
 pytestmark = pytest.mark.quick

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from gog_jax import inspect_folder
 from gog_jax import models
+from gog_jax.app import inspect_folder
 from gog_jax.errors import UserError
 from tests import helpers
 from tests.chat_helpers import TOY

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from gog_jax.index import build as index_build
-from gog_jax.rollout import trajectories
+from gog_jax.storage import trajectories
 from gog_jax.types import Example
 from tests import endpoints
 from tests import report_helpers

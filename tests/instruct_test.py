@@ -8,14 +8,14 @@ import json
 
 import pytest
 
-from gog_jax import files
 from gog_jax import interrupt
 from gog_jax.conversations import tfds_set
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
 from gog_jax.instruct import build
 from gog_jax.instruct import estimate
 from gog_jax.instruct import sources
+from gog_jax.questions.records import Records
+from gog_jax.storage import files
 from tests import benchmark_fixtures
 from tests import endpoints
 from tests import instruct_helpers as helpers

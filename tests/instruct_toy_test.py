@@ -6,14 +6,14 @@ import collections
 
 import pytest
 
-from gog_jax import behaviour
-from gog_jax import commands
+from gog_jax.app import commands
 from gog_jax.conversations import tfds_set
-from gog_jax.data.records import Drop
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
 from gog_jax.instruct import settings
 from gog_jax.instruct import sources
+from gog_jax.questions.records import Drop
+from gog_jax.questions.records import Records
+from gog_jax.rewards import behaviour
 from tests import instruct_helpers as helpers
 from tests import mini
 

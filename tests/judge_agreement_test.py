@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import judge as page
-from gog_jax import commands
+from gog_jax.app import commands
 from gog_jax.errors import UserError
 from gog_jax.judge import agreement
 from gog_jax.run import Run

@@ -10,7 +10,7 @@ import pytest
 
 from gog_jax.errors import UserError
 from gog_jax.judge import prompt
-from gog_jax.rollout.endpoint import Reply
+from gog_jax.remote.endpoint import Reply
 from tests.judge_helpers import ANSWERS
 from tests.judge_helpers import QUESTION
 

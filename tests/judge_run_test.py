@@ -7,13 +7,13 @@ import json
 from aiohttp import web
 import pytest
 
-from gog_jax import evaluate
-from gog_jax import report_metrics
-from gog_jax import rewards
-from gog_jax import stages
+from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.rollout import shards
-from gog_jax.rollout import trajectories as store
+from gog_jax.evaluation import evaluate
+from gog_jax.report import metrics as report_metrics
+from gog_jax.rewards import score as rewards
+from gog_jax.storage import rollouts as shards
+from gog_jax.storage import trajectories as store
 from gog_jax.tools.base import RunStopped
 from tests import endpoints
 from tests import judge_helpers

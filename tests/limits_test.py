@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 
-from gog_jax import config_check
-from gog_jax import policies
-from gog_jax import rewards
+from gog_jax.app import config_check
 from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
+from gog_jax.evaluation import policies
+from gog_jax.rewards import score as rewards
 from gog_jax.rollout import loop
 from gog_jax.rollout.limits import calls_within
 from gog_jax.rollout.scripted import ScriptedPolicy
@@ -146,7 +146,7 @@ def test_limits_that_mean_nothing(tmp_path):
   with pytest.raises(UserError, match='rollout.max_calls.gaze must be 0 or'):
     config_check.check(run.config)
   path = tmp_path / 'mine.json'
-  own = chat_helpers.ROOT / 'gog_jax' / 'dialects' / 'mmsearch_r1.json'
+  own = chat_helpers.ROOT / 'gog_jax' / 'chat' / 'dialects' / 'mmsearch_r1.json'
   path.write_text(own.read_text().replace('"image_search": 1', '"glance": 1'))
   run = mini.make_run(tmp_path, 'eval', model__dialect=str(path), **ROOM)
   with pytest.raises(UserError, match='limits calls of glance; the tools are'):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gog_jax import models
-from gog_jax import sharding
+from gog_jax.models import sharding
 
 
 @pytest.mark.parametrize('n_rows', [8, 3])

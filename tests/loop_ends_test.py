@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gog_jax import rewards
 from gog_jax.errors import UserError
+from gog_jax.rewards import score as rewards
 from gog_jax.types import StopReason
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus

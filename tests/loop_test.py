@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gog_jax import rewards
+from gog_jax.rewards import score as rewards
 from gog_jax.rollout import loop
-from gog_jax.rollout import trajectories as store
+from gog_jax.storage import trajectories as store
+from gog_jax.toy import expert
+from gog_jax.toy import questions
+from gog_jax.toy.backend import WorldBackend
+from gog_jax.toy.knowledge import make_scope
 from gog_jax.types import StopReason
 from gog_jax.types import Trajectory
-from gog_jax.world import expert
-from gog_jax.world import questions
-from gog_jax.world.backend import WorldBackend
-from gog_jax.world.knowledge import make_scope
 from tests import chat_helpers
 from tests import loop_helpers
 from tests.loop_helpers import play

@@ -6,9 +6,9 @@ import functools
 
 import pytest
 
-from gog_jax import evaluations
-from gog_jax import stages
+from gog_jax.app import stages
 from gog_jax.errors import UserError
+from gog_jax.evaluation import evaluations
 from tests import mini
 
 pytestmark = pytest.mark.quick

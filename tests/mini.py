@@ -9,12 +9,12 @@ import json
 import jax
 import numpy as np
 
-from gog_jax import files
-from gog_jax import grade
 from gog_jax import interrupt
-from gog_jax import sharding
-from gog_jax import stages
+from gog_jax.app import stages
+from gog_jax.evaluation import grade
+from gog_jax.models import sharding
 from gog_jax.run import Run
+from gog_jax.storage import files
 
 # What the command line needs for the same run.
 OVERRIDES = {

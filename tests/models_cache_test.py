@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gog_jax import models
-from gog_jax import sharding
 from gog_jax.models import cache as cache_lib
 from gog_jax.models import config as config_lib
+from gog_jax.models import sharding
 from tests import helpers
 
 CONFIG = helpers.tiny_config()  # Conversations are the same for both.

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax import models
-from gog_jax import sharding
+from gog_jax.models import sharding
 from tests import helpers
 
 NORM = 'model.norm.weight'

@@ -28,7 +28,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gog_jax import models, sharding
+from gog_jax import models
+from gog_jax.models import sharding
 
 def status(field):
   for line in open('/proc/self/status'):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from gog_jax import narrator
+from gog_jax.app import narrator
 from gog_jax.types import Hit
 from gog_jax.types import ToolStatus
 from tests import main_test

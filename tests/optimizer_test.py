@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from configs import common
-from gog_jax import sharding
 from gog_jax.models import layers
+from gog_jax.models import sharding
 from gog_jax.train import optimizer as optimizer_lib
 
 

@@ -7,12 +7,12 @@ import pytest
 from configs import ask as ask_page
 from configs import eval as eval_page
 from configs import rl as rl_page
-from gog_jax import config_check
-from gog_jax import evaluations
-from gog_jax import paradigms
-from gog_jax import plays
-from gog_jax import stages
+from gog_jax.app import config_check
+from gog_jax.app import stages
 from gog_jax.errors import UserError
+from gog_jax.evaluation import evaluations
+from gog_jax.evaluation import paradigms
+from gog_jax.evaluation import scripts as plays
 from gog_jax.run import Run
 
 pytestmark = pytest.mark.quick

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from gog_jax import checkpoint
-from gog_jax.data.pipeline import endless_batches
 from gog_jax.errors import UserError
+from gog_jax.storage import checkpoint
+from gog_jax.train.pipeline import endless_batches
 
 ITEMS = [f'item {i}' for i in range(23)]
 

@@ -11,12 +11,12 @@ import shutil
 from ml_collections import ConfigDict
 import pytest
 
-from gog_jax import behaviour
-from gog_jax import policies
-from gog_jax import stages
+from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as store
+from gog_jax.evaluation import policies
+from gog_jax.rewards import behaviour
 from gog_jax.run import Run
+from gog_jax.storage import trajectories as store
 from tests import mini
 
 NAMES = ('direct', 'full_search', 'expert', 'sft', 'sft_no_gaze')

@@ -6,10 +6,10 @@ import functools
 
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
+from gog_jax.remote.endpoint import Endpoint
+from gog_jax.remote.endpoint import EndpointConfig
 from gog_jax.rollout import loop
 from gog_jax.rollout import remote
-from gog_jax.rollout.endpoint import Endpoint
-from gog_jax.rollout.endpoint import EndpointConfig
 from gog_jax.rollout.policy import Request
 from gog_jax.tools.base import describe
 from tests import chat_helpers

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from gog_jax import policies
-from gog_jax import stages
-from gog_jax import toolbox
+from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.evaluation import policies
 from gog_jax.run import Run
+from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.tools import toolbox
 from gog_jax.tools.counts import trouble
+from gog_jax.toy.backend import WorldBackend
 from gog_jax.types import ToolStatus
-from gog_jax.world.backend import WorldBackend
 
 _N, _SAMPLES = 12, 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gog_jax import report_charts
+from gog_jax.report import charts as report_charts
 
 pytestmark = pytest.mark.quick
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gog_jax import report_intervals as intervals
+from gog_jax.report import intervals
 
 NAMES = [str(i) for i in range(400)]
 NOMINAL, LEAST = 0.95, 0.93

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gog_jax import behaviour
-from gog_jax import report
-from gog_jax import report_metrics
-from gog_jax.report_metrics import Evaluated
+from gog_jax.report import metrics as report_metrics
+from gog_jax.report import summary as report
+from gog_jax.report.metrics import Evaluated
+from gog_jax.rewards import behaviour
 from gog_jax.types import ToolStatus
 from tests import report_helpers as helpers
 

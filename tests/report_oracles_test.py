@@ -7,17 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gog_jax import report_behaviour
-from gog_jax import report_costs
-from gog_jax import report_metrics
-from gog_jax import rewards
 from gog_jax.boxes import BoxSpec
-from gog_jax.report_metrics import Evaluated
+from gog_jax.remote.ledger import Ledger
+from gog_jax.report import behaviour as report_behaviour
+from gog_jax.report import costs as report_costs
+from gog_jax.report import metrics as report_metrics
+from gog_jax.report.metrics import Evaluated
+from gog_jax.rewards import score as rewards
 from gog_jax.rollout import loop
 from gog_jax.rollout.policy import Request
 from gog_jax.tools.gaze import Gaze
 from gog_jax.tools.image_search import ImageSearch
-from gog_jax.tools.ledger import Ledger
 from gog_jax.tools.text_search import TextSearch
 from gog_jax.types import Placement
 from gog_jax.types import ToolCall

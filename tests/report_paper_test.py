@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gog_jax import report_paper as paper
+from gog_jax.report import paper
 
 pytestmark = pytest.mark.quick
 

@@ -10,13 +10,13 @@ import pytest
 import scipy.stats
 
 from configs import table as table_page
-from gog_jax import commands
-from gog_jax import report_paper as paper
-from gog_jax import report_table
+from gog_jax.app import commands
 from gog_jax.errors import UserError
-from gog_jax.rollout import shards
-from gog_jax.rollout import trajectories as store
+from gog_jax.report import paper
+from gog_jax.report import table as report_table
 from gog_jax.run import Run
+from gog_jax.storage import rollouts as shards
+from gog_jax.storage import trajectories as store
 from gog_jax.types import ToolStatus
 from gog_jax.types import Verdict
 from tests import report_helpers as helpers

@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from gog_jax import files
-from gog_jax import report
-from gog_jax import report_metrics
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as store
+from gog_jax.report import metrics as report_metrics
+from gog_jax.report import summary as report
+from gog_jax.storage import files
+from gog_jax.storage import trajectories as store
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax import checkpoint
 from gog_jax import interrupt
-from gog_jax import rewards
 from gog_jax.errors import UserError
 from gog_jax.models import lora
+from gog_jax.rewards import score as rewards
+from gog_jax.storage import checkpoint
 from tests import mini
 
 

@@ -10,10 +10,10 @@ import threading
 from aiohttp import web
 import pytest
 
-from gog_jax import http_json
 from gog_jax import images
-from gog_jax import secrets
 from gog_jax.errors import UserError
+from gog_jax.remote import http as http_json
+from gog_jax.remote import secrets
 from gog_jax.tools import retriever as retriever_lib
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import ToolContext

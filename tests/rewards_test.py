@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gog_jax import rewards
+from gog_jax.rewards import score as rewards
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason

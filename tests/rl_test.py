@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
-from gog_jax import rewards
-from gog_jax import stages
+from gog_jax.app import stages
 from gog_jax.errors import UserError
+from gog_jax.rewards import score as rewards
 from gog_jax.train import rl
 from gog_jax.train import rl_metrics
 from gog_jax.train.advantages import group_advantages

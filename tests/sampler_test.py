@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax import sharding
 from gog_jax.models import config as config_lib
 from gog_jax.models import lora
+from gog_jax.models import sharding
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.sampler import n_compilations

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from gog_jax.errors import UserError
+from gog_jax.remote.ledger import Ledger
 from gog_jax.tools.base import RunStopped
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
-from gog_jax.tools.ledger import Ledger
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from tests.search_helpers import Fake

@@ -9,9 +9,9 @@ import pytest
 
 from gog_jax import images
 from gog_jax.errors import UserError
+from gog_jax.remote.ledger import Ledger
 from gog_jax.tools import cache as cache_lib
 from gog_jax.tools.base import Query
-from gog_jax.tools.ledger import Ledger
 from gog_jax.tools.outcome import call_key
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall

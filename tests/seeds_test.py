@@ -8,7 +8,7 @@ import pytest
 
 from gog_jax import interrupt
 from gog_jax import run as run_lib
-from gog_jax import stages
+from gog_jax.app import stages
 from tests import mini
 
 ARMS = {'rl_fast': {'optimizer': {'learning_rate': 4e-4}}, 'rl_once': {}}

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from gog_jax import images
-from gog_jax import serve
 from gog_jax.errors import UserError
 from gog_jax.index import build
+from gog_jax.index import serve
 from gog_jax.index.backend import LocalIndex
 from gog_jax.tools.retriever import KEY_VARIABLE
 from gog_jax.tools.retriever import Retriever

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gog_jax import interrupt
-from gog_jax import stages
+from gog_jax.app import stages
 import gog_jax.conversations
 from gog_jax.conversations import convert
 from gog_jax.conversations import encode
@@ -26,10 +26,10 @@ from gog_jax.conversations import reader
 from gog_jax.conversations import rows
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.layouts import LAYOUTS
-from gog_jax.data.pipeline import endless_batches
 from gog_jax.errors import UserError
 from gog_jax.train import sft_data
 from gog_jax.train.fit import supervised_batches
+from gog_jax.train.pipeline import endless_batches
 from gog_jax.types import Hit
 from tests import conversation_helpers as helpers
 from tests import mini

@@ -12,7 +12,7 @@ import pytest
 
 from gog_jax import errors
 from gog_jax import models
-from gog_jax import sharding
+from gog_jax.models import sharding
 from tests import helpers
 
 CONFIG = helpers.tiny_config(tied=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gog_jax.data import sources
 from gog_jax.errors import UserError
+from gog_jax.questions import sources
 from gog_jax.types import Example
 from tests import tiny
 

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from gog_jax import sharding
 from gog_jax.models import config as config_lib
+from gog_jax.models import sharding
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses

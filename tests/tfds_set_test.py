@@ -12,8 +12,8 @@ import pytest
 
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.tfds_set import Record
-from gog_jax.data.pipeline import endless_batches
 from gog_jax.errors import UserError
+from gog_jax.train.pipeline import endless_batches
 from gog_jax.types import Example
 from tests import trajectories_test
 from tests.world_helpers import stdout_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import pytest
 import tokenizers
 
-from gog_jax.world import vocabulary
+from gog_jax.toy import vocabulary
 from tests import helpers
 
 ROOT = pathlib.Path(__file__).parent.parent

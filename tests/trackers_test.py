@@ -18,13 +18,13 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from configs import rl
-from gog_jax import config_check
-from gog_jax import files
-from gog_jax import metrics
-from gog_jax import report_behaviour
-from gog_jax import report_scalars
-from gog_jax import trackers
+from gog_jax.app import config_check
 from gog_jax.errors import UserError
+from gog_jax.report import behaviour as report_behaviour
+from gog_jax.report import scalars as report_scalars
+from gog_jax.storage import files
+from gog_jax.storage import metrics
+from gog_jax.storage import trackers
 from tests import report_helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def test_killed_at_once_nothing_that_was_written_is_lost(tmp_path):
   code = """
       import os, signal, sys, types
       from etils import epath
-      from gog_jax import trackers
+      from gog_jax.storage import trackers
       config = types.SimpleNamespace(log=types.SimpleNamespace(wandb=''))
       log = trackers.open_log(config, epath.Path(sys.argv[1]), resume_step=0)
       for step in range(1, 8):

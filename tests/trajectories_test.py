@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as store
+from gog_jax.storage import trajectories as store
 from gog_jax.types import Example
 from gog_jax.types import Hit
 from gog_jax.types import ParsedTurn

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gog_jax.data import questions as q
+from gog_jax.questions import questions as q
 from tests import benchmark_fixtures as fixtures
 
 
@@ -48,7 +48,7 @@ def test_a_field_of_a_gigabyte(tmp_path):
       writer.write_table(table)
   code = f"""
 import json, re
-from gog_jax.data import verl
+from gog_jax.questions import verl
 def peak():  # Not ru_maxrss, which begins at the parent's.
   status = open('/proc/self/status').read()
   return int(re.search('VmHWM:\\s*([0-9]+) kB', status)[1]) / 2**20

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gog_jax.data import parquet
-from gog_jax.data import questions as q
-from gog_jax.data import verl
 from gog_jax.errors import UserError
+from gog_jax.questions import parquet
+from gog_jax.questions import questions as q
+from gog_jax.questions import verl
 from gog_jax.types import Example
 from tests import benchmark_fixtures as fixtures
 

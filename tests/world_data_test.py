@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.world import dataset
-from gog_jax.world import knowledge
-from gog_jax.world import questions
-from gog_jax.world import vocabulary
+from gog_jax.toy import dataset
+from gog_jax.toy import knowledge
+from gog_jax.toy import questions
+from gog_jax.toy import vocabulary
 from tests.world_helpers import stdout_of
 
 _SIZES = {
@@ -128,7 +128,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(tmp_path, folder):
 def test_data_needs_neither_tensorflow_nor_torch(tmp_path):
   script = f"""
 import sys
-from gog_jax.world import dataset
+from gog_jax.toy import dataset
 dataset.prepare({str(tmp_path)!r}, n_train=2, n_validation=1, n_test=1,
                 n_hard=1, world_seed=0, difficulty={{}}, hard={{}})
 assert len(dataset.load({str(tmp_path)!r}, 'train')[0].images[0]) > 1000

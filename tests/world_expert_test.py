@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
+from gog_jax.toy import expert
+from gog_jax.toy import questions
+from gog_jax.toy import scenes
+from gog_jax.toy import vocabulary
+from gog_jax.toy.backend import WorldBackend
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Turn
-from gog_jax.world import expert
-from gog_jax.world import questions
-from gog_jax.world import scenes
-from gog_jax.world import vocabulary
-from gog_jax.world.backend import WorldBackend
 from tests.world_helpers import halved
 from tests.world_helpers import questions_of
 

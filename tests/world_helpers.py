@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from gog_jax.boxes import BoxSpec
-from gog_jax.world import knowledge
-from gog_jax.world import questions
-from gog_jax.world import scenes
-from gog_jax.world import vocabulary
-from gog_jax.world.backend import WorldBackend
+from gog_jax.toy import knowledge
+from gog_jax.toy import questions
+from gog_jax.toy import scenes
+from gog_jax.toy import vocabulary
+from gog_jax.toy.backend import WorldBackend
 
 _BACKEND = WorldBackend()
 _SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)

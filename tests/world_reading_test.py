@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gog_jax.world import reading
-from gog_jax.world import vocabulary
+from gog_jax.toy import reading
+from gog_jax.toy import vocabulary
 from tests.world_helpers import said
 from tests.world_helpers import written
 

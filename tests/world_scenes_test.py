@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gog_jax.world import backend
-from gog_jax.world import scenes
+from gog_jax.toy import backend
+from gog_jax.toy import scenes
 from tests.world_helpers import pixels_of
 from tests.world_helpers import questions_of
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from gog_jax.world import knowledge
-from gog_jax.world import scenes
-from gog_jax.world import vocabulary
+from gog_jax.toy import knowledge
+from gog_jax.toy import scenes
+from gog_jax.toy import vocabulary
 from tests.world_helpers import by_image
 from tests.world_helpers import by_text
 from tests.world_helpers import questions_of
@@ -119,5 +119,5 @@ def test_text_search_forgives_form_but_invents_nothing():
 
 
 def test_importing_the_backend_starts_no_device():
-  script = 'import sys, gog_jax.world.backend; print("jax" in sys.modules)'
+  script = 'import sys, gog_jax.toy.backend; print("jax" in sys.modules)'
   assert stdout_of(script) == 'False\n'

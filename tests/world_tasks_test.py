@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from gog_jax.world import grounding
-from gog_jax.world import knowledge
-from gog_jax.world import reading
-from gog_jax.world import scenes
-from gog_jax.world import vocabulary
-from gog_jax.world.references import first_of
-from gog_jax.world.references import references
+from gog_jax.toy import grounding
+from gog_jax.toy import knowledge
+from gog_jax.toy import reading
+from gog_jax.toy import scenes
+from gog_jax.toy import vocabulary
+from gog_jax.toy.references import first_of
+from gog_jax.toy.references import references
 from tests.world_helpers import bare
 from tests.world_helpers import halved
 from tests.world_helpers import said

@@ -12,11 +12,11 @@ from PIL import Image
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.world import knowledge
-from gog_jax.world import questions
-from gog_jax.world import scenes
-from gog_jax.world import vocabulary
-from gog_jax.world.references import references
+from gog_jax.toy import knowledge
+from gog_jax.toy import questions
+from gog_jax.toy import scenes
+from gog_jax.toy import vocabulary
+from gog_jax.toy.references import references
 from tests.world_helpers import by_image
 from tests.world_helpers import by_text
 from tests.world_helpers import pixels_of
@@ -29,7 +29,7 @@ _GOLDEN = 'd0ba092b342bf78d'
 _GOLDEN_PIXELS = '31b2e9433d596b5d'
 _FINGERPRINT = """
 import hashlib
-from gog_jax.world import knowledge, questions
+from gog_jax.toy import knowledge, questions
 digest = hashlib.sha256()
 for i in range(8):
   scope = knowledge.make_scope('train', 3)

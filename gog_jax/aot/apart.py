@@ -14,12 +14,12 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from gog_jax import sharding
 from gog_jax.aot import costs
 from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
 from gog_jax.aot.program import TooLarge
 from gog_jax.errors import UserError
+from gog_jax.models import sharding
 from gog_jax.models.config import VLMConfig
 
 _FATAL = re.compile(r'F\d{4} ')

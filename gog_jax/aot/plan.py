@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gog_jax import models
-from gog_jax import sharding
 from gog_jax.aot import costs
 from gog_jax.aot.program import Plan
 from gog_jax.aot.program import Program
 from gog_jax.models import lora
+from gog_jax.models import sharding
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.vision import VisionInputs

@@ -36,7 +36,7 @@ GRAMMARS: dict[str, Grammar] = {
     'mmsearch_r1': mmsearch_r1.MMSEARCH_R1,
 }
 
-_FOLDER = epath.Path(__file__).parent.parent / 'dialects'
+_FOLDER = epath.Path(__file__).parent / 'dialects'
 _NAMES = re.compile(r'\$(\$|[a-z_]+)')
 
 

@@ -15,9 +15,9 @@ from gog_jax.conversations.conversation import Conversation
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.layouts import LAYOUTS
 from gog_jax.conversations.record import Record
-from gog_jax.data.records import Drop
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
+from gog_jax.questions.records import Drop
+from gog_jax.questions.records import Records
 
 FORMATS = (*LAYOUTS, 'trajectories', 'tfds')
 

@@ -17,17 +17,17 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax import blobs
-from gog_jax import files
 from gog_jax.conversations import layouts
 from gog_jax.conversations import rows
 from gog_jax.conversations.conversation import Conversation
 from gog_jax.conversations.conversation import Picture
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.layouts import Layout
-from gog_jax.data.records import Drop
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
+from gog_jax.questions.records import Drop
+from gog_jax.questions.records import Records
+from gog_jax.storage import blobs
+from gog_jax.storage import files
 
 # Of a record, its texts; longer ones are a mistake, and not read.
 MAX_RECORD_BYTES = 2**26

@@ -15,7 +15,6 @@ import zlib
 
 import numpy as np
 
-from gog_jax import blobs
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.conversations import rows
@@ -28,7 +27,8 @@ from gog_jax.conversations.conversation import Role
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.record import ARRAYS
 from gog_jax.conversations.record import Record
-from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.storage import blobs
+from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.types import ParsedTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import View

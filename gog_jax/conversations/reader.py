@@ -9,7 +9,6 @@ from typing import Any, overload
 
 from etils import epath
 
-from gog_jax import files
 from gog_jax.chat import Chat
 from gog_jax.conversations import encode
 from gog_jax.conversations import foreign
@@ -19,10 +18,11 @@ from gog_jax.conversations import tfds_set
 from gog_jax.conversations.conversation import Conversation
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.record import Record
-from gog_jax.data.records import Drop
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.questions.records import Drop
+from gog_jax.questions.records import Records
+from gog_jax.storage import files
+from gog_jax.storage import trajectories as trajectories_lib
 
 # What a folder of trajectories may hold.
 TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 

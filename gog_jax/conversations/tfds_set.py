@@ -26,8 +26,8 @@ from tensorflow_datasets.core import example_serializer
 from gog_jax import interrupt
 from gog_jax.conversations import record as record_lib
 from gog_jax.conversations.record import Record
-from gog_jax.data.tfds_quiet import quiet
 from gog_jax.errors import UserError
+from gog_jax.storage.tfds_quiet import quiet
 from gog_jax.types import Trajectory
 
 VERSION = '1.0.0'  # Of how a record is laid out.

@@ -8,8 +8,6 @@ import hashlib
 import pathlib
 import shutil
 
-from gog_jax import files
-from gog_jax import metrics
 from gog_jax.errors import UserError
 from gog_jax.index import chunks
 from gog_jax.index import corpora
@@ -20,6 +18,8 @@ from gog_jax.index import store
 from gog_jax.index import text_index
 from gog_jax.index.corpora import Document
 from gog_jax.index.corpora import Picture
+from gog_jax.storage import files
+from gog_jax.storage import metrics
 
 TEXTS = 'texts'
 IMAGES = 'images'

@@ -18,10 +18,10 @@ from PIL import Image
 
 from gog_jax import images
 from gog_jax import interrupt
-from gog_jax import metrics
 from gog_jax.errors import UserError
 from gog_jax.index import chunks
 from gog_jax.index import descriptor
+from gog_jax.storage import metrics
 
 # Kinds of chunks.
 LOCAL = 'local'

@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gog_jax import files
 from gog_jax.index import chunks
 from gog_jax.index import descriptor
 from gog_jax.index import features
@@ -25,6 +24,7 @@ from gog_jax.index import vectors
 from gog_jax.index.corpora import Picture
 from gog_jax.index.descriptor import Features
 from gog_jax.index.verify import verify
+from gog_jax.storage import files
 
 # Changes whenever the same features would be searched in another way.
 VERSION = 'images-1'

@@ -23,8 +23,8 @@ import re
 import shutil
 from typing import Any
 
-from gog_jax import files
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 
 FORMAT = 1
 MANIFEST = 'manifest.json'

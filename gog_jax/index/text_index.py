@@ -18,9 +18,9 @@ import unicodedata
 
 import numpy as np
 
-from gog_jax import files
 from gog_jax import interrupt
 from gog_jax.index.corpora import Document
+from gog_jax.storage import files
 
 # Changes whenever the same documents would be found by other queries.
 VERSION = 'bm25-1'

@@ -21,8 +21,6 @@ from typing import Any, overload
 
 from etils import epath
 
-from gog_jax import files
-from gog_jax import metrics
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.tfds_set import Record
 from gog_jax.errors import UserError
@@ -36,8 +34,10 @@ from gog_jax.instruct.review import Review
 from gog_jax.instruct.sources import Queries
 from gog_jax.instruct.sources import sources
 from gog_jax.instruct.teachers import Teacher
-from gog_jax.manifest import Manifest
 from gog_jax.run import Run
+from gog_jax.storage import files
+from gog_jax.storage import metrics
+from gog_jax.storage.manifest import Manifest
 
 NAME = 'gog_instruct'
 REJECTED = 'rejected by review'

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
-from gog_jax import behaviour
-from gog_jax import files
-from gog_jax import rewards
 from gog_jax.images import size_of
+from gog_jax.rewards import behaviour
+from gog_jax.rewards import score as rewards
+from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import StopReason
 from gog_jax.types import ToolCall

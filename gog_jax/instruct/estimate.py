@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from gog_jax import policies
+from gog_jax.evaluation import policies
 from gog_jax.instruct import build
 from gog_jax.instruct.teachers import Teacher
+from gog_jax.remote import ledger
 from gog_jax.run import Run
-from gog_jax.tools import ledger
 
 _PROBED = 8  # Prompts that are encoded for the estimate.
 _CHARACTERS = 4  # Of a token, roughly.

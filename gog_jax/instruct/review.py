@@ -23,12 +23,12 @@ from typing import Any
 from etils import epath
 import markupsafe
 
-from gog_jax import files
-from gog_jax import report_card
 from gog_jax.errors import UserError
+from gog_jax.report import card as report_card
+from gog_jax.storage import files
 
 VERSION = 1
-_SCRIPT = epath.Path(__file__).parent.parent / 'templates' / 'review.js'
+_SCRIPT = epath.Path(__file__).parents[1] / 'report' / 'templates' / 'review.js'
 _VERDICTS = ('accept', 'reject', '')
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gog_jax import policies
 from gog_jax.errors import UserError
+from gog_jax.evaluation import policies
 from gog_jax.instruct import sources
 
 MODEL, EXPERT = 'model', 'expert'  # Teachers, beside those of policies.py.

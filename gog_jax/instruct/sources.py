@@ -10,14 +10,14 @@ from etils import epath
 
 from gog_jax import images
 from gog_jax import interrupt
-from gog_jax.data import infoseek
-from gog_jax.data import verl
-from gog_jax.data.records import Drop
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.questions import infoseek
+from gog_jax.questions import verl
+from gog_jax.questions.records import Drop
+from gog_jax.questions.records import Records
+from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.toy import dataset
 from gog_jax.types import Example
-from gog_jax.world import dataset
 
 WORLD = 'world'
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gog_jax import paradigms
-from gog_jax import policies
 from gog_jax.chat import load_dialect
+from gog_jax.evaluation import paradigms
+from gog_jax.evaluation import policies
 from gog_jax.images import size_of
 from gog_jax.instruct import settings
 from gog_jax.models.vlm import VLM
@@ -20,11 +20,11 @@ from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
+from gog_jax.toy import expert
+from gog_jax.toy import vocabulary
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
-from gog_jax.world import expert
-from gog_jax.world import vocabulary
 
 
 class Teacher:

@@ -11,13 +11,13 @@ from typing import Any
 from etils import epath
 import scipy.stats
 
-from gog_jax import files
-from gog_jax import metrics
-from gog_jax.data.records import Drop
-from gog_jax.data.records import Records
 from gog_jax.errors import UserError
 from gog_jax.judge.judge import Case
 from gog_jax.judge.judge import Judge
+from gog_jax.questions.records import Drop
+from gog_jax.questions.records import Records
+from gog_jax.storage import files
+from gog_jax.storage import metrics
 from gog_jax.types import Verdict
 
 _SHOWN = 10  # Disagreements on the terminal.

@@ -8,8 +8,8 @@ from typing import Any
 
 from gog_jax.errors import UserError
 from gog_jax.judge import prompt
-from gog_jax.rollout.endpoint import Endpoint
-from gog_jax.rollout.endpoint import EndpointConfig
+from gog_jax.remote.endpoint import Endpoint
+from gog_jax.remote.endpoint import EndpointConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

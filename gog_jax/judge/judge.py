@@ -12,20 +12,20 @@ from typing import Any
 import aiohttp
 from etils import epath
 
-from gog_jax import files
 from gog_jax import interrupt
-from gog_jax import retries
-from gog_jax import rewards
 from gog_jax.judge import config as config_lib
 from gog_jax.judge import prompt
 from gog_jax.judge.cache import VerdictCache
 from gog_jax.judge.counts import JudgeCounts
-from gog_jax.rollout.endpoint import BACKOFF_S
-from gog_jax.rollout.endpoint import EndpointError
-from gog_jax.rollout.endpoint import TransientEndpointError
-from gog_jax.tools import ledger as ledger_lib
+from gog_jax.remote import ledger as ledger_lib
+from gog_jax.remote import retries
+from gog_jax.remote.endpoint import BACKOFF_S
+from gog_jax.remote.endpoint import EndpointError
+from gog_jax.remote.endpoint import TransientEndpointError
+from gog_jax.remote.ledger import Ledger
+from gog_jax.rewards import score as rewards
+from gog_jax.storage import files
 from gog_jax.tools.base import RunStopped
-from gog_jax.tools.ledger import Ledger
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.types import Verdict

@@ -16,14 +16,14 @@ import string
 
 from etils import epath
 
-from gog_jax import files
 from gog_jax.errors import UserError
-from gog_jax.rollout.endpoint import Reply
+from gog_jax.remote.endpoint import Reply
+from gog_jax.storage import files
 
 # Of how strings are shown and verdicts are read: a part of a judge's version.
 FORMAT = 1
 
-_SHIPPED = epath.Path(__file__).parents[1] / 'prompts' / 'judge.txt'
+_SHIPPED = epath.Path(__file__).parent / 'prompt.txt'
 _FIELDS = {'question', 'answers', 'answer', 'code'}
 _VERDICTS = {'correct': True, 'incorrect': False}
 _CODE = 12  # Hex digits.

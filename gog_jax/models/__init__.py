@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from gog_jax import errors
-from gog_jax import sharding
 from gog_jax.models import hf_files
 from gog_jax.models import hf_params
+from gog_jax.models import sharding
 from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig

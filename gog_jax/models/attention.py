@@ -22,7 +22,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gog_jax import sharding
+from gog_jax.models import sharding
 
 BACKENDS = ('xla', 'splash', 'splash_interpret')
 # As configs name them; see `backend_for`.

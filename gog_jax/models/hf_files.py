@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from gog_jax import errors
-from gog_jax import files
+from gog_jax.storage import files
 
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'

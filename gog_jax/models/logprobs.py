@@ -10,7 +10,7 @@ from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gog_jax import sharding
+from gog_jax.models import sharding
 
 
 def token_logprobs(

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Float
 
-from gog_jax import sharding
 from gog_jax.models import layers
+from gog_jax.models import sharding
 from gog_jax.models import vlm
 
 TRAINABLE = ('lora', 'full', 'full_no_vision')

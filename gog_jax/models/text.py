@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.models import attention as attention_lib
 from gog_jax.models import cache as cache_lib
 from gog_jax.models import config as config_lib
 from gog_jax.models import layers
 from gog_jax.models import rope
+from gog_jax.models import sharding
 
 
 class KVCache(NamedTuple):

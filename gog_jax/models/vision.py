@@ -24,11 +24,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.models import attention as attention_lib
 from gog_jax.models import config as config_lib
 from gog_jax.models import layers
 from gog_jax.models import rope
+from gog_jax.models import sharding
 
 
 class VisionInputs(NamedTuple):

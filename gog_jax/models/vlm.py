@@ -26,10 +26,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.models import config as config_lib
 from gog_jax.models import hf_inputs
 from gog_jax.models import layers
+from gog_jax.models import sharding
 from gog_jax.models import text
 from gog_jax.models import vision
 

@@ -11,8 +11,8 @@ from flax import nnx
 import jax
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.images import ImageProcessor
+from gog_jax.models import sharding
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs

@@ -29,15 +29,15 @@ from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.roles import Message
 from gog_jax.images import ImageProcessor
-from gog_jax.rollout.endpoint import Endpoint
-from gog_jax.rollout.endpoint import EndpointError
-from gog_jax.rollout.endpoint import MisconfiguredError
-from gog_jax.rollout.endpoint import Reply
+from gog_jax.remote import ledger as ledger_lib
+from gog_jax.remote.endpoint import Endpoint
+from gog_jax.remote.endpoint import EndpointError
+from gog_jax.remote.endpoint import MisconfiguredError
+from gog_jax.remote.endpoint import Reply
+from gog_jax.remote.ledger import Ledger
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
-from gog_jax.tools import ledger as ledger_lib
-from gog_jax.tools.ledger import Ledger
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn

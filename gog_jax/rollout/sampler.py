@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gog_jax import sharding
 from gog_jax.images import ImageProcessor
+from gog_jax.models import sharding
 from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
 from gog_jax.models.vlm import VLM

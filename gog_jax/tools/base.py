@@ -10,7 +10,7 @@ import jsonschema
 import jsonschema.exceptions
 
 from gog_jax.errors import UserError
-from gog_jax.secrets import redact
+from gog_jax.remote.secrets import redact
 from gog_jax.types import Reply
 from gog_jax.types import View
 

@@ -21,8 +21,8 @@ import time
 
 from absl import logging
 
-from gog_jax.secrets import redact
-from gog_jax.secrets import redact_traceback
+from gog_jax.remote.secrets import redact
+from gog_jax.remote.secrets import redact_traceback
 from gog_jax.tools import recording as recording_lib
 from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError

@@ -27,9 +27,9 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax import blobs
-from gog_jax import files
 from gog_jax.errors import UserError
+from gog_jax.storage import blobs
+from gog_jax.storage import files
 from gog_jax.tools import outcome as outcome_lib
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import RunStopped

@@ -20,10 +20,10 @@ from typing import Any
 
 import aiohttp
 
-from gog_jax import http_json
 from gog_jax import images
 from gog_jax.errors import UserError
-from gog_jax.secrets import from_environment
+from gog_jax.remote import http as http_json
+from gog_jax.remote.secrets import from_environment
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import TransientError
 from gog_jax.types import Hit

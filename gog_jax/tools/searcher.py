@@ -9,13 +9,13 @@ import time
 
 import circuitbreaker
 
-from gog_jax import retries
+from gog_jax.remote import retries
+from gog_jax.remote.ledger import Ledger
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import TransientError
 from gog_jax.tools.counts import ToolCounts
-from gog_jax.tools.ledger import Ledger
 from gog_jax.types import Reply
 
 # Failures after which a search is tried again.

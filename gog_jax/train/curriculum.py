@@ -10,10 +10,10 @@ from etils import epath
 import grain
 import numpy as np
 
-from gog_jax import grade
-from gog_jax import metrics as metrics_lib
-from gog_jax.data.pipeline import endless_batches
 from gog_jax.errors import UserError
+from gog_jax.evaluation import grade
+from gog_jax.storage import metrics as metrics_lib
+from gog_jax.train.pipeline import endless_batches
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 

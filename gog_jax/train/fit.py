@@ -10,14 +10,14 @@ import grain
 import jax
 import numpy as np
 
-from gog_jax import checkpoint
 from gog_jax import interrupt
-from gog_jax import metrics as metrics_lib
-from gog_jax import trackers
 from gog_jax.models.config import VisionConfig
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.run import Run
+from gog_jax.storage import checkpoint
+from gog_jax.storage import metrics as metrics_lib
+from gog_jax.storage import trackers
 from gog_jax.train.state import TrainState
 from gog_jax.types import Trajectory
 

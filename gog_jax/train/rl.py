@@ -11,17 +11,17 @@ from flax import nnx
 import jax
 import numpy as np
 
-from gog_jax import checkpoint
-from gog_jax import grade
 from gog_jax import interrupt
-from gog_jax import metrics as metrics_lib
-from gog_jax import trackers
 from gog_jax.errors import UserError
-from gog_jax.rollout import trajectories as trajectories_lib
+from gog_jax.evaluation import grade
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
+from gog_jax.storage import checkpoint
+from gog_jax.storage import metrics as metrics_lib
+from gog_jax.storage import trackers
+from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.tools.base import RunStopped
 from gog_jax.train import alarms
 from gog_jax.train import losses

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gog_jax import behaviour
+from gog_jax.rewards import behaviour
 from gog_jax.train.advantages import GroupAdvantages
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus

@@ -14,12 +14,11 @@ from etils import epath
 from flax import nnx
 import numpy as np
 
-from gog_jax import checkpoint
-from gog_jax import files
-from gog_jax import metrics
-from gog_jax.data.pipeline import endless_batches
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
+from gog_jax.storage import checkpoint
+from gog_jax.storage import files
+from gog_jax.storage import metrics
 from gog_jax.train import sft_data
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
@@ -27,6 +26,7 @@ from gog_jax.train.fit import fit
 from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.optimizer import OptimizerConfig
+from gog_jax.train.pipeline import endless_batches
 from gog_jax.train.start import start_state
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState

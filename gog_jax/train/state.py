@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gog_jax import sharding
 from gog_jax.models import lora
+from gog_jax.models import sharding
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.batching import Batch

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gog_jax import sharding
+from gog_jax.models import sharding
 from gog_jax.rollout.batching import Batch
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses

@@ -1,0 +1,174 @@
+"""Asks one question about one image, and shows how it is answered."""
+
+from __future__ import annotations
+
+import itertools
+
+from etils import epath
+
+from gog_jax import images
+from gog_jax.app import narrator
+from gog_jax.errors import UserError
+from gog_jax.evaluation import paradigms
+from gog_jax.evaluation import policies
+from gog_jax.remote import secrets
+from gog_jax.remote.endpoint import shown_url
+from gog_jax.report import card as report_card
+from gog_jax.rollout.loop import rollout
+from gog_jax.rollout.policy import Request
+from gog_jax.run import Run
+from gog_jax.storage import blobs
+from gog_jax.storage import files
+from gog_jax.storage import trajectories as store
+from gog_jax.toy import knowledge
+from gog_jax.types import Example
+from gog_jax.types import StopReason
+from gog_jax.types import Trajectory
+
+MODEL = 'model'
+
+
+def check(config) -> None:
+  """Refuses a question that cannot be asked.
+
+  Raises:
+    UserError: Something is missing; names the flag.
+  """
+  if not config.question.strip():
+    raise UserError('nothing is asked: pass --config.question="..."')
+  if not config.image:
+    raise UserError('there is nothing to look at: pass --config.image=FILE')
+  try:
+    named = policies.named(config, _full_name(config.policy))
+    known = named.model not in (paradigms.EXPERT, paradigms.SCRIPT)
+  except UserError:
+    named, known = None, False
+  if named is None or not known:
+    others = [one for one in paradigms.SHORT if one != paradigms.EXPERT]
+    raise UserError(
+        f'unknown policy {config.policy!r}: pass --config.policy=, one of '
+        + ', '.join((paradigms.REMOTE, MODEL, *others, *config.arms))
+        + f', or PARADIGM@MODEL with {", ".join(paradigms.PARADIGMS)}'
+    )
+  if named.model == paradigms.REMOTE:
+    policies.check_remote(config)
+  # What is replayed comes from a recording, whatever was searched for it.
+  if config.tools.backend == 'world' and config.tools.mode != 'replay':
+    if not config.scope:
+      raise UserError(
+          'the embedded world only knows its own pictures: pass another '
+          '--config.tools.backend, or the --config.scope of one of its '
+          'questions'
+      )
+    knowledge.world_of(config.scope)
+
+
+def ask(run: Run) -> None:
+  """Asks, tells it on the terminal, and writes the record and the page.
+
+  Raises:
+    UserError: The image cannot be read, the policy is not there or fails, or
+      the folder cannot be written.
+  """
+  config = run.config
+  example = read_example(config)
+  name = _full_name(config.policy)
+  is_remote = policies.named(config, name).model == paradigms.REMOTE
+  run = policies.run_of(run, name)
+  policy = policies.make(run, name, tolerant=False)
+  told = narrator.Narrator(example)
+  who, key = config.policy, {}
+  if is_remote:
+    who = f'{config.remote.model} at {shown_url(config.remote.url)}'
+    if secrets.from_environment(variable := config.remote.key_variable):
+      key = {'key': f'from the variable {variable}'}
+  told.header(image=str(config.image), policy=who, **key)
+  request = Request(example=example, sample=0, seed=run.seed('ask'))
+  (trajectory,) = rollout(
+      policy,
+      run.executor,
+      run.chat,
+      [request],
+      limits=run.limits,
+      on_turn=lambda _, turn: told.on_turn(turn),
+  )
+  folder = _next_folder(run.workdir / 'ask')
+  store.write(folder / 'trajectories.jsonl', [trajectory], [example])
+  page = epath.Path(config.page) if config.page else folder
+  if page.suffix != '.html':
+    page = page / 'index.html'
+  files.write_atomic(page, render(who, example, trajectory))
+  facts = {'page': str(page)}
+  if is_remote and trajectory.stop_reason == StopReason.LENGTH:
+    facts['hint'] = (
+        'its last message was cut off: raise --config.remote.max_tokens or '
+        '--config.rollout.max_turn_tokens'
+    )
+  told.footer(trajectory, **facts)
+
+
+def read_example(config) -> Example:
+  """The question with its image; what would be right is not known.
+
+  Raises:
+    UserError: The image cannot be read.
+  """
+  path = epath.Path(config.image)
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise UserError(
+        f'cannot read --config.image={path}: {error.strerror or error}'
+    ) from error
+  try:
+    image = images.decode(data)
+  except UserError as error:
+    raise UserError(f'--config.image={path}: {error}') from error
+  if blobs.suffix_of(data) == 'bin':  # Examples hold no other kinds.
+    data = images.encode_png(image)
+  return Example(
+      id=path.name,
+      images=(data,),
+      question=config.question,
+      answers=(),
+      source='',
+      scope=config.scope,
+  )
+
+
+def render(policy: str, example: Example, trajectory: Trajectory) -> str:
+  """The page: the report's card of one trajectory, which nobody judges."""
+  return report_card.render(
+      'ask.html.j2',
+      card=report_card.card(policy, example, trajectory),
+      counts=narrator.counts(trajectory),
+  )
+
+
+def _full_name(policy: str) -> str:
+  """'model' is what asks for the folder's model as it is."""
+  return f'{paradigms.GOG}@{paradigms.BASE}' if policy == MODEL else policy
+
+
+def _next_folder(parent: epath.Path) -> epath.Path:
+  """A new folder, numbered from 1.
+
+  Raises:
+    UserError: It cannot be made.
+  """
+  taken = {path.name for path in parent.iterdir()} if parent.exists() else set()
+  for number in itertools.count(1):
+    folder = parent / f'{number:04d}'
+    if folder.name in taken:
+      continue
+    try:
+      folder.mkdir(parents=True)
+      return folder
+    except FileExistsError:  # Somebody else asks, too.
+      continue
+    except OSError as error:
+      raise UserError(
+          f'cannot write {folder}: {error.strerror or error}; choose a folder '
+          'you can write with --workdir=FOLDER'
+      ) from error
+  raise AssertionError('there is always another number')

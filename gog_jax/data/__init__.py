@@ -1,1 +1,0 @@
-"""Records on disk -> examples -> what a step reads."""

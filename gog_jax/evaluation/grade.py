@@ -1,0 +1,232 @@
+"""Grading: how often does the frozen SFT policy answer each query?
+
+K samples a query -> pass rate -> Level 0 (solved), 1 (about half), 2 (often
+failed). Committed in chunks, each an atomic file: killed at any instant, the
+next start goes on at the first missing chunk and ends with the same file.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from gog_jax.errors import UserError
+from gog_jax.rewards import behaviour
+from gog_jax.rollout.policy import Policy
+from gog_jax.run import Run
+from gog_jax.storage import files
+from gog_jax.storage import metrics
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
+
+TABLE_ROWS = 200  # Of `table.md`.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grade:
+  """One query's record.
+
+  Attributes:
+    example_id: Which query.
+    n_valid: Samples that no infra_error spoilt.
+    n_correct: Of these, answered correctly.
+    n_errors: Samples that an infra_error spoilt: never counted as failures.
+    n_short: Of those answered wrongly, the ones that searched less often than
+      the question has hops: they lacked a step, not sight.
+    n_unseen: Of those answered wrongly, the ones that never gazed at the
+      region asked about, where one has to be looked at.
+    n_else: Of those answered wrongly, the ones that neither is true of.
+    hops: Searches the question needs, if known.
+    level: 0, 1 or 2; None if too few samples were valid.
+  """
+
+  example_id: str
+  n_valid: int
+  n_correct: int
+  n_errors: int
+  n_short: int
+  n_unseen: int
+  n_else: int
+  hops: int | None
+  level: int | None
+
+
+def level_of(
+    n_correct: int, n_valid: int, *, solved: float, often_failed: float
+) -> int | None:
+  """0 from pass rate `solved`, 2 below `often_failed`, 1 between."""
+  if not n_valid:
+    return None
+  pass_rate = n_correct / n_valid
+  if pass_rate >= solved:
+    return 0
+  return 2 if pass_rate < often_failed else 1
+
+
+def count_correct(group: Sequence[Trajectory]) -> tuple[int, int]:
+  """How many of a group are correct, and of how many valid ones."""
+  valid = [t for t in group if t.valid]
+  return sum(t.reward_parts['accuracy'] == 1.0 for t in valid), len(valid)
+
+
+def grade_examples(
+    run: Run,
+    policy: Policy,
+    examples: Sequence[Example],
+    folder: epath.Path,
+) -> list[Grade]:
+  """Grades every example, reusing the chunks that `folder` already holds."""
+  c = run.config.grade
+  grades: list[Grade] = []
+  with metrics.Progress('grade', total=len(examples)) as progress:
+    for first in range(0, len(examples), c.chunk):
+      path = folder / 'chunks' / f'{first // c.chunk:06d}.jsonl'
+      chunk = examples[first : first + c.chunk]
+      if not path.exists():
+        groups = run.rollout(policy, chunk, samples=c.samples, seed=('grade',))
+        fresh = [
+            _grade(run, example, group)
+            for example, group in zip(chunk, groups, strict=True)
+        ]
+        _check_outage(fresh, most=c.most_errors)
+        files.write_jsonl(path, map(dataclasses.asdict, fresh))
+      grades += _read_chunk(path, chunk)
+      progress.advance(len(chunk))
+  files.write_jsonl(
+      folder / 'graded.jsonl', (dataclasses.asdict(g) for g in grades)
+  )
+  files.write_atomic(
+      folder / 'table.md', table(examples[:TABLE_ROWS], grades[:TABLE_ROWS])
+  )
+  return grades
+
+
+def _check_outage(grades: Sequence[Grade], *, most: float) -> None:
+  """Refuses to commit what a backend that is down has left."""
+  n_errors = sum(g.n_errors for g in grades)
+  n = n_errors + sum(g.n_valid for g in grades)
+  if n_errors > most * n:
+    raise UserError(
+        f'{n_errors} of {n} samples failed for the infrastructure\'s part: '
+        'none of these queries is graded. Mend the tools, then run the same '
+        'command: it goes on here'
+    )
+
+
+def _read_chunk(path: epath.Path, chunk: Sequence[Example]) -> list[Grade]:
+  """A committed chunk; refuses one that is not about these queries."""
+  try:
+    grades = [Grade(**row) for row in files.read_jsonl(path)]
+    whole = all(
+        type(getattr(g, name)) is int
+        for g in grades
+        for name in ('n_valid', 'n_correct', 'n_errors')
+    )
+  except TypeError:  # Other fields: of another version.
+    grades, whole = [], False
+  if not whole or [g.example_id for g in grades] != [e.id for e in chunk]:
+    raise UserError(
+        f'{path} does not hold the grades of its {len(chunk)} queries; delete '
+        'it to have them graded again'
+    )
+  return grades
+
+
+def read_grades(folder: epath.PathLike) -> list[Grade]:
+  """The finished file of `grade_examples`."""
+  path = epath.Path(folder) / 'graded.jsonl'
+  return [Grade(**row) for row in files.read_jsonl(path)]
+
+
+def facts(grades: Sequence[Grade]) -> dict[str, Any]:
+  """How many queries each level holds, and of what kind they are."""
+  levels = [grade.level for grade in grades]
+  return {
+      'levels': {str(level): levels.count(level) for level in (0, 1, 2)},
+      'ungraded': levels.count(None),
+      'errors': sum(grade.n_errors for grade in grades),
+      'composition': {
+          str(level): composition([g for g in grades if g.level == level])
+          for level in (0, 1, 2)
+      },
+  }
+
+
+def composition(grades: Sequence[Grade]) -> dict[str, Any]:
+  """What a level consists of.
+
+  Returns:
+    `hops`: number of queries by hops; `pass_rate`: over all samples;
+    `too_few_searches`, `never_seen`: of the wrong samples, the share that
+    lacked a step, and that never gazed at what is asked about, which may be
+    the same ones; `something_else`: the share of which neither is true.
+  """
+  hops = collections.Counter(
+      'unknown' if g.hops is None else str(g.hops) for g in grades
+  )
+  n_valid = sum(g.n_valid for g in grades)
+  n_correct = sum(g.n_correct for g in grades)
+  n_wrong = n_valid - n_correct
+
+  def of_wrong(count: int) -> float | None:
+    return count / n_wrong if n_wrong else None
+
+  return {
+      'hops': dict(sorted(hops.items())),
+      'pass_rate': n_correct / n_valid if n_valid else None,
+      'too_few_searches': of_wrong(sum(g.n_short for g in grades)),
+      'never_seen': of_wrong(sum(g.n_unseen for g in grades)),
+      'something_else': of_wrong(sum(g.n_else for g in grades)),
+  }
+
+
+def table(examples: Sequence[Example], grades: Sequence[Grade]) -> str:
+  """What the levels consist of, question by question, in Markdown."""
+  lines = [
+      '| level | right | hops | too few searches | never seen | else |'
+      ' question |',
+      '|---|---|---|---|---|---|---|',
+  ]
+  pairs = zip(grades, examples, strict=True)
+  for g, example in sorted(pairs, key=lambda pair: str(pair[0].level)):
+    question = example.question.replace('|', '\\|').replace('\n', ' ')
+    lines.append(
+        f'| {g.level} | {g.n_correct}/{g.n_valid} | {g.hops} | {g.n_short} | '
+        f'{g.n_unseen} | {g.n_else} | {question} |'
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def _grade(
+    run: Run, example: Example, group: Sequence[Trajectory]
+) -> Grade:
+  c = run.config.grade
+  n_correct, n_valid = count_correct(group)
+  wrong = [t for t in group if t.valid and t.reward_parts['accuracy'] < 1]
+  to_gaze = bool(example.search_required and example.gold_regions)
+  short = [behaviour.n_searches(t) < (example.hops or 0) for t in wrong]
+  unseen = [
+      to_gaze and not any(g.hit for g in behaviour.gazes(example, t))
+      for t in wrong
+  ]
+  n_errors = len(group) - n_valid
+  level = None
+  if n_errors <= c.most_errors * len(group):
+    level = level_of(
+        n_correct, n_valid, solved=c.solved, often_failed=c.often_failed
+    )
+  return Grade(
+      example_id=example.id,
+      n_valid=n_valid,
+      n_correct=n_correct,
+      n_errors=n_errors,
+      n_short=sum(short),
+      n_unseen=sum(unseen),
+      n_else=sum(not (a or b) for a, b in zip(short, unseen, strict=True)),
+      hops=example.hops,
+      level=level,
+  )

@@ -1,0 +1,297 @@
+"""A local index over HTTP, for the trainers that speak Search-R1's protocol.
+
+    POST /retrieve        {"queries": [..], "topk": 3, "return_scores": true}
+    POST /retrieve_image  {"images": [base64], "topk": 3}
+    GET  /health
+
+What goes over the wire is written down in tools/retriever.py, its client. A bad
+request gets a status of 400 or more and {"error": why}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+import hmac
+import json
+import os
+from typing import Any
+
+from absl import logging
+from aiohttp import web
+
+from gog_jax import images
+from gog_jax import interrupt
+from gog_jax.errors import UserError
+from gog_jax.index.backend import LocalIndex
+from gog_jax.remote.secrets import redact
+from gog_jax.remote.secrets import redact_traceback
+from gog_jax.tools.retriever import KEY_VARIABLE
+from gog_jax.tools.retriever import shared_key
+from gog_jax.types import Hit
+
+_MAX_BODY_BYTES = 32 * 2**20
+_MAX_REQUESTS = 64  # At once; who comes then is asked to come again.
+_BODY_S = 30.0  # For which a client may send its body.
+_SHUTDOWN_S = 2.0
+_MAX_QUERIES = 1024
+_MAX_QUERY_LENGTH = 8192  # Characters.
+_MAX_IMAGES = 64
+_MAX_PIXELS = 16 * 2**20  # Of an image that is searched with.
+_MAX_TOP_K = 100
+_TOP_K = 3  # Where a request does not say.
+_POLL_S = 0.2  # How often the server looks for a signal.
+_OPEN_PATH = '/health'  # Needs no key.
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def serve(index: LocalIndex, *, host: str, port: int) -> None:
+  """Serves an index until a signal comes; says one line when it is ready.
+
+  Args:
+    index: What is searched.
+    host: Where to listen: 127.0.0.1 is for this machine alone.
+    port: 0 is any that is free.
+
+  Raises:
+    UserError: The port is taken, or none; or the host or the key is none.
+    Interrupted: The signal, when all connections are closed.
+  """
+  asyncio.run(_serve(index, host, port))
+
+
+async def _serve(index: LocalIndex, host: str, port: int) -> None:
+  if not host:
+    raise UserError(
+        '--config.host is empty: 127.0.0.1 is this machine alone, 0.0.0.0 '
+        'everyone'
+    )
+  runner = web.AppRunner(
+      make_app(index),
+      access_log=None,
+      shutdown_timeout=_SHUTDOWN_S,
+      handler_cancellation=True,  # Nobody waits for what a client has left.
+  )
+  await runner.setup()
+  site = web.TCPSite(runner, host, port)
+  try:
+    try:
+      await site.start()
+    except (OSError, OverflowError) as error:
+      reason = getattr(error, 'strerror', None) or error
+      raise UserError(
+          f'cannot listen on {host}:{port} ({reason}); choose another '
+          '--config.port or --config.host'
+      ) from error
+    address = runner.addresses[0]
+    print(
+        f'ready: http://{address[0]}:{address[1]} serves {index.n_documents} '
+        f'documents and {index.n_images} images ({index.version})',
+        flush=True,
+    )
+    while True:
+      interrupt.check()
+      await asyncio.sleep(_POLL_S)
+  finally:
+    await runner.cleanup()
+
+
+def make_app(index: LocalIndex) -> web.Application:
+  """The three addresses, over an open index."""
+  # As many searches at once as there are cores: more would only wait inside.
+  turns = asyncio.Semaphore(os.cpu_count() or 1)
+
+  async def in_turn(search: Callable[..., Any], *args: Any) -> Any:
+    async with turns:
+      return await asyncio.to_thread(search, *args)
+
+  async def retrieve(request: web.Request) -> web.Response:
+    body = await _body(request)
+    queries = _list(body, 'queries', _MAX_QUERIES)
+    for query in queries:
+      if not isinstance(query, str) or len(query) > _MAX_QUERY_LENGTH:
+        raise _Bad(
+            f'"queries" are texts of at most {_MAX_QUERY_LENGTH} characters'
+        )
+    top_k = _top_k(body)
+    scored = body.get('return_scores', False)
+    found = [await in_turn(index.text, query, top_k) for query in queries]
+    return _reply([
+        [_text_item(document, score, scored) for document, score in hits]
+        for hits in found
+    ])
+
+  async def retrieve_image(request: web.Request) -> web.Response:
+    body = await _body(request)
+    pictures = [
+        _image(text) for text in _list(body, 'images', _MAX_IMAGES)
+    ]
+    top_k = _top_k(body)
+    full = body.get('return_hits', False)
+    found = []
+    for number, data in enumerate(pictures):
+      try:
+        width, height = images.size_of(data)
+        if width * height > _MAX_PIXELS:
+          raise _Bad(
+              f'"images"[{number}]: {width} x {height} pixels are more than '
+              f'{_MAX_PIXELS}; send it smaller'
+          )
+        found.append(await in_turn(index.pictures, data, top_k))
+      except UserError as error:  # Of a training set, it says: drop it.
+        reason = str(error).rpartition(';')[0] or str(error)
+        raise _Bad(f'"images"[{number}]: {reason}') from error
+    return _reply([
+        [_image_item(picture, hit, full) for picture, hit in hits]
+        for hits in found
+    ])
+
+  async def health(unused_request: web.Request) -> web.Response:
+    return web.json_response({
+        'status': 'ok',
+        'version': index.version,
+        'documents': index.n_documents,
+        'images': index.n_images,
+    })
+
+  app = web.Application(
+      client_max_size=_MAX_BODY_BYTES,
+      middlewares=[_errors, _at_most(_MAX_REQUESTS), _with_key(shared_key())],
+  )
+  app.add_routes([
+      web.post('/retrieve', retrieve),
+      web.post('/retrieve_image', retrieve_image),
+      web.get(_OPEN_PATH, health),
+  ])
+  return app
+
+
+class _Bad(Exception):
+  """A request that cannot be answered; its message says why."""
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: _Handler
+) -> web.StreamResponse:
+  """Turns every failure into JSON that says what was wrong."""
+  try:
+    return await handler(request)
+  except _Bad as error:
+    return _error(400, str(error))
+  except web.HTTPException as error:
+    return _error(error.status, error.reason)
+  except ConnectionError:  # Nobody is there to be answered.
+    raise
+  except Exception as error:
+    logging.error('%r failed\n%s', request.path, redact_traceback(error))
+    return _error(500, 'the search failed; the server\'s log says how')
+
+
+def _at_most(n: int):
+  """Turns away whoever comes while `n` requests are being answered."""
+  free = asyncio.Semaphore(n)
+
+  @web.middleware
+  async def check(
+      request: web.Request, handler: _Handler
+  ) -> web.StreamResponse:
+    if free.locked():
+      response = _error(503, f'{n} requests are being answered; come again')
+      response.headers['Retry-After'] = '1'
+      return response
+    async with free:
+      return await handler(request)
+
+  return check
+
+
+def _with_key(key: str | None):
+  """Refuses who does not have the key, if there is one."""
+
+  @web.middleware
+  async def check(
+      request: web.Request, handler: _Handler
+  ) -> web.StreamResponse:
+    if key and request.path != _OPEN_PATH:
+      given = request.headers.get('Authorization', '')
+      wanted = f'Bearer {key}'.encode()
+      if not hmac.compare_digest(given.encode(errors='replace'), wanted):
+        return _error(401, f'the key of {KEY_VARIABLE} is missing or wrong')
+    return await handler(request)
+
+  return check
+
+
+def _error(status: int, reason: str) -> web.Response:
+  line = redact(' '.join(reason.split()))
+  return web.json_response({'error': line}, status=status)
+
+
+async def _body(request: web.Request) -> Mapping[str, Any]:
+  try:
+    async with asyncio.timeout(_BODY_S):
+      data = await request.read()
+    body = await asyncio.to_thread(json.loads, data.decode())
+  except TimeoutError as error:
+    raise web.HTTPRequestTimeout(
+        reason=f'the body took longer than {_BODY_S:g} seconds'
+    ) from error
+  except (ValueError, RecursionError) as error:
+    raise _Bad(f'the body is not JSON ({error})') from error
+  if not isinstance(body, dict):
+    raise _Bad('the body is not a JSON object')
+  return body
+
+
+def _list(body: Mapping[str, Any], field: str, most: int) -> Sequence[Any]:
+  value = body.get(field)
+  if not isinstance(value, list) or len(value) > most:
+    raise _Bad(f'"{field}" must be a list of at most {most}')
+  return value
+
+
+def _top_k(body: Mapping[str, Any]) -> int:
+  value = body.get('topk')
+  if value is None:
+    return _TOP_K
+  if type(value) is not int or not 1 <= value <= _MAX_TOP_K:
+    raise _Bad(f'"topk" must be a whole number from 1 to {_MAX_TOP_K}')
+  return value
+
+
+def _image(text: Any) -> bytes:
+  if not isinstance(text, str):
+    raise _Bad('"images" are base64 of image files')
+  # As browsers write it: data:image/png;base64,...
+  encoded = text.partition('base64,')[2] if text.startswith('data:') else text
+  try:
+    return base64.b64decode(encoded, validate=True)
+  except (binascii.Error, ValueError) as error:
+    raise _Bad(f'"images" are base64 of image files ({error})') from error
+
+
+def _reply(result: list[Any]) -> web.Response:
+  return web.json_response({'result': result})
+
+
+def _text_item(
+    document: Mapping[str, Any], score: float, scored: bool
+) -> dict[str, Any]:
+  """As Search-R1's own server has it: alone where no scores are wanted."""
+  row = {'id': document['id'], 'contents': document['contents']}
+  return {'document': row, 'score': score} if scored else row
+
+
+def _image_item(
+    picture: Mapping[str, Any], hit: Hit, full: bool
+) -> dict[str, Any]:
+  document = dict(picture)
+  if full:
+    document['text'] = hit.text
+    if hit.image is not None:
+      document['thumbnail'] = base64.b64encode(hit.image).decode()
+  return {'document': document, 'score': hit.score}

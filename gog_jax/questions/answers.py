@@ -1,0 +1,73 @@
+"""Accepted answers, in the ways that data sets write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import math
+from typing import Any
+
+from gog_jax.questions.questions import Mismatch
+
+
+def forms(*values: Any) -> tuple[str, ...]:
+  """Every text and number in the values, however nested, each once, in order.
+
+  A mapping with a `range` is an answer that numbers within it are right for
+  (InfoSeek): its `wikidata` value is a form, and so is the range in words, for
+  a judge to read; nothing but a judge can tell that 1.4 lies in it.
+  """
+  found: dict[str, None] = {}
+  for value in values:
+    for form in _walk(value):
+      if form := form.strip():
+        found.setdefault(form)
+  return tuple(found)
+
+
+def listed(value: Any, *, column: str) -> Any:
+  """A list that may be written as JSON, as verl's `candidate_answers` is.
+
+  Raises:
+    Mismatch: It is text that is no JSON list.
+  """
+  if not isinstance(value, str):
+    return value
+  if not value.strip():
+    return []
+  try:
+    parsed = json.loads(value)
+  except (ValueError, RecursionError) as error:
+    raise Mismatch(
+        column, f'{column} is text, but no JSON list ({value[:40]!r})'
+    ) from error
+  if not isinstance(parsed, list):
+    raise Mismatch(
+        column, f'{column} is JSON, but no list ({value[:40]!r})'
+    )
+  return parsed
+
+
+def _walk(value: Any):
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, bool):
+    yield 'yes' if value else 'no'
+  elif isinstance(value, int | float):
+    if math.isfinite(value):
+      yield f'{value:g}' if abs(value) < 1e6 else f'{value:.15g}'
+  elif isinstance(value, Mapping):
+    if 'range' in value:
+      yield from _walk(value.get('wikidata'))
+      yield from _range(value['range'])
+    elif 'target' in value:  # verl's ground_truth, in some of its sets.
+      yield from _walk(value['target'])
+  elif isinstance(value, list | tuple):
+    for part in value:
+      yield from _walk(part)
+
+
+def _range(bounds: Any):
+  numbers = [form for form in forms(bounds)]
+  if len(numbers) == 2:
+    yield f'any number from {numbers[0]} to {numbers[1]}'

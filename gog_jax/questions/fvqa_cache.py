@@ -1,0 +1,110 @@
+"""FVQA's pickled image searches -> a corpus that `configs/index.py` takes.
+
+FVQA comes with `fvqa_{train,test}_image_search_results_cache.pkl`: for each
+question what a reverse image search found, titles and pictures or their
+addresses. Out of it come `docs.jsonl`, a document {id, title, text, image, url}
+for each result (`fvqa_test_12/0` is the first of `fvqa_test_12`), and a folder
+of the pictures as PNG files, each once. An index over both answers image and
+text searches without a network:
+
+    python -m gog_jax.main --config=configs/index.py \\
+      --config.docs=OUT/docs.jsonl --config.images=OUT/images
+
+Results that have an address only can be found by their titles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+from gog_jax.errors import UserError
+from gog_jax.questions.records import Drop
+
+_CHILD = pathlib.Path(__file__).with_name('fvqa_unpickle.py')
+_MEMORY_GB = 16.0
+_TIMEOUT_S = 3600.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converted:
+  """What came of a cache.
+
+  Attributes:
+    n_searches: Questions it has results for.
+    n_documents: Results.
+    n_images: Of these, how many have a picture.
+    drops: Questions whose results are of no use.
+  """
+
+  n_searches: int
+  n_documents: int
+  n_images: int
+  drops: tuple[Drop, ...]
+
+
+def convert(
+    path: str,
+    folder: str,
+    *,
+    memory_gb: float = _MEMORY_GB,
+    timeout_s: float = _TIMEOUT_S,
+) -> Converted:
+  """Converts a cache, once; no line of it is run in this process.
+
+  Args:
+    path: The pickle.
+    folder: Where docs.jsonl and images/ go.
+    memory_gb: That the process which reads it may use; all of it is in memory
+      at once.
+    timeout_s: After which it is ended.
+
+  Raises:
+    UserError: It cannot be read, names what no such cache needs, or holds
+      something else.
+  """
+  if not pathlib.Path(path).is_file():
+    raise UserError(f'{path} is no file; give the cache that comes with FVQA')
+  command = [
+      sys.executable,
+      '-I',  # Neither this folder nor the user's own packages.
+      str(_CHILD),
+      str(path),
+      str(folder),
+      str(int(memory_gb * 2**30)),
+  ]
+  try:
+    child = subprocess.run(
+        command,
+        capture_output=True,
+        env={},
+        stdin=subprocess.DEVNULL,
+        timeout=timeout_s,
+    )
+  except subprocess.TimeoutExpired as error:
+    raise UserError(
+        f'{path} was not read within {timeout_s:g} seconds; it is no cache of '
+        "FVQA's, or the machine is too slow"
+    ) from error
+  try:
+    said = json.loads(child.stdout.decode().strip().split('\n')[-1])
+  except ValueError as error:
+    why = child.stderr.decode(errors='replace').strip().split('\n')[-1]
+    raise UserError(
+        f'{path} ended the process that read it (exit code {child.returncode}'
+        f'{": " + why if why else ""}); with a larger memory_gb it may do'
+    ) from error
+  if 'error' in said:
+    raise UserError(f'{path} {said["error"]}')
+  return Converted(
+      n_searches=said.get('searches', 0),
+      n_documents=said.get('documents', 0),
+      n_images=said.get('images', 0),
+      drops=tuple(
+          Drop(where=f'{path}, {id}', reason='bad search', detail=detail)
+          for id, detail in said['drops']
+      ),
+  )

@@ -1,0 +1,345 @@
+"""Asks an OpenAI-compatible endpoint for one message.
+
+vLLM, SGLang, llama.cpp's server, Ollama and the vendors all speak it. Nothing
+that comes back is trusted: it is capped, never followed elsewhere, never
+unpacked, and its shape is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import re
+import time
+from typing import Any
+import urllib.parse
+
+import aiohttp
+
+from gog_jax.errors import UserError
+from gog_jax.remote import http as http_json
+from gog_jax.remote import retries
+from gog_jax.remote import secrets
+
+_MAX_BYTES = 16 * 2**20  # Of a reply.
+_PATH = '/chat/completions'
+BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+  """A remote model and how it is asked.
+
+  Attributes:
+    url: Up to and including its version, e.g. http://127.0.0.1:8080/v1.
+    model: Its name at the endpoint.
+    key_variable: The environment variable that holds the key, if it wants one.
+    timeout_s: Seconds for one message, all attempts and waits together.
+    max_attempts: How often it is asked where a failure may be gone soon.
+    temperature: Of sampling; negative leaves it to the endpoint.
+    max_tokens: Of one message, by its tokenizer; 0 leaves it to the endpoint.
+    seeded: Whether each request carries its conversation's own seed.
+    section: Of the config, that holds these fields; for messages.
+  """
+
+  url: str
+  model: str
+  key_variable: str = 'OPENAI_API_KEY'
+  timeout_s: float = 120.0
+  max_attempts: int = 4
+  temperature: float = 0.0
+  max_tokens: int = 4096
+  seeded: bool = False
+  section: str = 'remote'
+
+  def flag(self, field: str) -> str:
+    """What a user types to set a field."""
+    return f'--config.{self.section}.{field}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reply:
+  """A message of the remote model.
+
+  Attributes:
+    content: Its text; may be empty.
+    reasoning: What a server with a reasoning parser took out of it.
+    tool_calls: (name, arguments as JSON text) of what a tool parser took out.
+    truncated: Its limit of tokens cut it off.
+    prompt_tokens: What the endpoint says it has read; 0 where it does not say.
+    completion_tokens: What it says it has written, likewise.
+  """
+
+  content: str
+  reasoning: str
+  tool_calls: tuple[tuple[str, str], ...]
+  truncated: bool
+  prompt_tokens: int = 0
+  completion_tokens: int = 0
+
+
+class EndpointError(UserError):
+  """A message cannot be had; the text says why, in one line.
+
+  Attributes:
+    reason: The same in the few words under which it is counted.
+    billed: Whether it may have to be paid for: not where the request was
+      turned away, or never left.
+  """
+
+  def __init__(self, message: str, *, reason: str, billed: bool = False):
+    super().__init__(message)
+    self.reason = reason
+    self.billed = billed
+
+
+class MisconfiguredError(EndpointError):
+  """No message of it can be had at all: its address, key or name is wrong."""
+
+
+class TransientEndpointError(EndpointError):
+  """One that may be gone soon.
+
+  Attributes:
+    retry_after_s: Seconds for which the endpoint asks to be left alone.
+  """
+
+  def __init__(
+      self,
+      message: str,
+      *,
+      reason: str,
+      billed: bool = False,
+      retry_after_s: float = 0.0,
+  ):
+    super().__init__(message, reason=reason, billed=billed)
+    self.retry_after_s = retry_after_s
+
+
+class Endpoint:
+  """One remote model."""
+
+  def __init__(self, config: EndpointConfig):
+    """Reads the key from the environment; nothing is asked yet.
+
+    Raises:
+      UserError: The address or the key cannot be one, or the model has no name.
+    """
+    self._config = config
+    self._address = _address(config)
+    self._shown = shown_url(config.url)
+    if not config.model:
+      raise UserError(
+          f'no remote model is named: pass {config.flag("model")}=NAME, as the '
+          f'endpoint calls it (GET {self._shown}/models lists them)'
+      )
+    variable = config.key_variable
+    if variable and not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', variable):
+      raise UserError(  # Which is not quoted: it may be the key itself.
+          f'{config.flag("key_variable")} is the name of a variable of the '
+          'environment, letters, digits and _; put the key into that variable'
+      )
+    self._key = http_json.check_key(
+        secrets.from_environment(variable), variable=variable
+    )
+
+  def session(self) -> aiohttp.ClientSession:
+    """For `complete`, in this event loop."""
+    return http_json.session(self._key)
+
+  async def complete(
+      self,
+      session: aiohttp.ClientSession,
+      messages: Sequence[Mapping[str, Any]],
+      *,
+      seed: int = 0,
+  ) -> Reply:
+    """The model's next message; `seed` is sent if the config says so.
+
+    Raises:
+      EndpointError: It cannot be had.
+    """
+    c = self._config
+    attempts = retries.attempts(
+        TransientEndpointError,
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=BACKOFF_S,
+    )
+    deadline = time.monotonic() + c.timeout_s
+    try:
+      async for attempt in attempts:
+        with attempt:
+          return await self.ask(
+              session, messages, deadline=deadline, seed=seed
+          )
+    except TransientEndpointError as error:
+      number = attempts.statistics['attempt_number']
+      tries = f' after {number} attempts' if number > 1 else ''
+      raise EndpointError(
+          f'{error}{tries}', reason=error.reason, billed=error.billed
+      ) from error
+    raise AssertionError('tenacity reraises')  # For type checkers.
+
+  async def ask(
+      self,
+      session: aiohttp.ClientSession,
+      messages: Sequence[Mapping[str, Any]],
+      *,
+      deadline: float,
+      seed: int = 0,
+  ) -> Reply:
+    """Asks once for the model's next message.
+
+    Args:
+      session: Of this event loop.
+      messages: The conversation so far.
+      deadline: Until when, by time.monotonic().
+      seed: Sent if the config says so.
+
+    Raises:
+      TransientEndpointError: It may work soon.
+      EndpointError: It will not.
+    """
+    c = self._config
+    request: dict[str, Any] = {'model': c.model, 'messages': list(messages)}
+    if c.temperature >= 0:
+      request['temperature'] = c.temperature
+    if c.max_tokens:
+      request['max_tokens'] = c.max_tokens
+    if c.seeded:
+      request['seed'] = seed
+    try:
+      async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
+        value, _ = await http_json.ask(
+            session, self._address, request, max_bytes=_MAX_BYTES
+        )
+    except TimeoutError as error:
+      raise TransientEndpointError(
+          f'{self._shown} sent no reply within '
+          f'{c.flag("timeout_s")}={c.timeout_s:g} seconds',
+          reason='no reply in time',
+          billed=True,
+      ) from error
+    except ConnectionError as error:
+      raise TransientEndpointError(
+          f'cannot reach {self._shown} ({error}); is the server running, and '
+          f'is {c.flag("url")} right?',
+          reason='cannot be reached',
+          billed=not isinstance(error, http_json.NotSent),
+      ) from error
+    except http_json.Garbled as error:
+      raise self._no_completion(str(error)) from error
+    except http_json.Refused as error:
+      raise self._refusal(error) from error
+    return self._reply(value)
+
+  def _refusal(self, error: http_json.Refused) -> EndpointError:
+    c, reason = self._config, f'HTTP {error.status}'
+    if 300 <= error.status < 400:
+      return MisconfiguredError(
+          f'{self._shown} answers {error.status}, a redirect, which is not '
+          f'followed: give the address it leads to as {c.flag("url")}',
+          reason=reason,
+      )
+    message = f'{self._shown} answers {error.status}: {error.reason}'
+    if error.transient:
+      return TransientEndpointError(
+          message, reason=reason, retry_after_s=error.retry_after_s
+      )
+    if error.status == 404:
+      message += (
+          f'; is {c.flag("url")} right, up to its /v1, and {c.flag("model")}?'
+      )
+    if error.status in (401, 403):
+      message += f' (the key is read from the variable {c.key_variable})'
+    # Others may well be shorter, or have an image that it can read.
+    if error.status in (401, 403, 404, 405):
+      return MisconfiguredError(message, reason=reason)
+    return EndpointError(message, reason=reason)
+
+  def _no_completion(self, what: str) -> EndpointError:
+    return EndpointError(
+        f'{self._shown} answers with no chat completion: {what}; is '
+        f'{self._config.flag("url")} right, up to its /v1?',
+        reason='no chat completion',
+        billed=True,
+    )
+
+  def _reply(self, value: Any) -> Reply:
+    """Reads a reply.
+
+    Raises:
+      EndpointError: It is no chat completion.
+    """
+    try:
+      choice = value['choices'][0]
+      message = choice['message']
+      reasoning = message.get('reasoning_content') or message.get('reasoning')
+      return Reply(
+          content=_text(message.get('content')),
+          reasoning=_text(reasoning),
+          tool_calls=tuple(
+              _call(call['function'])
+              for call in message.get('tool_calls') or ()
+          ),
+          truncated=choice.get('finish_reason') == 'length',
+          prompt_tokens=_count(value, 'prompt_tokens'),
+          completion_tokens=_count(value, 'completion_tokens'),
+      )
+    except (
+        AttributeError, IndexError, KeyError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+      what = f'{type(error).__name__}: {error}'
+      raise self._no_completion(f'its JSON has no message ({what})') from error
+
+
+def shown_url(url: str) -> str:
+  """An address that was checked, without its query: it may hold a secret."""
+  parts = urllib.parse.urlsplit(url.strip())
+  host = f'[{parts.hostname}]' if ':' in str(parts.hostname) else parts.hostname
+  port = f':{parts.port}' if parts.port else ''
+  return f'{parts.scheme}://{host}{port}{parts.path}'.rstrip('/')
+
+
+def _address(config: EndpointConfig) -> str:
+  url = http_json.check_url(
+      config.url.strip(),
+      field=config.flag('url'),
+      like='http://127.0.0.1:8080/v1',
+      variable=config.key_variable,
+  )
+  parts = urllib.parse.urlsplit(url)
+  path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
+  return parts._replace(path=path, fragment='').geturl()
+
+
+def _call(function: Mapping[str, Any]) -> tuple[str, str]:
+  arguments = function['arguments']
+  if isinstance(arguments, dict):  # Of servers that are helpful.
+    arguments = json.dumps(arguments)
+  return _text(function['name']), _text(arguments)
+
+
+def _count(reply: Mapping[str, Any], what: str) -> int:
+  """Of the tokens that a reply says it took; 0 where it says none."""
+  usage = reply.get('usage')
+  count = usage.get(what) if isinstance(usage, dict) else None
+  return count if type(count) is int and count > 0 else 0
+
+
+def _text(value: Any) -> str:
+  """The text of a message's field, secrets out of it: parts may spell one.
+
+  Raises:
+    TypeError: It is neither text nor text in parts.
+  """
+  if isinstance(value, list):
+    value = ''.join(part['text'] for part in value if part['type'] == 'text')
+  if value is None:
+    return ''
+  if not isinstance(value, str):
+    raise TypeError(f'{type(value).__name__} in place of text')
+  return secrets.redact(value)

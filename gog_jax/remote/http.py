@@ -1,0 +1,211 @@
+"""JSON over HTTP, from servers that may send anything.
+
+Nothing is unpacked, no redirect is followed, no cookie kept, and of an answer
+no more is read than the caller allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import datetime
+import email.utils
+import json
+import math
+from typing import Any
+import urllib.parse
+
+import aiohttp
+
+from gog_jax.errors import UserError
+from gog_jax.remote.secrets import redact
+from gog_jax.remote.secrets import redact_json
+
+_CHUNK = 2**16
+_REASON = 200  # Characters of a server's own words that are passed on.
+_CONNECT_S = 10.0
+
+
+class Refused(Exception):
+  """The server answered with a status that is not 200.
+
+  Attributes:
+    status: The status.
+    reason: What the server said, on one line.
+    retry_after_s: Seconds for which it asks to be left alone.
+    transient: Whether the same request may work soon.
+  """
+
+  def __init__(self, status: int, reason: str, *, retry_after_s: float = 0.0):
+    super().__init__(f'HTTP {status}: {reason}' if reason else f'HTTP {status}')
+    self.status = status
+    self.reason = reason
+    self.retry_after_s = retry_after_s
+    self.transient = status in (408, 425, 429) or status >= 500
+
+
+class NotSent(ConnectionError):
+  """Nobody listens at the address: nothing has left this machine."""
+
+
+class Garbled(Exception):
+  """The server answered 200 with what is no JSON, or too much of it."""
+
+
+def check_url(url: str, *, field: str, like: str, variable: str) -> str:
+  """The address without a slash at its end.
+
+  Args:
+    url: As the user gave it.
+    field: The config field that holds it.
+    like: An example of one.
+    variable: Of the environment, for the server's key.
+
+  Raises:
+    UserError: It is no http(s) address, or holds a password.
+  """
+  try:
+    parts = urllib.parse.urlsplit(url)
+    host, _ = parts.hostname or '', parts.port
+    host.encode('idna')
+  except ValueError:  # UnicodeError is one.
+    parts, host = None, ''
+  if parts is None or parts.scheme not in ('http', 'https') or not host:
+    # Not quoted where it may hold a password.
+    shown = '' if '@' in url else f'={redact(url)!r}'
+    raise UserError(f'{field}{shown} is no address; give one like {like}')
+  if parts.username or parts.password:
+    raise UserError(
+        f'{field} holds a name or password, which logs and recordings would '
+        f'show: put the key into the environment variable {variable}'
+    )
+  return url.rstrip('/')
+
+
+def check_key(key: str | None, *, variable: str) -> str | None:
+  """The key of a server, if it can be one.
+
+  Raises:
+    UserError: No header can carry it.
+  """
+  if key is not None and not (key.isascii() and key.isprintable()):
+    raise UserError(
+        f'the key in {variable} has characters that no header can carry; set '
+        'it anew'
+    )
+  return key
+
+
+def session(key: str | None) -> aiohttp.ClientSession:
+  """A session of this event loop; `key` goes with each of its requests."""
+  headers = {'Accept-Encoding': 'identity'}
+  if key:
+    headers['Authorization'] = f'Bearer {key}'
+  return aiohttp.ClientSession(
+      auto_decompress=False,
+      connector=aiohttp.TCPConnector(limit=0),  # Callers have limits.
+      cookie_jar=aiohttp.DummyCookieJar(),
+      headers=headers,
+      timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+  )
+
+
+async def ask(
+    client: aiohttp.ClientSession,
+    url: str,
+    body: Mapping[str, Any] | None,
+    *,
+    max_bytes: int,
+) -> tuple[Any, str]:
+  """Posts `body`, or gets where it is None; returns the JSON and its text.
+
+  A server may repeat the key that it was sent: it is out of both.
+
+  Raises:
+    Refused: The status is not 200.
+    Garbled: The answer is packed, longer than `max_bytes`, not UTF-8 or not
+      JSON.
+    NotSent: Nobody listens there.
+    ConnectionError: There is no answer, or it broke off.
+  """
+  try:
+    async with client.request(
+        'GET' if body is None else 'POST',
+        url,
+        json=body,
+        allow_redirects=False,
+    ) as response:
+      data = await _read(response, max_bytes)
+      if response.status != 200:
+        raise Refused(
+            response.status,
+            _reason(data).removeprefix(f'{response.status}: '),
+            retry_after_s=_seconds(response.headers.get('Retry-After', '')),
+        )
+  except aiohttp.ClientConnectorError as error:
+    raise NotSent(_words(error)) from None
+  except (aiohttp.ClientError, ValueError) as error:
+    raise ConnectionError(_words(error)) from None
+  try:
+    text = data.decode()
+    value = json.loads(text)
+    clean = redact_json(value)
+    # What it held may have been spelled with escapes.
+    return clean, text if clean == value else json.dumps(clean)
+  except (ValueError, RecursionError) as error:
+    raise Garbled(f'the answer is not JSON: {_reason(data)}') from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+  packed = response.headers.get('Content-Encoding', 'identity')
+  if packed != 'identity':
+    raise Garbled(f'the answer is packed ({packed[:20]}), which nobody asked')
+  data = bytearray()
+  async for chunk in response.content.iter_chunked(_CHUNK):
+    data += chunk
+    if len(data) > max_bytes:
+      raise Garbled(f'the answer has more than {max_bytes} bytes')
+  return bytes(data)
+
+
+def _reason(data: bytes) -> str:
+  """What a server said, on one short line; of JSON, its own error's words."""
+  text = data[: 64 * _REASON].decode(errors='replace')
+  try:
+    value = json.loads(data)
+    while isinstance(value, dict):
+      value = next(
+          (value[k] for k in ('error', 'message', 'detail') if value.get(k)),
+          None,
+      )
+    text = value if isinstance(value, str) else text
+  except (ValueError, RecursionError):
+    pass
+  # Secrets go before it is cut, or half of one stays.
+  text = ''.join(c if c.isprintable() else ' ' for c in redact(text))
+  return ' '.join(text.split())[:_REASON]
+
+
+def _words(error: Exception) -> str:
+  """What went wrong with a connection, without addresses and what is in them.
+
+  The error itself may quote what the server repeated of a request.
+  """
+  if isinstance(error, aiohttp.ClientConnectorError):
+    text = str(error.os_error.strerror or error.os_error)
+  else:
+    text = str(getattr(error, 'message', '')) or type(error).__name__
+  text = ' '.join(redact(text).split())[:_REASON]
+  return f'{type(error).__name__}: {text}'
+
+
+def _seconds(retry_after: str) -> float:
+  """Of a Retry-After header: seconds, or a date; 0 if it is neither."""
+  try:
+    seconds = float(retry_after)
+  except ValueError:
+    try:
+      when = email.utils.parsedate_to_datetime(retry_after)
+      seconds = (when - datetime.datetime.now(datetime.UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+      return 0.0
+  return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

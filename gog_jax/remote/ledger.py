@@ -1,0 +1,190 @@
+"""What a run has spent on searches, a remote model or a judge, and its cap.
+
+    FILE    one charge a line, {"price": 0.001, "time": .., ...}
+
+Processes that share a file share its cap: each looks, before it spends, what
+the others have written. Charges of which the price is known are written before
+a request is sent, so that no kill forgets one and no cap is passed; those of
+requests that were turned away are taken back by a line of their own. What a
+message costs is known when it is there: those under way while the cap is
+reached are still paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import datetime
+import json
+import math
+import os
+from typing import Any
+
+from etils import epath
+import filelock
+
+from gog_jax.errors import UserError
+from gog_jax.storage import files
+from gog_jax.tools.base import RunStopped
+
+_MILLION = 1e6
+
+
+def dollars(prices: Any, tokens_in: float, tokens_out: float) -> float:
+  """US dollars for tokens, at a section's price_in and price_out a million."""
+  return (
+      prices.price_in * tokens_in + prices.price_out * tokens_out
+  ) / _MILLION
+
+
+class Ledger:
+  """Counts dollars over all the starts of a run.
+
+  Attributes:
+    spent: US dollars, as far as this process has looked.
+  """
+
+  def __init__(
+      self,
+      path: epath.PathLike,
+      *,
+      cap: float,
+      what: str = 'searches',
+      section: str = 'tools',
+  ):
+    """Reads what has been spent.
+
+    Args:
+      path: On a local disk; made with the first charge.
+      cap: In US dollars.
+      what: Is paid for, in messages.
+      section: Of the config, that sets path and cap.
+
+    Raises:
+      UserError: The file cannot be read or is damaged, or is in a bucket.
+    """
+    self._path = os.fspath(path)
+    self._cap = cap
+    self._what, self._section = what, section
+    if '://' in self._path:
+      raise UserError(
+          f'what {what} cost cannot be written down in {path}: choose a file '
+          f'on a local disk with --config.{section}.ledger=FILE'
+      )
+    self.spent = 0.0
+    self._read_to = 0  # Bytes of the file,
+    self._n_lines = 0  # and lines.
+    self._lock = filelock.FileLock(self._path + '.lock')
+    self._catch_up()
+
+  def charge(self, name: str, price: float) -> None:
+    """Writes down what a request is going to cost.
+
+    Args:
+      name: Of what is asked: a tool, a verdict.
+      price: US dollars.
+
+    Raises:
+      RunStopped: It would pass the cap, or cannot be written down.
+    """
+    with self._alone():
+      # A hair above, for sums like 0.1 + 0.2.
+      if not self.spent + price <= self._cap * (1 + 1e-9):
+        raise RunStopped(
+            f'{self._what} have cost ${self.spent:.4f}; {name} at ${price:g} '
+            f'would pass --config.{self._section}.max_spend={self._cap:g}: '
+            'raise it to go on; what stages have made is kept, and so is what '
+            'a cache or a recording holds'
+        )
+      self._write(price, tool=name)
+
+  def take_back(self, name: str, price: float) -> None:
+    """Of a request that was turned away.
+
+    Raises:
+      RunStopped: It cannot be written down.
+    """
+    with self._alone():
+      self._write(-price, tool=name)
+
+  def check(self) -> None:
+    """Before something is asked for, the price of which is not known yet.
+
+    Raises:
+      RunStopped: The cap is reached, or the file cannot be read.
+    """
+    with self._alone():
+      if self.spent >= self._cap:
+        raise RunStopped(
+            f'{self._what} have cost ${self.spent:.4f}, which is all of '
+            f'--config.{self._section}.max_spend={self._cap:g}: raise it to go '
+            'on; what is finished is kept'
+        )
+
+  def record(self, price: float, **about: Any) -> None:
+    """Writes down what something has cost, whatever the cap.
+
+    Args:
+      price: US dollars.
+      about: What else the line says.
+
+    Raises:
+      RunStopped: It cannot be written down.
+    """
+    with self._alone():
+      self._write(price, **about)
+
+  @contextlib.contextmanager
+  def _alone(self) -> Iterator[None]:
+    """Nobody else writes meanwhile, and all that others wrote is counted."""
+    try:
+      os.makedirs(os.path.dirname(self._path) or '.', exist_ok=True)
+      with self._lock:
+        self._catch_up()
+        yield
+    except RunStopped:
+      raise
+    except OSError as error:
+      raise RunStopped(
+          f'cannot write {self._path}: {error.strerror or error}'
+      ) from error
+    except UserError as error:  # A full disk is no failure of the search.
+      raise RunStopped(str(error)) from error
+
+  def _write(self, price: float, **about: Any) -> None:
+    time = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    files.append_line(
+        self._path, files.dumps({'price': price, 'time': time, **about})
+    )
+    self._catch_up()
+
+  def _catch_up(self) -> None:
+    """Counts the lines that have been written since."""
+    try:
+      if not os.path.exists(self._path):
+        return
+      with open(self._path, 'rb') as f:
+        f.seek(self._read_to)
+        *lines, tail = f.read().split(b'\n')  # A kill cut the tail off.
+    except OSError as error:
+      raise UserError(
+          f'cannot read {self._path}: {error.strerror}'
+      ) from error
+    for line in lines:
+      self._n_lines += 1
+      self.spent += self._price(line)
+      self._read_to += len(line) + 1
+
+  def _price(self, line: bytes) -> float:
+    try:
+      price = json.loads(line)['price']
+      if math.isfinite(price):
+        return price
+    except (ValueError, TypeError, KeyError):
+      pass
+    if not line.endswith(b'}'):
+      return 0.0  # Cut off by a kill, before its request was sent.
+    raise UserError(
+        f'{self._path}, line {self._n_lines}, is damaged: mend or delete that '
+        'line; it counts what was spent'
+    )

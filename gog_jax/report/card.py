@@ -1,0 +1,269 @@
+"""One trajectory as a web page shows it: the data of templates/card.html.j2.
+
+Everything that came from a search or a policy is untrusted: the template
+escapes whatever it prints, images are decoded and encoded anew, and a content
+security policy forbids the page to run or fetch anything.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+import functools
+import io
+import json
+from typing import Any
+
+import jinja2
+
+from gog_jax import boxes
+from gog_jax import images
+from gog_jax.errors import UserError
+from gog_jax.report import charts as report_charts
+from gog_jax.rewards import behaviour
+from gog_jax.types import Box
+from gog_jax.types import Example
+from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
+from gog_jax.types import Trajectory
+from gog_jax.types import Turn
+
+# Longest sides, in pixels, of what the page embeds.
+_SCENE_SIDE = 640
+_THUMBNAIL_SIDE = 192
+# Above this many pixels JPEG is several times smaller and looks the same.
+_PNG_PIXELS = 256 * 256
+_LINE = 64  # Arguments that fit are printed on one line.
+
+
+def render(template: str, **values: Any) -> str:
+  """A page of gog_jax/report/templates that needs nothing but itself."""
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('gog_jax.report', 'templates'),
+      autoescape=True,
+      undefined=jinja2.StrictUndefined,
+      trim_blocks=True,
+      lstrip_blocks=True,
+  )
+  environment.filters['percent'] = _percent
+  environment.filters['short'] = report_charts.short
+  html = environment.get_template(template).render(values)
+  # Policies can write lone surrogates; UTF-8 cannot.
+  return html.encode('utf-8', 'replace').decode('utf-8')
+
+
+def card(
+    policy: str,
+    example: Example,
+    trajectory: Trajectory,
+    *,
+    others: Sequence[tuple[str, Trajectory]] = (),
+) -> dict[str, Any]:
+  """What the template shows of one trajectory.
+
+  Args:
+    policy: Whose it is.
+    example: What was asked; with no accepted answers none is judged.
+    trajectory: Scored, if there are accepted answers.
+    others: What other policies answered, by their names.
+  """
+  gazes = behaviour.gazes(example, trajectory)
+  labels = _labels(gazes)
+  return {
+      'policy': policy,
+      'example': example,
+      'trajectory': trajectory,
+      'outcome': _outcome(example, trajectory),
+      'gazed': bool(gazes),
+      'recovered': bool(behaviour.recovered(gazes)),
+      'scenes': [
+          _scene(root, example, gazes, labels)
+          for root in range(len(example.images))
+      ],
+      'turns': [
+          _turn(number, turn, gazes, labels)
+          for number, turn in enumerate(trajectory.turns)
+      ],
+      'others': [
+          {
+              'policy': other,
+              'answer': t.answer,
+              'outcome': _outcome(example, t),
+          }
+          for other, t in others
+      ],
+      'n_tokens': len(trajectory.token_ids),
+      'n_sampled': int(trajectory.loss_mask.sum()),
+  }
+
+
+def _outcome(example: Example, trajectory: Trajectory) -> str:
+  if not example.answers:  # Nobody knows what would be right.
+    return 'unanswered' if trajectory.answer is None else 'answered'
+  if not trajectory.valid:
+    return 'infra'
+  accuracy = trajectory.reward_parts['accuracy']
+  return 'right' if accuracy >= 1 else 'partly' if accuracy > 0 else 'wrong'
+
+
+def _labels(gazes: Sequence[behaviour.Gaze]) -> dict[tuple[int, int], str]:
+  """(turn, call) -> the turn's number; a letter tells its gazes apart."""
+  labels = {}
+  for gaze in gazes:
+    of_turn = [other.call for other in gazes if other.turn == gaze.turn]
+    letter = chr(ord('a') + of_turn.index(gaze.call)) if of_turn[1:] else ''
+    labels[gaze.turn, gaze.call] = f'{gaze.turn + 1}{letter}'
+  return labels
+
+
+def _verdict(hit: bool | None) -> str:
+  return 'unknown' if hit is None else 'hit' if hit else 'miss'
+
+
+def _scene(
+    root: int,
+    example: Example,
+    gazes: Sequence[behaviour.Gaze],
+    labels: Mapping[tuple[int, int], str],
+) -> dict[str, Any]:
+  """A root image and the boxes drawn over it, in its original pixels."""
+  try:
+    width, height = images.size_of(example.images[root])
+  except UserError:
+    width, height = 1, 1
+  size = 0.052 * max(width, height)
+  drawn, taken = [], []
+  for gaze in gazes:
+    if gaze.view.root == root:
+      label = labels[gaze.turn, gaze.call]
+      badge = _badge(gaze.view.box, label, size, (width, height), taken)
+      taken.append(badge)
+      drawn.append({
+          'box': _rectangle(gaze.view.box),
+          'label': label,
+          'verdict': _verdict(gaze.hit),
+          'badge': _rectangle(badge),
+      })
+  return {
+      'image': _embed(example.images[root], _SCENE_SIDE),
+      'width': width,
+      'height': height,
+      'font': size,
+      'boxes': drawn,
+      # Gold regions are only ever given in image 0.
+      'gold': [_rectangle(box) for box in example.gold_regions if root == 0],
+  }
+
+
+def _badge(
+    box: Box,
+    label: str,
+    size: float,
+    image_size: tuple[int, int],
+    taken: Sequence[Box],
+) -> Box:
+  """Where a gaze's number goes.
+
+  Above its box if there is room, else inside it; beside earlier badges.
+  """
+  width, height = size * (0.62 * len(label) + 0.55), size * 1.3
+  y = box[1] - height if box[1] >= height else box[1]
+  x = min(box[0], image_size[0] - width)
+  while any(
+      boxes.iou((x, y, x + width, y + height), other) > 0
+      for other in taken
+  ):
+    x += width * 1.05
+  return x, y, x + width, y + height
+
+
+def _rectangle(box: Box) -> dict[str, float]:
+  return {
+      'x': round(box[0], 2),
+      'y': round(box[1], 2),
+      'width': round(box[2] - box[0], 2),
+      'height': round(box[3] - box[1], 2),
+  }
+
+
+def _turn(
+    number: int,
+    turn: Turn,
+    gazes: Sequence[behaviour.Gaze],
+    labels: Mapping[tuple[int, int], str],
+) -> dict[str, Any]:
+  calls = []
+  for index, call in enumerate(turn.parsed.calls):
+    gaze = next((g for g in gazes if (g.turn, g.call) == (number, index)), None)
+    # A call of the last turn may not have been executed.
+    executed = index < len(turn.results)
+    calls.append({
+        'name': call.name,
+        'arguments': _pretty(call),
+        'error': call.error,
+        'result': _result(turn.results[index]) if executed else None,
+        'crop': None if gaze is None else {
+            'image': _embed(gaze.view.data, _THUMBNAIL_SIDE),
+            'box': ', '.join(f'{edge:g}' for edge in gaze.view.box),
+            'label': labels[number, index],
+            'iou': gaze.iou,
+            'verdict': _verdict(gaze.hit),
+        },
+    })
+  return {
+      'number': number + 1,
+      'parsed': turn.parsed,
+      'n_sampled': turn.n_sampled,
+      'calls': calls,
+  }
+
+
+def _result(result: ToolResult) -> dict[str, Any]:
+  def thumbnail(data: bytes | None) -> str | None:
+    return _embed(data, _THUMBNAIL_SIDE) if data else None
+
+  return {
+      'status': result.status.value,
+      'error': result.error,
+      'latency_ms': 1000 * result.latency_s,
+      'hits': [
+          {
+              'title': hit.title,
+              'text': hit.text,
+              'score': hit.score,
+              'image': thumbnail(hit.image),
+          }
+          for hit in result.hits
+      ],
+  }
+
+
+def _pretty(call: ToolCall) -> str:
+  line = json.dumps(call.arguments, ensure_ascii=False)
+  if len(line) <= _LINE:
+    return line
+  return json.dumps(call.arguments, ensure_ascii=False, indent=2)
+
+
+@functools.lru_cache(maxsize=256)
+def _embed(data: bytes, longest_side: int) -> str | None:
+  """An image as a data: address, no larger than needed.
+
+  Never the bytes as they came: decoding and encoding anew leaves pixels only.
+  None where they are no image.
+  """
+  try:
+    image = images.decode(data)
+  except UserError:
+    return None
+  image.thumbnail((longest_side, longest_side))
+  buffer, kind = io.BytesIO(), 'png'
+  if image.width * image.height > _PNG_PIXELS:
+    kind = 'jpeg'
+  image.save(buffer, format=kind, quality=85)
+  encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
+  return f'data:image/{kind};base64,{encoded}'
+
+
+def _percent(share: float | None) -> str:
+  return '–' if share is None else f'{100 * share:.1f}'

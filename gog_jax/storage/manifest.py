@@ -1,0 +1,148 @@
+"""When a stage is complete, and what it was made from.
+
+Each stage owns one folder of the workdir. Its `manifest.json` is written twice:
+when the stage starts (so that a restart with another config is noticed) and
+when it is done (so that the next stage may trust it). The second time it gets a
+birthmark, by which a later stage knows that it was built on this very output
+and not on one that was made again since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import hashlib
+import json
+from typing import Any
+import uuid
+
+from etils import epath
+
+import gog_jax
+from gog_jax.errors import UserError
+from gog_jax.storage import files
+
+# What inputs that are no stage are called.
+_INPUTS = {
+    'model_folder': 'model folder',
+    'maker': 'version of the world',
+    'searched': 'search backend',
+    'judge': 'judge',
+    'start_from': 'base to start from',
+    'sft_data': 'training data',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """Identity of a stage's output.
+
+  Attributes:
+    stage: Its name, e.g. 'sft'.
+    config: The config values that its output depends on, nested.
+    inputs: Fingerprints of what it read, by name.
+  """
+
+  stage: str
+  config: Mapping[str, Any]
+  inputs: Mapping[str, str]
+
+  def fingerprint(self) -> str:
+    """16 hex digits of the SHA-256 of everything above."""
+    text = files.dumps(dataclasses.asdict(self))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def is_complete(self, folder: epath.PathLike) -> bool:
+    """Whether `folder` holds this very stage, complete.
+
+    Raises:
+      UserError: The folder was made with another config or other inputs; the
+        message names the fields that differ. Or the manifest is damaged.
+    """
+    path = epath.Path(folder) / 'manifest.json'
+    if not path.exists():
+      return False
+    saved = _read(path)
+    complete = saved['complete']
+    wanted = json.loads(files.dumps(dataclasses.asdict(self)))
+    different = _differences(wanted, {key: saved.get(key) for key in wanted})
+    if different:
+      raise UserError(
+          f'{folder} was made with other settings: '
+          + '; '.join(different[:4])
+          + (f' and {len(different) - 4} more' if len(different) > 4 else '')
+          + f'. Use another --workdir or delete {folder}'
+      )
+    return complete
+
+  @contextlib.contextmanager
+  def taken_back(self, folder: epath.PathLike) -> Iterator[None]:
+    """Forgets the start of a stage that is refused before it makes anything.
+
+    Or what it was refused for, put right, would be another input.
+    """
+    try:
+      yield
+    except UserError:
+      left = list(epath.Path(folder).iterdir())
+      if [path.name for path in left] == ['manifest.json']:
+        left[0].unlink()
+      raise
+
+  def write(self, folder: epath.PathLike, *, complete: bool, **facts: Any):
+    """Records the stage as started or as complete; `facts` are for people."""
+    files.write_atomic(
+        epath.Path(folder) / 'manifest.json',
+        json.dumps(
+            {
+                'complete': complete,
+                'gog_jax': gog_jax.__version__,
+                'fingerprint': self.fingerprint(),
+                'birthmark': uuid.uuid4().hex[:16] if complete else None,
+                **dataclasses.asdict(self),
+                **facts,
+            },
+            indent=2,
+            sort_keys=True,
+        )
+        + '\n',
+    )
+
+
+def birthmark(folder: epath.PathLike) -> str | None:
+  """Of the complete stage in `folder`; None where there is none."""
+  path = epath.Path(folder) / 'manifest.json'
+  if not path.exists():
+    return None
+  return _read(path).get('birthmark')
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+  try:
+    saved = json.loads(path.read_text())
+    if isinstance(saved, dict) and 'complete' in saved:
+      return saved
+  except (ValueError, OSError):  # Not JSON, not UTF-8 or no file.
+    pass
+  raise UserError(
+      f'{path} is damaged; delete {path.parent} to run that stage again'
+  )
+
+
+def _differences(wanted: Any, saved: Any, name: str = '') -> list[str]:
+  if isinstance(wanted, dict) and isinstance(saved, dict):
+    return [
+        line
+        for key in sorted(wanted.keys() | saved.keys())
+        for line in _differences(
+            wanted.get(key), saved.get(key), f'{name}.{key}' if name else key
+        )
+    ]
+  if wanted == saved:
+    return []
+  section, _, field = name.partition('.')
+  if section == 'inputs':  # Fingerprints tell a reader nothing.
+    what = _INPUTS.get(field, field)
+    return [f'it was made from another {what} than there is now']
+  return [f'{name} is {saved!r}, now {wanted!r}']

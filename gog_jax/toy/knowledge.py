@@ -1,0 +1,234 @@
+"""What is true in a scope: who owns which emblem, and the documents on them.
+
+A scope is a string `world/<version>/<split>/<seed>/<difficulty>`; all else
+follows from it. Facts are drawn afresh in every scope and the splits share no
+name, so nothing can be memorised: an answer has to come out of a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+
+from gog_jax.errors import UserError
+from gog_jax.toy import vocabulary
+from gog_jax.toy.scenes import Identity
+from gog_jax.toy.scenes import MOST_EMBLEMS
+
+# Goes up with any change to what a scope holds, so that old data sets are
+# refused instead of answered from another world.
+VERSION = 4
+SPLITS = ('train', 'validation', 'test', 'hard')
+N_ENTITIES = 48
+# Of eight buckets of syllable pairs, which are a split's own.
+_BUCKETS = {'train': range(5), 'validation': (5,), 'test': (6,), 'hard': (7,)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difficulty:
+  """What makes the questions of a scope hard.
+
+  All but the first are shares, or for `noise` of a cosine, from 0 to 1.
+
+  Attributes:
+    emblems: The most in a scene.
+    small: Of emblems, those that are tiny.
+    twins: Of the questions that a gaze answers, those about one of two emblems
+      that a glance cannot tell apart.
+    aliased: Of facts, those filed under an alias only.
+    unpictured: Of looks, those that image search does not know; documents
+      describe them.
+    noise: Standard deviation of what is added to an image's similarities.
+  """
+
+  emblems: int = 4
+  small: float = 0.0
+  twins: float = 0.7
+  aliased: float = 0.35
+  unpictured: float = 0.08
+  noise: float = 0.0
+
+  def check(self) -> None:
+    """Raises UserError when a value is out of range."""
+    if not 3 <= self.emblems <= MOST_EMBLEMS:
+      raise UserError(f'emblems={self.emblems}: give 3 to {MOST_EMBLEMS}')
+    for field in dataclasses.fields(self)[1:]:
+      value = getattr(self, field.name)
+      if not 0 <= value <= 1:
+        raise UserError(f'{field.name}={value}: give a number from 0 to 1')
+
+  def text(self) -> str:
+    """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""
+    return '-'.join(f'{value:g}' for value in dataclasses.astuple(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entity:
+  """The owner of an emblem.
+
+  Attributes:
+    identity: The emblem.
+    name: What an image search calls it.
+    alias: Its other name.
+    facts: Attribute to value.
+    aliased: Attributes whose fact is filed under the alias.
+    pictured: Whether image search knows the emblem.
+  """
+
+  identity: Identity
+  name: str
+  alias: str
+  facts: Mapping[str, str]
+  aliased: frozenset[str]
+  pictured: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+  """All that a scope holds: entities, and documents as (subject, text)."""
+
+  scope: str
+  split: str
+  difficulty: Difficulty
+  entities: tuple[Entity, ...]
+  documents: tuple[tuple[str, str], ...]
+
+  @functools.cached_property
+  def by_identity(self) -> Mapping[Identity, Entity]:
+    return {entity.identity: entity for entity in self.entities}
+
+
+def rng_of(*parts: str | int) -> np.random.Generator:
+  """Returns a generator that depends on nothing but `parts`."""
+  text = '\0'.join(str(part) for part in parts)
+  digest = hashlib.sha256(text.encode()).digest()
+  return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
+
+
+def make_scope(
+    split: str, seed: int, difficulty: Difficulty = Difficulty()
+) -> str:
+  """Names a scope, e.g. 'world/4/train/7/4-0-0.7-0.35-0.08-0'."""
+  if split not in SPLITS or seed < 0:
+    raise ValueError(f'no scope for split {split!r} and seed {seed}')
+  return f'world/{VERSION}/{split}/{seed}/{difficulty.text()}'
+
+
+def _parse(scope: str) -> tuple[str, Difficulty]:
+  """Returns a scope's split and difficulty.
+
+  Raises:
+    UserError: When it is not a scope of this version of the world.
+  """
+  try:
+    _, _, split, seed, text = scope.split('/')
+    kinds = [type(value) for value in dataclasses.astuple(Difficulty())]
+    values = [
+        kind(value) for kind, value in zip(kinds, text.split('-'), strict=True)
+    ]
+    names = [field.name for field in dataclasses.fields(Difficulty)]
+    difficulty = Difficulty(**dict(zip(names, values, strict=True)))
+    difficulty.check()
+    if scope == make_scope(split, int(seed), difficulty):
+      return split, difficulty
+  except (ValueError, UserError):
+    pass
+  raise UserError(
+      f'scope {scope!r} is not one of world version {VERSION}: make the data '
+      'set anew, or search it with the backend that it was made for'
+  )
+
+
+@functools.lru_cache(maxsize=len(SPLITS))
+def names_of(split: str) -> tuple[str, ...]:
+  """Returns every name that a split's scopes draw from."""
+  return tuple(
+      head + tail
+      for i, head in enumerate(vocabulary.HEADS)
+      for j, tail in enumerate(vocabulary.TAILS)
+      if (3 * i + j) % 8 in _BUCKETS[split]
+  )
+
+
+@functools.lru_cache(maxsize=1024)
+def world_of(scope: str) -> World:
+  """Makes what a scope holds.
+
+  Args:
+    scope: As `make_scope` writes it.
+
+  Returns:
+    The same world for the same scope, in every process.
+
+  Raises:
+    UserError: When it is not a scope of this version of the world.
+  """
+  split, difficulty = _parse(scope)
+  rng = rng_of(scope, 'knowledge')
+  pool = names_of(split)
+  names = [
+      pool[i] for i in rng.choice(len(pool), 2 * N_ENTITIES, replace=False)
+  ]
+  identities, n_pictured = _draw_identities(rng, difficulty)
+  entities, documents = [], []
+  for index, identity in enumerate(identities):
+    name, alias = names[2 * index], names[2 * index + 1]
+    facts, aliased = {}, set()
+    for attribute in vocabulary.ATTRIBUTES:
+      values = vocabulary.VALUES[attribute]
+      value = values[rng.integers(len(values))]
+      slots = {'name': name, 'alias': alias, 'attribute': attribute}
+      facts[attribute] = value
+      if rng.random() < difficulty.aliased:
+        aliased.add(attribute)
+        documents.append((name, vocabulary.ALIAS_HIT.format(**slots)))
+        slots['name'] = alias
+      text = vocabulary.FACT_HIT.format(value=value, **slots)
+      documents.append((slots['name'], text))
+    pictured = index < n_pictured
+    if not pictured:
+      look = dataclasses.asdict(identity)
+      documents.append((name, vocabulary.LOOK_HIT.format(name=name, **look)))
+    entities.append(
+        Entity(
+            identity=identity,
+            name=name,
+            alias=alias,
+            facts=facts,
+            aliased=frozenset(aliased),
+            pictured=pictured,
+        )
+    )
+  return World(
+      scope=scope,
+      split=split,
+      difficulty=difficulty,
+      entities=tuple(entities),
+      documents=tuple(documents),
+  )
+
+
+def _draw_identities(
+    rng: np.random.Generator, difficulty: Difficulty
+) -> tuple[list[Identity], int]:
+  """Draws pairs of twins, and how many of the first are pictured.
+
+  Half of all looks occur, each twice. Without its picture a look has neither:
+  else the other twin's would be found in its place.
+  """
+  looks = [(c, s) for c in vocabulary.COLOURS for s in vocabulary.SHAPES]
+  identities = []
+  for index in rng.permutation(len(looks))[: N_ENTITIES // 2]:
+    colour, shape = looks[index]
+    for pattern in rng.permutation(len(vocabulary.PATTERNS))[:2]:
+      identities.append(
+          Identity(
+              colour=colour, shape=shape, pattern=vocabulary.PATTERNS[pattern]
+          )
+      )
+  n_pictured = N_ENTITIES - 2 * round(difficulty.unpictured * N_ENTITIES / 2)
+  return identities, n_pictured

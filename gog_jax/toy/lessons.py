@@ -1,0 +1,168 @@
+"""Lessons of pretraining: conversations about the world, endlessly many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gog_jax import images as image_files
+from gog_jax.chat.chat import Chat
+from gog_jax.run import Run
+from gog_jax.toy import grounding
+from gog_jax.toy import reading
+from gog_jax.toy import scenes
+from gog_jax.toy.exchange import Exchange
+from gog_jax.types import Hit
+from gog_jax.types import StopReason
+from gog_jax.types import TokenChunk
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+from gog_jax.types import View
+
+# Of the lessons, in this order: each is a section of the config.
+PHASES = ('read', 'look', 'refer')
+
+
+class Lessons(Sequence[Trajectory]):
+  """Endless lessons, each a function of its index.
+
+  They come in PHASES. The first are reading lessons: copying is learnt far
+  sooner when there is nothing to look at, and pointing needs what copying is
+  made of. Then to see: what is where. Last, what is meant by 'the left emblem',
+  which is not learnt before the others are (measured: docs/log.md).
+  """
+
+  def __init__(self, run: Run, *, seed: int):
+    c = run.config.pretrain
+    self._chat = run.chat
+    self._content_ids = np.array(run.chat.content_ids)
+    self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
+    self._phases = [c[name] for name in PHASES]
+    self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
+    self._n_exchanges = c.n_exchanges
+    self._max_tokens = run.config.rollout.max_context
+    self._copying = c.copying
+    self._seed = seed
+
+  def __len__(self) -> int:
+    return max(int(self._ends[-1]), 1)  # Grain wants one at least.
+
+  def __getitem__(self, index: int) -> Trajectory:
+    rng = np.random.default_rng((self._seed, index))
+    # With no steps at all the last phase stands for none.
+    number = np.searchsorted(self._ends[:-1], index, side='right')
+    phase = self._phases[int(number)]
+    shares = np.array([phase[kind] for kind in grounding.KINDS])
+    scene = None
+    parts: list[tuple[TokenChunk, list[int]]] = []
+    room = self._max_tokens
+    for n in range(self._n_exchanges):
+      reads, copies = rng.random(2) < (phase.reading, self._copying)
+      if reads and copies:
+        part = self._copy_tokens(rng, first=n == 0)
+      elif reads:
+        part = encode(self._chat, reading.ask(rng), first=n == 0)
+      else:
+        show, scene = scene is None, scene
+        scene = scene or grounding.draw_scene(rng, twins=phase.twins)
+        exchange = grounding.ask(
+            rng,
+            scene,
+            self._to_model_box,
+            kind=str(rng.choice(grounding.KINDS, p=shares / shares.sum())),
+            show=show,
+        )
+        part = encode(self._chat, exchange, first=n == 0)
+      prompt, answer = part
+      room -= len(prompt.token_ids) + len(answer)
+      if parts and room < 0:  # Of few lessons; the first always fits.
+        break
+      parts.append(part)
+    return conversation(str(index), parts)
+
+  def _copy_tokens(
+      self, rng: np.random.Generator, *, first: bool
+  ) -> tuple[TokenChunk, list[int]]:
+    """The world's request to copy, with random tokens for its text.
+
+    The tags of the protocol are among them: no token may meet its first
+    gradient in SFT, where adapters alone are trained.
+    """
+    ids = rng.choice(self._content_ids, size=rng.integers(2, 8)).tolist()
+    request, _ = self._chat.plain(
+        (), reading.COPY.format(text='\0'), None, first=first
+    )
+    marker = self._chat.encode_untrusted('\0')[0]
+    at = request.token_ids.index(marker)
+    before, after = request.token_ids[:at], request.token_ids[at + 1 :]
+    return (
+        TokenChunk(token_ids=(*before, *ids, *after)),
+        [*ids, self._chat.stop_ids[0]],
+    )
+
+
+def encode(
+    chat: Chat, exchange: Exchange, *, first: bool
+) -> tuple[TokenChunk, list[int]]:
+  """Returns an exchange's prompt, with all that was said before, and answer.
+
+  Args:
+    chat: How it is written.
+    exchange: What to write.
+    first: Whether it opens the conversation.
+  """
+  if exchange.before is not None:
+    assert exchange.thought  # Who called a tool goes on as an agent.
+    prompt, answer = encode(chat, exchange.before, first=first)
+    prompt += TokenChunk(token_ids=tuple(answer))
+    prompt += chat.observation(exchange.before.calls, [_reply(exchange)])
+  else:
+    prompt, answer = chat.plain(
+        exchange.images,
+        exchange.question,
+        None if exchange.thought else exchange.answer,
+        first=first,
+    )
+  if exchange.thought:
+    answer = chat.encode_turn(
+        thought=exchange.thought,
+        calls=exchange.calls,
+        answer=exchange.answer or None,
+    )
+  return prompt, answer
+
+
+def _reply(exchange: Exchange) -> ToolResult:
+  """What the call before an exchange brought back."""
+  hit = Hit(title='', text=exchange.question, score=0.0)
+  view = None
+  if exchange.images:
+    (crop,) = exchange.images
+    size = image_files.size_of(crop)
+    # Where it was cut is not said to the model.
+    view = View(data=crop, root=0, box=(0.0, 0.0, *size))
+  return ToolResult(status=ToolStatus.OK, hits=(hit,), view=view)
+
+
+def conversation(
+    name: str, parts: Sequence[tuple[TokenChunk, Sequence[int]]]
+) -> Trajectory:
+  """Joins exchanges, (prompt, answer) each; the answers are the targets."""
+  whole = TokenChunk(token_ids=())
+  mask: list[int] = []
+  for prompt, answer in parts:
+    whole += prompt + TokenChunk(token_ids=tuple(answer))
+    mask += [0] * len(prompt.token_ids) + [1] * len(answer)
+  return Trajectory(
+      example_id=name,
+      sample=0,
+      token_ids=np.array(whole.token_ids, np.int32),
+      loss_mask=np.array(mask, np.int8),
+      sampler_logprobs=np.zeros(len(mask), np.float32),
+      images=whole.images,
+      placements=whole.placements,
+      turns=(),
+      stop_reason=StopReason.ANSWER,
+  )

@@ -1,0 +1,117 @@
+"""The toy base: a tiny Qwen2.5-VL that sees, grounds and reads, from nothing.
+
+It stands where a downloaded backbone would: it sees, thinks, calls tools in
+their format and reads what they reply, one step of a conversation at a time.
+Which questions need which steps, and when to stop, SFT and RL teach. Written as
+an ordinary Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+
+from gog_jax import models
+from gog_jax.chat.codec import Codec
+from gog_jax.models import hf_config
+from gog_jax.run import Run
+from gog_jax.toy.lessons import Lessons
+from gog_jax.toy.lessons import PHASES
+from gog_jax.toy.probe import probe
+from gog_jax.train import state as state_lib
+from gog_jax.train import steps
+from gog_jax.train.fit import fit
+from gog_jax.train.fit import supervised_batches
+from gog_jax.train.optimizer import make_optimizer
+from gog_jax.train.optimizer import OptimizerConfig
+from gog_jax.train.pipeline import endless_batches
+
+# Everything of a model folder but its weights and its config.
+_TOKENIZER_FILES = (
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'preprocessor_config.json',
+)
+
+
+def _token_ids(folder: epath.Path) -> dict[str, int | None]:
+  """What a config.json says of the tokenizer."""
+  codec = Codec(folder)
+  names = {
+      'image_token_id': '<|image_pad|>',
+      'video_token_id': '<|video_pad|>',
+      'vision_start_token_id': '<|vision_start|>',
+      'vision_end_token_id': '<|vision_end|>',
+      'eos_token_id': '<|im_end|>',
+      'pad_token_id': '<|endoftext|>',
+  }
+  ids = {key: codec.id_of(token) for key, token in names.items()}
+  return ids | {'vocab_size': -(-codec.vocab_size // 64) * 64}
+
+
+def train(run: Run, folder: epath.Path) -> dict[str, Any]:
+  """Pretrains all parameters, writes `folder/model` and measures that.
+
+  With no steps, a base to start from is measured as it is.
+  """
+  c = run.config.pretrain
+  n_steps = sum(c[name].steps for name in PHASES)
+  if c.start_from:
+    base, config = models.from_pretrained(c.start_from, dtype=jnp.float32)
+  else:
+    config = hf_config.from_dict(
+        c.architecture.to_dict() | _token_ids(run.model_folder)
+    )
+    base = models.init(
+        config, jax.random.key(run.seed('init')), dtype=jnp.float32
+    )
+  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=n_steps)
+  state, model = state_lib.create(
+      base,
+      trainable='full',
+      optimizer=optimizer,
+      mesh=run.mesh,
+      seed=run.seed('pretrain'),
+      scan=run.config.model.scan,
+      remat='none',
+      logprob_chunk=run.config.model.logprob_chunk,
+  )
+  step = steps.make_sft_step(model, optimizer, state)
+
+  state = fit(
+      state,
+      lambda state, batches: step(state, model.frozen, batches),
+      endless_batches(
+          Lessons(run, seed=run.seed('lessons')),
+          batch_size=c.batch_size,
+          seed=None,
+          transform=lambda some: supervised_batches(
+              run,
+              some,
+              vision_config=config.vision,
+              micro_rows=c.micro_rows,
+              dtype=jnp.float32,
+          ),
+      ),
+      what='pretrain',
+      config=run.config,
+      folder=folder,
+      n_steps=n_steps,
+      checkpoint_every=c.checkpoint_every,
+  )
+  trained = state_lib.merged(model, state.params)
+  models.save_pretrained(trained, folder / 'model', dtype=jnp.bfloat16)
+  for name in _TOKENIZER_FILES:
+    (folder / 'model' / name).write_bytes(
+        (run.model_folder / name).read_bytes()
+    )
+  sizes = [x.size for x in jax.tree.leaves(state.params)]
+  written, _ = models.from_pretrained(folder / 'model', dtype=run.dtype)
+  return {
+      'steps': int(state.step),
+      'parameters': sum(sizes),
+      **probe(run, written, n=c.n_probes),
+  }

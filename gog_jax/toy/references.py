@@ -1,0 +1,165 @@
+"""Ways to point at an emblem that fit no other emblem of its scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import TypeVar
+
+import numpy as np
+
+from gog_jax.toy import vocabulary
+from gog_jax.toy.scenes import Emblem
+from gog_jax.toy.scenes import Identity
+from gog_jax.toy.scenes import Scene
+
+T = TypeVar('T')
+
+# Centres closer than this many source pixels along an axis are not told apart
+# by position: half as much is left in the picture as the toy model sees it.
+CLEAR = 20
+
+# Name of the place: (axis, sign); sign -1 where it is the smaller coordinate.
+PLACES = {
+    'left': (0, -1),
+    'right': (0, 1),
+    'top': (1, -1),
+    'bottom': (1, 1),
+}
+# How often lessons refer by place, against once by anything else. Places are
+# the last that a base learns, across later than down: it meets a picture row by
+# row (docs/log.md).
+_EMPHASIS = {'left': 6, 'right': 6, 'top': 2, 'bottom': 2}
+# References that would give the answer to a question of this kind away.
+_TELLING = {
+    'colour': ('colour', 'both', 'pattern'),
+    'shape': ('both', 'pattern'),
+    'pattern': ('pattern',),
+}
+
+
+def references(
+    scene: Scene, target: Emblem, *, asked: str = ''
+) -> dict[str, str]:
+  """Returns every reference that means `target` and nothing else.
+
+  Args:
+    scene: Where it stands.
+    target: One of the scene's emblems.
+    asked: What of it is asked, a key of `vocabulary.QUESTIONS`: references
+      that would tell are left out.
+
+  Returns:
+    Kind (a key of `vocabulary.REFERENCES`) to text, e.g. 'top' to 'the top
+    emblem'. Unless colour, shape or pattern is asked, there is always one by
+    colour, or for a twin by pattern.
+  """
+  own = target.identity
+  others = [emblem for emblem in scene.emblems if emblem is not target]
+  colours = {other.identity.colour for other in others}
+  # Kind to the colour that it names.
+  slots: dict[str, str | None] = {}
+  if own.colour in colours:
+    slots['pattern'] = own.colour
+  else:
+    slots['colour'] = slots['both'] = own.colour
+    if len(others) == 1:
+      slots['other'] = others[0].identity.colour
+  if scene.main:
+    slots['big' if target is scene.emblems[0] else 'small'] = None
+  for kind, (axis, sign) in PLACES.items():
+    ahead = [
+        sign * (target.centre[axis] - other.centre[axis]) for other in others
+    ]
+    if min(ahead) >= CLEAR:
+      slots[kind] = None
+  return {
+      kind: vocabulary.REFERENCES[kind].format(
+          colour=colour, shape=own.shape, pattern=own.pattern
+      )
+      for kind, colour in slots.items()
+      if kind not in _TELLING.get(asked, ())
+  }
+
+
+def draw_reference(rng: np.random.Generator, known: Mapping[str, T]) -> T:
+  """Draws for a lesson one of what `known` holds by kind of reference."""
+  emphasis = np.array([_EMPHASIS.get(kind, 1) for kind in known])
+  index = rng.choice(len(known), p=emphasis / emphasis.sum())
+  return tuple(known.values())[index]
+
+
+def first_of(one: Emblem, other: Emblem) -> Emblem:
+  """The left one of two, or the upper one where neither is clearly left.
+
+  Whom a glance does not tell apart is looked at in this order.
+  """
+  x, y = (a - b for a, b in zip(one.centre, other.centre, strict=True))
+  return other if (x if abs(x) >= CLEAR else y) > 0 else one
+
+
+def first_look(scene: Scene, target: Emblem, ref: str) -> Emblem:
+  """Where to look first for what is meant: of twins told by pattern, the first.
+
+  Which of them it is, a glance does not show.
+  """
+  if tells_pattern(ref, target.identity):
+    return first_of(*scene.emblems[:2])
+  return target
+
+
+def tells_pattern(ref: str, meant: Identity) -> bool:
+  """Whether a reference tells what is meant by what only a gaze shows."""
+  return meant.pattern in ref.split()
+
+
+def asks_by_place(question: str) -> bool:
+  """Whether a question's reference says where its emblem stands."""
+  return any(vocabulary.REFERENCES[place] in question for place in PLACES)
+
+
+def think(kind: str, meant: Identity, ref: str, asked: str) -> str:
+  """Says a thought about an emblem, of a kind (of `vocabulary.THOUGHTS`).
+
+  Args:
+    kind: One whose slots are a reference and a look.
+    meant: What the emblem looks like.
+    ref: The question's reference to it.
+    asked: What of it is asked, a key of `vocabulary.QUESTIONS`; not every kind
+      of thought repeats that or the reference.
+  """
+  return vocabulary.THOUGHTS[kind].format(
+      ref=vocabulary.in_short(ref),
+      asked=asked,
+      sought=_sought(meant, ref, asked),
+      **dataclasses.asdict(meant),
+  )
+
+
+def reflect(
+    shown: str, thought: str, meant: Identity, ref: str, asked: str
+) -> str:
+  """Puts what is sought and what a reply showed before the thought about it.
+
+  Side by side, word by word: a small model cannot compare at a distance.
+
+  Args:
+    shown: What an image hit says after the name.
+    thought: What follows from it.
+    meant: What the emblem that is sought looks like.
+    ref: The question's reference to it.
+    asked: As for `think`.
+  """
+  return vocabulary.REFLECTION.format(
+      sought=_sought(meant, ref, asked), shown=shown, thought=thought
+  )
+
+
+def _sought(meant: Identity, ref: str, asked: str) -> str:
+  known = tells_pattern(ref, meant)
+  return vocabulary.SOUGHT.format(
+      asked=asked,
+      pattern=meant.pattern if known else vocabulary.ANY,
+      colour=meant.colour,
+      shape=meant.shape,
+  )
