@@ -18,8 +18,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # not right for is named by itself.
 FLOORS = (
     (
-        'errors', 'remote', 'types', 'storage', 'interrupt', 'images', 'boxes',
-        'models.sharding', 'tools.base', 'remote.ledger', 'rewards.behaviour',
+        'errors', 'seams', 'remote', 'types', 'storage', 'interrupt', 'images',
+        'boxes', 'models.sharding', 'tools.base', 'remote.ledger',
+        'rewards.behaviour',
         'app.seeds', 'evaluation.paradigms', 'app.config_fields',
     ),
     ('models', 'tools', 'rewards', 'chat'),
