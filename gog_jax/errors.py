@@ -7,3 +7,7 @@ class UserError(Exception):
   The message names what is wrong and what to do. Anything that is not a
   UserError keeps its traceback.
   """
+
+
+class RunStopped(UserError):
+  """The run cannot go on for now: it ends, and what it has is kept."""

@@ -10,10 +10,10 @@ import pytest
 
 from configs import judge as page
 from gog_jax.app import commands
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.judge import agreement
 from gog_jax.run import Run
-from gog_jax.tools.base import RunStopped
 from tests import endpoints
 from tests import helpers
 from tests import judge_helpers

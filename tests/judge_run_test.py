@@ -8,13 +8,13 @@ from aiohttp import web
 import pytest
 
 from gog_jax.app import stages
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.report import metrics as report_metrics
 from gog_jax.rewards import score as rewards
 from gog_jax.storage import rollouts as shards
 from gog_jax.storage import trajectories as store
-from gog_jax.tools.base import RunStopped
 from tests import endpoints
 from tests import judge_helpers
 from tests import mini

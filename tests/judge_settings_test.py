@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.judge import counts as counts_lib
 from gog_jax.judge.judge import Judge
 from gog_jax.storage import files
-from gog_jax.tools.base import RunStopped
 from tests import endpoints
 from tests import judge_helpers
 from tests.judge_helpers import case

@@ -15,7 +15,7 @@ from aiohttp import web
 import pytest
 
 from gog_jax import interrupt
-from gog_jax.tools.base import RunStopped
+from gog_jax.errors import RunStopped
 from gog_jax.types import Verdict
 from tests import endpoints
 from tests import judge_helpers

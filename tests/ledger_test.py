@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from gog_jax.errors import RunStopped
 from gog_jax.remote.ledger import Ledger
-from gog_jax.tools.base import RunStopped
 from tests import main_test
 
 
@@ -32,7 +32,7 @@ def test_those_who_share_a_ledger_share_its_cap(tmp_path):
 _SPENDS = """
 import sys
 from gog_jax.remote.ledger import Ledger
-from gog_jax.tools.base import RunStopped
+from gog_jax.errors import RunStopped
 ledger = Ledger(sys.argv[1], cap=0.5)
 n = 0
 try:

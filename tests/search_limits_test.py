@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
-from gog_jax.tools.base import RunStopped
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
 from gog_jax.types import ToolCall

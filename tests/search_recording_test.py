@@ -6,10 +6,10 @@ import json
 import pytest
 
 from gog_jax import images
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.tools import cache as cache_lib
 from gog_jax.tools.base import Query
-from gog_jax.tools.base import RunStopped
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.recording import Recording
 from gog_jax.types import Hit

@@ -21,6 +21,7 @@ from typing import Any
 from etils import epath
 import filelock
 
+from gog_jax.errors import RunStopped
 from gog_jax.interrupt import Interrupted
 from gog_jax.rewards import behaviour
 from gog_jax.rollout.loop import rollout_each
@@ -30,7 +31,6 @@ from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage import rollouts as shards
-from gog_jax.tools.base import RunStopped
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 

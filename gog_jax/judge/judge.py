@@ -13,6 +13,7 @@ import aiohttp
 from etils import epath
 
 from gog_jax import interrupt
+from gog_jax.errors import RunStopped
 from gog_jax.judge import config as config_lib
 from gog_jax.judge import prompt
 from gog_jax.judge.cache import VerdictCache
@@ -25,7 +26,6 @@ from gog_jax.remote.endpoint import TransientEndpointError
 from gog_jax.remote.ledger import Ledger
 from gog_jax.rewards import score as rewards
 from gog_jax.storage import files
-from gog_jax.tools.base import RunStopped
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.types import Verdict

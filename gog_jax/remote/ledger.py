@@ -23,9 +23,9 @@ from typing import Any
 from etils import epath
 import filelock
 
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import files
-from gog_jax.tools.base import RunStopped
 
 _MILLION = 1e6
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import jsonschema
 import jsonschema.exceptions
 
-from gog_jax.errors import UserError
 from gog_jax.remote.secrets import redact
 from gog_jax.types import Reply
 from gog_jax.types import View
@@ -51,10 +50,6 @@ class TransientError(SearchError):
   ):
     super().__init__(message, billed=billed)
     self.retry_after_s = retry_after_s
-
-
-class RunStopped(UserError):
-  """No call may be made any more: the run ends, and what it has is kept."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ import time
 
 from absl import logging
 
+from gog_jax.errors import RunStopped
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_traceback
 from gog_jax.tools import recording as recording_lib
@@ -28,7 +29,6 @@ from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import Query
-from gog_jax.tools.base import RunStopped
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.counts import ToolCounts

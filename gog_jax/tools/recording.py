@@ -27,12 +27,12 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.tools import outcome as outcome_lib
 from gog_jax.tools.base import Query
-from gog_jax.tools.base import RunStopped
 from gog_jax.tools.outcome import Outcome
 from gog_jax.types import Reply
 from gog_jax.types import ToolCall

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gog_jax import interrupt
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import grade
 from gog_jax.rollout.batching import loss_weights
@@ -22,7 +23,6 @@ from gog_jax.storage import checkpoint
 from gog_jax.storage import metrics as metrics_lib
 from gog_jax.storage import trackers
 from gog_jax.storage import trajectories as trajectories_lib
-from gog_jax.tools.base import RunStopped
 from gog_jax.train import alarms
 from gog_jax.train import losses
 from gog_jax.train import rl_metrics
