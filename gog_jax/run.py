@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gog_jax import models
+from gog_jax import seams
 from gog_jax.app.seeds import of_seed
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
@@ -51,7 +52,6 @@ from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.toolbox import make_tools
 from gog_jax.tools.toolbox import Toolbox
 from gog_jax.tools.toolbox import TOOLS
-from gog_jax.toy import dataset
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
@@ -376,9 +376,13 @@ class Run:
     Raises:
       UserError: The split is too small; and later, an image in it is damaged.
     """
-    folder = self.workdir / 'data'
-    held = dataset.load(folder, split)
-    return sources.Checked(held, what=f'{folder}/{split}', start=start, n=n)
+    source = seams.load('world', sources.KNOWN, field='config.questions')
+    return sources.Checked(
+        source(split, self.workdir),
+        what=f'{self.workdir}/data/{split}',
+        start=start,
+        n=n,
+    )
 
   def graded_examples(self) -> list[Example]:
     """What follows the demos': fresh to the SFT policy, so that it is fair."""

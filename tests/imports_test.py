@@ -48,7 +48,8 @@ GROUND = FLOORS[0]
 def room_of(module: str) -> str:
   """'gog_jax.models.text' -> 'models'."""
   name = module.removeprefix('gog_jax.')
-  if name.startswith(('toy.demos', 'toy.pretrain', 'toy.lessons', 'toy.probe')):
+  trains = ('demos', 'pretrain', 'lessons', 'probe', 'policy')
+  if name.startswith(tuple(f'toy.{part}' for part in trains)):
     return 'toy.train'
   known = {room for floor in FLOORS for room in floor}
   while name not in known and '.' in name:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import copy
 import dataclasses
 from typing import Any
 
 from flax import nnx
-import numpy as np
 
+from gog_jax import seams
 from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
 from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import scripts as plays
 from gog_jax.evaluation.paradigms import Named
 from gog_jax.images import ImageProcessor
-from gog_jax.images import size_of
 from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointConfig
@@ -29,13 +28,13 @@ from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.run import TOY_BASE
-from gog_jax.toy import expert
 from gog_jax.types import ToolCall
-from gog_jax.types import Turn
 
 NO_GAZE = paradigms.SFT_NO_GAZE
 REMOTE = paradigms.REMOTE
 NAMES = paradigms.SHORT
+# Policies of other packages, which this one does not import.
+SCRIPTED = {'expert': 'gog_jax.toy.policy:expert_policy'}
 
 
 def named(config: Any, name: str) -> Named:
@@ -114,21 +113,10 @@ def trained(run: Run, stage: str) -> VLM:
   return model
 
 
-def expert_policy(run: Run) -> ScriptedPolicy:
-  """The world's imperfect expert, with the run's tools."""
-
-  def script(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
-    rng = np.random.default_rng((request.seed, len(turns)))
-    thought, calls, answer = expert.expert_turn(
-        request.example,
-        turns,
-        run.to_model_box(size_of(request.example.images[0])),
-        rng,
-        can_gaze=run.can_gaze,
-    )
-    return run.chat.encode_turn(thought=thought, calls=calls, answer=answer)
-
-  return _scripted(run, script)
+def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
+  """See `toy.policy.expert_policy`."""
+  make = seams.load('expert', SCRIPTED, field='config.eval.policies')
+  return make(run, answers_at_once=answers_at_once)
 
 
 def _scripted(run: Run, script: Script) -> ScriptedPolicy:

@@ -10,13 +10,14 @@ from etils import epath
 
 from gog_jax import images
 from gog_jax import interrupt
+from gog_jax import seams
 from gog_jax.errors import UserError
 from gog_jax.questions import infoseek
 from gog_jax.questions import verl
 from gog_jax.questions.records import Drop
 from gog_jax.questions.records import Records
+from gog_jax.questions.sources import KNOWN
 from gog_jax.storage import trajectories as trajectories_lib
-from gog_jax.toy import dataset
 from gog_jax.types import Example
 
 WORLD = 'world'
@@ -75,7 +76,8 @@ def sources(run: Any) -> list[Records[Example]]:
   for name in run.config.instruct.sources:
     if name == WORLD:
       # Lazy: a record is read when it is asked for.
-      items = dataset.load(run.workdir / 'data', 'train')
+      source = seams.load(WORLD, KNOWN, field='config.instruct.sources')
+      items = source('train', run.workdir)
       found.append(Records(name=WORLD, items=items))
     else:
       kind, _, path = name.partition(':')

@@ -8,23 +8,16 @@ import dataclasses
 import functools
 from typing import Any
 
-import numpy as np
-
 from gog_jax.chat import load_dialect
 from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
-from gog_jax.images import size_of
 from gog_jax.instruct import settings
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.policy import Policy
-from gog_jax.rollout.policy import Request
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
-from gog_jax.toy import expert
-from gog_jax.toy import vocabulary
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
-from gog_jax.types import Turn
 
 
 class Teacher:
@@ -99,7 +92,7 @@ class Teacher:
     if self._name == policies.REMOTE:
       return self._remote(self._direct_run)
     if self._name == settings.EXPERT:
-      return self._scripted(functools.partial(_at_once, self.run))
+      return policies.expert_policy(self.run, answers_at_once=True)
     # Where it calls a tool all the same, it has not answered.
     return self._policy
 
@@ -184,19 +177,3 @@ def roll(
       Rolled(trajectory=latest[i], n_spoilt=n_spoilt[i], usage=usage[i])
       for i in range(len(examples))
   ]
-
-
-def _at_once(
-    run: Run, request: Request, turns: tuple[Turn, ...]
-) -> Sequence[int]:
-  """What the expert answers when it cannot search: what it sees, or nothing."""
-  thought, calls, answer = expert.expert_turn(
-      request.example,
-      turns,
-      run.to_model_box(size_of(request.example.images[0])),
-      np.random.default_rng(request.seed),
-      can_gaze=run.can_gaze,
-  )
-  if calls:
-    answer = vocabulary.UNKNOWN
-  return run.chat.encode_turn(thought=thought, answer=answer)

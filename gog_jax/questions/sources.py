@@ -13,6 +13,9 @@ from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.types import Example
 
+# What makes a split's examples, (split, workdir) -> Sequence[Example].
+KNOWN = {'world': 'gog_jax.toy.source:questions'}
+
 
 class Checked(Sequence[Example]):
   """Examples that are read, and whose images are checked, when asked for.

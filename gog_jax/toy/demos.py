@@ -14,11 +14,11 @@ from etils import epath
 import numpy as np
 
 from gog_jax.errors import UserError
-from gog_jax.evaluation import policies
 from gog_jax.rewards import behaviour
 from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.toy.policy import expert_policy
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -33,7 +33,7 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
   examples = list(run.examples('train', n=c.n_candidates))
   with metrics.Progress('demos', total=len(examples)) as progress:
     groups = run.rollout(
-        policies.expert_policy(run),
+        expert_policy(run),
         examples,
         samples=1,
         seed=('demos',),

@@ -1,0 +1,45 @@
+"""The world's imperfect expert as a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gog_jax import images
+from gog_jax.rollout.policy import Request
+from gog_jax.rollout.scripted import ScriptedPolicy
+from gog_jax.run import Run
+from gog_jax.toy import expert
+from gog_jax.toy import vocabulary
+from gog_jax.types import Turn
+
+
+def expert_policy(
+    run: Run, *, answers_at_once: bool = False
+) -> ScriptedPolicy:
+  """The expert with the tools of a run.
+
+  Args:
+    run: With its chat.
+    answers_at_once: Where it would call a tool it answers 'unknown' instead.
+  """
+
+  def script(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
+    seed = request.seed if answers_at_once else (request.seed, len(turns))
+    thought, calls, answer = expert.expert_turn(
+        request.example,
+        turns,
+        run.to_model_box(images.size_of(request.example.images[0])),
+        np.random.default_rng(seed),
+        can_gaze=run.can_gaze,
+    )
+    if calls and answers_at_once:
+      calls, answer = (), vocabulary.UNKNOWN
+    return run.chat.encode_turn(thought=thought, calls=calls, answer=answer)
+
+  return ScriptedPolicy(
+      script,
+      capacity=run.config.sampler.n_slots,
+      max_context=run.config.rollout.max_context,
+  )
