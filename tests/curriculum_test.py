@@ -131,26 +131,32 @@ def rows(**series):
   ]
 
 
+def alarm_config(**changes):
+  from configs import rl
+
+  config = rl.get_config().rl.alarms
+  config.update({'kl': 1.0, 'entropy': 0.1, 'patience': 3} | changes)
+  return config
+
+
 def test_alarms_need_patience():
-  bounds = {'kl': 1.0, 'entropy': 0.1}
   log = rows(kl=[0, 2, 2, 2, 0], entropy=[0.5, 0.05, 0.05, 0.5, 0.5])
 
   def raised(n, patience=3):
-    return set(alarms.raised(log[:n], bounds=bounds, patience=patience))
+    return set(alarms.raised(log[:n], alarm_config(patience=patience)))
 
   assert raised(3) == set()  # Two steps are not three.
   assert raised(4) == {'kl'}
   assert raised(5) == set()
   assert raised(3, patience=2) == {'kl', 'entropy'}
-  (line,) = alarms.raised(log[:4], bounds=bounds, patience=3).values()
+  (line,) = alarms.raised(log[:4], alarm_config()).values()
   assert 'kl is 2, at most 1' in line
 
 
 def test_what_is_not_a_number_alarms():
-  bounds = {'kl': 1.0, 'entropy': 0.1}
   nan = float('nan')
   log = rows(kl=[nan, nan], entropy=[nan, nan])
-  assert set(alarms.raised(log, bounds=bounds, patience=2)) == set(bounds)
+  assert set(alarms.raised(log, alarm_config(patience=2))) == set(log[0])
 
 
 def test_every_alarm_has_a_bound_on_the_page():

@@ -12,6 +12,7 @@ import pytest
 from gog_jax.app import stages
 from gog_jax.errors import UserError
 from gog_jax.rewards import score as rewards
+from gog_jax.train import groups as groups_lib
 from gog_jax.train import rl
 from gog_jax.train import rl_metrics
 from gog_jax.train.advantages import group_advantages
@@ -75,7 +76,7 @@ def test_dead_groups_leave_the_batch_and_no_denominator(finished):
       )
   ]
   (lean,), (whole,) = (
-      rl.rl_batches(run, groups, rl.advantages_of(run, groups))
+      rl.to_batches(run, groups, advantages_of(run, groups))
       for run in (
           mini.make_run(finished.workdir, 'rl', rl__train_dead=dead)
           for dead in (False, True)
@@ -214,8 +215,8 @@ def test_shuffling_keeps_rewards_in_their_group(finished, monkeypatch):
           fake_groups(8, 6), np.arange(48.0).reshape(8, 6), strict=True
       )
   ]
-  shuffled = rl.advantages_of(run, groups).advantages
-  plain = rl.advantages_of(
+  shuffled = advantages_of(run, groups).advantages
+  plain = advantages_of(
       mini.make_run(finished.workdir, 'rl'), groups
   ).advantages
   assert (shuffled != plain).any(axis=1).sum() >= 7
@@ -233,7 +234,7 @@ def test_shuffling_leaves_spoilt_samples_out(finished):
       dataclasses.replace(t, reward=reward, reward_parts={'accuracy': 0.0})
       for t, reward in zip(group, (1.0, 2.0, 50.0, 60.0, 3.0, 4.0))
   ]
-  found = rl.advantages_of(run, [group]).advantages[0]
+  found = advantages_of(run, [group]).advantages[0]
   assert found[2] == found[3] == 0
   of_four = (np.arange(1.0, 5.0) - 2.5) / np.std(np.arange(1.0, 5.0), ddof=1)
   np.testing.assert_allclose(
@@ -311,7 +312,7 @@ def test_each_variant_weighs_and_clips_as_published(finished):
     run = mini.make_run(
         finished.workdir, 'rl', rl__variant=variant, rl__group_size=3
     )
-    (batch,) = rl.rl_batches(run, [group], rl.advantages_of(run, [group]))
+    (batch,) = rl.to_batches(run, [group], advantages_of(run, [group]))
     sampled = np.asarray(batch.loss_mask) > 0
     for sign, weight in zip((1, -1), weights, strict=True):
       here = sampled & (np.sign(batch.advantages) == sign)
@@ -343,7 +344,7 @@ def test_a_variant_trains_from_its_name_alone(workdir, monkeypatch):
   assert others[0]['clip_frac'] < rows[0]['clip_frac']
 
 
-def test_searches_cost_in_rl_alone(finished, monkeypatch):
+def test_searches_cost_in_rl_alone(finished, monkeypatch, tmp_path):
   asked = []
   score = rewards.score
 
@@ -358,8 +359,16 @@ def test_searches_cost_in_rl_alone(finished, monkeypatch):
   run.rollout(policy, examples, samples=1, seed=('grade',))
   assert set(asked) == {0.0}
   asked.clear()
-  curriculum = rl.make_curriculum(run, finished.workdir / 'unused')
-  rl.draw_groups(run, policy, curriculum, step=0, seed=0)
+
+  class Enough(Exception):
+    pass
+
+  def stop(*unused):
+    raise Enough
+
+  monkeypatch.setattr(rl, 'to_batches', stop)  # After the rollouts.
+  with pytest.raises(Enough):
+    rl.train(run, tmp_path)
   assert set(asked) == {0.1}
 
 
@@ -383,9 +392,15 @@ def test_groups_that_differ_in_cost_differ_in_more_than_format(finished):
           strict=True,
       )
   )
-  found = rl.advantages_of(run, [dear, cheap])
+  found = advantages_of(run, [dear, cheap])
   assert found.live.tolist() == [True, True]
   assert found.format_only.tolist() == [False, True]
+
+
+def advantages_of(run, groups):
+  return group_advantages(
+      *groups_lib.scores_of(run, groups), **rl.advantage_options(run.config.rl)
+  )
 
 
 def fake_groups(n_groups, n_members):

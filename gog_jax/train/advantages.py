@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
-class GroupAdvantages:
+class GroupAdvantages(NamedTuple):
   """Advantages and what became of the groups.
 
   Attributes:

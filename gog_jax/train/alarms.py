@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gog_jax.errors import UserError
+from gog_jax.storage.metrics import say
+
 # Metric, whether the bound is its least or its most, and what it means.
 _SIGNS = {
     'sampler_gap_p99': ('most', 'what samples is not the policy in training'),
@@ -18,37 +21,53 @@ _SIGNS = {
 METRICS = tuple(_SIGNS)
 
 
-def raised(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    bounds: Mapping[str, float],
-    patience: int,
-) -> dict[str, str]:
-  """Which bounds each of the last `patience` steps has overstepped.
+def raised(rows: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
+  """The bounds that each of the last steps has overstepped.
 
   Args:
     rows: Metrics of all steps so far.
-    bounds: Metric (of METRICS) to its bound; others are not looked at.
-    patience: A sign has to last for so many steps.
+    config: `rl.alarms`: a bound for each of METRICS, and for how many steps,
+      `patience`, a sign has to last.
 
   Returns:
     Metric to one line of explanation.
   """
-  recent = rows[-patience:]
-  if len(recent) < patience:
+  recent = rows[-config.patience :]
+  if len(recent) < config.patience:
     return {}
   found = {}
-  for metric, bound in bounds.items():
-    kind, meaning = _SIGNS[metric]
+  for metric, (kind, meaning) in _SIGNS.items():
+    bound = getattr(config, metric)
     values = [row[metric] for row in recent if metric in row]
     over = [
-        # What is not a number is over any bound.
+        # NaN is over any bound.
         not (value <= bound if kind == 'most' else value >= bound)
         for value in values
     ]
-    if len(over) == patience and all(over):
+    if len(over) == config.patience and all(over):
       found[metric] = (
           f'{meaning}: {metric} is {values[-1]:.3g}, at {kind} {bound:g} is '
           'expected'
       )
   return found
+
+
+def heed(
+    found: Mapping[str, str], rows: Sequence[Mapping[str, Any]], config: Any
+) -> None:
+  """Says what was raised at the last step but not at the one before.
+
+  Raises:
+    UserError: Something was raised, and `stop` is set.
+  """
+  before = rows[-2]['alarms'] if len(rows) > 1 else ()
+  for metric, line in found.items():
+    if metric not in before:
+      say(f'rl: alarm at step {rows[-1]["step"]}: {line}')
+    if config.stop:
+      raise UserError(
+          f'stopped by an alarm after step {rows[-1]["step"]}: {line}; go on '
+          f'with another --config.rl.alarms.{metric} or with '
+          '--config.rl.alarms.stop=False, or begin anew in another --workdir '
+          'with other settings of rl'
+      )

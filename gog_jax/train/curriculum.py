@@ -12,6 +12,7 @@ import numpy as np
 
 from gog_jax.errors import UserError
 from gog_jax.evaluation import grade
+from gog_jax.run import Run
 from gog_jax.storage import metrics as metrics_lib
 from gog_jax.train.pipeline import endless_batches
 from gog_jax.types import Example
@@ -122,6 +123,32 @@ class Curriculum:
         self._easier[example_id] = step
       elif level is not None:  # Where no sample counts, nothing was found.
         self._easier.pop(example_id, None)
+
+
+def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
+  """The graded examples of the level that RL trains on.
+
+  Raises:
+    UserError: There are too few.
+  """
+  c = run.config
+  ids = select(
+      grade.read_grades(run.workdir / 'grade'),
+      c.rl.level,
+      at_least=c.rl.n_prompts,
+  )
+  return Curriculum(
+      [example for example in run.graded_examples() if example.id in ids],
+      config=CurriculumConfig(
+          level=c.rl.level,
+          regrade=c.rl.regrade,
+          recheck_every=c.rl.recheck_every,
+          solved=c.grade.solved,
+          often_failed=c.grade.often_failed,
+      ),
+      seed=run.seed('rl'),
+      folder=folder,
+  )
 
 
 def select(

@@ -8,10 +8,29 @@ from typing import Any
 import numpy as np
 
 from gog_jax.rewards import behaviour
+from gog_jax.run import Run
 from gog_jax.train.advantages import GroupAdvantages
+from gog_jax.train.groups import Drawn
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
+
+
+def describe_step(
+    run: Run,
+    drawn: Drawn,
+    update: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+  """A step's row: its rollouts, its update, its tools and its judge."""
+  groups = drawn.everything
+  row = describe(groups.examples, groups.trajectories, groups.advantages)
+  n_refilled = len(groups.examples) - len(drawn.learnt.examples)
+  row |= {**update, **seconds, 'refilled': n_refilled}
+  row |= describe_tools(run.toolbox.counts.take())
+  if run.judge is not None:
+    row['judge'] = run.judge.counts.take()
+  return row
 
 
 def describe(
