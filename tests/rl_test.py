@@ -62,19 +62,7 @@ def test_without_refills_dead_groups_stay_and_are_counted(
 
 
 def test_dead_groups_leave_the_batch_and_no_denominator(finished):
-  groups = [
-      [
-          dataclasses.replace(
-              t, images=(), reward=r, reward_parts={'accuracy': 0.0}
-          )
-          for t, r in zip(group, some, strict=True)
-      ]
-      for group, some in zip(
-          fake_groups(4, 4),
-          [[0] * 4, [0, 1, 2, 3], [1] * 4, [1, 0, 0, 0]],
-          strict=True,
-      )
-  ]
+  groups = fake_groups([[0] * 4, [0, 1, 2, 3], [1] * 4, [1, 0, 0, 0]])
   (lean,), (whole,) = (
       rl.to_batches(run, groups, advantages_of(run, groups))
       for run in (
@@ -206,15 +194,7 @@ def test_stopped_by_an_alarm_it_can_go_on(workdir, monkeypatch):
 
 def test_shuffling_keeps_rewards_in_their_group(finished, monkeypatch):
   run = mini.make_run(finished.workdir, 'rl', rl__shuffle_rewards=True)
-  groups = [
-      [
-          dataclasses.replace(t, reward=reward, reward_parts={'accuracy': 0.0})
-          for t, reward in zip(group, rewards_of_group, strict=True)
-      ]
-      for group, rewards_of_group in zip(
-          fake_groups(8, 6), np.arange(48.0).reshape(8, 6), strict=True
-      )
-  ]
+  groups = fake_groups(np.arange(48.0).reshape(8, 6))
   shuffled = advantages_of(run, groups).advantages
   plain = advantages_of(
       mini.make_run(finished.workdir, 'rl'), groups
@@ -228,12 +208,11 @@ def test_shuffling_keeps_rewards_in_their_group(finished, monkeypatch):
 def test_shuffling_leaves_spoilt_samples_out(finished):
   run = mini.make_run(finished.workdir, 'rl', rl__shuffle_rewards=True)
   down = helpers.text(status=ToolStatus.INFRA_ERROR)
-  (group,) = fake_groups(1, 6)
-  group[2:4] = [helpers.trajectory('0', (down,)) for _ in range(2)]
-  group = [
-      dataclasses.replace(t, reward=reward, reward_parts={'accuracy': 0.0})
-      for t, reward in zip(group, (1.0, 2.0, 50.0, 60.0, 3.0, 4.0))
-  ]
+  (group,) = fake_groups([[1.0, 2.0, 50.0, 60.0, 3.0, 4.0]])
+  for i in (2, 3):
+    spoilt = helpers.trajectory('0', (down,))
+    group[i] = dataclasses.replace(group[i], turns=spoilt.turns)
+    assert not group[i].valid
   found = advantages_of(run, [group]).advantages[0]
   assert found[2] == found[3] == 0
   of_four = (np.arange(1.0, 5.0) - 2.5) / np.std(np.arange(1.0, 5.0), ddof=1)
@@ -386,7 +365,7 @@ def test_groups_that_differ_in_cost_differ_in_more_than_format(finished):
           for t, kept, well_formed in zip(group, keeps, forms, strict=True)
       ]
       for group, keeps, forms in zip(
-          fake_groups(2, 2),
+          fake_groups([[0, 0], [0, 0]]),
           ((0.8, 1.0), (1.0, 1.0)),
           ((1.0, 1.0), (0.0, 1.0)),
           strict=True,
@@ -403,8 +382,17 @@ def advantages_of(run, groups):
   )
 
 
-def fake_groups(n_groups, n_members):
+def fake_groups(rewards_of_groups):
+  """Text alone, with these rewards [P, G]."""
   return [
-      [helpers.trajectory(f'{i}') for _ in range(n_members)]
-      for i in range(n_groups)
+      [
+          dataclasses.replace(
+              helpers.trajectory(f'{i}'),
+              images=(),
+              reward=reward,
+              reward_parts={'accuracy': 0.0},
+          )
+          for reward in rewards_of_group
+      ]
+      for i, rewards_of_group in enumerate(rewards_of_groups)
   ]
