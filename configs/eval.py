@@ -29,8 +29,7 @@ What is evaluated is a PARADIGM@MODEL, or a short name for one
 
 Every item is durable as it finishes: stopped or killed, the same command goes
 on. WORKDIR/eval*/POLICY/progress.json says how far it is and what it shows so
-far. Several hosts share the items: the same command on each, with
---config.eval.hosts=N and --config.eval.host=0, 1, ...
+far.
 
 Remote models are given the values in `general` in place of the toy's. Every
 other field is in configs/common.py and configs/sections.py; change one with

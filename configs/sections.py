@@ -117,10 +117,6 @@ def evaluation() -> ConfigDict:
   # Items that the infrastructure failed are asked again when the same command
   # is given again; else they are counted.
   c.retry_errors = True
-  # Hosts that share the items, each with the same command but for its number;
-  # 0 is those that JAX knows.
-  c.hosts = 0
-  c.host = 0
   return c
 
 

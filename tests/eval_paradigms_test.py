@@ -15,7 +15,7 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import policies
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 from tests import endpoints
 from tests import mini
 
@@ -99,7 +99,7 @@ def asked(workdir):
 
 
 def evaluated(run, name):
-  trajectories, examples = shards.read(run.workdir / 'eval' / name)
+  trajectories, examples = rollouts.read(run.workdir / 'eval' / name)
   assert len(trajectories) == len(examples) == N
   return list(zip(examples, trajectories, strict=True))
 

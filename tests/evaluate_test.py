@@ -1,4 +1,4 @@
-"""Evaluation item by item: durable, resumed, shared by hosts."""
+"""Evaluation item by item: durable and resumed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from gog_jax import interrupt
 from gog_jax.app import stages
 from gog_jax.errors import UserError
+from gog_jax.evaluation import collect
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import policies
 from gog_jax.report import summary as report
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from gog_jax.types import StopReason
 from tests import eval_plays
@@ -62,7 +63,7 @@ def rows(folder):
   """The final files' lines, without what a clock decides."""
   return [
       eval_plays.timeless(json.loads(line))
-      for kind in shards.KINDS
+      for kind in rollouts.KINDS
       for line in (folder / f'{kind}.jsonl').read_text().splitlines()
   ]
 
@@ -98,7 +99,7 @@ def test_items_stand_in_the_order_of_the_data_and_come_out_as_by_hand(workdir):
 def stop_after(monkeypatch, n):
   """Lets `n` items be kept, then ends the process's work at once."""
   kept = []
-  add = shards.Shard.add
+  add = rollouts.Rollouts.add
 
   def adding(self, index, *args):
     if len(kept) == n:
@@ -106,7 +107,7 @@ def stop_after(monkeypatch, n):
     add(self, index, *args)
     kept.append(index)
 
-  monkeypatch.setattr(shards.Shard, 'add', adding)
+  monkeypatch.setattr(rollouts.Rollouts, 'add', adding)
   return kept
 
 
@@ -128,7 +129,7 @@ def test_what_was_stopped_goes_on_and_asks_nothing_again(
     assert not evaluate.is_done(folder)
     assert evaluate.progress_of(folder)['n_items'] == N
     # What there is can be read, in order, and reported on.
-    trajectories, examples = shards.read(folder)
+    trajectories, examples = rollouts.read(folder)
     assert len(trajectories) == len(kept) == len(set(kept))
     assert {t.example_id for t in trajectories} <= {e.id for e in examples}
     summary = report.make(run.workdir, n_trajectories=2, seed=0)
@@ -143,12 +144,12 @@ def test_a_line_that_was_cut_off_is_made_again(workdir):
   run = make_run(workdir)
   folder = evaluated(run)
   whole = rows(folder)
-  for kind in shards.KINDS:
+  for kind in rollouts.KINDS:
     path = folder / f'{kind}.jsonl'
     data = path.read_bytes()
     path.write_bytes(data[: len(data) - 9])
   (folder / 'progress.json').unlink()
-  assert len(shards.read(folder)[0]) == N - 1
+  assert len(rollouts.read(folder)[0]) == N - 1
   evaluated(run)
   assert rows(folder) == whole
   path.write_text('{"version":1,"example_id":"x"}\n{"version":1}\n')
@@ -159,7 +160,7 @@ def test_a_line_that_was_cut_off_is_made_again(workdir):
 
 def fail(monkeypatch, ids):
   """The infrastructure fails items of these ids."""
-  add = evaluate._Scorer.add
+  add = collect._Scorer.add
 
   def adding(self, index, example, trajectory):
     if example.id in ids:
@@ -168,7 +169,7 @@ def fail(monkeypatch, ids):
       )
     add(self, index, example, trajectory)
 
-  monkeypatch.setattr(evaluate._Scorer, 'add', adding)
+  monkeypatch.setattr(collect._Scorer, 'add', adding)
 
 
 def test_what_the_infrastructure_failed_is_asked_again_or_counted(
@@ -191,53 +192,14 @@ def test_what_the_infrastructure_failed_is_asked_again_or_counted(
   assert len(trajectories) == N and all(t.valid for t in trajectories)
 
 
-def test_hosts_share_the_items_and_the_last_puts_them_together(
-    workdir, tmp_path_factory
-):
-  other = tmp_path_factory.mktemp('whole')
-  shutil.copytree(workdir / 'data', other / 'data')
-  whole = rows(evaluated(make_run(other)))
-  run = make_run(workdir)
-  for host in (2, 0, 1):
-    folder = run.workdir / 'eval' / NAME
-    assert not evaluate.is_done(folder)
-    evaluated(run, host=host, hosts=3)
-    if host != 1:
-      found = evaluate.progress_of(folder, f'.{host}-of-3')
-      assert found['complete']
-      # 16 items over 3 hosts: 6, 5 and 5.
-      assert found['n_items'] == found['n_done'] == (6, 5, 5)[host]
-      with pytest.raises(UserError, match='begun by 3 hosts, now there are 2'):
-        evaluated(run, host=0, hosts=2)
-      with pytest.raises(UserError, match='begun by 3 hosts, now there are 1'):
-        evaluated(run)
-  assert evaluate.is_done(folder)
-  assert rows(folder) == whole
-  assert not list(folder.glob('*-of-*'))
-
-
-def test_a_host_stops_where_the_others_are_not_done(workdir, capsys):
-  run = make_run(workdir, eval__hosts=2, eval__host=1)
-  stages.walk(run)
-  assert 'host 1 of 2 is done' in capsys.readouterr().err
-  assert not (workdir / 'report').exists()
-  stages.walk(make_run(workdir, eval__hosts=2, eval__host=0))
-  summary = json.loads((workdir / 'report' / 'summary.json').read_text())
-  assert summary['rows'][0]['n'] == N
-  manifest = json.loads((workdir / 'eval' / 'manifest.json').read_text())
-  assert manifest['complete']
-  assert manifest['benchmark']['name'] == 'world'
-  # Now that all is there, any number of hosts finds it.
-  stages.walk(make_run(workdir))
-
-
-def test_no_two_processes_are_at_one_share(workdir):
+def test_no_two_processes_are_at_one_folder(workdir):
   run = make_run(workdir)
   folder = run.workdir / 'eval' / NAME
-  with shards.Shard(folder):
+  with rollouts.Rollouts(folder):
     with pytest.raises(UserError, match='another process is at'):
-      shards.Shard(folder)
-    shards.Shard(run.workdir / 'other').close()
+      rollouts.Rollouts(folder)
+    with rollouts.Rollouts(run.workdir / 'other'):
+      pass
 
 
 def test_a_policy_is_added_and_another_script_noticed(workdir):
@@ -255,7 +217,7 @@ def test_a_policy_is_added_and_another_script_noticed(workdir):
 
 def test_few_examples_are_held_at_once(workdir, monkeypatch):
   """As many as there are slots, one that waits, and those being written."""
-  monkeypatch.setattr(evaluate, '_MOST_PENDING', 2)
+  monkeypatch.setattr(collect, '_MAX_PENDING', 2)
   run = make_run(workdir)
   examples = evaluations.items(run).examples
   begun, kept, most = [], [], []
@@ -269,13 +231,13 @@ def test_few_examples_are_held_at_once(workdir, monkeypatch):
       most.append(len(begun) - len(kept))
       return examples[index]
 
-  add = shards.Shard.add
+  add = rollouts.Rollouts.add
 
   def adding(self, index, *args):
     add(self, index, *args)
     kept.append(index)
 
-  monkeypatch.setattr(shards.Shard, 'add', adding)
+  monkeypatch.setattr(rollouts.Rollouts, 'add', adding)
   own = policies.run_of(run, NAME)
   evaluate.evaluate(
       own,

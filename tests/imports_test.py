@@ -29,7 +29,7 @@ FLOORS = (
     ('tools.toolbox', 'index.serve', 'judge', 'conversations',
      'evaluation.scripts'),
     ('run',),
-    ('evaluation.policies',),
+    ('evaluation.policies', 'evaluation.collect'),
     ('evaluation.grade', 'evaluation.evaluate', 'report', 'app.narrator'),
     ('train', 'instruct'),
     ('toy.train',),

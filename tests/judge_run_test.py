@@ -13,7 +13,7 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.report import metrics as report_metrics
 from gog_jax.rewards import score as rewards
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from tests import endpoints
 from tests import judge_helpers
@@ -109,7 +109,7 @@ def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
   folder = tmp_path / 'eval' / 'expert'
   assert not evaluate.is_done(folder)
   # What was rolled out by then is kept, and waits for a verdict.
-  kept, _ = shards.read(folder)
+  kept, _ = rollouts.read(folder)
   waiting = {t.example_id: t for t in kept if t.verdict.right is None}
   assert len(waiting) >= 2
   assert evaluate.progress_of(folder)['judge_errors'] == len(waiting)
@@ -118,7 +118,7 @@ def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
     mini.make_stages(run, 'eval')
   facts = evaluate.facts(folder)
   assert facts['judge_errors'] == 0 and 0 < facts['accuracy'] < 1
-  final, _ = shards.read(folder)
+  final, _ = rollouts.read(folder)
   assert len(final) == 32
   for t in final:
     if t.example_id in waiting:  # The clock tells a rollout from another.

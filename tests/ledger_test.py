@@ -13,7 +13,7 @@ from tests import main_test
 
 
 def test_those_who_share_a_ledger_share_its_cap(tmp_path):
-  """Two hosts of one evaluation, say; each sees what the other has spent."""
+  """Two runs that share a ledger; each sees what the other has spent."""
   first = Ledger(tmp_path / 'spent', cap=1.0)
   second = Ledger(tmp_path / 'spent', cap=1.0)
   first.charge('a', 0.5)

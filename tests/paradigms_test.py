@@ -132,8 +132,6 @@ URL = 'http://127.0.0.1:1/v1'
             },
             'leave the former empty',
         ),
-        ({'eval.host': 2, 'eval.hosts': 2}, 'numbered from 0 to'),
-        ({'eval.host': -1}, '0 or more'),
         ({'remote.concurrency': 0}, '1 or more'),
     ],
 )

@@ -15,7 +15,7 @@ from gog_jax.errors import UserError
 from gog_jax.report import paper
 from gog_jax.report import table as report_table
 from gog_jax.run import Run
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from gog_jax.types import ToolStatus
 from gog_jax.types import Verdict
@@ -255,23 +255,18 @@ def test_what_a_user_can_mend_is_one_line(tmp_path):
 
 
 def test_what_is_under_way_is_read_as_far_as_it_is(tmp_path):
-  """Two hosts' shares: one item tried again, and a line still being written."""
+  """One item tried again, and a line still being written."""
   folder = tmp_path / 'eval_mmsearch' / 'rl'
-
-  def finish(host, index, *, right):
-    name = f'q{index}'
-    with shards.Shard(folder, host=host, hosts=2) as shard:
-      shard.add(
+  with rollouts.Rollouts(folder) as items:
+    for index, right in ((1, False), (0, False), (0, True)):
+      name = f'q{index}'
+      items.add(
           index,
+          {'valid': True},
           helpers.example(name),
           helpers.trajectory(name, right=right),
-          {'valid': True},
       )
-
-  finish(0, 0, right=False)
-  finish(0, 0, right=True)
-  finish(1, 1, right=False)
-  path = folder / 'trajectories.1-of-2.jsonl'
+  path = folder / 'trajectories.jsonl'
   path.write_text(path.read_text() + path.read_text()[:99])
   text, table = make(tmp_path, out=tmp_path)
   assert table['rows'][0]['cells']['mmsearch']['accuracy'] == {

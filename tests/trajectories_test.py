@@ -124,6 +124,23 @@ def test_round_trip_is_lossless_field_by_field(tmp_path):
   assert read[1].reward is None
 
 
+def test_items_are_read_by_number_and_the_last_line_of_each_counts(tmp_path):
+  path = tmp_path / 't.jsonl'
+  store.write(path, [make_trajectory(i) for i in range(3)])
+  lines = _lines(path)
+  changed = lines[1].replace('"sample":1', '"sample":9')
+  path.write_text(''.join([lines[2], lines[1], lines[0], changed]))
+  assert [t.sample for t in store.read(path)] == [0, 9, 2]
+  # Files of earlier versions number nothing: lines stand in their order.
+  older = [
+      line.replace(f'"item":{{"index":{i}}},', '')
+      for i, line in enumerate(lines)
+  ]
+  assert '"item"' not in ''.join(older)
+  path.write_text(''.join([older[2], older[0]]))
+  assert [t.sample for t in store.read(path)] == [2, 0]
+
+
 def test_images_are_stored_once_by_content_and_format(tmp_path):
   store.write(tmp_path / 't.jsonl', [make_trajectory(i) for i in range(4)])
   names = sorted(path.name for path in (tmp_path / 'images').iterdir())

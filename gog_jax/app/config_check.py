@@ -117,8 +117,6 @@ _NOT_NEGATIVE = (
     'remote.price_in',
     'remote.price_out',
     'remote.max_spend',
-    'eval.hosts',
-    'eval.host',
     'instruct.n_direct',
     'instruct.retries',
     'instruct.n_review',
@@ -296,11 +294,6 @@ def _check_evaluation(config) -> None:
           f'config.eval.benchmark={e.benchmark} needs its files: pass '
           '--config.benchmark.path=, a folder, a file or an id on the hub'
       )
-  if e.host >= max(e.hosts, 1):
-    raise UserError(
-        f'config.eval.host={e.host}, but hosts are numbered from 0 to '
-        f'config.eval.hosts - 1 = {max(e.hosts, 1) - 1}'
-    )
 
 
 def _check_sizes(config) -> None:

@@ -81,13 +81,7 @@ def _eval(run: Run, folder: epath.Path) -> Mapping[str, Any]:
   for name in names:
     if not evaluations.is_complete(run, name, of_stage):
       evaluations.make(run, name, of_stage)
-  if not all(evaluate.is_done(folder / name) for name in names):
-    raise _OthersAtWork
   return {name: evaluate.facts(folder / name) for name in names}
-
-
-class _OthersAtWork(Exception):
-  """This host has done its share of the evaluations."""
 
 
 def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -230,17 +224,10 @@ def walk(run: Run) -> None:
       stage that another command must make first.
   """
   prepare(run)
-  try:
-    if run.config.seeds:
-      _walk_seeds(run)
-    else:
-      _walk(run, run.config.stage)
-  except _OthersAtWork:
-    host, hosts = evaluations.hosts_of(run.config)
-    metrics.say(
-        f'eval: host {host} of {hosts} is done; the last of them makes the '
-        'report'
-    )
+  if run.config.seeds:
+    _walk_seeds(run)
+  else:
+    _walk(run, run.config.stage)
 
 
 def prepare(run: Run) -> None:
@@ -286,7 +273,7 @@ def bring(run: Run, names: Sequence[str], target: str) -> None:
   """
   for name in _in_order(stages_of(run.config), names):
     # A report is quick to make, from whatever is there.
-    if name != 'report' and _is_here(run, name):
+    if name != 'report' and _is_complete(run, name):
       metrics.say(f'{name}: complete in {folder_of(run, name)}, reused')
       continue
     owners = remedies.owners(run.config, name)
@@ -299,14 +286,6 @@ def bring(run: Run, names: Sequence[str], target: str) -> None:
     metrics.say(f'{name}: done in {folder_of(run, name)}: {facts}')
 
 
-def _is_here(run: Run, name: str) -> bool:
-  """Whether it is complete; host 0 makes what all hosts' evaluations need."""
-  if not _is_complete(run, name):
-    waits = name != 'eval' and evaluations.hosts_of(run.config)[0] > 0
-    return waits and evaluations.wait(name, lambda: _is_complete(run, name))
-  return True
-
-
 def _is_complete(run: Run, name: str) -> bool:
   if not manifest_of(run, name).is_complete(folder_of(run, name)):
     return False
@@ -317,10 +296,7 @@ def _is_complete(run: Run, name: str) -> bool:
 def make(run: Run, name: str) -> Mapping[str, Any]:
   """Runs one stage, on top of those it needs; returns its facts."""
   manifest, folder = manifest_of(run, name), folder_of(run, name)
-  # A report is made by one host after the other, should two be the last.
-  together = evaluations.hosts_of(run.config)[1] if name == 'eval' else 1
-  with evaluate.turn(folder, together):
-    manifest.write(folder, complete=False)
+  manifest.write(folder, complete=False)
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()
@@ -331,8 +307,7 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   about = {} if run.judge is None else {'judge': run.judge.facts()}
   if name == 'eval' and facts:
     about['benchmark'] = dict(evaluations.items(run).facts)
-  with evaluate.turn(folder, together):
-    manifest.write(folder, complete=True, facts=facts, tools=tools, **about)
+  manifest.write(folder, complete=True, facts=facts, tools=tools, **about)
   if line := trouble(tools.get('all', {})):
     metrics.say(f'{name}: {line}')
   if line := describe(about.get('judge', {})):

@@ -25,7 +25,7 @@ from gog_jax.evaluation import policies
 from gog_jax.evaluation.paradigms import Named
 from gog_jax.remote import ledger
 from gog_jax.run import Run
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 
 _MILLION = 1e6
 
@@ -36,7 +36,7 @@ class Estimate:
 
   Attributes:
     policy: Its name.
-    items: How many there are, of all hosts.
+    items: How many there are.
     done: How many of them are done.
     parameters: Of the model that is loaded; 0 where none is.
     bytes: That they take, in the config's type.
@@ -62,8 +62,7 @@ def estimate(run: Run) -> list[Estimate]:
   """One for each policy of `config.eval.policies`.
 
   Raises:
-    UserError: What is evaluated on is not there, or another number of hosts or
-      another version has begun.
+    UserError: What is evaluated on is not there, or another version has begun.
   """
   return [_of_policy(run, name) for name in run.config.eval.policies]
 
@@ -73,7 +72,7 @@ def _of_policy(run: Run, name: str) -> Estimate:
   policy = policies.named(c, name)
   own = policies.run_of(run, name)
   folder = evaluations.folder_of(run) / name
-  items = [line.item for line in shards.all_lines(folder).values()]
+  items = list(rollouts.items(folder).values())
   if c.eval.retry_errors:
     items = [item for item in items if item['valid']]
   n = _n_items(run)
@@ -154,7 +153,7 @@ def _known(
   for folder in sorted(run.workdir.glob(f'eval*/{name}')):
     folder = epath.Path(folder)
     if evaluate.is_done(folder):
-      found = [line.item for line in shards.all_lines(folder).values()]
+      found = list(rollouts.items(folder).values())
       if found:
         return f'{folder.parent.name}/{name}', found
   return '', []

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import time
 from typing import Any
 
 from etils import epath
-import jax
 
-from gog_jax import interrupt
 from gog_jax.app.config_fields import fields_of
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import paradigms
@@ -24,7 +21,6 @@ from gog_jax.evaluation import scripts as plays
 from gog_jax.questions import benchmarks
 from gog_jax.report import summary as report
 from gog_jax.run import Run
-from gog_jax.storage import metrics
 from gog_jax.storage.manifest import Manifest
 from gog_jax.types import Example
 
@@ -34,15 +30,12 @@ ROLLOUT = ('seed', 'model', *TOOLS, 'rollout', 'batch.row_patches')
 TRAINED = ('trainable', 'lora')
 # What may change while evaluations are under way: none hangs on it.
 NO_IDENTITY = (
-    'policies', 'script', 'hosts', 'host', 'retry_errors',
+    'policies', 'script', 'retry_errors',
     # Which moves with every start of a server, and may hold a key.
     'url',
     'key_variable', 'timeout_s', 'max_attempts', 'concurrency', 'price_in',
     'price_out', 'max_spend', 'ledger',
 )  # fmt: skip
-
-
-_POLL_S = 1.0  # How often a host looks whether another is done.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,26 +144,6 @@ def manifest_of(
   )
 
 
-def hosts_of(config: Any) -> tuple[int, int]:
-  """Which host this is, from 0, and how many there are."""
-  if config.eval.hosts:
-    return config.eval.host, config.eval.hosts
-  return jax.process_index(), jax.process_count()
-
-
-def wait(what: str, is_made: Callable[[], bool]) -> bool:
-  """Waits until host 0 has made what evaluations need; then true.
-
-  Raises:
-    Interrupted: After a signal.
-  """
-  metrics.say(f'{what}: waits for host 0 to make it')
-  while not is_made():
-    interrupt.check()
-    time.sleep(_POLL_S)
-  return True
-
-
 def is_complete(run: Run, name: str, identity: Callable[[str], str]) -> bool:
   """Whether a policy's evaluation is done, and nothing is to be tried again.
 
@@ -180,8 +153,7 @@ def is_complete(run: Run, name: str, identity: Callable[[str], str]) -> bool:
   folder = folder_of(run) / name
   if not manifest_of(run, name, identity).is_complete(folder):
     return False
-  again = run.config.eval.retry_errors and hosts_of(run.config)[1] == 1
-  return not (again and evaluate.errors(folder))
+  return not (run.config.eval.retry_errors and evaluate.errors(folder))
 
 
 def are_complete(run: Run, identity: Callable[[str], str]) -> bool:
@@ -192,17 +164,15 @@ def are_complete(run: Run, identity: Callable[[str], str]) -> bool:
 
 
 def make(run: Run, name: str, identity: Callable[[str], str]) -> None:
-  """Evaluates one policy, or this host's share of it.
+  """Evaluates one policy.
 
   Raises:
     UserError: As `evaluate.evaluate`.
   """
   own = policies.run_of(run, name)
   folder = folder_of(run) / name
-  host, hosts = hosts_of(run.config)
   manifest = manifest_of(run, name, identity)
-  with evaluate.turn(folder, hosts):
-    manifest.write(folder, complete=False)
+  manifest.write(folder, complete=False)
   found = items(run)
   evaluate.evaluate(
       own,
@@ -210,16 +180,12 @@ def make(run: Run, name: str, identity: Callable[[str], str]) -> None:
       found.examples,
       folder,
       name=name,
-      host=host,
-      hosts=hosts,
       retry_errors=run.config.eval.retry_errors,
   )
-  if evaluate.is_done(folder):
-    with evaluate.turn(folder, hosts):
-      manifest.write(
-          folder,
-          complete=True,
-          facts=evaluate.facts(folder),
-          benchmark=dict(found.facts),
-          **({} if run.judge is None else {'judge': run.judge.about}),
-      )
+  manifest.write(
+      folder,
+      complete=True,
+      facts=evaluate.facts(folder),
+      benchmark=dict(found.facts),
+      **({} if run.judge is None else {'judge': run.judge.about}),
+  )

@@ -34,7 +34,7 @@ from gog_jax.report import training as report_training
 from gog_jax.report.metrics import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.storage import files
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 from gog_jax.types import Trajectory
 
 # The order in which the policies tell the story.
@@ -318,12 +318,12 @@ def _read_evaluations(
   names = [path.name for path in folder.iterdir()] if folder.exists() else []
   for name in sorted(names, key=_story_order):
     path = folder / name / 'trajectories.jsonl'
-    if not shards.files_of(folder / name, 'trajectories'):
+    if not path.exists():
       continue
     listed = folder / name / 'examples.jsonl'
-    if not shards.files_of(folder / name, 'examples'):
+    if not listed.exists():
       raise UserError(f'{listed} does not exist; {remedy}')
-    trajectories, asked = shards.read(folder / name)
+    trajectories, asked = rollouts.read(folder / name)
     examples = {example.id: example for example in asked}
     for trajectory in trajectories:
       if trajectory.example_id not in examples:

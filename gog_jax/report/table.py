@@ -30,7 +30,7 @@ from gog_jax.report import table_text as report_table_text
 from gog_jax.report.metrics import Evaluated
 from gog_jax.storage import files
 from gog_jax.storage import metrics
-from gog_jax.storage import rollouts as shards
+from gog_jax.storage import rollouts
 
 _WORLD = 'world'
 
@@ -144,10 +144,10 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluation]:
 
 
 def _evaluated(folder: epath.Path) -> Evaluated | None:
-  """What is in a policy's folder, of all hosts; None where nothing is."""
-  if not shards.files_of(folder, 'trajectories'):
+  """What is in a policy's folder; None where nothing is."""
+  if not (folder / 'trajectories.jsonl').exists():
     return None
-  trajectories, asked = shards.read(folder, images=False)
+  trajectories, asked = rollouts.read(folder, images=False)
   examples = {example.id: example for example in asked}
   for trajectory in trajectories:
     if trajectory.example_id not in examples:

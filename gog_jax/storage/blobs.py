@@ -37,8 +37,7 @@ def put(folder: epath.Path, data: bytes) -> str:
 def _write(path: str, data: bytes) -> None:
   """Writes a local file, whole or not at all, in few calls of the system.
 
-  Threads, and hosts that share a folder, may write the same one at the same
-  time.
+  Threads may write the same one at the same time.
   """
   partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
   try:

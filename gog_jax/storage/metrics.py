@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 class Progress:
-  """A bar with the time left."""
+  """A bar with the time left; none is shown of what has no name."""
 
   def __init__(self, what: str, *, total: int, start: int = 0):
     on_terminal = sys.stderr.isatty()
@@ -96,6 +96,7 @@ class Progress:
         mininterval=0.5 if on_terminal else 15.0,
         dynamic_ncols=on_terminal,
         file=sys.stderr,
+        disable=not what,
     )
 
   def __enter__(self) -> Progress:

@@ -1,32 +1,25 @@
 """Rolled-out items on disk, each durable as it finishes.
 
-    FOLDER/trajectories.jsonl   a line for each item, its number first:
-                                {"version":1,"item":{"index":3, ..}, ..}
+    FOLDER/trajectories.jsonl   a line per finished item, see trajectories.py
     FOLDER/examples.jsonl       what was asked, likewise
-    FOLDER/images/              see trajectories.py
-    FOLDER/trajectories.0-of-2.jsonl, ..
-                                one of two hosts', until the last of them puts
-                                all into the above
+    FOLDER/images/
 
-While items are being made, lines stand in the order in which they finished; of
-an item that was tried again the last one counts. Once all are there the files
-are written again, in the items' order. They can be read at any time.
+Lines stand in the order in which the items finished; of an item that was rolled
+out again the last one counts. The files can be read at any time.
 
 A line is written in one piece and never changed: a kill loses what was under
-way, and at worst leaves a line that is cut off, which is dropped. In a bucket,
-where nothing can be appended, a file is written whole now and then: a kill
+way and at worst leaves a line that is cut off, which is dropped. In a bucket,
+where nothing can be appended, whole files are written now and then: a kill
 also loses what finished since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 import json
 import os
-import re
 import time
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -37,59 +30,26 @@ from gog_jax.storage import trajectories as store
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-T = TypeVar('T')
-
-KINDS = ('trajectories', 'examples')
-_HEAD = f'{{"version":{store.VERSION},"item":'
-_NAME = re.compile(r'(?:trajectories|examples)(?:\.(\d+)-of-(\d+))?\.jsonl')
+KINDS = ('examples', 'trajectories')  # Examples reach the disk first.
 _SYNC_S = 1.0  # A power failure loses no more than this.
 _BUCKET_S = 60.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-  """Where an item's line stands.
+class _Line(NamedTuple):
+  """An item's line: its first byte, and what it says of the item."""
 
-  Attributes:
-    path: The file.
-    start: Its first byte.
-    item: What the line says of the item: its 'index', and what else it was
-      written with.
-  """
-
-  path: epath.Path
   start: int
   item: Mapping[str, Any]
 
 
-def lines(path: epath.PathLike) -> dict[int, Line]:
-  """The last whole line of each item of a file, by number; none if no file.
+def items(folder: epath.PathLike) -> dict[int, Mapping[str, Any]]:
+  """What is noted of each finished item, by its number.
 
   Raises:
     UserError: A line is no item's.
   """
-  path = epath.Path(path)
-  found: dict[int, Line] = {}
-  if not path.exists():
-    return found
-  decoder = json.JSONDecoder()
-  start = 0
-  with path.open('rb') as f:
-    for number, line in enumerate(f, start=1):
-      if line.endswith(b'\n'):  # Or it is still being written.
-        text = line.decode('ascii', 'replace')
-        try:
-          if not text.startswith(_HEAD):
-            raise ValueError
-          item, _ = decoder.raw_decode(text, len(_HEAD))
-          found[item['index']] = Line(path, start, item)
-        except (ValueError, KeyError, TypeError) as error:
-          raise UserError(
-              f'{path}, line {number}, is damaged or of another version; '
-              f'delete {path.parent} to have it made again'
-          ) from error
-      start += len(line)
-  return found
+  lines, _ = _scan(epath.Path(folder) / 'trajectories.jsonl')
+  return {index: line.item for index, line in lines.items()}
 
 
 def read(
@@ -97,95 +57,63 @@ def read(
 ) -> tuple[list[Trajectory], list[Example]]:
   """What there is in a folder, complete or not, in the items' order.
 
-  Files without items' numbers, as `trajectories.write` makes them, are read
-  as they stand.
-
   Args:
-    folder: Of one host or of several, that may be at it.
+    folder: Another process may be adding to it.
     images: False leaves every image empty, for those who only count.
 
   Raises:
     UserError: As `trajectories.read`.
   """
   folder = epath.Path(folder)
-  load = store.loader(folder) if images else lambda name: b''
-
-  def read_kind(kind: str, decode: Callable[..., T]) -> list[T]:
-    found = all_lines(folder, kind)
-    return [
-        store.decode_line(
-            text, decode, load, where=f'{found[index].path}, item {index},'
-        )
-        for index, text in zip(sorted(found), _texts(found))
-    ]
-
-  path = folder / 'trajectories.jsonl'
-  if path.exists() and not _is_numbered(path):
-    return (
-        store.read(path, images=images),
-        store.read_examples(folder / 'examples.jsonl', images=images),
-    )
+  options = dict(images=images, growing=True)
   return (
-      read_kind('trajectories', store.trajectory_of),
-      read_kind('examples', store.example_of),
+      store.read(folder / 'trajectories.jsonl', **options),
+      store.read_examples(folder / 'examples.jsonl', **options),
   )
 
 
-def files_of(folder: epath.Path, kind: str) -> list[epath.Path]:
-  """The files of a kind in a folder: the whole one, or the hosts'."""
-  whole = folder / f'{kind}.jsonl'
-  if whole.exists():
-    return [whole]
-  names = sorted(folder.glob(f'{kind}.*.jsonl')) if folder.exists() else []
-  return [path for path in names if _NAME.fullmatch(path.name)]
+class Rollouts:
+  """A folder of items that one process adds to.
 
+  Attributes:
+    items: What is noted of each finished item, by its number.
+  """
 
-def all_lines(folder: epath.PathLike, kind: str = KINDS[0]) -> dict[int, Line]:
-  """`lines` of every file of a kind in a folder."""
-  found: dict[int, Line] = {}
-  for path in files_of(epath.Path(folder), kind):
-    found |= lines(path)
-  return found
+  def __init__(self, folder: epath.PathLike, *, samples: int = 1):
+    """Continues where an earlier process stopped.
 
-
-class Shard:
-  """One host's share of a folder, open for writing."""
-
-  def __init__(self, folder: epath.PathLike, *, host: int = 0, hosts: int = 1):
-    """Goes on where an earlier process stopped.
+    Args:
+      folder: Where the files are.
+      samples: Items of one example: number n is about example n // samples.
 
     Raises:
-      UserError: Another number of hosts has begun it, another process is at
-        it, or it is damaged or cannot be written.
+      UserError: Another process is adding to it, or it is damaged or cannot be
+        written.
     """
     self._folder = epath.Path(folder)
+    self._samples = samples
     self._in_bucket = '://' in str(folder)
-    _check_hosts(self._folder, hosts)
-    part = '' if hosts == 1 else f'.{host}-of-{hosts}'
-    self._paths = {
-        kind: self._folder / f'{kind}{part}.jsonl' for kind in KINDS
-    }
+    self._paths = {kind: self._folder / f'{kind}.jsonl' for kind in KINDS}
     if not self._in_bucket:
-      path = self._folder / f'.lock{part}'
       self._lock = files.lock(
-          path,
-          taken=f'another process is at {self._paths[KINDS[0]]}: wait until it '
-          'is done',
+          self._folder / '.lock',
+          taken=f'another process is at {self._folder}: wait until it is done',
           unwritable='choose a folder you can write with --workdir=FOLDER',
       )
     try:
-      self._open(_BUCKET_S if self._in_bucket else _SYNC_S)
+      self._open()
     except BaseException:
       self._release()
       raise
 
-  def _open(self, sync_s: float) -> None:
-    self._asked = set(lines(self._paths['examples']))
+  def _open(self) -> None:
+    self._lines: dict[str, dict[int, _Line]] = {}
+    self._ends: dict[str, int] = {}
+    for kind, path in self._paths.items():
+      self._lines[kind], self._ends[kind] = _scan(path)
     self.items: dict[int, Mapping[str, Any]] = {
-        index: line.item
-        for index, line in lines(self._paths['trajectories']).items()
+        index: line.item for index, line in self._lines['trajectories'].items()
     }
-    self._sync_s = sync_s
     self._synced = time.monotonic()
     self._unsynced = False
     if self._in_bucket:
@@ -193,57 +121,77 @@ class Shard:
           kind: [path.read_text()] if path.exists() else []
           for kind, path in self._paths.items()
       }
-    else:
-      self._files = {
-          kind: _opened(path) for kind, path in self._paths.items()
-      }
+      return
+    self._files = {
+        kind: open(path, 'ab', buffering=0)
+        for kind, path in self._paths.items()
+    }
+    for kind, file in self._files.items():
+      file.truncate(self._ends[kind])
 
-  def __enter__(self) -> Shard:
+  def __enter__(self) -> Rollouts:
     return self
 
   def __exit__(self, *unused_error) -> None:
-    self.close()
+    """Syncs, and lets other processes continue."""
+    try:
+      self.sync()
+    finally:
+      if not self._in_bucket:
+        for file in self._files.values():
+          file.close()
+      self._release()
 
   def add(
       self,
       index: int,
-      example: Example,
-      trajectory: Trajectory,
       item: Mapping[str, Any],
+      example: Example | None = None,
+      trajectory: Trajectory | None = None,
   ) -> None:
-    """Keeps a finished item; `item` is what `lines` tells of it later.
+    """Keeps a finished item.
+
+    Args:
+      index: Its number.
+      item: What `items` says of it later.
+      example: What was asked; None keeps `item` alone.
+      trajectory: Likewise.
 
     Raises:
       UserError: The files cannot be written.
     """
-    if index not in self._asked:
-      self._write('examples', {'index': index}, example)
-      self._asked.add(index)
-    item = {'index': index, **item}
-    self._write('trajectories', item, trajectory)
-    self.items[index] = item
-    if time.monotonic() - self._synced > self._sync_s:
+    asked = index // self._samples
+    if example is not None and asked not in self._lines['examples']:
+      self._append('examples', {'index': asked}, example)
+    self._append('trajectories', {'index': index, **item}, trajectory)
+    self.items[index] = self._lines['trajectories'][index].item
+    every = _BUCKET_S if self._in_bucket else _SYNC_S
+    if time.monotonic() - self._synced > every:
       self.sync()
 
-  def read(self, indices: Sequence[int]) -> Iterator[Trajectory]:
-    """What an earlier process has kept of these items, in their order.
+  def read(self, indices: Iterable[int]) -> Iterator[Trajectory]:
+    """The trajectories of finished items.
 
     Raises:
       UserError: As `trajectories.read`.
     """
-    path = self._paths[KINDS[0]]
-    wanted = set(indices)
-    found = {i: line for i, line in lines(path).items() if i in wanted}
+    self.sync()
+    path = self._paths['trajectories']
     load = store.loader(self._folder)
-    for index, text in zip(sorted(found), _texts(found)):
-      where = f'{path}, item {index},'
-      yield store.decode_line(text, store.trajectory_of, load, where=where)
+    with path.open('rb') as f:
+      for index in indices:
+        f.seek(self._lines['trajectories'][index].start)
+        where = f'{path}, item {index},'
+        _, trajectory = store.decode(
+            f.readline(), store.trajectory_of, load, where=where
+        )
+        yield trajectory
 
   def sync(self) -> None:
     """Has what was added reach the disk."""
     if not self._unsynced:
       return
-    for kind in reversed(KINDS):  # Nothing without what was asked.
+    for kind in KINDS:
       if self._in_bucket:
         files.write_atomic(self._paths[kind], ''.join(self._texts[kind]))
       else:
@@ -251,99 +199,70 @@ class Shard:
     self._synced = time.monotonic()
     self._unsynced = False
 
-  def close(self) -> None:
-    """Syncs, and lets others go on."""
-    try:
-      self.sync()
-    finally:
-      if not self._in_bucket:
-        for file in self._files.values():
-          os.close(file)
-      self._release()
+  def settle(self) -> None:
+    """Rewrites the files in the items' order; nothing is added after that."""
+    self.sync()
+    for kind, path in self._paths.items():
+      files.write_atomic(path, _texts(path, self._lines[kind]))
 
   def _release(self) -> None:
     if not self._in_bucket:
       self._lock.release()
 
-  def _write(self, kind: str, item: Mapping[str, Any], record: Any) -> None:
-    body = json.dumps(
-        store.plain(record, lambda data: blobs.put(self._folder, data)),
-        separators=(',', ':'),
-    )
-    text = f'{_HEAD}{files.dumps(item)},{body[1:]}\n'
+  def _append(self, kind: str, item: Mapping[str, Any], record: Any) -> None:
+    text = store.encode(record, item, lambda d: blobs.put(self._folder, d))
     self._unsynced = True
     if self._in_bucket:
       self._texts[kind].append(text)
-      return
-    data = memoryview(text.encode('ascii'))
-    try:
-      while data:
-        data = data[os.write(self._files[kind], data) :]
-    except OSError as error:
-      raise UserError(
-          f'cannot write {self._paths[kind]}: {error.strerror or error}; '
-          'what finished before is kept: the same command goes on'
-      ) from error
-
-
-def merge(folder: epath.PathLike) -> None:
-  """Writes the whole files, in the items' order, and drops the hosts'."""
-  folder = epath.Path(folder)
-  for kind in reversed(KINDS):  # Who sees the last one may read all.
-    parts = files_of(folder, kind)
-    found = all_lines(folder, kind)
-    whole = folder / f'{kind}.jsonl'
-    files.write_atomic(whole, _texts(found))
-    for path in parts:
-      if path != whole:
-        path.unlink(missing_ok=True)
-
-
-def _texts(found: Mapping[int, Line]) -> Iterator[str]:
-  """The lines themselves, in the items' order, read one at a time."""
-  opened: dict[epath.Path, Any] = {}
-  try:
-    for index in sorted(found):
-      line = found[index]
-      if line.path not in opened:
-        opened[line.path] = line.path.open('rb')
-      file = opened[line.path]
-      file.seek(line.start)
-      yield file.readline().decode('ascii')
-  finally:
-    for file in opened.values():
-      file.close()
-
-
-def _check_hosts(folder: epath.Path, hosts: int) -> None:
-  """Refuses a folder that another number of hosts has begun."""
-  for kind in KINDS:
-    for path in folder.glob(f'{kind}*.jsonl') if folder.exists() else ():
-      match = _NAME.fullmatch(path.name)
-      begun = int(match[2] or 1) if match else hosts
-      if begun != hosts:
+    else:
+      rest = memoryview(text.encode('ascii'))
+      try:
+        while rest:
+          rest = rest[self._files[kind].write(rest) :]
+      except OSError as error:
         raise UserError(
-            f'{folder} was begun by {begun} hosts, now there are {hosts}: go '
-            f'on with --config.eval.hosts={begun}, or delete {folder}'
-        )
+            f'cannot write {self._paths[kind]}: {error.strerror or error}; '
+            'what finished before is kept: the same command goes on'
+        ) from error
+    self._lines[kind][item['index']] = _Line(self._ends[kind], item)
+    self._ends[kind] += len(text)
 
 
-def _is_numbered(path: epath.Path) -> bool:
+def _scan(path: epath.Path) -> tuple[dict[int, _Line], int]:
+  """The last whole line of each item, and where the whole lines end.
+
+  Raises:
+    UserError: A line is no item's.
+  """
+  found: dict[int, _Line] = {}
+  start = 0
+  if not path.exists():
+    return found, start
+  decoder = json.JSONDecoder()
   with path.open('rb') as f:
-    return f.readline(len(_HEAD)).decode('ascii', 'replace') == _HEAD
+    for number, line in enumerate(f, start=1):
+      if not line.endswith(b'\n'):  # It was cut off, or is being written.
+        break
+      text = line.decode('ascii', 'replace')
+      try:
+        if not text.startswith(store.HEAD):
+          raise ValueError
+        item, _ = decoder.raw_decode(text, len(store.HEAD))
+        found[item['index']] = _Line(start, item)
+      except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path}, line {number}, is damaged or of another version; '
+            f'delete {path.parent} to have it made again'
+        ) from error
+      start += len(line)
+  return found, start
 
 
-def _opened(path: epath.Path) -> int:
-  """A file to append to; the line that a kill cut off is dropped."""
-  file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-  end = size = os.fstat(file).st_size
-  while end:
-    start = max(end - 2**16, 0)
-    at = os.pread(file, end - start, start).rfind(b'\n')
-    if at >= 0:
-      end = start + at + 1
-      break
-    end = start
-  if end < size:
-    os.ftruncate(file, end)
-  return file
+def _texts(path: epath.Path, lines: Mapping[int, _Line]) -> Iterator[str]:
+  """The lines themselves, in the items' order, read one at a time."""
+  if not lines:
+    return
+  with path.open('rb') as f:
+    for index in sorted(lines):
+      f.seek(lines[index].start)
+      yield f.readline().decode('ascii')

@@ -1,12 +1,15 @@
 """Trajectories and examples on disk: JSON lines, and image files beside them.
 
-    FOLDER/trajectories.jsonl   one trajectory a line, {"version": 1, ...}
+    FOLDER/trajectories.jsonl   {"version":1,"item":{"index":0},...} a line
     FOLDER/examples.jsonl       what was asked, likewise
     FOLDER/images/SHA256.png    every image once, named by its content
 
-Reading gives back what was written, bit for bit. Images are written first, so
-that a line never names a file that is not there. JSON is escaped to ASCII: a
-policy can write lone surrogates, which UTF-8 cannot carry.
+Items are read in the order of their numbers, and of several lines of an item
+the last one counts (rollouts.py); where older files have no "item", the line's
+own number stands for it. Reading gives back what was written, bit for bit.
+Images are written first, so that a line never names a file that is not there.
+JSON is escaped to ASCII: a policy can write lone surrogates, which UTF-8 cannot
+carry.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ from gog_jax.types import Verdict
 from gog_jax.types import View
 
 VERSION = 1
+# How a line begins; what it says of its item follows.
+HEAD = f'{{"version":{VERSION},"item":'
 
 _AS_THEY_ARE = frozenset((str, int, float, bool, type(None)))
 
@@ -71,55 +76,52 @@ def write_examples(path: epath.PathLike, examples: Iterable[Example]) -> None:
   _write(epath.Path(path), examples)
 
 
-def read(
-    path: epath.PathLike,
-    *,
-    images: bool = True,
-    damaged: list[UserError] | None = None,
-) -> list[Trajectory]:
-  """Reads what `write` wrote.
+def read(path: epath.PathLike, **options: Any) -> list[Trajectory]:
+  """Reads what `write` or `rollouts.Rollouts` wrote.
 
   Args:
     path: The file.
-    images: False leaves every image empty, for those who only count.
-    damaged: If given, lines that cannot be read are left out and what is wrong
-      with them is added here.
+    **options: `images`: False leaves every image empty, for those who only
+      count. `damaged`: a list to which goes what is wrong with lines that
+      cannot be read, which are left out. `growing`: True drops a last line
+      that is cut off.
 
   Raises:
     UserError: The file or an image is missing or damaged, a line is cut off,
       or another version wrote it; names the file and the line.
   """
-  return _read(path, trajectory_of, images=images, damaged=damaged)
+  return _read(epath.Path(path), trajectory_of, **options)
 
 
-def read_examples(
-    path: epath.PathLike,
-    *,
-    images: bool = True,
-    damaged: list[UserError] | None = None,
-) -> list[Example]:
-  """Reads what `write_examples` wrote; arguments and errors are `read`'s."""
-  return _read(path, example_of, images=images, damaged=damaged)
+def read_examples(path: epath.PathLike, **options: Any) -> list[Example]:
+  """Reads examples; options and errors are those of `read`."""
+  return _read(epath.Path(path), example_of, **options)
 
 
 def _write(path: epath.Path, records: Iterable[Any]) -> None:
-  files.write_atomic(path, ''.join(_encode(path.parent, records)))
-
-
-def _encode(folder: epath.Path, records: Iterable[Any]) -> list[str]:
-  """One line per record; the images they hold are on disk when it returns."""
-
-  @functools.cache
-  def store(data: bytes) -> str:
-    return blobs.put(folder, data)
-
-  return [
-      json.dumps(
-          {'version': VERSION, **plain(record, store)}, separators=(',', ':')
-      )
-      + '\n'
-      for record in records
+  store = functools.cache(lambda data: blobs.put(path.parent, data))
+  # The images are on disk before the file that names them is begun.
+  lines = [
+      encode(record, {'index': index}, store)
+      for index, record in enumerate(records)
   ]
+  files.write_atomic(path, lines)
+
+
+def encode(
+    record: Any, item: Mapping[str, Any], store: Callable[[bytes], str]
+) -> str:
+  """One line.
+
+  Args:
+    record: A Trajectory or an Example; None leaves `item` alone.
+    item: Its 'index', and whatever else shall be known without decoding it.
+    store: See `plain`.
+  """
+  if record is None:
+    return f'{HEAD}{files.dumps(item)}}}\n'
+  body = json.dumps(plain(record, store), separators=(',', ':'))
+  return f'{HEAD}{files.dumps(item)},{body[1:]}\n'
 
 
 def plain(value: Any, store: Callable[[bytes], str]) -> Any:
@@ -155,30 +157,30 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 def _read(
-    path: epath.PathLike,
-    decode: Callable[[Mapping[str, Any], Load], T],
+    path: epath.Path,
+    decode_row: Callable[[Mapping[str, Any], Load], T],
     *,
-    images: bool,
-    damaged: list[UserError] | None,
+    images: bool = True,
+    damaged: list[UserError] | None = None,
+    growing: bool = False,
 ) -> list[T]:
-  path = epath.Path(path)
   if not path.exists():
     raise UserError(f'{path} does not exist')
   load = loader(path.parent) if images else lambda name: b''
-  records = []
-  *lines, rest = path.read_bytes().split(b'\n')
-  for number, line in enumerate(lines + [rest] * bool(rest), start=1):
-    where = f'{path}, line {number},'
-    broken = 'is not JSON' if number <= len(lines) else 'is cut off'
-    try:
-      records.append(
-          decode_line(line, decode, load, where=where, broken=broken)
-      )
-    except UserError as error:
-      if damaged is None:
-        raise
-      damaged.append(error)
-  return records
+  found: dict[int, T] = {}
+  with path.open('rb') as f:
+    for number, line in enumerate(f, start=1):
+      if growing and not line.endswith(b'\n'):
+        break
+      where = f'{path}, line {number},'
+      try:
+        index, record = decode(line, decode_row, load, where=where)
+        found[number - 1 if index is None else index] = record
+      except UserError as error:
+        if damaged is None:
+          raise
+        damaged.append(error)
+  return [found[index] for index in sorted(found)]
 
 
 def loader(folder: epath.PathLike) -> Load:
@@ -187,15 +189,17 @@ def loader(folder: epath.PathLike) -> Load:
   return functools.cache(lambda name: blobs.get(folder, name))
 
 
-def decode_line(
-    line: bytes | str,
-    decode: Callable[[Mapping[str, Any], Load], T],
+def decode(
+    line: bytes,
+    decode_row: Callable[[Mapping[str, Any], Load], T],
     load: Load,
     *,
     where: str,
-    broken: str = 'is not JSON',
-) -> T:
-  """Reads one line; `where` names it in errors, `broken` what no JSON is.
+) -> tuple[int | None, T]:
+  """Reads one line; `where` names it in errors.
+
+  Returns:
+    The item's number, if the line has one, and the record.
 
   Raises:
     UserError: It is damaged, or another version wrote it, or an image is
@@ -204,6 +208,7 @@ def decode_line(
   try:
     row = json.loads(line)
   except ValueError as error:
+    broken = 'is not JSON' if line.endswith(b'\n') else 'is cut off'
     raise UserError(f'{where} {broken}; delete that line') from error
   version = row.get('version') if isinstance(row, dict) else None
   if version != VERSION:
@@ -212,7 +217,8 @@ def decode_line(
         f'{VERSION}; make the file again'
     )
   try:
-    return decode(row, load)
+    index = row['item']['index'] if 'item' in row else None
+    return index, decode_row(row, load)
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
         f'{where} is damaged ({type(error).__name__}: {error}); '
@@ -291,7 +297,7 @@ def _view(row: Mapping[str, Any], load: Load) -> View:
 
 def example_of(row: Mapping[str, Any], load: Load) -> Example:
   """Turns what `plain` made back into an Example; raises as `trajectory_of`."""
-  about = ('version', 'item')  # Of the line, see shards.py.
+  about = ('version', 'item')  # Of the line, not of the example.
   row = {key: value for key, value in row.items() if key not in about}
   return Example(**{
       **row,

@@ -1,0 +1,294 @@
+"""Rolls a policy out on numbered items, each durable as it finishes.
+
+Evaluation, grading and the GoG-Instruct builder all collect this way. An item
+depends on its own seed alone, so what is rolled out after a kill comes out as
+it would have before. The files are those of storage/rollouts.py.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from gog_jax.errors import RunStopped
+from gog_jax.errors import UserError
+from gog_jax.interrupt import Interrupted
+from gog_jax.rewards import behaviour
+from gog_jax.rollout.loop import rollout_each
+from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.policy import Request
+from gog_jax.run import Run
+from gog_jax.storage import metrics
+from gog_jax.storage.rollouts import Rollouts
+from gog_jax.types import Example
+from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
+
+# Finished items that may wait to be scored: a judge takes its time.
+_MAX_PENDING = 256
+# An outage is looked for among this many items that finished last.
+_RECENT = 64
+MEANS = ('accuracy', 'format')
+USAGE = ('prompt_tokens', 'completion_tokens')
+
+
+def item_of(trajectory: Trajectory) -> dict[str, Any]:
+  """What is noted of every item beside its record, for quick sums."""
+  results = [r for turn in trajectory.turns for r in turn.results]
+  usage, verdict = trajectory.usage, trajectory.verdict
+  return {
+      'valid': trajectory.valid,
+      'unjudged': verdict is not None and verdict.right is None,
+      **{part: trajectory.reward_parts[part] for part in MEANS},
+      'turns': len(trajectory.turns),
+      'calls': len(results),
+      'searches': behaviour.n_searches(trajectory),
+      **{part: usage.get(part, 0) for part in USAGE},
+      'price': usage.get('price', 0) + sum(r.price for r in results),
+      'seconds': sum(trajectory.seconds.values()),
+  }
+
+
+def infra_error(trajectory: Trajectory) -> tuple[str, str]:
+  """What failed of the infrastructure, and how; of a trajectory not valid."""
+  if trajectory.error:
+    return 'model failed', trajectory.error
+  for turn in trajectory.turns:
+    for result in turn.results:
+      if result.status == ToolStatus.INFRA_ERROR:
+        return 'tool failed', result.error
+  verdict = trajectory.verdict
+  return 'judge failed', '' if verdict is None else verdict.error
+
+
+class Collector:
+  """A folder of items, open while they are rolled out.
+
+  Attributes:
+    items: What is noted of each finished item, by its number.
+    rollouts: The open folder.
+    n_retried: Items that were rolled out anew since it was opened.
+    on_kept: Called after each item that is kept.
+  """
+
+  def __init__(
+      self,
+      run: Run,
+      folder: epath.Path,
+      request: Callable[[int], Request],
+      *,
+      samples: int = 1,
+      notes: Callable[[Example, Trajectory], Mapping[str, Any]] | None = None,
+      keep_records: bool = True,
+      retries: int = 0,
+      max_errors: float = 1.0,
+  ):
+    """Continues where an earlier process stopped.
+
+    Args:
+      run: With the policy's tools and dialect.
+      folder: Where the items go.
+      request: What to roll out for an item's number.
+      samples: Items of one example, see `Rollouts`.
+      notes: What else to note of a scored item.
+      keep_records: False keeps only what is noted.
+      retries: How often an item that the infrastructure spoilt is begun anew,
+        with the very same seed, before it is left as it is.
+      max_errors: Share of spoilt items beyond which it is an outage.
+
+    Raises:
+      UserError: As `Rollouts`.
+    """
+    self.run = run
+    self.rollouts = Rollouts(folder, samples=samples)
+    self.items = self.rollouts.items
+    self.n_retried = 0
+    self.on_kept: Callable[[], None] = lambda: None
+    self._request = request
+    self._notes = notes
+    self._keep_records = keep_records
+    self._retries = retries
+    self._max_errors = max_errors
+    self._recent = collections.deque[str](maxlen=_RECENT)
+
+  def __enter__(self) -> Collector:
+    return self
+
+  def __exit__(self, *error) -> None:
+    self.rollouts.__exit__(*error)
+
+  def collect(
+      self,
+      wanted: Sequence[int],
+      make_policy: Callable[[], Policy],
+      *,
+      what: str = '',
+      retry_errors: bool = True,
+  ) -> None:
+    """Rolls out those of the wanted items that are not finished.
+
+    Args:
+      wanted: Numbers of items.
+      make_policy: Called if there is anything to do.
+      what: Stands beside the progress bar; none is shown without.
+      retry_errors: Whether to roll out again what was spoilt in an earlier
+        process.
+
+    Raises:
+      UserError: As `rollout.loop.rollout`; or it is an outage. All that
+        finished before is kept.
+    """
+    for attempt in range(1 + self._retries):
+      self._judge_again(wanted)
+      again = attempt or retry_errors
+      todo = [
+          i
+          for i in wanted
+          if i not in self.items or (again and self._is_spoilt(i))
+      ]
+      if not todo:
+        break
+      self.n_retried += sum(i in self.items for i in todo)
+      self._roll_out(todo, make_policy(), what)
+    self._check_outage()
+
+  def keep(
+      self,
+      batch: Sequence[tuple[int, Example, Trajectory]],
+      scored: Sequence[Trajectory],
+  ) -> None:
+    """Keeps finished items."""
+    for (index, example, _), trajectory in zip(batch, scored, strict=True):
+      item = item_of(trajectory)
+      if self._notes is not None:
+        item |= self._notes(example, trajectory)
+      records = (example, trajectory) if self._keep_records else ()
+      self.rollouts.add(index, item, *records)
+      self.on_kept()
+      self._recent.append(
+          '' if trajectory.valid else ': '.join(infra_error(trajectory))
+      )
+    if len(self._recent) == _RECENT:
+      self._check_outage()
+
+  def _is_spoilt(self, index: int) -> bool:
+    """Whether it has to be rolled out again, not just judged."""
+    item = self.items[index]
+    return not item['valid'] and not (item['unjudged'] and self._keep_records)
+
+  def _check_outage(self) -> None:
+    """Stops before an outage spoils everything.
+
+    Raises:
+      UserError: Too many of the latest items are spoilt.
+    """
+    errors = [error for error in self._recent if error]
+    if len(errors) > self._max_errors * len(self._recent):
+      raise UserError(
+          f'{len(errors)} of the last {len(self._recent)} conversations failed '
+          f'because of the infrastructure ({errors[-1]}): once that is mended, '
+          'the same command goes on here'
+      )
+
+  def _judge_again(self, wanted: Iterable[int]) -> None:
+    """Judges what was rolled out when the judge could not be asked."""
+    if self.run.judge is None or not self._keep_records:
+      return
+    waiting = [i for i in wanted if self.items.get(i, {}).get('unjudged')]
+    if not waiting:
+      return
+    with _Scorer(self) as scorer:
+      for index, trajectory in zip(
+          waiting, self.rollouts.read(waiting), strict=True
+      ):
+        trajectory = dataclasses.replace(trajectory, verdict=None)
+        scorer.add(index, self._request(index).example, trajectory)
+
+  def _roll_out(self, todo: Sequence[int], policy: Policy, what: str) -> None:
+    with (
+        metrics.Progress(what, total=len(todo)) as progress,
+        _Scorer(self) as scorer,
+    ):
+
+      def finished(
+          position: int, request: Request, trajectory: Trajectory
+      ) -> None:
+        scorer.add(todo[position], request.example, trajectory)
+        progress.advance()
+
+      rollout_each(
+          policy,
+          self.run.executor,
+          self.run.chat,
+          map(self._request, todo),
+          finished,
+          limits=self.run.limits,
+      )
+
+
+class _Scorer:
+  """Scores and keeps what has finished while the rollout goes on.
+
+  What a judge has not judged when it stops the run is kept without a verdict.
+  """
+
+  def __init__(self, collector: Collector):
+    self._collector = collector
+    self._pending: list[tuple[int, Example, Trajectory]] = []
+    self._worker = futures.ThreadPoolExecutor(1)
+    self._at_work: futures.Future[None] | None = None
+    self._judging = True
+
+  def __enter__(self) -> _Scorer:
+    return self
+
+  def __exit__(self, *unused_error) -> None:
+    """Keeps all that has finished, whatever has ended the rollout."""
+    with self._worker:
+      try:
+        self._wait()
+      finally:
+        if self._pending:
+          self._start()
+          self._wait()
+
+  def add(self, index: int, example: Example, trajectory: Trajectory) -> None:
+    """Takes a finished item.
+
+    Raises:
+      UserError: An earlier one could not be judged or written.
+    """
+    self._pending.append((index, example, trajectory))
+    at_work = self._at_work is not None and not self._at_work.done()
+    if not at_work or len(self._pending) > _MAX_PENDING:
+      self._wait()
+      self._start()
+
+  def _start(self) -> None:
+    batch, self._pending = self._pending, []
+    self._at_work = self._worker.submit(self._score, batch)
+
+  def _wait(self) -> None:
+    if self._at_work is not None:
+      at_work, self._at_work = self._at_work, None
+      at_work.result()
+
+  def _score(self, batch: Sequence[tuple[int, Example, Trajectory]]) -> None:
+    run = self._collector.run
+    examples = [example for _, example, _ in batch]
+    trajectories = [trajectory for _, _, trajectory in batch]
+    stopped: BaseException | None = None
+    try:
+      score = run.scored if self._judging else run.unjudged
+      scored = score(examples, trajectories)
+    except (RunStopped, Interrupted) as error:
+      stopped, self._judging = error, False
+      scored = run.unjudged(examples, trajectories)
+    self._collector.keep(batch, scored)
+    if stopped is not None:
+      raise stopped
