@@ -7,7 +7,6 @@ emblem, and a loose one or a whole scene finds what it happens to resemble.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import io
@@ -241,10 +240,9 @@ class WorldBackend:
 
 def _image_hit(world: World, index: int, cosine: float) -> Hit:
   entity = world.entities[index]
-  strong = cosine >= STRONG_COSINE
-  text = vocabulary.IMAGE_HIT.format(
+  text = entity.identity.describe(
+      vocabulary.IMAGE_HIT,
       name=entity.name,
-      **dataclasses.asdict(entity.identity),
-      match=vocabulary.STRONG if strong else vocabulary.WEAK,
+      match=vocabulary.STRONG if cosine >= STRONG_COSINE else vocabulary.WEAK,
   )
   return Hit(title=entity.name, text=text, score=cosine)

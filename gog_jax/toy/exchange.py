@@ -1,12 +1,9 @@
-"""What pretraining lessons are made of, and what else the makers share."""
+"""One question and its answer: what pretraining's lessons are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from typing import TypeVar
-
-import numpy as np
 
 from gog_jax.types import Box
 from gog_jax.types import ToolCall
@@ -47,11 +44,3 @@ class Exchange:
     if self.query:
       return [ToolCall(name='text_search', arguments={'query': self.query})]
     return []
-
-
-T = TypeVar('T')
-
-
-def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-  """Draws one of the options."""
-  return options[int(rng.integers(len(options)))]

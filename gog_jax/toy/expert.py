@@ -13,9 +13,10 @@ to the end. That is left for RL to learn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,12 @@ from gog_jax import boxes
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.exchange import ToModelBox
+from gog_jax.toy.knowledge import pick
 from gog_jax.toy.questions import Question
 from gog_jax.toy.questions import question_of
 from gog_jax.toy.references import first_look
-from gog_jax.toy.references import reflect
-from gog_jax.toy.references import tells_pattern
-from gog_jax.toy.references import think
 from gog_jax.types import Example
+from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 
@@ -128,7 +128,7 @@ def expert_turn(
     UserError: When the example is not one of this world's.
   """
   habits = EXPERT if can_gaze else NO_GAZE
-  return _act(question_of(example), turns, to_model_box, rng, habits)
+  return _Expert(question_of(example), turns, to_model_box, rng, habits).act()
 
 
 def oracle_turn(
@@ -138,257 +138,193 @@ def oracle_turn(
     rng: np.random.Generator,
 ) -> Action:
   """Says what one that never errs does next; arguments as `expert_turn`."""
-  return _act(question_of(example), turns, to_model_box, rng, ORACLE)
+  return _Expert(question_of(example), turns, to_model_box, rng, ORACLE).act()
 
 
-def _act(
-    question: Question,
-    turns: Sequence[Turn],
-    to_model_box: ToModelBox,
-    rng: np.random.Generator,
-    habits: Habits,
-) -> Action:
-  """Reflects on the look that the last reply showed, if it did, and acts."""
-  thought, calls, answer = _decide(question, turns, to_model_box, rng, habits)
-  shown = _look_shown(turns)
-  if shown and question.target is not None:
-    meant, ref = question.target.identity, question.ref
-    thought = reflect(shown, thought, meant, ref, question.kind)
-  return thought, calls, answer
+@dataclasses.dataclass(frozen=True)
+class _Expert:
+  """An expert at one point of a conversation."""
 
+  question: Question
+  turns: Sequence[Turn]
+  to_model_box: ToModelBox
+  rng: np.random.Generator
+  habits: Habits
 
-def _think(kind: str, question: Question) -> str:
-  """Says a thought about the emblem that is asked about."""
-  assert question.target is not None
-  meant, ref = question.target.identity, question.ref
-  return think(kind, meant, ref, question.kind)
+  def act(self) -> Action:
+    """Reflects on the look that the last reply showed, if it did, and acts."""
+    thought, calls, answer = self._decide()
+    if self.turns and self.question.target is not None:
+      if shown := _look_shown(self.turns[-1]):
+        thought = self.question.sought.reflect(shown, thought)
+    return thought, calls, answer
 
-
-def _decide(
-    question: Question,
-    turns: Sequence[Turn],
-    to_model_box: ToModelBox,
-    rng: np.random.Generator,
-    habits: Habits,
-) -> Action:
-  example, target, entity = question.example, question.target, question.entity
-  if example.hops == 0:
+  def _decide(self) -> Action:
+    question, target = self.question, self.question.target
+    kind, known = question.kind, question.example.answers[0]
+    if question.example.hops == 0:
+      if target is None:
+        return _answer('count', known, count=known)
+      if not self.turns and self.rng.random() < self.habits.needless:
+        return self._gaze('check', target)
+      return question.sought.think('see'), (), known
+    assert question.entity is not None  # Questions that need a search have one.
+    name = question.entity.name
     if target is None:
-      return _answer('count', example.answers[0], count=example.answers[0])
-    if not turns and rng.random() < habits.needless:
-      call = _gaze(target, to_model_box, rng, habits)
-      return _think('check', question), (call,), None
-    return _think('see', question), (), example.answers[0]
-  assert entity is not None  # Questions that need a search have one.
-  name = entity.name
-  if question.kind == 'pattern':
-    assert target is not None
-    # Whoever is found: the crop shows it, a glance does not.
-    if turns and _gazed_at(turns[-1], target, to_model_box):
-      return _think('pattern', question), (), example.answers[0]
-    return _look(question, target, turns, to_model_box, rng, habits)
-  if target is not None:
-    ref, meant = question.ref, target.identity
-    found = _name_shown(turns, target, by_pattern=tells_pattern(ref, meant))
+      return self._look_up(name)
+    if kind == 'pattern':
+      # Whoever is found: the crop shows it, a glance does not.
+      if self.turns and self._gazed_at(target):
+        return question.sought.think('pattern'), (), known
+      return self._look(target)
+    found = self._name_shown(target)
     if found is None:
-      return _look(question, target, turns, to_model_box, rng, habits)
-    name = found
-    if question.kind == 'name':
-      return _think('name', question), (), name
-  return _look_up(name, question, turns, rng, habits)
+      return self._look(target)
+    if kind == 'name':
+      return question.sought.think('name'), (), found
+    return self._look_up(found)
 
-
-def _look(
-    question: Question,
-    target: scenes.Emblem,
-    turns: Sequence[Turn],
-    to_model_box: ToModelBox,
-    rng: np.random.Generator,
-    habits: Habits,
-) -> Action:
-  """Looks for the target's name, for the first time or again."""
-  if not turns:
-    scene = question.scene
-    big = scene.main and target is scene.emblems[0]
-    glance = habits.glance_big if big else habits.glance
-    if rng.random() < glance:
-      call = ToolCall(name='image_search', arguments={})
-      return _think('glance', question), (call,), None
-    aim = _first_aim(question, target, rng, habits)
-    call = _gaze(aim, to_model_box, rng, habits)
-    return _think('find', question), (call,), None
-  (call,) = turns[-1].parsed.calls
-  alike = _shows_like(turns, target)
-  if call.name == 'image_search':  # Nobody stops at a glance.
-    if habits.gazes:
-      aim = _one_of_twins(question, target, habits)
-      call = _gaze(aim, to_model_box, rng, habits)
-      return _think('again', question), (call,), None
+  def _look(self, target: scenes.Emblem) -> Action:
+    """Looks for the target's name, for the first time or again."""
+    question, habits = self.question, self.habits
+    if not self.turns:
+      scene = question.scene
+      big = scene.main and target is scene.emblems[0]
+      if self.rng.random() < (habits.glance_big if big else habits.glance):
+        return self._call('glance', 'image_search')
+      return self._gaze('find', self._first_aim(target))
+    last = self.turns[-1]
+    (call,) = last.parsed.calls
+    alike = _shows_like(last, target)
+    if call.name == 'image_search':  # Nobody stops at a glance.
+      if habits.gazes:
+        return self._gaze('again', self._one_of_twins(target))
+    elif call.name == 'gaze' and len(self.turns) < _MAX_LOOKS:
+      if self._goes_on():
+        weak = _look_shown(last).endswith(vocabulary.WEAK)
+        if not alike and weak and question.kind != 'pattern':
+          query = target.identity.describe(vocabulary.LOOK_QUERY)
+          return self._call('describe', 'text_search', query=query)
+        if alike:
+          return self._gaze('twin', target)
+        return self._gaze('again', self._one_of_twins(target))
     return _answer('lost', vocabulary.UNKNOWN)
-  if (
-      call.name == 'gaze'
-      and len(turns) < _MAX_LOOKS
-      and _goes_on(turns, rng, habits)
-  ):
-    weak = _look_shown(turns).endswith(vocabulary.WEAK)
-    if not alike and weak and question.kind != 'pattern':
-      look = dataclasses.asdict(target.identity)
-      query = vocabulary.LOOK_QUERY.format(**look)
-      call = ToolCall(name='text_search', arguments={'query': query})
-      return _think('describe', question), (call,), None
-    aim = target if alike else _one_of_twins(question, target, habits)
-    call = _gaze(aim, to_model_box, rng, habits)
-    return _think('twin' if alike else 'again', question), (call,), None
-  return _answer('lost', vocabulary.UNKNOWN)
 
+  def _goes_on(self) -> bool:
+    """Whether it goes on where the last reply does not answer the question."""
+    names = [call.name for turn in self.turns for call in turn.parsed.calls]
+    first = 2 if names[:2] == ['image_search', 'gaze'] else 1
+    return len(names) > first or self.rng.random() < self.habits.persist
 
-def _goes_on(
-    turns: Sequence[Turn], rng: np.random.Generator, habits: Habits
-) -> bool:
-  """Whether it goes on where the last reply does not answer the question."""
-  names = [call.name for turn in turns for call in turn.parsed.calls]
-  first = 2 if names[:2] == ['image_search', 'gaze'] else 1
-  return len(names) > first or bool(rng.random() < habits.persist)
+  def _first_aim(self, target: scenes.Emblem) -> scenes.Emblem:
+    """Which emblem to gaze at when nothing has been looked at yet."""
+    unlike = [
+        emblem
+        for emblem in self.question.scene.emblems
+        if not emblem.identity.looks_like(target.identity)
+    ]
+    if unlike and self.rng.random() < self.habits.wrong_gaze:
+      return pick(self.rng, unlike)
+    return self._one_of_twins(target)
 
+  def _one_of_twins(self, target: scenes.Emblem) -> scenes.Emblem:
+    """The target, or of twins told by pattern that nothing showed, the first.
+    """
+    if self.habits.knows_twins:
+      return target
+    return first_look(self.question.scene, target, self.question.ref)
 
-def _first_aim(
-    question: Question,
-    target: scenes.Emblem,
-    rng: np.random.Generator,
-    habits: Habits,
-) -> scenes.Emblem:
-  """Which emblem to gaze at when nothing has been looked at yet."""
-  own = target.identity
-  unlike = [
-      emblem
-      for emblem in question.scene.emblems
-      if not emblem.identity.looks_like(own)
-  ]
-  if unlike and rng.random() < habits.wrong_gaze:
-    return unlike[rng.integers(len(unlike))]
-  return _one_of_twins(question, target, habits)
+  def _look_up(self, name: str) -> Action:
+    """Searches for a fact, or answers with it once it is shown."""
+    attribute, thought = self.question.kind, 'need'
+    value = self._fact_shown(name)
+    if value is not None and value.startswith(vocabulary.ALIAS + ' '):
+      name, thought = value.partition(' ')[2], 'alias'
+      value = self._fact_shown(name)
+    if value is not None:
+      return _answer('found', value, attribute=attribute, name=name)
+    query = vocabulary.TEXT_QUERY.format(name=name, attribute=attribute)
+    asked = any(
+        call.arguments.get('query') == query
+        for turn in self.turns
+        for call in turn.parsed.calls
+    )
+    # A name without a picture has to be looked up at least.
+    if asked or (self.turns and not self._goes_on()):
+      if self.question.target is not None and _look_shown(self.turns[-1]):
+        return self.question.sought.think('stop'), (), vocabulary.UNKNOWN
+      return _answer('lost', vocabulary.UNKNOWN)
+    text = vocabulary.THOUGHTS[thought].format(
+        attribute=attribute, name=name, alias=name
+    )
+    call = ToolCall(name='text_search', arguments={'query': query})
+    return text, (call,), None
 
+  def _call(self, thought: str, tool: str, **arguments: Any) -> Action:
+    call = ToolCall(name=tool, arguments=arguments)
+    return self.question.sought.think(thought), (call,), None
 
-def _one_of_twins(
-    question: Question, target: scenes.Emblem, habits: Habits
-) -> scenes.Emblem:
-  """The target, or of twins told by pattern that nothing showed, the first."""
-  if habits.knows_twins:
-    return target
-  return first_look(question.scene, target, question.ref)
+  def _gaze(self, thought: str, emblem: scenes.Emblem) -> Action:
+    box = []
+    for side in emblem.box:
+      if self.rng.random() < self.habits.jitter:
+        reach = self.habits.jitter_pixels
+        side += float(self.rng.integers(-reach, reach + 1))
+      box.append(min(max(side, 0.0), float(scenes.SIZE)))
+    x1, y1, x2, y2 = box
+    sides = [int(side) for side in self.to_model_box((x1, y1, x2, y2))]
+    return self._call(thought, 'gaze', bbox_2d=sides)
 
+  def _gazed_at(self, target: scenes.Emblem) -> bool:
+    """Whether the last gaze met the target, or all but: its like was found."""
+    (call,) = self.turns[-1].parsed.calls
+    if call.name != 'gaze':
+      return False
+    box = self.to_model_box(target.box)
+    overlap = boxes.iou(call.arguments['bbox_2d'], box)
+    return overlap >= boxes.HIT_IOU or _shows_like(self.turns[-1], target)
 
-def _look_up(
-    name: str,
-    question: Question,
-    turns: Sequence[Turn],
-    rng: np.random.Generator,
-    habits: Habits,
-) -> Action:
-  """Searches for a fact, or answers with it once it is shown."""
-  attribute = question.kind
-  value = _fact_shown(turns, name, attribute)
-  thought = 'need'
-  if value is not None and value.startswith(vocabulary.ALIAS + ' '):
-    name = value.partition(' ')[2]
-    value = _fact_shown(turns, name, attribute)
-    thought = 'alias'
-  if value is not None:
-    return _answer('found', value, attribute=attribute, name=name)
-  query = vocabulary.TEXT_QUERY.format(name=name, attribute=attribute)
-  asked = any(
-      call.arguments.get('query') == query
-      for turn in turns
-      for call in turn.parsed.calls
-  )
-  # A name without a picture has to be looked up at least.
-  if asked or (turns and not _goes_on(turns, rng, habits)):
-    if question.target is not None and _look_shown(turns):
-      return _think('stop', question), (), vocabulary.UNKNOWN
-    return _answer('lost', vocabulary.UNKNOWN)
-  text = vocabulary.THOUGHTS[thought].format(
-      attribute=attribute, name=name, alias=name
-  )
-  call = ToolCall(name='text_search', arguments={'query': query})
-  return text, (call,), None
+  def _name_shown(self, target: scenes.Emblem) -> str | None:
+    """The name of the latest hit that looks like the target, as far as told."""
+    own = target.identity
+    for turn in reversed(self.turns):
+      for hit in _hits(turn):
+        name, pattern, *look = [*hit.text.split()[:4], '', '']
+        if look[:2] == [own.colour, own.shape]:
+          if pattern == own.pattern or not self.question.sought.by_pattern:
+            return name
+    return None
+
+  def _fact_shown(self, name: str) -> str | None:
+    """What a text hit says after '{name} {attribute}'."""
+    start = vocabulary.TEXT_QUERY.format(
+        name=name, attribute=self.question.kind
+    )
+    for turn in self.turns:
+      for hit in _hits(turn):
+        if hit.text.startswith(start + ' '):
+          return hit.text.removeprefix(start + ' ')
+    return None
 
 
 def _answer(thought: str, answer: str, **slots: str) -> Action:
   return vocabulary.THOUGHTS[thought].format(**slots), (), answer
 
 
-def _gaze(
-    emblem: scenes.Emblem,
-    to_model_box: ToModelBox,
-    rng: np.random.Generator,
-    habits: Habits,
-) -> ToolCall:
-  box = []
-  for side in emblem.box:
-    if rng.random() < habits.jitter:
-      reach = habits.jitter_pixels
-      side += float(rng.integers(-reach, reach + 1))
-    box.append(min(max(side, 0.0), float(scenes.SIZE)))
-  x1, y1, x2, y2 = box
-  sides = [int(side) for side in to_model_box((x1, y1, x2, y2))]
-  return ToolCall(name='gaze', arguments={'bbox_2d': sides})
+def _hits(turn: Turn) -> Iterator[Hit]:
+  for result in turn.results:
+    yield from result.hits
 
 
-def _gazed_at(
-    turn: Turn, target: scenes.Emblem, to_model_box: ToModelBox
-) -> bool:
-  """Whether a turn gazed at the target, or all but: its like was found."""
-  (call,) = turn.parsed.calls
-  if call.name != 'gaze':
-    return False
-  overlap = boxes.iou(call.arguments['bbox_2d'], to_model_box(target.box))
-  return overlap >= boxes.HIT_IOU or _shows_like([turn], target)
-
-
-def _shows_like(turns: Sequence[Turn], target: scenes.Emblem) -> bool:
-  """Whether the last turn's image hit has the target's colour and shape."""
-  own = target.identity
-  return _look_shown(turns).split()[1:3] == [own.colour, own.shape]
-
-
-def _look_shown(turns: Sequence[Turn]) -> str:
-  """Returns what the last turn's image hit says of a look; '' without one."""
-  if turns and turns[-1].parsed.calls[0].name != 'text_search':
-    for result in turns[-1].results:
-      for hit in result.hits:
-        return hit.text.partition(' ')[2]
+def _look_shown(turn: Turn) -> str:
+  """What a turn's image hit says of a look; '' without one."""
+  if turn.parsed.calls[0].name != 'text_search':
+    for hit in _hits(turn):
+      return hit.text.partition(' ')[2]
   return ''
 
 
-def _name_shown(
-    turns: Sequence[Turn], target: scenes.Emblem, *, by_pattern: bool
-) -> str | None:
-  """Returns the name of the latest hit that looks like the target.
-
-  Args:
-    turns: The conversation.
-    target: Whose name.
-    by_pattern: Whether its pattern was told, too, and has to agree.
-  """
+def _shows_like(turn: Turn, target: scenes.Emblem) -> bool:
+  """Whether a turn's image hit has the target's colour and shape."""
   own = target.identity
-  for turn in reversed(turns):
-    for result in turn.results:
-      for hit in result.hits:
-        name, pattern, *look = [*hit.text.split()[:4], '', '']
-        if look[:2] == [own.colour, own.shape]:
-          if pattern == own.pattern or not by_pattern:
-            return name
-  return None
-
-
-def _fact_shown(
-    turns: Sequence[Turn], name: str, attribute: str
-) -> str | None:
-  """Returns what a text hit says after '{name} {attribute}'."""
-  start = vocabulary.TEXT_QUERY.format(name=name, attribute=attribute) + ' '
-  for turn in turns:
-    for result in turn.results:
-      for hit in result.hits:
-        if hit.text.startswith(start):
-          return hit.text[len(start) :]
-  return None
+  return _look_shown(turn).split()[1:3] == [own.colour, own.shape]

@@ -7,25 +7,26 @@ Each is about one step: what follows from a reply, not how a question is solved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from gog_jax.toy import scenes
-from gog_jax.toy import surveys
 from gog_jax.toy import vocabulary
 from gog_jax.toy.exchange import Exchange
-from gog_jax.toy.exchange import pick
 from gog_jax.toy.exchange import ToModelBox
+from gog_jax.toy.knowledge import draw_names
 from gog_jax.toy.knowledge import names_of
+from gog_jax.toy.knowledge import pick
+from gog_jax.toy.references import CLEAR
 from gog_jax.toy.references import draw_reference
 from gog_jax.toy.references import first_look
 from gog_jax.toy.references import first_of
+from gog_jax.toy.references import PLACES
 from gog_jax.toy.references import references
-from gog_jax.toy.references import reflect
+from gog_jax.toy.references import Sought
 from gog_jax.toy.references import tells_pattern
-from gog_jax.toy.references import think
 
 _P_MAIN = 0.15
 
@@ -49,7 +50,7 @@ def ask(
     show: Whether the scene's image comes with it.
   """
   target = scene.emblems[rng.integers(len(scene.emblems))]
-  exchange = _TASKS[kind](rng, scene, target, to_model_box)
+  exchange = _TASKS[kind](_Task(rng, scene, target, to_model_box))
   return _show(exchange, scene.data) if show else exchange
 
 
@@ -85,257 +86,217 @@ def draw_scene(
   return scenes.make_scene(rng, identities, main=main)
 
 
-def _refer(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    asked: str = '',
-) -> str:
-  """Draws a reference that tells not what is asked; '' if there is none."""
-  known = references(scene, target, asked=asked)
-  return draw_reference(rng, known) if known else ''
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """Makes exchanges about a scene, each once: choices are drawn from `rng`."""
 
+  rng: np.random.Generator
+  scene: scenes.Scene
+  target: scenes.Emblem
+  to_model_box: ToModelBox
 
-def _sides(box: Sequence[float]) -> tuple[int, ...]:
-  return tuple(int(side) for side in box)
+  def survey(self) -> Exchange:
+    """Asks for every emblem and its box, in the order of their colours.
 
+    Colours need no place to be ordered by, and come first: what follows is to
+    be found by what was just said, which is learnt sooner than the reverse.
+    """
+    order = vocabulary.COLOURS.index
+    emblems = sorted(
+        self.scene.emblems,
+        key=lambda emblem: (order(emblem.identity.colour), emblem.box),
+    )
+    # As a call writes a box: it is the same tokens.
+    answer = ', '.join(
+        f'{_look(emblem)} {vocabulary.BOX_START}'
+        f'{",".join(map(str, self._sides(emblem)))}{vocabulary.BOX_END}'
+        for emblem in emblems
+    )
+    question = pick(self.rng, vocabulary.GROUNDING['survey'])
+    return Exchange(question=question, answer=answer)
 
-def _box(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  ref = _refer(rng, scene, target)
-  box = to_model_box(first_look(scene, target, ref).box)
-  exchange, _ = _point(rng, target.identity, ref, box)
-  return exchange
+  def in_order(self) -> Exchange:
+    """Asks for every emblem in the order in which they stand.
 
-
-def _point(
-    rng: np.random.Generator,
-    meant: scenes.Identity,
-    ref: str,
-    box: Sequence[float],
-) -> tuple[Exchange, str]:
-  """Asks for an emblem's box, or for what no picture tells, and points.
-
-  The latter in the agent's words: all that can be said of it is where to look.
-
-  Args:
-    rng: Where every choice comes from.
-    meant: The emblem asked about.
-    ref: The reference to it.
-    box: What is pointed at.
-
-  Returns:
-    That, and what is asked: a key of `vocabulary.QUESTIONS`, or 'box'.
-  """
-  asked = pick(rng, ('box', 'name', 'pattern', *vocabulary.ATTRIBUTES))
-  if asked == 'pattern' and tells_pattern(ref, meant):
-    asked = 'name'
-  lines = vocabulary.QUESTIONS.get(asked) or vocabulary.GROUNDING[asked]
-  exchange = Exchange(
-      question=pick(rng, lines).format(ref=ref),
-      thought=think('find', meant, ref, asked),
-      gaze=_sides(box),
-  )
-  return exchange, asked
-
-
-def _look(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """Asks what an agent is asked that needs no search, which emblem first."""
-  del to_model_box
-  while True:
-    # Emblems are soon counted.
-    kind = pick(rng, (*4 * ('colour', 'shape'), 'count'))
-    lines = vocabulary.QUESTIONS[kind]
-    if kind == 'count':
-      count = len(scene.emblems)
-      thought = vocabulary.THOUGHTS['count'].format(count=count)
-      return Exchange(
-          question=pick(rng, lines), thought=thought, answer=str(count)
+    One answer resolves as many references to places as there are emblems.
+    Where they are in no clear order, neither from a side nor from above, it
+    surveys.
+    """
+    orders = {}
+    for side, (axis, sign) in PLACES.items():
+      emblems = sorted(
+          self.scene.emblems, key=lambda emblem: -sign * emblem.centre[axis]
       )
-    ref = _refer(rng, scene, target, kind)
-    if ref:
-      return Exchange(
-          question=pick(rng, lines).format(ref=ref),
-          thought=think('see', target.identity, ref, kind),
-          answer=getattr(target.identity, kind),
-      )
+      steps = np.diff([emblem.centre[axis] for emblem in emblems])
+      if np.abs(steps).min() >= CLEAR:
+        orders[side] = side, emblems
+    if not orders:
+      return self.survey()
+    side, emblems = draw_reference(self.rng, orders)
+    question = pick(self.rng, vocabulary.GROUNDING['list']).format(side=side)
+    return Exchange(question=question, answer=', '.join(map(_look, emblems)))
+
+  def box(self) -> Exchange:
+    ref = self._refer()
+    exchange, _ = self._point(ref, first_look(self.scene, self.target, ref))
+    return exchange
+
+  def look(self) -> Exchange:
+    """Asks what an agent is asked that needs no search, which emblem first."""
+    while True:
+      # Emblems are soon counted.
+      kind = pick(self.rng, (*4 * ('colour', 'shape'), 'count'))
+      lines = vocabulary.QUESTIONS[kind]
+      if kind == 'count':
+        count = str(len(self.scene.emblems))
+        return Exchange(
+            question=pick(self.rng, lines),
+            thought=vocabulary.THOUGHTS['count'].format(count=count),
+            answer=count,
+        )
+      if ref := self._refer(kind):
+        return Exchange(
+            question=pick(self.rng, lines).format(ref=ref),
+            thought=Sought(self.target.identity, ref, kind).think('see'),
+            answer=getattr(self.target.identity, kind),
+        )
+
+  def crop(self) -> Exchange:
+    return Exchange(
+        question=pick(self.rng, vocabulary.GROUNDING['crop']),
+        images=(self._cut(self.target),),
+        answer=self.target.identity.describe(vocabulary.LOOK_QUERY),
+    )
+
+  def link(self) -> Exchange:
+    """Shows the name of an emblem, or of two, and asks the one in a place."""
+    others = [one for one in self.scene.emblems if one is not self.target]
+    shown = [self.target, *others[: int(self.rng.integers(2))]]
+    names = draw_names(self.rng, len(shown), 'train')
+    lines = [
+        emblem.identity.describe(
+            vocabulary.IMAGE_HIT,
+            name=name,
+            match=pick(self.rng, vocabulary.MATCHES),
+        )
+        for name, emblem in zip(names, shown, strict=True)
+    ]
+    ref = self._refer()
+    shuffled = [lines[i] for i in self.rng.permutation(len(lines))]
+    question = pick(self.rng, vocabulary.QUESTIONS['name']).format(ref=ref)
+    return Exchange(question='\n'.join((*shuffled, question)), answer=names[0])
+
+  def switch(self) -> Exchange:
+    """After a look at a wrong emblem: what follows, and where the right one is.
+
+    Of twins, where there are any, it is the second one.
+    """
+    others = [one for one in self.scene.emblems if one is not self.target]
+    task, wrong, thought = self, pick(self.rng, others), 'again'
+    twin, other = self.scene.emblems[:2]
+    if twin.identity.looks_like(other.identity):
+      wrong, thought = first_of(twin, other), 'twin'
+      right = other if wrong is twin else twin
+      task = dataclasses.replace(self, target=right)
+    exchange, sought = task._look_at(wrong)
+    said = sought.think(thought)
+    return _reflect(exchange, sought, said, gaze=task._sides(task.target))
+
+  def confirm(self) -> Exchange:
+    """After a look at the right emblem: what follows, and its name or pattern.
+
+    Or else the text search that has to follow.
+    """
+    exchange, sought = self._look_at(self.target)
+    name = exchange.question.split()[0]
+    if sought.asked in vocabulary.ATTRIBUTES:
+      slots = {'attribute': sought.asked, 'name': name}
+      said = vocabulary.THOUGHTS['need'].format(**slots)
+      query = vocabulary.TEXT_QUERY.format(**slots)
+      return _reflect(exchange, sought, said, query=query)
+    if sought.asked == 'pattern':
+      said, answer = sought.think('pattern'), self.target.identity.pattern
+    else:
+      said, answer = sought.think('name'), name
+    return _reflect(exchange, sought, said, answer=answer)
+
+  def _refer(self, asked: str = '') -> str:
+    """Draws a reference that tells not what is asked; '' if there is none."""
+    known = references(self.scene, self.target, asked=asked)
+    return draw_reference(self.rng, known) if known else ''
+
+  def _sides(self, emblem: scenes.Emblem) -> tuple[int, ...]:
+    return tuple(int(side) for side in self.to_model_box(emblem.box))
+
+  def _point(self, ref: str, seen: scenes.Emblem) -> tuple[Exchange, Sought]:
+    """Asks for the target's box, or for what no picture tells, and points.
+
+    The latter in the agent's words: all that can be said of it is where to
+    look.
+
+    Args:
+      ref: The reference to the target.
+      seen: What is pointed at.
+    """
+    asked = pick(self.rng, ('box', 'name', 'pattern', *vocabulary.ATTRIBUTES))
+    if asked == 'pattern' and tells_pattern(ref, self.target.identity):
+      asked = 'name'
+    lines = vocabulary.QUESTIONS.get(asked) or vocabulary.GROUNDING[asked]
+    sought = Sought(self.target.identity, ref, asked)
+    exchange = Exchange(
+        question=pick(self.rng, lines).format(ref=ref),
+        thought=sought.think('find'),
+        gaze=self._sides(seen),
+    )
+    return exchange, sought
+
+  def _look_at(self, seen: scenes.Emblem) -> tuple[Exchange, Sought]:
+    """Asks for the target, looks at an emblem and shows what came of it."""
+    known = references(self.scene, self.target)
+    # Of twins it has to be told which is meant: all else is no mistake.
+    ref = known.get('pattern') or pick(self.rng, tuple(known.values()))
+    before, sought = self._point(ref, seen)
+    # A weak match is no sign of a wrong look: there may be none better.
+    hit = seen.identity.describe(
+        vocabulary.IMAGE_HIT,
+        name=pick(self.rng, names_of('train')),
+        match=vocabulary.STRONG,
+    )
+    images = (self._cut(seen),)
+    return Exchange(images=images, question=hit, before=before), sought
+
+  def _cut(self, emblem: scenes.Emblem) -> bytes:
+    """Crops an emblem as a policy does: at corners that it can write."""
+    size = float(scenes.SIZE)
+    scale = scenes.SIZE / self.to_model_box((0.0, 0.0, size, size))[-1]
+    box = np.array(self.to_model_box(emblem.box)) * scale
+    # Some sides have some room around.
+    step = np.array((-1, -1, 1, 1)) * scenes.SIZE / 12
+    box += step * (self.rng.random(4) < 0.1)
+    x1, y1, x2, y2 = np.clip(box, 0, size)
+    return scenes.crop(self.scene.data, (x1, y1, x2, y2))
 
 
-def _cut(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> bytes:
-  """Crops an emblem as a policy does: at corners that it can write."""
-  *_, whole = to_model_box((0.0, 0.0, float(scenes.SIZE), float(scenes.SIZE)))
-  scale = scenes.SIZE / whole
-  x1, y1, x2, y2 = (side * scale for side in to_model_box(target.box))
-  out = rng.random(4) < 0.1  # Which sides have some room around.
-  step = scenes.SIZE / 12
-  return scenes.crop(
-      scene.data,
-      (
-          max(x1 - step * out[0], 0.0),
-          max(y1 - step * out[1], 0.0),
-          min(x2 + step * out[2], float(scenes.SIZE)),
-          min(y2 + step * out[3], float(scenes.SIZE)),
-      ),
-  )
+def _look(emblem: scenes.Emblem) -> str:
+  return f'{emblem.identity.colour} {emblem.identity.shape}'
 
 
-def _crop(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  question = pick(rng, vocabulary.GROUNDING['crop'])
-  return Exchange(
-      images=(_cut(rng, scene, target, to_model_box),),
-      question=question,
-      answer=vocabulary.LOOK_QUERY.format(
-          **dataclasses.asdict(target.identity)
-      ),
-  )
-
-
-def _image_hit(name: str, emblem: scenes.Emblem, match: str) -> str:
-  return vocabulary.IMAGE_HIT.format(
-      name=name, match=match, **dataclasses.asdict(emblem.identity)
-  )
-
-
-def _switch(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """After a look at a wrong emblem: what follows, and where the right one is.
-
-  Of twins, where there are any, it is the second one.
-  """
-  others = [emblem for emblem in scene.emblems if emblem is not target]
-  wrong, thought = pick(rng, others), 'again'
-  twin, other = scene.emblems[:2]
-  if twin.identity.looks_like(other.identity):
-    wrong, thought = first_of(twin, other), 'twin'
-    target = other if wrong is twin else twin
-  exchange, ref, asked = _look_at(rng, scene, target, wrong, to_model_box)
-  said = think(thought, target.identity, ref, asked)
-  return dataclasses.replace(
-      _reflect_on(exchange, said, target, ref, asked),
-      gaze=_sides(to_model_box(target.box)),
-  )
-
-
-def _confirm(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """After a look at the right emblem: what follows, and its name or pattern.
-
-  Or else the text search that has to follow.
-  """
-  exchange, ref, asked = _look_at(rng, scene, target, target, to_model_box)
-  name = exchange.question.split()[0]
-  answer = query = ''
-  if asked in vocabulary.ATTRIBUTES:
-    slots = {'attribute': asked, 'name': name}
-    said = vocabulary.THOUGHTS['need'].format(**slots)
-    query = vocabulary.TEXT_QUERY.format(**slots)
-  else:
-    kind = 'pattern' if asked == 'pattern' else 'name'
-    said = think(kind, target.identity, ref, asked)
-    answer = target.identity.pattern if asked == 'pattern' else name
-  return dataclasses.replace(
-      _reflect_on(exchange, said, target, ref, asked),
-      answer=answer,
-      query=query,
-  )
-
-
-def _look_at(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    seen: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> tuple[Exchange, str, str]:
-  """Asks for an emblem, looks at one and shows what an agent would see.
-
-  Returns:
-    That, the reference, and what is asked as from `_point`.
-  """
-  known = references(scene, target)
-  # Of twins it has to be told which is meant: all else is no mistake.
-  ref = known.get('pattern') or pick(rng, tuple(known.values()))
-  before, asked = _point(rng, target.identity, ref, to_model_box(seen.box))
-  # A weak match is no sign of a wrong look: there may be none better.
-  name = pick(rng, names_of('train'))
-  exchange = Exchange(
-      images=(_cut(rng, scene, seen, to_model_box),),
-      question=_image_hit(name, seen, vocabulary.STRONG),
-      before=before,
-  )
-  return exchange, ref, asked
-
-
-def _reflect_on(
-    exchange: Exchange,
-    thought: str,
-    target: scenes.Emblem,
-    ref: str,
-    asked: str,
+def _reflect(
+    exchange: Exchange, sought: Sought, thought: str, **said: Any
 ) -> Exchange:
   shown = exchange.question.partition(' ')[2]
-  return dataclasses.replace(
-      exchange, thought=reflect(shown, thought, target.identity, ref, asked)
-  )
+  thought = sought.reflect(shown, thought)
+  return dataclasses.replace(exchange, thought=thought, **said)
 
 
-def _link(
-    rng: np.random.Generator,
-    scene: scenes.Scene,
-    target: scenes.Emblem,
-    to_model_box: ToModelBox,
-) -> Exchange:
-  """Shows the name of an emblem, or of two, and asks the one in a place."""
-  del to_model_box
-  shown = [emblem for emblem in scene.emblems if emblem is not target]
-  shown = [target, *shown[: int(rng.integers(2))]]
-  pool = names_of('train')
-  names = [pool[i] for i in rng.choice(len(pool), len(shown), replace=False)]
-  lines = [
-      _image_hit(name, emblem, pick(rng, vocabulary.MATCHES))
-      for name, emblem in zip(names, shown, strict=True)
-  ]
-  ref = _refer(rng, scene, target)
-  shuffled = [lines[i] for i in rng.permutation(len(lines))]
-  question = pick(rng, vocabulary.QUESTIONS['name']).format(ref=ref)
-  return Exchange(question='\n'.join((*shuffled, question)), answer=names[0])
-
-
-_TASKS: dict[str, Callable[..., Exchange]] = {
-    'survey': surveys.survey,
-    'list': surveys.list_from_a_side,
-    'box': _box,
-    'look': _look,
-    'crop': _crop,
-    'link': _link,
-    'switch': _switch,
-    'confirm': _confirm,
+_TASKS = {
+    'survey': _Task.survey,
+    'list': _Task.in_order,
+    'box': _Task.box,
+    'look': _Task.look,
+    'crop': _Task.crop,
+    'link': _Task.link,
+    'switch': _Task.switch,
+    'confirm': _Task.confirm,
 }
 KINDS = tuple(_TASKS)

@@ -7,10 +7,11 @@ name, so nothing can be memorised: an answer has to come out of a search.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from gog_jax.errors import UserError
 from gog_jax.toy import vocabulary
 from gog_jax.toy.scenes import Identity
 from gog_jax.toy.scenes import MOST_EMBLEMS
+
+T = TypeVar('T')
 
 # Goes up with any change to what a scope holds, so that old data sets are
 # refused instead of answered from another world.
@@ -109,6 +112,17 @@ def rng_of(*parts: str | int) -> np.random.Generator:
   return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
 
 
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+  """Draws one of the options."""
+  return options[int(rng.integers(len(options)))]
+
+
+def draw_names(rng: np.random.Generator, n: int, split: str) -> list[str]:
+  """Draws different names of a split."""
+  pool = names_of(split)
+  return [pool[i] for i in rng.choice(len(pool), n, replace=False)]
+
+
 def make_scope(
     split: str, seed: int, difficulty: Difficulty = Difficulty()
 ) -> str:
@@ -169,18 +183,14 @@ def world_of(scope: str) -> World:
   """
   split, difficulty = _parse(scope)
   rng = rng_of(scope, 'knowledge')
-  pool = names_of(split)
-  names = [
-      pool[i] for i in rng.choice(len(pool), 2 * N_ENTITIES, replace=False)
-  ]
+  names = draw_names(rng, 2 * N_ENTITIES, split)
   identities, n_pictured = _draw_identities(rng, difficulty)
   entities, documents = [], []
   for index, identity in enumerate(identities):
     name, alias = names[2 * index], names[2 * index + 1]
     facts, aliased = {}, set()
     for attribute in vocabulary.ATTRIBUTES:
-      values = vocabulary.VALUES[attribute]
-      value = values[rng.integers(len(values))]
+      value = pick(rng, vocabulary.VALUES[attribute])
       slots = {'name': name, 'alias': alias, 'attribute': attribute}
       facts[attribute] = value
       if rng.random() < difficulty.aliased:
@@ -191,8 +201,8 @@ def world_of(scope: str) -> World:
       documents.append((slots['name'], text))
     pictured = index < n_pictured
     if not pictured:
-      look = dataclasses.asdict(identity)
-      documents.append((name, vocabulary.LOOK_HIT.format(name=name, **look)))
+      text = identity.describe(vocabulary.LOOK_HIT, name=name)
+      documents.append((name, text))
     entities.append(
         Entity(
             identity=identity,

@@ -10,12 +10,13 @@ import numpy as np
 from gog_jax.errors import UserError
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
-from gog_jax.toy.exchange import pick
 from gog_jax.toy.knowledge import Entity
+from gog_jax.toy.knowledge import pick
 from gog_jax.toy.knowledge import rng_of
 from gog_jax.toy.knowledge import World
 from gog_jax.toy.knowledge import world_of
 from gog_jax.toy.references import references
+from gog_jax.toy.references import Sought
 from gog_jax.types import Example
 
 SOURCE = 'world'
@@ -51,6 +52,12 @@ class Question:
   target: scenes.Emblem | None
   ref: str
   entity: Entity | None
+
+  @property
+  def sought(self) -> Sought:
+    """The target, in words."""
+    assert self.target is not None
+    return Sought(self.target.identity, self.ref, self.kind)
 
 
 def _draw_scene(

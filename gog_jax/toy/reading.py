@@ -10,11 +10,11 @@ import numpy as np
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.exchange import Exchange
-from gog_jax.toy.exchange import pick
+from gog_jax.toy.knowledge import draw_names
 from gog_jax.toy.knowledge import names_of
+from gog_jax.toy.knowledge import pick
 from gog_jax.toy.references import PLACES
-from gog_jax.toy.references import reflect
-from gog_jax.toy.references import think
+from gog_jax.toy.references import Sought
 
 COPY = vocabulary.GROUNDING['copy'][0]  # With a slot for the text.
 
@@ -27,8 +27,8 @@ def ask(rng: np.random.Generator, *, kind: str = '') -> Exchange:
 
 def _recall(rng: np.random.Generator) -> Exchange:
   """States facts and asks for one, now and then one filed under an alias."""
-  pool = names_of('train')
-  names = [pool[i] for i in rng.choice(len(pool), 4, replace=False)]
+  # Three are used; one fewer would change every later draw.
+  names = draw_names(rng, 4, 'train')
   facts = [
       (name, attribute)
       for name in names[:2]
@@ -71,8 +71,7 @@ def _recall(rng: np.random.Generator) -> Exchange:
 
 def _seek(rng: np.random.Generator) -> Exchange:
   """Asks for a fact about somebody: what is searched for, step by step."""
-  pool = names_of('train')
-  name, alias = (pool[i] for i in rng.choice(len(pool), 2, replace=False))
+  name, alias = draw_names(rng, 2, 'train')
   attribute = pick(rng, vocabulary.ATTRIBUTES)
   value = pick(rng, vocabulary.VALUES[attribute])
   slots = {'attribute': attribute, 'alias': alias}
@@ -117,7 +116,7 @@ def _tell(rng: np.random.Generator) -> Exchange:
   question = pick(rng, vocabulary.QUESTIONS[kind]).format(ref=ref)
   return Exchange(
       question='\n'.join((*lines, question)),
-      thought=think('see', shown[side], ref, kind),
+      thought=Sought(shown[side], ref, kind).think('see'),
       answer=getattr(shown[side], kind),
   )
 
@@ -136,24 +135,20 @@ def _judge(rng: np.random.Generator) -> Exchange:
   elif hit.looks_like(meant):
     return _judge(rng)
   if case == 'twin' or rng.random() < 0.5:
-    ref = vocabulary.REFERENCES['pattern'].format(
-        **dataclasses.asdict(meant)
-    )
+    ref = meant.describe(vocabulary.REFERENCES['pattern'])
   if case == 'weak':
     match = vocabulary.WEAK
   thought = {'right': 'name', 'other': 'again', 'twin': 'twin', 'weak': 'lost'}
   name = pick(rng, names_of('train'))
-  line = vocabulary.IMAGE_HIT.format(
-      name=name, match=match, **dataclasses.asdict(hit)
-  )
   asked = pick(rng, ('name', *vocabulary.ATTRIBUTES))
-  said = think(thought[case], meant, ref, asked)
+  sought = Sought(meant, ref, asked)
+  said = sought.think(thought[case])
   if case == 'right' and asked != 'name':  # Whom it is about is a first step.
     said = vocabulary.THOUGHTS['need'].format(attribute=asked, name=name)
-  shown = line.partition(' ')[2]
+  line = hit.describe(vocabulary.IMAGE_HIT, name=name, match=match)
   return Exchange(
-      question=f'{think("find", meant, ref, asked)}\n{line}',
-      answer=reflect(shown, said, meant, ref, asked),
+      question=f'{sought.think("find")}\n{line}',
+      answer=sought.reflect(line.partition(' ')[2], said),
   )
 
 

@@ -1,4 +1,4 @@
-"""Ways to point at an emblem that fit no other emblem of its scene."""
+"""References to emblems: unambiguous in a scene, and what they tell."""
 
 from __future__ import annotations
 
@@ -118,48 +118,48 @@ def asks_by_place(question: str) -> bool:
   return any(vocabulary.REFERENCES[place] in question for place in PLACES)
 
 
-def think(kind: str, meant: Identity, ref: str, asked: str) -> str:
-  """Says a thought about an emblem, of a kind (of `vocabulary.THOUGHTS`).
+@dataclasses.dataclass(frozen=True)
+class Sought:
+  """What a question seeks, put into words.
 
-  Args:
-    kind: One whose slots are a reference and a look.
-    meant: What the emblem looks like.
+  Attributes:
+    identity: Of the emblem that is meant.
     ref: The question's reference to it.
-    asked: What of it is asked, a key of `vocabulary.QUESTIONS`; not every kind
-      of thought repeats that or the reference.
+    asked: What of it is asked: a key of `vocabulary.QUESTIONS`, or 'box'.
   """
-  return vocabulary.THOUGHTS[kind].format(
-      ref=vocabulary.in_short(ref),
-      asked=asked,
-      sought=_sought(meant, ref, asked),
-      **dataclasses.asdict(meant),
-  )
 
+  identity: Identity
+  ref: str
+  asked: str
 
-def reflect(
-    shown: str, thought: str, meant: Identity, ref: str, asked: str
-) -> str:
-  """Puts what is sought and what a reply showed before the thought about it.
+  @property
+  def by_pattern(self) -> bool:
+    """Whether only a gaze can tell which emblem is meant."""
+    return tells_pattern(self.ref, self.identity)
 
-  Side by side, word by word: a small model cannot compare at a distance.
+  def __str__(self) -> str:
+    pattern = self.identity.pattern if self.by_pattern else vocabulary.ANY
+    known = dataclasses.replace(self.identity, pattern=pattern)
+    return known.describe(vocabulary.SOUGHT, asked=self.asked)
 
-  Args:
-    shown: What an image hit says after the name.
-    thought: What follows from it.
-    meant: What the emblem that is sought looks like.
-    ref: The question's reference to it.
-    asked: As for `think`.
-  """
-  return vocabulary.REFLECTION.format(
-      sought=_sought(meant, ref, asked), shown=shown, thought=thought
-  )
+  def think(self, kind: str) -> str:
+    """A thought of a kind (of `vocabulary.THOUGHTS`) about the emblem."""
+    return self.identity.describe(
+        vocabulary.THOUGHTS[kind],
+        ref=vocabulary.in_short(self.ref),
+        asked=self.asked,
+        sought=str(self),
+    )
 
+  def reflect(self, shown: str, thought: str) -> str:
+    """Puts what is sought and what a hit showed before a thought about it.
 
-def _sought(meant: Identity, ref: str, asked: str) -> str:
-  known = tells_pattern(ref, meant)
-  return vocabulary.SOUGHT.format(
-      asked=asked,
-      pattern=meant.pattern if known else vocabulary.ANY,
-      colour=meant.colour,
-      shape=meant.shape,
-  )
+    Side by side, word by word: a small model cannot compare at a distance.
+
+    Args:
+      shown: What the image hit says after the name.
+      thought: What follows from it.
+    """
+    return vocabulary.REFLECTION.format(
+        sought=self, shown=shown, thought=thought
+    )

@@ -68,6 +68,10 @@ class Identity:
     """Whether a glance takes one for the other."""
     return (self.colour, self.shape) == (other.colour, other.shape)
 
+  def describe(self, template: str, **slots: str) -> str:
+    """Fills colour, shape and pattern into a sentence, and its other slots."""
+    return template.format(**dataclasses.asdict(self), **slots)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Emblem:
