@@ -39,8 +39,8 @@ from gog_jax.models.vlm import VLM
 from gog_jax.questions import sources
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout.batching import BatchConfig
+from gog_jax.rollout.limits import Limits
 from gog_jax.rollout.limits import limits_of
-from gog_jax.rollout.limits import RolloutConfig
 from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
@@ -201,7 +201,7 @@ class Run:
     )
 
   @functools.cached_property
-  def limits(self) -> RolloutConfig:
+  def limits(self) -> Limits:
     return limits_of(self.config, self.dialect)
 
   def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import enum
+import math
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,11 @@ class TokenChunk:
   token_ids: tuple[int, ...]
   images: tuple[View, ...] = ()
   placements: tuple[Placement, ...] = ()
+
+  @property
+  def n_patches(self) -> int:
+    """Of all its images, before merging."""
+    return sum(math.prod(placement.grid) for placement in self.placements)
 
   def __add__(self, other: TokenChunk) -> TokenChunk:
     """One chunk after another, as one."""

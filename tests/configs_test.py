@@ -12,10 +12,11 @@ from gog_jax.app import commands
 from gog_jax.app import config_check
 from gog_jax.app import config_fields
 from gog_jax.app import stages
+from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
 from gog_jax.rewards.score import RewardConfig
 from gog_jax.rollout.batching import BatchConfig
-from gog_jax.rollout.loop import RolloutConfig
+from gog_jax.rollout.limits import limits_of
 from gog_jax.run import Run
 from gog_jax.train import rl
 from gog_jax.train.optimizer import make_optimizer
@@ -43,7 +44,7 @@ def test_page_resolves(page, profile):
   assert config.stage == page
   assert config.stage in (*stages.TARGETS, *commands.COMMANDS)
   assert config.profile == ('toy' if profile == 'hard' else profile)
-  RolloutConfig(**config.rollout, max_patches=config.batch.row_patches)
+  limits_of(config, load_dialect(config.model.dialect))
   for section in (config.sft, config.rl):
     BatchConfig(**config.batch, micro_rows=section.micro_rows)
   RewardConfig(**config.reward)

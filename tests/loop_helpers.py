@@ -153,14 +153,14 @@ class Player(ScriptedPolicy):
     super().release(slot)
 
 
-def limits(**changed: Any) -> loop.RolloutConfig:
+def limits(**changed: Any) -> loop.Limits:
   values = {
       'max_turns': 5,
       'max_turn_tokens': MAX_TURN_TOKENS,
       'max_context': 2048,
       'max_patches': 2048,
   }
-  return loop.RolloutConfig(**(values | changed))
+  return loop.Limits(**(values | changed))
 
 
 def requests(n: int, example: Example = chat_helpers.EXAMPLE) -> list[Request]:

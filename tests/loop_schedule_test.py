@@ -220,15 +220,13 @@ class _Abandoned:
     async def main():
       with pytest.raises(expected):
         # Not rollout: asyncio.run would itself cancel what was left over.
-        await loop._rollout(
+        await loop._Loop(
             self.policy,
             executor,
             chat,
-            loop_helpers.requests(n),
             loop_helpers.limits(),
-            on_finished=None,
-            on_turn=None,
-        )
+            on_finished=lambda *unused: None,
+        ).run(loop_helpers.requests(n))
       # The abandoned tool itself ends when the event loop comes round to it.
       await asyncio.sleep(0)
       self.left_over = asyncio.all_tasks() - {asyncio.current_task()}

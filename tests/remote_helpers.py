@@ -63,7 +63,7 @@ def play(server, n=1, example=chat_helpers.EXAMPLE, **changed):
       executor,
       chat,
       [Request(example=example, sample=i, seed=i) for i in range(n)],
-      limits=loop.RolloutConfig(
+      limits=loop.Limits(
           max_turns=5,
           max_turn_tokens=4096,
           max_context=2**16,

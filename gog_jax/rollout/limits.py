@@ -9,13 +9,14 @@ from typing import Any
 
 from gog_jax.chat import Dialect
 from gog_jax.errors import UserError
+from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
-  """Limits of one conversation.
+class Limits:
+  """Limits of one conversation, the config's or the dialect's.
 
   Attributes:
     max_turns: Policy messages before stop_reason turns.
@@ -31,8 +32,16 @@ class RolloutConfig:
   max_patches: int
   max_calls: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+  def leave_room(self, conversation: TokenChunk) -> bool:
+    """Whether a turn may follow, and training could pack the images."""
+    n_tokens = len(conversation.token_ids) + self.max_turn_tokens
+    return (
+        n_tokens <= self.max_context
+        and conversation.n_patches <= self.max_patches
+    )
 
-def limits_of(config: Any, dialect: Dialect) -> RolloutConfig:
+
+def limits_of(config: Any, dialect: Dialect) -> Limits:
   """The tighter of a config's limits and a dialect's.
 
   Raises:
@@ -51,15 +60,16 @@ def limits_of(config: Any, dialect: Dialect) -> RolloutConfig:
         f'dialect {dialect.name} limits calls of {", ".join(unknown)}; the '
         f'tools are {", ".join(sorted(own.max_calls))}: mend its max_calls'
     )
-  fields = dict(own) | {
-      'max_turns': _tighter(own.max_turns, dialect.max_turns),
-      'max_calls': {
+  return Limits(
+      max_turns=_tighter(own.max_turns, dialect.max_turns),
+      max_turn_tokens=own.max_turn_tokens,
+      max_context=own.max_context,
+      max_patches=row.row_patches,  # What a packed row holds.
+      max_calls={
           tool: _tighter(limit, dialect.max_calls.get(tool, 0))
           for tool, limit in own.max_calls.items()
       },
-  }
-  # What a packed row cannot hold, no conversation may grow to.
-  return RolloutConfig(**fields, max_patches=row.row_patches)
+  )
 
 
 def calls_within(
@@ -67,32 +77,23 @@ def calls_within(
 ) -> tuple[ToolCall, ...]:
   """The calls of the last turn; those beyond a limit get an error.
 
-  It is the executor that answers them, as it does malformed calls. A malformed
-  call counts for nothing; one that failed has been made, and counts.
+  The executor answers them as it does malformed calls. A malformed call counts
+  for nothing; one that failed has been made, and counts.
   """
   made: Counter[str] = Counter()
-  calls: tuple[ToolCall, ...] = ()
+  calls: list[ToolCall] = []
   for turn in turns:
-    calls = tuple(_counted(call, made, max_calls) for call in turn.parsed.calls)
-  return calls
-
-
-def _counted(
-    call: ToolCall, made: Counter[str], max_calls: Mapping[str, int]
-) -> ToolCall:
-  if call.error is not None:
-    return call
-  made[call.name] += 1
-  limit = max_calls.get(call.name, 0)
-  if not limit or made[call.name] <= limit:
-    return call
-  return dataclasses.replace(
-      call, error=f'a conversation may call {call.name} {_times(limit)}'
-  )
-
-
-def _times(limit: int) -> str:
-  return 'once' if limit == 1 else f'{limit} times'
+    calls = []
+    for call in turn.parsed.calls:
+      if call.error is None:
+        made[call.name] += 1
+        limit = max_calls.get(call.name, 0)
+        if limit and made[call.name] > limit:
+          times = 'once' if limit == 1 else f'{limit} times'
+          error = f'a conversation may call {call.name} {times}'
+          call = dataclasses.replace(call, error=error)
+      calls.append(call)
+  return tuple(calls)
 
 
 def _tighter(one: int, other: int) -> int:

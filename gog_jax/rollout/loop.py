@@ -1,4 +1,4 @@
-"""Policy <-> tool executor: the act that makes trajectories.
+"""The rollout loop: a policy and the tool executor make trajectories.
 
 Sampling runs in a worker thread while tools run on the event loop, so that a
 slow search of one conversation hides behind the decoding of the others; a
@@ -8,9 +8,8 @@ finished conversation's slot is refilled before the next turn is sampled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
-import math
 import time
 
 import numpy as np
@@ -19,20 +18,17 @@ from gog_jax import interrupt
 from gog_jax.chat import Chat
 from gog_jax.errors import UserError
 from gog_jax.rollout.limits import calls_within
-from gog_jax.rollout.limits import RolloutConfig
+from gog_jax.rollout.limits import Limits
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.types import ParsedTurn
-from gog_jax.types import Placement
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
-from gog_jax.types import ToolResult
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
-from gog_jax.types import View
 
 # How long a round waits for the slowest search before it decodes without it.
 _GRACE_S = 0.05
@@ -43,60 +39,52 @@ _POLL_S = 0.5
 class _Conversation:
   """A trajectory in the making."""
 
-  def __init__(self, request: Request, slot: int):
+  def __init__(self, number: int, request: Request, slot: int):
+    self.number = number  # Of the request.
     self.request = request
     self.slot = slot
-    self.token_ids: list[int] = []
+    self.chunk = TokenChunk(token_ids=())
     self.loss_mask: list[int] = []
     self.logprobs: list[float] = []
-    self.images: list[View] = []
-    self.placements: list[Placement] = []
     self.turns: list[Turn] = []
     self.seconds = {'sample': 0.0, 'tools': 0.0}
     self.usage: dict[str, float] = {}
 
-  def append_chunk(self, chunk: TokenChunk) -> None:
-    n_tokens, n_images = len(self.token_ids), len(self.images)
-    self.token_ids.extend(chunk.token_ids)
-    self.loss_mask.extend([0] * len(chunk.token_ids))
-    self.logprobs.extend([0.0] * len(chunk.token_ids))
-    self.images.extend(chunk.images)
-    self.placements.extend(
-        placement.after(n_tokens=n_tokens, n_images=n_images)
-        for placement in chunk.placements
-    )
+  def append(self, chunk: TokenChunk) -> None:
+    """Appends tokens that the policy did not sample."""
+    self.chunk += chunk
+    self.loss_mask += [0] * len(chunk.token_ids)
+    self.logprobs += [0.0] * len(chunk.token_ids)
 
-  def append_sampled(self, sampled: SampledTurn) -> None:
-    self.token_ids.extend(sampled.token_ids.tolist())
-    self.loss_mask.extend([1] * len(sampled.token_ids))
-    self.logprobs.extend(sampled.logprobs.tolist())
+  def append_turn(self, sampled: SampledTurn, parsed: ParsedTurn) -> None:
+    token_ids = tuple(sampled.token_ids.tolist())
+    self.chunk += TokenChunk(token_ids=token_ids)
+    self.loss_mask += [1] * len(token_ids)
+    self.logprobs += sampled.logprobs.tolist()
+    self.turns.append(Turn(parsed=parsed, n_sampled=len(token_ids)))
 
-  def add_usage(self, usage: Mapping[str, float]) -> None:
-    for name, value in usage.items():
-      self.usage[name] = self.usage.get(name, 0) + value
-
-  def append_turn(self, parsed: ParsedTurn, n_sampled: int) -> None:
-    self.turns.append(Turn(parsed=parsed, n_sampled=n_sampled))
-
-  @property
-  def name_of_turn(self) -> str:
-    """Of its latest, the same whenever the same rollout is made."""
+  def tool_context(self) -> ToolContext:
+    """What the latest turn's calls may look at."""
     r = self.request
-    return f'{r.origin}/{r.example.id}/{r.seed}/{len(self.turns) - 1}'
+    # The same whenever the same rollout is made.
+    caller = f'{r.origin}/{r.example.id}/{r.seed}/{len(self.turns) - 1}'
+    return ToolContext(
+        scope=r.example.scope, views=self.chunk.images, caller=caller
+    )
 
   def finish(self, stop_reason: StopReason, error: str) -> Trajectory:
     return Trajectory(
         example_id=self.request.example.id,
         sample=self.request.sample,
-        token_ids=np.array(self.token_ids, np.int32),
+        token_ids=np.array(self.chunk.token_ids, np.int32),
         loss_mask=np.array(self.loss_mask, np.int8),
         sampler_logprobs=np.array(self.logprobs, np.float32),
-        images=tuple(self.images),
-        placements=tuple(self.placements),
+        images=self.chunk.images,
+        placements=self.chunk.placements,
         turns=tuple(self.turns),
         stop_reason=stop_reason,
         answer=self.turns[-1].parsed.answer if self.turns else None,
-        seconds=dict(self.seconds),
+        seconds=self.seconds,
         usage=self.usage,
         error=error,
     )
@@ -108,7 +96,7 @@ def rollout(
     chat: Chat,
     requests: Sequence[Request],
     *,
-    limits: RolloutConfig,
+    limits: Limits,
     on_trajectory: Callable[[Trajectory], None] | None = None,
     on_turn: Callable[[Request, Turn], None] | None = None,
 ) -> list[Trajectory]:
@@ -139,13 +127,7 @@ def rollout(
       on_trajectory(trajectory)
 
   rollout_each(
-      policy,
-      executor,
-      chat,
-      requests,
-      keep,
-      limits=limits,
-      on_turn=on_turn,
+      policy, executor, chat, requests, keep, limits=limits, on_turn=on_turn
   )
   return [done[index] for index in range(len(requests))]
 
@@ -157,7 +139,7 @@ def rollout_each(
     requests: Iterable[Request],
     on_finished: Callable[[int, Request, Trajectory], None],
     *,
-    limits: RolloutConfig,
+    limits: Limits,
     on_turn: Callable[[Request, Turn], None] | None = None,
 ) -> None:
   """As `rollout`, for more requests than memory may hold.
@@ -180,145 +162,150 @@ def rollout_each(
         f'conversations of {limits.max_context} tokens, but the policy holds '
         f'{policy.max_context}'
     )
-  asyncio.run(
-      _rollout(policy, executor, chat, requests, limits, on_finished, on_turn)
-  )
+  loop = _Loop(policy, executor, chat, limits, on_finished, on_turn)
+  asyncio.run(loop.run(requests))
 
 
-class _Waiting:
-  """Requests with their numbers; knows whether there is another."""
+class _Loop:
+  """The conversations under way: who may be sampled, and who searches."""
 
-  def __init__(self, requests: Iterable[Request]):
-    self._requests = enumerate(requests)
-    self._next = next(self._requests, None)
+  def __init__(
+      self,
+      policy: Policy,
+      executor: ToolExecutor,
+      chat: Chat,
+      limits: Limits,
+      on_finished: Callable[[int, Request, Trajectory], None],
+      on_turn: Callable[[Request, Turn], None] | None = None,
+  ):
+    self._policy = policy
+    self._executor = executor
+    self._chat = chat
+    self._limits = limits
+    self._on_finished = on_finished
+    self._on_turn = on_turn
+    self._free = list(range(policy.capacity))[::-1]
+    self._active: dict[int, _Conversation] = {}  # By number of the request.
+    self._searching: dict[asyncio.Task, _Conversation] = {}
 
-  def __bool__(self) -> bool:
-    return self._next is not None
+  async def run(self, requests: Iterable[Request]) -> None:
+    numbered = enumerate(requests)
+    waiting = next(numbered, None)
+    try:
+      while waiting or self._active:
+        interrupt.check()
+        while waiting and self._free:
+          self._start(*waiting)
+          waiting = next(numbered, None)
+        await self._sample()
+        all_search = len(self._searching) == len(self._active)
+        can_start = waiting and self._free
+        await self._observe(wait=all_search and not can_start)
+    finally:
+      # First what a second signal, which does not wait, must not leave behind.
+      for conversation in self._active.values():
+        self._policy.release(conversation.slot)
+      for task in self._searching:
+        task.cancel()
+      await asyncio.gather(*self._searching, return_exceptions=True)
+      await self._executor.close()
 
-  def pop(self) -> tuple[int, Request]:
-    taken = self._next
-    assert taken is not None
-    self._next = next(self._requests, None)
-    return taken
+  def _start(self, number: int, request: Request) -> None:
+    limits = self._limits
+    prompt = self._chat.prompt(request.example)
+    # A turn without room would push its own tokens out of the KV cache.
+    if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
+      raise UserError(
+          f'the prompt of {request.example.id} takes {len(prompt.token_ids)} '
+          f'tokens: with a turn of {limits.max_turn_tokens} that is more than '
+          f'--config.rollout.max_context={limits.max_context}; raise it or '
+          'lower --config.model.max_image_tokens'
+      )
+    if prompt.n_patches > limits.max_patches:
+      raise UserError(
+          f'the images of {request.example.id} take {prompt.n_patches} '
+          'patches, but a packed row holds '
+          f'--config.batch.row_patches={limits.max_patches}; '
+          'raise it or lower --config.model.max_image_tokens'
+      )
+    conversation = _Conversation(number, request, self._free.pop())
+    conversation.append(prompt)
+    self._policy.start(conversation.slot, request, prompt)
+    self._active[number] = conversation
 
-
-async def _rollout(
-    policy, executor, chat, requests, limits, on_finished, on_turn
-) -> None:
-  waiting = _Waiting(requests)
-  free = list(range(policy.capacity))[::-1]
-  active: dict[int, _Conversation] = {}  # By request index.
-  searching: dict[asyncio.Task, int] = {}
-
-  def tell(conversation: _Conversation) -> None:
-    if on_turn is not None:
-      on_turn(conversation.request, conversation.turns[-1])
-
-  def finish(index: int, stop_reason: StopReason, error: str = '') -> None:
-    conversation = active.pop(index)
-    policy.release(conversation.slot)
-    free.append(conversation.slot)
-    trajectory = conversation.finish(stop_reason, error)
-    on_finished(index, conversation.request, trajectory)
-
-  try:
-    while waiting or active:
-      interrupt.check()
-      while waiting and free:
-        index, request = waiting.pop()
-        active[index] = _start(policy, chat, request, free.pop(), limits)
-      ready = sorted(set(active) - set(searching.values()))
-      sampled_turns = await _sample(policy, [active[i] for i in ready])
-      for index, sampled in zip(ready, sampled_turns, strict=True):
-        conversation = active[index]
-        conversation.add_usage(sampled.usage)
-        if sampled.error:
-          finish(index, StopReason.ERROR, sampled.error)
-          continue
-        conversation.append_sampled(sampled)
-        parsed = chat.parse(sampled.token_ids, truncated=sampled.truncated)
-        conversation.append_turn(parsed, len(sampled.token_ids))
-        tell(conversation)
-        stop_reason = _stop_reason(
-            parsed, sampled, last=len(conversation.turns) == limits.max_turns
-        )
-        if stop_reason is not None:
-          finish(index, stop_reason)
-          continue
-        context = ToolContext(
-            scope=conversation.request.example.scope,
-            views=tuple(conversation.images),
-            caller=conversation.name_of_turn,
-        )
-        calls = calls_within(limits.max_calls, conversation.turns)
-        task = asyncio.create_task(executor.run_turn(calls, context))
-        searching[task] = index
-      can_refill = waiting and free
-      nobody_can_decode = len(searching) == len(active) and not can_refill
-      for task in await _some_of(searching, wait=nobody_can_decode):
-        index = searching.pop(task)
-        stop_reason = _observe(
-            policy, chat, active[index], task.result(), limits
-        )
-        tell(active[index])
-        if stop_reason is not None:
-          finish(index, stop_reason)
-  finally:
-    # First what a second signal, which does not wait, must not leave behind.
-    for conversation in active.values():
-      policy.release(conversation.slot)
-    for task in searching:
-      task.cancel()
-    await asyncio.gather(*searching, return_exceptions=True)
-    await executor.close()
-
-
-def _start(
-    policy: Policy,
-    chat: Chat,
-    request: Request,
-    slot: int,
-    limits: RolloutConfig,
-) -> _Conversation:
-  conversation = _Conversation(request, slot)
-  prompt = chat.prompt(request.example)
-  # A turn without room would push its own tokens out of the KV cache.
-  if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
-    raise UserError(
-        f'the prompt of {request.example.id} takes {len(prompt.token_ids)} '
-        f'tokens: with a turn of {limits.max_turn_tokens} that is more than '
-        f'--config.rollout.max_context={limits.max_context}; raise it or '
-        'lower --config.model.max_image_tokens'
+  async def _sample(self) -> None:
+    """Samples everyone's next turn who is not searching, and starts its calls.
+    """
+    searching = {c.number for c in self._searching.values()}
+    ready = [self._active[i] for i in sorted(set(self._active) - searching)]
+    if not ready:  # All are searching, and one has just ended.
+      return
+    started = time.perf_counter()
+    sampled_turns = await asyncio.to_thread(
+        self._policy.sample, [conversation.slot for conversation in ready]
     )
-  if (n_patches := _n_patches(prompt.placements)) > limits.max_patches:
-    raise UserError(
-        f'the images of {request.example.id} take {n_patches} patches, but a '
-        f'packed row holds --config.batch.row_patches={limits.max_patches}; '
-        'raise it or lower --config.model.max_image_tokens'
+    seconds = (time.perf_counter() - started) / len(ready)
+    for conversation, sampled in zip(ready, sampled_turns, strict=True):
+      conversation.seconds['sample'] += seconds  # An equal share each.
+      for name, value in sampled.usage.items():
+        conversation.usage[name] = conversation.usage.get(name, 0) + value
+      if sampled.error:
+        self._finish(conversation, StopReason.ERROR, sampled.error)
+        continue
+      parsed = self._chat.parse(sampled.token_ids, truncated=sampled.truncated)
+      conversation.append_turn(sampled, parsed)
+      self._report_turn(conversation)
+      last = len(conversation.turns) == self._limits.max_turns
+      if stop_reason := _stop_reason(parsed, sampled, last=last):
+        self._finish(conversation, stop_reason)
+        continue
+      calls = calls_within(self._limits.max_calls, conversation.turns)
+      running = self._executor.run_turn(calls, conversation.tool_context())
+      self._searching[asyncio.create_task(running)] = conversation
+
+  async def _observe(self, *, wait: bool) -> None:
+    """Appends what finished calls brought back; awaits some if `wait`.
+
+    An observation that would leave no room for a turn, or has more images than
+    training could pack, is dropped whole, text, images and positions, and ends
+    the conversation. The results stay in the record.
+    """
+    for task in await _some_of(self._searching, wait=wait):
+      conversation, results = self._searching.pop(task), task.result()
+      turn = dataclasses.replace(conversation.turns[-1], results=results)
+      conversation.turns[-1] = turn
+      conversation.seconds['tools'] += max(r.latency_s for r in results)
+      observation = self._chat.observation(
+          turn.parsed.calls,
+          results,
+          question=conversation.request.example.question,
+      )
+      fits = self._limits.leave_room(conversation.chunk + observation)
+      if fits:
+        conversation.append(observation)
+        self._policy.extend(conversation.slot, observation, turn)
+      self._report_turn(conversation)
+      if not fits:
+        self._finish(conversation, StopReason.CONTEXT)
+
+  def _report_turn(self, conversation: _Conversation) -> None:
+    if self._on_turn is not None:
+      self._on_turn(conversation.request, conversation.turns[-1])
+
+  def _finish(
+      self,
+      conversation: _Conversation,
+      stop_reason: StopReason,
+      error: str = '',
+  ) -> None:
+    del self._active[conversation.number]
+    self._policy.release(conversation.slot)
+    self._free.append(conversation.slot)
+    self._on_finished(
+        conversation.number,
+        conversation.request,
+        conversation.finish(stop_reason, error),
     )
-  conversation.append_chunk(prompt)
-  policy.start(slot, request, prompt)
-  return conversation
-
-
-def _n_patches(placements: Sequence[Placement]) -> int:
-  return sum(math.prod(placement.grid) for placement in placements)
-
-
-async def _sample(
-    policy: Policy, conversations: Sequence[_Conversation]
-) -> list[SampledTurn]:
-  """Everyone's next turn; each is charged an equal share of the time."""
-  if not conversations:  # All are searching, and one has just ended.
-    return []
-  started = time.perf_counter()
-  sampled_turns = await asyncio.to_thread(
-      policy.sample, [conversation.slot for conversation in conversations]
-  )
-  seconds = (time.perf_counter() - started) / len(conversations)
-  for conversation in conversations:
-    conversation.seconds['sample'] += seconds
-  return sampled_turns
 
 
 def _stop_reason(
@@ -333,39 +320,6 @@ def _stop_reason(
     return StopReason.FORMAT
   # Nobody would read what the last turn's calls bring back: none is made.
   return StopReason.TURNS if last else None
-
-
-def _observe(
-    policy: Policy,
-    chat: Chat,
-    conversation: _Conversation,
-    results: tuple[ToolResult, ...],
-    limits: RolloutConfig,
-) -> StopReason | None:
-  """Appends what the calls brought back, unless the conversation must end.
-
-  An observation that would leave no room for a turn, or has more images than
-  training could pack, is dropped whole: text, images and positions. The
-  results stay in the record.
-  """
-  turn = dataclasses.replace(conversation.turns[-1], results=results)
-  conversation.turns[-1] = turn
-  conversation.seconds['tools'] += max(result.latency_s for result in results)
-  observation = chat.observation(
-      turn.parsed.calls,
-      results,
-      question=conversation.request.example.question,
-  )
-  length = len(conversation.token_ids) + len(observation.token_ids)
-  n_patches = _n_patches((*conversation.placements, *observation.placements))
-  if (
-      length + limits.max_turn_tokens > limits.max_context
-      or n_patches > limits.max_patches
-  ):
-    return StopReason.CONTEXT
-  conversation.append_chunk(observation)
-  policy.extend(conversation.slot, observation, turn)
-  return None
 
 
 async def _some_of(tasks, *, wait: bool) -> list[asyncio.Task]:
