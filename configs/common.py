@@ -187,11 +187,10 @@ def _toy() -> ConfigDict:
   c.grade = ConfigDict()
   c.grade.n_queries = 384  # From the train split, after the demos.
   c.grade.samples = 8
-  c.grade.chunk = 32  # Queries committed at once.
   c.grade.solved = 0.75  # Pass rate from here: Level 0.
   c.grade.often_failed = 0.3  # Below: Level 2. Between: Level 1.
-  # Share of samples that may fail for the infrastructure's part: a query with
-  # more is not graded, a chunk with more is not kept and grading stops.
+  # Share of samples that may fail because of the infrastructure: a query with
+  # more is not graded, and where more of the latest fail, grading stops.
   c.grade.most_errors = 0.5
 
   c.rl = ConfigDict()

@@ -12,7 +12,9 @@ import time
 import pytest
 
 from gog_jax.errors import UserError
+from gog_jax.evaluation import collect
 from gog_jax.evaluation import grade
+from gog_jax.rollout.policy import Request
 from gog_jax.types import ToolStatus
 from tests import mini
 from tests import report_helpers as helpers
@@ -73,16 +75,31 @@ def test_what_a_level_consists_of():
 class Played:
   """A run whose rollouts are the groups given, by example."""
 
-  def __init__(self, groups, **options):
+  executor = chat = limits = judge = None
+
+  def __init__(self, monkeypatch, groups, samples):
     self.config = mini.make_run('', 'grade').config
-    self.config.grade.update(options)
+    self.config.grade.samples = samples
     self.groups = groups
     self.n_rollouts = 0
+    monkeypatch.setattr(collect, 'rollout_each', self.rollout_each)
 
-  def rollout(self, policy, examples, **kwargs):
-    del policy, kwargs
-    self.n_rollouts += 1
-    return [self.groups[example.id] for example in examples]
+  def request(self, example, *, sample, seed, what, again):
+    assert (seed, what, again) == (('grade',), '', sample)
+    return Request(example=example, sample=sample, seed=0)
+
+  def rollout_each(
+      self, policy, executor, chat, requests, finished, *, limits
+  ):
+    del policy, executor, chat, limits
+    for position, request in enumerate(requests):
+      self.n_rollouts += 1
+      group = self.groups[request.example.id]
+      finished(position, request, group[request.sample])
+
+  def scored(self, examples, trajectories):
+    del examples
+    return trajectories
 
 
 def spoilt(name):
@@ -91,9 +108,10 @@ def spoilt(name):
 
 
 @pytest.mark.quick
-def test_errors_are_excluded_from_the_grades(tmp_path):
+def test_errors_are_excluded_from_the_grades(tmp_path, monkeypatch):
   miss, hit = (helpers.gaze(helpers.MISS),), (helpers.gaze(helpers.HIT),)
   played = Played(
+      monkeypatch,
       {
           # Of two that were not spoilt one is right: about half.
           'a': [
@@ -112,7 +130,7 @@ def test_errors_are_excluded_from_the_grades(tmp_path):
               helpers.trajectory('c', right=False),
           ],
       },
-      chunk=3,
+      samples=4,
   )
   examples = [
       helpers.example(name, hops=2, search_required=True) for name in 'abc'
@@ -128,34 +146,54 @@ def test_errors_are_excluded_from_the_grades(tmp_path):
 
 
 @pytest.mark.quick
-def test_an_outage_is_not_committed(tmp_path):
-  well = [helpers.trajectory('a'), helpers.trajectory('a')]
-  played = Played(
-      {'a': well, 'b': [spoilt('b'), spoilt('b')]}, chunk=1
-  )
-  examples = [helpers.example(name) for name in 'ab']
-  with pytest.raises(UserError, match='2 of 2 samples failed.*same command'):
+def test_an_outage_is_not_graded(tmp_path, monkeypatch):
+  well = {name: [helpers.trajectory(name)] * 2 for name in 'abc'}
+  down = {name: [spoilt(name), spoilt(name)] for name in 'bc'}
+  played = Played(monkeypatch, {**well, **down}, samples=2)
+  examples = [helpers.example(name) for name in 'abc']
+  with pytest.raises(UserError, match='4 of the last 6 .*same command'):
     grade.grade_examples(played, None, examples, tmp_path)
-  played.groups['b'] = well
+  assert not (tmp_path / 'graded.jsonl').exists()
+  played.groups = well
   played.n_rollouts = 0
   grades = grade.grade_examples(played, None, examples, tmp_path)
-  assert [g.level for g in grades] == [0, 0]
-  assert played.n_rollouts == 1  # What was committed before is kept.
+  assert [g.level for g in grades] == [0, 0, 0]
+  assert [g.n_errors for g in grades] == [0, 0, 0]
+  assert played.n_rollouts == 4  # What came through before is kept.
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize('damage', ['', '{"example_id": "a"}\n', None, 'type'])
-def test_a_damaged_chunk_is_not_taken_for_whole(damage, tmp_path):
+def test_an_outage_is_noticed_while_it_lasts(tmp_path, monkeypatch):
+  monkeypatch.setattr(collect, '_MAX_PENDING', 1)
+  names = [f'q{i:03d}' for i in range(200)]
+  groups = {
+      name: [helpers.trajectory(name) if i < 90 else spoilt(name)]
+      for i, name in enumerate(names)
+  }
+  played = Played(monkeypatch, groups, samples=1)
+  examples = [helpers.example(name) for name in names]
+  with pytest.raises(UserError, match='of the last 64 .*tool failed'):
+    grade.grade_examples(played, None, examples, tmp_path)
+  assert 90 + 33 <= played.n_rollouts < 150
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ('damage', 'line'),
+    [(lambda text: text.replace('"index"', '"x"', 1), 1),
+     (lambda text: text.splitlines()[0] + '\n{"example_id": "a"}\n', 2)],
+)  # fmt: skip
+def test_damaged_samples_are_not_taken_for_whole(
+    damage, line, tmp_path, monkeypatch
+):
   examples = [helpers.example(name) for name in 'ab']
-  played = Played({name: [helpers.trajectory(name)] for name in 'ab'})
+  played = Played(
+      monkeypatch, {name: [helpers.trajectory(name)] for name in 'ab'}, 1
+  )
   grade.grade_examples(played, None, examples, tmp_path)
-  chunk = tmp_path / 'chunks' / '000000.jsonl'
-  if damage is None:  # The first line of two.
-    damage = chunk.read_text().splitlines(keepends=True)[0]
-  if damage == 'type':
-    damage = chunk.read_text().replace('"n_correct":1', '"n_correct":"x"')
-  chunk.write_text(damage)
-  with pytest.raises(UserError, match='000000.jsonl does not hold.*delete it'):
+  path = tmp_path / 'samples' / 'trajectories.jsonl'
+  path.write_text(damage(path.read_text()))
+  with pytest.raises(UserError, match=f'line {line}, is damaged.*delete'):
     grade.grade_examples(played, None, examples, tmp_path)
 
 
@@ -164,7 +202,6 @@ def test_killed_at_random_instants_the_file_is_the_same(tmp_path):
   sizes = {
       'data__n_train': 96,
       'grade__n_queries': 48,
-      'grade__chunk': 2,
       'grade__samples': 4,
   }
   run = mini.make_run(tmp_path / 'whole', 'grade', **sizes)
@@ -177,10 +214,10 @@ def test_killed_at_random_instants_the_file_is_the_same(tmp_path):
       *mini.flags(**sizes),
   )
   rng = random.Random(0)
-  chunks = killed / 'grade' / 'chunks'
+  samples = killed / 'grade' / 'samples' / 'trajectories.jsonl'
   n_kills = 0
   while n_kills < N_KILLS:
-    before = n_files(chunks)
+    before = n_lines(samples)
     process = subprocess.Popen(
         go_on,
         cwd=ROOT,
@@ -188,10 +225,10 @@ def test_killed_at_random_instants_the_file_is_the_same(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    # Every other kill hits before this start has committed anything.
+    # Every other kill hits as soon as this start has kept something.
     deadline = time.monotonic() + 240
     if n_kills % 2:
-      while n_files(chunks) == before and process.poll() is None:
+      while n_lines(samples) == before and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
       time.sleep(rng.random() * 0.4)
@@ -220,5 +257,5 @@ def test_killed_at_random_instants_the_file_is_the_same(tmp_path):
   assert want.count(b'\n') == 48
 
 
-def n_files(folder: pathlib.Path) -> int:
-  return len(list(folder.glob('*.jsonl'))) if folder.exists() else 0
+def n_lines(path: pathlib.Path) -> int:
+  return path.read_bytes().count(b'\n') if path.exists() else 0

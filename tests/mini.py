@@ -33,7 +33,6 @@ OVERRIDES = {
     'sft.checkpoint_every': 100,
     'grade.n_queries': 16,
     'grade.samples': 2,
-    'grade.chunk': 8,
     # All: what a policy of a few steps answers, and so what is Level 2, hangs
     # on how this machine rounds.
     'rl.level': -1,

@@ -126,8 +126,9 @@ def test_grading_goes_on_where_it_stopped(finished, tmp_path):
   run = mini.make_run(tmp_path, 'grade')
   whole = (tmp_path / 'grade' / 'graded.jsonl').read_text()
   (tmp_path / 'grade' / 'graded.jsonl').unlink()
-  (tmp_path / 'grade' / 'chunks' / '000001.jsonl').unlink()
-  (tmp_path / 'grade' / 'chunks' / '000001.jsonl.partial').write_text('{"half')
+  samples = tmp_path / 'grade' / 'samples' / 'trajectories.jsonl'
+  lines = samples.read_text().splitlines(keepends=True)
+  samples.write_text(''.join(lines[: len(lines) // 2]) + '{"half')
   mini.make_stages(run, 'grade')
   assert (tmp_path / 'grade' / 'graded.jsonl').read_text() == whole
 

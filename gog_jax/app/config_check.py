@@ -61,7 +61,6 @@ _POSITIVE = (
     'sft.checkpoint_every',
     'grade.n_queries',
     'grade.samples',
-    'grade.chunk',
     'rl.steps',
     'rl.n_prompts',
     'rl.micro_rows',

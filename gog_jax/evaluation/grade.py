@@ -1,25 +1,30 @@
 """Grading: how often does the frozen SFT policy answer each query?
 
 K samples a query -> pass rate -> Level 0 (solved), 1 (about half), 2 (often
-failed). Committed in chunks, each an atomic file: killed at any instant, the
-next start goes on at the first missing chunk and ends with the same file.
+failed).
+
+    FOLDER/samples/      what came of every sample, see collect.py
+    FOLDER/graded.jsonl  one Grade per query
+    FOLDER/table.md      what the levels consist of
+
+Killed at any instant, the next start continues and ends with the same files.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
 from etils import epath
 
-from gog_jax.errors import UserError
+from gog_jax.evaluation.collect import Collector
 from gog_jax.rewards import behaviour
 from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
 from gog_jax.storage import files
-from gog_jax.storage import metrics
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -79,23 +84,35 @@ def grade_examples(
     examples: Sequence[Example],
     folder: epath.Path,
 ) -> list[Grade]:
-  """Grades every example, reusing the chunks that `folder` already holds."""
+  """Grades every example, reusing the samples that `folder` already holds.
+
+  Raises:
+    UserError: In an outage nothing is graded; see `Collector.collect`.
+  """
   c = run.config.grade
-  grades: list[Grade] = []
-  with metrics.Progress('grade', total=len(examples)) as progress:
-    for first in range(0, len(examples), c.chunk):
-      path = folder / 'chunks' / f'{first // c.chunk:06d}.jsonl'
-      chunk = examples[first : first + c.chunk]
-      if not path.exists():
-        groups = run.rollout(policy, chunk, samples=c.samples, seed=('grade',))
-        fresh = [
-            _grade(run, example, group)
-            for example, group in zip(chunk, groups, strict=True)
-        ]
-        _check_outage(fresh, most=c.most_errors)
-        files.write_jsonl(path, map(dataclasses.asdict, fresh))
-      grades += _read_chunk(path, chunk)
-      progress.advance(len(chunk))
+
+  def request(index: int) -> Request:
+    number, sample = divmod(index, c.samples)
+    return run.request(
+        examples[number], sample=sample, seed=('grade',), what='', again=sample
+    )
+
+  n = len(examples) * c.samples
+  with Collector(
+      run,
+      folder / 'samples',
+      request,
+      samples=c.samples,
+      notes=_notes,
+      keep_records=False,
+      max_errors=c.most_errors,
+  ) as collector:
+    collector.collect(range(n), lambda: policy, what='grade')
+  items = [collector.items[index] for index in range(n)]
+  grades = [
+      _grade(run, example, items[number * c.samples :][: c.samples])
+      for number, example in enumerate(examples)
+  ]
   files.write_jsonl(
       folder / 'graded.jsonl', (dataclasses.asdict(g) for g in grades)
   )
@@ -105,35 +122,37 @@ def grade_examples(
   return grades
 
 
-def _check_outage(grades: Sequence[Grade], *, most: float) -> None:
-  """Refuses to commit what a backend that is down has left."""
-  n_errors = sum(g.n_errors for g in grades)
-  n = n_errors + sum(g.n_valid for g in grades)
-  if n_errors > most * n:
-    raise UserError(
-        f'{n_errors} of {n} samples failed for the infrastructure\'s part: '
-        'none of these queries is graded. Mend the tools, then run the same '
-        'command: it goes on here'
-    )
+def _notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:
+  """Whether the region asked about was gazed at."""
+  return {'seen': any(g.hit for g in behaviour.gazes(example, trajectory))}
 
 
-def _read_chunk(path: epath.Path, chunk: Sequence[Example]) -> list[Grade]:
-  """A committed chunk; refuses one that is not about these queries."""
-  try:
-    grades = [Grade(**row) for row in files.read_jsonl(path)]
-    whole = all(
-        type(getattr(g, name)) is int
-        for g in grades
-        for name in ('n_valid', 'n_correct', 'n_errors')
+def _grade(
+    run: Run, example: Example, items: Sequence[Mapping[str, Any]]
+) -> Grade:
+  c = run.config.grade
+  valid = [item for item in items if item['valid']]
+  wrong = [item for item in valid if item['accuracy'] < 1]
+  to_gaze = bool(example.search_required and example.gold_regions)
+  short = [item['searches'] < (example.hops or 0) for item in wrong]
+  unseen = [to_gaze and not item['seen'] for item in wrong]
+  n_correct, n_errors = len(valid) - len(wrong), len(items) - len(valid)
+  level = None
+  if n_errors <= c.most_errors * len(items):
+    level = level_of(
+        n_correct, len(valid), solved=c.solved, often_failed=c.often_failed
     )
-  except TypeError:  # Other fields: of another version.
-    grades, whole = [], False
-  if not whole or [g.example_id for g in grades] != [e.id for e in chunk]:
-    raise UserError(
-        f'{path} does not hold the grades of its {len(chunk)} queries; delete '
-        'it to have them graded again'
-    )
-  return grades
+  return Grade(
+      example_id=example.id,
+      n_valid=len(valid),
+      n_correct=n_correct,
+      n_errors=n_errors,
+      n_short=sum(short),
+      n_unseen=sum(unseen),
+      n_else=sum(not (a or b) for a, b in zip(short, unseen, strict=True)),
+      hops=example.hops,
+      level=level,
+  )
 
 
 def read_grades(folder: epath.PathLike) -> list[Grade]:
@@ -199,34 +218,3 @@ def table(examples: Sequence[Example], grades: Sequence[Grade]) -> str:
         f'{g.n_unseen} | {g.n_else} | {question} |'
     )
   return '\n'.join(lines) + '\n'
-
-
-def _grade(
-    run: Run, example: Example, group: Sequence[Trajectory]
-) -> Grade:
-  c = run.config.grade
-  n_correct, n_valid = count_correct(group)
-  wrong = [t for t in group if t.valid and t.reward_parts['accuracy'] < 1]
-  to_gaze = bool(example.search_required and example.gold_regions)
-  short = [behaviour.n_searches(t) < (example.hops or 0) for t in wrong]
-  unseen = [
-      to_gaze and not any(g.hit for g in behaviour.gazes(example, t))
-      for t in wrong
-  ]
-  n_errors = len(group) - n_valid
-  level = None
-  if n_errors <= c.most_errors * len(group):
-    level = level_of(
-        n_correct, n_valid, solved=c.solved, often_failed=c.often_failed
-    )
-  return Grade(
-      example_id=example.id,
-      n_valid=n_valid,
-      n_correct=n_correct,
-      n_errors=n_errors,
-      n_short=sum(short),
-      n_unseen=sum(unseen),
-      n_else=sum(not (a or b) for a, b in zip(short, unseen, strict=True)),
-      hops=example.hops,
-      level=level,
-  )
