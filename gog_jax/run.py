@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from gog_jax import models
-from gog_jax import seams
 from gog_jax.app.seeds import of_seed
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
@@ -376,13 +375,8 @@ class Run:
     Raises:
       UserError: The split is too small; and later, an image in it is damaged.
     """
-    source = seams.load('world', sources.KNOWN, field='config.questions')
-    return sources.Checked(
-        source(split, self.workdir),
-        what=f'{self.workdir}/data/{split}',
-        start=start,
-        n=n,
-    )
+    held = sources.open((sources.WORLD,), split=split, workdir=self.workdir)
+    return held.part(start, n)
 
   def graded_examples(self) -> list[Example]:
     """What follows the demos': fresh to the SFT policy, so that it is fair."""

@@ -43,7 +43,7 @@ def test_what_a_folder_holds_is_said(tmp_path, capsys):
 
 
 def test_what_cannot_be_used_is_one_line(tmp_path):
-  with pytest.raises(UserError, match='there are fvqa_test, infoseek'):
+  with pytest.raises(UserError, match='known: fvqa_test, infoseek'):
     do(tmp_path)
   with pytest.raises(UserError, match='holds no parquet file'):
     do(tmp_path, name='mmsearch', path=str(tmp_path))

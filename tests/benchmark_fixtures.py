@@ -277,4 +277,4 @@ COUNTS = {
 
 def load(name: str, folder: pathlib.Path, **options) -> benchmarks.Benchmark:
   images = str(folder / 'images') if name == 'dynvqa' else ''
-  return benchmarks.load(name, str(folder), **{'images': images} | options)
+  return benchmarks.open(name, str(folder), **{'images': images} | options)

@@ -12,7 +12,7 @@ from gog_jax.errors import UserError
 from gog_jax.questions import benchmarks
 from gog_jax.questions import image_folder
 from gog_jax.questions import questions as q
-from gog_jax.questions.benchmarks import fetching
+from gog_jax.questions.benchmarks import linked
 from tests import benchmark_fixtures as fixtures
 
 
@@ -48,7 +48,7 @@ def server(answers):
 
 
 def load(folder, **options):
-  return benchmarks.load('dynvqa', str(folder), **options)
+  return benchmarks.open('dynvqa', str(folder), **options)
 
 
 def test_images_that_are_not_here_are_counted(tmp_path):
@@ -136,9 +136,9 @@ def test_livevqa_fetches_what_it_has_no_file_of(tmp_path):
         path.read_text().replace('"img_url": ""', f'"img_url": "{host}/a?b=c"')
     )
     folder = str(tmp_path / 'set')
-    without = benchmarks.load('livevqa', folder)
+    without = benchmarks.open('livevqa', folder)
     assert without.n == 4 and len(without.drops) == 2
-    opened = benchmarks.load(
+    opened = benchmarks.open(
         'livevqa', folder, workdir=tmp_path, fetch_images=True
     )
     assert asked == ['/a?b=c']
@@ -149,14 +149,14 @@ def test_livevqa_fetches_what_it_has_no_file_of(tmp_path):
 def test_what_is_no_address_is_a_failure(tmp_path, monkeypatch):
   folder = tmp_path / 'images'
   with server({'/big': (200, {}, fixtures.picture(0))}) as (host, _):
-    monkeypatch.setattr(fetching, 'MAX_BYTES', 10)
+    monkeypatch.setattr(linked, 'MAX_BYTES', 10)
     urls = ['file:///etc/passwd', 'x', 'http://', f'{host}/big', f'{host}/x']
-    failed = fetching.fetch(urls, str(folder))
+    failed = linked.fetch(urls, str(folder))
   assert list(sorted(failed)) == sorted(urls)
   assert failed['file:///etc/passwd'] == 'no http or https address'
   assert failed[f'{host}/big'] == 'over 10 bytes'
   assert failed[f'{host}/x'] == 'HTTP 404'
   assert list(folder.iterdir()) == []
-  assert fetching.fetch([], '') == {}
+  assert linked.fetch([], '') == {}
   with pytest.raises(UserError, match='--workdir'):
-    fetching.fetch(['http://x'], '')
+    linked.fetch(['http://x'], '')

@@ -92,7 +92,7 @@ def test_an_empty_folder_is_one_line(tmp_path, name):
 @pytest.mark.parametrize(
     ('name', 'path', 'message'),
     [
-        ('fvqa', 'x', "'fvqa' is no benchmark; there are fvqa_test, infoseek"),
+        ('fvqa', 'x', "no 'fvqa'; the nearest is 'fvqa_test' .known: fvq"),
         ('world', '', 'config.eval.benchmark'),
         ('mmsearch', '', 'its id on the hub, CaraJ/MMSearch'),
         ('livevqa', '/no/such', '/no/such does not exist: set config.bench'),
@@ -104,7 +104,7 @@ def test_what_cannot_be_opened_is_one_line(
 ):
   monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
   with pytest.raises(UserError, match=message) as caught:
-    benchmarks.load(name, path)
+    benchmarks.open(name, path)
   assert '\n' not in str(caught.value)
 
 
@@ -115,4 +115,4 @@ def test_a_cached_set_is_loaded_by_its_id(tmp_path, monkeypatch):
   fixtures.fvqa(repository / 'snapshots' / commit)
   (repository / 'refs').mkdir()
   (repository / 'refs/main').write_text(commit)
-  assert benchmarks.load('fvqa_test', 'lmms-lab/FVQA').n == 5
+  assert benchmarks.open('fvqa_test', 'lmms-lab/FVQA').n == 5

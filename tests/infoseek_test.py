@@ -10,6 +10,7 @@ from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import infoseek
 from gog_jax.questions import questions as q
+from gog_jax.storage import records as records_lib
 from tests import benchmark_fixtures as fixtures
 
 pytestmark = pytest.mark.quick
@@ -93,7 +94,8 @@ def test_lines_that_are_of_no_use(tmp_path):
       rows[0]['data_id'], rows[5]['data_id']
   ]
   assert records.reasons() == {
-      q.BAD: 4,
+      records_lib.NOT_JSON: 2,
+      q.BAD: 2,
       q.NO_ANSWER: 1,
       q.MISSING_IMAGE: 1,
       q.DUPLICATE: 1,
@@ -110,7 +112,7 @@ def test_a_line_over_the_cap_is_passed_over(tmp_path):
   records = read(tmp_path, cap=1000)
   assert len(records.items) == 2
   n_bytes = len(json.dumps(rows[1])) + 1
-  assert records.drops[0].reason == q.TOO_LARGE
+  assert records.drops[0].reason == records_lib.TOO_LARGE
   assert f'has {n_bytes} bytes, over the 1000' in str(records.drops[0])
 
 

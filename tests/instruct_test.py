@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import json
 
 import pytest
@@ -13,8 +12,8 @@ from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
 from gog_jax.instruct import build
 from gog_jax.instruct import estimate
-from gog_jax.instruct import sources
-from gog_jax.questions.records import Records
+from gog_jax.questions import sources
+from gog_jax.questions import verl
 from gog_jax.storage import files
 from tests import benchmark_fixtures
 from tests import endpoints
@@ -311,18 +310,17 @@ def test_chunks_of_other_questions_are_refused(built, world, tmp_path):
   (tmp_path / 'instruct').mkdir()
   (tmp_path / 'instruct/chunks').symlink_to(run.workdir / 'instruct/chunks')
   other = make_run(tmp_path, world)
-  other.config.instruct.sources = ('changed:x',)
-  read = lambda _: Records(
-      name='x',
-      items=[
-          dataclasses.replace(helpers.example(i), answers=('other',))
-          for i in range(N)
-      ],
-  )
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(sources.READERS, 'changed', read)
-    with pytest.raises(UserError, match='not about the 8 questions that stand'):
-      build.build(other, {})
+  path = tmp_path / 'changed.py'
+  path.write_text(f"""
+import dataclasses
+from tests import instruct_helpers as helpers
+def questions():
+  for i in range({N}):
+    yield dataclasses.replace(helpers.example(i), answers=('other',))
+""")
+  other.config.instruct.sources = (f'{path}:questions',)
+  with pytest.raises(UserError, match='not about the 8 questions that stand'):
+    build.build(other, {})
 
 
 def test_an_estimate_counts_what_is_left(built, world):
@@ -349,13 +347,12 @@ def test_published_sets_are_sources(tmp_path):
   fvqa = benchmark_fixtures.fvqa(tmp_path / 'fvqa', n=3) / 'fvqa_test.parquet'
   infoseek = benchmark_fixtures.small_infoseek(tmp_path / 'infoseek')
   (questions,) = infoseek.glob('*.jsonl')
-  found = [
-      sources.READERS['verl'](str(fvqa)),
-      sources.READERS['infoseek'](str(questions)),
-  ]
-  queries = sources.Queries(found, n=4)
+  queries = sources.open(
+      (f'verl:{fvqa}', f'infoseek:{questions}'), split='', workdir='', n=4
+  )
   assert [q.source for q in queries] == ['verl', 'infoseek'] * 2
   assert all(q.images and q.answers for q in queries)
-  again = sources.Queries([found[0], found[0]], n=6)
+  found = verl.read(str(fvqa))
+  again = sources.in_turn([found, found], n=6)
   assert len(again) == 3
   assert [drop.reason for drop in again.drops] == ['duplicate id'] * 3

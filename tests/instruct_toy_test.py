@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import collections
-
 import pytest
 
 from gog_jax.app import commands
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
 from gog_jax.instruct import settings
-from gog_jax.instruct import sources
-from gog_jax.questions.records import Drop
-from gog_jax.questions.records import Records
 from gog_jax.rewards import behaviour
 from tests import instruct_helpers as helpers
 from tests import mini
-
-
-def test_records_of_no_use_are_counted_and_sources_taken_in_turn():
-  a = [helpers.example(i) for i in range(4)]
-  b = [
-      helpers.example(0),  # An id that is taken.
-      helpers.example(10, images=()),
-      helpers.example(11, answers=(' ',)),
-      helpers.example(12, images=(b'no image',)),
-      helpers.example(13),
-  ]
-  found = [
-      Records(name='a', items=a, drops=(Drop(where='row 9', reason='no image',
-                                             detail='it has none'),)),
-      Records(name='b', items=b),
-  ]  # fmt: skip
-  queries = sources.Queries(found, n=100)
-  assert [e.id for e in queries] == ['q000', 'q001', 'q002', 'q003', 'q013']
-  reasons = collections.Counter(drop.reason for drop in queries.drops)
-  assert reasons == {
-      'no image': 2, 'duplicate id': 1, 'no answer': 1, 'bad image': 1
-  }
-  assert queries.drops[0].where == 'a: row 9'
-  assert len(sources.Queries(found, n=2)) == 2
-  with pytest.raises(UserError, match='no question of use'):
-    sources.Queries([Records(name='c', items=b[1:4])], n=5)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +18,8 @@ def test_records_of_no_use_are_counted_and_sources_taken_in_turn():
     [
         ('instruct.teacher', 'human', 'unknown teacher .human.'),
         ('instruct.sources', (), 'sources is empty'),
-        ('instruct.sources', ('csv:x',), 'there are world, examples:PATH'),
-        ('instruct.sources', ('examples:',), 'there are world, examples:PATH'),
+        ('instruct.sources', ('csv:x',), 'there are world, jsonl:PATH, verl'),
+        ('instruct.sources', ('examples:',), 'there are world, jsonl:PATH'),
         ('instruct.sources', ('world', 'world'), 'twice'),
         ('remote.url', '', 'needs an endpoint'),
         ('remote.price_in', 1.0, '--config.remote.max_spend=DOLLARS'),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gog_jax.questions import questions as q
+from gog_jax.storage.records import TOO_LARGE
 from tests import benchmark_fixtures as fixtures
 
 
@@ -62,7 +62,7 @@ print(json.dumps([images, records.reasons(), peak() - before]))
   )
   images, reasons, gigabytes = json.loads(done.stdout)
   assert images == [len(small)] * 2
-  assert reasons == {q.TOO_LARGE: 2}
+  assert reasons == {TOO_LARGE: 2}
   # Pages unpacked, and arrays made of them; of two fields, not all at once.
   # How much the allocator holds on to differs from run to run.
   assert 0.5 < gigabytes < 4.5

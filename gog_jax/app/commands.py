@@ -71,7 +71,7 @@ def benchmark(run: Run) -> None:
   from gog_jax.questions import benchmarks
   from gog_jax.questions.benchmarks import describe
 
-  opened = benchmarks.load(**run.config.benchmark, workdir=run.workdir)
+  opened = benchmarks.open(**run.config.benchmark, workdir=run.workdir)
   print(describe.describe(opened))
   metrics.say(f'benchmark: hashes kept in {run.workdir / "benchmarks"}')
 

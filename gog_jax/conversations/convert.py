@@ -16,8 +16,8 @@ from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.layouts import LAYOUTS
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
-from gog_jax.questions.records import Drop
-from gog_jax.questions.records import Records
+from gog_jax.storage.records import Drop
+from gog_jax.storage.records import Loaded
 
 FORMATS = (*LAYOUTS, 'trajectories', 'tfds')
 
@@ -31,7 +31,7 @@ def convert(
     split: str = 'train',
     name: str = 'gog_instruct',
     description: str = '',
-) -> Records[str]:
+) -> Loaded[str]:
   """Writes what one file or folder holds as another.
 
   From words to words nothing is encoded, and all is kept that the file says.
@@ -102,10 +102,10 @@ def _told(
 
 def _done(
     name: str, names: Sequence[str], drops: Sequence[Drop]
-) -> Records[str]:
+) -> Loaded[str]:
   failed = {drop.where for drop in drops}
   items = [one for one in names if one not in failed]
   if not items:
     first = f': {drops[0]}' if drops else ''
     raise UserError(f'{name} holds nothing of use{first}')
-  return Records(name=name, items=items, drops=tuple(drops))
+  return Loaded(name=name, items=items, drops=tuple(drops))

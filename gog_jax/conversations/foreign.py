@@ -24,10 +24,10 @@ from gog_jax.conversations.conversation import Picture
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.layouts import Layout
 from gog_jax.errors import UserError
-from gog_jax.questions.records import Drop
-from gog_jax.questions.records import Records
 from gog_jax.storage import blobs
 from gog_jax.storage import files
+from gog_jax.storage.records import Drop
+from gog_jax.storage.records import Loaded
 
 # Of a record, its texts; longer ones are a mistake, and not read.
 MAX_RECORD_BYTES = 2**26
@@ -37,7 +37,7 @@ _SPACE = re.compile(r'\s*')
 
 def read(
     path: epath.PathLike, *, max_record_bytes: int = MAX_RECORD_BYTES
-) -> Records[Conversation]:
+) -> Loaded[Conversation]:
   """Reads a file; pictures stay on disk until they are asked for.
 
   Args:
@@ -74,7 +74,7 @@ def read(
     raise UserError(
         f'{path} cannot be read: {error.strerror or error}'
     ) from error
-  return Records(name=str(path), items=kept, drops=tuple(drops))
+  return Loaded(name=str(path), items=kept, drops=tuple(drops))
 
 
 def write(

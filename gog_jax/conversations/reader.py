@@ -19,10 +19,10 @@ from gog_jax.conversations.conversation import Conversation
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
-from gog_jax.questions.records import Drop
-from gog_jax.questions.records import Records
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.storage.records import Drop
+from gog_jax.storage.records import Loaded
 
 # What a folder of trajectories may hold.
 TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'
@@ -53,7 +53,7 @@ def read(
     chat: Callable[[], Chat],
     split: str = 'train',
     check: Callable[[Record], None] = lambda record: None,
-) -> Records[Record]:
+) -> Loaded[Record]:
   """Reads records, or makes them of conversations in words.
 
   Args:
@@ -97,7 +97,7 @@ def read(
     raise UserError(
         f'{path} holds nothing of use, {len(drops)} dropped{first}'
     )
-  return Records(
+  return Loaded(
       name=found.name, items=Kept(found.items, kept), drops=tuple(drops)
   )
 
@@ -174,23 +174,23 @@ class _Encoded(Sequence[Record]):
 
 def _source(
     path: epath.PathLike, chat: Callable[[], Chat], split: str
-) -> Records[Record]:
+) -> Loaded[Record]:
   """All records, not looked at yet."""
   path = epath.Path(path)
   kind = kind_of(path)
   if kind == 'tfds':
-    return Records(name=str(path), items=tfds_set.load(path, split))
+    return Loaded(name=str(path), items=tfds_set.load(path, split))
   if kind == 'trajectories':
     return _read_trajectories(
         path.parent if path.name == TRAJECTORIES else path
     )
   found = foreign.read(path)
-  return Records(
+  return Loaded(
       name=found.name, items=_Encoded(found.items, chat), drops=found.drops
   )
 
 
-def _read_trajectories(folder: epath.Path) -> Records[Record]:
+def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
   damaged: list[UserError] = []
   examples = {
       example.id: example
@@ -221,7 +221,7 @@ def _read_trajectories(folder: epath.Path) -> Records[Record]:
     else:
       detail = f'{name!r} is not in {EXAMPLES}'
       drops.append(Drop(where=folder.name, reason='no example', detail=detail))
-  return Records(
+  return Loaded(
       name=str(folder / TRAJECTORIES), items=items, drops=tuple(drops)
   )
 

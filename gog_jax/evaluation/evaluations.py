@@ -6,8 +6,7 @@ added at any time, and so that who was trained anew is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -22,7 +21,6 @@ from gog_jax.questions import benchmarks
 from gog_jax.report import summary as report
 from gog_jax.run import Run
 from gog_jax.storage.manifest import Manifest
-from gog_jax.types import Example
 
 # What a policy's conversations depend on, beside who it is.
 TOOLS = ('tools.backend', 'tools.top_k', 'tools.hit_characters')
@@ -38,23 +36,7 @@ NO_IDENTITY = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Items:
-  """What is asked.
-
-  Attributes:
-    examples: Read as they are asked for.
-    digest: Of a published set's contents; empty for the world, which the data
-      stage has made.
-    facts: For the manifest.
-  """
-
-  examples: Sequence[Example]
-  digest: str
-  facts: Mapping[str, Any]
-
-
-def items(run: Run) -> Items:
+def items(run: Run) -> benchmarks.Benchmark:
   """What `config.eval.benchmark` names; the same for all its policies.
 
   Raises:
@@ -63,34 +45,16 @@ def items(run: Run) -> Items:
   name = run.config.eval.benchmark
   if paradigms.is_world(name):
     n = run.config.eval.n_examples
-    split = paradigms.split_of(name)
-    return Items(
-        examples=run.examples(split, n=n),
-        digest='',
-        facts={'name': name, 'label': benchmarks.SPECS['world'].label, 'n': n},
-    )
+    return benchmarks.open(name, workdir=run.workdir, n_world=n)
   fields = run.config.benchmark.to_dict() | {'name': name}
-  opened = _load(run.workdir, tuple(sorted(fields.items())))
-  return Items(
-      examples=opened.examples,
-      digest=opened.digest,
-      facts={
-          'name': name,
-          'digest': opened.digest,
-          'label': opened.label,
-          'n': opened.n,
-          'expected_n': opened.expected_n,
-          'left_out': len(opened.drops),
-          'date': opened.date,
-      },
-  )
+  return _load(run.workdir, tuple(sorted(fields.items())))
 
 
 @functools.lru_cache(maxsize=1)  # It reads every image.
 def _load(
     workdir: epath.Path, fields: tuple[tuple[str, Any], ...]
 ) -> benchmarks.Benchmark:
-  return benchmarks.load(**dict(fields), workdir=workdir)
+  return benchmarks.open(**dict(fields), workdir=workdir)
 
 
 def needs(config: Any) -> tuple[str, ...]:

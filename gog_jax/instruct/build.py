@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Any, overload
+from typing import Any
 
 from etils import epath
 
@@ -31,13 +31,13 @@ from gog_jax.instruct import settings
 from gog_jax.instruct.chunks import Chunks
 from gog_jax.instruct.chunks import Row
 from gog_jax.instruct.review import Review
-from gog_jax.instruct.sources import Queries
-from gog_jax.instruct.sources import sources
 from gog_jax.instruct.teachers import Teacher
+from gog_jax.questions import sources
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage.manifest import Manifest
+from gog_jax.storage.records import Lazy
 
 NAME = 'gog_instruct'
 REJECTED = 'rejected by review'
@@ -64,10 +64,16 @@ def folder_of(run: Run) -> epath.Path:
   return run.workdir / 'instruct'
 
 
-def queries_of(run: Run) -> Queries:
+def queries_of(run: Run) -> sources.Questions:
   """The questions that a build may ask: whole chunks of them."""
   c = run.config.instruct
-  return Queries(sources(run), n=math.ceil(c.n_queries / c.chunk) * c.chunk)
+  return sources.open(
+      c.sources,
+      split='train',
+      workdir=run.workdir,
+      n=math.ceil(c.n_queries / c.chunk) * c.chunk,
+      field='config.instruct.sources',
+  )
 
 
 def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
@@ -156,13 +162,13 @@ def shown(run: Run, facts: Mapping[str, Any]) -> str:
   ])
 
 
-class Samples(Sequence[Record]):
+class Samples(Lazy[Record]):
   """Records of the set, read one at a time."""
 
   def __init__(
       self,
       chunks: Chunks,
-      queries: Queries,
+      queries: sources.Questions,
       entries: Sequence[Entry],
       reviewed: Review,
       config: Any,
@@ -176,17 +182,7 @@ class Samples(Sequence[Record]):
   def __len__(self) -> int:
     return len(self.entries)
 
-  @overload
-  def __getitem__(self, index: int) -> Record:
-    ...
-
-  @overload
-  def __getitem__(self, index: slice) -> list[Record]:
-    ...
-
-  def __getitem__(self, index: int | slice) -> Record | list[Record]:
-    if isinstance(index, slice):
-      return [self[i] for i in range(*index.indices(len(self)))]
+  def item(self, index: int) -> Record:
     entry = self.entries[index]
     assert entry.row.place is not None
     return Record(
@@ -211,7 +207,7 @@ class Samples(Sequence[Record]):
 
 
 def _ask(
-    chunks: Chunks, queries: Queries, c: Any, reviewed: Review
+    chunks: Chunks, queries: sources.Questions, c: Any, reviewed: Review
 ) -> list[Entry]:
   """Chunk after chunk, until there are enough samples or no more questions."""
   entries: list[Entry] = []
@@ -277,7 +273,7 @@ def _mix(taken: Sequence[Entry], c: Any) -> list[Entry]:
 def _drops(
     entries: Sequence[Entry],
     chosen: Sequence[Entry],
-    queries: Queries,
+    queries: sources.Questions,
     reviewed: Review,
     c: Any,
 ):

@@ -22,10 +22,10 @@ from etils import epath
 
 from gog_jax.errors import UserError
 from gog_jax.instruct import checks as checks_lib
-from gog_jax.instruct import sources
 from gog_jax.instruct.checks import Failure
 from gog_jax.instruct.teachers import Rolled
 from gog_jax.instruct.teachers import Teacher
+from gog_jax.questions import sources
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.types import Example

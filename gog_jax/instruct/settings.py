@@ -6,7 +6,7 @@ from typing import Any
 
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
-from gog_jax.instruct import sources
+from gog_jax.questions import sources
 
 MODEL, EXPERT = 'model', 'expert'  # Teachers, beside those of policies.py.
 EASY = ('keep', 'drop')
@@ -75,7 +75,7 @@ def check(config: Any) -> None:
         f'unknown teacher {c.teacher!r}: pass --config.instruct.teacher=, one '
         'of ' + ', '.join(known)
     )
-  sources.check(c.sources)
+  sources.check(c.sources, field='config.instruct.sources')
   if c.teacher == EXPERT and tuple(c.sources) != (sources.WORLD,):
     raise UserError(
         'the expert knows the questions of the embedded world only: pass '

@@ -14,10 +14,10 @@ import scipy.stats
 from gog_jax.errors import UserError
 from gog_jax.judge.judge import Case
 from gog_jax.judge.judge import Judge
-from gog_jax.questions.records import Drop
-from gog_jax.questions.records import Records
 from gog_jax.storage import files
 from gog_jax.storage import metrics
+from gog_jax.storage.records import Drop
+from gog_jax.storage.records import Loaded
 from gog_jax.types import Verdict
 
 _SHOWN = 10  # Disagreements on the terminal.
@@ -39,7 +39,7 @@ class Label:
   line: int
 
 
-def read(path: epath.PathLike) -> Records[Label]:
+def read(path: epath.PathLike) -> Loaded[Label]:
   """Reads JSON lines of {"question", "answers", "answer", "right"}.
 
   Raises:
@@ -74,7 +74,7 @@ def read(path: epath.PathLike) -> Records[Label]:
         f'--config.labels={path} holds no label{why}; each line is '
         '{"question": "..", "answers": [".."], "answer": "..", "right": true}'
     )
-  return Records(name=str(path), items=labels, drops=tuple(drops))
+  return Loaded(name=str(path), items=labels, drops=tuple(drops))
 
 
 class _WrongField(ValueError):

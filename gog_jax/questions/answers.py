@@ -33,17 +33,13 @@ def listed(value: Any, *, column: str) -> Any:
   """
   if not isinstance(value, str):
     return value
-  if not value.strip():
-    return []
   try:
-    parsed = json.loads(value)
-  except (ValueError, RecursionError) as error:
-    raise Mismatch(
-        column, f'{column} is text, but no JSON list ({value[:40]!r})'
-    ) from error
+    parsed = json.loads(value) if value.strip() else []
+  except (ValueError, RecursionError):
+    parsed = None
   if not isinstance(parsed, list):
     raise Mismatch(
-        column, f'{column} is JSON, but no list ({value[:40]!r})'
+        column, f'{column} is text, but no JSON list ({value[:40]!r})'
     )
   return parsed
 
@@ -68,6 +64,6 @@ def _walk(value: Any):
 
 
 def _range(bounds: Any):
-  numbers = [form for form in forms(bounds)]
+  numbers = forms(bounds)
   if len(numbers) == 2:
     yield f'any number from {numbers[0]} to {numbers[1]}'

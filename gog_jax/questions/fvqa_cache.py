@@ -22,7 +22,7 @@ import subprocess
 import sys
 
 from gog_jax.errors import UserError
-from gog_jax.questions.records import Drop
+from gog_jax.storage.records import Drop
 
 _CHILD = pathlib.Path(__file__).with_name('fvqa_unpickle.py')
 _MEMORY_GB = 16.0
@@ -68,17 +68,11 @@ def convert(
   """
   if not pathlib.Path(path).is_file():
     raise UserError(f'{path} is no file; give the cache that comes with FVQA')
-  command = [
-      sys.executable,
-      '-I',  # Neither this folder nor the user's own packages.
-      str(_CHILD),
-      str(path),
-      str(folder),
-      str(int(memory_gb * 2**30)),
-  ]
+  # -I: neither this folder nor the user's own packages.
+  command = [sys.executable, '-I', str(_CHILD), str(path), str(folder)]
   try:
     child = subprocess.run(
-        command,
+        [*command, str(int(memory_gb * 2**30))],
         capture_output=True,
         env={},
         stdin=subprocess.DEVNULL,
@@ -86,8 +80,7 @@ def convert(
     )
   except subprocess.TimeoutExpired as error:
     raise UserError(
-        f'{path} was not read within {timeout_s:g} seconds; it is no cache of '
-        "FVQA's, or the machine is too slow"
+        f'{path} was not read within {timeout_s:g} seconds'
     ) from error
   try:
     said = json.loads(child.stdout.decode().strip().split('\n')[-1])

@@ -16,7 +16,8 @@ from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.image_folder import ImageFolder
-from gog_jax.questions.records import Records
+from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
 
@@ -25,9 +26,8 @@ def read(
     *,
     images: str = '',
     name: str = 'infoseek',
-    scope: str = '',
     cap: int = q.MAX_FIELD_BYTES,
-) -> Records[Example]:
+) -> Loaded[Example]:
   """Reads a file of questions.
 
   Args:
@@ -35,32 +35,20 @@ def read(
     images: OVEN's images; beside the file, there in `oven_images` or `images`,
       if ''.
     name: The data set's, for messages and `Example.source`.
-    scope: For the examples.
     cap: Bytes that a line may have.
 
   Raises:
     UserError: The file cannot be read, or has other columns.
   """
-  found = q.Gathering(name)
+  found = q.Collector(name)
   here = images or os.path.dirname(path)
   folder = ImageFolder(
       here, os.path.join(here, 'oven_images'), os.path.join(here, 'images')
   )
-  for where, row in json_lines.rows(path, found=found, cap=cap):
-    try:
-      question = _question(row, where=where, folder=folder)
-    except q.Mismatch as error:
-      found.mismatch(where, error)
-      continue
-    if question.images:
-      found.add(question)
-    else:
-      found.drop(
-          where,
-          q.MISSING_IMAGE,
-          f'its image {row["image_id"]!r} is not in {folder}',
-      )
-  return found.records(scope=scope)
+  for where, line in json_lines.lines(path, found=found, cap=cap):
+    with found.record(where):
+      found.add(_question(line.value, where=where, folder=folder))
+  return found.loaded()
 
 
 def _question(
@@ -73,10 +61,14 @@ def _question(
   path = folder.by_stem(
       image_id, subfolders=(image_id.removeprefix('oven_')[:2], '')
   )
-  return q.Question(
+  question = q.Question(
       id=json_lines.field(row, 'data_id', str, 'text'),
       text=json_lines.field(row, 'question', str, 'text').strip(),
       answers=answers.forms(answer, row.get('answer_eval')),
       images=(q.FileImage(path=path),) if path else (),
       where=where,
   )
+  if path is None:
+    detail = f'its image {image_id!r} is not in {folder}'
+    raise Unusable(q.MISSING_IMAGE, detail)
+  return question

@@ -7,7 +7,6 @@ is dropped, having been unpacked once by Arrow, never a second time into Python.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-import dataclasses
 import os
 import threading
 from typing import Any
@@ -19,23 +18,14 @@ import pyarrow.parquet as pq
 
 from gog_jax.errors import UserError
 from gog_jax.questions import questions as q
+from gog_jax.storage.records import TOO_LARGE
+from gog_jax.storage.records import Unusable
 
 # What pyarrow raises on files that are cut off or damaged.
 ERRORS = (pa.ArrowException, OSError, EOFError, ValueError)
 
 _BUFFER = 2**20  # Bytes of a column that are read ahead.
 _LFS = b'version https://git-lfs'
-
-
-class Unreadable(Exception):
-  """A file, or rows of one, that cannot be read: one line says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TooLarge:
-  """Stands for a field over the cap."""
-
-  n_bytes: int
 
 
 class Table:
@@ -49,7 +39,7 @@ class Table:
     """Reads the footer alone.
 
     Raises:
-      Unreadable: It is cut off, or no parquet file.
+      Unusable: It is cut off, or no parquet file.
     """
     self.path = path
     self._file = _open(path)
@@ -76,7 +66,7 @@ class Table:
 
   def rows(
       self, columns: Sequence[str], *, batch_size: int = 64
-  ) -> Iterator[tuple[int, dict[str, pa.Array] | Unreadable]]:
+  ) -> Iterator[tuple[int, dict[str, pa.Array] | Unusable]]:
     """Yields each row as arrays of length one, or why rows are not there.
 
     A row group that is damaged costs the rows from there to its end, said once
@@ -96,9 +86,8 @@ class Table:
             row += 1
       except ERRORS as error:
         end = int(self._starts[group + 1])
-        yield row, Unreadable(
-            f'rows {row + 1} to {end} are damaged ({_reason(error)}); download '
-            'the file anew'
+        yield row, Unusable(
+            q.DAMAGED, f'rows {row + 1} to {end} are damaged ({_line(error)})'
         )
 
   def cell(self, column: str, row: int) -> pa.Array:
@@ -128,7 +117,7 @@ class Table:
         self._at = None
         raise UserError(
             f'{self.path}, row {row + 1}: {column} cannot be read '
-            f'({_reason(error)}); download the file anew'
+            f'({_line(error)}); download the file anew'
         ) from error
       assert self._last is not None
       return self._last
@@ -139,21 +128,31 @@ def _open(path: str) -> pq.ParquetFile:
     with open(path, 'rb') as f:
       start = f.read(len(_LFS))
     if start == _LFS:
-      raise Unreadable(
-          'a pointer of Git LFS, not the file itself: fetch it with '
-          '"git lfs pull"'
+      raise Unusable(
+          q.UNREADABLE, 'a pointer of Git LFS: fetch the file, "git lfs pull"'
       )
     return pq.ParquetFile(path, buffer_size=_BUFFER)
   except ERRORS as error:
-    raise Unreadable(
-        f'cut off, or no parquet file ({_reason(error)}); download it anew'
+    raise Unusable(
+        q.UNREADABLE, f'cut off, or no parquet file ({_line(error)})'
     ) from error
 
 
-def value(cell: pa.Array, *, cap: int = q.MAX_FIELD_BYTES) -> Any:
-  """A cell as Python has it; TooLarge, and nothing else of it, over the cap."""
-  n_bytes = size_of(cell)
-  return TooLarge(n_bytes) if n_bytes > cap else cell[0].as_py()
+def value(cell: pa.Array, *, column: str, cap: int) -> Any:
+  """A cell as Python has it.
+
+  Raises:
+    Unusable: It has more bytes than `cap`; nothing of it has been copied.
+  """
+  check_size(size_of(cell), column=column, cap=cap)
+  return cell[0].as_py()
+
+
+def check_size(n_bytes: int, *, column: str, cap: int) -> None:
+  """Refuses a field over the cap, as Unusable."""
+  if n_bytes > cap:
+    detail = f'{column} has {n_bytes} bytes, over the {cap} that are read'
+    raise Unusable(TOO_LARGE, detail)
 
 
 def size_of(array: pa.Array) -> int:
@@ -186,23 +185,20 @@ def is_struct_with(kind: pa.DataType, *fields: str) -> bool:
   )
 
 
-def files_of(
-    path: str, *, prefer: Sequence[str] = ('',), suffixes=('.parquet', '.pq')
-) -> list[str]:
+def files_of(path: str, *, prefer: Sequence[str] = ('',)) -> list[str]:
   """Parquet files below a folder, or the one given, in the order of names.
 
   Args:
     path: A folder or a file.
     prefer: Words; only files whose path has the first of them that any has.
-    suffixes: Of the files.
   """
   if os.path.isfile(path):
     return [path]
   found = sorted(
       os.path.join(place, name)
-      for place, folders, names in os.walk(path)
+      for place, _, names in os.walk(path)
       for name in names
-      if name.endswith(tuple(suffixes)) and not name.startswith('.')
+      if name.endswith(('.parquet', '.pq')) and not name.startswith('.')
   )
   for word in prefer:
     chosen = [
@@ -213,6 +209,6 @@ def files_of(
   return []
 
 
-def _reason(error: BaseException) -> str:
+def _line(error: BaseException) -> str:
   text = str(error).strip().splitlines()
   return text[0][:200] if text else type(error).__name__

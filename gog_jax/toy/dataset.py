@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import os
-from typing import Any, overload
+from typing import Any
 
 from etils import epath
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from gog_jax import interrupt
 from gog_jax.errors import UserError
 from gog_jax.storage import metrics
+from gog_jax.storage.records import Lazy
 from gog_jax.storage.tfds_quiet import quiet
 from gog_jax.toy import scenes
 from gog_jax.toy.knowledge import Difficulty
@@ -147,7 +148,7 @@ def _text(value: bytes | str) -> str:
   return value.decode() if isinstance(value, bytes) else str(value)
 
 
-class Examples(Sequence[Example]):
+class Examples(Lazy[Example]):
   """A split on disk as a random-access sequence of Examples."""
 
   def __init__(self, records: Sequence[Mapping[str, Any]]):
@@ -157,20 +158,8 @@ class Examples(Sequence[Example]):
   def __len__(self) -> int:
     return len(self._records)
 
-  @overload
-  def __getitem__(self, index: int) -> Example:
-    ...
-
-  @overload
-  def __getitem__(self, index: slice) -> Sequence[Example]:
-    ...
-
-  def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-    if isinstance(index, slice):
-      return [self[i] for i in range(*index.indices(len(self)))]
-    if not -len(self) <= index < len(self):
-      raise IndexError(f'example {index} of {len(self)}')
-    return to_example(self._records[index % len(self)])
+  def item(self, index: int) -> Example:
+    return to_example(self._records[index])
 
 
 def prepare(

@@ -19,10 +19,10 @@ from gog_jax.conversations import reader
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.record import Record
-from gog_jax.questions.records import Records
 from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.storage.records import Loaded
 from gog_jax.types import Trajectory
 
 # Of a file or folder, once a process: it is asked for by every stage.
@@ -62,7 +62,7 @@ def read(
   return tfds_set.Trajectories(records), facts
 
 
-def say(found: Records[Any]) -> None:
+def say(found: Loaded[Any]) -> None:
   """Says what was dropped, in all by reason and some of it in full."""
   for drop in found.drops[:_SAID]:
     metrics.say(f'dropped: {drop}')

@@ -6,9 +6,8 @@ import collections
 from collections.abc import Iterator
 
 from gog_jax import images
-from gog_jax.questions import choice
-from gog_jax.questions.benchmarks.benchmark import Benchmark
-from gog_jax.questions.questions import Examples
+from gog_jax.questions.benchmarks import choice
+from gog_jax.questions.benchmarks.loading import Benchmark
 from gog_jax.types import Example
 
 _SHOWN_DROPS = 3  # Of each reason.
@@ -28,10 +27,9 @@ def _lines(
     benchmark: Benchmark, *, n_samples: int, seed: int
 ) -> Iterator[str]:
   b = benchmark
-  yield (
-      f'{b.title}: {b.n} questions, the paper has {b.expected_n}'
-      f'{f"; version {b.date}" if b.date else ""}'
-  )
+  paper = f', the paper has {b.expected_n}' if b.expected_n else ''
+  version = f'; version {b.date}' if b.date else ''
+  yield f'{b.title}: {b.n} questions{paper}{version}'
   yield f'label: {b.label or _PAPERS}'
   yield f'contents: {b.digest}'
   for note in b.notes:
@@ -45,10 +43,8 @@ def _lines(
       yield f'    {drop}'
     if n > _SHOWN_DROPS:
       yield f'    and {n - _SHOWN_DROPS} more'
-  assert isinstance(b.examples, Examples)
-  chosen = choice.draw(b.examples.questions, n=n_samples, seed=seed)
-  for example in Examples(chosen, source=b.name):
-    yield from _sample(example)
+  for i in choice.draw([str(i) for i in range(b.n)], n=n_samples, seed=seed):
+    yield from _sample(b.examples[i])
 
 
 def _sample(example: Example) -> Iterator[str]:

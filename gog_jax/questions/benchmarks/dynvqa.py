@@ -18,45 +18,41 @@ from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
-from gog_jax.questions.benchmarks import reading
+from gog_jax.questions.benchmarks.registry import Reading
+from gog_jax.questions.benchmarks.registry import Request
+from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.storage.records import Unusable
 
 _DATED = re.compile(r'\.(\d{6})\.jsonl$')
 _CHINESE = re.compile('[\u3400-\u9fff]')
 
 
-def read(request: reading.Request) -> reading.Reading:
+def read(request: Request) -> Reading:
   """Reads one version.
 
   Raises:
     UserError: There is none, or not of that date, or its columns are others.
   """
   path, date = _file(request)
-  found = q.Gathering(request.spec.name)
-  rows = list(json_lines.rows(path, found=found))
-  here = os.path.dirname(path)
+  found = q.Collector(request.spec.name)
+  lines = list(json_lines.lines(path, found=found))
+  urls = (line.value.get('image_url') for _, line in lines)
   images = linked.Linked(
       request,
-      (
-          row['image_url']
-          for _, row in rows
-          if isinstance(row.get('image_url'), str)
-      ),
-      os.path.join(here, 'images'),
+      (url for url in urls if isinstance(url, str)),
+      os.path.join(os.path.dirname(path), 'images'),
   )
-  for where, row in rows:
-    try:
-      url = json_lines.field(row, 'image_url', str, 'text')
-      question = _question(row, where=where, path=images.find(url))
-    except q.Mismatch as error:
-      found.mismatch(where, error)
-      continue
-    if question.images:
-      found.add(question)
-    else:
-      found.drop(where, q.MISSING_IMAGE, images.why(url))
-  opened = reading.of(
-      found.records(),
-      why=_why(date, request.spec.date),
+  for where, line in lines:
+    with found.record(where):
+      found.add(_question(line.value, where=where, images=images))
+  papers = request.spec.date
+  other = (
+      f'version {date or "without a date"}, the paper\'s count is that of '
+      f'{papers}',
+  )
+  opened = Reading.of(
+      found.loaded(),
+      why=() if date == papers else other,
       date=date,
       published=True,
   )
@@ -68,34 +64,33 @@ def read(request: reading.Request) -> reading.Reading:
   return dataclasses.replace(opened, notes=(note,)) if n else opened
 
 
-def _question(row: dict[str, Any], *, where: str, path: str | None):
-  forms = answers.forms(
-      json_lines.field(
-          row, 'answer', (list, str, int, float, type(None)), 'a list of texts'
-      )
+def _question(
+    row: dict[str, Any], *, where: str, images: linked.Linked
+) -> q.Question:
+  url = json_lines.field(row, 'image_url', str, 'text')
+  answer = json_lines.field(
+      row, 'answer', (list, str, int, float, type(None)), 'a list of texts'
   )
-  return q.Question(
+  path = images.find(url)
+  question = q.Question(
       id=str(json_lines.field(row, 'question_id', (str, int), 'text')),
       text=json_lines.field(row, 'question', str, 'text').strip(),
       # Sorting keeps the order within each.
       answers=tuple(
-          sorted(forms, key=lambda form: bool(_CHINESE.search(form)))
+          sorted(
+              answers.forms(answer),
+              key=lambda form: bool(_CHINESE.search(form)),
+          )
       ),
       images=(q.FileImage(path=path),) if path else (),
       where=where,
   )
+  if path is None:
+    raise Unusable(q.MISSING_IMAGE, images.why(url))
+  return question
 
 
-def _why(date: str, papers: str) -> tuple[str, ...]:
-  if date == papers:
-    return ()
-  return (
-      f'version {date or "without a date"}, the paper\'s count is that of '
-      f'{papers}',
-  )
-
-
-def _file(request: reading.Request) -> tuple[str, str]:
+def _file(request: Request) -> tuple[str, str]:
   """The file of a version, and its date: the paper's or else the latest."""
   path, date = request.path, request.date
   if os.path.isfile(path):
@@ -124,3 +119,13 @@ def _file(request: reading.Request) -> tuple[str, str]:
         '--config.benchmark.date'
     )
   return min(versions[chosen]), chosen
+
+
+DYNVQA = Spec(
+    name='dynvqa',
+    title='DynVQA (English)',
+    n=706,
+    read=read,
+    patterns=('*.jsonl',),
+    date='202502',
+)

@@ -1,15 +1,117 @@
-"""Images that a set links to: on this machine, or fetched if that is asked."""
+"""Images that a set links to: on this machine, or fetched if that is asked.
+
+Each is fetched once; each failure is said and counted.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+import os
 import urllib.parse
+import uuid
 
-from gog_jax.questions.benchmarks import fetching
-from gog_jax.questions.benchmarks import reading
+import aiohttp
+
+from gog_jax import images
+from gog_jax.errors import UserError
+from gog_jax.questions.benchmarks.registry import Request
 from gog_jax.questions.image_folder import ImageFolder
 from gog_jax.questions.image_folder import url_key
+from gog_jax.storage import blobs
+from gog_jax.storage import metrics
+
+MAX_BYTES = 32 * 2**20
+TIMEOUT_S = 30.0
+_AT_ONCE = 8
+_CHUNK = 2**16
+_REDIRECTS = 3
+# Some servers give images to browsers alone.
+_HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; gog_jax)'}
+
+
+def fetch(urls: Sequence[str], folder: str) -> dict[str, str]:
+  """Fetches images into a folder, named by the hash of their addresses.
+
+  Args:
+    urls: http or https; others are failures.
+    folder: Where they go.
+
+  Returns:
+    For each that failed, why, in one line.
+
+  Raises:
+    UserError: There is no folder, or it cannot be written.
+  """
+  if not urls:
+    return {}
+  if not folder:
+    raise UserError(
+        'images are fetched into --workdir=FOLDER, which has to be a local one'
+    )
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError as error:
+    raise UserError(
+        f'--workdir: cannot write {folder} ({error.strerror or error})'
+    ) from error
+  return asyncio.run(_fetch_all(urls, folder))
+
+
+async def _fetch_all(urls: Sequence[str], folder: str) -> dict[str, str]:
+  failed: dict[str, str] = {}
+  limit = asyncio.Semaphore(_AT_ONCE)
+  with metrics.Progress('images', total=len(urls)) as progress:
+    async with aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_HEADERS,
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+    ) as client:
+
+      async def one(url: str) -> None:
+        async with limit:
+          try:
+            _keep(await _get(client, url), folder, url)
+          except (
+              aiohttp.ClientError, TimeoutError, ValueError, UserError,
+          ) as error:  # fmt: skip
+            text = str(error).strip().splitlines()
+            failed[url] = text[0] if text else type(error).__name__
+          progress.advance()
+
+      await asyncio.gather(*map(one, urls))
+  return failed
+
+
+async def _get(client: aiohttp.ClientSession, url: str) -> bytes:
+  if not url.startswith(('http://', 'https://')):
+    raise ValueError('no http or https address')
+  async with client.get(url, max_redirects=_REDIRECTS) as answer:
+    if answer.status != 200:
+      raise ValueError(f'HTTP {answer.status}')
+    data = bytearray()
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+      data += chunk
+      if len(data) > MAX_BYTES:
+        raise ValueError(f'over {MAX_BYTES} bytes')
+  return bytes(data)
+
+
+def _keep(data: bytes, folder: str, url: str) -> None:
+  """Writes an image whole, or not at all; what is no image is a UserError."""
+  images.size_of(data)  # Of its header.
+  suffix = blobs.suffix_of(data)
+  if suffix == 'bin':  # Of any other format that images are decoded from.
+    suffix = 'webp'
+  path = os.path.join(folder, f'{url_key(url)}.{suffix}')
+  partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
+  try:
+    with open(partial, 'wb') as f:
+      f.write(data)
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(f'cannot be written ({error.strerror or error})') from error
 
 
 class Linked:
@@ -21,7 +123,7 @@ class Linked:
   """
 
   def __init__(
-      self, request: reading.Request, urls: Iterable[str], *folders: str
+      self, request: Request, urls: Iterable[str], *folders: str
   ):
     """Fetches those that are not here, if that is asked for.
 
@@ -42,7 +144,7 @@ class Linked:
     )
     if request.fetch:
       absent = [url for url in distinct if self.find(url) is None]
-      self._failed = fetching.fetch(absent, request.fetched)
+      self._failed = fetch(absent, request.fetched)
       self._folder = ImageFolder(*self._folders)
 
   def find(self, url: str) -> str | None:

@@ -12,7 +12,6 @@ numbers are not the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 import os
 from typing import Any
@@ -22,8 +21,11 @@ from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
-from gog_jax.questions.benchmarks import reading
+from gog_jax.questions.benchmarks.registry import Reading
+from gog_jax.questions.benchmarks.registry import Request
+from gog_jax.questions.benchmarks.registry import Spec
 from gog_jax.questions.image_folder import ImageFolder
+from gog_jax.storage.records import Unusable
 
 _FILE = 'benchmark.json'
 _PARTS = ('News', 'Paper', 'Video')
@@ -35,13 +37,13 @@ MAX_FILE_BYTES = 256 * 2**20
 Asked = tuple[str, str, dict[str, Any]]  # Where, id, and level's fields.
 
 
-def read(request: reading.Request) -> reading.Reading:
+def read(request: Request) -> Reading:
   """Reads every part that is there.
 
   Raises:
     UserError: There is none, or its columns are others.
   """
-  found = q.Gathering(request.spec.name)
+  found = q.Collector(request.spec.name)
   asked: list[tuple[Asked, ImageFolder]] = []
   files = _files(request.path)
   for path in files:
@@ -56,25 +58,20 @@ def read(request: reading.Request) -> reading.Reading:
       ),
   )
   for (where, id, qa), folder in asked:
-    url = _text(qa, 'img_url')
-    path = folder.by_name(_text(qa, 'img_path')) or images.find(url)
-    try:
+    with found.record(where):
+      url = _text(qa, 'img_url')
+      path = folder.by_name(_text(qa, 'img_path')) or images.find(url)
       question = _question(
           qa, id=id, where=where, path=path, options=request.options
       )
-    except q.Mismatch as error:
-      found.mismatch(where, error)
-      continue
-    if question.images:
+      if path is None:
+        raise Unusable(q.MISSING_IMAGE, images.why(url))
       found.add(question)
-    else:
-      found.drop(where, q.MISSING_IMAGE, images.why(url))
   parts = [os.path.basename(os.path.dirname(path)) for path in files]
-  return reading.of(
-      found.records(),
-      why=("its options are shown, which the paper's numbers do not fit",)
-      if request.options
-      else (),
+  shown = ("its options are shown, which the paper's numbers do not fit",)
+  return Reading.of(
+      found.loaded(),
+      why=shown if request.options else (),
       notes=(f'parts {", ".join(parts)}; each picture is asked about twice',),
   )
 
@@ -109,7 +106,7 @@ def _question(
   )
 
 
-def _records(path: str, *, found: q.Gathering) -> Iterator[Asked]:
+def _records(path: str, *, found: q.Collector) -> list[Asked]:
   """Each level of each record of a file; a file that is none is dropped.
 
   Raises:
@@ -125,10 +122,9 @@ def _records(path: str, *, found: q.Gathering) -> Iterator[Asked]:
     if not isinstance(rows, list):
       raise ValueError('no list')
   except (OSError, ValueError, RecursionError) as error:
-    found.drop(
-        path, q.UNREADABLE, f'cut off, or no list in JSON ({error})'
-    )
-    return
+    detail = f'cut off, or no list in JSON ({error})'
+    found.drop(path, Unusable(q.UNREADABLE, detail))
+    return []
   for level in _LEVELS:
     if rows and not any(isinstance(row, dict) and level in row for row in rows):
       columns = ', '.join(rows[0]) if isinstance(rows[0], dict) else 'none'
@@ -136,26 +132,27 @@ def _records(path: str, *, found: q.Gathering) -> Iterator[Asked]:
           f'{path}, record 1: has no column {level!r}; it has {columns}',
           len(rows),
       )
+  asked: list[Asked] = []
   for number, row in enumerate(rows, start=1):
     where = f'{path}, record {number}'
     if not isinstance(row, dict):
-      found.drop(where, q.BAD, 'is no object')
+      found.drop(where, Unusable(q.BAD, 'is no object'))
       continue
     for level in _LEVELS:
-      try:
+      with found.record(where):
         qa = json_lines.field(
             row, level, dict, 'an object with question and Ground_Truth_List'
         )
         id = json_lines.field(row, 'id', (str, int), 'text')
-      except q.Mismatch as error:
-        found.mismatch(where, error)
-        continue
-      outer = {'img_path': row.get('img_path')}
-      inner = {key: value for key, value in qa.items() if value is not None}
-      yield where, f'{part}/{id}/{level.removesuffix("_qa")}', outer | inner
+        outer = {'img_path': row.get('img_path')}
+        inner = {key: value for key, value in qa.items() if value is not None}
+        asked.append(
+            (where, f'{part}/{id}/{level.removesuffix("_qa")}', outer | inner)
+        )
+  return asked
 
 
-def _folder(request: reading.Request, path: str) -> ImageFolder:
+def _folder(request: Request, path: str) -> ImageFolder:
   """Where the images of a part may be."""
   here = os.path.dirname(path)
   part = os.path.basename(here)
@@ -191,3 +188,13 @@ def _files(path: str) -> list[str]:
 def _text(row: dict[str, Any], column: str) -> str:
   value = row.get(column)
   return value if isinstance(value, str) else ''
+
+
+LIVEVQA = Spec(
+    name='livevqa',
+    title='LiveVQA',
+    n=2000,
+    read=read,
+    patterns=('*.json', '*.jpg', '*.JPG', '*.jpeg', '*.png', '*.webp'),
+    drawn=True,
+)

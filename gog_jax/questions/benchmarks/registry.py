@@ -1,7 +1,7 @@
-"""The benchmarks that are known, and what is known of the paper's items.
+"""The benchmarks that are known, and what their readers take and return.
 
 The paper prints no counts. Its scores fit k / n, to both decimals, only for the
-n below (of MMSearch in all cells but one). What follows for each:
+n of the published ones (of MMSearch in all cells but one):
 
   * fvqa_test: 1,800, the published test file; all of it.
   * infoseek: 2,000 of its validation set's 73,620. Which ones is not
@@ -14,17 +14,88 @@ n below (of MMSearch in all cells but one). What follows for each:
   * dynvqa: 706 is the size of the English version of 202502 alone; the four
     versions before it hold 715.
 
-So 'the paper's' can only be said of five, and of two of those with a condition;
+So "the paper's" can only be said of five, and of two of those with a condition;
 LiveVQA takes a file of ids.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
+from typing import Any
 
-from gog_jax.errors import UserError
+from gog_jax import seams
+from gog_jax.questions.questions import Examples
+from gog_jax.questions.questions import Question
+from gog_jax.storage.records import Drop
+from gog_jax.storage.records import Loaded
+from gog_jax.types import Example
 
-WORLD = 'world'
+_HERE = 'gog_jax.questions.benchmarks'
+# A Spec each. Instead of one of these a config may name FILE.py:NAME or
+# MODULE:NAME, a function that gives questions as those of sources.py do.
+BENCHMARKS = {
+    'fvqa_test': f'{_HERE}.parquet_sets:FVQA_TEST',
+    'infoseek': f'{_HERE}.parquet_sets:INFOSEEK',
+    'simplevqa': f'{_HERE}.parquet_sets:SIMPLEVQA',
+    'mmsearch': f'{_HERE}.parquet_sets:MMSEARCH',
+    'livevqa': f'{_HERE}.livevqa:LIVEVQA',
+    'dynvqa': f'{_HERE}.dynvqa:DYNVQA',
+    'world': f'{_HERE}.registry:WORLD',
+    'world_hard': f'{_HERE}.registry:WORLD_HARD',
+    'world_validation': f'{_HERE}.registry:WORLD_VALIDATION',
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """What to read.
+
+  Attributes:
+    spec: Of the benchmark.
+    path: A folder or file on this machine.
+    images: A folder of images that it names or links to, or ''.
+    fetched: Where images go that are fetched, and are looked for; or ''.
+    fetch: Whether to fetch.
+    options: Whether a question shows its options.
+    date: The version to read, '' for the paper's.
+  """
+
+  spec: Spec
+  path: str
+  images: str = ''
+  fetched: str = ''
+  fetch: bool = False
+  options: bool = False
+  date: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+  """What was there.
+
+  Attributes:
+    questions: All of them.
+    drops: What was left out.
+    why: Reasons for which they are not the paper's, beside their number.
+    notes: What else there is to say.
+    published: Whether the paper's items, or the peers', were published as such
+      and are these.
+    date: The version that was read, where there are several.
+  """
+
+  questions: tuple[Question, ...]
+  drops: tuple[Drop, ...]
+  why: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+  published: bool = False
+  date: str = ''
+
+  @classmethod
+  def of(cls, found: Loaded[Example], **about: Any) -> Reading:
+    """What a reader found, and what there is to say about it."""
+    assert isinstance(found.items, Examples)
+    return cls(questions=found.items.questions, drops=found.drops, **about)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +104,11 @@ class Spec:
 
   Attributes:
     name: As configs and tables name it.
-    title: As people do.
-    n: Items of the paper's; 0 where it has none.
+    title: For people.
+    n: The paper's number of items; 0 where it has none.
+    read: Reads a published set.
+    split: The embedded world's, where it is one of those.
+    function: A user's, that gives the questions.
     hub_id: Its data set on the Hugging Face hub, '' where it is not there.
     patterns: Of the files that are needed of it.
     drawn: Whether the paper's items are some of those published, and nobody
@@ -45,7 +119,10 @@ class Spec:
 
   name: str
   title: str
-  n: int
+  n: int = 0
+  read: Callable[[Request], Reading] | None = None
+  split: str = ''
+  function: Callable[..., Any] | None = None
   hub_id: str = ''
   patterns: tuple[str, ...] = ()
   drawn: bool = False
@@ -53,69 +130,27 @@ class Spec:
   label: str = ''
 
 
-_SPECS = (
-    Spec(
-        name='fvqa_test',
-        title='FVQA-test',
-        n=1800,
-        hub_id='lmms-lab/FVQA',
-        patterns=('*test*.parquet',),
-    ),
-    Spec(
-        name='infoseek',
-        title='InfoSeek',
-        n=2000,
-        patterns=('*.jsonl', '*.parquet'),
-        drawn=True,
-    ),
-    Spec(
-        name='simplevqa',
-        title='SimpleVQA (English)',
-        n=1013,
-        hub_id='m-a-p/SimpleVQA',
-        patterns=('*.parquet',),
-    ),
-    Spec(
-        name='mmsearch',
-        title='MMSearch (with an image)',
-        n=171,
-        hub_id='CaraJ/MMSearch',
-        patterns=('*end2end*.parquet', 'end2end/*.parquet'),
-    ),
-    Spec(
-        name='livevqa',
-        title='LiveVQA',
-        n=2000,
-        patterns=('*.json', '*.jpg', '*.JPG', '*.jpeg', '*.png', '*.webp'),
-        drawn=True,
-    ),
-    Spec(
-        name='dynvqa',
-        title='DynVQA (English)',
-        n=706,
-        patterns=('*.jsonl',),
-        date='202502',
-    ),
-    Spec(
-        name=WORLD,
-        title='Embedded world',
-        n=0,
-        label="embedded world, never in the paper's table",
-    ),
-)
-SPECS = {spec.name: spec for spec in _SPECS}
-NAMES = tuple(SPECS)
+def _world(name: str, split: str) -> Spec:
+  return Spec(
+      name=name,
+      title='Embedded world',
+      split=split,
+      label="embedded world, never in the paper's table",
+  )
 
 
-def find(name: str) -> Spec:
-  """The benchmark of that name.
+WORLD = _world('world', 'test')
+WORLD_HARD = _world('world_hard', 'hard')
+WORLD_VALIDATION = _world('world_validation', 'validation')
+
+
+def find(name: str, *, field: str = 'config.eval.benchmark') -> Spec:
+  """The benchmark that a config names; `field` is for messages.
 
   Raises:
-    UserError: There is none; lists those known.
+    UserError: There is none, or a user's cannot be loaded.
   """
-  if name not in SPECS:
-    raise UserError(
-        f'config.benchmark.name = {name!r} is no benchmark; there are '
-        f'{", ".join(name for name in NAMES if name != WORLD)}'
-    )
-  return SPECS[name]
+  found = seams.load(name, BENCHMARKS, field=field)
+  if isinstance(found, Spec):
+    return found
+  return Spec(name=name, title=name, function=found, label='not in the paper')

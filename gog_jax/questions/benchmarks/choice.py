@@ -1,0 +1,44 @@
+"""Which questions of a set: those of a list, or some, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import hashlib
+import json
+
+from gog_jax.errors import UserError
+
+
+def read_ids(path: str) -> tuple[str, ...]:
+  """The ids in a file: one a line, or a JSON list of texts or numbers.
+
+  Raises:
+    UserError: The file cannot be read, is empty, or is no such list.
+  """
+  try:
+    with open(path, encoding='utf-8-sig') as f:
+      text = f.read().strip()
+    ids = json.loads(text) if text.startswith('[') else text.split('\n')
+  except (OSError, ValueError) as error:
+    raise UserError(
+        f'--config.benchmark.ids={path} cannot be read ({error})'
+    ) from error
+  ids = [id for id in ids if str(id).strip()]
+  if not ids or not all(type(id) in (str, int) for id in ids):
+    raise UserError(f'{path} holds no ids; it takes one a line')
+  return tuple(dict.fromkeys(str(id).strip() for id in ids))
+
+
+def draw(ids: Sequence[str], *, n: int, seed: int) -> list[int]:
+  """The indices of at most `n`, in their order.
+
+  Whether a question is drawn depends on the seed and its id alone: a draw of
+  fewer is part of a draw of more.
+  """
+  ranked = sorted(
+      range(len(ids)),
+      key=lambda i: hashlib.sha256(
+          f'{seed}/{ids[i]}'.encode(errors='replace')
+      ).digest(),
+  )
+  return sorted(ranked[:n])

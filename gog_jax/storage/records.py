@@ -1,0 +1,144 @@
+"""Records that others wrote: those of use, why the others are not, and a
+sequence that reads them one at a time.
+
+Real data sets have records without an image, ids that occur twice, lines cut
+off. None of these stops the rest; each is counted and reported in one line.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+from collections.abc import Iterator, Sequence
+import dataclasses
+import json
+import os
+from typing import Any, Generic, overload, TypeVar
+
+from etils import epath
+
+T = TypeVar('T')
+
+TOO_LARGE = 'too large'
+NOT_JSON = 'not JSON'
+_SKIP = 2**20  # Bytes read at a time of a line that is too long.
+
+
+class Unusable(Exception):
+  """A record that nothing can be made of.
+
+  Attributes:
+    reason: The few words under which it is counted, e.g. 'no image'.
+    detail: One line for people.
+  """
+
+  def __init__(self, reason: str, detail: str = ''):
+    super().__init__(detail or reason)
+    self.reason, self.detail = reason, detail or reason
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drop:
+  """A record that was left out: where it stands, e.g. 'a.parquet, row 12';
+  reason and detail are those of `Unusable`."""
+
+  where: str
+  reason: str
+  detail: str
+
+  @classmethod
+  def of(cls, where: str, error: Unusable) -> Drop:
+    return cls(where=where, reason=error.reason, detail=error.detail)
+
+  def __str__(self) -> str:
+    return f'{self.where}: {self.detail}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded(Generic[T]):
+  """What was read from `name`, in its order, and what was left out."""
+
+  name: str
+  items: Sequence[T]
+  drops: tuple[Drop, ...] = ()
+
+  def reasons(self) -> dict[str, int]:
+    """How many were left out, by reason, the commonest first."""
+    return dict(
+        collections.Counter(drop.reason for drop in self.drops).most_common()
+    )
+
+
+class Lazy(Sequence[T]):
+  """A sequence whose items are read when asked for; slices are lists."""
+
+  @abc.abstractmethod
+  def item(self, index: int) -> T:
+    """Reads one; `index` is in [0, len)."""
+
+  @overload
+  def __getitem__(self, index: int) -> T: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> list[T]: ...
+
+  def __getitem__(self, index: int | slice) -> T | list[T]:
+    if isinstance(index, slice):
+      return [self.item(i) for i in range(len(self))[index]]
+    return self.item(range(len(self))[index])
+
+
+class Part(Lazy[T]):
+  """The items of a sequence that `indices` name."""
+
+  def __init__(self, items: Sequence[T], indices: Sequence[int]):
+    self._items, self._indices = items, indices
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def item(self, index: int) -> T:
+    return self._items[self._indices[index]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A line of JSON: from 1, its first byte, and its value or what is wrong."""
+
+  number: int
+  start: int
+  value: Any
+
+
+def json_lines(
+    path: str | os.PathLike[str], *, max_bytes: int
+) -> Iterator[Line]:
+  """Yields the lines that are not blank, each an Unusable if it cannot be read.
+
+  Of a longer line no more than `max_bytes` are held.
+
+  Raises:
+    OSError: The file cannot be read.
+  """
+  with epath.Path(path).open('rb') as f:
+    start = number = 0
+    while line := f.readline(max_bytes + 1):
+      number += 1
+      size = len(line)
+      if size > max_bytes:
+        while line and not line.endswith(b'\n'):
+          line = f.readline(_SKIP)
+          size += len(line)
+        detail = f'has {size} bytes, over the {max_bytes} that are read'
+        yield Line(number, start, Unusable(TOO_LARGE, detail))
+      elif text := line.removeprefix(b'\xef\xbb\xbf').strip():
+        yield Line(number, start, parse(text))
+      start += size
+
+
+def parse(line: bytes) -> Any:
+  """The value of a line of JSON, or an Unusable."""
+  try:
+    return json.loads(line.decode())
+  except (ValueError, RecursionError) as error:
+    return Unusable(NOT_JSON, f'is not JSON ({error})')
