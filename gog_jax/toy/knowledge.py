@@ -31,7 +31,7 @@ N_ENTITIES = 48
 _BUCKETS = {'train': range(5), 'validation': (5,), 'test': (6,), 'hard': (7,)}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Difficulty:
   """What makes the questions of a scope hard.
 
@@ -95,7 +95,6 @@ class World:
   """All that a scope holds: entities, and documents as (subject, text)."""
 
   scope: str
-  split: str
   difficulty: Difficulty
   entities: tuple[Entity, ...]
   documents: tuple[tuple[str, str], ...]
@@ -140,16 +139,12 @@ def _parse(scope: str) -> tuple[str, Difficulty]:
   """
   try:
     _, _, split, seed, text = scope.split('/')
-    kinds = [type(value) for value in dataclasses.astuple(Difficulty())]
-    values = [
-        kind(value) for kind, value in zip(kinds, text.split('-'), strict=True)
-    ]
-    names = [field.name for field in dataclasses.fields(Difficulty)]
-    difficulty = Difficulty(**dict(zip(names, values, strict=True)))
+    emblems, *shares = text.split('-')
+    difficulty = Difficulty(int(emblems), *map(float, shares))
     difficulty.check()
     if scope == make_scope(split, int(seed), difficulty):
       return split, difficulty
-  except (ValueError, UserError):
+  except (ValueError, TypeError, UserError):
     pass
   raise UserError(
       f'scope {scope!r} is not one of world version {VERSION}: make the data '
@@ -184,9 +179,10 @@ def world_of(scope: str) -> World:
   split, difficulty = _parse(scope)
   rng = rng_of(scope, 'knowledge')
   names = draw_names(rng, 2 * N_ENTITIES, split)
-  identities, n_pictured = _draw_identities(rng, difficulty)
+  # By pairs: else the other twin's picture would be found in its place.
+  n_pictured = N_ENTITIES - 2 * round(difficulty.unpictured * N_ENTITIES / 2)
   entities, documents = [], []
-  for index, identity in enumerate(identities):
+  for index, identity in enumerate(_draw_identities(rng)):
     name, alias = names[2 * index], names[2 * index + 1]
     facts, aliased = {}, set()
     for attribute in vocabulary.ATTRIBUTES:
@@ -215,30 +211,20 @@ def world_of(scope: str) -> World:
     )
   return World(
       scope=scope,
-      split=split,
       difficulty=difficulty,
       entities=tuple(entities),
       documents=tuple(documents),
   )
 
 
-def _draw_identities(
-    rng: np.random.Generator, difficulty: Difficulty
-) -> tuple[list[Identity], int]:
-  """Draws pairs of twins, and how many of the first are pictured.
-
-  Half of all looks occur, each twice. Without its picture a look has neither:
-  else the other twin's would be found in its place.
-  """
+def _draw_identities(rng: np.random.Generator) -> list[Identity]:
+  """Draws pairs of twins: half of all looks occur, each twice."""
   looks = [(c, s) for c in vocabulary.COLOURS for s in vocabulary.SHAPES]
   identities = []
   for index in rng.permutation(len(looks))[: N_ENTITIES // 2]:
     colour, shape = looks[index]
     for pattern in rng.permutation(len(vocabulary.PATTERNS))[:2]:
       identities.append(
-          Identity(
-              colour=colour, shape=shape, pattern=vocabulary.PATTERNS[pattern]
-          )
+          Identity(colour, shape, vocabulary.PATTERNS[pattern])
       )
-  n_pictured = N_ENTITIES - 2 * round(difficulty.unpictured * N_ENTITIES / 2)
-  return identities, n_pictured
+  return identities

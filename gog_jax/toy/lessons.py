@@ -39,7 +39,7 @@ class Lessons(Sequence[Trajectory]):
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
     self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
-    self._phases = [c[name] for name in PHASES]
+    self._phases = [getattr(c, name) for name in PHASES]
     self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
     self._n_exchanges = c.n_exchanges
     self._max_tokens = run.config.rollout.max_context
@@ -54,32 +54,29 @@ class Lessons(Sequence[Trajectory]):
     # With no steps at all the last phase stands for none.
     number = np.searchsorted(self._ends[:-1], index, side='right')
     phase = self._phases[int(number)]
-    shares = np.array([phase[kind] for kind in grounding.KINDS])
+    shares = np.array([getattr(phase, kind) for kind in grounding.KINDS])
     scene = None
     parts: list[tuple[TokenChunk, list[int]]] = []
     room = self._max_tokens
     for n in range(self._n_exchanges):
       reads, copies = rng.random(2) < (phase.reading, self._copying)
       if reads and copies:
-        part = self._copy_tokens(rng, first=n == 0)
-      elif reads:
-        part = encode(self._chat, reading.ask(rng), first=n == 0)
+        prompt, answer = self._copy_tokens(rng, first=n == 0)
       else:
-        show, scene = scene is None, scene
-        scene = scene or grounding.draw_scene(rng, twins=phase.twins)
-        exchange = grounding.ask(
-            rng,
-            scene,
-            self._to_model_box,
-            kind=str(rng.choice(grounding.KINDS, p=shares / shares.sum())),
-            show=show,
-        )
-        part = encode(self._chat, exchange, first=n == 0)
-      prompt, answer = part
+        if reads:
+          exchange = reading.ask(rng)
+        else:
+          show = scene is None
+          scene = scene or grounding.draw_scene(rng, twins=phase.twins)
+          kind = str(rng.choice(grounding.KINDS, p=shares / shares.sum()))
+          exchange = grounding.ask(
+              rng, scene, self._to_model_box, kind=kind, show=show
+          )
+        prompt, answer = encode(self._chat, exchange, first=n == 0)
       room -= len(prompt.token_ids) + len(answer)
       if parts and room < 0:  # Of few lessons; the first always fits.
         break
-      parts.append(part)
+      parts.append((prompt, answer))
     return conversation(str(index), parts)
 
   def _copy_tokens(

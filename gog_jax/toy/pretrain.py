@@ -58,7 +58,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   With no steps, a base to start from is measured as it is.
   """
   c = run.config.pretrain
-  n_steps = sum(c[name].steps for name in PHASES)
+  n_steps = sum(getattr(c, name).steps for name in PHASES)
   if c.start_from:
     base, config = models.from_pretrained(c.start_from, dtype=jnp.float32)
   else:

@@ -56,7 +56,9 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
     answers: list[str] = []
     for start in range(0, n, policy.capacity):
       answers += _ask(run, policy, tasks[start : start + policy.capacity])
-    wanted = [_wanted(run, task) for task in tasks]
+    wanted = [
+        _text(run, encode(run.chat, task, first=True)[1]) for task in tasks
+    ]
     shares[kind] = _score(wanted, answers)
     placed = [asks_by_place(task.question) for task in tasks]
     if kind in _BY_PLACE and any(placed):
@@ -87,10 +89,6 @@ def _ask(
   for slot in range(len(tasks)):
     policy.release(slot)
   return [_text(run, turn.token_ids) for turn in turns]
-
-
-def _wanted(run: Run, task: Exchange) -> str:
-  return _text(run, encode(run.chat, task, first=True)[1])
 
 
 def _text(run: Run, token_ids: Iterable[int]) -> str:

@@ -51,7 +51,7 @@ _GREY, _CONTRAST = 128, 110  # Of a badge, and how far its lines are from that.
 _BADGE = 0.36  # Of an emblem's side.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Identity:
   """What an emblem looks like.
 
@@ -73,7 +73,7 @@ class Identity:
     return template.format(**dataclasses.asdict(self), **slots)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Emblem:
   """An identity at a place; `box` in pixels of the scene."""
 
@@ -103,7 +103,7 @@ class Scene:
 
 
 IDENTITIES = tuple(
-    Identity(colour=colour, shape=shape, pattern=pattern)
+    Identity(colour, shape, pattern)
     for colour in vocabulary.COLOURS
     for shape in vocabulary.SHAPES
     for pattern in vocabulary.PATTERNS
@@ -298,7 +298,7 @@ def make_scene(
   image = backdrop(rng)
   places = _places(rng, len(identities), main, small)
   emblems = tuple(
-      Emblem(identity=identity, box=draw_emblem(image, identity, *place))
+      Emblem(identity, draw_emblem(image, identity, *place))
       for identity, place in zip(identities, places, strict=True)
   )
   return Scene(data=encode_png(image), emblems=emblems, main=main)
