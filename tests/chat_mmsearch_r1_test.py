@@ -196,7 +196,7 @@ def test_cut_off(small):
          'query is empty'),
         ({'calls': (
             ToolCall(name='text_search', arguments={'query': 'a<answer>'}),
-        )}, '<answer> inside the query'),
+        )}, '<answer> inside the call'),
     ],
 )  # fmt: skip
 def test_what_would_not_read_back_is_not_written(small, said, error):

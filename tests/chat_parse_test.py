@@ -97,7 +97,7 @@ def test_any_tokens_can_be_read(toy, data):
 def read(toy: Chat, text: str):
   """Reads a message spelled by us; its tags are the control tokens."""
   ids = []
-  for part in protocol.split_tags(text):
+  for part in protocol.HERMES.tag.split(text):
     index = toy._codec.id_of(part) if part in protocol.TAGS else None
     ids += toy.encode_untrusted(part) if index is None else [index]
   return toy.parse([*ids, toy.stop_ids[0]], truncated=False)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from gog_jax import models
 from gog_jax.boxes import FRAMES
 from gog_jax.chat import protocol
-from gog_jax.chat.chat import NEEDED
 from gog_jax.chat.codec import Codec
+from gog_jax.chat.codec import NEEDED
 from gog_jax.chat.template import load_template
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor

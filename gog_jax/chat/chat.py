@@ -22,25 +22,24 @@ from typing import Any
 from etils import epath
 
 from gog_jax.chat import protocol
-from gog_jax.chat import template as template_lib
-from gog_jax.chat.calls import Calls
 from gog_jax.chat.codec import Codec
+from gog_jax.chat.codec import END
+from gog_jax.chat.codec import END_OF_TEXT
+from gog_jax.chat.codec import IMAGE_PAD
+from gog_jax.chat.codec import NEEDED
+from gog_jax.chat.codec import START
+from gog_jax.chat.codec import VISION_END
+from gog_jax.chat.codec import VISION_START
 from gog_jax.chat.dialect import Dialect
 from gog_jax.chat.dialect import GRAMMARS
+from gog_jax.chat.grammar import CallChecker
 from gog_jax.chat.grammar import Grammar
-from gog_jax.chat.replies import whole
-from gog_jax.chat.replies import write_result
-from gog_jax.chat.roles import Frame
-from gog_jax.chat.roles import Message
-from gog_jax.chat.roles import read_messages
-from gog_jax.chat.system import system_message
-from gog_jax.chat.template import END
-from gog_jax.chat.template import START
-from gog_jax.chat.writer import IMAGE_PAD
-from gog_jax.chat.writer import Piece
-from gog_jax.chat.writer import VISION_END
-from gog_jax.chat.writer import VISION_START
-from gog_jax.chat.writer import Writer
+from gog_jax.chat.render import Piece
+from gog_jax.chat.render import render_result
+from gog_jax.chat.render import render_system
+from gog_jax.chat.render import whole
+from gog_jax.chat.render import Writer
+from gog_jax.chat.template import load_template
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.types import Example
@@ -50,8 +49,6 @@ from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import View
 
-END_OF_TEXT = '<|endoftext|>'
-NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
 # What a message of the policy may not contain. An `<|image_pad|>` it made up
 # would be an image that is not there.
 _FORBIDDEN = NEEDED + (
@@ -60,6 +57,8 @@ _FORBIDDEN = NEEDED + (
     protocol.RESPONSE,
     protocol.END_RESPONSE,
 )
+# Who speaks, and what: texts and images in order.
+Message = tuple[str, list[str | View]]
 
 
 class Chat:
@@ -97,8 +96,8 @@ class Chat:
         or the folder's chat template and the dialect contradict each other.
     """
     self._codec = Codec(tokenizer_folder)
-    missing = [t for t in NEEDED if self._codec.id_of(t) is None]
-    if missing:
+    self._ids = self._codec.ids_of(NEEDED)
+    if missing := [t for t in NEEDED if t not in self._ids]:
       raise UserError(
           f'the tokenizer in {tokenizer_folder} lacks {", ".join(missing)}; '
           'only Qwen-VL tokenizers are supported'
@@ -106,29 +105,24 @@ class Chat:
     self.dialect = dialect
     self.grammar: Grammar = GRAMMARS[dialect.grammar]
     self.processor = processor
-    self.pad_id: int = self._id(END_OF_TEXT)
-    self.image_pad_id: int = self._id(IMAGE_PAD)
-    self.stop_ids: tuple[int, ...] = (self._id(END), self.pad_id)
+    self.pad_id: int = self._ids[END_OF_TEXT]
+    self.image_pad_id: int = self._ids[IMAGE_PAD]
+    self.stop_ids: tuple[int, ...] = (self._ids[END], self.pad_id)
     self.vocab_size: int = self._codec.vocab_size
-    self._forbidden = {
-        self._codec.id_of(token): token
-        for token in (*_FORBIDDEN, *self.grammar.reply)
-        if self._codec.id_of(token) is not None
-    }
-    self._calls = Calls(tools)
+    forbidden = self._codec.ids_of((*_FORBIDDEN, *self.grammar.reply))
+    self._forbidden = {index: token for token, index in forbidden.items()}
+    self._checker = CallChecker(tools)
     template = None
     if dialect.instructions:
-      template = template_lib.load_template(tokenizer_folder)
-    self._head = system_message(self._writer(), dialect, tools, template)
+      template = load_template(tokenizer_folder)
+    writer = self._writer()
+    render_system(writer, dialect, tools, template)
+    self._head = writer.chunk().token_ids
 
   @property
   def content_ids(self) -> tuple[int, ...]:
     """Tokens that a message of the policy may hold, tags included."""
-    return tuple(
-        index
-        for index in range(self.vocab_size)
-        if index not in self._forbidden
-    )
+    return tuple(i for i in range(self.vocab_size) if i not in self._forbidden)
 
   @property
   def call_ids(self) -> tuple[int, ...]:
@@ -138,8 +132,9 @@ class Chat:
     a call then opens other things too. Who must answer at once is told so,
     and is given one turn.
     """
-    found = [self._codec.id_of(form.tags[0]) for form in self.grammar.forms]
-    return () if None in found else tuple(i for i in found if i is not None)
+    opening = [form.tags[0] for form in self.grammar.forms]
+    found = self._codec.ids_of(opening)
+    return tuple(found.values()) if len(found) == len(opening) else ()
 
   def prompt(self, example: Example) -> TokenChunk:
     """Encodes all that stands before the policy's first token.
@@ -163,14 +158,15 @@ class Chat:
       first: Whether it opens the conversation, as a prompt does, or follows a
         message of the policy.
     """
-    writer = self._open() if first else self._writer()
-    return self._user(
-        writer,
-        self.dialect.user,
-        first=first,
-        images=lambda: writer.images(images),
-        question=lambda: writer.pieces(question),
-    )
+
+    def write(writer: Writer) -> None:
+      writer.fill(
+          self.dialect.user,
+          images=lambda: writer.images(images),
+          question=lambda: writer.pieces(question),
+      )
+
+    return self._user(write, first=first, opening=self.dialect.opening)
 
   def observation(
       self,
@@ -191,11 +187,11 @@ class Chat:
     """
     if not results or len(turn_calls) != len(results):
       raise ValueError(f'{len(turn_calls)} calls, {len(results)} results')
-    writer = self._writer()
     return self._replies(
-        writer,
         [
-            functools.partial(write_result, writer, self.dialect, result)
+            functools.partial(
+                render_result, dialect=self.dialect, result=result
+            )
             for result in results
         ],
         question=question,
@@ -205,10 +201,8 @@ class Chat:
       self, contents: Sequence[Sequence[Piece]], *, question: str = ''
   ) -> TokenChunk:
     """Encodes replies whose words are given, one after another, as above."""
-    writer = self._writer()
     return self._replies(
-        writer,
-        [functools.partial(writer.pieces, content) for content in contents],
+        [functools.partial(Writer.pieces, pieces=some) for some in contents],
         question=question,
     )
 
@@ -232,14 +226,15 @@ class Chat:
     Returns:
       The prompt, and the answer with its `<|im_end|>`; empty without one.
     """
-    writer = self._open() if first else self._writer()
-    writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
-    writer.images(whole(images))
-    writer.text(question)
-    writer.ours(f'{END}\n{START}assistant\n')
+
+    def write(writer: Writer) -> None:
+      writer.images(whole(images))
+      writer.text(question)
+
+    prompt = self._user(write, first=first)
     if answer is None:
-      return writer.chunk(), []
-    return writer.chunk(), [*self._codec.encode_text(answer), self.stop_ids[0]]
+      return prompt, []
+    return prompt, [*self._codec.encode_text(answer), self.stop_ids[0]]
 
   def encode_turn(
       self,
@@ -273,7 +268,7 @@ class Chat:
     # Only the grammar's own tags are control here, which write_message keeps
     # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
     # token of this tokenizer is text as well.
-    for part in self.grammar.split_tags(text):
+    for part in self.grammar.tag.split(text):
       index = self._codec.id_of(part) if part in self.grammar.tags else None
       if index is None:
         writer.text(part)
@@ -297,7 +292,7 @@ class Chat:
     body = token_ids[:-1] if closed else token_ids
     turn = self.grammar.read_message(
         self.dialect.opening + self._codec.decode(body),
-        calls=self._calls,
+        checker=self._checker,
         truncated=truncated or not closed,
     )
     errors = [turn.format_error] if turn.format_error else []
@@ -319,64 +314,83 @@ class Chat:
     return self._codec.decode([int(index) for index in token_ids])
 
   def messages(self, chunk: TokenChunk) -> list[Message]:
-    """Who says what in a prompt, or in one with all that followed it."""
-    frame = Frame(
-        start=self._id(START),
-        end=self._id(END),
-        vision_start=self._id(VISION_START),
-        vision_end=self._id(VISION_END),
-        image_pad=self.image_pad_id,
-    )
-    return read_messages(chunk, frame=frame, decode=self.decode)
+    """Who says what in a prompt, or in one with all that followed it.
 
-  def _id(self, token: str) -> int:
-    index = self._codec.id_of(token)
-    assert index is not None  # __init__ has checked.
-    return index
+    The last message may be open. Only ids are looked at: text that spells a
+    control token stays text. What stands between two messages belongs to no
+    one and is left out, as are empty parts.
+    """
+    messages: list[Message] = []
+    images = {p.start: chunk.images[p.image] for p in chunk.placements}
+    ids = self._ids
+    vision = (ids[VISION_START], ids[VISION_END], ids[IMAGE_PAD])
+    pending: list[int] = []
+    parts: list[str | View] | None = None  # None between messages.
+
+    def end_part() -> None:
+      if parts is not None and pending:
+        parts.append(self.decode(pending))
+      pending.clear()
+
+    def end_message() -> None:
+      end_part()
+      if parts and isinstance(parts[0], str):  # The first line is the role.
+        role, _, text = parts[0].partition('\n')
+        messages.append((role, [*([text] if text else []), *parts[1:]]))
+
+    for position, index in enumerate(chunk.token_ids):
+      if index == ids[START]:
+        pending.clear()
+        parts = []
+      elif index == ids[END]:
+        end_message()
+        parts = None
+      elif index in vision:
+        end_part()
+        if parts is not None and position in images:
+          parts.append(images[position])
+      else:
+        pending.append(index)
+    end_message()
+    return messages
 
   def _writer(self) -> Writer:
     return Writer(self._codec, self.processor, self.grammar.defuse)
 
-  def _open(self) -> Writer:
-    """A writer that holds the system message, if there is one."""
+  def _user(
+      self, write: Callable[[Writer], None], *, first: bool, opening: str = ''
+  ) -> TokenChunk:
+    """A message of the user, up to the policy's first token after it.
+
+    Args:
+      write: Writes what stands in it.
+      first: Whether it opens the conversation, after the system message, or
+        follows a message of the policy.
+      opening: What the policy's message begins with.
+    """
     writer = self._writer()
-    writer.ids(self._head)
-    return writer
+    if first:
+      writer.ids(self._head)
+    writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
+    write(writer)
+    writer.ours(f'{END}\n{START}assistant\n{opening}')
+    return writer.chunk()
 
   def _replies(
-      self,
-      writer: Writer,
-      contents: Sequence[Callable[[], None]],
-      *,
-      question: str = '',
+      self, contents: Sequence[Callable[[Writer], None]], *, question: str
   ) -> TokenChunk:
     opening, closing = self.grammar.reply
 
-    def responses() -> None:
-      for index, write_content in enumerate(contents):
-        writer.ours('\n' if index else '')
-        writer.ours(f'{opening}\n')
-        write_content()
-        writer.ours(f'\n{closing}')
+    def write(writer: Writer) -> None:
+      def responses() -> None:
+        for index, write_content in enumerate(contents):
+          writer.ours('\n' if index else '')
+          writer.ours(f'{opening}\n')
+          write_content(writer)
+          writer.ours(f'\n{closing}')
 
-    return self._user(
-        writer,
-        self.dialect.observation,
-        first=False,
-        responses=responses,
-        question=question,
-    )
+      writer.fill(
+          self.dialect.observation, responses=responses, question=question
+      )
 
-  def _user(
-      self,
-      writer: Writer,
-      template: str,
-      *,
-      first: bool,
-      **values: str | Callable[[], None],
-  ) -> TokenChunk:
-    """Completes a chunk with a message of the user, by the template."""
-    writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
-    writer.fill(template, **values)
-    writer.ours(f'{END}\n{START}assistant\n{self.dialect.opening}')
-    return writer.chunk()
+    return self._user(write, first=False, opening=self.dialect.opening)

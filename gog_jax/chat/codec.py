@@ -9,7 +9,7 @@ without being special ones.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import functools
 import json
 import re
@@ -19,6 +19,12 @@ import tokenizers
 
 from gog_jax.errors import UserError
 
+# The control tokens of Qwen's conversations.
+START, END = '<|im_start|>', '<|im_end|>'
+VISION_START, VISION_END = '<|vision_start|>', '<|vision_end|>'
+IMAGE_PAD = '<|image_pad|>'
+END_OF_TEXT = '<|endoftext|>'
+NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
 # Longer texts are pages: met once, and too large to keep.
 _CACHED_CHARACTERS = 256
 
@@ -72,6 +78,10 @@ class Codec:
   def id_of(self, token: str) -> int | None:
     """The id of an added token; None if this tokenizer lacks it."""
     return self._added.get(token)
+
+  def ids_of(self, tokens: Iterable[str]) -> dict[str, int]:
+    """The ids of those that are added tokens of this tokenizer."""
+    return {t: self._added[t] for t in tokens if t in self._added}
 
   def encode_text(self, text: str) -> tuple[int, ...]:
     """Encodes text in which nothing is a control token."""

@@ -13,14 +13,15 @@ breaks the grammar, and `ToolCall.error` that a call cannot be executed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import re
-from typing import Protocol
+from typing import Any
 
-from gog_jax.chat.calls import bad_call
-from gog_jax.chat.calls import Calls
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
 from gog_jax.types import ParsedTurn
 from gog_jax.types import ToolCall
 
@@ -29,40 +30,58 @@ Tags = tuple[str, str]
 # What opens or closes a block, whatever its name.
 _OPENING, _CLOSING = re.compile(r'<([A-Za-z_]\w*)>'), re.compile(r'</(\w+)>')
 _UNSEEN = '\u200b'  # A space without width.
+_ERROR_LENGTH = 120  # Characters of an error that the policy is shown.
 
 
-class CallForm(Protocol):
+class CallChecker:
+  """Checks calls against the tools there are: `{'name', 'parameters'}` each."""
+
+  def __init__(self, tools: Sequence[Mapping[str, Any]]):
+    self._validators = {
+        tool['name']: Draft202012Validator(tool['parameters'])
+        for tool in tools
+    }
+
+  def checked(self, name: str, arguments: Mapping[str, Any]) -> ToolCall:
+    """A call that was spelled right, with an error if it breaks a schema."""
+    error = self._error(name, arguments)
+    return ToolCall(
+        name=name, arguments=arguments, error=error and _one_line(error)
+    )
+
+  def _error(self, name: str, arguments: Mapping[str, Any]) -> str | None:
+    if name not in self._validators:
+      return f'no tool {name!r}, only {", ".join(self._validators)}'
+    error = best_match(self._validators[name].iter_errors(arguments))
+    if error is None:
+      return None
+    where = '.'.join(map(str, error.absolute_path))
+    return f'{where}: {error.message}' if where else error.message
+
+
+def bad_call(error: str) -> ToolCall:
+  """A call that cannot be read."""
+  return ToolCall(name='', arguments={}, error=_one_line(error))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CallForm:
   """One way of spelling calls.
 
   Attributes:
     tags: What stands around a call.
     shown: How the form looks, for error messages.
+    read: What stands between the tags -> the call.
+    write: The call -> what to put between the tags. Raises ValueError if the
+      call cannot be spelled so that it reads back.
     tools: Whom it calls; empty for any tool.
   """
 
-  @property
-  def tags(self) -> Tags:
-    ...
-
-  @property
-  def shown(self) -> str:
-    ...
-
-  @property
-  def tools(self) -> tuple[str, ...]:
-    ...
-
-  def read(self, text: str, calls: Calls) -> ToolCall:
-    """Reads what stands between the tags."""
-    ...
-
-  def write(self, call: ToolCall, grammar: Grammar) -> str:
-    """What to put between the tags.
-
-    Raises:
-      ValueError: The call cannot be spelled so that it reads back.
-    """
-    ...
+  tags: Tags
+  shown: str
+  read: Callable[[str, CallChecker], ToolCall]
+  write: Callable[[ToolCall], str]
+  tools: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,10 +133,6 @@ class Grammar:
     """Whether a tool can be called at all."""
     return any(not form.tools or tool in form.tools for form in self.forms)
 
-  def split_tags(self, text: str) -> list[str]:
-    """Returns the text cut before and after each tag."""
-    return self.tag.split(text)
-
   def defuse(self, text: str) -> str:
     """Content that no longer spells a tag, where that would make it one."""
     if not self.defuses:
@@ -161,17 +176,20 @@ class Grammar:
   def _write_call(self, call: ToolCall) -> str:
     for form in self.forms:
       if not form.tools or call.name in form.tools:
-        return form.write(call, self).join(form.tags)
+        text = form.write(call)
+        if tag := self.tag.search(text):
+          raise ValueError(f'{tag.group()} inside the call {text!r}')
+        return text.join(form.tags)
     raise ValueError(f'this grammar has no way to call {call.name!r}')
 
   def read_message(
-      self, text: str, *, calls: Calls, truncated: bool
+      self, text: str, *, checker: CallChecker, truncated: bool
   ) -> ParsedTurn:
     """Reads a message without its end.
 
     Args:
       text: What the policy wrote.
-      calls: Reads the calls.
+      checker: Checks the calls.
       truncated: The length limit cut it off. What was cut off is neither
         executed nor repaired, and no more are the calls before it.
     """
@@ -194,7 +212,7 @@ class Grammar:
       end = block.end()
       number = block.lastindex or 0
       if number <= len(self.forms):
-        found.append(self.forms[number - 1].read(block.group(number), calls))
+        found.append(self.forms[number - 1].read(block.group(number), checker))
       else:
         answers.append(block.group(number).strip())
     between.append(body[end:])
@@ -209,7 +227,11 @@ class Grammar:
       )
     if self.one_call and len(found) > 1:
       errors.append('more than one call')
-      found[1:] = [_too_many(call) for call in found[1:]]
+      error = 'a message holds one call: the first was made'
+      found[1:] = [
+          dataclasses.replace(call, error=call.error or error)
+          for call in found[1:]
+      ]
     if len(answers) > 1:
       errors.append('more than one answer')
     if '' in answers:
@@ -251,7 +273,8 @@ def _between(tags: Tags) -> str:
   return f'{opening}(.*?){closing}'
 
 
-def _too_many(call: ToolCall) -> ToolCall:
-  """One that is not the first of its message."""
-  error = call.error or 'a message holds one call: the first was made'
-  return dataclasses.replace(call, error=error)
+def _one_line(text: str) -> str:
+  line = ' '.join(text.split())
+  if len(line) > _ERROR_LENGTH:
+    line = line[: _ERROR_LENGTH - 3] + '...'
+  return line

@@ -26,67 +26,68 @@ For the same reason no token can be forbidden in order to forbid calls.
 
 from __future__ import annotations
 
-from gog_jax.chat.calls import bad_call
-from gog_jax.chat.calls import Calls
+from gog_jax.chat.grammar import bad_call
+from gog_jax.chat.grammar import CallChecker
+from gog_jax.chat.grammar import CallForm
 from gog_jax.chat.grammar import Grammar
-from gog_jax.chat.grammar import Tags
 from gog_jax.types import ToolCall
 
 _IMAGE = '<img>'
+_IMAGE_SEARCH = f'<search>{_IMAGE}</search>'
+_TEXT_SEARCH = '<text_search>query</text_search>'
 
 
-class _ImageSearch:
+def _read_image(text: str, checker: CallChecker) -> ToolCall:
   """A search with the whole image, which needs no argument."""
-
-  tags: Tags = ('<search>', '</search>')
-  shown = f'<search>{_IMAGE}</search>'
-  tools = ('image_search',)
-
-  def read(self, text: str, calls: Calls) -> ToolCall:
-    if text.strip() != _IMAGE:
-      return bad_call(f'an image search is {self.shown}, the image and no more')
-    return calls.call('image_search', {})
-
-  def write(self, call: ToolCall, grammar: Grammar) -> str:
-    del grammar
-    if call.arguments:
-      raise ValueError(f'{self.shown} has no place for {call.arguments!r}')
-    return _IMAGE
+  if text.strip() != _IMAGE:
+    return bad_call(
+        f'an image search is {_IMAGE_SEARCH}, the image and no more'
+    )
+  return checker.checked('image_search', {})
 
 
-class _TextSearch:
-  """A query in plain words."""
+def _write_image(call: ToolCall) -> str:
+  if call.arguments:
+    raise ValueError(f'{_IMAGE_SEARCH} has no place for {call.arguments!r}')
+  return _IMAGE
 
-  tags: Tags = ('<text_search>', '</text_search>')
-  shown = '<text_search>query</text_search>'
-  tools = ('text_search',)
 
-  def read(self, text: str, calls: Calls) -> ToolCall:
-    if not text.strip():
-      return bad_call(f'the query of {self.shown} is empty')
-    return calls.call('text_search', {'query': text.strip()})
+def _read_query(text: str, checker: CallChecker) -> ToolCall:
+  """A search with a query in plain words."""
+  if not text.strip():
+    return bad_call(f'the query of {_TEXT_SEARCH} is empty')
+  return checker.checked('text_search', {'query': text.strip()})
 
-  def write(self, call: ToolCall, grammar: Grammar) -> str:
-    """The query, stripped.
 
-    Raises:
-      ValueError: It is empty, holds a tag, or is not all that is asked.
-    """
-    query = call.arguments.get('query')
-    if set(call.arguments) != {'query'} or not isinstance(query, str):
-      raise ValueError(f'{self.shown} has no place for {call.arguments!r}')
-    if not query.strip():
-      raise ValueError('the query is empty')
-    if tag := grammar.tag.search(query):
-      raise ValueError(f'{tag.group()} inside the query {query!r}')
-    return query.strip()
+def _write_query(call: ToolCall) -> str:
+  query = call.arguments.get('query')
+  if set(call.arguments) != {'query'} or not isinstance(query, str):
+    raise ValueError(f'{_TEXT_SEARCH} has no place for {call.arguments!r}')
+  if not query.strip():
+    raise ValueError('the query is empty')
+  return query.strip()
 
 
 MMSEARCH_R1 = Grammar(
     think=('<reason>', '</reason>'),
     answer=('<answer>', '</answer>'),
     reply=('<information>', '</information>'),
-    forms=(_ImageSearch(), _TextSearch()),
+    forms=(
+        CallForm(
+            tags=('<search>', '</search>'),
+            shown=_IMAGE_SEARCH,
+            tools=('image_search',),
+            read=_read_image,
+            write=_write_image,
+        ),
+        CallForm(
+            tags=('<text_search>', '</text_search>'),
+            shown=_TEXT_SEARCH,
+            tools=('text_search',),
+            read=_read_query,
+            write=_write_query,
+        ),
+    ),
     one_call=True,
     names_calls=True,
     defuses=True,

@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gog_jax.chat.calls import bad_call
-from gog_jax.chat.calls import Calls
+from gog_jax.chat.grammar import bad_call
+from gog_jax.chat.grammar import CallChecker
+from gog_jax.chat.grammar import CallForm
 from gog_jax.chat.grammar import Grammar
-from gog_jax.chat.grammar import Tags
 from gog_jax.types import ToolCall
 
 THINK, END_THINK = '<think>', '</think>'
@@ -26,40 +26,35 @@ CALL, END_CALL = '<tool_call>', '</tool_call>'
 RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
 
 
-class _Json:
-  """A call as JSON, on a line of its own."""
-
-  tags: Tags = (CALL, END_CALL)
-  shown = f'{CALL}{{"name":..,"arguments":{{..}}}}{END_CALL}'
-  tools: tuple[str, ...] = ()
-
-  def read(self, text: str, calls: Calls) -> ToolCall:
-    """Reads the JSON of one call; what is wrong with it becomes its error."""
-    try:
-      value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-      reason = getattr(error, 'msg', None) or str(error)
-      return bad_call(f'the call is not JSON: {reason}')
-    if not isinstance(value, dict) or set(value) != {'name', 'arguments'}:
-      return bad_call('a call must be {"name":..,"arguments":{..}}')
-    name, arguments = value['name'], value['arguments']
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-      return bad_call('name must be text and arguments a JSON object')
-    return calls.call(name, arguments)
-
-  def write(self, call: ToolCall, grammar: Grammar) -> str:
-    del grammar
-    return f'\n{write_call(call)}\n'
+def _read_call(text: str, checker: CallChecker) -> ToolCall:
+  """Reads the JSON of one call; what is wrong with it becomes its error."""
+  try:
+    value = json.loads(text, parse_constant=_refuse_constant)
+  except (ValueError, RecursionError) as error:
+    reason = getattr(error, 'msg', None) or str(error)
+    return bad_call(f'the call is not JSON: {reason}')
+  if not isinstance(value, dict) or set(value) != {'name', 'arguments'}:
+    return bad_call('a call must be {"name":..,"arguments":{..}}')
+  name, arguments = value['name'], value['arguments']
+  if not isinstance(name, str) or not isinstance(arguments, dict):
+    return bad_call('name must be text and arguments a JSON object')
+  return checker.checked(name, arguments)
 
 
 HERMES = Grammar(
     think=(THINK, END_THINK),
     answer=(ANSWER, END_ANSWER),
     reply=(RESPONSE, END_RESPONSE),
-    forms=(_Json(),),
+    forms=(
+        CallForm(
+            tags=(CALL, END_CALL),
+            shown=f'{CALL}{{"name":..,"arguments":{{..}}}}{END_CALL}',
+            read=_read_call,
+            write=lambda call: f'\n{write_call(call)}\n',
+        ),
+    ),
 )
 TAGS = HERMES.tags
-split_tags = HERMES.split_tags
 
 
 def write_call(call: ToolCall) -> str:

@@ -19,10 +19,11 @@ import jinja2.ext
 import jinja2.sandbox
 
 from gog_jax.chat import protocol
+from gog_jax.chat.codec import END
+from gog_jax.chat.codec import START
 from gog_jax.chat.dialect import Dialect
 from gog_jax.errors import UserError
 
-START, END = '<|im_start|>', '<|im_end|>'
 IMAGE = '<|vision_start|><|image_pad|><|vision_end|>'
 # What no template says by itself.
 _QUESTION, _REPLIES = 'what-is-asked', ('first-reply', 'second-reply')

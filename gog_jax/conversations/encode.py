@@ -17,8 +17,8 @@ import numpy as np
 
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
-from gog_jax.chat.replies import whole
-from gog_jax.chat.writer import Piece
+from gog_jax.chat.render import Piece
+from gog_jax.chat.render import whole
 from gog_jax.conversations import conversation as conversation_lib
 from gog_jax.conversations.conversation import Conversation
 from gog_jax.conversations.conversation import IMAGE

@@ -27,7 +27,7 @@ from gog_jax import images
 from gog_jax import interrupt
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
-from gog_jax.chat.roles import Message
+from gog_jax.chat.chat import Message
 from gog_jax.images import ImageProcessor
 from gog_jax.remote import ledger as ledger_lib
 from gog_jax.remote.endpoint import Endpoint

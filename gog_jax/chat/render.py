@@ -1,19 +1,32 @@
-"""Puts pieces of text, control tokens and images together into one chunk."""
+"""What a policy is shown: text, control tokens and images, put into one chunk.
+
+`render_system` and `render_result` write in a dialect's words; the frame of a
+message around them is chat.py's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from typing import Any
 
 from gog_jax.chat.codec import Codec
+from gog_jax.chat.codec import END
+from gog_jax.chat.codec import IMAGE_PAD
+from gog_jax.chat.codec import START
+from gog_jax.chat.codec import VISION_END
+from gog_jax.chat.codec import VISION_START
+from gog_jax.chat.dialect import Dialect
 from gog_jax.chat.dialect import parts
+from gog_jax.chat.template import Template
 from gog_jax.images import ImageProcessor
 from gog_jax.images import size_of
 from gog_jax.types import Placement
 from gog_jax.types import TokenChunk
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
-VISION_START, VISION_END = '<|vision_start|>', '<|vision_end|>'
-IMAGE_PAD = '<|image_pad|>'
 # Text in which nothing is a control token, or an image.
 Piece = str | View
 
@@ -75,13 +88,12 @@ class Writer:
     for view in views:
       self.ours(VISION_START)
       size = size_of(view.data)
-      grid = self._processor.grid(*size)
       n_tokens = self._processor.n_tokens(*size)
       self._placements.append(
           Placement(
               start=len(self._ids),
               image=len(self._images),
-              grid=grid,
+              grid=self._processor.grid(*size),
               n_tokens=n_tokens,
           )
       )
@@ -128,3 +140,88 @@ class Writer:
     if text := ''.join(self._pending):
       self._ids.extend(self._codec.encode_text(text))
     self._pending.clear()
+
+
+def render_system(
+    writer: Writer,
+    dialect: Dialect,
+    tools: Sequence[Mapping[str, Any]],
+    template: Template | None,
+) -> None:
+  """Writes all that stands before the user's first message; maybe nothing.
+
+  Args:
+    writer: Empty.
+    dialect: Its words.
+    tools: `{'name', 'description', 'parameters'}` each.
+    template: The model folder's, which is asked first.
+
+  Raises:
+    UserError: The template and the dialect contradict each other.
+  """
+  if template is not None:
+    template.check(dialect)
+    head = template.head(dialect.instructions, tools)
+    if head is not None:
+      writer.ours(head)
+      return
+  if not dialect.system:
+    return
+
+  def describe() -> None:
+    for index, tool in enumerate(tools):
+      writer.text('\n' if index else '')
+      writer.fill(
+          dialect.tool,
+          name=tool['name'],
+          description=tool['description'],
+          parameters=_dumps(tool['parameters']),
+          function=_dumps(dict(tool)),
+          spaced=json.dumps(dict(tool), ensure_ascii=False),
+      )
+
+  writer.ours(f'{START}system\n')
+  writer.fill(
+      dialect.system,
+      tools=describe,
+      instructions=lambda: writer.ours(dialect.instructions),
+  )
+  writer.ours(f'{END}\n')
+
+
+def render_result(writer: Writer, dialect: Dialect, result: ToolResult) -> None:
+  """Writes what a call brought back, in the dialect's words."""
+  if result.status != ToolStatus.OK:
+    writer.fill(dialect.error, error=result.error)
+    return
+
+  def crop() -> None:
+    if (view := result.view) is not None:
+      writer.fill(dialect.crop, image=lambda: writer.images([view]))
+
+  def hits() -> None:
+    for index, hit in enumerate(result.hits):
+      writer.ours(dialect.hit_separator if index else '')
+      writer.fill(
+          dialect.hit, rank=str(index + 1), title=hit.title, text=hit.text
+      )
+    writer.ours('' if result.hits else dialect.no_hits)
+
+  writer.fill(dialect.result, crop=crop, hits=hits)
+
+
+def whole(images: Iterable[bytes]) -> list[View]:
+  """An example's images as views of themselves.
+
+  Raises:
+    UserError: An image cannot be read.
+  """
+  return [
+      View(data=data, root=root, box=(0, 0, *size_of(data)))
+      for root, data in enumerate(images)
+  ]
+
+
+def _dumps(value: Any) -> str:
+  """Compact JSON in the order given: people read what a tool does."""
+  return json.dumps(value, ensure_ascii=False, separators=(',', ':'))
