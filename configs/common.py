@@ -159,10 +159,13 @@ def _toy() -> ConfigDict:
   c.batch.row_tokens = 288
   c.batch.row_patches = 160
 
+  # Its parts are functions, see rewards/parts.py: 'exact_match', 'token_f1',
+  # 'judge', 'format', and your own by FILE.py:NAME or MODULE:NAME.
   c.reward = ConfigDict()
-  c.reward.accuracy = 'exact_match'  # Or 'token_f1', or 'judge':
-  c.judge = sections.judge()
+  c.reward.accuracy = 'exact_match'  # The part that says what is right.
   c.reward.format_weight = 0.1  # lambda of the paper.
+  c.reward.extra = ()  # 'PART=WEIGHT', added to the reward.
+  c.judge = sections.judge()
 
   c.sft = ConfigDict()
   c.sft.n_candidates = 12288  # Questions that the expert is asked, of which

@@ -54,7 +54,6 @@ from gog_jax.tools.toolbox import TOOLS
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
-from gog_jax.types import Verdict
 
 # Ships with the package; `configs/pretrain.py` makes it.
 TOY_BASE = epath.Path(__file__).parent / 'assets' / 'toy_base'
@@ -342,22 +341,22 @@ class Run:
       call_cost: float = 0.0,
   ) -> list[Trajectory]:
     """Trajectories of these examples, with their rewards."""
+    fresh = [dataclasses.replace(t, masked='') for t in trajectories]
     if self.judge is not None:
-      trajectories = self.judge.judged(examples, trajectories)
-    reward = dataclasses.replace(self.reward_config, call_cost=call_cost)
-    return rewards.score_all(examples, trajectories, config=reward)
+      fresh = self.judge.judged(examples, fresh)
+    return rewards.score_all(
+        examples, fresh, config=self.reward_config, call_cost=call_cost
+    )
 
   def unjudged(
       self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
   ) -> list[Trajectory]:
-    """The same, where the judge cannot be asked: valid ones lack its word."""
-    verdict = Verdict(right=None, by='', error='the judge was not asked')
+    """The same, where nothing can be asked: the rewards stay unknown."""
     marked = [
-        dataclasses.replace(t, verdict=verdict) if t.valid else t
+        dataclasses.replace(t, masked='not scored') if t.valid else t
         for t in trajectories
     ]
-    config = self.reward_config
-    return rewards.score_all(examples, marked, config=config)
+    return rewards.score_all(examples, marked, config=self.reward_config)
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
     """Converts boxes of an image of this size to what the policy would say."""

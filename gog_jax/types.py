@@ -264,6 +264,7 @@ class Trajectory:
     reward_parts: The terms of the reward by name, and what else is measured
       of the answer.
     verdict: Where a judge has to say what is right: its word.
+    masked: Why the reward is unknown, if it is: the part that had no value.
     usage: What a remote policy's endpoint says it took: 'prompt_tokens',
       'completion_tokens', 'price' (US dollars). Empty for our own, whose tokens
       are all above.
@@ -283,13 +284,14 @@ class Trajectory:
   reward: float | None = None
   reward_parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
   verdict: Verdict | None = None
+  masked: str = ''
   usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
   error: str = ''
 
   @property
   def valid(self) -> bool:
-    """False where the infrastructure failed, the judge included: masked out."""
-    if self.stop_reason == StopReason.ERROR:
+    """False where the infrastructure failed or the reward is unknown."""
+    if self.stop_reason == StopReason.ERROR or self.masked:
       return False
     if self.verdict is not None and self.verdict.right is None:
       return False

@@ -12,7 +12,7 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.report import metrics as report_metrics
-from gog_jax.rewards import score as rewards
+from gog_jax.rewards import answers
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from tests import endpoints
@@ -56,7 +56,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
       for example in store.read_examples(folder / 'expert' / 'examples.jsonl')
   }
   exact = [
-      rewards.exact_match(t.answer or '', examples[t.example_id].answers)
+      answers.exact_match(t.answer or '', examples[t.example_id].answers)
       for t in trajectories
   ]
   broken = [
@@ -110,7 +110,7 @@ def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
   assert not evaluate.is_done(folder)
   # What was rolled out by then is kept, and waits for a verdict.
   kept, _ = rollouts.read(folder)
-  waiting = {t.example_id: t for t in kept if t.verdict.right is None}
+  waiting = {t.example_id: t for t in kept if not t.valid}
   assert len(waiting) >= 2
   assert evaluate.progress_of(folder)['judge_errors'] == len(waiting)
   with endpoints.serve(judge_helpers.right_if()) as server:

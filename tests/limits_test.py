@@ -10,7 +10,7 @@ from gog_jax.app import config_check
 from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
-from gog_jax.rewards import score as rewards
+from gog_jax.rewards import parts
 from gog_jax.rollout import loop
 from gog_jax.rollout.limits import calls_within
 from gog_jax.rollout.scripted import ScriptedPolicy
@@ -95,7 +95,8 @@ def test_the_loop_refuses_what_is_too_much():
   assert all(c.error is None for t in trajectory.turns for c in t.parsed.calls)
   assert executor.metrics()['fake/model_error'] == 3
   assert executor.metrics()['fake/ok'] == 3
-  assert rewards.format_reward(trajectory) == 0.0  # As for any error of its.
+  # As for any error of its.
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
 
 def test_each_conversation_has_calls_of_its_own():
@@ -202,7 +203,7 @@ def test_three_turns(run):
   assert trajectory.answer == '132'
   assert statuses(trajectory) == [OK, OK]
   assert sum(r.n_searches for t in trajectory.turns for r in t.results) == 2
-  assert rewards.format_reward(trajectory) == 1.0
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 1.0
   shown = run.chat.decode(trajectory.token_ids.tolist())
   found = trajectory.turns[0].results[0].hits[0]
   assert f'<information>\n1. {found.title}\n{found.text}\n</inf' in shown
@@ -219,7 +220,7 @@ def test_the_second_image_search_is_refused(run):
       'a conversation may call image_search once'
   )
   assert trajectory.stop_reason == StopReason.ANSWER
-  assert rewards.format_reward(trajectory) == 0.0
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
   assert 'Error: a conversation may call image_search once' in (
       run.chat.decode(trajectory.token_ids.tolist())
   )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gog_jax.errors import UserError
+from gog_jax.rewards import parts
 from gog_jax.rewards import score as rewards
 from gog_jax.types import StopReason
 from gog_jax.types import ToolCall
@@ -36,7 +37,7 @@ def test_a_truncated_call_is_neither_executed_nor_repaired(n_cut):
   assert trajectory.answer is None
   assert trajectory.loss_mask.tolist() == [0] * 34 + [1] * (20 - n_cut)
   assert executor.metrics()['gaze/ok'] == 0
-  assert rewards.format_reward(trajectory) == 0.0
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
 
 def test_a_truncated_answer_is_no_answer():
@@ -96,7 +97,7 @@ def test_the_turn_limit():
   assert trajectory.loss_mask[-15:].all()
   assert len(trajectory.turns[2].parsed.calls) == 1
   assert executor.metrics()['text_search/ok'] == 2
-  assert rewards.format_reward(trajectory) == 0.0
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
 
 def test_an_answer_in_the_last_turn_counts():
@@ -112,7 +113,7 @@ def test_a_message_without_call_and_answer():
   (trajectory,), _, _ = play(script)
   assert trajectory.stop_reason == StopReason.FORMAT
   assert len(trajectory.turns) == 1 and trajectory.answer is None
-  assert rewards.format_reward(trajectory) == 0.0
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
 
 def test_calls_beside_an_answer_are_not_made():
@@ -151,7 +152,7 @@ def test_infra_error_is_seen_and_masks_the_trajectory():
   assert trajectory.turns[0].results[0].status == ToolStatus.INFRA_ERROR
   assert not trajectory.valid
   # It is not the policy's fault.
-  assert rewards.format_reward(trajectory) == 1.0
+  assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 1.0
 
 
 @pytest.mark.parametrize(

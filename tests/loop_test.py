@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gog_jax.rewards import answers
+from gog_jax.rewards import parts
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout import loop
 from gog_jax.storage import trajectories as store
@@ -170,13 +172,13 @@ def test_the_oracle_answers_in_the_embedded_world():
       limits=loop_helpers.limits(),
   )
   answered = [
-      rewards.exact_match(trajectory.answer or '', example.answers)
+      answers.exact_match(trajectory.answer or '', example.answers)
       for example, trajectory in zip(examples, trajectories, strict=True)
   ]
   assert np.mean(answered) > 0.9
   for example, trajectory in zip(examples, trajectories):
     assert trajectory.example_id == example.id
-    assert rewards.format_reward(trajectory) == 1.0
+    assert parts.format_reward(example, trajectory) == 1.0
     assert bool(example.hops) == any(t.results for t in trajectory.turns)
 
 

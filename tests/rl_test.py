@@ -27,8 +27,9 @@ def workdir(finished, tmp_path):
   return tmp_path / 'run'
 
 
-def score_some(example, trajectory, *, config):
+def score_some(example, trajectory, *, config, call_cost=0.0):
   """A reward that is the same for all of every other question's samples."""
+  del call_cost
   scored = mini.score_by_ids(example, trajectory, config=config)
   if int(example.id.rpartition('/')[2]) % 2:
     return scored
@@ -105,8 +106,9 @@ def rows_of_rl(workdir, **options):
   return mini.metrics_of(run, 'rl')
 
 
-def right_where_even(example, trajectory, *, config):
+def right_where_even(example, trajectory, *, config, call_cost=0.0):
   """All samples of every other question are right."""
+  del call_cost
   scored = mini.score_by_ids(example, trajectory, config=config)
   right = float(int(example.id.rpartition('/')[2]) % 2 == 0)
   return dataclasses.replace(
@@ -327,9 +329,9 @@ def test_searches_cost_in_rl_alone(finished, monkeypatch, tmp_path):
   asked = []
   score = rewards.score
 
-  def spy(example, trajectory, *, config):
-    asked.append(config.call_cost)
-    return score(example, trajectory, config=config)
+  def spy(example, trajectory, *, config, call_cost):
+    asked.append(call_cost)
+    return score(example, trajectory, config=config, call_cost=call_cost)
 
   monkeypatch.setattr(rewards, 'score', spy)
   run = mini.make_run(finished.workdir, 'rl', rl__call_cost=0.1)

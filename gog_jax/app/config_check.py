@@ -35,7 +35,6 @@ _CHOICES = {
     'model.remat': REMAT_POLICIES,
     'model.attention': attention.CHOICES,
     'model.box': KINDS,
-    'reward.accuracy': rewards.ACCURACIES,
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
     'eval.benchmark': paradigms.BENCHMARKS,
@@ -200,7 +199,8 @@ def check(config) -> None:
         f'searches cost up to ${max(prices):g}: say how much the run may spend '
         'with --config.tools.max_spend=DOLLARS'
     )
-  if config.reward.accuracy == rewards.JUDGE:
+  rewards.check(config.reward)
+  if rewards.asks_judge(config.reward):
     judge_config.read(config.judge)
   clip = config.rl.loss.clip
   numbers = [type(x) in (int, float) and x >= 0 for x in clip]

@@ -29,6 +29,7 @@ from gog_jax.evaluation.evaluations import TRAINED
 from gog_jax.judge.counts import describe
 from gog_jax.report import scalars as report_scalars
 from gog_jax.report import summary as report
+from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
@@ -103,15 +104,13 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 # What may change while a stage is under way: nothing it makes hangs on it.
 _NO_IDENTITY = (
-    'checkpoint_every',
-    'trajectories_every',
-    'alarms',
+    'checkpoint_every', 'trajectories_every', 'alarms',
     # Of SFT, what stands among a stage's inputs or only matters with them.
     'data',
     'data_workers',
     'epochs',
     *evaluations.NO_IDENTITY,
-)
+)  # fmt: skip
 
 _DEMOS = (
     *ROLLOUT,
@@ -327,7 +326,7 @@ def manifest_of(run: Run, name: str) -> Manifest:
   stage = stages_of(run.config)[name]
   fields = fields_of(run.config, stage.sections, without=_NO_IDENTITY)
   needs = () if stage.apart else stage.needs
-  judged = 'reward' in fields
+  scored = 'reward' in fields
   own_data = run.config.sft.data if 'sft.epochs' in fields else ''
   return Manifest(
       stage=name,
@@ -335,7 +334,8 @@ def manifest_of(run: Run, name: str) -> Manifest:
       inputs={needed: identity(run, needed) for needed in needs}
       | ({'model_folder': run.model_digest} if 'model' in fields else {})
       | ({'searched': run.toolbox.version} if set(_TOOLS) & set(fields) else {})
-      | ({'judge': run.judge.identity} if judged and run.judge else {})
+      | ({'judge': run.judge.identity} if scored and run.judge else {})
+      | (rewards.identity(run.config.reward) if scored else {})
       | ({'maker': stage.maker} if stage.maker else {})
       | ({'sft_data': sft_data.digest(own_data)} if own_data else {})
       | _start_from(fields),

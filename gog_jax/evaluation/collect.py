@@ -43,7 +43,8 @@ def item_of(trajectory: Trajectory) -> dict[str, Any]:
   usage, verdict = trajectory.usage, trajectory.verdict
   return {
       'valid': trajectory.valid,
-      'unjudged': verdict is not None and verdict.right is None,
+      'unjudged': bool(trajectory.masked)
+      or (verdict is not None and verdict.right is None),
       **{part: trajectory.reward_parts[part] for part in MEANS},
       'turns': len(trajectory.turns),
       'calls': len(results),
@@ -62,6 +63,8 @@ def infra_error(trajectory: Trajectory) -> tuple[str, str]:
     for result in turn.results:
       if result.status == ToolStatus.INFRA_ERROR:
         return 'tool failed', result.error
+  if trajectory.masked:
+    return 'reward unknown', trajectory.masked
   verdict = trajectory.verdict
   return 'judge failed', '' if verdict is None else verdict.error
 
@@ -196,8 +199,8 @@ class Collector:
       )
 
   def _judge_again(self, wanted: Iterable[int]) -> None:
-    """Judges what was rolled out when the judge could not be asked."""
-    if self.run.judge is None or not self._keep_records:
+    """Scores what was rolled out when its reward was unknown."""
+    if not self._keep_records:
       return
     waiting = [i for i in wanted if self.items.get(i, {}).get('unjudged')]
     if not waiting:

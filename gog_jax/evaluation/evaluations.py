@@ -19,6 +19,7 @@ from gog_jax.evaluation import policies
 from gog_jax.evaluation import scripts as plays
 from gog_jax.questions import benchmarks
 from gog_jax.report import summary as report
+from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage.manifest import Manifest
 
@@ -83,7 +84,7 @@ def manifest_of(
   policy = policies.named(run.config, name)
   own = policies.run_of(run, name)
   sections = [*ROLLOUT, 'reward', 'eval']
-  inputs = {
+  inputs = rewards.identity(own.config.reward) | {
       'model_folder': own.model_digest,
       'searched': run.toolbox.version,
   }

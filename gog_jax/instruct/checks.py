@@ -11,8 +11,9 @@ import dataclasses
 from typing import Any
 
 from gog_jax.images import size_of
+from gog_jax.rewards import answers
 from gog_jax.rewards import behaviour
-from gog_jax.rewards import score as rewards
+from gog_jax.rewards import parts
 from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import StopReason
@@ -90,7 +91,8 @@ def spoilt(trajectory: Trajectory) -> Failure | None:
       return Failure(reason='tool failed', detail=result.error)
   verdict = trajectory.verdict
   return Failure(
-      reason='judge failed', detail='' if verdict is None else verdict.error
+      reason='judge failed',
+      detail=trajectory.masked if verdict is None else verdict.error,
   )
 
 
@@ -130,8 +132,8 @@ def _right(
 def _well_formed(
     example: Example, trajectory: Trajectory, checks: Checks
 ) -> str | None:
-  del example, checks
-  if rewards.format_reward(trajectory) == 1.0:
+  del checks
+  if parts.format_reward(example, trajectory) == 1.0:
     return None
   for number, turn in enumerate(trajectory.turns, start=1):
     if turn.parsed.format_error:
@@ -181,10 +183,10 @@ def _evidence_found(
   found = list(_found(trajectory))
   if not checks.evidence or not found:
     return None
-  forms = [rewards.normalise(form) for form in example.answers]
+  forms = [answers.normalise(form) for form in example.answers]
   for result in found:
     for hit in result.hits:
-      text = f' {rewards.normalise(f"{hit.title} {hit.text}")} '
+      text = f' {answers.normalise(f"{hit.title} {hit.text}")} '
       if any(form and f' {form} ' in text for form in forms):
         return None
   n_hits = sum(len(result.hits) for result in found)

@@ -24,6 +24,7 @@ from gog_jax.remote.endpoint import BACKOFF_S
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.endpoint import TransientEndpointError
 from gog_jax.remote.ledger import Ledger
+from gog_jax.rewards import answers
 from gog_jax.rewards import score as rewards
 from gog_jax.storage import files
 from gog_jax.types import Example
@@ -164,7 +165,7 @@ class Judge:
   def _rule(self, case: Case) -> str | None:
     """What decides without a judge; None where nothing does."""
     answer = case.answer or ''
-    if rewards.exact_match(answer, case.answers):
+    if answers.exact_match(answer, case.answers):
       return 'exact_match'
     if not answer.strip():
       return 'empty'
@@ -315,7 +316,7 @@ def for_run(config: Any, workdir: epath.PathLike) -> Judge | None:
   Raises:
     UserError: It cannot be asked.
   """
-  if config.reward.accuracy != rewards.JUDGE:
+  if not rewards.asks_judge(config.reward):
     return None
   return Judge(config_lib.read(config.judge), workdir)
 

@@ -16,8 +16,8 @@ from gog_jax import boxes
 from gog_jax.report import costs as report_costs
 from gog_jax.report import intervals as report_intervals
 from gog_jax.report.metrics import Evaluated
+from gog_jax.rewards import answers as answers_lib
 from gog_jax.rewards import behaviour
-from gog_jax.rewards import score as rewards
 from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
@@ -93,12 +93,12 @@ def answers(pairs: Pairs, *, seed: int) -> dict[str, Any]:
 
 def exact_match(example: Example, trajectory: Trajectory) -> float:
   """As it was scored; of records that lack it, counted anew."""
-  return _part(example, trajectory, 'exact_match', rewards.exact_match)
+  return _part(example, trajectory, 'exact_match', answers_lib.exact_match)
 
 
 def f1(example: Example, trajectory: Trajectory) -> float:
   """As `exact_match`."""
-  return _part(example, trajectory, 'f1', rewards.token_f1)
+  return _part(example, trajectory, 'f1', answers_lib.token_f1)
 
 
 def _part(example: Example, trajectory: Trajectory, name: str, count) -> float:

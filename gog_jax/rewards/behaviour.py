@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 
+import numpy as np
+
 from gog_jax import boxes
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
@@ -82,3 +84,18 @@ def n_searches(trajectory: Trajectory) -> int:
   return sum(
       result.n_searches for turn in trajectory.turns for result in turn.results
   )
+
+
+def mean_parts(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+  """The mean of each of their reward parts, over those that have it."""
+  names = dict.fromkeys(name for t in trajectories for name in t.reward_parts)
+  return {
+      name: float(
+          np.mean([
+              t.reward_parts[name]
+              for t in trajectories
+              if name in t.reward_parts
+          ])
+      )
+      for name in names
+  }

@@ -1,30 +1,32 @@
-"""Rewards: pure functions of an example and its trajectory.
+"""Scores trajectories: a weighted sum of the parts in parts.py.
 
-The paper's reward is r = (1 - lambda) r_acc + lambda r_fmt. Beyond the paper,
-an executed search may cost a share of r_acc: it is charged only where the
-answer is right, so that a right answer without a search is always worth most
-and a wrong one is never made better by not searching. The format rule,
-in one sentence: a trajectory is well formed when every policy message is one
-`<think>` block followed by either tool calls or one `<answer>`, the last one
-answers, and no call failed through the policy's own fault.
+    r = (1 - lambda) r_acc max(1 - call_cost n, 0) + lambda r_fmt
+        + the sum of weight * value over `extra`
+
+for n executed searches. Without a call cost and extra parts this is the
+reward of Glance-or-Gaze. A search costs a share of r_acc, so a right answer
+without a search is always worth most, and a wrong one gains nothing by not
+searching.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-import re
-import string
+import math
+from typing import Any
 
+from gog_jax import seams
+from gog_jax.errors import RunStopped
+from gog_jax.errors import UserError
 from gog_jax.rewards import behaviour
+from gog_jax.rewards import parts
 from gog_jax.types import Example
-from gog_jax.types import StopReason
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
-_ARTICLES = re.compile(r'\b(a|an|the)\b')
-_PUNCTUATION = str.maketrans('', '', string.punctuation)
+JUDGE = 'judge'
+# Parts that are always recorded, and 'budget' where searches cost.
+RECORDED = ('accuracy', 'format', 'exact_match', 'f1', 'budget')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,108 +34,76 @@ class RewardConfig:
   """How a trajectory is scored.
 
   Attributes:
-    accuracy: 'exact_match', 'token_f1', or 'judge': the verdict that the
-      trajectory holds.
+    accuracy: The part that says what is right, from 0 to 1: one of
+      parts.PARTS, FILE.py:NAME or MODULE:NAME.
     format_weight: lambda, the share of the format reward, in [0, 1].
-    call_cost: Share of r_acc that an executed search takes, in [0, 1]; RL's
-      alone, since a pass rate or an evaluation has no use for it.
+    extra: 'PART=WEIGHT', added to the reward.
   """
 
   accuracy: str
   format_weight: float
-  call_cost: float = 0.0
-
-
-def normalise(text: str) -> str:
-  """Lower case, no punctuation, no articles, single spaces (as in SQuAD)."""
-  text = text.lower().translate(_PUNCTUATION)
-  return ' '.join(_ARTICLES.sub(' ', text).split())
-
-
-def exact_match(answer: str, accepted: tuple[str, ...]) -> float:
-  """1 if the normalised answer equals a normalised accepted form, else 0.
-
-  An answer of which normalisation leaves nothing is wrong.
-  """
-  normalised = normalise(answer)
-  return float(
-      bool(normalised)
-      and any(normalised == normalise(form) for form in accepted)
-  )
-
-
-def token_f1(answer: str, accepted: tuple[str, ...]) -> float:
-  """The best F1 between the answer's words and an accepted form's."""
-
-  def f1(form: str) -> float:
-    words, gold = normalise(answer).split(), normalise(form).split()
-    common = (collections.Counter(words) & collections.Counter(gold)).total()
-    if not common:
-      return 0.0
-    precision, recall = common / len(words), common / len(gold)
-    return 2 * precision * recall / (precision + recall)
-
-  return max(f1(form) for form in accepted)
-
-
-JUDGE = 'judge'
-ACCURACIES = ('exact_match', 'token_f1', JUDGE)
-
-
-def format_reward(trajectory: Trajectory) -> float:
-  """1 if the trajectory obeys the format rule above, else 0."""
-  if trajectory.stop_reason != StopReason.ANSWER:
-    return 0.0
-  for turn in trajectory.turns:
-    if turn.parsed.format_error is not None:
-      return 0.0
-    if any(r.status == ToolStatus.MODEL_ERROR for r in turn.results):
-      return 0.0
-  return 1.0
+  extra: tuple[str, ...] = ()
 
 
 def score(
-    example: Example, trajectory: Trajectory, *, config: RewardConfig
+    example: Example,
+    trajectory: Trajectory,
+    *,
+    config: RewardConfig,
+    call_cost: float = 0.0,
 ) -> Trajectory:
-  """The trajectory with `reward` and `reward_parts` set.
+  """The trajectory with `reward`, `reward_parts` and maybe `masked` set.
 
-  r = (1 - lambda) r_acc max(1 - call_cost n, 0) + lambda r_fmt for n executed
-  searches (Glance-or-Gaze, stage 2, where call_cost is 0). Whatever r_acc is,
-  `exact_match` and `f1` stand beside its terms. Of a trajectory that is not
-  valid, one whose verdict failed included, none of this says anything.
+  `reward_parts` holds 'accuracy', 'format', 'exact_match' and 'f1', with a
+  call cost the 'budget' that was left, extra parts by name, and whatever else
+  a user's part measured as NAME/KEY. Those of an invalid trajectory mean
+  nothing.
+
+  Args:
+    example: What was asked.
+    trajectory: Judged, where a judge is asked.
+    config: The parts and their weights.
+    call_cost: Share of r_acc that an executed search takes, in [0, 1].
 
   Raises:
-    ValueError: The accuracy is a verdict, and there is none.
+    RunStopped: A user's part failed or returned no finite number.
+    ValueError: A valid trajectory has no verdict where one is needed.
   """
-  answer = trajectory.answer or ''
-  exact = exact_match(answer, example.answers)
-  f1 = token_f1(answer, example.answers)
-  if config.accuracy == JUDGE:
-    accuracy = _verdict(trajectory)
-  else:
-    accuracy = {'exact_match': exact, 'token_f1': f1}[config.accuracy]
-  well_formed = format_reward(trajectory)
-  n_searches = behaviour.n_searches(trajectory)
-  kept = max(1 - config.call_cost * n_searches, 0.0)
+  weights = _weights(config)
+  values, measured = {}, {}
+  for name in (config.accuracy, *weights):
+    found = _measure(name, example, trajectory)
+    if found is None:
+      trajectory, found = dataclasses.replace(trajectory, masked=name), {}
+    values[name] = found.pop('reward', 0.0)
+    if name in weights or name not in parts.PARTS:
+      short = _short(name)
+      measured[short] = values[name]
+      measured |= {f'{short}/{key}': value for key, value in found.items()}
+  accuracy = values[config.accuracy]
+  if not 0 <= accuracy <= 1:
+    raise RunStopped(
+        f'reward part {config.accuracy} returned {accuracy} on example '
+        f'{example.id}, but an accuracy is from 0 to 1'
+    )
+  well_formed = parts.format_reward(example, trajectory)
+  kept = max(1 - call_cost * behaviour.n_searches(trajectory), 0.0)
   reward = (
       1 - config.format_weight
   ) * accuracy * kept + config.format_weight * well_formed
-  parts = {
-      'accuracy': accuracy, 'format': well_formed, 'exact_match': exact,
-      'f1': f1,
-  }  # fmt: skip
-  if config.call_cost:
-    parts['budget'] = kept
-  return dataclasses.replace(trajectory, reward=reward, reward_parts=parts)
-
-
-def _verdict(trajectory: Trajectory) -> float:
-  """1 if a judge calls the answer right, else 0."""
-  if trajectory.verdict is None:
-    if trajectory.valid:
-      raise ValueError(f'{trajectory.example_id} is not judged')
-    return 0.0  # Nobody was asked about what nothing counts.
-  return float(trajectory.verdict.right is True)
+  for name, weight in weights.items():
+    reward += weight * values[name]
+  reward_parts = {
+      'accuracy': accuracy,
+      'format': well_formed,
+      'exact_match': parts.exact_match(example, trajectory),
+      'f1': parts.token_f1(example, trajectory),
+      **({'budget': kept} if call_cost else {}),
+      **measured,
+  }
+  return dataclasses.replace(
+      trajectory, reward=reward, reward_parts=reward_parts
+  )
 
 
 def score_all(
@@ -141,9 +111,93 @@ def score_all(
     trajectories: Sequence[Trajectory],
     *,
     config: RewardConfig,
+    call_cost: float = 0.0,
 ) -> list[Trajectory]:
   """`score` of each trajectory, one of each example."""
   return [
-      score(example, trajectory, config=config)
+      score(example, trajectory, config=config, call_cost=call_cost)
       for example, trajectory in zip(examples, trajectories, strict=True)
   ]
+
+
+def asks_judge(config: RewardConfig) -> bool:
+  """Whether trajectories need a judge's verdict before they are scored."""
+  return JUDGE in (config.accuracy, *_weights(config))
+
+
+def check(config: RewardConfig) -> None:
+  """Loads every part.
+
+  Raises:
+    UserError: There is no such part, a weight is no number, or two parts would
+      be recorded under one name.
+  """
+  seams.load(config.accuracy, parts.PARTS, field='config.reward.accuracy')
+  taken = {*RECORDED, *parts.PARTS}
+  for name in dict.fromkeys((config.accuracy, *_weights(config))):
+    seams.load(name, parts.PARTS, field='config.reward.extra')
+    if name not in parts.PARTS and _short(name) in taken:
+      raise UserError(
+          f'config.reward: another part is recorded as {_short(name)!r}, '
+          f'rename the function {name}'
+      )
+    taken.add(_short(name))
+
+
+def identity(config: RewardConfig) -> dict[str, str]:
+  """Digests of users' parts, for manifests; the config names ours."""
+  return {
+      f'reward {name}': seams.digest(name, parts.PARTS, field='config.reward')
+      for name in (config.accuracy, *_weights(config))
+      if name not in parts.PARTS
+  }
+
+
+def _weights(config: RewardConfig) -> dict[str, float]:
+  """Part to weight, of the extra ones."""
+  found = {}
+  for entry in config.extra:
+    name, _, weight = entry.rpartition('=')
+    try:
+      found[name] = float(weight)
+      if not name or not math.isfinite(found[name]):
+        raise ValueError(entry)
+    except ValueError as error:
+      raise UserError(
+          f'config.reward.extra: {entry!r} is not PART=WEIGHT, e.g. '
+          "'rewards.py:brevity=0.1'"
+      ) from error
+  return found
+
+
+def _short(name: str) -> str:
+  """A part's name in `reward_parts`: 'mine.py:close' is 'close'."""
+  return name.rpartition(':')[2]
+
+
+def _measure(
+    name: str, example: Example, trajectory: Trajectory
+) -> dict[str, float] | None:
+  """What a part measures, its value as 'reward'; None where it is unknown.
+
+  Empty for a user's part and an invalid trajectory.
+  """
+  part = seams.load(name, parts.PARTS, field='config.reward')
+  if name in parts.PARTS:  # What ours raise is a bug and keeps its traceback.
+    return {'reward': part(example, trajectory)}
+  if not trajectory.valid:
+    return {}
+  try:
+    found: Any = part(example, trajectory)
+    if found is None:
+      return None
+    found = found if isinstance(found, Mapping) else {'reward': found}
+    found = {key: float(value) for key, value in found.items()}
+    if not all(map(math.isfinite, (found['reward'], *found.values()))):
+      raise ValueError(f'it returned {found}')
+    return found
+  except Exception as error:
+    what = ' '.join(f'{type(error).__name__}: {error}'.split())
+    raise RunStopped(
+        f'reward part {name} failed on example {example.id}: {what}'
+    ) from error

@@ -260,6 +260,7 @@ def trajectory_of(row: Mapping[str, Any], load: Load) -> Trajectory:
       reward=row['reward'],
       reward_parts=row['reward_parts'],
       verdict=Verdict(**row['verdict']) if row.get('verdict') else None,
+      masked=row.get('masked', ''),
       usage=row.get('usage', {}),
       error=row.get('error', ''),
   )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gog_jax.rewards import behaviour
+from gog_jax.rewards.score import RECORDED
 from gog_jax.run import Run
 from gog_jax.train.advantages import GroupAdvantages
 from gog_jax.train.groups import Drawn
@@ -82,6 +83,11 @@ def describe(
       'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
       'live_groups': float(advantages.live.mean()),
       'format_only_groups': float(advantages.format_only.mean()),
+      **{
+          f'reward/{name}': value
+          for name, value in behaviour.mean_parts(valid).items()
+          if name not in RECORDED
+      },
       'masked': 1 - len(valid) / len(flat),
       'masked_by_calls': masked_by_calls(flat),
       'model_errors': count(ToolStatus.MODEL_ERROR),
