@@ -105,12 +105,14 @@ def _toy() -> ConfigDict:
 
   c.tools = ConfigDict()
   # What is searched: 'world'; 'index', an index of one's own documents and
-  # images (configs/index.py); or 'retriever', a server (configs/retrieve.py).
+  # images (configs/index.py); 'retriever', a server (configs/retrieve.py); or
+  # FILE.py:NAME, what makes a SearchBackend (gog_jax/tools/base.py).
   c.tools.backend = 'world'
   c.tools.index = ''  # The index's folder.
   c.tools.encoder = ''  # The folder of weights that the index was built with.
   c.tools.url = ''  # The retriever's, e.g. http://127.0.0.1:8000
   c.tools.version = ''  # Of what it holds, where it does not say so itself.
+  c.tools.extra = ()  # Tools of one's own, FILE.py:NAME: tools/functions.py.
   c.tools.top_k = 1
   c.tools.hit_characters = 2000  # Of a document that the policy is shown.
   c.tools.timeout_s = 10.0  # Of a call, all attempts together.

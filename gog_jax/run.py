@@ -48,7 +48,6 @@ from gog_jax.storage import checkpoint
 from gog_jax.storage import files
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.toolbox import make_tools
 from gog_jax.tools.toolbox import Toolbox
 from gog_jax.tools.toolbox import TOOLS
 from gog_jax.types import Box
@@ -66,7 +65,7 @@ class Run:
     # (an arm's learning rate) have their values from here on.
     self.config: Any = config.copy_and_resolve_references()
     self.workdir = epath.Path(workdir)
-    self.tool_names = TOOLS
+    self.tool_names = tuple(TOOLS)
 
   def changed(self, **parts: Any) -> Run:
     """The same run with other parts; it shares all that does not hang on them.
@@ -172,13 +171,13 @@ class Run:
 
   @functools.cached_property
   def executor(self) -> ToolExecutor:
-    tools = make_tools(
-        self.tool_names if self.can_gaze else set(self.tool_names) - {'gaze'},
-        top_k=self.config.tools.top_k,
+    names = [*self.tool_names, *self.toolbox.functions * bool(self.tool_names)]
+    return self.toolbox.executor(
+        self.config.tools,
+        [name for name in names if self.dialect.can_call(name)],
         box_spec=self.box_spec,
         seen_size=self.processor.seen_size,
     )
-    return self.toolbox.executor(tools)
 
   @functools.cached_property
   def dialect(self) -> Dialect:

@@ -21,6 +21,10 @@ import numpy as np
 Box = tuple[float, float, float, float]
 
 
+# Stands for the index of an image where a view shows none of the example's.
+NO_ROOT = -1
+
+
 class StopReason(enum.StrEnum):
   """Why a trajectory ended."""
 
@@ -73,8 +77,10 @@ class View:
 
   Attributes:
     data: The encoded image file (PNG or JPEG; crops are PNG, lossless).
-    root: Index of the example's image that it shows.
-    box: The region it shows, in original pixels of the root image.
+    root: Index of the example's image that it shows; NO_ROOT for an image that
+      a user's tool made, and for crops of one.
+    box: The region it shows, in original pixels of the root image, or of the
+      tool's.
   """
 
   data: bytes
@@ -155,42 +161,44 @@ class Hit:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reply:
-  """What a backend answers a search with.
-
-  Attributes:
-    hits: Best first.
-    raw: The answer as it came over the wire, for recordings; None where none
-      did.
-  """
-
-  hits: tuple[Hit, ...]
-  raw: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolResult:
-  """What a call brought back.
+  """What a call brought back. A search backend sets `hits`, and may set `raw`.
 
   Attributes:
     status: ok, the policy's error, or the infrastructure's.
     hits: What the search found, best first.
     view: The crop that a gaze adds to the conversation.
+    parts: What a user's tool returned: untrusted text, and images.
     error: One line, empty when status is ok; shown to the policy.
     n_searches: Executed sub-queries, counted honestly.
-    latency_s: Wall time in seconds; of what was recorded, the time it took
-      then.
-    price: Of its search, in US dollars; 0 where the answer was at hand, but
-      for recordings, which tell what it cost then.
+    latency_s: Wall time in seconds; of a recorded call, the time it took then.
+    price: US dollars for all attempts; 0 for a cached answer, but a recording
+      keeps what it cost then.
+    raw: The response as it came over the wire, if it did; kept by recordings
+      and caches alone.
+    time: When the call ended, ISO 8601 in UTC; likewise.
   """
 
-  status: ToolStatus
+  status: ToolStatus = ToolStatus.OK
   hits: tuple[Hit, ...] = ()
   view: View | None = None
+  parts: tuple[str | View, ...] = ()
   error: str = ''
   n_searches: int = 0
   latency_s: float = 0.0
   price: float = 0.0
+  raw: str | None = dataclasses.field(default=None, metadata={'stored': False})
+  time: str = dataclasses.field(default='', metadata={'stored': False})
+
+  @property
+  def text(self) -> str:
+    """The text that a user's tool returned."""
+    return '\n'.join(part for part in self.parts if isinstance(part, str))
+
+  @property
+  def images(self) -> tuple[View, ...]:
+    """The images that a user's tool returned."""
+    return tuple(part for part in self.parts if isinstance(part, View))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,12 @@ from gog_jax.evaluation import policies
 from gog_jax.run import Run
 from gog_jax.toy.backend import WorldBackend
 from gog_jax.types import Hit
-from gog_jax.types import Reply
+from gog_jax.types import ToolResult
 
 NAME = 'gog@script'
-_FOUND = Reply(hits=(Hit(title='beldak', text='beldak year 132', score=1.0),))
+_FOUND = ToolResult(
+    hits=(Hit(title='beldak', text='beldak year 132', score=1.0),)
+)
 
 
 def play(request, turns):
@@ -83,7 +85,7 @@ def measure(run: Run) -> tuple[float, float]:
   )
 
 
-async def _found(*unused_args, **unused_kwargs) -> Reply:
+async def _found(*unused_args, **unused_kwargs) -> ToolResult:
   return _FOUND
 
 

@@ -21,10 +21,12 @@ from gog_jax.models import sharding
 from gog_jax.run import Run
 from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
+from gog_jax.tools.base import IMAGE
+from gog_jax.tools.base import TEXT
 from gog_jax.toy import knowledge
 from gog_jax.toy import questions
 from gog_jax.types import Hit
-from gog_jax.types import Reply
+from gog_jax.types import ToolResult
 from tests import endpoints
 from tests import main_test
 from tests import mini
@@ -164,11 +166,12 @@ class Evil:
   """Finds what tries to break out."""
 
   version = 'evil/1'
+  kinds = (TEXT, IMAGE)
 
   async def search_text(self, query, *, scope, top_k):
     del query, scope, top_k
     hit = Hit(title=EVIL, text=EVIL, score=1.0, image=EVIL.encode())
-    return Reply(hits=(hit,))
+    return ToolResult(hits=(hit,))
 
   async def search_image(self, data, *, scope, top_k):
     del data, scope, top_k

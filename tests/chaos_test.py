@@ -11,7 +11,6 @@ import pytest
 from configs import common
 from gog_jax import images
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.cache import Cache
 from gog_jax.tools.image_search import ImageSearch
 from gog_jax.tools.retriever import Retriever
 from gog_jax.tools.text_search import TextSearch
@@ -19,6 +18,7 @@ from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
 from tests import chaos_server
+from tests.search_helpers import make_cache
 from tests.search_helpers import make_executor
 
 pytestmark = pytest.mark.slow
@@ -32,16 +32,17 @@ def _stats(url):
 
 
 def _executor(url, path, *, timeout_s, max_attempts, backoff_s):
+  backend = Retriever.connect(url)
   return make_executor(
-      TextSearch(top_k=1),
-      ImageSearch(top_k=1),
-      backend=Retriever.connect(url),
+      TextSearch(backend, top_k=1),
+      ImageSearch(backend, top_k=1),
+      backend=backend,
       timeout_s=timeout_s,
       max_concurrency=64,
       max_attempts=max_attempts,
       backoff_s=backoff_s,
       failures=10**9,  # Else most of them would be spared.
-      cache=Cache(path, days=1, max_bytes=1e9),
+      cache=make_cache(path),
   )
 
 

@@ -17,12 +17,11 @@ import pytest
 from gog_jax import interrupt
 from gog_jax.errors import UserError
 from gog_jax.remote import secrets
-from gog_jax.remote.endpoint import Endpoint
-from gog_jax.remote.endpoint import EndpointConfig
 from tests import endpoints
 from tests.endpoints import says
 from tests.remote_helpers import ANSWER
 from tests.remote_helpers import KEY
+from tests.remote_helpers import make_endpoint
 from tests.remote_helpers import play
 from tests.remote_helpers import replies
 from tests.remote_helpers import sample_once
@@ -226,8 +225,7 @@ def test_what_a_reply_says_it_took(usage, counts):
       return await endpoint.complete(session, [])
 
   with endpoints.serve(script) as server:
-    config = EndpointConfig(url=server.url, model='m')
-    reply = asyncio.run(ask(Endpoint(config)))
+    reply = asyncio.run(ask(make_endpoint(server.url)))
   assert (reply.prompt_tokens, reply.completion_tokens) == counts
 
 
@@ -243,7 +241,7 @@ def test_what_a_reply_says_it_took(usage, counts):
 )
 def test_addresses_that_are_refused(url, words):
   with pytest.raises(UserError) as error:
-    Endpoint(EndpointConfig(url=url, model='m'))
+    make_endpoint(url)
   for word in words:
     assert word in one_line(error)
   assert 'pass@' not in str(error.value)

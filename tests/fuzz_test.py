@@ -86,15 +86,17 @@ PIECES = st.one_of(
 
 
 def _executor():
+  backend = loop_helpers.Backend()
   return make_executor(
-      TextSearch(top_k=1),
-      ImageSearch(top_k=1),
+      TextSearch(backend, top_k=1),
+      ImageSearch(backend, top_k=1),
       Gaze(
+          backend,
           top_k=1,
           box_spec=BoxSpec(kind='resized_pixels', min_side=8),
           seen_size=lambda width, height: (84, 56),
       ),
-      backend=loop_helpers.Backend(),
+      backend=backend,
   )
 
 

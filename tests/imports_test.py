@@ -18,7 +18,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # not right for is named by itself.
 FLOORS = (
     (
-        'errors', 'seams', 'remote', 'types', 'storage', 'interrupt', 'images',
+        'errors', 'seams', 'interrupt', 'remote', 'types', 'storage', 'images',
         'boxes', 'models.sharding', 'tools.base', 'remote.ledger',
         'rewards.behaviour',
         'app.seeds', 'evaluation.paradigms', 'app.config_fields',
@@ -26,8 +26,7 @@ FLOORS = (
     ('models', 'tools', 'rewards', 'chat'),
     ('app.inspect_folder', 'index', 'train.pipeline'),
     ('rollout', 'toy', 'questions'),
-    ('tools.toolbox', 'index.serve', 'judge', 'conversations',
-     'evaluation.scripts'),
+    ('index.serve', 'judge', 'conversations', 'evaluation.scripts'),
     ('run',),
     ('evaluation.policies', 'evaluation.collect'),
     ('evaluation.grade', 'evaluation.evaluate', 'report', 'app.narrator'),

@@ -8,8 +8,8 @@ from configs import index as index_page
 from gog_jax import images
 from gog_jax.app import commands
 from gog_jax.errors import UserError
+from gog_jax.index import backend
 from gog_jax.run import Run
-from gog_jax.tools import toolbox
 from tests import index_encoder_helpers
 
 _N = 6
@@ -36,10 +36,10 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
   commands.do(Run(config, tmp_path))
   assert f'{_N} images' in capsys.readouterr().out
 
-  opened = toolbox.open_index(config.index, encoder=config.encoder)
+  opened = backend.open_index(config.index, encoder=config.encoder)
   query = _flat(99)
   found = opened.image(images.encode_png(query), _N)
-  encoder = toolbox.load_encoder(str(weights))
+  encoder = backend.load_encoder(str(weights))
   vectors = encoder.encode([query, *map(_flat, range(_N))])
   cosines = vectors[1:] @ vectors[0]
   scores = {picture['id']: score for picture, score in found}
@@ -49,6 +49,6 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
     assert scores[f'{i}.png'] >= 0.3 * cosines[i] - 1e-6
 
   with pytest.raises(UserError, match='was built with siglip/'):
-    toolbox.open_index(config.index, encoder='')
+    backend.open_index(config.index, encoder='')
   commands.do(Run(config, tmp_path))
   assert 'up to date' in capsys.readouterr().out

@@ -37,7 +37,10 @@ def test_no_more_searches_run_than_are_counted(tmp_path):
   build.build(str(tmp_path / 'index'), docs=str(docs))
   index = Slow(str(tmp_path / 'index'))
   executor = make_executor(
-      TextSearch(top_k=1), backend=index, timeout_s=0.05, max_concurrency=1
+      TextSearch(index, top_k=1),
+      backend=index,
+      timeout_s=0.05,
+      max_concurrency=1,
   )
   calls = [
       ToolCall(name='text_search', arguments={'query': 'word'})

@@ -24,7 +24,7 @@ def case(answer: str | None, question: str = QUESTION) -> Case:
   return Case(question=question, answers=ANSWERS, answer=answer)
 
 
-def settings(url: str, **changed: Any) -> config_lib.JudgeConfig:
+def settings(url: str, **changed: Any) -> Any:
   section = sections.judge()
   section.update({
       'url': url,
@@ -34,7 +34,8 @@ def settings(url: str, **changed: Any) -> config_lib.JudgeConfig:
       'min_success': 0.0,
       **changed,
   })
-  return config_lib.read(section)
+  config_lib.check(section)
+  return section
 
 
 def make_judge(server: Any, workdir: Any, **changed: Any) -> Judge:

@@ -10,7 +10,7 @@ import pytest
 
 from gog_jax.errors import UserError
 from gog_jax.judge import prompt
-from gog_jax.remote.endpoint import Reply
+from gog_jax.remote.endpoint import Completion
 from tests.judge_helpers import ANSWERS
 from tests.judge_helpers import QUESTION
 
@@ -21,9 +21,9 @@ RIGHT = f'{{"verdict": "correct", "code": "{CODE}"}}'
 WRONG = f'{{"verdict": "incorrect", "code": "{CODE}"}}'
 
 
-def reply(content: str, **fields) -> Reply:
+def reply(content: str, **fields) -> Completion:
   fields = {'reasoning': '', 'tool_calls': (), 'truncated': False} | fields
-  return Reply(content=content, **fields)
+  return Completion(content=content, **fields)
 
 
 @pytest.mark.parametrize(

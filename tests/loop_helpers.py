@@ -20,14 +20,16 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.tools.base import describe
+from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import TEXT
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.gaze import Gaze
 from gog_jax.tools.text_search import TextSearch
 from gog_jax.types import Example
 from gog_jax.types import Hit
-from gog_jax.types import Reply
 from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 from tests import chat_helpers
@@ -43,16 +45,17 @@ class Backend:
   """Finds the same star, and the same year, whatever is asked."""
 
   version = 'fixed/1'
+  kinds = (TEXT, IMAGE)
 
   async def search_text(self, query, *, scope, top_k):
     del query, scope, top_k
     hit = Hit(title='beldak', text='beldak year 132', score=1.0)
-    return Reply(hits=(hit,))
+    return ToolResult(hits=(hit,))
 
   async def search_image(self, data, *, scope, top_k):
     del data, scope, top_k
     hit = Hit(title='beldak', text='beldak red star strong', score=1.0)
-    return Reply(hits=(hit,))
+    return ToolResult(hits=(hit,))
 
   async def close(self):
     pass
@@ -68,16 +71,18 @@ def make_executor(
     timeout_s: float = 30.0,
 ) -> ToolExecutor:
   """Both searching tools of the toy, and the fakes."""
+  backend = backend or Backend()
   gaze = Gaze(
+      backend,
       top_k=1,
       box_spec=BoxSpec(kind='resized_pixels', min_side=16),
       seen_size=processor().seen_size,
   )
   return search_helpers.make_executor(
-      TextSearch(top_k=1),
+      TextSearch(backend, top_k=1),
       gaze,
       *fakes,
-      backend=backend or Backend(),
+      backend=backend,
       timeout_s=timeout_s,
       max_concurrency=16,
   )

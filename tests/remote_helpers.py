@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
+from configs import sections
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
 from gog_jax.remote.endpoint import Endpoint
-from gog_jax.remote.endpoint import EndpointConfig
 from gog_jax.rollout import loop
 from gog_jax.rollout import remote
 from gog_jax.rollout.policy import Request
@@ -29,9 +29,8 @@ def make_policy(
 ):
   executor = loop_helpers.make_executor()
   chat = make_chat(executor, dialect)
-  fields = {'timeout_s': 20.0, 'max_attempts': 3, 'model': 'm'} | changed
   policy = remote.RemotePolicy(
-      Endpoint(EndpointConfig(url=url, **fields)),
+      make_endpoint(url, **{'timeout_s': 20.0, 'max_attempts': 3} | changed),
       chat,
       capacity=capacity,
       max_context=2**16,
@@ -40,6 +39,12 @@ def make_policy(
       tolerant=tolerant,
   )
   return policy, chat, executor
+
+
+def make_endpoint(url: str, **changed) -> Endpoint:
+  section = sections.remote()
+  section.update({'url': url, 'model': 'm', **changed})
+  return Endpoint(section, name='remote')
 
 
 def make_chat(executor, dialect: str) -> Chat:

@@ -73,15 +73,17 @@ class Backend(loop_helpers.Backend):
 
 def play(plays, *, price=0.0, ledger=None) -> Evaluated:
   """What the report is given when a policy plays these."""
+  backend = Backend()
   executor = search_helpers.make_executor(
-      TextSearch(top_k=1),
-      ImageSearch(top_k=1),
+      TextSearch(backend, top_k=1),
+      ImageSearch(backend, top_k=1),
       Gaze(
+          backend,
           top_k=1,
           box_spec=BoxSpec(kind='resized_pixels', min_side=16),
           seen_size=loop_helpers.processor().seen_size,
       ),
-      backend=Backend(),
+      backend=backend,
       price=price,
       ledger=ledger,
   )

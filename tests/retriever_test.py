@@ -18,7 +18,6 @@ from gog_jax.tools import retriever as retriever_lib
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
-from gog_jax.tools.cache import Cache
 from gog_jax.tools.recording import Recording
 from gog_jax.tools.retriever import Retriever
 from gog_jax.tools.text_search import TextSearch
@@ -27,6 +26,7 @@ from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
 from tests import chaos_server
+from tests.search_helpers import make_cache
 from tests.search_helpers import make_executor
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -240,10 +240,11 @@ def test_a_key_is_sent_and_shown_nowhere(tmp_path, monkeypatch):
     return web.Response(text=body, content_type='application/json')
 
   with _served([web.post('/retrieve', retrieve)]) as url:
+    backend = Retriever(url, version='v')
     executor = make_executor(
-        TextSearch(top_k=1),
-        backend=Retriever(url, version='v'),
-        cache=Cache(tmp_path / 'cache', days=1, max_bytes=1e9),
+        TextSearch(backend, top_k=1),
+        backend=backend,
+        cache=make_cache(tmp_path / 'cache'),
         recording=Recording(tmp_path / 'recording', backend='router/1'),
     )
     async def scenario():
@@ -274,9 +275,8 @@ def test_a_key_is_in_no_log(monkeypatch, caplog):
   monkeypatch.setattr(secrets, '_known', set())
   monkeypatch.setenv(retriever_lib.KEY_VARIABLE, 'sesame-open-17')
   with chaos_server.running(echo=1) as url:
-    executor = make_executor(
-        TextSearch(top_k=1), backend=Retriever(url, version='v')
-    )
+    backend = Retriever(url, version='v')
+    executor = make_executor(TextSearch(backend, top_k=1), backend=backend)
     call = ToolCall(name='text_search', arguments={'query': 'q'})
     result = asyncio.run(executor.run(call, _CONTEXT))
   assert result.status == ToolStatus.INFRA_ERROR

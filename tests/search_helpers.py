@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+import functools
 from typing import Any
 
+from gog_jax.storage.store import Store
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.counts import ToolCounts
+from gog_jax.tools.executor import Shared
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.outcome import Outcome
-from gog_jax.tools.searcher import Patience
-from gog_jax.tools.searcher import Searcher
-from gog_jax.tools.searcher import ToolLimits
+from gog_jax.tools.limits import Limits
+from gog_jax.tools.record import Cache
 from gog_jax.types import Hit
-from gog_jax.types import Reply
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 
 CONTEXT = ToolContext(scope='s', views=(), caller='q/7/0')
 Play = Callable[[Any, ToolContext], Awaitable[None]]
@@ -40,27 +38,29 @@ class Fake:
       'additionalProperties': False,
   }
 
+  version = 'router/1'
+
   def __init__(self, play: Play | None = None, *, name: str = 'fake'):
     self.name = name
     self.n_calls = 0
     self.running = 0
     self.most = 0
     self._play = play
-    self._asked: dict[str, tuple[Any, ToolContext]] = {}
 
   async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
   ) -> Query:
-    x = arguments['x']
-    text = f'{self.name} {x} {context.caller}'
-    self._asked[text] = (x, context)
-    return Query(text=text, scope=context.scope, top_k=1)
+    return Query(
+        ask=functools.partial(self.search, arguments['x'], context),
+        text=self.text(arguments['x'], context),
+        scope=context.scope,
+        top_k=1,
+    )
 
-  def knows(self, text: str) -> bool:
-    return text in self._asked
+  def text(self, x: Any, context: ToolContext) -> str:
+    return f'{self.name} {x} {context.caller}'
 
-  async def search(self, text: str) -> Reply:
-    x, context = self._asked[text]
+  async def search(self, x: Any, context: ToolContext) -> ToolResult:
     self.n_calls += 1
     self.running += 1
     self.most = max(self.most, self.running)
@@ -69,16 +69,14 @@ class Fake:
         await self._play(x, context)
     finally:
       self.running -= 1
-    return Reply(hits=(Hit(title='', text=f'reply {x}', score=1.0),))
+    return ToolResult(hits=(Hit(title='', text=f'reply {x}', score=1.0),))
 
 
 class Plain(Fake):
   """Asks the same whoever calls."""
 
-  async def query(self, arguments, context):
-    text = f'{self.name} {arguments["x"]}'
-    self._asked[text] = (arguments['x'], context)
-    return Query(text=text, scope=context.scope, top_k=1)
+  def text(self, x, context):
+    return f'{self.name} {x}'
 
 
 def call(x: float = 0, name: str = 'fake') -> ToolCall:
@@ -93,36 +91,8 @@ def run_turn(
   return asyncio.run(executor.run_turn(calls, context))
 
 
-def found(**fields: Any) -> Outcome:
-  """A search that worked."""
-  return Outcome(**{'status': ToolStatus.OK, **fields})
-
-
-class Router:
-  """A backend that asks the fake that a query is for, or else another."""
-
-  version = 'router/1'
-
-  def __init__(self, fakes: Sequence[Fake], backend: SearchBackend | None):
-    self._fakes = fakes
-    self._backend = backend
-    self.n_closed = 0
-
-  async def search_text(self, query: str, *, scope: str, top_k: int) -> Reply:
-    for fake in self._fakes:
-      if fake.knows(query):
-        return await fake.search(query)
-    assert self._backend is not None
-    return await self._backend.search_text(query, scope=scope, top_k=top_k)
-
-  async def search_image(
-      self, data: bytes, *, scope: str, top_k: int
-  ) -> Reply:
-    assert self._backend is not None
-    return await self._backend.search_image(data, scope=scope, top_k=top_k)
-
-  async def close(self) -> None:
-    self.n_closed += 1
+def make_cache(path: Any, *, days: float = 1, max_bytes: float = 1e9) -> Cache:
+  return Cache(Store(path, field='tools.cache', days=days, max_bytes=max_bytes))
 
 
 def make_executor(
@@ -136,26 +106,29 @@ def make_executor(
     recording: Any = None,
     playing: bool = False,
     drain_s: float = 0.0,
-    **retries: Any,
+    max_attempts: int = 1,
+    backoff_s: float = 0.0,
+    failures: int = 20,
+    rest_s: float = 3.0,
 ) -> ToolExecutor:
   """An executor of these tools; a call is tried once unless told otherwise."""
-  fakes = [tool for tool in tools if isinstance(tool, Fake)]
-  limits = ToolLimits(
-      timeout_s=timeout_s, max_concurrency=max_concurrency, price=price
+  limits = Limits(
+      timeout_s=timeout_s,
+      max_concurrency=max_concurrency,
+      price=price,
+      max_attempts=max_attempts,
+      backoff_s=backoff_s,
   )
-  searcher = Searcher(
-      Router(fakes, backend),
-      limits={tool.name: limits for tool in tools},
-      patience=Patience(**{'max_attempts': 1, 'backoff_s': 0.0, **retries}),
-      counts=ToolCounts(),
+  shared = Shared(
+      failures=failures,
+      rest_s=rest_s,
+      backend=backend,
       ledger=ledger,
-  )
-  return ToolExecutor(
-      tools,
-      searcher,
-      hit_characters=2000,
       cache=cache,
       recording=recording,
-      playing=playing,
+      replays=playing,
       drain_s=drain_s,
+  )
+  return ToolExecutor(
+      tools, {tool.name: limits for tool in tools}, shared, hit_characters=2000
   )

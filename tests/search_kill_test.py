@@ -12,11 +12,11 @@ import time
 import pytest
 
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.cache import Cache
 from gog_jax.tools.recording import Recording
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from tests.search_helpers import Fake
+from tests.search_helpers import make_cache
 from tests.search_helpers import make_executor
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -36,9 +36,9 @@ print('done', flush=True)
 class _Found(Fake):
   """Its answers are long, so that a kill finds them half written."""
 
-  async def search(self, text):
-    reply = await super().search(text)
-    return type(reply)(hits=reply.hits, raw=text.partition('/')[0] * 4000)
+  async def search(self, x, context):
+    reply = await super().search(x, context)
+    return type(reply)(hits=reply.hits, raw=f'fake {x} {context.caller}' * 4000)
 
 
 async def searches(folder, numbers, *, say=True):
@@ -46,7 +46,7 @@ async def searches(folder, numbers, *, say=True):
   tool = _Found()
   executor = make_executor(
       tool,
-      cache=Cache(folder / 'cache', days=1, max_bytes=1e9),
+      cache=make_cache(folder / 'cache'),
       recording=Recording(folder / 'recording', backend='router/1'),
   )
   gate = asyncio.Semaphore(8)

@@ -8,14 +8,13 @@ import pytest
 from gog_jax import images
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
-from gog_jax.tools import cache as cache_lib
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.recording import Recording
 from gog_jax.types import Hit
+from gog_jax.types import ToolResult
 from tests.search_helpers import call
 from tests.search_helpers import CONTEXT
-from tests.search_helpers import found
 from tests.search_helpers import make_executor
 from tests.search_helpers import Plain
 from tests.search_helpers import run_turn
@@ -23,10 +22,6 @@ from tests.search_helpers import run_turn
 pytestmark = pytest.mark.quick
 
 _BACKEND = 'router/1'
-
-
-def _cache(path, *, days=1.0, max_bytes=1e9):
-  return cache_lib.Cache(path, days=days, max_bytes=max_bytes)
 
 
 def _record(folder, tool, *xs, context=CONTEXT, **more):
@@ -66,8 +61,8 @@ def test_a_recorded_search_stands_when_it_is_made_again(tmp_path):
     changing.append(1)
 
   class Changes(Plain):
-    async def search(self, text):
-      reply = await super().search(text)
+    async def search(self, x, context):
+      reply = await super().search(x, context)
       hit = reply.hits[0]
       return type(reply)(
           hits=(type(hit)(title=str(len(changing)), text='', score=0.0),)
@@ -196,7 +191,7 @@ def test_a_recording_is_of_one_backend(tmp_path):
 def test_images_are_kept_by_their_content_and_looked_after(tmp_path):
   image = images.encode_png(images.Image.new('RGB', (3, 2), 'red'))
   query = Query(image=image, scope='s', top_k=1)
-  outcome = found(hits=(Hit(title='', text='', score=1.0, image=image),))
+  outcome = ToolResult(hits=(Hit(title='', text='', score=1.0, image=image),))
   recording = Recording(tmp_path, backend='b')
   recording.put('k', call(), query, outcome)
   (path,) = (tmp_path / 'images').iterdir()

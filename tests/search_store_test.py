@@ -10,15 +10,17 @@ import pytest
 from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
-from gog_jax.tools import cache as cache_lib
+from gog_jax.storage.store import Store
 from gog_jax.tools.base import Query
-from gog_jax.tools.outcome import call_key
+from gog_jax.tools.record import Cache
+from gog_jax.tools.record import call_key
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from tests.search_helpers import call
 from tests.search_helpers import CONTEXT
-from tests.search_helpers import found
+from tests.search_helpers import make_cache
 from tests.search_helpers import make_executor
 from tests.search_helpers import Plain
 from tests.search_helpers import run_turn
@@ -28,15 +30,11 @@ pytestmark = pytest.mark.quick
 _BACKEND = 'router/1'
 
 
-def _cache(path, *, days=1.0, max_bytes=1e9):
-  return cache_lib.Cache(path, days=days, max_bytes=max_bytes)
-
-
 def test_the_key_is_all_that_an_answer_depends_on():
   query = Query(text='a', scope='s', top_k=1)
   keys = {
-      call_key(call, q, backend=backend)
-      for call, q, backend in [
+      call_key(call, q, version=version)
+      for call, q, version in [
           (call(), query, 'b'),
           (call(1), query, 'b'),
           (call(name='other'), query, 'b'),
@@ -52,16 +50,16 @@ def test_the_key_is_all_that_an_answer_depends_on():
   # And of nothing else: arguments are canonical.
   one = ToolCall(name='f', arguments={'a': 1, 'b': 2})
   other = ToolCall(name='f', arguments={'b': 2, 'a': 1})
-  assert call_key(one, query, backend='b') == call_key(
-      other, query, backend='b'
+  assert call_key(one, query, version='b') == call_key(
+      other, query, version='b'
   )
 
 
 def test_a_cache_answers_the_next_run(tmp_path):
   path = tmp_path / 'cache.sqlite'
   first, second = Plain(), Plain()
-  told = run_turn(make_executor(first, cache=_cache(path)), 1, 2)
-  executor = make_executor(second, cache=_cache(path))
+  told = run_turn(make_executor(first, cache=make_cache(path)), 1, 2)
+  executor = make_executor(second, cache=make_cache(path))
   again = run_turn(executor, 1, 2, 3)
   assert (first.n_calls, second.n_calls) == (2, 1)
   assert [r.hits for r in again[:2]] == [r.hits for r in told]
@@ -77,7 +75,7 @@ def test_failures_are_never_cached(tmp_path):
       raise failures.pop(0)
 
   tool = Plain(play)
-  executor = make_executor(tool, cache=_cache(tmp_path / 'c'))
+  executor = make_executor(tool, cache=make_cache(tmp_path / 'c'))
   statuses = [run_turn(executor, 1)[0].status for _ in range(4)]
   assert statuses == [ToolStatus.INFRA_ERROR] * 2 + [ToolStatus.OK] * 2
   assert tool.n_calls == 3
@@ -88,7 +86,7 @@ def test_equal_calls_side_by_side_are_one_search(tmp_path):
     await asyncio.sleep(0.05)
 
   tool = Plain(slow)
-  executor = make_executor(tool, cache=_cache(tmp_path / 'c'))
+  executor = make_executor(tool, cache=make_cache(tmp_path / 'c'))
   results = run_turn(executor, *[1] * 6, 2)
   assert tool.n_calls == 2
   assert {r.hits[0].text for r in results} == {'reply 1', 'reply 2'}
@@ -101,17 +99,17 @@ def test_equal_calls_side_by_side_are_one_search(tmp_path):
 def test_old_answers_are_asked_for_anew(tmp_path):
   path = tmp_path / 'c'
   query = Query(text='a', scope='s', top_k=1)
-  _cache(path).put('k', call(), query, found())
-  assert _cache(path).get('k') is not None
+  make_cache(path).put('k', call(), query, ToolResult())
+  assert make_cache(path).get('k') is not None
   with sqlite3.connect(path) as db:
     db.execute('UPDATE answers SET time = time - 90000')
-  assert _cache(path, days=2).get('k') is not None
-  assert _cache(path, days=1).get('k') is None
+  assert make_cache(path, days=2).get('k') is not None
+  assert make_cache(path, days=1).get('k') is None
 
 
 def test_a_cache_gives_back_what_it_was_given(tmp_path):
   image = images.encode_png(images.Image.new('RGB', (3, 2), 'red'))
-  outcome = found(
+  outcome = ToolResult(
       hits=(
           Hit(title='t\u2028', text='\ud800 \x00', score=0.1, image=image),
           Hit(title='', text='', score=1 / 3),
@@ -122,19 +120,21 @@ def test_a_cache_gives_back_what_it_was_given(tmp_path):
       time='2026-01-01T00:00:00.000+00:00',
   )
   query = Query(text='a', scope='s', top_k=1)
-  _cache(tmp_path / 'c').put('k', call(), query, outcome)
-  assert _cache(tmp_path / 'c').get('k') == outcome
+  make_cache(tmp_path / 'c').put('k', call(), query, outcome)
+  assert make_cache(tmp_path / 'c').get('k') == outcome
 
 
 def test_the_oldest_answers_go_when_the_file_is_too_big(tmp_path):
-  cache = _cache(tmp_path / 'c', max_bytes=200_000)
+  store = Store(tmp_path / 'c', field='tools.cache', max_bytes=200_000)
+  cache = Cache(store)
   query = Query(text='a', scope='s', top_k=1)
-  outcome = found(raw='x' * 4000)
+  outcome = ToolResult(raw='x' * 4000)
   for i in range(640):
     cache.put(f'k{i}', call(), query, outcome)
-  cache.close()
+  store.close()
   assert (tmp_path / 'c').stat().st_size < 600_000
-  kept = [_cache(tmp_path / 'c').get(f'k{i}') is not None for i in range(640)]
+  again = make_cache(tmp_path / 'c')
+  kept = [again.get(f'k{i}') is not None for i in range(640)]
   assert kept[-1] and not kept[0]
   assert 20 < sum(kept) < 130
 
@@ -149,46 +149,45 @@ def test_what_is_no_cache_is_said_in_one_line(tmp_path, what):
   else:
     path = 'gs://bucket/cache'
   with pytest.raises(UserError, match='config.tools.cache=') as caught:
-    _cache(path)
+    make_cache(path)
   assert '\n' not in str(caught.value)
 
 
 def test_a_damaged_answer_is_asked_for_anew(tmp_path):
   path = tmp_path / 'c'
   tool = Plain()
-  run_turn(make_executor(tool, cache=_cache(path)), 1)
+  run_turn(make_executor(tool, cache=make_cache(path)), 1)
   for body in ('{', '{}', '[]', '{"status": "fine"}'):
     with sqlite3.connect(path) as db:
       db.execute('UPDATE answers SET body = ?', (body,))
-    assert run_turn(make_executor(tool, cache=_cache(path)), 1)[0].hits
+    assert run_turn(make_executor(tool, cache=make_cache(path)), 1)[0].hits
   assert tool.n_calls == 5
 
 
-def test_processes_share_a_cache(tmp_path):
+def test_processes_share_amake_cache(tmp_path):
   script = f"""
 import sys
-from gog_jax.tools import cache
 from gog_jax.tools.base import Query
-from gog_jax.tools.outcome import Outcome
-from gog_jax.types import ToolCall, ToolStatus
-own = cache.Cache({str(tmp_path / 'c')!r}, days=1, max_bytes=1e9)
+from gog_jax.types import ToolCall, ToolResult
+from tests.search_helpers import make_cache
+own = make_cache({str(tmp_path / 'c')!r})
 call = ToolCall(name='t', arguments={{}})
 query = Query(text='a', scope='', top_k=1)
 for i in range(200):
-  own.put(sys.argv[1] + str(i), call, query, Outcome(status=ToolStatus.OK))
+  own.put(sys.argv[1] + str(i), call, query, ToolResult())
 """
   writers = [
       subprocess.Popen([sys.executable, '-c', script, name]) for name in 'ab'
   ]
   assert [writer.wait() for writer in writers] == [0, 0]
-  cache = _cache(tmp_path / 'c')
+  cache = make_cache(tmp_path / 'c')
   assert all(cache.get(f'{name}{i}') for name in 'ab' for i in range(200))
 
 
 def test_answers_at_hand_cost_nothing(tmp_path):
   ledger = Ledger(tmp_path / 'spent', cap=9)
   executor = make_executor(
-      Plain(), price=0.5, ledger=ledger, cache=_cache(tmp_path / 'c')
+      Plain(), price=0.5, ledger=ledger, cache=make_cache(tmp_path / 'c')
   )
   assert sorted(r.price for r in run_turn(executor, 1, 1, 1)) == [0, 0, 0.5]
   assert [r.price for r in run_turn(executor, 1)] == [0]
@@ -203,7 +202,7 @@ def test_no_search_is_begun_once_the_run_ends(tmp_path):
 
   async def scenario():
     executor = make_executor(
-        tool, cache=_cache(tmp_path / 'c'), max_concurrency=1, drain_s=5.0
+        tool, cache=make_cache(tmp_path / 'c'), max_concurrency=1, drain_s=5.0
     )
     calls = [call(x) for x in range(6)]
     turn = asyncio.create_task(executor.run_turn(calls, CONTEXT))

@@ -17,8 +17,10 @@ from gog_jax.tools.gaze import Gaze
 from gog_jax.tools.image_search import ImageSearch
 from gog_jax.tools.text_search import TextSearch
 from gog_jax.types import View
+from tests import loop_helpers
 
 _WIDTH, _HEIGHT = 160, 120
+_BACKEND = loop_helpers.Backend()
 
 
 def _noise(width=_WIDTH, height=_HEIGHT, seed=0):
@@ -37,6 +39,7 @@ def _context(*pictures, scope='s'):
 
 def _gaze(*, seen_size=lambda w, h: (w, h), min_side=4):
   return Gaze(
+      _BACKEND,
       top_k=2,
       box_spec=BoxSpec(kind='resized_pixels', min_side=min_side),
       seen_size=seen_size,
@@ -82,7 +85,7 @@ def test_schema_lets_good_arguments_pass():
 
 
 def test_describe_is_what_the_tool_says():
-  tool = TextSearch(top_k=1)
+  tool = TextSearch(_BACKEND, top_k=1)
   described = base.describe(tool)
   assert described['name'] == 'text_search'
   assert described['parameters']['required'] == ['query']
@@ -90,23 +93,24 @@ def test_describe_is_what_the_tool_says():
 
 
 def test_text_search_asks_with_the_stripped_query():
-  query = _run(TextSearch(top_k=3), {'query': ' who? '}, _context(scope='w/7'))
+  tool = TextSearch(_BACKEND, top_k=3)
+  query = _run(tool, {'query': ' who? '}, _context(scope='w/7'))
   assert query == Query(text='who?', scope='w/7', top_k=3)
 
 
 @pytest.mark.parametrize('query', ['', ' \n', '\ud800'])
 def test_text_search_refuses_what_is_no_query(query):
   with pytest.raises(ModelError):
-    _run(TextSearch(top_k=1), {'query': query}, _context())
+    _run(TextSearch(_BACKEND, top_k=1), {'query': query}, _context())
 
 
 def test_image_search_asks_with_the_first_image_untouched():
   _, first = _noise(seed=1)
   _, second = _noise(seed=2)
-  query = _run(ImageSearch(top_k=1), {}, _context(first, second))
+  query = _run(ImageSearch(_BACKEND, top_k=1), {}, _context(first, second))
   assert query == Query(image=first, scope='s', top_k=1)
   with pytest.raises(ModelError):
-    _run(ImageSearch(top_k=1), {}, _context())
+    _run(ImageSearch(_BACKEND, top_k=1), {}, _context())
 
 
 def test_gaze_crops_the_very_pixels_and_asks_with_them():

@@ -30,8 +30,8 @@ def inspect(run: Run) -> None:
 
 def index(run: Run) -> None:
   """Builds an index of a user's own documents and images."""
+  from gog_jax.index import backend
   from gog_jax.index import build
-  from gog_jax.tools import toolbox
 
   c = run.config
   print(
@@ -39,18 +39,18 @@ def index(run: Run) -> None:
           c.index,
           docs=c.docs,
           images=c.images,
-          encoder=toolbox.load_encoder(c.encoder),
+          encoder=backend.load_encoder(c.encoder),
       )
   )
 
 
 def retrieve(run: Run) -> None:
   """Serves an index over HTTP."""
+  from gog_jax.index import backend
   from gog_jax.index import serve
-  from gog_jax.tools import toolbox
 
   c = run.config
-  opened = toolbox.open_index(c.index, encoder=c.encoder)
+  opened = backend.open_index(c.index, encoder=c.encoder)
   serve.serve(opened, host=c.host, port=c.port)
 
 
@@ -103,7 +103,8 @@ def judge(run: Run) -> None:
   from gog_jax.judge import config
   from gog_jax.judge.judge import Judge
 
-  asked = Judge(config.read(run.config.judge), run.workdir)
+  config.check(run.config.judge)
+  asked = Judge(run.config.judge, run.workdir)
   path = run.workdir / 'agreement.json'
   found = agreement.measure(asked, run.config.labels, path)
   print(agreement.table(found))

@@ -38,7 +38,6 @@ _CHOICES = {
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
     'eval.benchmark': paradigms.BENCHMARKS,
-    'tools.backend': toolbox.BACKENDS,
     'tools.mode': toolbox.MODES,
     'instruct.easy': settings.EASY,
     'instruct.gold': settings.GOLD,
@@ -201,7 +200,7 @@ def check(config) -> None:
     )
   rewards.check(config.reward)
   if rewards.asks_judge(config.reward):
-    judge_config.read(config.judge)
+    judge_config.check(config.judge)
   clip = config.rl.loss.clip
   numbers = [type(x) in (int, float) and x >= 0 for x in clip]
   if clip and not (len(clip) == 2 and all(numbers)):

@@ -22,6 +22,7 @@ from gog_jax.remote import secrets
 from gog_jax.rewards import behaviour
 from gog_jax.types import Example
 from gog_jax.types import Hit
+from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
@@ -138,14 +139,24 @@ class Narrator:
       return
     if result.view is not None:
       self._n_images += 1
-      x1, y1, x2, y2 = (f'{edge:g}' for edge in result.view.box)
+      view = result.view
+      x1, y1, x2, y2 = (f'{edge:g}' for edge in view.box)
+      of = 'a tool\'s image'
+      if view.root != NO_ROOT:
+        of = f'image {view.root + 1}'
       self._print(
-          f'x {x1} to {x2}, y {y1} to {y2} of image {result.view.root + 1}, '
+          f'x {x1} to {x2}, y {y1} to {y2} of {of}, '
           f'in its own pixels; from now on image {self._n_images}',
           label='box',
           style='magenta',
       )
-    if not result.hits:
+    for part in result.parts:
+      if isinstance(part, str):
+        self._print(part, style='dim')
+      else:
+        self._n_images += 1
+        self._print(f'from now on image {self._n_images}', label='image')
+    if not (result.hits or result.parts):
       self._print(f'{call.name} found nothing', style='dim')
     self._hits(result.hits)
 

@@ -194,6 +194,9 @@ def render_result(writer: Writer, dialect: Dialect, result: ToolResult) -> None:
   if result.status != ToolStatus.OK:
     writer.fill(dialect.error, error=result.error)
     return
+  if result.parts:
+    writer.pieces(result.parts)
+    return
 
   def crop() -> None:
     if (view := result.view) is not None:

@@ -138,9 +138,7 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
 
 
 def _dearest(own: Run) -> float:
-  if own.config.tools.mode == 'replay':
-    return 0.0
-  prices = (own.config.tools[name].price for name in own.executor.tools)
+  prices = (limits.price for limits in own.executor.limits.values())
   return max(prices, default=0.0)
 
 

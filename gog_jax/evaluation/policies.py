@@ -18,7 +18,6 @@ from gog_jax.evaluation.paradigms import Named
 from gog_jax.images import ImageProcessor
 from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
-from gog_jax.remote.endpoint import EndpointConfig
 from gog_jax.remote.ledger import Ledger
 from gog_jax.rollout.forced import ForcedPolicy
 from gog_jax.rollout.policy import Policy
@@ -147,9 +146,7 @@ def endpoint(config: Any) -> Endpoint:
   Raises:
     UserError: The address or the key cannot be one, or the model has no name.
   """
-  known = {field.name for field in dataclasses.fields(EndpointConfig)}
-  fields = {k: v for k, v in config.remote.items() if k in known}
-  return Endpoint(EndpointConfig(**fields))
+  return Endpoint(config.remote, name='remote')
 
 
 def check_remote(config: Any) -> None:

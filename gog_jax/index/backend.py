@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import os
 import pathlib
@@ -14,11 +13,15 @@ from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.index import build
 from gog_jax.index import store
+from gog_jax.index.encoder import Encoder
 from gog_jax.index.features import ImageEncoder
 from gog_jax.index.image_index import ImageIndex
 from gog_jax.index.text_index import TextIndex
+from gog_jax.tools.base import IMAGE
+from gog_jax.tools.base import in_thread
+from gog_jax.tools.base import TEXT
 from gog_jax.types import Hit
-from gog_jax.types import Reply
+from gog_jax.types import ToolResult
 
 # How often a build may replace the index while it is being opened.
 _TRIES = 5
@@ -41,11 +44,13 @@ class LocalIndex:
 
   Attributes:
     version: 'index/' and 16 hex digits, which change with what is searched.
+    kinds: TEXT if it holds documents, IMAGE if it holds images.
     n_documents: How many can be found.
     n_images: How many can be found.
   """
 
   version: str
+  kinds: tuple[str, ...]
   n_documents: int
   n_images: int
 
@@ -99,6 +104,8 @@ class LocalIndex:
           index, generation / build.IMAGES, manifest.chunks, encoder
       )
     self.version = f'index/{manifest.version}'
+    held = ((TEXT, manifest.n_documents), (IMAGE, manifest.n_images))
+    self.kinds = tuple(kind for kind, n in held if n)
     self.n_documents = manifest.n_documents
     self.n_images = manifest.n_images
 
@@ -157,42 +164,30 @@ class LocalIndex:
       raise KeyError(picture_id)
     return self._images.thumbnail(self._images.number_of(picture_id))
 
-  async def search_text(self, query: str, *, scope: str, top_k: int) -> Reply:
+  async def search_text(
+      self, query: str, *, scope: str, top_k: int
+  ) -> ToolResult:
     """Searches the documents; `scope` is ignored."""
     del scope  # There is one corpus.
-    found = await self._in_thread(self.text, query, top_k)
-    return Reply(
+    found = await in_thread(self._threads, self.text, query, top_k)
+    return ToolResult(
         hits=tuple(
             Hit(title=document['title'], text=document['text'], score=score)
             for document, score in found
         )
     )
 
-  async def search_image(self, data: bytes, *, scope: str, top_k: int) -> Reply:
+  async def search_image(
+      self, data: bytes, *, scope: str, top_k: int
+  ) -> ToolResult:
     """Searches the pictures with an encoded image; `scope` is ignored.
 
     Raises:
       UserError: As `image`.
     """
     del scope  # There is one corpus.
-    found = await self._in_thread(self.pictures, data, top_k)
-    return Reply(hits=tuple(hit for _, hit in found))
-
-  async def _in_thread(self, search, *args) -> Any:
-    """Searches in a thread of the index's own.
-
-    A thread cannot be stopped: whoever is cancelled is gone when it is, so that
-    no more searches run than the caller has counted.
-    """
-    job = self._threads.submit(search, *args)
-    future = asyncio.wrap_future(job)
-    try:
-      return await asyncio.shield(future)
-    except asyncio.CancelledError:
-      if not job.cancel():
-        await asyncio.wait([future])
-        future.exception()  # Retrieved: nobody else will.
-      raise
+    found = await in_thread(self._threads, self.pictures, data, top_k)
+    return ToolResult(hits=tuple(hit for _, hit in found))
 
   async def close(self) -> None:
     """Nothing needs to be closed."""
@@ -212,3 +207,35 @@ def _check_encoder(
         + (given or 'none')
         + '; give the same one, or build it again'
     )
+
+
+def from_config(config: Any) -> LocalIndex:
+  """The index that the section `tools` names, and its encoder.
+
+  Raises:
+    UserError: None is named, or either cannot be used.
+  """
+  if not config.index:
+    raise UserError(
+        'config.tools.backend=index needs --config.tools.index=DIR, which '
+        'configs/index.py makes'
+    )
+  return open_index(config.index, encoder=config.encoder)
+
+
+def open_index(folder: str, *, encoder: str) -> LocalIndex:
+  """Opens an index and, if it was built with one, its encoder's folder.
+
+  Raises:
+    UserError: Either cannot be used.
+  """
+  return LocalIndex(folder, load_encoder(encoder))
+
+
+def load_encoder(folder: str) -> Encoder | None:
+  """An encoder of images; None where no folder is named.
+
+  Raises:
+    UserError: The folder cannot be used.
+  """
+  return Encoder.from_folder(folder) if folder else None

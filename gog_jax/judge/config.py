@@ -1,91 +1,60 @@
-"""What a config says of the judge."""
+"""Checks the section `judge`; see configs/sections.py for its fields."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 from gog_jax.errors import UserError
 from gog_jax.judge import prompt
 from gog_jax.remote.endpoint import Endpoint
-from gog_jax.remote.endpoint import EndpointConfig
+
+_AT_LEAST = {
+    'max_attempts': 1,
+    'concurrency': 1,
+    'max_answer_characters': 1,
+    'max_tokens': 0,
+    'price_in': 0,
+    'price_out': 0,
+    'max_spend': 0,
+}
+_FLOATS = (
+    'timeout_s', 'temperature', 'min_success', 'price_in', 'price_out',
+    'max_spend',
+)  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
-  """The section `judge`; see configs/sections.py for what fields mean."""
-
-  url: str
-  model: str
-  key_variable: str
-  timeout_s: float
-  max_attempts: int
-  temperature: float
-  max_tokens: int
-  concurrency: int
-  prompt: str
-  cache: str
-  min_success: float
-  max_answer_characters: int
-  price_in: float
-  price_out: float
-  max_spend: float
-  ledger: str
-
-  def endpoint(self) -> Endpoint:
-    """Whom to ask.
-
-    Raises:
-      UserError: Its address, its name or the key cannot be one.
-    """
-    fields = {
-        field.name: getattr(self, field.name)
-        for field in dataclasses.fields(EndpointConfig)
-        if field.name not in ('section', 'seeded')
-    }
-    return Endpoint(EndpointConfig(**fields, section='judge'))
-
-
-def read(section: Any) -> JudgeConfig:
-  """The section, checked; nothing is opened but the prompt.
+def check(section: Any) -> None:
+  """Refuses a judge that cannot be asked; opens nothing but the prompt.
 
   Raises:
-    UserError: A field is missing or cannot be; names it.
+    UserError: Names the field.
   """
-  config = JudgeConfig(**section)
-  if not config.url:
+  if not section.url:
     raise UserError(
         'a judge needs an endpoint: pass --config.judge.url=, e.g. '
         'http://127.0.0.1:8080/v1, and --config.judge.model=NAME'
     )
-  for field in dataclasses.fields(JudgeConfig):
-    value = getattr(config, field.name)
-    if isinstance(value, float) and not math.isfinite(value):
-      raise UserError(
-          f'config.judge.{field.name} is {value}, which is no number'
-      )
-  for name in ('max_attempts', 'concurrency', 'max_answer_characters'):
-    if getattr(config, name) < 1:
-      raise UserError(f'config.judge.{name} must be 1 or more')
-  for name in ('max_tokens', 'price_in', 'price_out', 'max_spend'):
-    if getattr(config, name) < 0:
-      raise UserError(f'config.judge.{name} must be 0 or more')
-  if config.timeout_s <= 0:
+  for name in _FLOATS:
+    if not math.isfinite(value := getattr(section, name)):
+      raise UserError(f'config.judge.{name} is {value}, not a finite number')
+  for name, least in _AT_LEAST.items():
+    if getattr(section, name) < least:
+      raise UserError(f'config.judge.{name} must be {least} or more')
+  if section.timeout_s <= 0:
     raise UserError('config.judge.timeout_s must be more than 0 seconds')
-  if not 0 <= config.min_success <= 1:
+  if not 0 <= section.min_success <= 1:
     raise UserError('config.judge.min_success is a share, from 0 to 1')
-  if config.price_in or config.price_out:
-    if not config.max_spend:
+  if section.price_in or section.price_out:
+    if not section.max_spend:
       raise UserError(
           'verdicts cost money: say how much the run may spend on them with '
           '--config.judge.max_spend=DOLLARS'
       )
-    if not config.max_tokens:
+    if not section.max_tokens:
       raise UserError(
           'config.judge.max_tokens=0 sets no bound to what a verdict costs: '
           'give one, or no config.judge.price_in and price_out'
       )
-  prompt.load(config.prompt)
-  config.endpoint()
-  return config
+  prompt.load(section.prompt)
+  Endpoint(section, name='judge')

@@ -18,32 +18,31 @@ class JudgeCounts:
   """
 
   def __init__(self):
-    self._totals: dict[str, float] = {}
+    self._totals = collections.Counter[str]()
     self._failures = collections.Counter[str]()
-    self._taken = self.totals()
+    self._taken = self._totals.copy(), self._failures.copy()
 
   def add(self, what: str, value: float = 1) -> None:
-    self._totals[what] = self._totals.get(what, 0) + value
+    self._totals[what] += value  # type: ignore[assignment]
 
   def add_failure(self, reason: str) -> None:
     self.add('failed')
     self._failures[reason] += 1
 
   def __getitem__(self, what: str) -> float:
-    return self._totals.get(what, 0)
+    return self._totals[what]
 
   def totals(self) -> dict[str, Any]:
     """All since it was made; what is zero is left out."""
-    totals: dict[str, Any] = {k: v for k, v in self._totals.items() if v}
-    failures = {'failures': dict(self._failures)} if self._failures else {}
-    return totals | failures
+    return _nested(self._totals, self._failures)
 
   def take(self) -> dict[str, Any]:
     """All since the last time; what is zero is left out."""
-    totals = self.totals()
-    taken = _less(totals, self._taken)
-    self._taken = totals
-    return taken
+    new = self._totals.copy(), self._failures.copy()
+    for counter, taken in zip(new, self._taken, strict=True):
+      counter.subtract(taken)
+    self._taken = self._totals.copy(), self._failures.copy()
+    return _nested(*new)
 
   def commonest_failure(self) -> str:
     return self._failures.most_common(1)[0][0]
@@ -69,15 +68,10 @@ def describe(counts: Mapping[str, Any]) -> str:
   return ', '.join(parts)
 
 
-def _less(
-    totals: Mapping[str, Any], taken: Mapping[str, Any]
+def _nested(
+    totals: Mapping[str, float], failures: Mapping[str, int]
 ) -> dict[str, Any]:
-  new = {}
-  for name, value in totals.items():
-    if isinstance(value, Mapping):
-      value = _less(value, taken.get(name, {}))
-    else:
-      value -= taken.get(name, 0)
-    if value:
-      new[name] = value
-  return new
+  counts: dict[str, Any] = {k: v for k, v in totals.items() if v}
+  if reasons := {k: v for k, v in failures.items() if v}:
+    counts['failures'] = reasons
+  return counts

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
+import itertools
 import time
 from typing import Any
 
 import aiohttp
 from etils import epath
 
-from gog_jax import interrupt
 from gog_jax.errors import RunStopped
 from gog_jax.judge import config as config_lib
 from gog_jax.judge import prompt
-from gog_jax.judge.cache import VerdictCache
 from gog_jax.judge.counts import JudgeCounts
 from gog_jax.remote import ledger as ledger_lib
 from gog_jax.remote import retries
+from gog_jax.remote import tasks
 from gog_jax.remote.endpoint import BACKOFF_S
+from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
-from gog_jax.remote.endpoint import TransientEndpointError
 from gog_jax.remote.ledger import Ledger
 from gog_jax.rewards import answers
 from gog_jax.rewards import score as rewards
 from gog_jax.storage import files
+from gog_jax.storage.store import Store
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.types import Verdict
 
-_POLL_S = 0.2  # How often a wait for the judge looks for a signal.
-# Of fewer answers than these, one without a verdict says nothing of the judge.
+# Among fewer answers, one without a verdict says nothing about the judge.
 _FEW = 20
+_BUSY_S = 10.0  # A verdict that cannot be kept may be paid for again.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,11 @@ class Judge:
     counts: See there.
   """
 
-  def __init__(self, config: config_lib.JudgeConfig, workdir: epath.PathLike):
+  def __init__(self, config: Any, workdir: epath.PathLike):
     """Opens what the config names; nothing is asked yet.
 
     Args:
-      config: As `config.read` gives it.
+      config: The section `judge`, checked.
       workdir: Where verdicts and spending are kept if nowhere else.
 
     Raises:
@@ -72,7 +73,7 @@ class Judge:
         cannot be used.
     """
     self._config = config
-    self._endpoint = config.endpoint()
+    self._endpoint = Endpoint(config, name='judge')
     self._prompt = prompt.load(config.prompt)
     self._facts = {
         'model': config.model,
@@ -84,7 +85,12 @@ class Judge:
     self.version = f'{config.model} {digest[:16]}'
     self.counts = JudgeCounts()
     workdir = epath.Path(workdir)
-    self._cache = VerdictCache(config.cache or workdir / 'verdicts.sqlite')
+    self._store = Store(
+        config.cache or workdir / 'verdicts.sqlite',
+        field='judge.cache',
+        busy_s=_BUSY_S,
+    )
+    self._known: dict[str, bool] = {}  # Whatever becomes of the disk.
     self._ledger = None
     if config.price_in or config.price_out:
       self._ledger = Ledger(
@@ -149,7 +155,7 @@ class Judge:
         found[key] = Verdict(right=rule == 'exact_match', by=rule)
       elif key in found or key in unknown:
         self.counts.add('same')
-      elif (right := self._cache.get(key)) is not None:
+      elif (right := self._kept(key)) is not None:
         self.counts.add('cached')
         found[key] = Verdict(right=right, by=self.version)
       else:
@@ -160,7 +166,17 @@ class Judge:
 
   def close(self) -> None:
     """Lets others use what it keeps on disk."""
-    self._cache.close()
+    self._store.close()
+
+  def _kept(self, key: str) -> bool | None:
+    """Whether that answer is right; None if nobody has said."""
+    if key not in self._known:
+      record = self._store.get(key)
+      right = record.get('right') if isinstance(record, dict) else None
+      if type(right) is not bool:
+        return None
+      self._known[key] = right
+    return self._known[key]
 
   def _rule(self, case: Case) -> str | None:
     """What decides without a judge; None where nothing does."""
@@ -188,55 +204,39 @@ class Judge:
         self.counts.add('asked')
         n_left -= 1
         if verdict.right is not None:
-          self._cache.put(key, verdict.right, by=self.version)
+          self._known[key] = verdict.right
+          self._store.put(key, {'right': verdict.right, 'by': self.version})
         self._check_success(n_left)
 
     async with self._endpoint.session() as session:
       n_workers = min(self._config.concurrency, len(cases))
-      workers = {asyncio.create_task(work(session)) for _ in range(n_workers)}
-      try:
-        waiting = workers
-        while waiting:
-          interrupt.check()
-          done, waiting = await asyncio.wait(
-              waiting, timeout=_POLL_S, return_when=asyncio.FIRST_EXCEPTION
-          )
-          for task in done:
-            task.result()  # Raises what it raised.
-      finally:
-        for task in workers:
-          task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+      await tasks.gather(work(session) for _ in range(n_workers))
 
   async def _verdict(
       self, session: aiohttp.ClientSession, case: Case
   ) -> Verdict:
     """Asks until there is a verdict or no attempt is left."""
     c = self._config
-    attempts = retries.attempts(
-        (TransientEndpointError, prompt.NoVerdict),
+    retrying = retries.retrying(
         max_attempts=c.max_attempts,
         timeout_s=c.timeout_s,
         backoff_s=BACKOFF_S,
     )
     deadline = time.monotonic() + c.timeout_s
+    numbers = itertools.count(1)
     try:
-      async for attempt in attempts:
-        with attempt:
-          number = attempt.retry_state.attempt_number
-          right = await self._ask(session, case, number, deadline)
-          return Verdict(right=right, by=self.version)
+      right = await retrying(self._ask, session, case, numbers, deadline)
+      return Verdict(right=right, by=self.version)
     except (EndpointError, prompt.NoVerdict) as error:
       self.counts.add_failure(error.reason)
       self._examples[error.reason] = str(error)
       return Verdict(right=None, by=self.version, error=str(error))
-    raise AssertionError('tenacity reraises')  # For type checkers.
 
   async def _ask(
       self,
       session: aiohttp.ClientSession,
       case: Case,
-      attempt: int,
+      numbers: Iterator[int],
       deadline: float,
   ) -> bool:
     """Asks once.
@@ -250,39 +250,26 @@ class Judge:
         'answers': case.answers,
         'answer': case.answer or '',
     }
-    code = prompt.code_for(self.version, attempt=attempt, **fields)
+    code = prompt.code_for(self.version, attempt=next(numbers), **fields)
     text = prompt.write(self._prompt, code=code, **fields)
-    # No tokenizer of bytes makes more of it; what is too much is taken back.
-    most = self._price(len(text.encode()), self._config.max_tokens)
-    self._charge(most)
-    self.counts.add('requests')
-    try:
+    c = self._config
+    with ledger_lib.charged(
+        self._ledger,
+        'a verdict',
+        # No tokenizer makes more of the text than its bytes.
+        ledger_lib.dollars(c, len(text.encode()), c.max_tokens),
+        lambda dollars: self.counts.add('price', dollars),
+    ) as charge:
+      self.counts.add('requests')
       reply = await self._endpoint.ask(
           session, [{'role': 'user', 'content': text}], deadline=deadline
       )
-    except EndpointError as error:
-      if not error.billed:
-        self._take_back(most)
-      raise
-    n_in, n_out = reply.prompt_tokens, reply.completion_tokens
-    self.counts.add('prompt_tokens', n_in)
-    self.counts.add('completion_tokens', n_out)
-    if n_in or n_out:
-      self._take_back(most - self._price(n_in, n_out))
+      n_in, n_out = reply.prompt_tokens, reply.completion_tokens
+      self.counts.add('prompt_tokens', n_in)
+      self.counts.add('completion_tokens', n_out)
+      if n_in or n_out:
+        charge.price = ledger_lib.dollars(c, n_in, n_out)
     return prompt.read(reply, code)
-
-  def _price(self, n_in: int, n_out: int) -> float:
-    return ledger_lib.dollars(self._config, n_in, n_out)
-
-  def _charge(self, dollars: float) -> None:
-    if self._ledger is not None:
-      self._ledger.charge('a verdict', dollars)
-      self.counts.add('price', dollars)
-
-  def _take_back(self, dollars: float) -> None:
-    if self._ledger is not None:
-      self._ledger.take_back('a verdict', dollars)
-      self.counts.add('price', -dollars)
 
   def _check_success(self, n_left: int) -> None:
     """Stops a run that too many verdicts are missing from.
@@ -305,7 +292,7 @@ class Judge:
         f'the judge failed on {failed:.0f} of the {asked:.0f} answers that it '
         f'was asked about, more than --config.judge.min_success={least:g} '
         'allows: mend it and run the same command, which goes on with the '
-        f'verdicts in {self._cache.path}; no failure was counted as a wrong '
+        f'verdicts in {self._store.path}; no failure was counted as a wrong '
         f'answer. Mostly, {self._examples[reason]}'
     )
 
@@ -318,7 +305,8 @@ def for_run(config: Any, workdir: epath.PathLike) -> Judge | None:
   """
   if not rewards.asks_judge(config.reward):
     return None
-  return Judge(config_lib.read(config.judge), workdir)
+  config_lib.check(config.judge)
+  return Judge(config.judge, workdir)
 
 
 def _digest(value: Any) -> str:

@@ -17,7 +17,7 @@ import string
 from etils import epath
 
 from gog_jax.errors import UserError
-from gog_jax.remote.endpoint import Reply
+from gog_jax.remote.endpoint import Completion
 from gog_jax.storage import files
 
 # Of how strings are shown and verdicts are read: a part of a judge's version.
@@ -38,8 +38,10 @@ class NoVerdict(Exception):
   """A reply that holds none; the text says what it is, in one line.
 
   Attributes:
-    reason: The same in the few words under which it is counted.
+    reason: The same in a few words, under which it is counted.
   """
+
+  transient = True  # The judge may do better when it is asked again.
 
   def __init__(self, message: str, *, reason: str):
     super().__init__(message)
@@ -107,7 +109,7 @@ def code_for(
   return hashlib.sha256(shown.encode()).hexdigest()[:_CODE]
 
 
-def read(reply: Reply, code: str) -> bool:
+def read(reply: Completion, code: str) -> bool:
   """Whether the judge calls the answer right.
 
   The last line of its message, a fence of Markdown after it apart, is one JSON

@@ -29,47 +29,16 @@ BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EndpointConfig:
-  """A remote model and how it is asked.
-
-  Attributes:
-    url: Up to and including its version, e.g. http://127.0.0.1:8080/v1.
-    model: Its name at the endpoint.
-    key_variable: The environment variable that holds the key, if it wants one.
-    timeout_s: Seconds for one message, all attempts and waits together.
-    max_attempts: How often it is asked where a failure may be gone soon.
-    temperature: Of sampling; negative leaves it to the endpoint.
-    max_tokens: Of one message, by its tokenizer; 0 leaves it to the endpoint.
-    seeded: Whether each request carries its conversation's own seed.
-    section: Of the config, that holds these fields; for messages.
-  """
-
-  url: str
-  model: str
-  key_variable: str = 'OPENAI_API_KEY'
-  timeout_s: float = 120.0
-  max_attempts: int = 4
-  temperature: float = 0.0
-  max_tokens: int = 4096
-  seeded: bool = False
-  section: str = 'remote'
-
-  def flag(self, field: str) -> str:
-    """What a user types to set a field."""
-    return f'--config.{self.section}.{field}'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reply:
+class Completion:
   """A message of the remote model.
 
   Attributes:
     content: Its text; may be empty.
-    reasoning: What a server with a reasoning parser took out of it.
-    tool_calls: (name, arguments as JSON text) of what a tool parser took out.
-    truncated: Its limit of tokens cut it off.
-    prompt_tokens: What the endpoint says it has read; 0 where it does not say.
-    completion_tokens: What it says it has written, likewise.
+    reasoning: What a server's reasoning parser took out of it.
+    tool_calls: (name, arguments as JSON text) that a tool parser took out.
+    truncated: Whether its token limit cut it off.
+    prompt_tokens: As the endpoint says; 0 where it does not.
+    completion_tokens: Likewise.
   """
 
   content: str
@@ -84,26 +53,11 @@ class EndpointError(UserError):
   """A message cannot be had; the text says why, in one line.
 
   Attributes:
-    reason: The same in the few words under which it is counted.
-    billed: Whether it may have to be paid for: not where the request was
-      turned away, or never left.
-  """
-
-  def __init__(self, message: str, *, reason: str, billed: bool = False):
-    super().__init__(message)
-    self.reason = reason
-    self.billed = billed
-
-
-class MisconfiguredError(EndpointError):
-  """No message of it can be had at all: its address, key or name is wrong."""
-
-
-class TransientEndpointError(EndpointError):
-  """One that may be gone soon.
-
-  Attributes:
-    retry_after_s: Seconds for which the endpoint asks to be left alone.
+    reason: The same in a few words, under which it is counted.
+    billed: Whether it may have to be paid for: False where the request was
+      turned away, or never sent.
+    transient: Whether the same request may work soon.
+    retry_after_s: Seconds that the endpoint asks to wait.
   """
 
   def __init__(
@@ -112,33 +66,49 @@ class TransientEndpointError(EndpointError):
       *,
       reason: str,
       billed: bool = False,
+      transient: bool = False,
       retry_after_s: float = 0.0,
   ):
-    super().__init__(message, reason=reason, billed=billed)
+    super().__init__(message)
+    self.reason = reason
+    self.billed = billed
+    self.transient = transient
     self.retry_after_s = retry_after_s
+
+
+class MisconfiguredError(EndpointError):
+  """No request at all can work: the address, key or model name is wrong."""
 
 
 class Endpoint:
   """One remote model."""
 
-  def __init__(self, config: EndpointConfig):
+  def __init__(self, section: Any, *, name: str):
     """Reads the key from the environment; nothing is asked yet.
+
+    Args:
+      section: Of the config: `url` (up to and including its version, e.g.
+        http://127.0.0.1:8080/v1), `model`, `key_variable`, `timeout_s` (for
+        one message with all attempts and waits), `max_attempts`, `temperature`
+        (negative leaves it to the endpoint), `max_tokens` (0 likewise) and, if
+        requests may carry their conversation's own seed, `seeded`.
+      name: The section's, for messages.
 
     Raises:
       UserError: The address or the key cannot be one, or the model has no name.
     """
-    self._config = config
-    self._address = _address(config)
-    self._shown = shown_url(config.url)
-    if not config.model:
+    self._section, self._name = section, name
+    self._address = self._address_of(section.url)
+    self._shown = shown_url(section.url)
+    if not section.model:
       raise UserError(
-          f'no remote model is named: pass {config.flag("model")}=NAME, as the '
+          f'no remote model is named: pass {self._flag("model")}=NAME, as the '
           f'endpoint calls it (GET {self._shown}/models lists them)'
       )
-    variable = config.key_variable
+    variable = section.key_variable
     if variable and not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', variable):
       raise UserError(  # Which is not quoted: it may be the key itself.
-          f'{config.flag("key_variable")} is the name of a variable of the '
+          f'{self._flag("key_variable")} is the name of a variable of the '
           'environment, letters, digits and _; put the key into that variable'
       )
     self._key = http_json.check_key(
@@ -155,33 +125,32 @@ class Endpoint:
       messages: Sequence[Mapping[str, Any]],
       *,
       seed: int = 0,
-  ) -> Reply:
+  ) -> Completion:
     """The model's next message; `seed` is sent if the config says so.
 
     Raises:
       EndpointError: It cannot be had.
     """
-    c = self._config
-    attempts = retries.attempts(
-        TransientEndpointError,
+    c = self._section
+    retrying = retries.retrying(
         max_attempts=c.max_attempts,
         timeout_s=c.timeout_s,
         backoff_s=BACKOFF_S,
     )
     deadline = time.monotonic() + c.timeout_s
     try:
-      async for attempt in attempts:
-        with attempt:
-          return await self.ask(
-              session, messages, deadline=deadline, seed=seed
-          )
-    except TransientEndpointError as error:
-      number = attempts.statistics['attempt_number']
-      tries = f' after {number} attempts' if number > 1 else ''
+      return await retrying(
+          self.ask, session, messages, deadline=deadline, seed=seed
+      )
+    except EndpointError as error:
+      n_attempts = retrying.statistics['attempt_number']
+      if not error.transient or n_attempts == 1:
+        raise
       raise EndpointError(
-          f'{error}{tries}', reason=error.reason, billed=error.billed
+          f'{error} after {n_attempts} attempts',
+          reason=error.reason,
+          billed=error.billed,
       ) from error
-    raise AssertionError('tenacity reraises')  # For type checkers.
 
   async def ask(
       self,
@@ -190,7 +159,7 @@ class Endpoint:
       *,
       deadline: float,
       seed: int = 0,
-  ) -> Reply:
+  ) -> Completion:
     """Asks once for the model's next message.
 
     Args:
@@ -200,16 +169,15 @@ class Endpoint:
       seed: Sent if the config says so.
 
     Raises:
-      TransientEndpointError: It may work soon.
-      EndpointError: It will not.
+      EndpointError: It cannot be had.
     """
-    c = self._config
+    c = self._section
     request: dict[str, Any] = {'model': c.model, 'messages': list(messages)}
     if c.temperature >= 0:
       request['temperature'] = c.temperature
     if c.max_tokens:
       request['max_tokens'] = c.max_tokens
-    if c.seeded:
+    if getattr(c, 'seeded', False):
       request['seed'] = seed
     try:
       async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
@@ -217,59 +185,79 @@ class Endpoint:
             session, self._address, request, max_bytes=_MAX_BYTES
         )
     except TimeoutError as error:
-      raise TransientEndpointError(
+      raise EndpointError(
           f'{self._shown} sent no reply within '
-          f'{c.flag("timeout_s")}={c.timeout_s:g} seconds',
+          f'{self._flag("timeout_s")}={c.timeout_s:g} seconds',
           reason='no reply in time',
           billed=True,
+          transient=True,
       ) from error
     except ConnectionError as error:
-      raise TransientEndpointError(
+      raise EndpointError(
           f'cannot reach {self._shown} ({error}); is the server running, and '
-          f'is {c.flag("url")} right?',
+          f'is {self._flag("url")} right?',
           reason='cannot be reached',
           billed=not isinstance(error, http_json.NotSent),
+          transient=True,
       ) from error
     except http_json.Garbled as error:
       raise self._no_completion(str(error)) from error
     except http_json.Refused as error:
       raise self._refusal(error) from error
-    return self._reply(value)
+    return self._completion(value)
 
   def _refusal(self, error: http_json.Refused) -> EndpointError:
-    c, reason = self._config, f'HTTP {error.status}'
+    reason = f'HTTP {error.status}'
     if 300 <= error.status < 400:
       return MisconfiguredError(
           f'{self._shown} answers {error.status}, a redirect, which is not '
-          f'followed: give the address it leads to as {c.flag("url")}',
+          f'followed: give the address it leads to as {self._flag("url")}',
           reason=reason,
       )
     message = f'{self._shown} answers {error.status}: {error.reason}'
-    if error.transient:
-      return TransientEndpointError(
-          message, reason=reason, retry_after_s=error.retry_after_s
-      )
     if error.status == 404:
       message += (
-          f'; is {c.flag("url")} right, up to its /v1, and {c.flag("model")}?'
+          f'; is {self._flag("url")} right, up to its /v1, and '
+          f'{self._flag("model")}?'
       )
     if error.status in (401, 403):
-      message += f' (the key is read from the variable {c.key_variable})'
-    # Others may well be shorter, or have an image that it can read.
+      variable = self._section.key_variable
+      message += f' (the key is read from the variable {variable})'
+    # Other requests may well be shorter, or have an image that it can read.
     if error.status in (401, 403, 404, 405):
       return MisconfiguredError(message, reason=reason)
-    return EndpointError(message, reason=reason)
+    return EndpointError(
+        message,
+        reason=reason,
+        transient=error.transient,
+        retry_after_s=error.retry_after_s,
+    )
 
   def _no_completion(self, what: str) -> EndpointError:
     return EndpointError(
         f'{self._shown} answers with no chat completion: {what}; is '
-        f'{self._config.flag("url")} right, up to its /v1?',
+        f'{self._flag("url")} right, up to its /v1?',
         reason='no chat completion',
         billed=True,
     )
 
-  def _reply(self, value: Any) -> Reply:
-    """Reads a reply.
+  def _flag(self, field: str) -> str:
+    """What a user types to set a field."""
+    return f'--config.{self._name}.{field}'
+
+  def _address_of(self, given: str) -> str:
+    url = http_json.check_url(
+        given.strip(),
+        field=self._flag('url'),
+        like='http://127.0.0.1:8080/v1',
+        variable=self._section.key_variable,
+    )
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
+    return parts._replace(path=path, fragment='').geturl()
+
+  def _completion(self, value: Any) -> Completion:
+    """Reads a response.
 
     Raises:
       EndpointError: It is no chat completion.
@@ -278,7 +266,7 @@ class Endpoint:
       choice = value['choices'][0]
       message = choice['message']
       reasoning = message.get('reasoning_content') or message.get('reasoning')
-      return Reply(
+      return Completion(
           content=_text(message.get('content')),
           reasoning=_text(reasoning),
           tool_calls=tuple(
@@ -302,18 +290,6 @@ def shown_url(url: str) -> str:
   host = f'[{parts.hostname}]' if ':' in str(parts.hostname) else parts.hostname
   port = f':{parts.port}' if parts.port else ''
   return f'{parts.scheme}://{host}{port}{parts.path}'.rstrip('/')
-
-
-def _address(config: EndpointConfig) -> str:
-  url = http_json.check_url(
-      config.url.strip(),
-      field=config.flag('url'),
-      like='http://127.0.0.1:8080/v1',
-      variable=config.key_variable,
-  )
-  parts = urllib.parse.urlsplit(url)
-  path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
-  return parts._replace(path=path, fragment='').geturl()
 
 
 def _call(function: Mapping[str, Any]) -> tuple[str, str]:

@@ -12,8 +12,9 @@ reached are still paid for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+import dataclasses
 import datetime
 import json
 import math
@@ -35,6 +36,52 @@ def dollars(prices: Any, tokens_in: float, tokens_out: float) -> float:
   return (
       prices.price_in * tokens_in + prices.price_out * tokens_out
   ) / _MILLION
+
+
+@dataclasses.dataclass
+class Charge:
+  """What a request costs, in US dollars: as estimated, until it is known."""
+
+  price: float
+
+
+@contextlib.contextmanager
+def charged(
+    ledger: Ledger | None,
+    name: str,
+    price: float,
+    spend: Callable[[float], None],
+) -> Iterator[Charge]:
+  """Charges for the request that is made inside.
+
+  What it did not cost is taken back at the end: all of it after an error whose
+  `billed` is False, and else what is above the charge's `price`.
+
+  Args:
+    ledger: None where nothing costs.
+    name: Of what is asked.
+    price: US dollars, at most.
+    spend: Told of each change.
+
+  Raises:
+    RunStopped: As `Ledger.charge`.
+  """
+  charge = Charge(price)
+  if ledger is None or not price:
+    yield charge
+    return
+  ledger.charge(name, price)
+  spend(price)
+  try:
+    yield charge
+  except Exception as error:
+    if not getattr(error, 'billed', True):
+      charge.price = 0.0
+    raise
+  finally:
+    if charge.price != price:
+      ledger.take_back(name, price - charge.price)
+      spend(charge.price - price)
 
 
 class Ledger:
@@ -99,7 +146,7 @@ class Ledger:
       self._write(price, tool=name)
 
   def take_back(self, name: str, price: float) -> None:
-    """Of a request that was turned away.
+    """Refunds a part of a charge.
 
     Raises:
       RunStopped: It cannot be written down.

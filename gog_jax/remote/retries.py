@@ -1,4 +1,4 @@
-"""How often, and after how long, what failed is tried again."""
+"""How often, and after how long, a failed request is tried again."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from collections.abc import Callable
 import tenacity
 
 
-def attempts(
-    transient: type[Exception] | tuple[type[Exception], ...],
+def is_transient(error: BaseException) -> bool:
+  """Whether the same request may work soon."""
+  return getattr(error, 'transient', False) or isinstance(
+      error, (ConnectionError, TimeoutError)
+  )
+
+
+def retrying(
     *,
     max_attempts: int,
     timeout_s: float,
     backoff_s: float,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tenacity.AsyncRetrying:
-  """Attempts, for `async for`; what the last one raises is raised.
+  """Calls an async function until it works; raises what its last call raised.
+
+  After a transient failure it waits for the error's `retry_after_s`, if it has
+  any, and, before the n-th retry, for another 0 to backoff_s * 2**(n - 1)
+  seconds, at random, so that requests that failed together do not come back
+  together.
 
   Args:
-    transient: Failures after which it is tried again. One that has a
-      `retry_after_s` is left alone for so many seconds.
-    max_attempts: At most.
-    timeout_s: It is not tried again where the wait would end after this.
-    backoff_s: Before the n-th attempt after the first it waits between 0 and
-      backoff_s * 2**(n - 1) seconds, at random, beside what it was asked to.
-    stopped: Whether nothing is tried again any more.
+    max_attempts: First call included.
+    timeout_s: No retry starts later than this.
+    backoff_s: See above.
+    stopped: Whether to give up after the present attempt.
   """
   jitter = tenacity.wait_random_exponential(multiplier=backoff_s)
   too_much = tenacity.stop_any(
@@ -37,7 +45,7 @@ def attempts(
     return getattr(error, 'retry_after_s', 0.0) + jitter(state)
 
   return tenacity.AsyncRetrying(
-      retry=tenacity.retry_if_exception_type(transient),
+      retry=tenacity.retry_if_exception(is_transient),
       stop=lambda state: stopped() or too_much(state),
       wait=wait,
       reraise=True,

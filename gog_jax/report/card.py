@@ -235,6 +235,12 @@ def _result(result: ToolResult) -> dict[str, Any]:
           }
           for hit in result.hits
       ],
+      'parts': [
+          {'text': part}
+          if isinstance(part, str)
+          else {'image': thumbnail(part.data)}
+          for part in result.parts
+      ],
   }
 
 

@@ -24,16 +24,16 @@ import numpy as np
 from PIL import Image
 
 from gog_jax import images
-from gog_jax import interrupt
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.chat import Message
 from gog_jax.images import ImageProcessor
 from gog_jax.remote import ledger as ledger_lib
+from gog_jax.remote import tasks
+from gog_jax.remote.endpoint import Completion
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.endpoint import MisconfiguredError
-from gog_jax.remote.endpoint import Reply
 from gog_jax.remote.ledger import Ledger
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import said
@@ -43,7 +43,6 @@ from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 from gog_jax.types import View
 
-_POLL_S = 0.2  # How often a wait for the endpoint looks for a signal.
 # Where a page spells a control token, the endpoint's tokenizer may well make
 # one of it. Nobody misses what cannot be seen: a space without width.
 _CONTROL = re.compile(r'<(?=\|[^<>|\s]{1,40}\|>)')
@@ -121,32 +120,14 @@ class RemotePolicy:
 
   async def _sample(self, slots: Sequence[int]) -> list[SampledTurn]:
     async with self._endpoint.session() as session:
-      tasks = [
-          asyncio.create_task(
-              self._ask(
-                  session,
-                  self._messages(self._conversations[slot]),
-                  self._seeds[slot],
-              )
+      return await tasks.gather(
+          self._ask(
+              session,
+              self._messages(self._conversations[slot]),
+              self._seeds[slot],
           )
           for slot in slots
-      ]
-      try:
-        waiting = set(tasks)
-        while waiting:
-          interrupt.check()
-          done, waiting = await asyncio.wait(
-              waiting,
-              timeout=_POLL_S,
-              return_when=asyncio.FIRST_EXCEPTION,
-          )
-          for task in done:
-            task.result()  # Raises what it raised.
-      finally:
-        for task in tasks:
-          task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return [task.result() for task in tasks]
+      )
 
   async def _ask(
       self,
@@ -162,7 +143,7 @@ class RemotePolicy:
       raise
     return self._sampled(reply)
 
-  def _sampled(self, reply: Reply) -> SampledTurn:
+  def _sampled(self, reply: Completion) -> SampledTurn:
     token_ids = self._chat.encode_untrusted(self._written(reply))
     truncated = reply.truncated or len(token_ids) >= self._max_turn_tokens
     if truncated:
@@ -176,7 +157,7 @@ class RemotePolicy:
         usage=self._usage(reply),
     )
 
-  def _usage(self, reply: Reply) -> dict[str, float]:
+  def _usage(self, reply: Completion) -> dict[str, float]:
     """What a message took, if the endpoint says so, and cost."""
     tokens = (reply.prompt_tokens, reply.completion_tokens)
     if not any(tokens):
@@ -188,7 +169,7 @@ class RemotePolicy:
     names = ('prompt_tokens', 'completion_tokens', 'price')
     return dict(zip(names, (*tokens, price)))
 
-  def _written(self, reply: Reply) -> str:
+  def _written(self, reply: Completion) -> str:
     """The message as the model wrote it, before the server took it apart."""
     dialect, text = self._chat.dialect, reply.content
     thinks = self._chat.grammar.think[0] in text

@@ -153,7 +153,11 @@ def _field_names(kind: type) -> tuple[str, ...]:
   """Of a dataclass; of other types none."""
   if not dataclasses.is_dataclass(kind):
     return ()
-  return tuple(field.name for field in dataclasses.fields(kind))
+  return tuple(
+      field.name
+      for field in dataclasses.fields(kind)
+      if field.metadata.get('stored', True)
+  )
 
 
 def _read(
@@ -287,6 +291,10 @@ def _result(row: Mapping[str, Any], load: Load) -> ToolResult:
       'status': ToolStatus(row['status']),
       'hits': tuple(hits),
       'view': None if view is None else _view(view, load),
+      'parts': tuple(
+          part if isinstance(part, str) else _view(part, load)
+          for part in row.get('parts', ())
+      ),
   })
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+import concurrent.futures
 import dataclasses
 from typing import Any, Protocol
 
@@ -10,18 +12,20 @@ import jsonschema
 import jsonschema.exceptions
 
 from gog_jax.remote.secrets import redact
-from gog_jax.types import Reply
+from gog_jax.types import ToolResult
 from gog_jax.types import View
 
 # Characters of an error that the policy is shown.
 ERROR_LENGTH = 120
 
+# What a backend may be searched with.
+TEXT, IMAGE = 'text', 'image'
+
 
 class ModelError(Exception):
-  """The policy's own mistake: the executor turns it into a model_error.
+  """The policy's own mistake; the message is shown to it, on one line.
 
-  The message is one line and is shown to the policy. Whatever else a tool
-  raises counts as the infrastructure's fault.
+  Any other exception of a tool counts as the infrastructure's failure.
   """
 
 
@@ -29,8 +33,8 @@ class SearchError(Exception):
   """A failure of the infrastructure.
 
   Attributes:
-    billed: Whether it may have to be paid for: not where the request was
-      turned away, or never left.
+    billed: Whether it may have to be paid for: False where the request was
+      turned away, or never sent.
   """
 
   def __init__(self, message: str, *, billed: bool = True):
@@ -39,11 +43,13 @@ class SearchError(Exception):
 
 
 class TransientError(SearchError):
-  """One that may be gone when it is asked again.
+  """One after which the call is tried again.
 
   Attributes:
-    retry_after_s: Seconds for which it asks to be left alone.
+    retry_after_s: Seconds that the service asks to wait.
   """
+
+  transient = True
 
   def __init__(
       self, message: str, *, retry_after_s: float = 0.0, billed: bool = True
@@ -52,14 +58,14 @@ class TransientError(SearchError):
     self.retry_after_s = retry_after_s
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolContext:
   """The part of a conversation that a call may look at.
 
   Attributes:
     scope: Which world or corpus the searches run in.
     views: Every image so far, in order of appearance: the example's own
-      images first, then one crop per gaze. Tools number them from 1.
+      images first, then crops and tools' images. Policies number them from 1.
     caller: Which call of which turn of which rollout this is, for recordings.
   """
 
@@ -70,30 +76,41 @@ class ToolContext:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Query:
-  """What a call searches with: words, or an image.
+  """A call whose arguments are right, ready to be made.
+
+  Its answer may depend on these fields, on the call's arguments and on the
+  tool's version alone: equal queries are answered from caches and recordings.
 
   Attributes:
-    text: The words; None where there is an image.
-    image: An encoded image file; None where there are words.
+    ask: Makes the call; raises as `SearchBackend` says. None where there is
+      nothing to ask: the result is `view` alone.
+    text: The words that are searched for, if any.
+    image: The encoded image file that is searched with, if any.
     scope: Which world or corpus is searched.
     top_k: Hits wanted.
-    view: The crop that joins the conversation with the reply.
+    views: Images that a function looks at.
+    view: The crop that joins the conversation with the result.
   """
 
-  scope: str
-  top_k: int
+  ask: Callable[[], Awaitable[ToolResult]] | None = dataclasses.field(
+      default=None, compare=False
+  )
   text: str | None = None
   image: bytes | None = None
+  scope: str = ''
+  top_k: int = 0
+  views: tuple[View, ...] = ()
   view: View | None = None
 
 
 class Tool(Protocol):
-  """One function the policy can call.
+  """A function the policy can call.
 
   Attributes:
     name: As the policy writes it.
     description: What the policy is told about it.
     parameters: JSON schema of the arguments, an object.
+    version: Changes whenever the same query may be answered differently.
   """
 
   @property
@@ -108,10 +125,14 @@ class Tool(Protocol):
   def parameters(self) -> Mapping[str, Any]:
     ...
 
+  @property
+  def version(self) -> str:
+    ...
+
   async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
   ) -> Query:
-    """What the call searches with. The arguments already obey `parameters`.
+    """What the call asks. The arguments already obey `parameters`.
 
     The same call in the same conversation gives the same query.
 
@@ -124,31 +145,37 @@ class Tool(Protocol):
 class SearchBackend(Protocol):
   """Where searches go: a world, an index, a service.
 
-  What it raises is the infrastructure's failure. TransientError,
-  ConnectionError and TimeoutError say that it may work soon: it is asked again.
+  What it raises counts as the infrastructure's failure. After TransientError,
+  ConnectionError and TimeoutError the search is tried again.
 
   Attributes:
     version: Changes whenever the same query may be answered differently.
+    kinds: What it can be searched with: TEXT, IMAGE or both. Tools that need
+      another kind are not offered to the policy.
   """
 
   @property
   def version(self) -> str:
     ...
 
+  @property
+  def kinds(self) -> Collection[str]:
+    ...
+
   async def search_text(
       self, query: str, *, scope: str, top_k: int
-  ) -> Reply:
+  ) -> ToolResult:
     """Finds at most `top_k` hits, best first."""
     ...
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
-  ) -> Reply:
+  ) -> ToolResult:
     """Searches with an encoded image; at most `top_k` hits, best first."""
     ...
 
   async def close(self) -> None:
-    """Gives back what belongs to this event loop; it may be used in another."""
+    """Frees what belongs to this event loop; another may follow. Optional."""
 
 
 def describe(tool: Tool) -> dict[str, Any]:
@@ -186,3 +213,22 @@ def one_line(text: object) -> str:
   """`text` on one line of at most ERROR_LENGTH characters, without secrets."""
   line = ' '.join(redact(str(text)).split())
   return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 3] + '...'
+
+
+async def in_thread(
+    pool: concurrent.futures.Executor, function: Callable[..., Any], *args: Any
+) -> Any:
+  """Calls a function in a pool's thread.
+
+  A thread cannot be stopped: when cancelled, this waits for it to end, so that
+  no more calls run than the caller has counted.
+  """
+  job = pool.submit(function, *args)
+  future = asyncio.wrap_future(job)
+  try:
+    return await asyncio.shield(future)
+  except asyncio.CancelledError:
+    if not job.cancel():
+      await asyncio.wait([future])
+      future.exception()  # Retrieved: nobody else will.
+    raise

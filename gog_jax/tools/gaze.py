@@ -1,8 +1,9 @@
 """gaze: crop a region of an image and search with the crop.
 
-A crop is always cut from the root image's own pixels. A crop of a crop is
-therefore as sharp as the same region cut directly, and its view says where it
-lies in the root, however deep the chain of gazes.
+A crop holds the very pixels of its image, so that a crop of a crop is as sharp
+as the same region cut directly. Its view says where it lies in the root image,
+however deep the chain of gazes. Where the backend cannot be searched with
+images, a gaze shows the crop alone.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any
 from gog_jax import images
 from gog_jax.boxes import BoxError
 from gog_jax.boxes import BoxSpec
+from gog_jax.tools import image_search
+from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
+from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import ToolContext
 from gog_jax.types import Box
 from gog_jax.types import View
@@ -26,6 +30,7 @@ class Gaze:
   """Crops a box of any image in the conversation and searches with it."""
 
   name = 'gaze'
+  needs = None
   description = (
       'Crop a region of an image, see it enlarged and search with it.'
   )
@@ -54,6 +59,7 @@ class Gaze:
 
   def __init__(
       self,
+      backend: SearchBackend,
       *,
       top_k: int,
       box_spec: BoxSpec,
@@ -62,11 +68,16 @@ class Gaze:
     """Initialises the tool.
 
     Args:
+      backend: What is searched.
       top_k: Hits per search.
       box_spec: What the numbers in `bbox_2d` mean to this policy.
       seen_size: (width, height) of an image file -> of what the model sees.
     """
-    self._top_k = top_k
+    self.version = backend.version
+    self.searches = IMAGE in backend.kinds
+    if not self.searches:
+      self.description = 'Crop a region of an image and see it enlarged.'
+    self._backend, self._top_k = backend, top_k
     self._box_spec = box_spec
     self._seen_size = seen_size
 
@@ -79,8 +90,10 @@ class Gaze:
       ModelError: No such image, or a box that BoxSpec refuses.
     """
     view = await asyncio.to_thread(self._crop, arguments, context)
-    return Query(
-        image=view.data, view=view, scope=context.scope, top_k=self._top_k
+    if not self.searches:
+      return Query(view=view)
+    return image_search.query_for(
+        self._backend, view.data, context.scope, self._top_k, view
     )
 
   def _crop(
@@ -100,11 +113,9 @@ class Gaze:
       )
     except BoxError as error:
       raise ModelError(str(error)) from error
-    # The conversation begins with the example's images, in order.
-    root = images.decode(context.views[view.root].data)
-    box = _shift(_whole_pixels(box_in_view, size), view.box)
-    crop = images.encode_png(root.crop(box))
-    return View(data=crop, root=view.root, box=box)
+    box = _whole_pixels(box_in_view, size)
+    crop = images.encode_png(images.decode(view.data).crop(box))
+    return View(data=crop, root=view.root, box=_shift(box, view.box))
 
 
 def _whole_pixels(box: Box, size: tuple[int, int]) -> Box:

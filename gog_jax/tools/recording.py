@@ -1,24 +1,22 @@
-"""Every search of a run in plain files, to be published and played again.
+"""Every tool call of a run in plain files, to be published and replayed.
 
-    FOLDER/recording.json      {"backend": .., "format": 1}
-    FOLDER/calls.jsonl         one search a line: tool, arguments, what was
+    FOLDER/recording.json      {"backend": .., "format": 1, "kinds": [..]}
+    FOLDER/calls.jsonl         one call a line: tool, arguments, what was
                                searched with, status, raw response, hits, time
     FOLDER/images/SHA256.png   crops, images and thumbnails by their content
 
-A search that worked is recorded once: whoever makes the same call again, in the
-run that is recorded as in one that plays it, gets the same answer. A failure is
-the failure of one call of one rollout, which `caller` names; if that very call
-is made again (after a kill) and works, a line says so, and counts instead.
+A call that worked is recorded once: whoever makes the same call again, in the
+run that is recorded or in a replay, gets the same result. A failure is that of
+one call of one rollout, which `caller` names; if that very call is made again
+(after a kill) and works, another line says so, and counts instead.
 
-The folder may stand still at any instant: images are written before the line
-that names them, and a line that a kill has cut off is taken away by the next
-start.
+The run may be killed at any instant: images are written before the line that
+names them, and the next start removes a line that was cut off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-import datetime
+from collections.abc import Collection, Iterator, Mapping
 import functools
 import json
 import os
@@ -31,11 +29,12 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
-from gog_jax.tools import outcome as outcome_lib
+from gog_jax.tools import record as record_lib
+from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import Query
-from gog_jax.tools.outcome import Outcome
-from gog_jax.types import Reply
+from gog_jax.tools.base import TEXT
 from gog_jax.types import ToolCall
+from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 
 FORMAT = 1
@@ -43,18 +42,25 @@ _SHOWN = 200  # Characters of a call in a message.
 
 
 class Recording:
-  """A folder of recorded searches. One process at a time adds to it.
+  """A folder of recorded calls. One process at a time adds to it.
 
-  What is in memory of a search is where its line stands.
+  Only the offsets of lines are kept in memory.
   """
 
-  def __init__(self, folder: epath.PathLike, *, backend: str | None):
+  def __init__(
+      self,
+      folder: epath.PathLike,
+      *,
+      backend: str | None,
+      kinds: Collection[str] = (TEXT, IMAGE),
+  ):
     """Opens a folder.
 
     Args:
       folder: On a local disk.
       backend: The version of what is searched, to go on recording; None to
-        play what is there.
+        replay what is there.
+      kinds: What the backend can be searched with; a replay reads it.
 
     Raises:
       UserError: The folder cannot be read or written, is damaged, was made by
@@ -82,17 +88,16 @@ class Recording:
           unwritable='choose a folder on a local disk that you can write',
       )
     if header.exists():
-      self.backend = self._read_header(header)
+      self.backend, self.kinds = self._read_header(header)
     elif backend is None:
       raise UserError(
           f'{folder} holds no recording: make one with '
           '--config.tools.mode=record --config.tools.recording=FOLDER'
       )
     else:
-      self.backend = backend
-      files.write_atomic(
-          header, files.dumps({'backend': backend, 'format': FORMAT}) + '\n'
-      )
+      self.backend, self.kinds = backend, tuple(kinds)
+      about = {'backend': backend, 'format': FORMAT, 'kinds': sorted(kinds)}
+      files.write_atomic(header, files.dumps(about) + '\n')
     if backend not in (None, self.backend):
       raise UserError(
           f'{folder} is a recording of {self.backend}, not of {backend}; '
@@ -105,7 +110,7 @@ class Recording:
 
   @property
   def n_calls(self) -> int:
-    """How many searches are recorded, failed ones included."""
+    """How many calls are recorded, failed ones included."""
     return len(self._worked) + len(self._failed)
 
   def close(self) -> None:
@@ -113,14 +118,14 @@ class Recording:
     if self._lock is not None:
       self._lock.release()
 
-  def get(self, key: str) -> Outcome | None:
-    """The search that worked, of all who made this call."""
+  def get(self, key: str) -> ToolResult | None:
+    """The result for whoever makes this call, if one worked."""
     start = self._worked.get(key)
-    return None if start is None else self._outcome(start)
+    return None if start is None else self._result(start)
 
   def play(
       self, key: str, call: ToolCall, query: Query, caller: str
-  ) -> Outcome:
+  ) -> ToolResult:
     """What was recorded of a call.
 
     Raises:
@@ -136,25 +141,25 @@ class Recording:
           f'{shown[:_SHOWN]}{image or ""} in scope {query.scope!r}: replay the '
           'run that was recorded, or record this one'
       )
-    return self._outcome(start)
+    return self._result(start)
 
   def put(
-      self, key: str, call: ToolCall, query: Query, outcome: Outcome
+      self, key: str, call: ToolCall, query: Query, result: ToolResult
   ) -> None:
-    """Records a search that worked; one that is recorded stays as it is.
+    """Records a call that worked; one that is recorded stays as it is.
 
     Raises:
       RunStopped: The folder cannot be written.
     """
     if key not in self._worked:
-      self._write(key, call, query, outcome, '')
+      self._write(key, call, query, result, '')
 
   def settle(
       self,
       key: str,
       call: ToolCall,
       query: Query,
-      outcome: Outcome,
+      result: ToolResult,
       caller: str,
   ) -> None:
     """Records that a call failed; or that it works, where it had failed.
@@ -162,16 +167,16 @@ class Recording:
     Raises:
       RunStopped: The folder cannot be written.
     """
-    failed = outcome.status != ToolStatus.OK
+    failed = result.status == ToolStatus.INFRA_ERROR
     if failed != ((key, caller) in self._failed):
-      self._write(key, call, query, outcome, caller)
+      self._write(key, call, query, result, caller)
 
   def _write(
       self,
       key: str,
       call: ToolCall,
       query: Query,
-      outcome: Outcome,
+      result: ToolResult,
       caller: str,
   ) -> None:
     store = functools.partial(blobs.put, self.folder)
@@ -186,28 +191,28 @@ class Recording:
           'top_k': query.top_k,
           'backend': self.backend,
           'caller': caller,
-          **outcome_lib.to_json(outcome, store),
+          **record_lib.to_json(result, store),
       }
       with self._guard:
         start = files.append_line(self._calls, files.dumps(record))
         self._remember(record, start)
-    except UserError as error:  # A full disk is no failure of the search.
+    except UserError as error:  # A full disk is not the call's failure.
       raise RunStopped(str(error)) from error
 
   def _remember(self, record: Mapping[str, Any], start: int) -> None:
     key, caller = record['key'], record['caller']
-    if record['status'] != ToolStatus.OK:
+    if record['status'] == ToolStatus.INFRA_ERROR:
       self._failed[key, caller] = start
       return
     self._failed.pop((key, caller), None)
     self._worked.setdefault(key, start)
 
-  def _outcome(self, start: int) -> Outcome:
+  def _result(self, start: int) -> ToolResult:
     load = functools.partial(blobs.get, self.folder)
     try:
       with self._calls.open('rb') as f:
         f.seek(start)
-        return outcome_lib.from_json(json.loads(f.readline()), load)
+        return record_lib.from_json(json.loads(f.readline()), load)
     except OSError as error:
       raise RunStopped(
           f'{self._calls} needs {error.filename}, which is '
@@ -219,10 +224,11 @@ class Recording:
           f'({type(error).__name__}: {error}); copy the recording anew'
       ) from error
 
-  def _read_header(self, path: epath.Path) -> str:
+  def _read_header(self, path: epath.Path) -> tuple[str, tuple[str, ...]]:
     try:
       header = json.loads(path.read_text())
       found, backend = header['format'], header['backend']
+      kinds = tuple(header.get('kinds', (TEXT, IMAGE)))
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise UserError(
           f'{path} is damaged; copy the recording anew or delete '
@@ -232,7 +238,7 @@ class Recording:
       raise UserError(
           f'{path} is of format {found}, this gog_jax reads {FORMAT}'
       )
-    return backend
+    return backend, kinds
 
   def _repair(self) -> None:
     """Ends the last line, or takes it away if a kill has cut it off."""
@@ -272,26 +278,6 @@ class Recording:
         start += len(line)
 
 
-class Played:
-  """Stands for the backend that was recorded: it cannot be asked."""
-
-  def __init__(self, version: str):
-    self.version = version
-
-  async def search_text(
-      self, query: str, *, scope: str, top_k: int
-  ) -> Reply:
-    raise AssertionError('a recording that is played is not searched')
-
-  async def search_image(
-      self, data: bytes, *, scope: str, top_k: int
-  ) -> Reply:
-    raise AssertionError('a recording that is played is not searched')
-
-  async def close(self) -> None:
-    """Nothing of it belongs to an event loop."""
-
-
 def _record(line: bytes) -> dict[str, Any] | None:
   """What a line holds; None if it is no record."""
   try:
@@ -302,8 +288,3 @@ def _record(line: bytes) -> dict[str, Any] | None:
       isinstance(record.get(name), str) for name in ('key', 'caller', 'status')
   )
   return record if whole else None
-
-
-def now() -> str:
-  """ISO 8601 in UTC, to the millisecond."""
-  return datetime.datetime.now(datetime.UTC).isoformat(timespec='milliseconds')

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 import math
 from typing import Any
 
@@ -24,10 +24,12 @@ from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.remote.secrets import from_environment
+from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import SearchError
+from gog_jax.tools.base import TEXT
 from gog_jax.tools.base import TransientError
 from gog_jax.types import Hit
-from gog_jax.types import Reply
+from gog_jax.types import ToolResult
 
 # Of the environment: the key that server and client share, if they do.
 KEY_VARIABLE = 'GOG_JAX_RETRIEVER_KEY'
@@ -63,9 +65,12 @@ class Retriever:
   A scope is not passed on: the protocol has none, a server searches one corpus.
   """
 
-  def __init__(self, url: str, *, version: str):
+  def __init__(
+      self, url: str, *, version: str, kinds: Collection[str] = (TEXT, IMAGE)
+  ):
     """Initialises without asking anything, see `connect`."""
     self.version = version
+    self.kinds = kinds
     self._url = url
     self._key = shared_key()
     self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,21 +97,31 @@ class Retriever:
           f'follows ? or #, and put a key into {KEY_VARIABLE}'
       )
     health = asyncio.run(_ask_once(url, 'health', None))
-    if health is None:  # Does it search at all?
+    said: Mapping[str, Any] = health if isinstance(health, Mapping) else {}
+    kinds = [
+        kind
+        for kind, field in ((TEXT, 'documents'), (IMAGE, 'images'))
+        if said.get(field) != 0
+    ]
+    if health is None:  # Does it search at all, and with images?
       probe = {'queries': ['probe'], 'topk': 1, 'return_scores': True}
       if asyncio.run(_ask_once(url, 'retrieve', probe)) is None:
         raise UserError(
             f'what answers at config.tools.url={url} is no retriever: it has '
             'no /retrieve'
         )
-    own = health.get('version') if isinstance(health, Mapping) else None
+      if asyncio.run(_lacks_images(url)):
+        kinds.remove(IMAGE)
+    own = said.get('version')
     if isinstance(own, str) and 0 < len(own) <= _MAX_VERSION:
-      return cls(url, version=f'retriever/{" ".join(own.split())}')
-    return cls(url, version=f'retriever/{url} {version}'.rstrip())
+      version = f'retriever/{" ".join(own.split())}'
+    else:
+      version = f'retriever/{url} {version}'.rstrip()
+    return cls(url, version=version, kinds=kinds)
 
   async def search_text(
       self, query: str, *, scope: str, top_k: int
-  ) -> Reply:
+  ) -> ToolResult:
     """Finds documents; raises as SearchBackend says."""
     del scope
     return await self._search(
@@ -117,7 +132,7 @@ class Retriever:
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
-  ) -> Reply:
+  ) -> ToolResult:
     """Finds images; raises as SearchBackend says."""
     del scope
     encoded = base64.b64encode(data).decode()
@@ -133,7 +148,12 @@ class Retriever:
       await self._session.close()
       self._session = None
 
-  async def _search(self, path: str, body: Mapping[str, Any], hit) -> Reply:
+  async def _search(
+      self,
+      path: str,
+      body: Mapping[str, Any],
+      hit: Callable[[Any], Hit],
+  ) -> ToolResult:
     try:
       value, raw = await http_json.ask(
           self._client(), f'{self._url}/{path}', body, max_bytes=_MAX_BYTES
@@ -149,7 +169,7 @@ class Retriever:
       raise TransientError(str(error), billed=False) from error
     except http_json.Garbled as error:
       raise TransientError(str(error)) from error
-    return Reply(hits=hits[: body['topk']], raw=raw)
+    return ToolResult(hits=hits[: body['topk']], raw=raw)
 
   def _client(self) -> aiohttp.ClientSession:
     # A session belongs to one event loop, and every rollout runs its own.
@@ -158,6 +178,20 @@ class Retriever:
       self._loop = loop
       self._session = http_json.session(self._key)
     return self._session
+
+
+def from_config(config: Any) -> Retriever:
+  """The server that the section `tools` names; raises as `connect`."""
+  return Retriever.connect(config.url, version=config.version)
+
+
+async def _lacks_images(url: str) -> bool:
+  """Whether a server has no address for searches with images."""
+  probe = {'images': [], 'topk': 1}
+  try:
+    return await _ask_once(url, 'retrieve_image', probe) is None
+  except UserError:  # It has one, and finds this request wrong.
+    return False
 
 
 async def _ask_once(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
+from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import TEXT
 from gog_jax.tools.base import ToolContext
 
 # Longer ones are no queries, and servers refuse them.
@@ -17,6 +20,7 @@ class TextSearch:
   """Finds documents by a text query."""
 
   name = 'text_search'
+  needs = TEXT
   description = 'Search documents with a text query.'
   parameters = {
       'type': 'object',
@@ -27,8 +31,9 @@ class TextSearch:
       'additionalProperties': False,
   }
 
-  def __init__(self, *, top_k: int):
-    self._top_k = top_k
+  def __init__(self, backend: SearchBackend, *, top_k: int, **unused: Any):
+    self.version = backend.version
+    self._backend, self._top_k = backend, top_k
 
   async def query(
       self, arguments: Mapping[str, Any], context: ToolContext
@@ -47,4 +52,8 @@ class TextSearch:
       query.encode()  # JSON can spell lone surrogates; no backend takes them.
     except UnicodeEncodeError as error:
       raise ModelError('query is not valid Unicode') from error
-    return Query(text=query, scope=context.scope, top_k=self._top_k)
+    scope, top_k = context.scope, self._top_k
+    ask = functools.partial(
+        self._backend.search_text, query, scope=scope, top_k=top_k
+    )
+    return Query(ask=ask, text=query, scope=scope, top_k=top_k)

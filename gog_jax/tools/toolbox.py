@@ -1,186 +1,207 @@
-"""What searches run on, made from `config.tools`: one for a whole run."""
+"""Makes what `config.tools` says: a run's services, and its executors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-import dataclasses
-import functools
+from collections.abc import Callable, Collection
+import inspect
 from typing import Any
 
 from etils import epath
 
+from gog_jax import seams
 from gog_jax.boxes import BoxSpec
 from gog_jax.errors import UserError
-from gog_jax.index.backend import LocalIndex
-from gog_jax.index.encoder import Encoder
 from gog_jax.remote.ledger import Ledger
+from gog_jax.storage.store import Store
+from gog_jax.tools import functions
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
-from gog_jax.tools.cache import Cache
 from gog_jax.tools.counts import ToolCounts
+from gog_jax.tools.executor import Shared
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.image_search import ImageSearch
-from gog_jax.tools.recording import Played
+from gog_jax.tools.functions import FunctionTool
+from gog_jax.tools.limits import Limits
+from gog_jax.tools.record import Cache
 from gog_jax.tools.recording import Recording
-from gog_jax.tools.retriever import Retriever
-from gog_jax.tools.searcher import Patience
-from gog_jax.tools.searcher import Searcher
-from gog_jax.tools.searcher import ToolLimits
-from gog_jax.tools.text_search import TextSearch
-from gog_jax.toy.backend import WorldBackend
+from gog_jax.types import ToolResult
 
 MODES = ('live', 'record', 'replay')
-BACKENDS = ('world', 'index', 'retriever')
-# Whose limits may differ, see `config.tools`.
-TOOLS = ('text_search', 'image_search', 'gaze')
+# What `config.tools.backend` may name beside a user's own: a callable that
+# returns a SearchBackend. It is given the section `tools` if it takes an
+# argument.
+BACKENDS = {
+    'world': 'gog_jax.toy.backend:WorldBackend',
+    'index': 'gog_jax.index.backend:from_config',
+    'retriever': 'gog_jax.tools.retriever:from_config',
+}
+# Tools that search, in the order in which policies are told of them.
+TOOLS = {
+    'text_search': 'gog_jax.tools.text_search:TextSearch',
+    'image_search': 'gog_jax.tools.image_search:ImageSearch',
+    'gaze': 'gog_jax.tools.gaze:Gaze',
+}
 
 _BYTES = 1e9  # Of a GB.
 
 
 class Toolbox:
-  """The backend, its limits, what is kept of its answers, and the counts."""
+  """What a whole run shares: backend, counts, cache, recording, ledger."""
 
   def __init__(self, config: Any, workdir: epath.PathLike):
     """Opens what the config names.
 
     Args:
       config: The section `tools`.
-      workdir: Where a recording goes if no other place is named, and what was
-        spent is written down.
+      workdir: Where the recording and the ledger go if nowhere else.
 
     Raises:
-      UserError: The backend does not answer or is not there, the cache or the
-        recording cannot be used.
+      UserError: The backend, a tool, the cache or the recording cannot be used.
     """
-    self._config = config
-    workdir = epath.Path(workdir)
-    self.counts = ToolCounts()
-    playing = config.mode == 'replay'
-    backend = None if playing else _backend(config)
-    self._recording = None
-    if config.mode != 'live':
-      self._recording = Recording(
-          config.recording or workdir / 'recording',
-          backend=None if backend is None else backend.version,
+    self._workdir = epath.Path(workdir)
+    self._replays = config.mode == 'replay'
+    self._functions = [functions.load(name) for name in config.extra]
+    folder = config.recording or self._workdir / 'recording'
+    recording = None
+    if self._replays:
+      recording = Recording(folder, backend=None)
+      self._backend: Any = _Recorded(recording.backend, recording.kinds)
+    else:
+      self._backend = _backend(config)
+    if config.mode == 'record':
+      recording = Recording(
+          folder, backend=self._backend.version, kinds=self._backend.kinds
       )
-    if backend is None:
-      assert self._recording is not None
-      backend = Played(self._recording.backend)
-    limits = {tool: _limits(config, tool) for tool in TOOLS}
-    if playing:  # Nothing is searched, and nothing costs.
-      limits = {
-          tool: dataclasses.replace(limit, price=0.0)
-          for tool, limit in limits.items()
-      }
-    self._searcher = Searcher(
-        backend,
-        limits=limits,
-        patience=Patience(
-            max_attempts=config.max_attempts,
-            backoff_s=config.backoff_s,
-            failures=config.rest_after,
-            rest_s=config.rest_s,
-        ),
-        counts=self.counts,
-        ledger=_ledger(config, workdir),
+    self._shared = Shared(
+        failures=config.rest_after,
+        rest_s=config.rest_s,
+        backend=self._backend,
+        recording=recording,
+        replays=self._replays,
+        drain_s=config.drain_s,
     )
 
   @property
-  def version(self) -> str:
-    """Of what is searched, or was when it was recorded."""
-    return self._searcher.version
+  def counts(self) -> ToolCounts:
+    return self._shared.counts
 
-  def executor(self, tools: Sequence[Tool]) -> ToolExecutor:
-    """Runs calls of these tools; executors share all that is here."""
-    return ToolExecutor(
-        tools,
-        self._searcher,
-        cache=self._cache,
-        recording=self._recording,
-        playing=self._config.mode == 'replay',
-        drain_s=self._config.drain_s,
-        hit_characters=self._config.hit_characters,
+  @property
+  def functions(self) -> list[str]:
+    """The names of the users' tools."""
+    return [tool.name for tool in self._functions]
+
+  @property
+  def version(self) -> str:
+    """Of what is searched, or was when it was recorded, and of users' tools."""
+    return ', '.join(
+        [self._backend.version, *(tool.version for tool in self._functions)]
     )
 
-  @functools.cached_property
-  def _cache(self) -> Cache | None:
-    c = self._config
-    if not c.cache or c.mode == 'replay':
-      return None
-    return Cache(c.cache, days=c.cache_days, max_bytes=c.cache_gb * _BYTES)
+  def executor(
+      self,
+      config: Any,
+      names: Collection[str],
+      *,
+      box_spec: BoxSpec,
+      seen_size: Callable[[int, int], tuple[int, int]],
+  ) -> ToolExecutor:
+    """Runs a policy's calls, within the limits of its own config.
+
+    Args:
+      config: The policy's own section `tools`.
+      names: What it may call, of TOOLS and of the users' tools. What the
+        backend cannot be searched with is left out.
+      box_spec: How it writes boxes.
+      seen_size: Of an image, as it sees it, by its original size.
+    """
+    tools: list[Any] = []
+    for name in TOOLS:
+      make = seams.load(name, TOOLS, field='config.tools')
+      if name in names and make.needs in (None, *self._backend.kinds):
+        tools.append(
+            make(
+                self._backend,
+                top_k=config.top_k,
+                box_spec=box_spec,
+                seen_size=seen_size,
+            )
+        )
+    tools += [tool for tool in self._functions if tool.name in names]
+    limits = {tool.name: self._limits(config, tool) for tool in tools}
+    self._open(config, max((one.price for one in limits.values()), default=0))
+    return ToolExecutor(
+        tools, limits, self._shared, hit_characters=config.hit_characters
+    )
+
+  def _limits(self, config: Any, tool: Tool) -> Limits:
+    own = getattr(config, tool.name, None)  # Zero, or missing, is inherited.
+    if isinstance(tool, FunctionTool):
+      own = tool.function
+    return Limits(
+        timeout_s=getattr(own, 'timeout_s', 0) or config.timeout_s,
+        max_concurrency=getattr(own, 'max_concurrency', 0)
+        or config.max_concurrency,
+        price=0.0 if self._replays else getattr(own, 'price', 0.0),
+        max_attempts=config.max_attempts,
+        backoff_s=config.backoff_s,
+    )
+
+  def _open(self, config: Any, price: float) -> None:
+    """Opens the files that calls need.
+
+    Raises:
+      UserError: One cannot be used; or calls cost money without a cap.
+    """
+    shared = self._shared
+    if config.cache and not self._replays and shared.cache is None:
+      shared.cache = Cache(
+          Store(
+              config.cache,
+              field='tools.cache',
+              days=config.cache_days,
+              max_bytes=config.cache_gb * _BYTES,
+          )
+      )
+    if price and not config.max_spend:
+      raise UserError(
+          f'calls cost up to ${price:g}: say how much the run may spend with '
+          '--config.tools.max_spend=DOLLARS'
+      )
+    if price and shared.ledger is None:
+      path = config.ledger or self._workdir / 'spent.jsonl'
+      shared.ledger = Ledger(path, cap=config.max_spend)
+
+
+class _Recorded:
+  """Stands for the backend of a recording: it cannot be asked."""
+
+  def __init__(self, version: str, kinds: Collection[str]):
+    self.version, self.kinds = version, kinds
+
+  async def search_text(self, *unused_args, **unused_kwargs) -> ToolResult:
+    raise AssertionError('a replay does not search')
+
+  search_image = search_text
 
 
 def _backend(config: Any) -> SearchBackend:
-  if config.backend == 'world':
-    return WorldBackend()
-  if config.backend == 'index':
-    if not config.index:
-      raise UserError(
-          'config.tools.backend=index needs --config.tools.index=DIR, which '
-          'configs/index.py makes'
-      )
-    return open_index(config.index, encoder=config.encoder)
-  if config.backend == 'retriever':
-    return Retriever.connect(config.url, version=config.version)
-  raise UserError(
-      f'unknown tools.backend {config.backend!r}; there are '
-      f'{", ".join(BACKENDS)}'
-  )
-
-
-def open_index(folder: str, *, encoder: str) -> LocalIndex:
-  """Opens an index and, if it was built with one, its encoder's folder.
+  """The backend that the config names, ours or a user's.
 
   Raises:
-    UserError: Either cannot be used.
+    UserError: It cannot be used.
   """
-  return LocalIndex(folder, load_encoder(encoder))
-
-
-def load_encoder(folder: str) -> Encoder | None:
-  """An encoder of images; None where no folder is named.
-
-  Raises:
-    UserError: The folder cannot be used.
-  """
-  return Encoder.from_folder(folder) if folder else None
-
-
-def _limits(config: Any, tool: str) -> ToolLimits:
-  own = config[tool]
-  return ToolLimits(
-      timeout_s=own.timeout_s or config.timeout_s,
-      max_concurrency=own.max_concurrency or config.max_concurrency,
-      price=own.price,
-  )
-
-
-def _ledger(config: Any, workdir: epath.Path) -> Ledger | None:
-  if not any(config[tool].price for tool in TOOLS):
-    return None
-  path = config.ledger or workdir / 'spent.jsonl'
-  return Ledger(path, cap=config.max_spend)
-
-
-def make_tools(
-    names: Collection[str],
-    *,
-    top_k: int,
-    box_spec: BoxSpec,
-    seen_size: Callable[[int, int], tuple[int, int]],
-) -> list[Tool]:
-  """The tools of these names, in the order of TOOLS.
-
-  Args:
-    names: Of TOOLS.
-    top_k: Hits of a search.
-    box_spec: How the policy writes boxes.
-    seen_size: Of an image, as the policy sees it, by its original size.
-  """
-  tools: list[Tool] = [
-      TextSearch(top_k=top_k),
-      ImageSearch(top_k=top_k),
-      Gaze(top_k=top_k, box_spec=box_spec, seen_size=seen_size),
-  ]
-  return [tool for tool in tools if tool.name in names]
+  name = config.backend
+  make = seams.load(name, BACKENDS, field='config.tools.backend')
+  try:
+    parameters = inspect.signature(make).parameters.values()
+    needs_config = any(p.default is p.empty for p in parameters)
+    backend = make(config) if needs_config else make()
+    for attribute in ('version', *(f'search_{k}' for k in backend.kinds)):
+      getattr(backend, attribute)
+    return backend
+  except Exception as error:
+    if name in BACKENDS or isinstance(error, UserError):
+      raise
+    raise UserError(
+        f'config.tools.backend={name} makes no search backend '
+        f'({type(error).__name__}: {error})'
+    ) from error

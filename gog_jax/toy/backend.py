@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from gog_jax.tools.base import IMAGE
+from gog_jax.tools.base import TEXT
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.knowledge import rng_of
@@ -25,7 +27,7 @@ from gog_jax.toy.knowledge import World
 from gog_jax.toy.knowledge import world_of
 from gog_jax.types import Box
 from gog_jax.types import Hit
-from gog_jax.types import Reply
+from gog_jax.types import ToolResult
 
 if TYPE_CHECKING:
   import bm25s
@@ -161,10 +163,11 @@ class WorldBackend:
   """
 
   version = f'world/{VERSION}'
+  kinds = (TEXT, IMAGE)
 
   async def search_text(
       self, query: str, *, scope: str, top_k: int
-  ) -> Reply:
+  ) -> ToolResult:
     """Finds documents that share words with a query.
 
     Args:
@@ -184,10 +187,10 @@ class WorldBackend:
     index = _text_index(scope)
     known = [word for word in words if word in index.vocab_dict]
     if not known:
-      return Reply(hits=())
+      return ToolResult(hits=())
     scores = index.get_scores(known)
     best = np.argsort(-scores, kind='stable')[:top_k]
-    return Reply(
+    return ToolResult(
         hits=tuple(
             Hit(
                 title=world.documents[i][0],
@@ -201,7 +204,7 @@ class WorldBackend:
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
-  ) -> Reply:
+  ) -> ToolResult:
     """Finds the emblems that look most like an image.
 
     Args:
@@ -228,7 +231,7 @@ class WorldBackend:
     pictured = [entity.pictured for entity in world.entities]
     cosines = np.where(pictured, cosines, -np.inf)
     best = np.argsort(-cosines, kind='stable')[: min(top_k, sum(pictured))]
-    return Reply(
+    return ToolResult(
         hits=tuple(
             _image_hit(world, int(i), float(cosines[i])) for i in best
         )

@@ -1,7 +1,6 @@
-"""Answers of searches on disk, for the next run that makes the same call.
+"""JSON values by key in one SQLite file.
 
-One SQLite file, which several processes may share and which no kill can leave
-half-written. It holds JSON, and only what worked.
+Several processes may share it, and no kill leaves it half-written.
 """
 
 from __future__ import annotations
@@ -12,59 +11,64 @@ import os
 import sqlite3
 import threading
 import time
+from typing import Any
 
 from absl import logging
 from etils import epath
 
 from gog_jax.errors import UserError
-from gog_jax.tools import outcome as outcome_lib
-from gog_jax.tools.base import Query
-from gog_jax.tools.outcome import Outcome
-from gog_jax.types import ToolCall
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
   key TEXT PRIMARY KEY, time REAL NOT NULL, body TEXT NOT NULL
 ) WITHOUT ROWID
 """
-# Seconds for which another process may hold the file: a call's time runs on,
-# and what cannot be kept is not lost to it.
-_BUSY_S = 1.0
 _DAY_S = 86400.0
-# Writes between two looks at the file's size.
-_LOOK_EVERY = 64
+_PRUNE_EVERY = 64  # Writes.
 _FULL = 0.9  # Of the largest size, after it was passed.
 
 
-class Cache:
-  """A `Store` on disk."""
+class Store:
+  """Values that may be lost: a failing disk is logged, not raised.
 
-  def __init__(self, path: epath.PathLike, *, days: float, max_bytes: float):
+  Attributes:
+    path: The file.
+  """
+
+  def __init__(
+      self,
+      path: epath.PathLike,
+      *,
+      field: str,
+      days: float = math.inf,
+      max_bytes: float = math.inf,
+      busy_s: float = 1.0,
+  ):
     """Opens the file, or makes it.
 
     Args:
       path: On a local disk.
-      days: For which an answer is good.
-      max_bytes: Of the file; the oldest answers go first.
+      field: Of the config, that names the file; for messages.
+      days: After which a value is forgotten.
+      max_bytes: Of the file; the oldest values are deleted first.
+      busy_s: Seconds to wait while another process holds the file.
 
     Raises:
-      UserError: It cannot be written, or is no such file.
+      UserError: The file cannot be written, or is no such file.
     """
-    self._path = os.fspath(path)
+    self.path = os.fspath(path)
     self._seconds = days * _DAY_S
     self._max_bytes = max_bytes
+    self._busy_s = busy_s
     self._n_writes = 0
-    if '://' in self._path:
-      raise UserError(
-          f'config.tools.cache={path}: a database cannot be there; choose a '
-          'file on a local disk'
-      )
     try:
-      os.makedirs(os.path.dirname(self._path) or '.', exist_ok=True)
+      if '://' in self.path:
+        raise OSError('not a local disk')
+      os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)
       # Readers need not wait for writers.
       self._db, self._lock = self._connect(), threading.Lock()
       self._reader, self._read_lock = self._connect(), threading.Lock()
-      # Before there is a table: so that what is deleted shrinks the file.
+      # Before there is a table, so that deleting rows shrinks the file.
       self._db.execute('PRAGMA auto_vacuum = INCREMENTAL')
       self._db.execute('PRAGMA journal_mode = WAL')
       self._db.execute('PRAGMA synchronous = NORMAL')
@@ -72,40 +76,33 @@ class Cache:
       self._db.execute('SELECT key, time, body FROM answers LIMIT 1')
     except (OSError, sqlite3.Error) as error:
       raise UserError(
-          f'config.tools.cache={path} cannot be used ({error}): choose a file '
-          'that is a cache, or that is not there yet'
+          f'--config.{field}={path} cannot be used ({error}): choose a local '
+          'file that holds such a cache, or that does not exist yet'
       ) from error
 
-  def get(self, key: str) -> Outcome | None:
-    """A fresh answer, if there is one."""
+  def get(self, key: str) -> Any:
+    """The value of a key; None where there is none that is fresh and whole."""
     try:
       with self._read_lock:
         row = self._reader.execute(
             'SELECT body FROM answers WHERE key = ? AND time >= ?',
             (key, time.time() - self._seconds),
         ).fetchone()
-      if row is None:
-        return None
-      return outcome_lib.from_json(json.loads(row[0]), outcome_lib.from_inline)
-    except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+      return None if row is None else json.loads(row[0])
+    except (sqlite3.Error, ValueError) as error:
       self._complain(error)
-      return None  # Then it is asked anew.
+      return None
 
-  def put(
-      self, key: str, call: ToolCall, query: Query, outcome: Outcome
-  ) -> None:
-    """Keeps an answer; on a full disk the run goes on without."""
-    del call, query
-    body = json.dumps(outcome_lib.to_json(outcome, outcome_lib.inline))
+  def put(self, key: str, value: Any) -> None:
     try:
       with self._lock:
         self._db.execute(
             'INSERT OR REPLACE INTO answers VALUES (?, ?, ?)',
-            (key, time.time(), body),
+            (key, time.time(), json.dumps(value)),
         )
         self._n_writes += 1
-        if self._n_writes % _LOOK_EVERY == 0:
-          self._shrink()
+        if self._n_writes % _PRUNE_EVERY == 0:
+          self._prune()
     except sqlite3.Error as error:
       self._complain(error)
 
@@ -118,13 +115,13 @@ class Cache:
 
   def _connect(self) -> sqlite3.Connection:
     return sqlite3.connect(
-        self._path,
-        timeout=_BUSY_S,
+        self.path,
+        timeout=self._busy_s,
         isolation_level=None,  # Every statement is a transaction.
         check_same_thread=False,  # One at a time, by a lock.
     )
 
-  def _shrink(self) -> None:
+  def _prune(self) -> None:
     """Deletes what is too old, and the oldest while the file is too big."""
     self._db.execute(
         'DELETE FROM answers WHERE time < ?', (time.time() - self._seconds,)
@@ -139,11 +136,11 @@ class Cache:
           '(SELECT key FROM answers ORDER BY time LIMIT ?)',
           (math.ceil(n * share),),
       )
-    # One page a row of its result: all are to be read.
+    # It frees one page per row that is fetched.
     self._db.execute('PRAGMA incremental_vacuum').fetchall()
 
   def _n_bytes(self) -> int:
-    """Of what is in use."""
+    """Of the pages in use."""
     size, pages, free = (
         self._db.execute(f'PRAGMA {what}').fetchone()[0]
         for what in ('page_size', 'page_count', 'freelist_count')
@@ -151,6 +148,4 @@ class Cache:
     return size * (pages - free)
 
   def _complain(self, error: Exception) -> None:
-    logging.log_first_n(
-        logging.WARNING, 'the cache %s: %s', 1, self._path, error
-    )
+    logging.log_first_n(logging.WARNING, '%s: %s', 1, self.path, error)

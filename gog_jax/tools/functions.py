@@ -1,0 +1,234 @@
+"""A user's own tool: a Python function with type hints and a docstring.
+
+    def count(text: str, what: Literal['words', 'lines'] = 'words') -> str:
+      '''Counts the words or lines of a text.'''
+      return str(len(text.split() if what == 'words' else text.splitlines()))
+
+    count.price = 0.001  # Of a call, in US dollars; if it has one.
+
+The policy is told its name, its docstring and a schema made from the hints:
+str, int, float, bool, None, list[...], Literal, Optional and unions. A
+parameter annotated ToolContext gets the conversation's images and scope, and
+the policy is not told of it. `timeout_s` and `max_concurrency` may be set like
+`price`, in place of the config's.
+
+The function may be async; another one runs in a thread, which nothing can stop:
+give it time limits of its own. It returns text, a PIL image, a list of both, or
+None. A ValueError, or ModelError, is the policy's mistake, and its message is
+shown to it; what else it raises is a failure of the infrastructure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import concurrent.futures
+import functools
+import inspect
+import json
+import math
+import types
+import typing
+from typing import Any, Literal
+
+from PIL import Image
+
+from gog_jax import images
+from gog_jax import seams
+from gog_jax.errors import UserError
+from gog_jax.tools.base import in_thread
+from gog_jax.tools.base import ModelError
+from gog_jax.tools.base import one_line
+from gog_jax.tools.base import Query
+from gog_jax.tools.base import ToolContext
+from gog_jax.types import NO_ROOT
+from gog_jax.types import ToolResult
+from gog_jax.types import ToolStatus
+from gog_jax.types import View
+
+# Tools of ours that `config.tools.extra` may name.
+KNOWN: dict[str, str] = {}
+
+_FIELD = 'config.tools.extra'
+_TYPES = {
+    str: 'string', int: 'integer', float: 'number', bool: 'boolean',
+    type(None): 'null',
+}  # fmt: skip
+
+
+def load(name: str) -> FunctionTool:
+  """The tool that `config.tools.extra` names.
+
+  Raises:
+    UserError: There is no such function, or it cannot be a tool.
+  """
+  function = seams.load(name, KNOWN, field=_FIELD)
+  for attribute in ('price', 'timeout_s', 'max_concurrency'):
+    value = getattr(function, attribute, 0)
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+      raise UserError(f'{_FIELD}: {name} has {attribute}={value!r}')
+  version = seams.digest(name, KNOWN, field=_FIELD)
+  return FunctionTool(function, version=version.rpartition(':')[2])
+
+
+class FunctionTool:
+  """A tool that calls a function.
+
+  Attributes:
+    function: What it calls.
+  """
+
+  def __init__(self, function: Callable[..., Any], *, version: str):
+    """Reads the function's signature.
+
+    Args:
+      function: See above.
+      version: Changes with what it does.
+
+    Raises:
+      UserError: It has no docstring or no name, or a parameter for which there
+        is no schema.
+    """
+    self.function = function
+    self.version = version
+    self.name = getattr(function, '__name__', '')
+    self.description = inspect.getdoc(function) or ''
+    if not inspect.isroutine(function) or not self.name.isidentifier():
+      raise UserError(f'{_FIELD}: {version} is no function')
+    if not self.description:
+      raise UserError(
+          f'{_FIELD}: {self.name} has no docstring, which would tell the '
+          'policy what it does'
+      )
+    self._context = ''  # The parameter that takes it.
+    self._pool: concurrent.futures.Executor | None = None
+    self.parameters = self._schema()
+
+  async def query(
+      self, arguments: Mapping[str, Any], context: ToolContext
+  ) -> Query:
+    """A call of the function; nothing is called yet."""
+    properties = self.parameters['properties']
+    given = {k: _as_hinted(v, properties[k]) for k, v in arguments.items()}
+    if not self._context:
+      return Query(ask=functools.partial(self._call, given))
+    given[self._context] = context
+    return Query(
+        ask=functools.partial(self._call, given),
+        scope=context.scope,
+        views=context.views,
+    )
+
+  async def _call(self, arguments: Mapping[str, Any]) -> ToolResult:
+    call = functools.partial(self.function, **arguments)
+    try:
+      if inspect.iscoroutinefunction(self.function):
+        returned = await call()
+      else:
+        if self._pool is None:
+          # Its own: a slow function must not hold up what else needs threads.
+          self._pool = concurrent.futures.ThreadPoolExecutor(
+              _MOST_THREADS, thread_name_prefix=self.name
+          )
+        returned = await in_thread(self._pool, call)
+    except (ValueError, ModelError) as error:
+      return ToolResult(
+          status=ToolStatus.MODEL_ERROR,
+          error=one_line(error) or type(error).__name__,
+      )
+    return ToolResult(parts=_parts(returned))
+
+  def _schema(self) -> dict[str, Any]:
+    function = self.function
+    try:
+      hints = typing.get_type_hints(function)
+      parameters = inspect.signature(function).parameters.values()
+    except (NameError, TypeError, ValueError) as error:
+      raise UserError(
+          f'{_FIELD}: the type hints of {self.name} cannot be read ({error})'
+      ) from error
+    properties, required = {}, []
+    for parameter in parameters:
+      name, default = parameter.name, parameter.default
+      where = f'{_FIELD}: {self.name}, parameter {name},'
+      if parameter.kind not in (
+          parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
+      ):  # fmt: skip
+        raise UserError(f'{where} cannot be given by its name')
+      if name not in hints:
+        raise UserError(f'{where} has no type hint')
+      if ToolContext in (hint := hints[name], *typing.get_args(hint)):
+        self._context = name
+        continue
+      try:
+        properties[name] = _schema_of(hint)
+      except TypeError as error:
+        raise UserError(
+            f'{where} is of type {error}, which has no JSON schema: use str, '
+            'int, float, bool, list[...], Literal, Optional or unions of them'
+        ) from error
+      if default is parameter.empty:
+        required.append(name)
+        continue
+      try:
+        properties[name]['default'] = json.loads(json.dumps(default))
+      except (TypeError, ValueError) as error:
+        raise UserError(f'{where} has a default that is not JSON') from error
+    return {
+        'type': 'object',
+        'properties': properties,
+        'required': required,
+        'additionalProperties': False,
+    }
+
+
+_MOST_THREADS = 64  # More than a tool's concurrency is of no use.
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+  """The JSON schema of a type.
+
+  Raises:
+    TypeError: It has none; the message is the type.
+  """
+  if hint in _TYPES:
+    return {'type': _TYPES[hint]}
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Literal and all(type(value) in _TYPES for value in args):
+    return {'enum': list(args)}
+  if origin is list:
+    return {'type': 'array', 'items': _schema_of(args[0])}
+  if origin in (typing.Union, types.UnionType):
+    return {'anyOf': [_schema_of(one) for one in args]}
+  raise TypeError(getattr(hint, '__name__', None) or str(hint))
+
+
+def _as_hinted(value: Any, schema: Mapping[str, Any]) -> Any:
+  """JSON does not tell 2.0 from 2."""
+  if schema.get('type') == 'integer':
+    return int(value)
+  if schema.get('type') == 'array':
+    return [_as_hinted(item, schema['items']) for item in value]
+  return value
+
+
+def _parts(returned: Any) -> tuple[str | View, ...]:
+  """What a function returned, as text and images.
+
+  Raises:
+    TypeError: It is neither.
+  """
+  if returned is None:
+    return ()
+  if isinstance(returned, (list, tuple)):
+    return tuple(part for one in returned for part in _parts(one))
+  if isinstance(returned, str):
+    return (returned,)
+  if not isinstance(returned, Image.Image):
+    raise TypeError(
+        f'returned {type(returned).__name__} in place of text or an image'
+    )
+  width, height = returned.size
+  if max(width, height) >= images.MAX_ASPECT * min(width, height):
+    raise TypeError(f'returned an image of {width} x {height} pixels')
+  data = images.encode_png(returned.convert('RGB'))
+  return (View(data=data, root=NO_ROOT, box=(0, 0, width, height)),)
