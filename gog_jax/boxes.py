@@ -22,8 +22,6 @@ MAX_ASPECT = 100
 HIT_IOU = 0.5
 
 KINDS = ('resized_pixels', 'thousandths')
-# Each family's own.
-FRAMES = {'qwen2_5_vl': 'resized_pixels', 'qwen3_vl': 'thousandths'}
 
 
 class BoxError(ValueError):

@@ -108,9 +108,9 @@ class Run:
       if self.config.pretrain.start_from:
         models.read_config(self.config.pretrain.start_from)
     else:
-      self.model_config  # noqa: B018  Making it is the check,
-      self.chat  # noqa: B018  as it is here,
-    self.mesh  # noqa: B018  here
+      self.model_config.check_tokenizer(self.chat.codec)
+      self.model_config.vision.check_processor(self.processor)
+    self.mesh  # noqa: B018  Making it is the check,
     self.limits  # noqa: B018  and here.
     probe = self.workdir / '.writable'
     files.write_atomic(probe, '')

@@ -197,7 +197,7 @@ def test_rows_replace_their_like():
         (['--topology=v5p:2x2'], ['v5p:2x2', '3 sides', 'v5p:2x2x1']),
         (
             ['--topology=v5e:2x4', '--config.mesh.tensor=3'],
-            ['3 does not divide 8'],
+            ['must multiply to the 8 devices'],
         ),
         (
             ['--topology=v5e:2x4', '--config.batch.row_tokens=128'],

@@ -18,6 +18,7 @@ from gog_jax import models
 from gog_jax.app import inspect_folder
 from gog_jax.errors import UserError
 from tests import helpers
+from tests import mini
 from tests.chat_helpers import TOY
 from tests.chat_template_test import TEMPLATE
 from tests.chat_template_test import THINKS
@@ -120,14 +121,31 @@ def test_what_loading_refuses_is_said(toy, edit, message):
   assert troubles(toy) == [' '.join(str(raised.value).split())]
 
 
-def test_files_that_do_not_belong_together(toy):
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'image_token_id': 3}, '<|image_pad|> is'),
+        (
+            {'vision_config': {'patch_size': 16, 'window_size': 64}},
+            'patch_size 14, not 16',
+        ),
+        ({'text_config': {'vocab_size': 824}}, 'for 824 rows of'),
+    ],
+)
+def test_files_that_do_not_belong_together(toy, changes, message, tmp_path):
+  """A run of that folder refuses it in the same words."""
   path = toy / 'config.json'
   raw = json.loads(path.read_text())
-  path.write_text(json.dumps(raw | {'image_token_id': 3}))
-  assert any('<|image_pad|> is' in text for text in troubles(toy))
-  raw['vision_config'] |= {'patch_size': 16, 'window_size': 64}
+  for field, value in changes.items():
+    if isinstance(value, dict):
+      value = raw[field] | value
+    raw[field] = value
   path.write_text(json.dumps(raw))
-  assert any('patch_size 14, not 16' in text for text in troubles(toy))
+  run = mini.make_run(tmp_path / 'run', 'rl', model__path=str(toy))
+  with pytest.raises(UserError) as raised:
+    run.check()
+  assert message in str(raised.value)
+  assert str(raised.value) in troubles(toy)
 
 
 def test_templates_and_sampling_settings(toy):

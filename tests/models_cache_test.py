@@ -9,8 +9,8 @@ import pytest
 
 from gog_jax import models
 from gog_jax.models import cache as cache_lib
-from gog_jax.models import config as config_lib
 from gog_jax.models import sharding
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 
 CONFIG = helpers.tiny_config()  # Conversations are the same for both.
@@ -18,7 +18,7 @@ TURNS = ((5, (1, 6, 10), 7), (3, (1, 8, 6), 4))
 OTHER = ((9,), (2, (1, 4, 4), 6))
 
 
-@pytest.fixture(scope='module', params=config_lib.FAMILIES)
+@pytest.fixture(scope='module', params=FAMILIES)
 def model(request):
   return helpers.tiny_model(helpers.tiny_config(family=request.param))
 

@@ -129,11 +129,11 @@ def test_what_is_no_number(folder):
       tensors[key].flat[3] = np.nan
 
     edit(path, spoil)
-    expect(folder, f'{folder}: {key} holds numbers that are none')
+    expect(folder, f'{folder}: {key} holds non-finite values')
     path.write_bytes(whole)
   mesh = sharding.make_mesh(2, 2, 2)
   edit(path, spoil)
-  with pytest.raises(errors.UserError, match=f': {NORM} holds numbers'):
+  with pytest.raises(errors.UserError, match=f': {NORM} holds non-finite'):
     models.from_pretrained(folder, mesh=mesh)
 
 

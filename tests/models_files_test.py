@@ -14,8 +14,8 @@ import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax import models
-from gog_jax.models import config as config_lib
 from gog_jax.models import hf_config
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 
 CONFIG = helpers.tiny_config()
@@ -135,7 +135,7 @@ def test_unsupported_text_configs(folder, changes, message):
     load(folder)
 
 
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_any_value_of_a_config_is_read_or_refused(folder, family):
   """In one line; what is read makes a model."""
   whole = hf_config.to_dict(helpers.tiny_config(family=family))

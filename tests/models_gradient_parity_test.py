@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax.models import config as config_lib
 from gog_jax.models import hf_table
 from gog_jax.models import lora
+from gog_jax.models.families import FAMILIES
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
@@ -93,7 +93,7 @@ def hf_gradient(model, shown, weights):
   }
 
 
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize(
     'tied',
     [True, pytest.param(False, marks=pytest.mark.slow)],

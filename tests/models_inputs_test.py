@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax.models import config as config_lib
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 
 CONFIG = helpers.tiny_config()
@@ -62,6 +62,10 @@ def drop_last_image_token(tokens):
   return np.delete(tokens, np.flatnonzero(tokens[0] == IMAGE)[-1], axis=1)
 
 
+def over_two_rows(tokens):
+  return tokens[:, :16].reshape(2, 8)  # The first ends in an image.
+
+
 def one_image():
   inputs = processed()
   return {
@@ -77,20 +81,27 @@ PIXELS, GRIDS = (processed()[k] for k in ('pixel_values', 'image_grid_thw'))
 @pytest.mark.parametrize(
     ('inputs', 'message'),
     [
-        (one_image(), 'row 0 has 2 image tokens more than the 1 images'),
+        (one_image(), '8 image tokens, the 1 images have 6 features'),
         (
             processed(pixel_values=None, image_grid_thw=None),
-            'row 0 has 8 image tokens more than the 0 images',
+            '8 image tokens, the 0 images have 0 features',
         ),
         (
             with_tokens(drop_last_image_token),
-            r'image 1 of grid \(1, 2, 4\) has 2 features, row 0 has 1 image',
+            '7 image tokens, the 2 images have 8 features',
         ),
         (
             with_tokens(lambda tokens: tokens[:, :12]),
-            r'1 of 2 images have no image token \(10\)',
+            '6 image tokens, the 2 images have 8 features',
         ),
-        (with_tokens(insert_text), 'of image 0 in row 0 do not stand together'),
+        (
+            with_tokens(insert_text),
+            'image 0, from row 0 on, do not stand together',
+        ),
+        (
+            with_tokens(over_two_rows),
+            'image 0, from row 0 on, do not stand together',
+        ),
         (
             processed(pixel_values=PIXELS[:-4]),
             'grids of 32 patches, pixel_values has 28',
@@ -137,7 +148,7 @@ def test_what_does_not_belong_together_is_named(model, inputs, message):
     model(**inputs)
 
 
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_a_row_among_others_is_the_row_alone(family):
   """Images are dealt out row by row; padding on either side is not seen."""
   config = helpers.tiny_config(family=family)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gog_jax import models
-from gog_jax.models import config as config_lib
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 from tests import hf_helpers
 
@@ -24,7 +24,7 @@ PARTS = (5, (1, 6, 10), 7, (1, 8, 6), 4)
 TOLERANCE = 2e-4
 CONFIGS = {
     family: helpers.tiny_config(family=family)
-    for family in config_lib.FAMILIES
+    for family in FAMILIES
 }
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from gog_jax import models
 from gog_jax import types
-from gog_jax.models import config as config_lib
 from gog_jax.models import layers
+from gog_jax.models import vision
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 
 CONFIG = helpers.tiny_config()
@@ -57,7 +58,7 @@ def test_impossible_placements_raise(bad):
 
 def test_patch_layout_by_hand():
   """A 4 x 6 grid; windows of 4 x 4 patches, the right one partial."""
-  coords, windows = models.patch_layout((1, 4, 6), CONFIG.vision)
+  coords, windows = vision.patch_layout((1, 4, 6), CONFIG.vision)
   # Six merged patches in two rows of three, each with four patches.
   np.testing.assert_array_equal(
       coords[:12],
@@ -67,7 +68,7 @@ def test_patch_layout_by_hand():
   )
   np.testing.assert_array_equal(windows, np.repeat([0, 0, 1, 0, 0, 1], 4))
   with pytest.raises(ValueError, match='still image'):
-    models.patch_layout((2, 4, 4), CONFIG.vision)
+    vision.patch_layout((2, 4, 4), CONFIG.vision)
 
 
 def test_packing_refuses_what_does_not_fit():
@@ -102,7 +103,7 @@ def loss_fn(config, *, scan, remat):
   return loss
 
 
-@pytest.fixture(scope='module', params=config_lib.FAMILIES)
+@pytest.fixture(scope='module', params=FAMILIES)
 def reference(request):
   config = helpers.tiny_config(family=request.param)
   model = helpers.tiny_model(config)

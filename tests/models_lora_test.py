@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gog_jax import models
-from gog_jax.models import config as config_lib
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 
 CONFIG = helpers.tiny_config()
@@ -92,7 +92,7 @@ def test_first_gradient_of_a_is_zero_and_of_b_is_not():
     assert (largest == 0) == (path[-1] == 'lora_a'), path
 
 
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_a_policy_learns_beside_its_frozen_reference(family):
   """One base, two adapters; and to merge one changes nothing.
 
@@ -122,7 +122,7 @@ def test_a_policy_learns_beside_its_frozen_reference(family):
     models.take_adapters(merged)
 
 
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_every_linear_map_of_every_block_has_one(family):
   model = helpers.tiny_model(helpers.tiny_config(family=family))
   models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=True)

@@ -11,9 +11,9 @@ import pytest
 
 from gog_jax import models
 from gog_jax import types
-from gog_jax.models import config as config_lib
 from gog_jax.models import hf_config
 from gog_jax.models import rope
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 from tests import hf_helpers
 from tests.hf_helpers import hf_class
@@ -36,7 +36,7 @@ def conversation(config):
 
 @pytest.fixture(
     scope='module',
-    params=itertools.product(config_lib.FAMILIES, (True, False)),
+    params=itertools.product(FAMILIES, (True, False)),
     ids=lambda case: f'{case[0]}-{"tied" if case[1] else "untied"}',
 )
 def pair(request, tmp_path_factory):

@@ -13,14 +13,14 @@ import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax import models
-from gog_jax.models import config as config_lib
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 from tests import hf_helpers
 
 TOLERANCE = 2e-4
 
 
-@pytest.fixture(scope='module', params=config_lib.FAMILIES)
+@pytest.fixture(scope='module', params=FAMILIES)
 def base(request, tmp_path_factory):
   """Their folder and our config of one base model."""
   config = helpers.tiny_config(family=request.param)

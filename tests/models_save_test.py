@@ -12,7 +12,7 @@ import safetensors
 
 from gog_jax import errors
 from gog_jax import models
-from gog_jax.models import config as config_lib
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 from tests.hf_helpers import hf_model
 
@@ -51,7 +51,7 @@ def contents(folder):
 @pytest.mark.parametrize('max_shard_bytes', [10**9, 30_000])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('tied', [True, False], ids=['tied', 'untied'])
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_there_and_back_is_bit_for_bit(
     family, tied, dtype, max_shard_bytes, tmp_path
 ):

@@ -10,6 +10,7 @@ import pytest
 from configs import common
 from gog_jax.models import layers
 from gog_jax.models import sharding
+from gog_jax.models.config import TowerConfig
 from gog_jax.train import optimizer as optimizer_lib
 
 
@@ -24,15 +25,16 @@ def config(**changes):
 def params():
   rng = np.random.default_rng(0)
   block = layers.Block(
-      width=16,
-      n_heads=2,
-      n_kv_heads=1,
-      head_dim=8,
-      ffn=40,
-      norm_eps=1e-6,
-      qkv_bias=True,
-      other_bias=False,
-      n_layers=3,
+      TowerConfig(
+          width=16,
+          n_layers=3,
+          n_heads=2,
+          n_kv_heads=1,
+          head_dim=8,
+          ffn=40,
+          norm_eps=1e-6,
+          qkv_bias=True,
+      ),
       dtype=jnp.float32,
       draw=lambda shape, std: jnp.asarray(
           rng.normal(size=shape) * std, jnp.float32

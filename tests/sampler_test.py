@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax.models import config as config_lib
 from gog_jax.models import lora
 from gog_jax.models import sharding
+from gog_jax.models.families import FAMILIES
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.sampler import n_compilations
@@ -43,7 +43,7 @@ def vlm():
   return tiny.model()
 
 
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_sampler_and_trainer_agree(family):
   """Over images in later turns, and what deepstack adds to them."""
   vlm = tiny.model(family=family)

@@ -66,17 +66,13 @@ def test_mesh_takes_what_is_left(mesh):
 
 
 @pytest.mark.parametrize(
-    ('sizes', 'message'),
-    [
-        ((3, 1, -1), '3 does not divide 8'),
-        ((2, 2, 1), 'needs 4 devices, there are 8'),
-        ((-1, -1, 2), 'one of them may be -1'),
-        ((0, 1, 8), 'must be positive'),
-    ],
+    'sizes',
+    [(3, 1, -1), (2, 2, 1), (-1, -1, 2), (0, 1, 8), (0, 1, -1), (-2, -2, 2)],
 )
-def test_impossible_meshes_are_user_errors(mesh, sizes, message):
+def test_impossible_meshes_are_user_errors(mesh, sizes):
   del mesh  # Skips where there are not eight devices.
-  with pytest.raises(errors.UserError, match=message):
+  named = 'data={}, fsdp={}, tensor={}: sizes must multiply to the 8 devices'
+  with pytest.raises(errors.UserError, match=named.format(*sizes)):
     sharding.make_mesh(*sizes)
 
 

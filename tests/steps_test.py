@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from gog_jax.models import config as config_lib
 from gog_jax.models import sharding
+from gog_jax.models.families import FAMILIES
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses
@@ -160,7 +160,7 @@ def test_micro_batches_add_up(kind, lora, n_updates, trajectories):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('lora', [False, True])
-@pytest.mark.parametrize('family', config_lib.FAMILIES)
+@pytest.mark.parametrize('family', FAMILIES)
 def test_as_the_full_profiles_do(family, lora, trajectories):
   """Scanned, recomputed, images' length known, over a mesh: as plainly."""
   batch = make_batch(trajectories, family)

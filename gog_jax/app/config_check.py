@@ -17,7 +17,7 @@ from gog_jax.evaluation import scripts as plays
 from gog_jax.instruct import settings
 from gog_jax.judge import config as judge_config
 from gog_jax.models import attention
-from gog_jax.models.config import FAMILIES
+from gog_jax.models.families import FAMILIES
 from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
 from gog_jax.rewards import score as rewards

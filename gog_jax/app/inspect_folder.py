@@ -1,24 +1,21 @@
-"""What a model folder holds, and what will and won't work with it."""
+"""What a model folder holds, and what will and won't work with it.
+
+The verdicts are those of loading itself: each check calls what a run calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
-from flax import nnx
-import jax
-import jax.numpy as jnp
 
-from gog_jax import models
-from gog_jax.boxes import FRAMES
 from gog_jax.chat import protocol
 from gog_jax.chat.codec import Codec
-from gog_jax.chat.codec import NEEDED
+from gog_jax.chat.dialect import load_dialect
 from gog_jax.chat.template import load_template
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
@@ -27,21 +24,8 @@ from gog_jax.models import hf_files
 from gog_jax.models import hf_params
 from gog_jax.models import hf_table
 from gog_jax.models.config import VLMConfig
+from gog_jax.models.families import FAMILIES
 
-# By family and width: published models, and the profile made for each.
-_PROFILES = {
-    ('qwen2_5_vl', 2048): 'qwen2_5_vl_3b',
-    ('qwen2_5_vl', 3584): 'qwen2_5_vl_7b',
-    ('qwen3_vl', 2048): 'qwen3_vl_2b',
-    ('qwen3_vl', 2560): 'qwen3_vl_4b',
-    ('qwen3_vl', 4096): 'qwen3_vl_8b',
-}
-# Where a size has no profile of its own.
-_SMALLEST = {'qwen2_5_vl': 'qwen2_5_vl_3b', 'qwen3_vl': 'qwen3_vl_2b'}
-_BOX_FRAMES = {
-    'qwen2_5_vl': 'pixels of the image as the model sees it, resized',
-    'qwen3_vl': "thousandths of the image's width and height",
-}
 # A folder with a file that ends so is one to look at.
 _SIGNS = (
     'config.json',
@@ -52,6 +36,8 @@ _SIGNS = (
     '.gguf',
 )
 _SAMPLING = ('temperature', 'top_p', 'top_k', 'repetition_penalty')
+
+_T = TypeVar('_T')
 
 
 @dataclasses.dataclass
@@ -69,16 +55,21 @@ class Findings:
   def fact(self, name: str, text: str) -> None:
     self.facts.append((name, text))
 
-  def check(self, works: bool, yes: str, no: str) -> None:
-    self.checks.append((works, yes if works else no))
+  def check(self, passed: str, load: Callable[[], _T]) -> _T | None:
+    """What `load` returns; None, and its one line, where it refuses.
 
-  @contextlib.contextmanager
-  def looking(self) -> Iterator[None]:
-    """What a user can mend is one more finding, not the end."""
+    Args:
+      passed: Said of a success, formatted with the result; '' says nothing.
+      load: What loading calls.
+    """
     try:
-      yield
+      result = load()
     except UserError as error:
       self.checks.append((False, ' '.join(str(error).split())))
+      return None
+    if passed:
+      self.checks.append((True, passed.format(result)))
+    return result
 
   def __str__(self) -> str:
     width = max((len(name) for name, _ in self.facts), default=0)
@@ -98,48 +89,58 @@ def inspect(folder: epath.PathLike) -> Findings:
   names = {path.name for path in folder.iterdir()}
   if not any(name.endswith(_SIGNS) for name in names):
     raise UserError(
-        f'{folder} is not a model folder: it holds neither config.json, '
-        'weights nor a tokenizer; check --config.model.path'
+        f'{folder} is not a model folder (no config.json, weights or '
+        'tokenizer): check --config.model.path'
     )
   found = Findings()
   found.fact('folder', str(folder))
   if 'adapter_config.json' in names:
-    _adapter(found, folder)
+    found.check('', lambda: _adapter(found, folder))
     if 'config.json' not in names:
       return found
-  config = None
-  with found.looking():
-    config = hf_config.from_folder(folder)
-    found.check(True, f'config.json: a {config.family} model', '')
+  config = found.check(
+      'config.json: a {0.family} model', lambda: hf_config.read_config(folder)
+  )
   if config is not None:
     _architecture(found, config)
-  _weights(found, folder, config)
-  codec = None
-  with found.looking():
-    codec = Codec(folder)
+  tensors = found.check('', lambda: hf_files.tensors(folder))
+  if tensors is not None:
+    _weights(found, tensors)
+    if config is not None:
+      found.check(
+          'weights: those that config.json describes, and of its shapes',
+          lambda: hf_params.check(folder, config),
+      )
+  codec = found.check('', lambda: Codec(folder))
   if codec is not None:
     _tokenizer(found, codec, config)
-  with found.looking():
-    _images(found, ImageProcessor.from_folder(folder), config)
-  opening = ''
-  with found.looking():
-    opening = _template(found, folder)
-  with found.looking():
-    _generation(found, folder)
+  processor = found.check('', lambda: ImageProcessor.from_folder(folder))
+  if processor is not None:
+    _images(found, processor, config)
+  opening = found.check('', lambda: _template(found, folder)) or ''
+  found.check('', lambda: _generation(found, folder))
   if config is not None:
-    found.fact('boxes', _BOX_FRAMES[config.family]
-               + f' (model.box={FRAMES[config.family]})')  # fmt: skip
+    box = FAMILIES[config.family].box
+    found.fact('boxes', f'in {box.replace("_", " ")} (model.box={box})')
     small = codec is not None and codec.vocab_size < 2048
-    found.fact('profile', 'toy' if small else _profile(config, opening))
+    found.fact('profile', 'toy' if small else _profile(config, bool(opening)))
   return found
 
 
-def _profile(config: VLMConfig, opening: str) -> str:
-  exact = _PROFILES.get((config.family, config.text.width))
-  name = exact or _SMALLEST[config.family]
-  if opening:
+def _profile(config: VLMConfig, thinks: bool) -> str:
+  """The profile of the published model of this size, or of the smallest."""
+  widths = {}
+  for path in hf_config.PUBLISHED.iterdir():
+    published = hf_config.published_config(path.name)
+    if published.family == config.family:
+      widths[published.text.width] = path.name
+  if not widths:
+    return 'none is made for this family'
+  width = config.text.width
+  name = widths.get(width, widths[min(widths)])
+  if thinks:
     name += '_thinking'
-  if exact is None:
+  if width not in widths:
     name += ' (no profile has this size: its memory and rates are a guess)'
   return name
 
@@ -158,8 +159,8 @@ def _architecture(found: Findings, config: VLMConfig) -> None:
       + ('the embedding (tied)' if config.tied else 'its own (untied)'),
   )
   sizes = {'text': 0, 'vision': 0}
-  for path, shape in _shapes(config).items():
-    sizes[path[0]] += math.prod(shape.shape)
+  for path, shape in hf_table.shapes(config).items():
+    sizes[path[0]] += math.prod(shape)
   total = sum(sizes.values())
   found.fact(
       'parameters',
@@ -169,39 +170,16 @@ def _architecture(found: Findings, config: VLMConfig) -> None:
   )
 
 
-def _shapes(config: VLMConfig) -> dict[hf_table.Path, jax.ShapeDtypeStruct]:
-  state = nnx.state(models.abstract(config, dtype=jnp.float32))
-  return {path: x.get_value() for path, x in nnx.to_flat_state(state)}
-
-
-def _weights(
-    found: Findings,
-    folder: epath.Path,
-    config: VLMConfig | None,
-) -> None:
-  with found.looking():
-    files = hf_files.shards(folder)
-    tensors: dict[str, hf_files.Tensor] = {}
-    whole = 0
-    for path in files:
-      with found.looking():
-        tensors |= hf_files.read_header(path)
-        whole += 1
-    by_type: dict[str, int] = {}
-    for tensor in tensors.values():
-      by_type[tensor.dtype] = by_type.get(tensor.dtype, 0) + tensor.n_bytes
-    kinds = ', '.join(f'{kind} {_bytes(n)}' for kind, n in by_type.items())
-    found.fact(
-        'weights',
-        f'{len(files)} file{"s" * (len(files) > 1)}, {len(tensors)} tensors: '
-        + (kinds or 'nothing that can be read'),
-    )
-    if config is None or whole < len(files):
-      return
-    hf_params.check(folder, config, _shapes(config))
-    found.check(
-        True, 'weights: those that config.json describes, and of its shapes', ''
-    )
+def _weights(found: Findings, tensors: list[hf_files.Tensor]) -> None:
+  by_type: dict[str, int] = {}
+  for tensor in tensors:
+    by_type[tensor.dtype] = by_type.get(tensor.dtype, 0) + tensor.n_bytes
+  kinds = ', '.join(f'{kind} {_bytes(n)}' for kind, n in by_type.items())
+  n_files = len({tensor.path for tensor in tensors})
+  found.fact(
+      'weights',
+      f'{n_files} file{"s" * (n_files > 1)}, {len(tensors)} tensors: {kinds}',
+  )
 
 
 def _tokenizer(
@@ -214,34 +192,14 @@ def _tokenizer(
       f'{codec.vocab_size} ids; one token each: {" ".join(tags) or "no tag"}'
       + (f'; spelled as text: {" ".join(as_text)}' if as_text else ''),
   )
-  missing = [token for token in NEEDED if codec.id_of(token) is None]
   found.check(
-      not missing,
-      'tokenizer: all control tokens of messages and images',
-      f'tokenizer: lacks {" ".join(missing)}; only Qwen-VL tokenizers are '
-      'supported',
+      'tokenizer: all control tokens of messages and images', codec.check
   )
-  if config is None:
-    return
-  found.check(
-      codec.vocab_size <= config.text.vocab_size,
-      'tokenizer: every id has a row in the vocabulary',
-      f'tokenizer: {codec.vocab_size} ids for {config.text.vocab_size} rows of '
-      "the vocabulary; copy tokenizer.json from this very model's page",
-  )
-  for token, index in (
-      ('<|image_pad|>', config.image_token_id),
-      ('<|vision_start|>', config.vision_start_token_id),
-      ('<|vision_end|>', config.vision_end_token_id),
-  ):
-    own = codec.id_of(token)
-    if own not in (None, index):
-      found.check(
-          False,
-          '',
-          f'{token} is {own} in tokenizer.json, {index} in config.json; copy '
-          "both from this very model's page",
-      )
+  if config is not None:
+    found.check(
+        'tokenizer: its ids are those of config.json',
+        lambda: config.check_tokenizer(codec),
+    )
 
 
 def _images(
@@ -255,21 +213,11 @@ def _images(
       f'{low} to {high} pixels, {low // unit**2} to {high // unit**2} tokens '
       '(model.max_image_tokens lowers it)',
   )
-  if config is None:
-    return
-  vision = config.vision
-  fields = ('patch_size', 'merge_size', 'temporal_patch_size')
-  wrong = [
-      f'{field} {getattr(processor, field)}, not {getattr(vision, field)}'
-      for field in fields
-      if getattr(processor, field) != getattr(vision, field)
-  ]
-  found.check(
-      not wrong,
-      'images: the processor cuts patches as the ViT reads them',
-      f'images: the processor says {", ".join(wrong)} as config.json does; '
-      "copy both from this very model's page",
-  )
+  if config is not None:
+    found.check(
+        'images: the processor cuts patches as the ViT reads them',
+        lambda: config.vision.check_processor(processor),
+    )
 
 
 def _template(found: Findings, folder: epath.Path) -> str:
@@ -277,16 +225,15 @@ def _template(found: Findings, folder: epath.Path) -> str:
   template = load_template(folder)
   if template is None:
     found.fact('chat template', "none: the dialect's own system message")
-    found.check(True, 'chat: rendered by the dialect alone', '')
     return ''
-  tools = template.knows_tools()
   found.fact(
       'chat template',
       f'{epath.Path(template.where).name}: '
-      + ('describes tools' if tools else 'knows no tools, the dialect does')
+      + ('describes tools' if template.knows_tools()
+         else 'knows no tools, the dialect does')
       + '; images in the replies of tools: '
       + ('yes' if template.takes_replies(images=True) else 'no, ours'),
-  )
+  )  # fmt: skip
   opening = template.opening()
   if opening:
     found.fact(
@@ -295,25 +242,11 @@ def _template(found: Findings, folder: epath.Path) -> str:
         "Unverified: the structure is Qwen3's, no copy of Qwen3-VL-Thinking's "
         'own template was at hand',
     )
-    found.check(
-        opening == '<think>\n',
-        'chat: the opening of dialect qwen3_vl_thinking',
-        f'chat: no dialect opens with {opening!r}; write one, '
-        '--config.model.dialect=FILE.json',
-    )
+  dialect = load_dialect('qwen3_vl_thinking' if opening else 'qwen3_vl')
   found.check(
-      template.shows_images(),
-      'chat: the template shows images as we do',
-      f'chat: {template.where} shows images otherwise than Qwen-VL models do; '
-      'choose --config.model.dialect=gog',
+      f'chat: the template writes messages as dialect {dialect.name} does',
+      lambda: template.check(dialect),
   )
-  if tools:
-    found.check(
-        template.takes_replies(images=False),
-        "chat: the template writes tools' replies as we do",
-        f"chat: {template.where} writes tools' replies otherwise than in "
-        '<tool_response> blocks; choose --config.model.dialect=gog',
-    )
   return opening
 
 
@@ -322,32 +255,27 @@ def _generation(found: Findings, folder: epath.Path) -> None:
   if not path.exists():
     return
   raw = _read(path)
-  settings = {name: raw[name] for name in _SAMPLING if name in raw}
-  if settings:
-    shown = ', '.join(f'{name} {value}' for name, value in settings.items())
+  shown = [f'{name} {raw[name]}' for name in _SAMPLING if name in raw]
+  if shown:
     found.fact(
         'generation',
-        f'{shown}: ignored; training samples at temperature 1, evaluation '
-        'takes the most likely token',
+        f'{", ".join(shown)}: ignored; training samples at temperature 1, '
+        'evaluation takes the most likely token',
     )
 
 
 def _adapter(found: Findings, folder: epath.Path) -> None:
-  with found.looking():
-    raw = _read(folder / 'adapter_config.json')
-    base = raw.get('base_model_name_or_path') or 'a base it does not name'
-    found.fact(
-        'adapter',
-        f'{raw.get("peft_type", "adapter")} of rank {raw.get("r", "?")}, alpha '
-        f'{raw.get("lora_alpha", "?")}, on {base}',
-    )
-    found.check(
-        False,
-        '',
-        f'an adapter is no model by itself: merge it into {base} '
-        '(models.load_adapters, merge_lora, save_pretrained) and give that '
-        'folder',
-    )
+  raw = _read(folder / 'adapter_config.json')
+  base = raw.get('base_model_name_or_path') or 'a base it does not name'
+  found.fact(
+      'adapter',
+      f'{raw.get("peft_type", "adapter")} of rank {raw.get("r", "?")}, alpha '
+      f'{raw.get("lora_alpha", "?")}, on {base}',
+  )
+  raise UserError(
+      f'an adapter is no model by itself: merge it into {base} '
+      '(models.load_adapters, merge_lora, save_pretrained) and give that folder'
+  )
 
 
 def _read(path: epath.Path) -> Mapping[str, Any]:
@@ -361,14 +289,8 @@ def _read(path: epath.Path) -> Mapping[str, Any]:
 
 
 def _count(n: int) -> str:
-  for unit, name in ((1e9, 'B'), (1e6, 'M')):
-    if n >= unit:
-      return f'{n / unit:.2f} {name}'
-  return str(n)
+  return f'{n / 1e9:.2f} B' if n >= 1e9 else f'{n / 1e6:.2f} M'
 
 
 def _bytes(n: int) -> str:
-  for unit, name in ((1e9, 'GB'), (1e6, 'MB')):
-    if n >= unit:
-      return f'{n / unit:.2f} {name}'
-  return f'{n / 1e3:.1f} kB'
+  return f'{n / 1e9:.2f} GB' if n >= 1e9 else f'{n / 1e6:.2f} MB'

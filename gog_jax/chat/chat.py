@@ -40,7 +40,6 @@ from gog_jax.chat.render import render_system
 from gog_jax.chat.render import whole
 from gog_jax.chat.render import Writer
 from gog_jax.chat.template import load_template
-from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
@@ -96,12 +95,8 @@ class Chat:
         or the folder's chat template and the dialect contradict each other.
     """
     self._codec = Codec(tokenizer_folder)
+    self._codec.check()
     self._ids = self._codec.ids_of(NEEDED)
-    if missing := [t for t in NEEDED if t not in self._ids]:
-      raise UserError(
-          f'the tokenizer in {tokenizer_folder} lacks {", ".join(missing)}; '
-          'only Qwen-VL tokenizers are supported'
-      )
     self.dialect = dialect
     self.grammar: Grammar = GRAMMARS[dialect.grammar]
     self.processor = processor
@@ -118,6 +113,11 @@ class Chat:
     writer = self._writer()
     render_system(writer, dialect, tools, template)
     self._head = writer.chunk().token_ids
+
+  @property
+  def codec(self) -> Codec:
+    """The tokenizer."""
+    return self._codec
 
   @property
   def content_ids(self) -> tuple[int, ...]:

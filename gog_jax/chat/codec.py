@@ -39,7 +39,8 @@ class Codec:
       UserError: The file is missing or damaged, or its vocabulary offers a
         control token to ordinary text.
     """
-    path = epath.Path(folder) / 'tokenizer.json'
+    self._folder = epath.Path(folder)
+    path = self._folder / 'tokenizer.json'
     try:
       source = path.read_text()
     except OSError:
@@ -69,6 +70,14 @@ class Codec:
             f'{path}: the control token {spelling} is also ordinary '
             'vocabulary; use a tokenizer that keeps them apart'
         )
+
+  def check(self) -> None:
+    """Refuses a tokenizer that lacks a control token."""
+    if missing := [token for token in NEEDED if self.id_of(token) is None]:
+      raise UserError(
+          f'the tokenizer in {self._folder} lacks {", ".join(missing)}; only '
+          'Qwen-VL tokenizers are supported'
+      )
 
   @property
   def vocab_size(self) -> int:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from gog_jax.index import encoder_config
 from gog_jax.models import layers
+from gog_jax.models.config import TowerConfig
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -43,20 +44,22 @@ class Tower(nnx.Module):
     )
     self.positions = _zeros(config.n_patches + is_clip, width)
     self.blocks = layers.Block(
-        width=width,
-        n_heads=config.n_heads,
-        n_kv_heads=config.n_heads,
-        head_dim=width // config.n_heads,
-        ffn=config.ffn,
-        norm_eps=eps,
-        qkv_bias=True,
-        other_bias=True,
-        n_layers=config.n_layers,
+        TowerConfig(
+            width=width,
+            n_layers=config.n_layers,
+            n_heads=config.n_heads,
+            n_kv_heads=config.n_heads,
+            head_dim=width // config.n_heads,
+            ffn=config.ffn,
+            norm_eps=eps,
+            qkv_bias=True,
+            other_bias=True,
+            layer_norm=True,
+            gated=False,
+        ),
         dtype=jnp.float32,
         draw=_draw,
         residual_gain=1.0,
-        layer_norm=True,
-        gated=False,
     )
     self.norm = _norm(width, eps)
     self.class_token = nnx.data(_zeros(width) if is_clip else None)

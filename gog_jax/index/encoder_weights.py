@@ -64,14 +64,6 @@ def load(
 
 def _vision_tensors(folder: epath.Path) -> dict[str, hf_files.Tensor]:
   """The vision tower's, without their prefix, and the projection."""
-  if not any(
-      (folder / name).exists() for name in (hf_files.WEIGHTS, hf_files.INDEX)
-  ):
-    raise UserError(
-        f'{folder} holds no weights ({hf_files.WEIGHTS} or {hf_files.INDEX}): '
-        'download them into the folder; others than safetensors must be '
-        'converted (transformers: from_pretrained, then save_pretrained)'
-    )
   tensors = {tensor.key: tensor for tensor in hf_files.tensors(folder)}
   inside = {
       key.removeprefix(_PREFIX): tensor
@@ -159,29 +151,7 @@ def _check(
       for entry in entries
       for key in entry.keys
   }
-  problems = []
-  if missing := expected.keys() - tensors.keys():
-    problems.append(f'lacks {hf_files.some(missing)}')
-  if extra := tensors.keys() - expected.keys():
-    problems.append(f'has unknown {hf_files.some(extra)}')
-  if problems:
-    raise UserError(
-        f'{folder} {" and ".join(problems)} in its vision tower: config.json '
-        'and weights do not belong together; fetch the folder again'
-    )
-  for key, shape in expected.items():
-    tensor = tensors[key]
-    if tensor.dtype not in hf_files.DTYPES:
-      raise UserError(
-          f'{tensor} has dtype {tensor.dtype}: quantised weights are not read; '
-          'take the folder of the model as it was trained '
-          f'({", ".join(hf_files.DTYPES)})'
-      )
-    if tensor.shape != shape:
-      raise UserError(
-          f'{tensor} has shape {list(tensor.shape)}, which does not fit '
-          f'config.json ({list(shape)}); fetch the folder again'
-      )
+  hf_files.check(folder, tensors, expected, what=' in its vision tower')
 
 
 def _their_shape(
@@ -218,6 +188,6 @@ def _check_finite(folder: epath.Path, entry: Entry, array: np.ndarray) -> None:
   ]
   if bad:
     raise UserError(
-        f'{folder}: {hf_files.some(bad)} holds numbers that are none (NaN, '
-        'infinity): fetch the folder again'
+        f'{folder}: {hf_files.some(bad)} holds non-finite values: fetch the '
+        'folder again'
     )

@@ -7,34 +7,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Protocol
 
-# The architectures, by the model_type of their config.json.
-FAMILIES = ('qwen2_5_vl', 'qwen3_vl')
+from gog_jax.errors import UserError
+from gog_jax.images import ImageProcessor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig:
-  """The decoder.
+class TowerConfig:
+  """A stack of transformer blocks (layers.Block).
 
   Attributes:
-    vocab_size: V.
-    width: D.
+    width: D, of the residual stream.
     n_layers: L.
     n_heads: N, query heads.
     n_kv_heads: K, divides n_heads.
     head_dim: H.
     ffn: F.
-    norm_eps: Added to the mean square before its root.
-    rope_theta: Base of the rotary frequencies.
-    mrope_sections: How many of the H / 2 frequencies follow the temporal,
-      vertical and horizontal position.
-    mrope_interleaved: Whether those take turns (Qwen3-VL), or stand one after
-      the other (Qwen2.5-VL).
-    qkv_bias: Whether queries, keys and values have biases (Qwen2.5-VL).
-    qk_norm: Whether each head's queries and keys are normalised (Qwen3-VL).
+    norm_eps: Added to the mean square, or variance, before its root.
+    qkv_bias: Whether queries, keys and values have biases.
+    other_bias: Whether the attention's output and the MLP have biases.
+    qk_norm: Whether each head's queries and keys are normalised (RMSNorm)
+      before they are rotated.
+    layer_norm: LayerNorm in place of RMSNorm.
+    gated: SwiGLU, or else a plain MLP with tanh-approximated GELU.
   """
 
-  vocab_size: int
   width: int
   n_layers: int
   n_heads: int
@@ -42,17 +40,39 @@ class TextConfig:
   head_dim: int
   ffn: int
   norm_eps: float
-  rope_theta: float
-  mrope_sections: tuple[int, int, int]
-  mrope_interleaved: bool
-  qkv_bias: bool
-  qk_norm: bool
+  qkv_bias: bool = False
+  other_bias: bool = False
+  qk_norm: bool = False
+  layer_norm: bool = False
+  gated: bool = True
 
   def __post_init__(self):
     if self.n_heads % self.n_kv_heads:
       raise ValueError(
           f'{self.n_kv_heads} key-value heads do not divide {self.n_heads}'
       )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(TowerConfig):
+  """The decoder.
+
+  Attributes:
+    vocab_size: V.
+    rope_theta: Base of the rotary frequencies.
+    mrope_sections: How many of the H / 2 frequencies follow the temporal,
+      vertical and horizontal position.
+    mrope_interleaved: Whether those take turns (Qwen3-VL), or stand one after
+      the other (Qwen2.5-VL).
+  """
+
+  vocab_size: int
+  rope_theta: float
+  mrope_sections: tuple[int, int, int]
+  mrope_interleaved: bool = False
+
+  def __post_init__(self):
+    super().__post_init__()
     if len(self.mrope_sections) != 3:
       raise ValueError(f'mrope_section {self.mrope_sections} needs 3 parts')
     if 2 * sum(self.mrope_sections) != self.head_dim:
@@ -63,14 +83,11 @@ class TextConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VisionConfig:
+class VisionConfig(TowerConfig):
   """The vision transformer.
 
   Attributes:
-    width: Of its residual stream.
-    n_layers: Depth.
-    n_heads: Attention heads; every one has its own keys and values.
-    ffn: Feed-forward width.
+    rope_theta: Base of the rotary frequencies.
     out_width: Width of a merged feature, the decoder's D.
     in_channels: 3.
     patch_size: Side of a patch in pixels.
@@ -84,34 +101,24 @@ class VisionConfig:
     deepstack_layers: After these, and at the end, features are taken: the i-th
       are added to what the decoder's layer i puts out (Qwen3-VL, after
       arXiv 2406.04334).
-    layer_norm: LayerNorm in place of RMSNorm.
-    gated: SwiGLU in place of a plain MLP with tanh-approximated GELU.
     patch_bias: Whether the patch embedding has one.
-    norm_eps: Added to the mean square, or variance, before its root.
-    rope_theta: Base of the rotary frequencies.
   """
 
-  width: int
-  n_layers: int
-  n_heads: int
-  ffn: int
+  rope_theta: float
   out_width: int
   in_channels: int
   patch_size: int
   temporal_patch_size: int
   merge_size: int
-  window_size: int | None
-  full_attention_layers: tuple[int, ...]
-  n_positions: int
-  deepstack_layers: tuple[int, ...]
-  layer_norm: bool
-  gated: bool
-  patch_bias: bool
-  norm_eps: float
-  rope_theta: float
+  window_size: int | None = None
+  full_attention_layers: tuple[int, ...] = ()
+  n_positions: int = 0
+  deepstack_layers: tuple[int, ...] = ()
+  patch_bias: bool = False
 
   def __post_init__(self):
-    if self.width % (4 * self.n_heads):
+    super().__post_init__()
+    if self.head_dim % 4 or self.head_dim * self.n_heads != self.width:
       raise ValueError(
           f'vision width {self.width} is not a multiple of 4 x {self.n_heads} '
           'heads, which the two-dimensional rotation needs'
@@ -126,20 +133,30 @@ class VisionConfig:
       raise ValueError(
           f'num_position_embeddings {self.n_positions} is not a square'
       )
-    if list(self.deepstack_layers) != sorted(set(self.deepstack_layers)):
-      raise ValueError('deepstack layers must be given once each, in order')
-    if self.deepstack_layers and not (
-        0 <= self.deepstack_layers[0]
-        and self.deepstack_layers[-1] < self.n_layers
+    if list(self.deepstack_layers) != sorted(
+        set(self.deepstack_layers) & set(range(self.n_layers))
     ):
       raise ValueError(
-          f'deepstack layers {self.deepstack_layers} are not all among '
-          f'{self.n_layers} layers'
+          f'deepstack layers {self.deepstack_layers} are not some of '
+          f'{self.n_layers} layers, in order'
       )
 
-  @property
-  def head_dim(self) -> int:
-    return self.width // self.n_heads
+  def check_processor(self, processor: ImageProcessor) -> None:
+    """Refuses an image processor that cuts other patches.
+
+    Raises:
+      UserError: Names the fields.
+    """
+    fields = ('patch_size', 'merge_size', 'temporal_patch_size')
+    if wrong := [
+        f'{field} {getattr(processor, field)}, not {getattr(self, field)}'
+        for field in fields
+        if getattr(processor, field) != getattr(self, field)
+    ]:
+      raise UserError(
+          f'the image processor has {", ".join(wrong)} as config.json says; '
+          "copy both from this very model's page"
+      )
 
   @property
   def position_side(self) -> int:
@@ -169,12 +186,21 @@ class VisionConfig:
     return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
 
+class Tokenizer(Protocol):
+  """What is asked of one, chat.codec.Codec for instance."""
+
+  @property
+  def vocab_size(self) -> int: ...
+
+  def id_of(self, token: str) -> int | None: ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VLMConfig:
   """A vision-language model.
 
   Attributes:
-    family: One of FAMILIES.
+    family: One of families.FAMILIES.
     text: The decoder.
     vision: The vision transformer.
     tied: Whether the output head is the token embedding.
@@ -205,3 +231,26 @@ class VLMConfig:
           f'vision features of width {self.vision.out_width} do not fit a '
           f'decoder of width {self.text.width}'
       )
+
+  def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer of another model.
+
+    Raises:
+      UserError: It has more ids than the embedding, or other image tokens.
+    """
+    if tokenizer.vocab_size > self.text.vocab_size:
+      raise UserError(
+          f'tokenizer.json has {tokenizer.vocab_size} ids for '
+          f'{self.text.vocab_size} rows of the vocabulary; copy it from this '
+          "very model's page"
+      )
+    for token, index in (
+        ('<|image_pad|>', self.image_token_id),
+        ('<|vision_start|>', self.vision_start_token_id),
+        ('<|vision_end|>', self.vision_end_token_id),
+    ):
+      if tokenizer.id_of(token) != index:
+        raise UserError(
+            f'{token} is {tokenizer.id_of(token)} in tokenizer.json, {index} '
+            "in config.json; copy both from this very model's page"
+        )

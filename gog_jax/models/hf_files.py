@@ -16,6 +16,7 @@ import struct
 from typing import Any, NamedTuple
 
 from etils import epath
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -31,9 +32,8 @@ DTYPES = {
     'F16': np.dtype(np.float16),
     'BF16': np.dtype(ml_dtypes.bfloat16),
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# A header longer than this is none; the library has the same limit.
+# A longer header is damage; the library has the same limit.
 _LONGEST_HEADER = 100_000_000
 
 # How Git LFS begins a file that stands for another.
@@ -73,8 +73,6 @@ class Tensor(NamedTuple):
   ) -> None:
     """Reads a slice, casts it to out's dtype and writes it there.
 
-    Nothing else of the file is touched but for the rest of its pages.
-
     Args:
       index: A slice of each axis; of the first and of all others, flattened,
         where `transposed`.
@@ -101,76 +99,98 @@ class Tensor(NamedTuple):
       )[:, *index[1:]]
       step = _ROWS if transposed else len(rows)
       for row in range(0, len(rows), step):
-        some = _cast(rows[row : row + step], out.dtype)
+        some = rows[row : row + step].astype(out.dtype, copy=False)
         there = out[start - first + row :][: len(some)]
         # NumPy copies integers several times as fast as bfloat16.
         as_bits = np.dtype(f'u{out.dtype.itemsize}')
         there.view(as_bits)[...] = some.view(as_bits)
 
-
-def _cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  return x if x.dtype == dtype else x.astype(dtype)
-
-
-def shards(folder: epath.Path) -> dict[epath.Path, set[str] | None]:
-  """A folder's weights files, and the tensors that the index says each holds.
-
-  Raises:
-    UserError: There are none, or a shard is missing.
-  """
-  if (folder / WEIGHTS).exists():
-    return {folder / WEIGHTS: None}
-  if not (folder / INDEX).exists():
-    advice = 'download them into the folder'
-    if any(folder.glob('*.bin')) or any(folder.glob('*.gguf')):
-      advice = (
-          'others than safetensors are not read: convert them '
-          '(transformers: from_pretrained, then save_pretrained)'
-      )
-    raise errors.UserError(
-        f'{folder} holds no weights ({WEIGHTS} or {INDEX}): {advice}, or set '
-        '--config.model.path to a folder that has them'
-    )
-  weight_map = _read_index(folder / INDEX)
-  result = {}
-  for name in sorted(set(weight_map.values())):
-    expected = {key for key, shard in weight_map.items() if shard == name}
-    if not (folder / name).exists():
-      raise errors.UserError(
-          f'{folder} lacks the shard {name}, which its index names for '
-          f'{some(expected)}: fetch it'
-      )
-    result[folder / name] = expected
-  return result
+  def part(self, index: Sequence[slice]) -> np.ndarray:
+    """A slice as it is; of each axis one."""
+    shape = [
+        len(range(*one.indices(n)))
+        for one, n in zip(index, self.shape, strict=True)
+    ]
+    out = np.empty(shape, DTYPES[self.dtype])
+    self.read(index, out, transposed=False)
+    return out
 
 
 def tensors(folder: epath.Path) -> list[Tensor]:
-  """Every tensor of a folder's weights, whose bytes are all there.
-
-  Args:
-    folder: Local, with model.safetensors, or with shards and their index.
+  """Every tensor of a folder's weights, in one file or in shards.
 
   Raises:
     UserError: There are no weights; a shard is missing, cut off or damaged, or
       does not hold what the index says.
   """
+  if (folder / WEIGHTS).exists():
+    return list(read_header(folder / WEIGHTS).values())
+  if not (folder / INDEX).exists():
+    raise errors.UserError(
+        f'{folder} holds no weights ({WEIGHTS} or {INDEX}): download them into '
+        'the folder; others than safetensors are not read: convert them '
+        '(transformers: from_pretrained, then save_pretrained)'
+    )
+  shard_of = _read_index(folder / INDEX)
   result = []
-  for path, expected in shards(folder).items():
+  for name in sorted(set(shard_of.values())):
+    path = folder / name
+    expected = {key for key, shard in shard_of.items() if shard == name}
+    if not path.exists():
+      raise errors.UserError(
+          f'{folder} lacks the shard {name}, which its index names for '
+          f'{some(expected)}: fetch it'
+      )
     found = read_header(path)
+    for keys, problem in (
+        (expected - found.keys(), 'lacks'),
+        (found.keys() - expected, 'unexpectedly holds'),
+    ):
+      if keys:
+        raise errors.UserError(
+            f'{path} {problem} {some(keys)}, going by {INDEX}: fetch both again'
+        )
     result += found.values()
-    if expected is None:
-      continue
-    if missing := expected - found.keys():
-      raise errors.UserError(
-          f'{path} lacks {some(missing)}, which {INDEX} says it holds: fetch '
-          'both again'
-      )
-    if extra := found.keys() - expected:
-      raise errors.UserError(
-          f'{path} holds {some(extra)}, of which {INDEX} does not know, or '
-          'says that another shard holds it: fetch both again'
-      )
   return result
+
+
+def check(
+    folder: epath.Path,
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    what: str = '',
+) -> None:
+  """Refuses tensors of other names or shapes than a model's, or quantised.
+
+  Args:
+    folder: Where they are.
+    tensors: By the names that `shapes` has.
+    shapes: The model's.
+    what: Part of the model, for messages.
+  """
+  problems = []
+  if missing := shapes.keys() - tensors.keys():
+    problems.append(f'lacks {some(missing)}')
+  if extra := tensors.keys() - shapes.keys():
+    problems.append(f'has unknown {some(tensors[key].key for key in extra)}')
+  if problems:
+    raise errors.UserError(
+        f'{folder} {" and ".join(problems)}{what}: config.json and weights do '
+        'not belong together; fetch the folder again'
+    )
+  for key, shape in shapes.items():
+    tensor = tensors[key]
+    if tensor.dtype not in DTYPES:
+      raise errors.UserError(
+          f'{tensor} has dtype {tensor.dtype}: quantised weights are not read; '
+          f'take the folder of the unquantised model ({", ".join(DTYPES)})'
+      )
+    if tensor.shape != shape:
+      raise errors.UserError(
+          f'{tensor} has shape {list(tensor.shape)}, which does not fit '
+          f'config.json ({list(shape)}); fetch the folder again'
+      )
 
 
 def some(keys: Iterable[str]) -> str:
@@ -210,19 +230,18 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
       n_file = f.seek(0, 2)
       f.seek(0)
       start = f.read(8)
-      n_header = struct.unpack('<Q', start)[0] if len(start) == 8 else 0
-      if n_header <= _LONGEST_HEADER:
-        header = f.read(n_header)
+      n_header = int.from_bytes(start, 'little')
+      header = f.read(min(n_header, _LONGEST_HEADER))
   except OSError as error:
     raise damaged(error.strerror or error) from error
   if start and _LFS.startswith(start):
     raise errors.UserError(
         f'{path} is a Git LFS pointer, not the weights: run git lfs pull'
     )
-  if n_file < 8 or n_file < 8 + n_header <= 8 + _LONGEST_HEADER:
-    raise damaged('its header is cut off')
-  if n_header > _LONGEST_HEADER:
+  if len(start) == 8 and n_header > _LONGEST_HEADER:
     raise damaged('it does not begin with the length of a header')
+  if len(start) < 8 or len(header) < n_header:
+    raise damaged('its header is cut off')
   try:
     entries = json.loads(header)
     entries.pop('__metadata__', None)
@@ -237,8 +256,8 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
         )
         for key, entry in entries.items()
     }
-  except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-    raise damaged(f'its header is not one: {error!r}') from error
+  except (ValueError, LookupError, AttributeError, TypeError) as error:
+    raise damaged(f'its header is invalid: {error!r}') from error
 
   end = 8 + n_header
   for tensor in sorted(found.values(), key=lambda t: (t.start, t.n_bytes)):
@@ -262,21 +281,9 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
   return found
 
 
-class Spec(NamedTuple):
-  """A tensor to be written."""
-
-  key: str
-  dtype: np.dtype
-  shape: tuple[int, ...]
-
-  @property
-  def n_bytes(self) -> int:
-    return math.prod(self.shape) * self.dtype.itemsize
-
-
 def write(
     folder: epath.Path,
-    specs: Sequence[Spec],
+    specs: Mapping[str, jax.ShapeDtypeStruct],
     arrays: Iterable[np.ndarray],
     *,
     config: Mapping[str, Any],
@@ -293,9 +300,6 @@ def write(
     arrays: Them; one is held at a time.
     config: Contents of config.json.
     max_shard_bytes: A shard holds no more than that, or a single tensor.
-
-  Raises:
-    UserError: The folder cannot be written.
   """
   shards = _shards(specs, max_shard_bytes)
   names = [WEIGHTS]
@@ -316,13 +320,13 @@ def write(
       if len(shards) > 1:
         index = {
             'metadata': {
-                'total_parameters': sum(math.prod(s.shape) for s in specs),
-                'total_size': sum(s.n_bytes for s in specs),
+                'total_parameters': sum(spec.size for spec in specs.values()),
+                'total_size': sum(map(_n_bytes, specs.values())),
             },
             'weight_map': {
-                spec.key: name
+                key: name
                 for name, shard in zip(names, shards, strict=True)
-                for spec in shard
+                for key in shard
             },
         }
         names.append(INDEX)
@@ -348,38 +352,47 @@ def write(
     ) from error
 
 
-def _shards(specs: Sequence[Spec], max_bytes: int) -> list[list[Spec]]:
-  """In order, each as full as it can be."""
-  shards, n_bytes = [[]], 0
-  for spec in specs:
-    if shards[-1] and n_bytes + spec.n_bytes > max_bytes:
-      shards.append([])
-      n_bytes = 0
-    shards[-1].append(spec)
-    n_bytes += spec.n_bytes
+def _n_bytes(spec: jax.ShapeDtypeStruct) -> int:
+  return spec.size * spec.dtype.itemsize
+
+
+def _shards(
+    specs: Mapping[str, jax.ShapeDtypeStruct], max_bytes: int
+) -> list[dict[str, jax.ShapeDtypeStruct]]:
+  """The tensors in order, each shard as full as it can be."""
+  shards, left = [], 0
+  for key, spec in specs.items():
+    left -= _n_bytes(spec)
+    if left < 0 or not shards:
+      shards.append({})
+      left = max_bytes - _n_bytes(spec)
+    shards[-1][key] = spec
   return shards
 
 
 def _write_file(
-    path: epath.Path, specs: Sequence[Spec], arrays: Iterator[np.ndarray]
+    path: epath.Path,
+    specs: Mapping[str, jax.ShapeDtypeStruct],
+    arrays: Iterator[np.ndarray],
 ) -> None:
   """Writes the next len(specs) arrays."""
+  codes = {dtype: code for code, dtype in DTYPES.items()}
   header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
   end = 0
-  for spec in specs:
-    header[spec.key] = {
-        'dtype': _NAMES[spec.dtype],
+  for key, spec in specs.items():
+    start, end = end, end + _n_bytes(spec)
+    header[key] = {
+        'dtype': codes[spec.dtype],
         'shape': list(spec.shape),
-        'data_offsets': [end, end + spec.n_bytes],
+        'data_offsets': [start, end],
     }
-    end += spec.n_bytes
   text = json.dumps(header, separators=(',', ':')).encode()
   text += b' ' * (-len(text) % 8)  # Tensors begin at multiples of 8.
   with path.open('wb') as f:
     f.write(struct.pack('<Q', len(text)) + text)
-    for spec in specs:
+    for key, spec in specs.items():
       array = next(arrays)
-      assert (array.dtype, array.shape) == (spec.dtype, spec.shape), spec
+      assert (array.dtype, array.shape) == (spec.dtype, spec.shape), key
       f.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     if '://' not in str(path):  # A bucket has nothing to flush to.
       f.flush()

@@ -7,7 +7,6 @@ the ids and the grids, and so do positions: `mm_token_type_ids` is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,7 @@ from gog_jax.models import config as config_lib
 from gog_jax.models import rope
 from gog_jax.models import vision
 
-Grid = tuple[int, int, int]
-Image = tuple[np.ndarray, Grid]
+Image = tuple[np.ndarray, tuple[int, int, int]]
 
 
 class Inputs(NamedTuple):
@@ -76,35 +74,26 @@ def from_processor(
           f'{list(tokens.shape)}: pass both of one batch'
       )
   images = _images(pixel_values, image_grid_thw, config.vision)
+  merge_size = config.vision.merge_size
+  is_image = valid & (tokens == config.image_token_id)
+  rows, placements = _place(images, is_image, valid, merge_size=merge_size)
   positions = np.zeros((len(tokens), 3, tokens.shape[1]), np.int32)
-  image_index = np.full(tokens.shape, -1, np.int32)
-  rows, following = [], enumerate(images)
   for row, mask in enumerate(valid):
-    is_image = tokens[row][mask] == config.image_token_id
-    row_images, placements = _place(
-        np.flatnonzero(is_image),
-        following,
-        row=row,
-        n_images=len(images),
-        merge_size=config.vision.merge_size,
-    )
-    rows.append(row_images)
     positions[row][:, mask], _ = rope.mrope_positions(
-        int(mask.sum()), placements, merge_size=config.vision.merge_size
-    )
-    image_index[row, mask] = np.where(is_image, np.cumsum(is_image) - 1, -1)
-  if left := sum(1 for _ in following):
-    raise ValueError(
-        f'{left} of {len(images)} images have no image token '
-        f'({config.image_token_id}) in input_ids: pass the ids and images of '
-        'one call of the processor'
+        int(mask.sum()), placements[row], merge_size=merge_size
     )
   inputs = None
   if images:
     most = max(sum(len(patches) for patches, _ in row) for row in rows)
     inputs = vision.pack_images(rows, n_patches=most, config=config.vision)
   return Inputs(
-      tokens, positions, valid.astype(np.int32), image_index, inputs
+      tokens=tokens,
+      positions=positions,
+      segment_ids=valid.astype(np.int32),
+      image_index=np.where(is_image, is_image.cumsum(axis=1) - 1, -1).astype(
+          np.int32
+      ),
+      vision=inputs,
   )
 
 
@@ -154,21 +143,20 @@ def _images(
     )
   if not np.issubdtype(grids.dtype, np.integer):
     raise ValueError(f'image_grid_thw must be int[I, 3], not {grids.dtype}')
-  for grid in grids.tolist():
-    if min(grid) < 1 or grid[1] % config.merge_size or (
-        grid[2] % config.merge_size
-    ):
+  merge_size = config.merge_size
+  for t, h, w in grids.tolist():
+    if min(t, h, w) < 1 or h % merge_size or w % merge_size:
       raise ValueError(
-          f'image_grid_thw holds {grid}, not 1 or more frames of rows and '
-          f'columns that {config.merge_size} divides: use the model folder\'s '
-          'own processor'
+          f'image_grid_thw holds {[t, h, w]}, not 1 or more frames of rows and '
+          f'columns that {merge_size} divides: use the model folder\'s own '
+          'processor'
       )
   if patches.ndim != 2 or patches.shape[1] != config.patch_dim:
     raise ValueError(
         f'pixel_values must be float[P, {config.patch_dim}] for patch_size '
         f'{config.patch_size}, {config.in_channels} channels and '
         f'temporal_patch_size {config.temporal_patch_size}, not of shape '
-        f"{list(patches.shape)}: use the model folder's own processor"
+        f'{list(patches.shape)}'
     )
   sizes = grids.prod(axis=1)
   if sizes.sum() != len(patches):
@@ -176,52 +164,58 @@ def _images(
         f'image_grid_thw has grids of {sizes.sum()} patches, pixel_values has '
         f'{len(patches)}: pass both of one call of the processor'
     )
-  if not len(grids):
-    return []
-  parts = np.split(patches, np.cumsum(sizes)[:-1])
-  grids = [(int(t), int(h), int(w)) for t, h, w in grids]
-  return list(zip(parts, grids, strict=True))
+  parts = np.split(patches, np.cumsum(sizes))[: len(grids)]
+  return [
+      (part, (t, h, w))
+      for part, (t, h, w) in zip(parts, grids.tolist(), strict=True)
+  ]
 
 
 def _place(
-    starts: np.ndarray,
-    following: Iterator[tuple[int, Image]],
+    images: list[Image],
+    is_image: np.ndarray,
+    valid: np.ndarray,
     *,
-    row: int,
-    n_images: int,
     merge_size: int,
-) -> tuple[list[Image], Sequence[types.Placement]]:
-  """Gives a row's image tokens, at `starts`, to the images that come next."""
-  row_images, placements = [], []
-  while starts.size:
-    number, image = next(following, (n_images, None))
-    if image is None:
+) -> tuple[list[list[Image]], list[list[types.Placement]]]:
+  """Gives each image, in order, the next of the image tokens.
+
+  Args:
+    images: Of the batch.
+    is_image: bool[B, T], where the image tokens are.
+    valid: bool[B, T].
+    merge_size: Patches per feature, along one side.
+
+  Returns:
+    The images of each row, and where among its valid tokens they stand.
+  """
+  rows, columns = np.nonzero(is_image)
+  starts = valid.cumsum(axis=1)[rows, columns] - 1
+  sizes = [len(patches) // merge_size**2 for patches, _ in images]
+  if len(rows) != sum(sizes):
+    raise ValueError(
+        f'input_ids has {len(rows)} image tokens, the {len(images)} images '
+        f'have {sum(sizes)} features: pass ids and images of one call of the '
+        'processor (was a row truncated?)'
+    )
+  row_images = [[] for _ in valid]
+  placements = [[] for _ in valid]
+  end = 0
+  for number, (image, n_tokens) in enumerate(zip(images, sizes, strict=True)):
+    first, end = end, end + n_tokens
+    row, start = int(rows[first]), int(starts[first])
+    if (rows[end - 1], starts[end - 1]) != (row, start + n_tokens - 1):
       raise ValueError(
-          f'row {row} has {starts.size} image tokens more than the '
-          f'{n_images} images have features: pass pixel_values and '
-          'image_grid_thw of every image'
+          f'the {n_tokens} tokens of image {number}, from row {row} on, do not '
+          'stand together: pass ids and images of one call of the processor'
       )
-    patches, grid = image
-    n_tokens = len(patches) // merge_size**2
-    here, starts = starts[:n_tokens], starts[n_tokens:]
-    if len(here) < n_tokens:
-      raise ValueError(
-          f'image {number} of grid {grid} has {n_tokens} features, row {row} '
-          f'has {len(here)} image tokens left: pass the ids and images of one '
-          'call of the processor (was the row truncated?)'
-      )
-    if here[-1] - here[0] >= n_tokens:
-      raise ValueError(
-          f'the {n_tokens} tokens of image {number} in row {row} do not stand '
-          'together: something was inserted among them'
-      )
-    placements.append(
+    placements[row].append(
         types.Placement(
-            start=int(here[0]),
-            image=len(row_images),
-            grid=grid,
+            start=start,
+            image=len(row_images[row]),
+            grid=image[1],
             n_tokens=n_tokens,
         )
     )
-    row_images.append(image)
+    row_images[row].append(image)
   return row_images, placements

@@ -8,12 +8,15 @@ arrays of the size of what a device gets; saving goes tensor by tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+import functools
 import math
 from typing import Any
 
 from etils import epath
+from flax import nnx
 import jax
-import ml_dtypes
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from gog_jax import errors
@@ -21,80 +24,77 @@ from gog_jax.models import config as config_lib
 from gog_jax.models import hf_config
 from gog_jax.models import hf_files
 from gog_jax.models import hf_table
+from gog_jax.models import hub
+from gog_jax.models import sharding
+from gog_jax.models import vlm
 from gog_jax.models.hf_table import Entry
-from gog_jax.models.hf_table import Path
-
-# index, a slice of each axis -> that part of a parameter.
-Read = Callable[[tuple[slice, ...]], np.ndarray]
 
 # Of parameters above this, layers are brought to the host one by one.
 _MOST_AT_ONCE = 2**30
 
-_EMBEDDING = 'model.embed_tokens.weight'
 # Numbers of two tensors that are compared at a time.
 _COMPARED = 2**22
 
 
-def load(
-    folder: epath.Path,
-    config: config_lib.VLMConfig,
-    params: Mapping[Path, jax.ShapeDtypeStruct],
-    make: Callable[[Path, Read], Any],
-) -> dict[Path, Any]:
-  """Makes every parameter from a folder's weights.
+def from_pretrained(
+    folder: epath.PathLike,
+    *,
+    dtype: Any = jnp.bfloat16,
+    mesh: Mesh | None = None,
+) -> tuple[vlm.VLM, config_lib.VLMConfig]:
+  """Loads Qwen2.5-VL or Qwen3-VL as Hugging Face keeps it.
+
+  Each host reads the slices that its own devices hold. Beside those it needs
+  memory for a device's part of one parameter, or 1 GiB of it, and 64 MiB.
 
   Args:
-    folder: With model.safetensors, or shards and their index.
-    config: Of that folder.
-    params: Shapes and dtypes of ours.
-    make: Makes a parameter from what it reads of it. Of the host's memory it
-      takes what it asks for, and 64 MiB while it is read.
-
-  Returns:
-    What `make` returned for each parameter.
+    folder: A local folder with config.json and safetensors, or the id of one
+      on the Hugging Face hub: 'org/name' or 'org/name@revision'.
+    dtype: Of parameters and activations, one of hf_files.DTYPES.
+    mesh: Where to place the parameters, each by its logical axes; None for
+      the default device. From sharding.make_mesh.
 
   Raises:
-    UserError: Weights are missing, incomplete, misshapen, of a dtype that is
-      not read, damaged, or hold tensors that the model has no place for; names
-      tensors and files.
+    UserError: The folder is missing, incomplete, damaged, or another model's.
   """
-  tensors = check(folder, config, params)
-
-  def reader(entry: Entry) -> Read:
-    param = params[entry.path]
-
-    def read(index):
-      layers, own = entry.their_index(index, param.shape)
-      shape = [len(range(*s.indices(n))) for s, n in zip(index, param.shape)]
-      result = _empty(tuple(shape), param.dtype)
-      stacked = result if entry.n_layers else result[None]
-      for layer, out in zip(layers, stacked, strict=True):
-        tensor = tensors[entry.keys[layer]]
-        tensor.read(own, out, transposed=entry.transposed)
-      return result
-
-    return read
-
-  return {
-      entry.path: make(entry.path, reader(entry))
-      for entry in hf_table.table(config)
-  }
+  _check_dtype(dtype)
+  folder = hub.local_folder(folder)
+  config = hf_config.read_config(folder)
+  tensors = check(folder, config)
+  graphdef, state = nnx.split(vlm.abstract(config, dtype=dtype))
+  flat = dict(nnx.to_flat_state(state))
+  whole = where = None
+  if mesh is not None:
+    whole = NamedSharding(mesh, PartitionSpec())
+  for entry in hf_table.table(config):
+    variable = flat[entry.path]
+    param = variable.get_value()
+    if mesh is not None:
+      where = sharding.param_shardings(variable, mesh).get_value()
+    array = sharding.from_slices(
+        param, where, functools.partial(_read, entry, param, tensors)
+    )
+    finite = np.asarray(_finite(whole)(array))
+    if not finite.all():
+      keys = entry.keys
+      if entry.n_layers:
+        keys = [key for key, ok in zip(keys, finite, strict=True) if not ok]
+      raise errors.UserError(
+          f'{folder}: {hf_files.some(keys)} holds non-finite values: fetch the '
+          'folder again'
+      )
+    flat[entry.path] = variable.replace(array)
+  return nnx.merge(graphdef, nnx.from_flat_state(flat)), config
 
 
 def check(
-    folder: epath.Path,
-    config: config_lib.VLMConfig,
-    params: Mapping[Path, jax.ShapeDtypeStruct],
+    folder: epath.Path, config: config_lib.VLMConfig
 ) -> dict[str, hf_files.Tensor]:
   """The tensors that the model consists of, by their names in the table.
 
-  Args:
-    folder: As in `load`.
-    config: As in `load`.
-    params: As in `load`.
-
   Raises:
-    UserError: As `load`.
+    UserError: Weights are missing, incomplete, misshapen, of a dtype that is
+      not read, damaged, or hold tensors that the model has no place for.
   """
   tensors: dict[str, hf_files.Tensor] = {}
   for tensor in hf_files.tensors(folder):
@@ -103,127 +103,109 @@ def check(
     key = hf_table.published_key(tensor.key)
     if key in tensors:
       raise errors.UserError(
-          f'{tensor} is also in {tensors[key]}, and which one counts cannot be '
-          'known: fetch the folder again'
+          f'{tensor} is also in {tensors[key]}: fetch the folder again'
       )
     tensors[key] = tensor
-  shapes = hf_table.their_shapes(
-      config, {path: param.shape for path, param in params.items()}
-  )
   # A tied model's folder may hold the head all the same.
-  head = 'lm_head.weight'
-  optional = {head} if config.tied else set()
-  problems = []
-  if missing := shapes.keys() - tensors.keys():
-    problems.append(f'lacks {hf_files.some(missing)}')
-  if extra := tensors.keys() - shapes.keys() - optional:
-    named = hf_files.some(tensors[key].key for key in extra)
-    problems.append(f'has unknown {named}')
-  if problems:
+  head = tensors.pop(hf_table.HEAD, None) if config.tied else None
+  hf_files.check(folder, tensors, hf_table.their_shapes(config))
+  embedding = tensors[hf_table.EMBEDDING]
+  if head is not None and not _equal(head, embedding):
     raise errors.UserError(
-        f'{folder} {" and ".join(problems)}: config.json and weights do not '
-        'belong together; fetch the folder again'
+        f'{head} is not the embedding, which config.json says it is: set '
+        'tie_word_embeddings to false, in text_config as well, or fetch the '
+        'folder again'
     )
-  for key, shape in shapes.items():
-    tensor = tensors[key]
-    if tensor.dtype not in hf_files.DTYPES:
-      raise errors.UserError(
-          f'{tensor} has dtype {tensor.dtype}: quantised weights are not read; '
-          'take the folder of the model as it was trained '
-          f'({", ".join(hf_files.DTYPES)})'
-      )
-    if tensor.shape != shape:
-      raise errors.UserError(
-          f'{tensor} has shape {list(tensor.shape)}, which does not fit '
-          f'config.json ({list(shape)}); fetch the folder again'
-      )
-  if config.tied and head in tensors:
-    if not _equal(tensors[head], tensors[_EMBEDDING]):
-      raise errors.UserError(
-          f'{tensors[head]} is not the embedding, which config.json says it is '
-          '(tie_word_embeddings): set that to false, in text_config as well, '
-          'or fetch the folder again'
-      )
   return tensors
 
 
-def names_of(
-    path: Path, config: config_lib.VLMConfig, bad: np.ndarray
-) -> list[str]:
-  """The tensors that make a parameter, of the layers that are marked.
+def _read(
+    entry: Entry,
+    param: jax.ShapeDtypeStruct,
+    tensors: Mapping[str, hf_files.Tensor],
+    index: tuple[slice, ...],
+) -> np.ndarray:
+  """A slice of a parameter."""
+  layers, theirs = entry.their_index(index, param.shape)
+  shape = [len(range(*s.indices(n))) for s, n in zip(index, param.shape)]
+  # Aligned so that JAX's CPU devices take it as it is, without a copy.
+  n_bytes = math.prod(shape) * param.dtype.itemsize
+  buffer = np.empty(n_bytes + 64, np.uint8)
+  start = -buffer.ctypes.data % 64
+  buffer = buffer[start : start + n_bytes]
+  result = buffer.view(param.dtype).reshape(shape)
+  stacked = result if entry.n_layers else result[None]
+  for layer, out in zip(layers, stacked, strict=True):
+    tensor = tensors[entry.keys[layer]]
+    tensor.read(theirs, out, transposed=entry.transposed)
+  return result
 
-  Args:
-    path: The parameter's.
-    config: Of the folder.
-    bad: bool[L] where the parameter is stacked, else anything.
-  """
-  entry = next(e for e in hf_table.table(config) if e.path == path)
-  if not entry.n_layers:
-    return [entry.key]
-  return [key for key, marked in zip(entry.keys, bad, strict=True) if marked]
+
+@functools.cache
+def _finite(place: NamedSharding | None) -> Callable[[jax.Array], jax.Array]:
+  """x -> bool[first axis], whether all of it is finite, on each device."""
+
+  def finite(x):
+    return jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+
+  return jax.jit(finite, out_shardings=place)
 
 
 def _equal(tensor: hf_files.Tensor, other: hf_files.Tensor) -> bool:
-  """Whether both hold the same numbers; some megabytes are read at a time."""
+  """Whether both hold the same bits; some megabytes are read at a time."""
   if (tensor.dtype, tensor.shape) != (other.dtype, other.shape):
     return False
-  n_rows = max(1, _COMPARED // math.prod(tensor.shape[1:]))
-  for start in range(0, tensor.shape[0], n_rows):
-    here = [slice(start, start + n_rows), *map(slice, tensor.shape[1:])]
-    shape = (min(n_rows, tensor.shape[0] - start), *tensor.shape[1:])
-    one, two = (np.empty(shape, hf_files.DTYPES[tensor.dtype]) for _ in '12')
-    tensor.read(here, one, transposed=False)
-    other.read(here, two, transposed=False)
-    if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
+  n_rows, width = tensor.shape
+  step = max(1, _COMPARED // width)
+  for start in range(0, n_rows, step):
+    here = (slice(start, min(start + step, n_rows)), slice(0, width))
+    one, two = (x.part(here).view(np.uint8) for x in (tensor, other))
+    if not np.array_equal(one, two):
       return False
   return True
 
 
-def _empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-  """Aligned so that JAX's CPU devices take it as it is, without a copy."""
-  n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-  buffer = np.empty(n_bytes + 64, np.uint8)
-  start = -buffer.ctypes.data % 64
-  return buffer[start : start + n_bytes].view(dtype).reshape(shape)
-
-
-def save(
+def save_pretrained(
+    model: vlm.VLM,
     folder: epath.PathLike,
-    config: config_lib.VLMConfig,
-    params: Mapping[Path, jax.Array],
     *,
-    dtype: Any,
-    max_shard_bytes: int,
+    dtype: Any = None,
+    max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-  """Writes config.json and weights as transformers reads them.
+  """Writes a folder that from_pretrained and transformers 5 load.
+
+  A kill at any instant leaves the model that was there, or none that loads, or
+  this one.
 
   Args:
-    folder: Made if need be; other files in it are left alone.
-    config: Becomes config.json.
-    params: Ours, wherever they are.
-    dtype: Of the file; None for the parameters' own.
-    max_shard_bytes: As in hf_files.write.
+    model: Adapters must be merged first (merge_lora).
+    folder: Made if need be. Weights in it are replaced, other files are left
+      alone.
+    dtype: Of the files; None for the parameters' own.
+    max_shard_bytes: Above this there are several files and an index. Not more
+      than one tensor, or 1 GiB of them, is on the host at a time.
 
   Raises:
     UserError: The folder cannot be written.
   """
-  of = lambda path: np.dtype(dtype or params[path].dtype)
+  flat = dict(nnx.to_flat_state(nnx.state(model)))
+  if any(isinstance(leaf, nnx.LoRAParam) for leaf in flat.values()):
+    raise ValueError('merge the adapters first: models.merge_lora(model)')
+  params = {path: leaf.get_value() for path, leaf in flat.items()}
+  config = model.config
+  dtype_of = lambda path: _check_dtype(dtype or params[path].dtype)
   # The table lists the parts of one tensor in their order, but not together.
   groups: dict[str, list[Entry]] = {}
   for entry in hf_table.table(config):
     groups.setdefault(entry.key, []).append(entry)
-  shapes = hf_table.their_shapes(
-      config, {path: param.shape for path, param in params.items()}
-  )
-  specs = [
-      hf_files.Spec(
-          key=hf_table.file_key(key, config.family),
-          dtype=of(entries[0].path),
-          shape=shapes[key],
+  shapes = hf_table.their_shapes(config)
+  specs = {
+      hf_table.file_key(key, config.family): jax.ShapeDtypeStruct(
+          shapes[key], dtype_of(entries[0].path)
       )
       for entries in groups.values()
       for key in entries[0].keys
-  ]
+  }
 
   def arrays() -> Iterator[np.ndarray]:
     for entries in groups.values():
@@ -233,19 +215,15 @@ def save(
             ours.T if entry.transposed else ours
             for entry, ours in zip(entries, parts, strict=True)
         ])
-        whole = whole.astype(of(entries[0].path), copy=False)
+        whole = whole.astype(dtype_of(entries[0].path), copy=False)
         yield whole.reshape(shapes[key])
 
-  names = {np.dtype(ml_dtypes.bfloat16): 'bfloat16'}
-  written = of(('text', 'embedding'))
+  written = dtype_of(('text', 'embedding')).name
   hf_files.write(
       epath.Path(folder),
       specs,
       arrays(),
-      config={
-          **hf_config.to_dict(config),
-          'dtype': names.get(written, written.name),
-      },
+      config={**hf_config.to_dict(config), 'dtype': written},
       max_shard_bytes=max_shard_bytes,
   )
 
@@ -257,3 +235,10 @@ def _layers(entry: Entry, param: jax.Array) -> Iterator[np.ndarray]:
   if param.nbytes <= _MOST_AT_ONCE:
     return iter(np.asarray(param))
   return (np.asarray(param[i]) for i in range(entry.n_layers))
+
+
+def _check_dtype(dtype: Any) -> np.dtype:
+  if np.dtype(dtype) not in hf_files.DTYPES.values():
+    names = ', '.join(map(str, hf_files.DTYPES.values()))
+    raise ValueError(f'dtype must be one of {names}, not {np.dtype(dtype)}')
+  return np.dtype(dtype)

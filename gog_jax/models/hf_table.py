@@ -9,11 +9,17 @@ is the one that a family was published in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+import functools
 import re
 from typing import Any, NamedTuple
 
+from flax import nnx
+import jax.numpy as jnp
+
 from gog_jax.models import config as config_lib
+from gog_jax.models import vlm
+from gog_jax.models.families import FAMILIES
 
 # As in nnx.to_flat_state.
 Path = tuple[Any, ...]
@@ -27,20 +33,35 @@ _NEWER_LAYOUT = (
     ('model.visual.', 'visual.'),
 )
 
+HEAD = 'lm_head.weight'
+EMBEDDING = 'model.embed_tokens.weight'
 _CONVOLUTION = 'visual.patch_embed.proj.weight'
 
-_MERGER = {
-    'qwen2_5_vl': {'norm': 'ln_q', 'up': 'mlp.0', 'down': 'mlp.2'},
-    'qwen3_vl': {'norm': 'norm', 'up': 'linear_fc1', 'down': 'linear_fc2'},
-}
-# Of the vision tower's blocks.
-_MLP = {
-    'qwen2_5_vl': {
-        'gate': 'mlp.gate_proj',
-        'up': 'mlp.up_proj',
-        'down': 'mlp.down_proj',
-    },
-    'qwen3_vl': {'up': 'mlp.linear_fc1', 'down': 'mlp.linear_fc2'},
+# Our modules -> theirs, of all families. Those that a model lacks (a norm of
+# queries, an untied head) are skipped.
+MODULES = {
+    'text.embedding': 'model.embed_tokens',
+    'text.norm': 'model.norm',
+    'text.untied_head': 'lm_head',
+    'text.blocks.attention_norm': 'model.layers.{layer}.input_layernorm',
+    'text.blocks.mlp_norm': 'model.layers.{layer}.post_attention_layernorm',
+    'text.blocks.query_norm': 'model.layers.{layer}.self_attn.q_norm',
+    'text.blocks.key_norm': 'model.layers.{layer}.self_attn.k_norm',
+    'text.blocks.query': 'model.layers.{layer}.self_attn.q_proj',
+    'text.blocks.key': 'model.layers.{layer}.self_attn.k_proj',
+    'text.blocks.value': 'model.layers.{layer}.self_attn.v_proj',
+    'text.blocks.out': 'model.layers.{layer}.self_attn.o_proj',
+    'text.blocks.gate': 'model.layers.{layer}.mlp.gate_proj',
+    'text.blocks.up': 'model.layers.{layer}.mlp.up_proj',
+    'text.blocks.down': 'model.layers.{layer}.mlp.down_proj',
+    'vision.patch_embed': 'visual.patch_embed.proj',
+    'vision.blocks.attention_norm': 'visual.blocks.{layer}.norm1',
+    'vision.blocks.mlp_norm': 'visual.blocks.{layer}.norm2',
+    # Several of ours that are one of theirs are its equal parts, in this order.
+    'vision.blocks.query': 'visual.blocks.{layer}.attn.qkv',
+    'vision.blocks.key': 'visual.blocks.{layer}.attn.qkv',
+    'vision.blocks.value': 'visual.blocks.{layer}.attn.qkv',
+    'vision.blocks.out': 'visual.blocks.{layer}.attn.proj',
 }
 
 
@@ -75,10 +96,8 @@ class Entry(NamedTuple):
     *rest, last = shape[1:] if self.n_layers else shape
     last *= self.part[1]
     if self.key == _CONVOLUTION:
-      side = vision.patch_size
-      return (
-          last, vision.in_channels, vision.temporal_patch_size, side, side
-      )  # fmt: skip
+      sides = (vision.patch_size,) * 2
+      return (last, vision.in_channels, vision.temporal_patch_size, *sides)
     return (last, *rest) if self.transposed else (*rest, last)
 
   def their_index(
@@ -102,107 +121,49 @@ class Entry(NamedTuple):
     return layers, tuple(own[::-1] if self.transposed else own)
 
 
+@functools.cache
+def shapes(config: config_lib.VLMConfig) -> dict[Path, tuple[int, ...]]:
+  """Of all our parameters."""
+  state = nnx.state(vlm.abstract(config, dtype=jnp.float32))
+  return {path: x.get_value().shape for path, x in nnx.to_flat_state(state)}
+
+
+@functools.cache
 def table(config: config_lib.VLMConfig) -> tuple[Entry, ...]:
   """Every parameter of the model, once."""
-  return tuple(_entries(config))
+  entries = tuple(_entries(config))
+  assert {entry.path for entry in entries} == shapes(config).keys()
+  return entries
 
 
 def _entries(config: config_lib.VLMConfig) -> Iterator[Entry]:
-  def linear(path, key, *, n_layers=0, part=(0, 1), bias=True):
-    yield Entry((*path, 'kernel'), f'{key}.weight', n_layers, part, True)
-    if bias:
-      yield Entry((*path, 'bias'), f'{key}.bias', n_layers, part, False)
-
-  def norm(path, key, *, n_layers=0, bias=False):
-    yield Entry((*path, 'scale'), f'{key}.weight', n_layers, (0, 1), False)
-    if bias:
-      yield Entry((*path, 'bias'), f'{key}.bias', n_layers, (0, 1), False)
-
-  n_layers = config.text.n_layers
-  ours, theirs = ('text', 'blocks'), 'model.layers.{layer}'
-  yield Entry(
-      ('text', 'embedding'), 'model.embed_tokens.weight', 0, (0, 1), False
-  )
-  yield from norm(('text', 'norm'), 'model.norm')
-  if not config.tied:
-    yield Entry(('text', 'untied_head'), 'lm_head.weight', 0, (0, 1), True)
-  for name, key in (
-      ('attention_norm', 'input_layernorm'),
-      ('mlp_norm', 'post_attention_layernorm'),
-  ):
-    yield from norm((*ours, name), f'{theirs}.{key}', n_layers=n_layers)
-  if config.text.qk_norm:
-    for name, key in (('query_norm', 'q_norm'), ('key_norm', 'k_norm')):
-      yield from norm(
-          (*ours, name), f'{theirs}.self_attn.{key}', n_layers=n_layers
+  parameters = shapes(config)
+  modules = {**MODULES, **FAMILIES[config.family].modules}
+  for module, key in modules.items():
+    same = [ours for ours, theirs in modules.items() if theirs == key]
+    for leaf, kind in (
+        ((), 'weight'),
+        (('kernel',), 'weight'),
+        (('scale',), 'weight'),
+        (('bias',), 'bias'),
+    ):
+      path = (*module.split('.'), *leaf)
+      if path not in parameters:
+        continue
+      yield Entry(
+          path=path,
+          key=f'{key}.{kind}',
+          n_layers=parameters[path][0] if '{layer}' in key else 0,
+          part=(same.index(module), len(same)),
+          transposed=leaf == ('kernel',) or module == 'text.untied_head',
       )
-  qkv_bias = config.text.qkv_bias
-  for name, key, bias in (
-      ('query', 'self_attn.q_proj', qkv_bias),
-      ('key', 'self_attn.k_proj', qkv_bias),
-      ('value', 'self_attn.v_proj', qkv_bias),
-      ('out', 'self_attn.o_proj', False),
-      ('gate', 'mlp.gate_proj', False),
-      ('up', 'mlp.up_proj', False),
-      ('down', 'mlp.down_proj', False),
-  ):
-    yield from linear(
-        (*ours, name), f'{theirs}.{key}', n_layers=n_layers, bias=bias
-    )
-
-  vision = config.vision
-  n_layers = vision.n_layers
-  ours, theirs = ('vision', 'blocks'), 'visual.blocks.{layer}'
-  yield from linear(
-      ('vision', 'patch_embed'),
-      'visual.patch_embed.proj',
-      bias=vision.patch_bias,
-  )
-  if vision.n_positions:
-    yield Entry(
-        ('vision', 'positions'), 'visual.pos_embed.weight', 0, (0, 1), False
-    )
-  names = _MERGER[config.family]
-  mergers = [(('vision', 'merger'), 'visual.merger', 0)]
-  if n_deep := len(vision.deepstack_layers):
-    key = 'visual.deepstack_merger_list.{layer}'
-    mergers.append((('vision', 'deepstack_mergers'), key, n_deep))
-  for path, key, count in mergers:
-    yield from norm(
-        (*path, 'norm'),
-        f'{key}.{names["norm"]}',
-        n_layers=count,
-        bias=vision.layer_norm,
-    )
-    for name in ('up', 'down'):
-      yield from linear(
-          (*path, name), f'{key}.{names[name]}', n_layers=count
-      )
-  for name, key in (('attention_norm', 'norm1'), ('mlp_norm', 'norm2')):
-    yield from norm(
-        (*ours, name),
-        f'{theirs}.{key}',
-        n_layers=n_layers,
-        bias=vision.layer_norm,
-    )
-  for name, key, part in (
-      ('query', 'attn.qkv', (0, 3)),
-      ('key', 'attn.qkv', (1, 3)),
-      ('value', 'attn.qkv', (2, 3)),
-      ('out', 'attn.proj', (0, 1)),
-      *((name, key, (0, 1)) for name, key in _MLP[config.family].items()),
-  ):
-    yield from linear(
-        (*ours, name), f'{theirs}.{key}', n_layers=n_layers, part=part
-    )
 
 
-def their_shapes(
-    config: config_lib.VLMConfig, shapes: Mapping[Path, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-  """Every tensor of theirs, by its name in the table, from our shapes."""
+def their_shapes(config: config_lib.VLMConfig) -> dict[str, tuple[int, ...]]:
+  """Of every tensor of theirs, by its name in the table."""
+  ours = shapes(config)
   return {
-      key: entry.their_shape(shapes[entry.path], config.vision)
+      key: entry.their_shape(ours[entry.path], config.vision)
       for entry in table(config)
       for key in entry.keys
   }
@@ -216,11 +177,14 @@ def published_key(key: str) -> str:
   return key
 
 
-def file_key(key: str, family: str) -> str:
-  """A name of the table, in the layout that the family was published in."""
-  if family == 'qwen2_5_vl' or key == 'lm_head.weight':
-    return key
+def nested_key(key: str) -> str:
+  """A name of the table, in the newer layout."""
   for newer, older in _NEWER_LAYOUT:
     if key.startswith(older):
       return newer + key.removeprefix(older)
-  raise ValueError(f'no name for {key}')
+  return key
+
+
+def file_key(key: str, family: str) -> str:
+  """A name of the table, in the layout that the family was published in."""
+  return nested_key(key) if FAMILIES[family].nested_keys else key

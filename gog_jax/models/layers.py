@@ -13,6 +13,7 @@ place arrays the moment they are made.)
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from gog_jax.models import config as config_lib
 from gog_jax.models import rope
 
 # Makes initial values: (shape, standard deviation) -> array.
@@ -80,16 +82,16 @@ class RMSNorm(nnx.Module):
     return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
 
 
-class LayerNorm(nnx.Module):
+class LayerNorm(RMSNorm):
   """(x - mean(x)) / std(x) * scale + bias, in float32."""
 
   def __init__(
       self, width: int, *, eps: float, stack: tuple[int, ...], dtype: Any
   ):
-    self.eps = eps
-    axes = (*_stacked(stack), 'norm')
-    self.scale = nnx.Param(jnp.ones((*stack, width), dtype), axes=axes)
-    self.bias = nnx.Param(jnp.zeros((*stack, width), dtype), axes=axes)
+    super().__init__(width, eps=eps, stack=stack, dtype=dtype)
+    self.bias = nnx.Param(
+        jnp.zeros((*stack, width), dtype), axes=(*_stacked(stack), 'norm')
+    )
 
   def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
     y = x.astype(jnp.float32)
@@ -97,6 +99,10 @@ class LayerNorm(nnx.Module):
     y *= lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
     y = y * self.scale[...].astype(y.dtype) + self.bias[...].astype(y.dtype)
     return y.astype(x.dtype)
+
+
+def norm_class(config: config_lib.TowerConfig) -> type[RMSNorm]:
+  return LayerNorm if config.layer_norm else RMSNorm
 
 
 class Linear(nnx.Module):
@@ -155,68 +161,45 @@ class Block(nnx.Module):
 
   def __init__(
       self,
+      config: config_lib.TowerConfig,
       *,
-      width: int,
-      n_heads: int,
-      n_kv_heads: int,
-      head_dim: int,
-      ffn: int,
-      norm_eps: float,
-      qkv_bias: bool,
-      other_bias: bool,
-      n_layers: int,
       dtype: Any,
       draw: Draw,
       residual_gain: float,
-      qk_norm: bool = False,
-      layer_norm: bool = False,
-      gated: bool = True,
   ):
     """Makes L blocks.
 
     What they add to the residual stream starts small: the 2 L terms add up to
-    about `residual_gain`. `qk_norm` normalises each head's queries and keys
-    before they are rotated; `layer_norm` is LayerNorm in place of RMSNorm;
-    an MLP that is not `gated` is two linear maps around tanh-approximated GELU
-    in place of SwiGLU.
+    about `residual_gain`.
     """
-    stack = (n_layers,)
+    width, ffn, head_dim = config.width, config.ffn, config.head_dim
+    stack = (config.n_layers,)
     self.head_dim = head_dim
-
-    def linear(in_width, out_width, axes, *, bias, gain=1.0):
-      return Linear(
-          in_width,
-          out_width,
-          axes=axes,
-          bias=bias,
-          stack=stack,
-          dtype=dtype,
-          draw=draw,
-          gain=gain,
-      )
-
-    def norm(kind=LayerNorm if layer_norm else RMSNorm, width=width):
-      return kind(width, eps=norm_eps, stack=stack, dtype=dtype)
-
-    small = residual_gain * (2 * n_layers) ** -0.5
-    q_width, kv_width = n_heads * head_dim, n_kv_heads * head_dim
-    self.attention_norm = norm()
-    self.query = linear(width, q_width, ('embed', 'heads'), bias=qkv_bias)
-    self.key = linear(width, kv_width, ('embed', 'kv_heads'), bias=qkv_bias)
-    self.value = linear(width, kv_width, ('embed', 'kv_heads'), bias=qkv_bias)
+    linear = functools.partial(Linear, stack=stack, dtype=dtype, draw=draw)
+    norm = functools.partial(
+        norm_class(config), eps=config.norm_eps, stack=stack, dtype=dtype
+    )
+    head_norm = functools.partial(
+        RMSNorm, head_dim, eps=config.norm_eps, stack=stack, dtype=dtype
+    )
+    small = residual_gain * (2 * config.n_layers) ** -0.5
+    q_width, kv_width = config.n_heads * head_dim, config.n_kv_heads * head_dim
+    qkv, other = {'bias': config.qkv_bias}, {'bias': config.other_bias}
+    self.attention_norm = norm(width)
+    self.query = linear(width, q_width, axes=('embed', 'heads'), **qkv)
+    self.key = linear(width, kv_width, axes=('embed', 'kv_heads'), **qkv)
+    self.value = linear(width, kv_width, axes=('embed', 'kv_heads'), **qkv)
     self.out = linear(
-        q_width, width, ('heads', 'embed'), bias=other_bias, gain=small
+        q_width, width, axes=('heads', 'embed'), gain=small, **other
     )
-    self.query_norm = norm(RMSNorm, head_dim) if qk_norm else None
-    self.key_norm = norm(RMSNorm, head_dim) if qk_norm else None
-    self.mlp_norm = norm()
+    self.query_norm = head_norm() if config.qk_norm else None
+    self.key_norm = head_norm() if config.qk_norm else None
+    self.mlp_norm = norm(width)
     self.gate = nnx.data(None)
-    if gated:
-      self.gate = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
-    self.up = linear(width, ffn, ('embed', 'ffn'), bias=other_bias)
-    self.down = linear(
-        ffn, width, ('ffn', 'embed'), bias=other_bias, gain=small
-    )
+    if config.gated:
+      self.gate = linear(width, ffn, axes=('embed', 'ffn'), **other)
+    self.up = linear(width, ffn, axes=('embed', 'ffn'), **other)
+    self.down = linear(ffn, width, axes=('ffn', 'embed'), gain=small, **other)
 
   def project(
       self, x: Float[Array, 'B T D'], rotary: rope.Rotary

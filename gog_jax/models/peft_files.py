@@ -72,7 +72,6 @@ def save_adapters(
 
   Raises:
     UserError: The folder cannot be written.
-    ValueError: The model has no adapters.
   """
   tensors, ranks = {}, {}
   for key, linears in _modules(model):
@@ -96,7 +95,9 @@ def save_adapters(
       name = key.format(layer=layer)
       tensors[f'{_PREFIX}{name}.lora_A.weight'] = np.ascontiguousarray(a)
       tensors[f'{_PREFIX}{name}.lora_B.weight'] = np.ascontiguousarray(b)
-      ranks[name] = (len(a), _number(len(a) * scale))
+      alpha = len(a) * scale
+      # As peft writes it, 16 in place of 16.0.
+      ranks[name] = (len(a), int(alpha) if alpha == int(alpha) else alpha)
   if not ranks:
     raise ValueError('the model has no adapters: call models.add_lora first')
   pairs = list(ranks.values())
@@ -146,42 +147,37 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   Raises:
     UserError: A file is missing or damaged, or the adapters are of a kind, a
       shape or for a module that the model has no place for.
-    ValueError: The model has adapters already.
   """
   folder = epath.Path(folder)
-  config, tensors = _read(folder)
-  used, made = set(), []
+  config = _read_config(folder)
+  unused = dict(hf_files.read_header(folder / WEIGHTS))
+  made = []
   for key, linears in _modules(model):
     if linears[0].lora_a is not None:
       raise ValueError('the model has adapters already')
-    n_layers = linears[0].kernel.shape[0]
-    names = [key.format(layer=layer) for layer in range(n_layers)]
-    pairs = {}
-    for layer, name in enumerate(names):
+    pairs, scales = {}, set()
+    for layer in range(linears[0].kernel.shape[0]):
+      name = key.format(layer=layer)
       sides = [f'{_PREFIX}{name}.lora_{side}.weight' for side in 'AB']
-      found = [side for side in sides if side in tensors]
-      if not found:
+      missing = [side for side in sides if side not in unused]
+      if len(missing) == 2:
         continue
-      used.update(found)
-      for side in sides:
-        if side not in tensors:
-          raise errors.UserError(f'{folder} lacks {side}: copy it again')
-      pairs[layer] = [(side, tensors[side]) for side in sides]
+      if missing:
+        raise errors.UserError(f'{folder} lacks {missing[0]}: copy it again')
+      pairs[layer] = [unused.pop(side) for side in sides]
+      scales.add(_scale(config, name, pairs[layer][0]))
+    if len(scales) > 1:
+      raise errors.UserError(
+          f'{folder}: layers of {key} have different ranks or scales '
+          '(rank_pattern, alpha_pattern), which is not supported'
+      )
     if pairs:
-      scales = {_scale(config, names[layer], pairs[layer]) for layer in pairs}
-      if len(scales) > 1:
-        raise errors.UserError(
-            f'{folder}: layers of {key} have different ranks or scales '
-            '(rank_pattern, alpha_pattern), which is not supported'
-        )
-      made.append((linears, *_stack(linears, pairs, folder), scales.pop()[1]))
-  if extra := sorted(tensors.keys() - used):
-    more = f' and {len(extra) - 4} more' if len(extra) > 4 else ''
+      made.append((linears, *_stack(linears, pairs), scales.pop()[1]))
+  if unused:
     raise errors.UserError(
-        f'{folder} has unknown {", ".join(extra[:4])}{more}: either they were '
-        'trained on another base model, or are of maps outside the blocks, '
-        'which have no adapters here: then merge them into their base with '
-        'PEFT (merge_and_unload)'
+        f'{folder} has unknown {hf_files.some(unused)}: adapters of another '
+        'base model, or outside the blocks, are to be merged into their base '
+        'with PEFT (merge_and_unload)'
     )
   if not made:
     raise errors.UserError(f'{folder / WEIGHTS} holds no adapters')
@@ -198,43 +194,33 @@ def _modules(
   for entry in hf_table.table(model.config):
     tower, module, *name = entry.path
     if module == 'blocks' and name[-1] == 'kernel':
-      key = entry.key.removesuffix('.weight')
+      key = hf_table.nested_key(entry.key.removesuffix('.weight'))
       linear = getattr(getattr(model, tower).blocks, name[0])
-      parts.setdefault(_in_memory(key), []).append(linear)
+      parts.setdefault(key, []).append(linear)
   yield from parts.items()
 
 
-def _in_memory(key: str) -> str:
-  """The table's name of a module as transformers' classes have it."""
-  if key.startswith('visual.'):
-    return f'model.{key}'
-  return f'model.language_model.{key.removeprefix("model.")}'
-
-
-def _read(
-    folder: epath.Path,
-) -> tuple[dict[str, Any], Mapping[str, hf_files.Tensor]]:
+def _read_config(folder: epath.Path) -> dict[str, Any]:
   for name in (CONFIG, WEIGHTS):
     if not (folder / name).exists():
       raise errors.UserError(
           f'{folder} holds no {name}: it is not a folder that peft saved, or '
           'not with safe_serialization'
       )
-  damaged = lambda how: errors.UserError(
-      f'{folder / CONFIG} is damaged ({how}): fetch it again'
-  )
   try:
     config = json.loads((folder / CONFIG).read_text())
-    ranks = [config['r'], *_patterns(config, 'rank_pattern')]
-    alphas = [config['lora_alpha'], *_patterns(config, 'alpha_pattern')]
+    for pattern in {**_patterns(config, 'rank'), **_patterns(config, 'alpha')}:
+      re.compile(pattern)
+    for rank in (config['r'], *_patterns(config, 'rank').values()):
+      if type(rank) is not int or rank < 1:
+        raise ValueError(f'a rank of {rank!r}')
+    for alpha in (config['lora_alpha'], *_patterns(config, 'alpha').values()):
+      if type(alpha) not in (int, float):
+        raise ValueError(f'an alpha of {alpha!r}')
   except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-    raise damaged(repr(error)) from error
-  for rank in ranks:
-    if type(rank) is not int or rank < 1:
-      raise damaged(f'a rank of {rank!r}')
-  for alpha in alphas:
-    if type(alpha) not in (int, float):
-      raise damaged(f'an alpha of {alpha!r}')
+    raise errors.UserError(
+        f'{folder / CONFIG} is damaged ({error}): fetch it again'
+    ) from error
   for field, supported in _SUPPORTED.items():
     if field in config and config[field] not in supported:
       raise errors.UserError(
@@ -242,77 +228,63 @@ def _read(
           f'only {supported[0]!r}; merge the adapter into its base with PEFT '
           '(merge_and_unload) and load that'
       )
-  return config, hf_files.read_header(folder / WEIGHTS)
+  return config
 
 
-def _patterns(config: Mapping[str, Any], field: str) -> list[Any]:
-  """The values of a field that maps patterns of names to them."""
-  patterns = config.get(field) or {}
-  for pattern in patterns:
-    re.compile(pattern)
-  return list(patterns.values())
-
-
-def _whole(tensor: hf_files.Tensor) -> np.ndarray:
-  if tensor.dtype not in hf_files.DTYPES:
-    raise errors.UserError(
-        f'{tensor} is {tensor.dtype}; adapters are one of '
-        f'{", ".join(hf_files.DTYPES)}'
-    )
-  array = np.empty(tensor.shape, hf_files.DTYPES[tensor.dtype])
-  everything = [slice(None)] * len(tensor.shape)
-  tensor.read(everything, array, transposed=False)
-  return array
+def _patterns(config: Mapping[str, Any], of: str) -> Mapping[str, Any]:
+  return config.get(f'{of}_pattern') or {}
 
 
 def _scale(
     config: Mapping[str, Any],
     name: str,
-    pair: list[tuple[str, hf_files.Tensor]],
+    a: hf_files.Tensor,
 ) -> tuple[int, float]:
   """Rank and scale of a module's adapter; patterns match ends of names."""
 
-  def look_up(patterns, default):
-    for pattern, value in (config.get(patterns) or {}).items():
+  def look_up(of, default):
+    for pattern, value in _patterns(config, of).items():
       if re.match(rf'(.*\.)?({pattern})$', name):
         return value
     return config[default]
 
-  rank = look_up('rank_pattern', 'r')
-  alpha = look_up('alpha_pattern', 'lora_alpha')
-  (key, a), _ = pair
+  rank, alpha = look_up('rank', 'r'), look_up('alpha', 'lora_alpha')
   if a.shape[:1] != (rank,):
     raise errors.UserError(
-        f'{key} has shape {list(a.shape)}, {CONFIG} says rank {rank}'
+        f'{a} has shape {list(a.shape)}, {CONFIG} says rank {rank}'
     )
   return rank, alpha / (rank**0.5 if config.get('use_rslora') else rank)
 
 
 def _stack(
     linears: list[layers.Linear],
-    pairs: Mapping[int, list[tuple[str, hf_files.Tensor]]],
-    folder: epath.Path,
+    pairs: Mapping[int, list[hf_files.Tensor]],
 ) -> tuple[np.ndarray, list[np.ndarray]]:
   """A [L, in, r], and B [L, r, out] of each part; zero where there is none.
 
   In the dtype of the files, or in float32 if there are several.
   """
+  found = [tensor for pair in pairs.values() for tensor in pair]
+  for tensor in found:
+    if tensor.dtype not in hf_files.DTYPES:
+      raise errors.UserError(
+          f'{tensor} is {tensor.dtype}; adapters are one of '
+          f'{", ".join(hf_files.DTYPES)}'
+      )
+  dtypes = {hf_files.DTYPES[tensor.dtype] for tensor in found}
+  dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
   n_layers, in_width, out_width = linears[0].kernel.shape
-  rank = next(iter(pairs.values()))[0][1].shape[0]
-  dtypes = {tensor.dtype for pair in pairs.values() for _, tensor in pair}
-  dtype = np.dtype(np.float32)
-  if len(dtypes) == 1:
-    dtype = hf_files.DTYPES.get(dtypes.pop(), dtype)
+  rank = found[0].shape[0]
   a = np.zeros((n_layers, in_width, rank), dtype)
   b = np.zeros((n_layers, rank, len(linears) * out_width), dtype)
   for layer, pair in pairs.items():
-    for (key, tensor), ours in zip(pair, (a, b), strict=True):
+    for tensor, ours in zip(pair, (a, b), strict=True):
       if tensor.shape != ours.shape[:0:-1]:
         raise errors.UserError(
-            f'{folder}: {key} has shape {list(tensor.shape)}, the model wants '
+            f'{tensor} has shape {list(tensor.shape)}, the model wants '
             f'{list(ours.shape[:0:-1])}'
         )
-      ours[layer] = _whole(tensor).T
+      ours[layer] = tensor.part([slice(None)] * 2).T
   return a, np.split(b, len(linears), axis=-1)
 
 
@@ -325,8 +297,3 @@ def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
     result[row : row + n, column : column + m] = block
     row, column = row + n, column + m
   return result
-
-
-def _number(x: float) -> float:
-  """16 in place of 16.0, as peft writes it."""
-  return int(x) if x == int(x) else x

@@ -57,21 +57,13 @@ def make_mesh(
   """
   sizes = [data, fsdp, tensor]
   n_devices = jax.device_count() if devices is None else len(devices)
-  asked = f'mesh data={data}, fsdp={fsdp}, tensor={tensor}'
-  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-    raise errors.UserError(
-        f'{asked}: sizes must be positive, and one of them may be -1 (the rest)'
-    )
   if -1 in sizes:
-    known = -int(np.prod(sizes))
-    if n_devices % known:
-      raise errors.UserError(
-          f'{asked}: {known} does not divide {n_devices} devices'
-      )
-    sizes[sizes.index(-1)] = n_devices // known
-  if np.prod(sizes) != n_devices:
+    others = [size for size in sizes if size != -1]
+    sizes[sizes.index(-1)] = n_devices // max(math.prod(others), 1)
+  if min(sizes) < 1 or math.prod(sizes) != n_devices:
     raise errors.UserError(
-        f'{asked} needs {np.prod(sizes)} devices, there are {n_devices}'
+        f'mesh data={data}, fsdp={fsdp}, tensor={tensor}: sizes must multiply '
+        f'to the {n_devices} devices, and one of them may be -1 (the rest)'
     )
   # Explicit axes, the default, would demand a sharding for each contraction.
   return jax.make_mesh(

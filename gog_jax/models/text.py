@@ -65,22 +65,13 @@ class TextTower(nnx.Module):
         ('vocab', 'embed'), (config.vocab_size, config.width)
     )
     self.blocks = layers.Block(
-        width=config.width,
-        n_heads=config.n_heads,
-        n_kv_heads=config.n_kv_heads,
-        head_dim=config.head_dim,
-        ffn=config.ffn,
-        norm_eps=config.norm_eps,
-        qkv_bias=config.qkv_bias,
-        other_bias=False,
-        qk_norm=config.qk_norm,
-        n_layers=config.n_layers,
+        config,
         dtype=dtype,
         draw=draw,
         # An embedding, as small as the head wants it, is not to be drowned.
         residual_gain=0.2,
     )
-    self.norm = layers.RMSNorm(
+    self.norm = layers.norm_class(config)(
         config.width, eps=config.norm_eps, stack=(), dtype=dtype
     )
     self.untied_head = nnx.data(None)

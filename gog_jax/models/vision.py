@@ -81,8 +81,7 @@ class Merger(nnx.Module):
     self.norm_merged = norm_merged
     width = config.width * self.group
     kwargs = {'bias': True, 'stack': stack, 'dtype': dtype, 'draw': draw}
-    norm = layers.LayerNorm if config.layer_norm else layers.RMSNorm
-    self.norm = norm(
+    self.norm = layers.norm_class(config)(
         width if norm_merged else config.width,
         eps=config.norm_eps,
         stack=stack,
@@ -111,6 +110,7 @@ class VisionTower(nnx.Module):
       self, config: config_lib.VisionConfig, *, dtype: Any, draw: layers.Draw
   ):
     self.config = config
+    kwargs = {'dtype': dtype, 'draw': draw}
     # The published weights hold a 3-D convolution whose stride is its kernel:
     # a linear map of the flattened patch.
     self.patch_embed = layers.Linear(
@@ -119,26 +119,9 @@ class VisionTower(nnx.Module):
         axes=('patch', 'embed'),
         bias=config.patch_bias,
         stack=(),
-        dtype=dtype,
-        draw=draw,
+        **kwargs,
     )
-    self.blocks = layers.Block(
-        width=config.width,
-        n_heads=config.n_heads,
-        n_kv_heads=config.n_heads,
-        head_dim=config.head_dim,
-        ffn=config.ffn,
-        norm_eps=config.norm_eps,
-        qkv_bias=True,
-        other_bias=True,
-        n_layers=config.n_layers,
-        dtype=dtype,
-        draw=draw,
-        residual_gain=1.0,
-        layer_norm=config.layer_norm,
-        gated=config.gated,
-    )
-    kwargs = {'dtype': dtype, 'draw': draw}
+    self.blocks = layers.Block(config, residual_gain=1.0, **kwargs)
     self.merger = Merger(config, norm_merged=False, stack=(), **kwargs)
     self.positions = nnx.data(None)
     self.deepstack_mergers = nnx.data(None)

@@ -245,6 +245,26 @@ class VLM(nnx.Module):
     return _logits(self, inputs)
 
 
+def abstract(config: config_lib.VLMConfig, *, dtype: Any) -> VLM:
+  """A model of jax.ShapeDtypeStructs: shapes and axes, no memory."""
+  return nnx.eval_shape(
+      lambda: VLM(config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape))
+  )
+
+
+def init(
+    config: config_lib.VLMConfig, key: jax.Array, *, dtype: Any = jnp.float32
+) -> VLM:
+  """Random parameters: kernels ~ gain / sqrt(fan in), biases 0, norms 1."""
+  # On the host: compiling a draw for every shape takes longer than all draws.
+  generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+  def draw(shape, std):
+    return generator.standard_normal(shape, np.float32) * np.float32(std)
+
+  return VLM(config, dtype=dtype, draw=draw)
+
+
 @jax.jit
 def _logits(model: VLM, inputs: hf_inputs.Inputs) -> jax.Array:
   features = None

@@ -1,0 +1,136 @@
+"""The families of backbones, and all in which they differ.
+
+A dense variant of a family is one more entry of FAMILIES: reading config.json,
+building the model, finding its weights, writing both and checking a folder
+follow from it. Only new arithmetic needs code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+  """What all models of one `model_type` share.
+
+  Attributes:
+    hf_class: Their class in transformers.
+    box: How they write boxes, one of boxes.KINDS.
+    nested_keys: Whether their weights were published in the newer layout of
+      names (`model.language_model.`, `model.visual.`).
+    text: Fields of TextConfig that all of them share, and config.json does not
+      hold.
+    vision: The same of VisionConfig.
+    text_keys: Fields of TextConfig -> their names in config.json, beside those
+      that all families have (hf_config.TEXT_KEYS).
+    vision_keys: The same of VisionConfig.
+    text_constants: Written to config.json beside all these.
+    text_defaults: What transformers takes for keys that config.json leaves
+      out. All that differs between published sizes has to be in the file.
+    vision_defaults: The same of vision_config.
+    modules: Our modules -> theirs, beside those that all families have
+      (hf_table.MODULES).
+  """
+
+  hf_class: str
+  box: str
+  nested_keys: bool
+  text: Mapping[str, Any]
+  vision: Mapping[str, Any]
+  text_keys: Mapping[str, str]
+  vision_keys: Mapping[str, str]
+  text_constants: Mapping[str, Any]
+  text_defaults: Mapping[str, Any]
+  vision_defaults: Mapping[str, Any]
+  modules: Mapping[str, str]
+
+
+_QWEN2_5 = Family(
+    hf_class='Qwen2_5_VLForConditionalGeneration',
+    box='resized_pixels',
+    nested_keys=False,
+    text={'qkv_bias': True},
+    vision={'qkv_bias': True, 'other_bias': True, 'norm_eps': 1e-6},
+    text_keys={},
+    vision_keys={
+        'window_size': 'window_size',
+        'full_attention_layers': 'fullatt_block_indexes',
+    },
+    text_constants={},
+    text_defaults={
+        'rms_norm_eps': 1e-5,
+        'rope_theta': 1e6,
+        'mrope_section': (16, 24, 24),
+    },
+    vision_defaults={
+        'in_channels': 3,
+        'patch_size': 14,
+        'temporal_patch_size': 2,
+        'spatial_merge_size': 2,
+        'window_size': 112,
+        'fullatt_block_indexes': (7, 15, 23, 31),
+        'rope_theta': 1e4,
+    },
+    modules={
+        'vision.merger.norm': 'visual.merger.ln_q',
+        'vision.merger.up': 'visual.merger.mlp.0',
+        'vision.merger.down': 'visual.merger.mlp.2',
+        'vision.blocks.gate': 'visual.blocks.{layer}.mlp.gate_proj',
+        'vision.blocks.up': 'visual.blocks.{layer}.mlp.up_proj',
+        'vision.blocks.down': 'visual.blocks.{layer}.mlp.down_proj',
+    },
+)
+
+_QWEN3 = Family(
+    hf_class='Qwen3VLForConditionalGeneration',
+    box='thousandths',
+    nested_keys=True,
+    text={'qk_norm': True, 'mrope_interleaved': True},
+    vision={
+        'qkv_bias': True,
+        'other_bias': True,
+        'layer_norm': True,
+        'gated': False,
+        'patch_bias': True,
+        'norm_eps': 1e-6,
+    },
+    text_keys={'head_dim': 'head_dim'},
+    vision_keys={
+        'n_positions': 'num_position_embeddings',
+        'deepstack_layers': 'deepstack_visual_indexes',
+    },
+    text_constants={'attention_bias': False},
+    text_defaults={
+        'rms_norm_eps': 1e-6,
+        'head_dim': 128,
+        'mrope_section': (24, 20, 20),
+    },
+    vision_defaults={
+        'in_channels': 3,
+        'patch_size': 16,
+        'temporal_patch_size': 2,
+        'spatial_merge_size': 2,
+        'num_position_embeddings': 2304,
+        'rope_theta': 1e4,
+    },
+    modules={
+        'vision.positions': 'visual.pos_embed',
+        'vision.merger.norm': 'visual.merger.norm',
+        'vision.merger.up': 'visual.merger.linear_fc1',
+        'vision.merger.down': 'visual.merger.linear_fc2',
+        'vision.deepstack_mergers.norm':
+            'visual.deepstack_merger_list.{layer}.norm',
+        'vision.deepstack_mergers.up':
+            'visual.deepstack_merger_list.{layer}.linear_fc1',
+        'vision.deepstack_mergers.down':
+            'visual.deepstack_merger_list.{layer}.linear_fc2',
+        'vision.blocks.up': 'visual.blocks.{layer}.mlp.linear_fc1',
+        'vision.blocks.down': 'visual.blocks.{layer}.mlp.linear_fc2',
+    },
+)
+
+# By the model_type of their config.json.
+FAMILIES = {'qwen2_5_vl': _QWEN2_5, 'qwen3_vl': _QWEN3}
