@@ -66,7 +66,7 @@ def test_no_json(clip, name, data, words):
 
 def test_no_weights(folder):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
-  tiny.expect(folder, 'holds no weights', 'must be converted')
+  tiny.expect(folder, 'holds no weights', 'convert them')
 
 
 @pytest.mark.parametrize(
