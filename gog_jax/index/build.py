@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import shutil
@@ -59,16 +60,46 @@ class _Documents:
   """A file of documents, read once.
 
   Attributes:
+    path: The file; '' if there is none.
     digest: Changes with any of them.
     n: How many are not empty.
     empty: Lines of those that are.
     links: The first document that refers to an image, by the image's name.
   """
 
+  path: str
   digest: str = ''
   n: int = 0
   empty: tuple[int, ...] = ()
   links: Mapping[str, Document] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Content:
+  """What an index is to hold; `encoder` is the version of its encoder."""
+
+  documents: _Documents
+  pictures: list[Picture]
+  encoder: str
+
+  @property
+  def texts(self) -> str:
+    """What the index of texts is made from, and how."""
+    return f'{text_index.VERSION} {self.documents.digest}'
+
+  @functools.cached_property
+  def version(self) -> str:
+    """16 hex digits of all that answers depend on."""
+    parts = {
+        'format': store.FORMAT,
+        'texts': text_index.VERSION,
+        'images': image_index.VERSION,
+        'descriptor': descriptor.VERSION,
+        'encoder': self.encoder,
+        'documents': self.documents.digest,
+        'pictures': [dataclasses.asdict(picture) for picture in self.pictures],
+    }
+    return hashlib.sha256(files.dumps(parts).encode()).hexdigest()[:16]
 
 
 def build(
@@ -107,42 +138,71 @@ def _build(
     encoder: features.ImageEncoder | None,
 ) -> Summary:
   folder = pathlib.Path(images)
-  names, refused = corpora.image_names(folder) if images else ([], [])
-  known = {*names, *(name for name, _ in refused)}
-  documents = _scan(docs, images, known)
+  names, refused = corpora.image_names(folder) if images else ([], {})
+  documents = _scan(docs, images, {*names, *refused})
   keys, bad = features.keys_of(folder, names)
-  _drop_damaged(index)
+  current = _manifest(index)
+  damaged = list(store.damaged_files(index, current)) if current else []
+  for name in damaged:
+    if name.startswith(chunks.FOLDER):  # Its images are done again.
+      (index / name).unlink(missing_ok=True)
   stores = features.stores(index, encoder)
-  bad |= dict(refused) | features.update(folder, keys, stores, encoder)
+  bad |= refused | features.update(folder, keys, stores, encoder)
   pictures = [
       _picture(folder, name, keys[name], documents.links.get(name))
       for name in names
       if name not in bad
   ]
-  warnings = _warnings(docs, documents, bad)
+  warnings = _warnings(documents, bad)
   if not documents.n and not pictures:
     nothing = 'there is nothing to index: no document and no image'
     raise UserError('; '.join([nothing, *warnings]))
-  _check_nothing_vanishes(index, documents.n, len(pictures))
-  version = _version(documents, pictures, encoder)
-  summary = Summary(
-      version=version,
-      n_documents=documents.n,
-      n_images=len(pictures),
-      rebuilt=not _is_current(index, version),
+  if current:
+    _check_nothing_vanishes(index, current, documents.n, len(pictures))
+  content = _Content(
+      documents=documents,
+      pictures=pictures,
+      encoder=encoder.version if encoder is not None else '',
+  )
+  made = current
+  if (
+      not current
+      or current.version != content.version
+      or any(store.damaged_files(index, current))
+  ):
+    # What an earlier build left unfinished is in nobody's use.
+    store.delete_others(index, current.generation if current else '')
+    texts = None  # Those of now, if they are the wanted ones, and whole.
+    if current and current.texts == content.texts:
+      place = f'{current.generation}/{TEXTS}'
+      if not any(name.startswith(f'{place}/') for name in damaged):
+        texts = index / place
+    made = _write(index, content, stores, texts)
+  assert made is not None
+  store.delete_others(index, made.generation)
+  chunks.delete_unnamed(index, made.files)
+  return Summary(
+      version=made.version,
+      n_documents=made.n_documents,
+      n_images=made.n_images,
+      rebuilt=made is not current,
       warnings=warnings,
   )
-  if summary.rebuilt:
-    _write(index, summary, docs, documents, pictures, stores, encoder)
-  manifest = store.read(index)
-  assert manifest is not None
-  store.delete_others(index, manifest.generation)
-  chunks.delete_unnamed(index, manifest.files)
-  return summary
+
+
+def _manifest(index: pathlib.Path) -> store.Manifest | None:
+  """What counts so far; None if that is nothing, or damaged."""
+  try:
+    return store.read(index)
+  except UserError:
+    return None
 
 
 def _check_nothing_vanishes(
-    index: pathlib.Path, n_documents: int, n_images: int
+    index: pathlib.Path,
+    current: store.Manifest,
+    n_documents: int,
+    n_images: int,
 ) -> None:
   """Refuses to throw away all images, or all documents, of an index.
 
@@ -151,13 +211,9 @@ def _check_nothing_vanishes(
   Raises:
     UserError: Says which are missing.
   """
-  try:
-    before = store.read(index)
-  except UserError:
-    return
   for had, has, what, flag in (
-      (before.n_documents if before else 0, n_documents, 'documents', 'docs'),
-      (before.n_images if before else 0, n_images, 'images', 'images'),
+      (current.n_documents, n_documents, 'documents', 'docs'),
+      (current.n_images, n_images, 'images', 'images'),
   ):
     if had and not has:
       raise UserError(
@@ -166,18 +222,10 @@ def _check_nothing_vanishes(
       )
 
 
-def _drop_damaged(index: pathlib.Path) -> None:
-  """Deletes chunks that are not what was written: they are done again."""
-  manifest = _manifest(index)
-  for name in store.damaged_files(index, manifest) if manifest else ():
-    if name.startswith(chunks.FOLDER):
-      (index / name).unlink(missing_ok=True)
-
-
 def _scan(docs: str, images: str, known: set[str]) -> _Documents:
   """Checks every document before anything is written."""
   if not docs:
-    return _Documents()
+    return _Documents(path='')
   digest, n, empty = hashlib.sha256(), 0, []
   links: dict[str, Document] = {}
   for document in corpora.read_documents(pathlib.Path(docs)):
@@ -193,7 +241,11 @@ def _scan(docs: str, images: str, known: set[str]) -> _Documents:
           document.image, dataclasses.replace(document, text=beginning)
       )
   return _Documents(
-      digest=digest.hexdigest(), n=n, empty=tuple(empty), links=links
+      path=docs,
+      digest=digest.hexdigest(),
+      n=n,
+      empty=tuple(empty),
+      links=links,
   )
 
 
@@ -221,125 +273,81 @@ def _picture(
   )
 
 
-def _version(documents, pictures, encoder) -> str:
-  """16 hex digits of all that answers depend on."""
-  parts = {
-      'format': store.FORMAT,
-      'texts': text_index.VERSION,
-      'images': image_index.VERSION,
-      'descriptor': descriptor.VERSION,
-      'encoder': encoder.version if encoder is not None else '',
-      'documents': documents.digest,
-      'pictures': [dataclasses.asdict(picture) for picture in pictures],
-  }
-  return hashlib.sha256(files.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _is_current(index: pathlib.Path, version: str) -> bool:
-  """Whether this version is there, and whole."""
-  try:
-    manifest = store.read(index)
-    if manifest is None or manifest.version != version:
-      return False
-    store.check(index, manifest)
-    return True
-  except UserError:
-    return False  # Damaged: that is what a build mends.
-
-
 def _write(
     index: pathlib.Path,
-    summary: Summary,
-    docs: str,
-    documents: _Documents,
-    pictures: list[Picture],
+    content: _Content,
     stores: Mapping[str, chunks.ChunkStore],
-    encoder: features.ImageEncoder | None,
-) -> None:
-  """Writes a generation and, last, the manifest that makes it count."""
-  # What an earlier build left unfinished is in nobody's use.
-  current = _manifest(index)
-  store.delete_others(index, current.generation if current else '')
+    texts: pathlib.Path | None,
+) -> store.Manifest:
+  """Writes a generation and, last, the manifest that makes it count.
+
+  Args:
+    index: The index's folder.
+    content: What it is to hold.
+    stores: With the features of the pictures.
+    texts: A finished index of the documents, if there is one.
+  """
+  documents, pictures = content.documents, content.pictures
   generation = store.new_generation(index)
-  texts = f'{text_index.VERSION} {documents.digest}'
   try:
-    if documents.n and current and _has_texts(index, current, texts):
-      store.link_tree(index / current.generation / TEXTS, generation / TEXTS)
+    if documents.n and texts:
+      store.link_tree(texts, generation / TEXTS)
     elif documents.n:
-      text_index.build(generation / TEXTS, _read_again(docs, documents))
+      text_index.build(generation / TEXTS, _read_again(documents))
     named: dict[str, list[str]] = {}
     if pictures:
       metrics.say(f'index of {len(pictures)} images: putting it together')
       named = image_index.build(generation / IMAGES, pictures, stores)
     needed = [name for kind in named.values() for name in kind]
-    store.Manifest(
-        version=summary.version,
+    manifest = store.Manifest(
+        version=content.version,
         generation=generation.name,
-        n_documents=summary.n_documents,
-        n_images=summary.n_images,
-        encoder=encoder.version if encoder is not None else '',
-        texts=texts,
+        n_documents=documents.n,
+        n_images=len(pictures),
+        encoder=content.encoder,
+        texts=content.texts,
         chunks=named,
         files=store.describe(index, generation, needed),
-    ).write(index)
+    )
+    manifest.write(index)
+    return manifest
   except BaseException:
     shutil.rmtree(generation, ignore_errors=True)
     raise
 
 
-def _manifest(index: pathlib.Path) -> store.Manifest | None:
-  """What counts so far; None if that is nothing, or damaged."""
-  try:
-    return store.read(index)
-  except UserError:
-    return None
-
-
-def _has_texts(
-    index: pathlib.Path, manifest: store.Manifest, texts: str
-) -> bool:
-  """Whether a generation's index of texts is the wanted one, and whole."""
-  folder = f'{manifest.generation}/{TEXTS}/'
-  harmed = store.damaged_files(index, manifest)
-  return manifest.texts == texts and not any(
-      name.startswith(folder) for name in harmed
-  )
-
-
-def _read_again(docs: str, documents: _Documents) -> Iterator[Document]:
+def _read_again(documents: _Documents) -> Iterator[Document]:
   """The documents that are not empty, if they still are those of `_scan`."""
   digest = hashlib.sha256()
   with metrics.Progress('texts', total=documents.n) as progress:
-    for document in corpora.read_documents(pathlib.Path(docs)):
+    for document in corpora.read_documents(pathlib.Path(documents.path)):
       if not document.empty:
         digest.update(_digest_of(document))
         yield document
         progress.advance()
   if digest.hexdigest() != documents.digest:
-    raise UserError(f'{docs} changed while the index was built; run it again')
+    raise UserError(
+        f'{documents.path} changed while the index was built; run it again'
+    )
 
 
 def _warnings(
-    docs: str, documents: _Documents, bad: Mapping[str, str]
+    documents: _Documents, bad: Mapping[str, str]
 ) -> tuple[str, ...]:
   lines = []
   if n := len(documents.empty):
+    verb = 'document is' if n == 1 else 'documents are'
     lines.append(
-        f'{_count(n, "document is", "documents are")} empty: {docs}, line '
-        + _some(map(str, documents.empty), n)
+        f'{n} {verb} empty: {documents.path}, line '
+        + _listed([str(line) for line in documents.empty])
     )
   if n := len(bad):
-    named = (f'{name} ({reason})' for name, reason in sorted(bad.items()))
-    lines.append(
-        f'{_count(n, "image", "images")} could not be read: ' + _some(named, n)
-    )
+    noun = 'image' if n == 1 else 'images'
+    named = [f'{name} ({reason})' for name, reason in sorted(bad.items())]
+    lines.append(f'{n} {noun} could not be read: {_listed(named)}')
   return tuple(lines)
 
 
-def _count(n: int, one: str, several: str) -> str:
-  return f'{n} {one if n == 1 else several}'
-
-
-def _some(names, n: int) -> str:
-  shown = [name for name, _ in zip(names, range(_MAX_NAMED), strict=False)]
-  return ', '.join(shown) + (', ...' if n > _MAX_NAMED else '')
+def _listed(names: list[str]) -> str:
+  more = ', ...' if len(names) > _MAX_NAMED else ''
+  return ', '.join(names[:_MAX_NAMED]) + more

@@ -186,8 +186,8 @@ def _whole(text: str) -> str:
 
 def image_names(
     folder: pathlib.Path,
-) -> tuple[list[str], list[tuple[str, str]]]:
-  """Names of the image files below a folder, and those refused, with reasons.
+) -> tuple[list[str], dict[str, str]]:
+  """Names of the image files below a folder; why others are not read, by name.
 
   Hidden files and folders are left out; links to folders are not followed.
 
@@ -196,7 +196,7 @@ def image_names(
   """
   if not folder.is_dir():
     raise UserError(f'{folder} is no folder; give --config.images=FOLDER')
-  names, refused = [], []
+  names, refused = [], {}
   root = folder.resolve()
   for place, folders, files in os.walk(folder, onerror=_raise_unreadable):
     folders[:] = sorted(f for f in folders if not f.startswith('.'))
@@ -206,10 +206,10 @@ def image_names(
         continue
       name = path.relative_to(folder).as_posix()
       if reason := _refusal(path, name, root):
-        refused.append((name, reason))
+        refused[name] = reason
       else:
         names.append(name)
-  return sorted(names), sorted(refused)
+  return sorted(names), refused
 
 
 def _raise_unreadable(error: OSError) -> None:

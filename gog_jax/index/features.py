@@ -5,7 +5,7 @@ What stops a build at whatever instant costs one chunk at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import concurrent.futures
 import hashlib
 import os
@@ -137,7 +137,7 @@ def _commit(folder, keys, where, encoder, pool, bad: dict[str, str]) -> None:
   """Writes one chunk of each kind; those already there are left out."""
   local, encoded = where[LOCAL], where.get(ENCODED)
 
-  def load(name: str) -> tuple[Image.Image | None, chunks.Tensors | str]:
+  def load(name: str) -> tuple[Image.Image | None, chunks.Tensors] | None:
     try:
       data = (folder / name).read_bytes()
     except OSError:
@@ -151,25 +151,20 @@ def _commit(folder, keys, where, encoder, pool, bad: dict[str, str]) -> None:
     except UserError as error:
       # The reason alone: what to do about an example is no help here.
       reason = str(error).partition(' (')[2].rpartition(');')[0]
-      return None, reason or str(error)
+      bad[name] = reason or str(error)
+      return None
     tensors = {} if keys[name] in local else _tensors(picture)
-    if encoded is None or keys[name] in encoded:
-      return None, tensors
-    return picture, tensors
+    kept = encoded is not None and keys[name] not in encoded
+    return picture if kept else None, tensors
 
-  loaded = dict(zip(keys, pool.map(load, keys), strict=True))
-  done: list[tuple[str, chunks.Tensors]] = []
-  pictures: dict[str, Image.Image] = {}
-  for name, (picture, found) in loaded.items():
-    if isinstance(found, str):
-      bad[name] = found
-    elif found:
-      done.append((keys[name], found))
-    if picture is not None:
-      pictures[keys[name]] = picture
-  if done:
+  loaded = [
+      (keys[name], *found)
+      for name, found in zip(keys, pool.map(load, keys), strict=True)
+      if found
+  ]
+  if done := [(key, tensors) for key, _, tensors in loaded if tensors]:
     local.write(done)
-  if encoded is not None and pictures:
+  if pictures := {key: picture for key, picture, _ in loaded if picture}:
     vectors = encoder.encode(list(pictures.values())).astype(np.float32)
     encoded.write([
         (key, {'vectors': vector})
@@ -197,11 +192,3 @@ def load(chunk: chunks.Chunk, row: int) -> descriptor.Features:
       descriptors=chunk.rows('descriptors', row),
       colours=chunk.rows('colours', row),
   )
-
-
-def blocks(
-    name: str, places: list[tuple[chunks.Chunk, int]]
-) -> Iterator[np.ndarray]:
-  """A tensor's rows of images, one image after another."""
-  for chunk, row in places:
-    yield chunk.rows(name, row)

@@ -8,7 +8,7 @@ the pictures, `colour.faiss` over small colour vectors and, with an encoder,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -74,32 +74,33 @@ def build(
     rows += [[row for _, row in found]]
   np.save(folder / 'rows.npy', np.array(rows, np.int32).T)
   files.write_jsonl(
-      folder / 'pictures.jsonl',
-      map(dataclasses.asdict, pictures),
+      folder / 'pictures.jsonl', map(dataclasses.asdict, pictures)
   )
-  places = [stores[features.LOCAL].find(p.key) for p in pictures]
+
+  def blocks(kind: str, tensor: str) -> Iterator[np.ndarray]:
+    for picture in pictures:
+      chunk, row = stores[kind].find(picture.key)
+      yield chunk.rows(tensor, row)
+
   vectors.build(
       folder / 'local.faiss',
-      lambda: features.blocks('descriptors', places),
+      lambda: blocks(features.LOCAL, 'descriptors'),
       width=descriptor.WIDTH,
       flat_limit=_LOCAL_FLAT,
       code='PQ32x4fs',
   )
   vectors.build(
       folder / 'colour.faiss',
-      lambda: map(
-          _colour_vector, features.blocks('colours', places)
-      ),
+      lambda: map(_colour_vector, blocks(features.LOCAL, 'colours')),
       width=3 * _COLOUR_SIDE**2,
       flat_limit=_GLOBAL_FLAT,
       code='SQ8',
   )
   if features.ENCODED in stores:
-    encoded = [stores[features.ENCODED].find(p.key) for p in pictures]
     vectors.build(
         folder / 'encoded.faiss',
-        lambda: (row[None] for row in features.blocks('vectors', encoded)),
-        width=len(next(features.blocks('vectors', encoded))),
+        lambda: (row[None] for row in blocks(features.ENCODED, 'vectors')),
+        width=len(next(blocks(features.ENCODED, 'vectors'))),
         flat_limit=_GLOBAL_FLAT,
         code='SQ8',
     )
@@ -134,12 +135,10 @@ class ImageIndex:
     self._encoded = None
     if encoder is not None:
       self._encoded = vectors.load(folder / 'encoded.faiss')
-    counts = [len(c.rows('keypoints', r)) for c, r in self._places()]
+    places = map(self._place, range(len(self._pictures)))
+    counts = [len(chunk.rows('keypoints', row)) for chunk, row in places]
     # int32[all descriptors]: the picture of each.
     self._owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-
-  def __len__(self) -> int:
-    return len(self._pictures)
 
   def picture(self, number: int) -> dict[str, Any]:
     """{id, title, caption, image, link} of a picture by its number."""
@@ -168,11 +167,9 @@ class ImageIndex:
     """
     query = descriptor.extract(image)
     meaning = self._meaning(image)
-    candidates = sorted({
-        *self._by_votes(query),
-        *self._by_colour(query),
-        *meaning,
-    })
+    candidates = sorted(
+        {*self._by_votes(query), *self._by_colour(query), *meaning}
+    )
     verdicts = verify(
         query, [features.load(*self._place(number)) for number in candidates]
     )
@@ -232,6 +229,3 @@ class ImageIndex:
   def _place(self, number: int) -> tuple[chunks.Chunk, int]:
     chunk, row = self._rows[number, :2]
     return self._chunks[chunk], int(row)
-
-  def _places(self):
-    return map(self._place, range(len(self._pictures)))

@@ -119,16 +119,12 @@ def make_app(index: LocalIndex) -> web.Application:
     top_k = _top_k(body)
     scored = body.get('return_scores', False)
     found = [await in_turn(index.text, query, top_k) for query in queries]
-    return _reply([
-        [_text_item(document, score, scored) for document, score in hits]
-        for hits in found
-    ])
+    result = [[_text_item(*hit, scored) for hit in hits] for hits in found]
+    return web.json_response({'result': result})
 
   async def retrieve_image(request: web.Request) -> web.Response:
     body = await _body(request)
-    pictures = [
-        _image(text) for text in _list(body, 'images', _MAX_IMAGES)
-    ]
+    pictures = [_image(text) for text in _list(body, 'images', _MAX_IMAGES)]
     top_k = _top_k(body)
     full = body.get('return_hits', False)
     found = []
@@ -144,10 +140,8 @@ def make_app(index: LocalIndex) -> web.Application:
       except UserError as error:  # Of a training set, it says: drop it.
         reason = str(error).rpartition(';')[0] or str(error)
         raise _Bad(f'"images"[{number}]: {reason}') from error
-    return _reply([
-        [_image_item(picture, hit, full) for picture, hit in hits]
-        for hits in found
-    ])
+    result = [[_image_item(*pair, full) for pair in hits] for hits in found]
+    return web.json_response({'result': result})
 
   async def health(unused_request: web.Request) -> web.Response:
     return web.json_response({
@@ -158,8 +152,7 @@ def make_app(index: LocalIndex) -> web.Application:
     })
 
   app = web.Application(
-      client_max_size=_MAX_BODY_BYTES,
-      middlewares=[_errors, _at_most(_MAX_REQUESTS), _with_key(shared_key())],
+      client_max_size=_MAX_BODY_BYTES, middlewares=[_guard(shared_key())]
   )
   app.add_routes([
       web.post('/retrieve', retrieve),
@@ -173,62 +166,41 @@ class _Bad(Exception):
   """A request that cannot be answered; its message says why."""
 
 
-@web.middleware
-async def _errors(
-    request: web.Request, handler: _Handler
-) -> web.StreamResponse:
-  """Turns every failure into JSON that says what was wrong."""
-  try:
-    return await handler(request)
-  except _Bad as error:
-    return _error(400, str(error))
-  except web.HTTPException as error:
-    return _error(error.status, error.reason)
-  except ConnectionError:  # Nobody is there to be answered.
-    raise
-  except Exception as error:
-    logging.error('%r failed\n%s', request.path, redact_traceback(error))
-    return _error(500, 'the search failed; the server\'s log says how')
-
-
-def _at_most(n: int):
-  """Turns away whoever comes while `n` requests are being answered."""
-  free = asyncio.Semaphore(n)
+def _guard(key: str | None):
+  """Turns away whom it must, and every failure into JSON that says why."""
+  free = asyncio.Semaphore(_MAX_REQUESTS)
+  wanted = f'Bearer {key}'.encode()
 
   @web.middleware
-  async def check(
+  async def guard(
       request: web.Request, handler: _Handler
   ) -> web.StreamResponse:
     if free.locked():
-      response = _error(503, f'{n} requests are being answered; come again')
-      response.headers['Retry-After'] = '1'
-      return response
-    async with free:
-      return await handler(request)
-
-  return check
-
-
-def _with_key(key: str | None):
-  """Refuses who does not have the key, if there is one."""
-
-  @web.middleware
-  async def check(
-      request: web.Request, handler: _Handler
-  ) -> web.StreamResponse:
+      reason = f'{_MAX_REQUESTS} requests are being answered; come again'
+      return _error(503, reason, headers={'Retry-After': '1'})
     if key and request.path != _OPEN_PATH:
-      given = request.headers.get('Authorization', '')
-      wanted = f'Bearer {key}'.encode()
-      if not hmac.compare_digest(given.encode(errors='replace'), wanted):
+      given = request.headers.get('Authorization', '').encode(errors='replace')
+      if not hmac.compare_digest(given, wanted):
         return _error(401, f'the key of {KEY_VARIABLE} is missing or wrong')
-    return await handler(request)
+    try:
+      async with free:
+        return await handler(request)
+    except _Bad as error:
+      return _error(400, str(error))
+    except web.HTTPException as error:
+      return _error(error.status, error.reason)
+    except ConnectionError:  # Nobody is there to be answered.
+      raise
+    except Exception as error:
+      logging.error('%r failed\n%s', request.path, redact_traceback(error))
+      return _error(500, 'the search failed; the server\'s log says how')
 
-  return check
+  return guard
 
 
-def _error(status: int, reason: str) -> web.Response:
+def _error(status: int, reason: str, **options: Any) -> web.Response:
   line = redact(' '.join(reason.split()))
-  return web.json_response({'error': line}, status=status)
+  return web.json_response({'error': line}, status=status, **options)
 
 
 async def _body(request: web.Request) -> Mapping[str, Any]:
@@ -272,10 +244,6 @@ def _image(text: Any) -> bytes:
     return base64.b64decode(encoded, validate=True)
   except (binascii.Error, ValueError) as error:
     raise _Bad(f'"images" are base64 of image files ({error})') from error
-
-
-def _reply(result: list[Any]) -> web.Response:
-  return web.json_response({'result': result})
 
 
 def _text_item(
