@@ -135,7 +135,7 @@ def instruct() -> ConfigDict:
   c.fewer = False  # Where a kind is short, a smaller set of the same shares.
   # Questions that are asked at most, in whole chunks: no more than it takes.
   c.n_queries = 2048
-  c.chunk = 64  # Questions committed at once.
+  c.chunk = 64  # Questions asked before it is seen whether that is enough.
   # The uncertainty filter: direct answers without tools. A question of which
   # all are right is too easy. 0 asks none.
   c.n_direct = 4
@@ -147,7 +147,7 @@ def instruct() -> ConfigDict:
   c.evidence = True  # Where it searched, an answer must stand in the results.
   c.repeats = True  # Whether a call may be made twice.
   # How often a conversation that the infrastructure spoilt is begun anew, and
-  # the share of a chunk that may stay spoilt.
+  # the share of a chunk's questions that may stay spoilt.
   c.retries = 8
   c.most_errors = 0.1
   c.concurrency = 16  # Conversations with a remote teacher at a time.

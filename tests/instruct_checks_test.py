@@ -196,7 +196,7 @@ def test_what_the_infrastructure_spoilt_has_an_owner():
   )
   teacher = checks.spoilt(broken)
   assert teacher == checks.Failure(
-      reason='teacher failed', detail='answers 500'
+      reason='model failed', detail='answers 500'
   )
   assert {tool.reason, judge.reason, teacher.reason} == set(checks.SPOILT)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import random
 import re
@@ -13,7 +12,11 @@ import time
 
 import pytest
 
+from configs import instruct as page
 from gog_jax.conversations import tfds_set
+from gog_jax.instruct import answers
+from gog_jax.run import Run
+from gog_jax.storage import rollouts
 from tests import endpoints
 from tests import instruct_helpers as helpers
 from tests.main_test import command
@@ -30,17 +33,24 @@ def slow_teacher(body):
   return helpers.teach(body)
 
 
+FIELDS = {
+    'instruct.n': 28,
+    'instruct.no_search': 0.35,
+    'instruct.n_queries': N,
+    'instruct.n_direct': 4,
+    'instruct.chunk': 6,
+    'instruct.concurrency': 4,
+}
+
+
+def make_run(world, workdir):
+  config = page.get_config()
+  config.update_from_flattened_dict({**world, **FIELDS})
+  return Run(config, workdir)
+
+
 def flags(world, url, workdir):
-  fields = {
-      **world,
-      'remote.url': url,
-      'instruct.n': 28,
-      'instruct.no_search': 0.35,
-      'instruct.n_queries': N,
-      'instruct.n_direct': 4,
-      'instruct.chunk': 6,
-      'instruct.concurrency': 4,
-  }
+  fields = {**world, **FIELDS, 'remote.url': url}
   return command(
       '--config=configs/instruct.py',
       f'--workdir={workdir}',
@@ -58,18 +68,36 @@ def start(arguments):
   )
 
 
-def committed(workdir):
-  """Items whose chunk is there; and those whose direct answers are."""
-  found = {'': set(), '.direct': set()}
-  for what in found:
-    for path in (workdir / 'instruct/chunks').glob(f'[0-9]*[0-9]{what}.jsonl'):
-      for line in path.read_text().splitlines():
-        found[what].add(int(json.loads(line)['example_id'][1:]))
-  return found[''], found['.direct']
+def answered(run):
+  """What was answered, by item and seed; whether questions are decided."""
+  found, c = set(), run.config.instruct
+  folder = run.workdir / 'instruct'
+  direct, tries = (
+      rollouts.items(folder / name) for name in ('direct', 'tries')
+  )
+  for item, note in direct.items():
+    if note['valid']:
+      what = ('direct', item % c.n_direct)
+      found.add((item // c.n_direct, seed_of(run, *what, note['id'])))
+  for item, note in tries.items():
+    index, slot = divmod(item, 1 + c.samples)
+    if note['valid'] and slot:
+      found.add((index, seed_of(run, 'try', slot - 1, note['id'])))
+  decided = [
+      answers.outcome_of(i, direct, tries, c) is not None for i in range(N)
+  ]
+  return found, any(decided)
 
 
-def n_files(workdir):
-  return len(list((workdir / 'instruct/chunks').glob('*.jsonl')))
+def seed_of(run, *what):
+  return run.seed('instruct', *what, 0)
+
+
+def n_lines(run):
+  return sum(
+      path.read_bytes().count(b'\n')
+      for path in (run.workdir / 'instruct').glob('*/trajectories.jsonl')
+  )
 
 
 def result(workdir):
@@ -91,30 +119,28 @@ def test_killed_at_random_instants_the_set_is_the_same(tmp_path):
   rng = random.Random(0)
   with endpoints.serve(slow_teacher, helpers.Failing) as server:
     go_on = flags(world, server.url, killed)
+    run = make_run(world, killed)
 
-    def check_heard(since, done, directly):
-      """What was committed before a start is not asked again."""
+    def check_heard(since, known):
+      """What was answered before a start is not asked again."""
       for body in server.bodies[since:]:
-        item = helpers.item_of(body)
-        assert item not in done
-        if '<tools>' not in body['messages'][0]['content']:
-          assert item not in directly
+        assert (helpers.item_of(body), body['seed']) not in known
 
     n_kills = n_before = 0
     while n_kills < N_KILLS:
-      files_before, heard = n_files(killed), len(server.heard)
-      done, directly = committed(killed)
+      lines_before, heard = n_lines(run), len(server.heard)
+      known, decided = answered(run)
       process = start(go_on)
       deadline = time.monotonic() + 240
       # Some die before they have asked anything, or while they ask; others
-      # just after they have committed.
+      # just after they have kept something.
       while len(server.heard) == heard and process.poll() is None:
         assert time.monotonic() < deadline
         if n_kills == 0 and rng.random() < 0.01:
           break
         time.sleep(0.01)
       if n_kills % 2:
-        while n_files(killed) == files_before and process.poll() is None:
+        while n_lines(run) == lines_before and process.poll() is None:
           assert time.monotonic() < deadline
           time.sleep(0.002)
         time.sleep(rng.random() * 0.3)
@@ -128,13 +154,13 @@ def test_killed_at_random_instants_the_set_is_the_same(tmp_path):
       process.send_signal(signal.SIGINT if n_kills == 4 else signal.SIGKILL)
       code = process.wait(60)
       assert code == (130 if n_kills == 4 else -signal.SIGKILL)
-      check_heard(heard, done, directly)
+      check_heard(heard, known)
       n_kills += 1
-      n_before += bool(done)
-    done, directly = committed(killed)
+      n_before += decided
+    known, _ = answered(run)
     heard = len(server.heard)
     subprocess.run(go_on, cwd=ROOT, env=environment(), check=True)
-    check_heard(heard, done, directly)
+    check_heard(heard, known)
     n_all, n_failed = len(server.heard) + server.n_failed, server.n_failed
     subprocess.run(
         flags(world, server.url, whole),
@@ -148,7 +174,7 @@ def test_killed_at_random_instants_the_set_is_the_same(tmp_path):
   kinds = [one.facts['kind'] for one in records]
   assert (len(kinds), kinds.count('no_search')) == (28, 10)
   print(
-      f'{N_KILLS} stops, {n_before} of them after chunks were committed; '
+      f'{N_KILLS} stops, {n_before} of them after questions were decided; '
       f'{n_all} calls, {n_failed} failed '
       f'({100 * n_failed / n_all:.1f} %); {len(want)} files identical, '
       f'{len(kinds)} samples'

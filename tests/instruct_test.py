@@ -10,11 +10,13 @@ import pytest
 from gog_jax import interrupt
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
+from gog_jax.instruct import answers
 from gog_jax.instruct import build
 from gog_jax.instruct import estimate
 from gog_jax.questions import sources
 from gog_jax.questions import verl
 from gog_jax.storage import files
+from gog_jax.storage import rollouts
 from tests import benchmark_fixtures
 from tests import endpoints
 from tests import instruct_helpers as helpers
@@ -92,25 +94,56 @@ def expected(run):
   return fates
 
 
+def outcomes_of(run, n):
+  """The first `n` questions' outcomes, by what is on disk."""
+  direct, tries = (
+      rollouts.items(run.workdir / 'instruct' / name)
+      for name in ('direct', 'tries')
+  )
+  return [
+      answers.outcome_of(i, direct, tries, run.config.instruct)
+      for i in range(n)
+  ]
+
+
+def n_lines_and_items(run):
+  """Conversations on disk, and how many of them are the last of an item."""
+  folders = [run.workdir / 'instruct' / name for name in ('direct', 'tries')]
+  paths = [folder / 'trajectories.jsonl' for folder in folders]
+  return (
+      sum(path.read_bytes().count(b'\n') for path in paths),
+      sum(len(rollouts.items(folder)) for folder in folders),
+  )
+
+
+def link_answers(run, workdir):
+  """Has a build in `workdir` find the answers of another one."""
+  (workdir / 'instruct').mkdir(parents=True)
+  for name in ('direct', 'tries'):
+    (workdir / 'instruct' / name).symlink_to(run.workdir / 'instruct' / name)
+
+
 def test_every_question_has_the_fate_that_the_rules_give(built):
   run, facts, server = built
   fates = expected(run)
   asked = list(fates)[: facts['asked']]
-  rows = [
-      json.loads(line)
-      for path in sorted((run.workdir / 'instruct/chunks').glob('*.jsonl'))
-      if path.stem.isdigit()
-      for line in path.read_text().splitlines()
-  ]
-  assert [row['example_id'] for row in rows] == asked
-  for row in rows:
-    right, kind, tries = fates[row['example_id']]
-    assert (row['n_right'], row['n_direct']) == (right, 2)
-    assert (row['kind'], row['easy']) == (kind, right == 2)
-    assert [failure['reason'] for failure in row['failures']] == tries
+  tried = collections.defaultdict(list)
+  for drop in files.read_jsonl(run.workdir / 'instruct' / 'drops.jsonl'):
+    if drop['of'] == 'try':
+      name = drop['where'].partition(',')[0]
+      tried[name].append(drop['reason'])
+  outcomes = outcomes_of(run, len(asked))
+  assert [one.example_id for one in outcomes] == asked
+  for one in outcomes:
+    right, kind, tries = fates[one.example_id]
+    assert (one.n_right, one.n_direct) == (right, 2)
+    assert (one.kind, one.easy) == (kind, right == 2)
+    assert [failure.reason for failure in one.failures] == tries
+    assert tried[one.example_id] == tries
   # It did fail, and no failure of it was counted as the teacher's.
   assert server.n_failed > 10
-  assert sum(row['n_spoilt'] for row in rows) > 0
+  lines, items = n_lines_and_items(run)
+  assert lines > items
   kinds = {name: fates[name][1] for name in asked}
   want = [n for n in asked if kinds[n] == 'no_search'][:3]
   want += [n for n in asked if kinds[n] == 'search'][:7]
@@ -211,9 +244,13 @@ def test_interrupted_and_without_failures_the_set_is_the_same(
   want = helpers.tree(run.workdir / 'instruct')
   got = helpers.tree(tmp_path / 'instruct')
   assert got.keys() == want.keys()
-  # Only what failed differs, which the set does not hold.
+  # Only clocks and what failed differ, which the set does not hold.
   differs = {name for name in want if want[name] != got[name]}
-  assert all(name.startswith('chunks/') for name in differs), differs
+  lines = {'direct/trajectories.jsonl', 'tries/trajectories.jsonl'}
+  assert differs <= lines | {'direct/examples.jsonl', 'tries/examples.jsonl'}
+  # Every question was asked as often as the rules want, and no more often.
+  lines, items = n_lines_and_items(stopped)
+  assert lines == items == n_lines_and_items(run)[1]
 
 
 def test_a_review_drops_what_it_rejects(built, world, tmp_path):
@@ -238,9 +275,7 @@ def test_a_review_drops_what_it_rejects(built, world, tmp_path):
     }))
     other = tmp_path / 'reviewed'
     if not other.exists():
-      # The same chunks, not asked for again.
-      (other / 'instruct').mkdir(parents=True)
-      (other / 'instruct/chunks').symlink_to(folder / 'chunks')
+      link_answers(run, other)  # They are not asked for again.
     changed = make_run(other, world, instruct__review=str(path))
     return other / 'instruct', build.build(changed, {})
 
@@ -285,8 +320,7 @@ def test_too_few_of_a_kind(built, world):
 
 def test_easy_ones_may_be_dropped(built, world, tmp_path):
   run, _, _ = built
-  (tmp_path / 'instruct').mkdir()
-  (tmp_path / 'instruct/chunks').symlink_to(run.workdir / 'instruct/chunks')
+  link_answers(run, tmp_path)
   facts = build.build(
       make_run(tmp_path, world, instruct__easy='drop', instruct__n=3,
                instruct__no_search=0.0, instruct__n_queries=8), {}
@@ -296,19 +330,26 @@ def test_easy_ones_may_be_dropped(built, world, tmp_path):
   assert facts['too_easy_kept'] == 0
 
 
-def test_an_outage_is_not_committed(world, tmp_path):
+def test_an_outage_is_no_outcome(built, world, tmp_path):
+  run, facts, _ = built
   down = {'remote__max_attempts': 1, 'instruct__retries': 1}
   with endpoints.serve(lambda _: endpoints.says('')) as server:
     url = server.url
-  with pytest.raises(UserError, match='teacher failed: cannot reach.*same'):
+  with pytest.raises(UserError, match='8 of the .*model failed: cannot reach'):
     build.build(make_run(tmp_path, world, url, **down), {})
-  assert not list((tmp_path / 'instruct/chunks').glob('*.jsonl'))
+  assert not (tmp_path / 'instruct' / 'drops.jsonl').exists()
+  # When it is over, all that was spoilt is asked again.
+  with endpoints.serve(helpers.teach) as server:
+    again = build.build(make_run(tmp_path, world, server.url), {})
+  assert again == facts
+  for name in ('drops.jsonl', 'review.html'):
+    made = (tmp_path / 'instruct' / name).read_bytes()
+    assert made == (run.workdir / 'instruct' / name).read_bytes()
 
 
-def test_chunks_of_other_questions_are_refused(built, world, tmp_path):
+def test_answers_to_other_questions_are_refused(built, world, tmp_path):
   run, _, _ = built
-  (tmp_path / 'instruct').mkdir()
-  (tmp_path / 'instruct/chunks').symlink_to(run.workdir / 'instruct/chunks')
+  link_answers(run, tmp_path)
   other = make_run(tmp_path, world)
   path = tmp_path / 'changed.py'
   path.write_text(f"""
@@ -319,7 +360,7 @@ def questions():
     yield dataclasses.replace(helpers.example(i), answers=('other',))
 """)
   other.config.instruct.sources = (f'{path}:questions',)
-  with pytest.raises(UserError, match='not about the 8 questions that stand'):
+  with pytest.raises(UserError, match='not about question q000 as it is now'):
     build.build(other, {})
 
 
@@ -329,7 +370,7 @@ def test_an_estimate_counts_what_is_left(built, world):
       run.workdir, world, remote__price_in=2.0, remote__price_out=10.0
   )
   left = estimate.estimate(priced)
-  # Every chunk that the set took is done.
+  # Every question that was asked is done.
   assert (left.queries, left.done) == (N, min(N, facts['asked']))
   n = N - left.done
   assert left.direct == 2 * n and left.conversations == 2 * n

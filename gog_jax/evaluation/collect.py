@@ -26,6 +26,7 @@ from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage.rollouts import Rollouts
 from gog_jax.types import Example
+from gog_jax.types import StopReason
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
@@ -57,7 +58,7 @@ def item_of(trajectory: Trajectory) -> dict[str, Any]:
 
 def infra_error(trajectory: Trajectory) -> tuple[str, str]:
   """What failed of the infrastructure, and how; of a trajectory not valid."""
-  if trajectory.error:
+  if trajectory.stop_reason == StopReason.ERROR:
     return 'model failed', trajectory.error
   for turn in trajectory.turns:
     for result in turn.results:
@@ -67,6 +68,33 @@ def infra_error(trajectory: Trajectory) -> tuple[str, str]:
     return 'reward unknown', trajectory.masked
   verdict = trajectory.verdict
   return 'judge failed', '' if verdict is None else verdict.error
+
+
+def is_outage(errors: Iterable[str], max_errors: float) -> bool:
+  """Whether the infrastructure spoilt more than a share of what was asked.
+
+  Args:
+    errors: Of each conversation; empty where it is valid.
+    max_errors: The share.
+  """
+  listed = list(errors)
+  return sum(map(bool, listed)) > max_errors * len(listed)
+
+
+def check_outage(errors: Iterable[str], max_errors: float) -> None:
+  """Stops before an outage spoils everything.
+
+  Raises:
+    UserError: `is_outage`.
+  """
+  listed = list(errors)
+  if is_outage(listed, max_errors):
+    found = [error for error in listed if error]
+    raise UserError(
+        f'{len(found)} of the last {len(listed)} conversations failed because '
+        f'of the infrastructure ({found[-1]}): once that is mended, the same '
+        'command goes on here'
+    )
 
 
 class Collector:
@@ -158,15 +186,18 @@ class Collector:
         break
       self.n_retried += sum(i in self.items for i in todo)
       self._roll_out(todo, make_policy(), what)
-    self._check_outage()
+    check_outage(self._recent, self._max_errors)
 
   def keep(
       self,
-      batch: Sequence[tuple[int, Example, Trajectory]],
-      scored: Sequence[Trajectory],
+      indices: Iterable[int],
+      examples: Iterable[Example],
+      trajectories: Iterable[Trajectory],
   ) -> None:
-    """Keeps finished items."""
-    for (index, example, _), trajectory in zip(batch, scored, strict=True):
+    """Keeps scored items."""
+    for index, example, trajectory in zip(
+        indices, examples, trajectories, strict=True
+    ):
       item = item_of(trajectory)
       if self._notes is not None:
         item |= self._notes(example, trajectory)
@@ -177,26 +208,12 @@ class Collector:
           '' if trajectory.valid else ': '.join(infra_error(trajectory))
       )
     if len(self._recent) == _RECENT:
-      self._check_outage()
+      check_outage(self._recent, self._max_errors)
 
   def _is_spoilt(self, index: int) -> bool:
     """Whether it has to be rolled out again, not just judged."""
     item = self.items[index]
     return not item['valid'] and not (item['unjudged'] and self._keep_records)
-
-  def _check_outage(self) -> None:
-    """Stops before an outage spoils everything.
-
-    Raises:
-      UserError: Too many of the latest items are spoilt.
-    """
-    errors = [error for error in self._recent if error]
-    if len(errors) > self._max_errors * len(self._recent):
-      raise UserError(
-          f'{len(errors)} of the last {len(self._recent)} conversations failed '
-          f'because of the infrastructure ({errors[-1]}): once that is mended, '
-          'the same command goes on here'
-      )
 
   def _judge_again(self, wanted: Iterable[int]) -> None:
     """Scores what was rolled out when its reward was unknown."""
@@ -283,8 +300,7 @@ class _Scorer:
 
   def _score(self, batch: Sequence[tuple[int, Example, Trajectory]]) -> None:
     run = self._collector.run
-    examples = [example for _, example, _ in batch]
-    trajectories = [trajectory for _, _, trajectory in batch]
+    indices, examples, trajectories = zip(*batch, strict=True)
     stopped: BaseException | None = None
     try:
       score = run.scored if self._judging else run.unjudged
@@ -292,6 +308,6 @@ class _Scorer:
     except (RunStopped, Interrupted) as error:
       stopped, self._judging = error, False
       scored = run.unjudged(examples, trajectories)
-    self._collector.keep(batch, scored)
+    self._collector.keep(indices, examples, scored)
     if stopped is not None:
       raise stopped

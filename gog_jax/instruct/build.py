@@ -1,13 +1,13 @@
-"""From questions to a data set, chunk by chunk.
+"""From questions to a data set.
 
-    WORKDIR/instruct/manifest.json  what it was made from, and what came of it
-    WORKDIR/instruct/chunks/        the committed work, see chunks.py
-    WORKDIR/instruct/set/           the TFDS set with its data card
-    WORKDIR/instruct/drops.jsonl    what is not in it, and why
-    WORKDIR/instruct/review.html    for people, see review.py
+    WORKDIR/instruct/manifest.json    what it was made from, and what came of it
+    WORKDIR/instruct/direct/, tries/  what was answered, see answers.py
+    WORKDIR/instruct/set/             the TFDS set with its data card
+    WORKDIR/instruct/drops.jsonl      what is not in it, and why
+    WORKDIR/instruct/review.html      for people, see review.py
 
-A start with a larger target or another mixture goes on from the chunks that
-there are; no more of them are made than the set takes.
+A start with a larger target or another mixture builds on the answers that there
+are; no more questions are asked than the set takes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from etils import epath
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.tfds_set import Record
 from gog_jax.errors import UserError
+from gog_jax.instruct import answers as answers_lib
 from gog_jax.instruct import card
 from gog_jax.instruct import mixture
 from gog_jax.instruct import review
 from gog_jax.instruct import settings
-from gog_jax.instruct.chunks import Chunks
-from gog_jax.instruct.chunks import Row
+from gog_jax.instruct.answers import Answers
+from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.instruct.teachers import Teacher
 from gog_jax.questions import sources
@@ -45,26 +46,11 @@ TOO_EASY = 'too easy'
 SURPLUS = 'more of its kind than the mixture takes'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-  """A question that was asked.
-
-  Attributes:
-    index: Of the question.
-    chunk: Number of its chunk.
-    row: What became of it.
-  """
-
-  index: int
-  chunk: int
-  row: Row
-
-
 def folder_of(run: Run) -> epath.Path:
   return run.workdir / 'instruct'
 
 
-def queries_of(run: Run) -> sources.Questions:
+def questions_of(run: Run) -> sources.Questions:
   """The questions that a build may ask: whole chunks of them."""
   c = run.config.instruct
   return sources.open(
@@ -105,45 +91,48 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   reviewed = Review()
   if c.review:
     reviewed = review.read(c.review, fingerprint=manifest.fingerprint())
-  queries = queries_of(run)
-  chunks = Chunks(folder, Teacher(run))
-  entries = _ask(chunks, queries, c, reviewed)
-  passed = [e for e in entries if _passed(e, c)]
-  reviewed.check({e.row.example_id for e in passed})
-  taken = [e for e in passed if e.row.example_id not in reviewed.rejected]
-  chosen = _mix(taken, c)
-  samples = Samples(chunks, queries, chosen, reviewed, run.config)
-  drops = list(_drops(entries, chosen, queries, reviewed, c))
-  facts = card.facts(samples, entries, drops)
-  text = card.write(run, facts, reviewed)
-  fingerprint = hashlib.sha256(
-      files.dumps([
-          manifest.fingerprint(), text, drops, c.n_review,
-          [samples.facts(i) | {'id': e.row.example_id}
-           for i, e in enumerate(chosen)],
-      ]).encode()
-  ).hexdigest()[:16]  # fmt: skip
-  if _made(folder) == fingerprint:
-    metrics.say(f'instruct: complete in {folder}, unchanged')
+  questions = questions_of(run)
+  with answers_lib.opened(folder, Teacher(run), questions) as answers:
+    asked = _ask(answers, len(questions), c, reviewed)
+    passed = [one for one in asked if _passed(one, c)]
+    reviewed.check({one.example_id for one in passed})
+    taken = [one for one in passed if one.example_id not in reviewed.rejected]
+    chosen = _mix(taken, c)
+
+    def samples_of(outcomes: Sequence[Outcome]) -> Samples:
+      return Samples(answers, questions, outcomes, reviewed, run.config)
+
+    samples = samples_of(chosen)
+    drops = list(_drops(asked, chosen, questions, reviewed, c))
+    facts = card.facts(samples, asked, drops)
+    text = card.write(run, facts, reviewed)
+    fingerprint = hashlib.sha256(
+        files.dumps([
+            manifest.fingerprint(), text, drops, c.n_review,
+            [samples.facts(i) | {'id': one.example_id}
+             for i, one in enumerate(chosen)],
+        ]).encode()
+    ).hexdigest()[:16]  # fmt: skip
+    if _made(folder) == fingerprint:
+      metrics.say(f'instruct: complete in {folder}, unchanged')
+      return facts
+    manifest.write(folder, complete=False)
+    tfds_set.write(
+        folder / 'set',
+        samples,
+        name=NAME,
+        description=card.DESCRIPTION,
+        card=text,
+    )
+    files.write_jsonl(folder / 'drops.jsonl', drops)
+    review.write(
+        folder / 'review.html',
+        samples_of(review.sample(passed, n=c.n_review, seed=run.config.seed)),
+        fingerprint=manifest.fingerprint(),
+        teacher=settings.teacher_name(run.config),
+    )
+    manifest.write(folder, complete=True, facts=facts, made=fingerprint)
     return facts
-  manifest.write(folder, complete=False)
-  tfds_set.write(
-      folder / 'set',
-      samples,
-      name=NAME,
-      description=card.DESCRIPTION,
-      card=text,
-  )
-  files.write_jsonl(folder / 'drops.jsonl', drops)
-  shown = review.sample(passed, n=c.n_review, seed=run.config.seed)
-  review.write(
-      folder / 'review.html',
-      Samples(chunks, queries, shown, reviewed, run.config),
-      fingerprint=manifest.fingerprint(),
-      teacher=settings.teacher_name(run.config),
-  )
-  manifest.write(folder, complete=True, facts=facts, made=fingerprint)
-  return facts
 
 
 def shown(run: Run, facts: Mapping[str, Any]) -> str:
@@ -167,90 +156,84 @@ class Samples(Lazy[Record]):
 
   def __init__(
       self,
-      chunks: Chunks,
-      queries: sources.Questions,
-      entries: Sequence[Entry],
+      answers: Answers,
+      questions: sources.Questions,
+      outcomes: Sequence[Outcome],
       reviewed: Review,
       config: Any,
   ):
-    self._chunks = chunks
-    self._queries = queries
+    self._answers = answers
+    self._questions = questions
     self._reviewed = reviewed
     self._teacher = settings.teacher_name(config)
-    self.entries = entries
+    self.outcomes = outcomes
 
   def __len__(self) -> int:
-    return len(self.entries)
+    return len(self.outcomes)
 
   def item(self, index: int) -> Record:
-    entry = self.entries[index]
-    assert entry.row.place is not None
+    outcome = self.outcomes[index]
+    assert outcome.item is not None
     return Record(
-        example=self._queries[entry.index],
-        trajectory=self._chunks.trajectory(entry.chunk, entry.row.place),
+        example=self._questions[outcome.index],
+        trajectory=self._answers.trajectory(outcome.item),
         facts=self.facts(index),
     )
 
   def facts(self, index: int) -> dict[str, Any]:
     """What is known of a sample beside its conversation."""
-    row = self.entries[index].row
+    outcome = self.outcomes[index]
     return {
-        'kind': row.kind,
+        'kind': outcome.kind,
         'teacher': self._teacher,
-        'direct_answers': row.n_direct,
-        'direct_answers_right': row.n_right,
-        'too_easy': row.easy,
-        'tries_before': len(row.failures),
-        'review': self._reviewed.verdict(row.example_id),
-        'note': self._reviewed.notes.get(row.example_id, ''),
+        'direct_answers': outcome.n_direct,
+        'direct_answers_right': outcome.n_right,
+        'too_easy': outcome.easy,
+        'tries_before': len(outcome.failures),
+        'review': self._reviewed.verdict(outcome.example_id),
+        'note': self._reviewed.notes.get(outcome.example_id, ''),
     }
 
 
 def _ask(
-    chunks: Chunks, queries: sources.Questions, c: Any, reviewed: Review
-) -> list[Entry]:
-  """Chunk after chunk, until there are enough samples or no more questions."""
-  entries: list[Entry] = []
+    answers: Answers, n: int, c: Any, reviewed: Review
+) -> list[Outcome]:
+  """Asks until there are enough samples or no more of the `n` questions."""
+  asked: list[Outcome] = []
   needed = mixture.sizes(c.n, c.no_search)
-  n_spoilt = 0
-  with metrics.Progress('instruct', total=len(queries)) as progress:
-    for first in range(0, len(queries), c.chunk):
-      number = first // c.chunk
-      rows = chunks.rows(number, queries[first : first + c.chunk])
-      entries += [
-          Entry(index=first + i, chunk=number, row=row)
-          for i, row in enumerate(rows)
-      ]
-      n_spoilt += sum(row.n_spoilt for row in rows)
+  with metrics.Progress('instruct', total=n) as progress:
+    for first in range(0, n, c.chunk):
+      found = answers.outcomes(range(first, min(first + c.chunk, n)))
+      asked += found
       kinds = [
-          e.row.kind
-          for e in entries
-          if _passed(e, c) and e.row.example_id not in reviewed.rejected
+          one.kind
+          for one in asked
+          if _passed(one, c) and one.example_id not in reviewed.rejected
       ]
       held = {kind: kinds.count(kind) for kind in needed}
-      progress.advance(len(rows), **held)
-      if all(held[kind] >= n for kind, n in needed.items()):
+      progress.advance(len(found), **held)
+      if all(held[kind] >= size for kind, size in needed.items()):
         break
-  if n_spoilt:
+  if answers.n_retried:
     metrics.say(
-        f'instruct: {n_spoilt} conversations failed for the infrastructure\'s '
-        'part and were begun anew'
+        f'instruct: {answers.n_retried} conversations failed because of the '
+        'infrastructure and were begun anew'
     )
-  return entries
+  return asked
 
 
-def _passed(entry: Entry, c: Any) -> bool:
-  dropped = entry.row.easy and c.easy == 'drop'
-  return entry.row.kind is not None and not dropped
+def _passed(outcome: Outcome, c: Any) -> bool:
+  dropped = outcome.easy and c.easy == 'drop'
+  return outcome.kind is not None and not dropped
 
 
-def _mix(taken: Sequence[Entry], c: Any) -> list[Entry]:
+def _mix(taken: Sequence[Outcome], c: Any) -> list[Outcome]:
   """The samples of the set.
 
   Raises:
     UserError: There are too few of a kind, if that matters.
   """
-  kinds = [str(e.row.kind) for e in taken]
+  kinds = [str(one.kind) for one in taken]
   n = mixture.most(kinds, n=c.n, no_search=c.no_search)
   if n < c.n and not (c.fewer and n):
     short = ' and '.join(
@@ -271,39 +254,38 @@ def _mix(taken: Sequence[Entry], c: Any) -> list[Entry]:
 
 
 def _drops(
-    entries: Sequence[Entry],
-    chosen: Sequence[Entry],
-    queries: sources.Questions,
+    asked: Sequence[Outcome],
+    chosen: Sequence[Outcome],
+    questions: sources.Questions,
     reviewed: Review,
     c: Any,
 ):
   """Records, tries and questions that are not in the set, each with why."""
-  for drop in queries.drops:
+  for drop in questions.drops:
     yield {'of': 'record', **dataclasses.asdict(drop)}
-  kept = {entry.index for entry in chosen}
-  for entry in entries:
-    row = entry.row
-    for number, failure in enumerate(row.failures, start=1):
+  kept = {one.index for one in chosen}
+  for one in asked:
+    for number, failure in enumerate(one.failures, start=1):
       yield {
           'of': 'try',
-          'where': f'{row.example_id}, try {number}',
+          'where': f'{one.example_id}, try {number}',
           **dataclasses.asdict(failure),
       }
-    if entry.index in kept:
+    if one.index in kept:
       continue
     detail = ''
-    if row.easy and c.easy == 'drop':
+    if one.easy and c.easy == 'drop':
       reason = TOO_EASY
-      detail = f'{row.n_right} of {row.n_direct} direct answers are right'
-    elif row.kind is None:
-      reason, detail = row.failures[-1].reason, row.failures[-1].detail
-    elif row.example_id in reviewed.rejected:
-      reason, detail = REJECTED, reviewed.notes.get(row.example_id, '')
+      detail = f'{one.n_right} of {one.n_direct} direct answers are right'
+    elif one.kind is None:
+      reason, detail = one.failures[-1].reason, one.failures[-1].detail
+    elif one.example_id in reviewed.rejected:
+      reason, detail = REJECTED, reviewed.notes.get(one.example_id, '')
     else:
       reason = SURPLUS
     yield {
         'of': 'question',
-        'where': row.example_id,
+        'where': one.example_id,
         'reason': reason,
         'detail': detail,
     }

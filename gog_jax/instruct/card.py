@@ -36,27 +36,27 @@ _LIMITS = (
 
 
 def facts(
-    samples: Any, entries: Sequence[Any], drops: Sequence[Mapping[str, Any]]
+    samples: Any, asked: Sequence[Any], drops: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
   """All counts, for the card and the manifest.
 
   Args:
     samples: Of the set, see `build.Samples`.
-    entries: All questions that were asked.
+    asked: Outcomes of all questions that were asked.
     drops: Lines of drops.jsonl.
   """
-  chosen = [entry.row for entry in samples.entries]
-  dates = sorted({row.date for row in chosen})
+  chosen = samples.outcomes
+  dates = sorted({one.date for one in chosen})
   return {
       'n': len(samples),
-      'asked': len(entries),
-      'by_kind': _count(row.kind for row in chosen),
+      'asked': len(asked),
+      'by_kind': _count(one.kind for one in chosen),
       'by_source': _count(
           samples[i].example.source or 'unknown' for i in range(len(samples))
       ),
-      'too_easy_kept': sum(row.easy for row in chosen),
+      'too_easy_kept': sum(one.easy for one in chosen),
       'by_direct_answers_right': _count(
-          f'{e.row.n_right} of {e.row.n_direct}' for e in entries
+          f'{one.n_right} of {one.n_direct}' for one in asked
       ),
       'dropped': {
           what: _count(drop['reason'] for drop in drops if drop['of'] == what)

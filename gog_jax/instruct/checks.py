@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
+from gog_jax.evaluation.collect import infra_error
 from gog_jax.images import size_of
 from gog_jax.rewards import answers
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import parts
 from gog_jax.storage import files
 from gog_jax.types import Example
-from gog_jax.types import StopReason
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
 # The infrastructure's.
-SPOILT = ('teacher failed', 'tool failed', 'judge failed')
+SPOILT = ('model failed', 'tool failed', 'judge failed', 'reward unknown')
 REASONS = (
     'no answer',
     'wrong answer',
@@ -84,16 +84,8 @@ def spoilt(trajectory: Trajectory) -> Failure | None:
   """What the infrastructure did to it; None where it is valid."""
   if trajectory.valid:
     return None
-  if trajectory.stop_reason == StopReason.ERROR:
-    return Failure(reason='teacher failed', detail=trajectory.error)
-  for _, result in _made(trajectory):
-    if result.status == ToolStatus.INFRA_ERROR:
-      return Failure(reason='tool failed', detail=result.error)
-  verdict = trajectory.verdict
-  return Failure(
-      reason='judge failed',
-      detail=trajectory.masked if verdict is None else verdict.error,
-  )
+  reason, detail = infra_error(trajectory)
+  return Failure(reason=reason, detail=detail)
 
 
 def failure(

@@ -6,9 +6,11 @@ import dataclasses
 
 from gog_jax.evaluation import policies
 from gog_jax.instruct import build
+from gog_jax.instruct.answers import outcome_of
 from gog_jax.instruct.teachers import Teacher
 from gog_jax.remote import ledger
 from gog_jax.run import Run
+from gog_jax.storage import rollouts
 
 _PROBED = 8  # Prompts that are encoded for the estimate.
 _CHARACTERS = 4  # Of a token, roughly.
@@ -20,7 +22,7 @@ class Estimate:
 
   Attributes:
     queries: Questions that may be asked.
-    done: Of these, in chunks that are committed.
+    done: Of these, with nothing left to ask.
     direct: Direct answers, a message each.
     conversations: Conversations with tools.
     messages: All messages of the teacher.
@@ -48,17 +50,17 @@ def estimate(run: Run) -> Estimate:
     UserError: The sources cannot be read.
   """
   c, rollout = run.config.instruct, run.config.rollout
-  queries = build.queries_of(run)
-  chunks = build.folder_of(run) / 'chunks'
+  questions = build.questions_of(run)
+  folder = build.folder_of(run)
+  direct, tries = (rollouts.items(folder / n) for n in ('direct', 'tries'))
   done = sum(
-      len(queries[first : first + c.chunk])
-      for first in range(0, len(queries), c.chunk)
-      if (chunks / f'{first // c.chunk:06d}.jsonl').exists()
+      outcome_of(index, direct, tries, c) is not None
+      for index in range(len(questions))
   )
-  left = len(queries) - done
+  left = len(questions) - done
   direct, conversations = left * c.n_direct, left * c.samples
   chat = Teacher(run).run.chat
-  probed = queries[:_PROBED]
+  probed = questions[:_PROBED]
   lengths = [len(chat.prompt(example).token_ids) for example in probed]
   prompt = sum(lengths) / len(lengths)
   said = rollout.max_turn_tokens
@@ -78,7 +80,7 @@ def estimate(run: Run) -> Estimate:
   if c.teacher == policies.REMOTE and (prices.price_in or prices.price_out):
     dollars = ledger.dollars(prices, tokens_in, tokens_out)
   return Estimate(
-      queries=len(queries),
+      queries=len(questions),
       done=done,
       direct=direct,
       conversations=conversations,

@@ -107,15 +107,15 @@ def read(path: str, *, fingerprint: str) -> Review:
   )
 
 
-def sample(entries: Sequence[Any], *, n: int, seed: int) -> list[Any]:
+def sample(outcomes: Sequence[Any], *, n: int, seed: int) -> list[Any]:
   """Which are shown: drawn by their ids, so that others do not move them."""
 
-  def drawn(entry: Any) -> str:
-    text = f'{seed}/{entry.row.example_id}'
+  def drawn(outcome: Any) -> str:
+    text = f'{seed}/{outcome.example_id}'
     return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()
 
-  shown = sorted(entries, key=drawn)[:n]
-  return sorted(shown, key=lambda entry: entry.index)
+  shown = sorted(outcomes, key=drawn)[:n]
+  return sorted(shown, key=lambda outcome: outcome.index)
 
 
 def write(

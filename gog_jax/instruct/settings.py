@@ -24,7 +24,7 @@ _TOOLS = ('backend', 'top_k', 'hit_characters')
 
 
 def identity(config: Any) -> dict[str, Any]:
-  """The fields on which the committed chunks depend, nested."""
+  """The fields on which the answers depend, nested."""
   c = config
   fields = {
       'seed': c.seed,
