@@ -198,7 +198,10 @@ def test_what_the_infrastructure_spoilt_has_an_owner():
   assert teacher == checks.Failure(
       reason='model failed', detail='answers 500'
   )
-  assert {tool.reason, judge.reason, teacher.reason} == set(checks.SPOILT)
+  unknown = checks.spoilt(dataclasses.replace(well, masked='my_part'))
+  assert unknown == checks.Failure(reason='reward unknown', detail='my_part')
+  reasons = {tool.reason, judge.reason, teacher.reason, unknown.reason}
+  assert reasons == set(checks.SPOILT)
 
 
 def test_calls_of_a_last_turn_were_not_made():
