@@ -123,8 +123,9 @@ def evaluation() -> ConfigDict:
 def instruct() -> ConfigDict:
   """The GoG-Instruct builder, see gog_jax/instruct."""
   c = ConfigDict()
-  # Where questions come from: 'world', the embedded world's train split, or
-  # KIND:PATH, e.g. 'examples:FOLDER'; taken in turn where there are several.
+  # Where questions come from, see gog_jax/questions/sources.py: 'world', the
+  # embedded world's train split; KIND:PATH, e.g. 'jsonl:FILE'; or a function,
+  # 'FILE.py:NAME'. They are taken in turn where there are several.
   c.sources = ('world',)
   # Who answers: 'remote', a model behind an endpoint; 'expert', the world's,
   # who knows its own questions only; 'model', the one in model.path as it is;

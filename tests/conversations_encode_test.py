@@ -9,9 +9,9 @@ import pytest
 
 from gog_jax.chat import protocol
 from gog_jax.conversations import encode
-from gog_jax.conversations import rows
-from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations import layouts
 from gog_jax.conversations.layouts import LAYOUTS
+from gog_jax.storage.records import Unusable
 from gog_jax.types import StopReason
 from gog_jax.types import ToolCall
 from tests import conversation_helpers as helpers
@@ -34,7 +34,7 @@ def image_folder(tmp_path_factory):
 
 
 def conversation(folder, row, layout='sharegpt'):
-  return rows.read_row(row, LAYOUTS[layout], folder=folder, name='x')
+  return layouts.read_row(row, LAYOUTS[layout], folder=folder, name='x')
 
 
 def said(*values, images=()):

@@ -10,18 +10,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 import pytest
 
-from gog_jax.conversations import foreign
-from gog_jax.conversations import rows
-from gog_jax.conversations.conversation import Conversation
-from gog_jax.conversations.conversation import escape
-from gog_jax.conversations.conversation import IMAGE
-from gog_jax.conversations.conversation import JOINT
-from gog_jax.conversations.conversation import Message
-from gog_jax.conversations.conversation import Role
-from gog_jax.conversations.conversation import unescape
+from gog_jax.conversations import json_files
+from gog_jax.conversations import layouts
+from gog_jax.conversations.layouts import JOINT
 from gog_jax.conversations.layouts import LAYOUTS
 from gog_jax.conversations.layouts import SHAREGPT
 from gog_jax.conversations.layouts import SWIFT
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import escape
+from gog_jax.conversations.messages import IMAGE
+from gog_jax.conversations.messages import Message
+from gog_jax.conversations.messages import Role
+from gog_jax.conversations.messages import unescape
 from gog_jax.errors import UserError
 from tests import conversation_helpers as helpers
 from tests.chat_helpers import CROP
@@ -43,11 +43,11 @@ def test_what_is_read_is_written_back(tmp_path, layout, suffix):
       if suffix == '.jsonl'
       else json.dumps(wanted, indent=1)
   )
-  found = foreign.read(path)
+  found = json_files.read(path)
   assert not found.drops
   assert [one.id for one in found.items] == ['a', 'b\ud800', 'c']
   target = tmp_path / 'out' / f'other{suffix}'
-  assert foreign.write(target, found.items, LAYOUTS[layout]) == []
+  assert json_files.write(target, found.items, LAYOUTS[layout]) == []
   assert helpers.rows_of(target) == wanted
   images = target.parent / 'images'
   assert (images / 'scene.png').read_bytes() == SCENE
@@ -58,10 +58,10 @@ def test_what_is_read_is_written_back(tmp_path, layout, suffix):
 def test_from_one_layout_to_the_other_and_back(tmp_path):
   path = helpers.save(tmp_path / 'in' / 'data.json', [helpers.sharegpt()])
   swift = tmp_path / 'swift' / 'data.jsonl'
-  foreign.write(swift, foreign.read(path).items, SWIFT)
+  json_files.write(swift, json_files.read(path).items, SWIFT)
   assert helpers.rows_of(swift) == [helpers.swift()]
   back = tmp_path / 'back' / 'data.json'
-  foreign.write(back, foreign.read(swift).items, SHAREGPT)
+  json_files.write(back, json_files.read(swift).items, SHAREGPT)
   assert helpers.rows_of(back) == [helpers.sharegpt()]
 
 
@@ -70,7 +70,7 @@ def test_parallel_calls_become_a_list_and_their_replies_one(tmp_path):
   row['messages'][4:4] = [row['messages'].pop(5)]
   path = helpers.save(tmp_path / 'in' / 'data.jsonl', [row])
   merged = tmp_path / 'out' / 'data.json'
-  foreign.write(merged, foreign.read(path).items, SHAREGPT)
+  json_files.write(merged, json_files.read(path).items, SHAREGPT)
   (got,) = helpers.rows_of(merged)
   words = [one['from'] for one in got['conversations']]
   assert words == ['human', 'function_call', 'observation', 'gpt']
@@ -79,14 +79,15 @@ def test_parallel_calls_become_a_list_and_their_replies_one(tmp_path):
   reply = got['conversations'][2]['value']
   assert reply == f'<image>belwen barred blue circle{JOINT}belwen year 129'
   again = tmp_path / 'again.jsonl'
-  foreign.write(again, foreign.read(merged).items, SWIFT)
+  json_files.write(again, json_files.read(merged).items, SWIFT)
   roles = [one['role'] for one in helpers.rows_of(again)[0]['messages']]
   assert roles == [one['role'] for one in row['messages']]
 
 
 def test_llama_factory_finds_the_file(tmp_path):
   path = helpers.save(tmp_path / 'data.json', [helpers.sharegpt()])
-  foreign.write(tmp_path / 'mine.json', foreign.read(path).items, SHAREGPT)
+  found = json_files.read(path)
+  json_files.write(tmp_path / 'mine.json', found.items, SHAREGPT)
   info = json.loads((tmp_path / 'dataset_info.json').read_text())
   assert info['mine']['file_name'] == 'mine.json'
   assert info['mine']['formatting'] == 'sharegpt'
@@ -96,7 +97,7 @@ def test_llama_factory_finds_the_file(tmp_path):
       'tools': 'tools',
       'images': 'images',
   }
-  assert len(foreign.read(tmp_path).items) == 1
+  assert len(json_files.read(tmp_path).items) == 1
 
 
 def test_columns_and_words_are_those_of_dataset_info(tmp_path):
@@ -122,14 +123,14 @@ def test_columns_and_words_are_those_of_dataset_info(tmp_path):
       }
   }
   (tmp_path / 'dataset_info.json').write_text(json.dumps(info))
-  (got,) = foreign.read(tmp_path).items
+  (got,) = json_files.read(tmp_path).items
   plain = helpers.save(tmp_path / 'plain.json', [helpers.sharegpt()])
-  (wanted,) = foreign.read(plain).items
+  (wanted,) = json_files.read(plain).items
   assert (got.messages, got.pictures) == (wanted.messages, wanted.pictures)
   info['other'] = info['mine']
   (tmp_path / 'dataset_info.json').write_text(json.dumps(info))
   with pytest.raises(UserError, match='describes 2 data sets'):
-    foreign.read(tmp_path)
+    json_files.read(tmp_path)
 
 
 _TEXTS = st.text() | st.lists(
@@ -161,11 +162,10 @@ def test_any_text_survives_a_file(
           Message(role=Role.USER, text=escape(question)),
           Message(role=Role.ASSISTANT, text=escape(answer)),
       ),
-      merged=layout.merged,
       columns={'id': 'x', 'note': note},
   )
-  row = json.loads(json.dumps(rows.write_row(wanted, layout, paths={})))
-  got = rows.read_row(row, layout, folder=folder, name='')
+  row = json.loads(json.dumps(layouts.write_row(wanted, layout, paths={})))
+  got = layouts.read_row(row, layout, folder=folder, name='')
   assert got == wanted
   assert unescape(got.messages[0].text) == question
 
@@ -199,7 +199,6 @@ DAMAGE = {
     'not text': helpers.sharegpt(
         'x', conversations=[{'from': 'human', 'value': ['a']}]
     ),
-    'bad gog_jax': helpers.sharegpt('x', gog_jax='{"a":'),
 }
 
 
@@ -208,7 +207,7 @@ def test_a_record_of_no_use_is_one_line_and_the_rest_is_read(tmp_path, reason):
   rows_ = [helpers.sharegpt('first'), DAMAGE[reason], helpers.sharegpt('last')]
   path = helpers.save(tmp_path / 'data.jsonl', rows_)
   (tmp_path / 'bad.png').write_bytes(b'\x89PNG and no more')
-  found = foreign.read(path)
+  found = json_files.read(path)
   assert [one.id for one in found.items] == ['first', 'last']
   assert found.reasons() == {reason: 1}
   (drop,) = found.drops
@@ -228,7 +227,7 @@ def test_turns_out_of_order(tmp_path, order):
   shown = sum(one['value'].count(IMAGE) for one in row['conversations'])
   row['images'] = ['images/scene.png'] * shown
   path = helpers.save(tmp_path / 'data.json', [row, helpers.sharegpt('ok')])
-  found = foreign.read(path)
+  found = json_files.read(path)
   assert found.reasons() == {'turn order': 1}
   assert len(found.items) == 1
 
@@ -239,7 +238,7 @@ def test_a_file_that_is_cut_off_loses_its_last_record(tmp_path, suffix):
       tmp_path / f'data{suffix}', [helpers.sharegpt(name) for name in 'abc']
   )
   path.write_text(path.read_text()[:-30])
-  found = foreign.read(path)
+  found = json_files.read(path)
   assert [one.id for one in found.items] == ['a', 'b']
   assert found.reasons() == {'not JSON': 1}
 
@@ -253,7 +252,7 @@ def test_a_field_of_a_gigabyte_is_not_read(tmp_path):
     f.seek(2**30, 1)  # A hole in the file: it takes no room.
     f.write(b'"}\n')
     f.write(json.dumps(helpers.sharegpt('b')).encode() + b'\n')
-  found = foreign.read(path)
+  found = json_files.read(path)
   assert [one.id for one in found.items] == ['a', 'b']
   (drop,) = found.drops
   assert drop.reason == 'too large' and '1073741' in drop.detail
@@ -265,14 +264,14 @@ def test_a_long_record_is_left_out(tmp_path, suffix):
       tmp_path / f'data{suffix}',
       [helpers.sharegpt('a', note='x' * 9000), helpers.sharegpt('b')],
   )
-  found = foreign.read(path, max_record_bytes=5000)
+  found = json_files.read(path, max_record_bytes=5000)
   assert [one.id for one in found.items] == ['b']
   assert found.reasons() == {'too large': 1}
 
 
 def test_a_picture_keeps_to_the_folder_and_replaces_no_other(tmp_path):
   path = helpers.save(tmp_path / 'in' / 'data.json', [helpers.sharegpt()])
-  (conversation,) = foreign.read(path).items
+  (conversation,) = json_files.read(path).items
   outside = dataclasses.replace(
       conversation.pictures[0], name='../../outside.png'
   )
@@ -283,10 +282,10 @@ def test_a_picture_keeps_to_the_folder_and_replaces_no_other(tmp_path):
   taken.parent.mkdir(parents=True)
   taken.write_bytes(b'another')
   target = tmp_path / 'out' / 'deep' / 'data.json'
-  foreign.write(target, [conversation], SHAREGPT)
+  json_files.write(target, [conversation], SHAREGPT)
   assert not list(tmp_path.rglob('outside.png'))
   assert taken.read_bytes() == b'another'
-  (got,) = foreign.read(target).items
+  (got,) = json_files.read(target).items
   assert [p.read() for p in got.pictures] == [SCENE, CROP.data]
 
 
@@ -304,5 +303,5 @@ def test_files_of_another_kind(tmp_path, name, content, words):
   if content is not None:
     path.write_bytes(content)
   with pytest.raises(UserError, match=words) as caught:
-    foreign.read(path)
+    json_files.read(path)
   assert '\n' not in str(caught.value)

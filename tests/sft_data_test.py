@@ -19,21 +19,14 @@ from gog_jax import interrupt
 from gog_jax.app import stages
 import gog_jax.conversations
 from gog_jax.conversations import convert
-from gog_jax.conversations import encode
-from gog_jax.conversations import foreign
-from gog_jax.conversations import own
 from gog_jax.conversations import reader
-from gog_jax.conversations import rows
 from gog_jax.conversations import tfds_set
-from gog_jax.conversations.layouts import LAYOUTS
 from gog_jax.errors import UserError
 from gog_jax.train import sft_data
 from gog_jax.train.fit import supervised_batches
 from gog_jax.train.pipeline import endless_batches
-from gog_jax.types import Hit
 from tests import conversation_helpers as helpers
 from tests import mini
-from tests import trajectories_test
 from tests.chat_helpers import SCENE
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -108,67 +101,6 @@ def test_first_fit_packs_them_into_few_rows(files, run, tmp_path):
   assert len(packed) == 5
   lengths = [int((batch.segment_ids > 0).sum()) for batch in packed]
   assert lengths == [117 * 2, 117 * 2, 117 + 88, 88 * 2, 88 * 2]
-
-
-def rich(run) -> tfds_set.Record:
-  """A record of all that a rollout knows."""
-  row = rows.read_row(
-      helpers.sharegpt(),
-      LAYOUTS['sharegpt'],
-      folder=helpers.save(run.workdir / 'x' / 'x.json', []).parent,
-      name='',
-  )
-  record = encode.encode(row, run.chat)
-  trajectory = trajectories_test.make_trajectory(2)
-  (first, *turns) = record.trajectory.turns
-  hit = Hit(title='t', text='\ud800 <image>', score=0.1, image=b'\xff\xd8 x')
-  first = dataclasses.replace(
-      first, results=(dataclasses.replace(first.results[0], hits=(hit,)),)
-  )
-  n = len(record.trajectory.token_ids)
-  return tfds_set.Record(
-      example=dataclasses.replace(
-          record.example, answers=('129', 'y'), gold_regions=((1.0, 2.0, 3, 4),)
-      ),
-      trajectory=dataclasses.replace(
-          record.trajectory,
-          sample=2,
-          turns=(first, *turns),
-          sampler_logprobs=np.linspace(-3, 0, n, dtype=np.float32),
-          seconds=trajectory.seconds,
-          reward=0.1 + 0.2,
-          reward_parts={'accuracy': 1.0},
-          verdict=trajectory.verdict,
-          usage=trajectory.usage,
-      ),
-      facts={'kind': 'recovered'},
-  )
-
-
-@pytest.mark.parametrize('layout', LAYOUTS)
-def test_ours_comes_back_bit_for_bit_and_edits_count(run, tmp_path, layout):
-  want = rich(run)
-  path = tmp_path / 'data.jsonl'
-  foreign.write(path, [own.of_record(want, run.chat)], LAYOUTS[layout])
-  # Through the other layout and back as well.
-  other = {'swift': 'sharegpt', 'sharegpt': 'swift'}[layout]
-  convert.convert(path, tmp_path / 'b.json', form=other, chat=lambda: run.chat)
-  for file in (path, tmp_path / 'b.json'):
-    (got,) = reader.read(file, chat=lambda: run.chat).items
-    assert (got.example, got.facts) == (want.example, want.facts)
-    trajectories_test.assert_same(got.trajectory, want.trajectory)
-  (row,) = helpers.rows_of(path)
-  said = row[LAYOUTS[layout].messages]
-  assert said[-1][LAYOUTS[layout].content].endswith('<answer>129</answer>')
-  said[-1][LAYOUTS[layout].content] = '130'
-  path.write_text(json.dumps(row) + '\n')
-  (got,) = reader.read(path, chat=lambda: run.chat).items
-  assert got.trajectory.answer == '130'
-  n = len(want.trajectory.token_ids) - len(run.chat.encode_turn(
-      thought='', answer='129'
-  ))  # fmt: skip
-  same = want.trajectory.token_ids[:n].tolist()
-  assert got.trajectory.token_ids[:n].tolist() == same
 
 
 def test_what_a_run_cannot_train_on_is_dropped_and_said(

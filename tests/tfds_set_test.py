@@ -98,30 +98,6 @@ def test_the_same_records_make_the_same_files(folder, tmp_path):
   assert digests(tmp_path) == digests(folder)
 
 
-def test_splits_keep_an_examples_records_together(tmp_path):
-  records = [record(i, sample) for i in range(40) for sample in (0, 1)]
-  shares = {'train': 0.7, 'validation': 0.1, 'test': 0.2}
-  tfds_set.write(tmp_path, records, description='d', splits=shares)
-  ids = {
-      split: [r.example.id for r in tfds_set.load(tmp_path, split)]
-      for split in shares
-  }
-  assert sum(map(len, ids.values())) == 80
-  assert len({*ids['train']} | {*ids['test']} | {*ids['validation']}) == 40
-  assert all(len(set(found)) * 2 == len(found) for found in ids.values())
-  # Decided by the id alone: fewer records move none of the others.
-  tfds_set.write(tmp_path / 'b', records[20:], description='d', splits=shares)
-  for split, found in ids.items():
-    fewer = {r.example.id for r in tfds_set.load(tmp_path / 'b', split)}
-    assert fewer == {one for one in found if int(one[1:]) >= 10}
-  with pytest.raises(UserError, match='do not add up to 1'):
-    tfds_set.write(tmp_path, records, description='d', splits={'train': 0.5})
-  with pytest.raises(UserError, match='split b gets none of 2 records'):
-    tfds_set.write(
-        tmp_path, records[:2], description='d', splits={'a': 0.999, 'b': 0.001}
-    )
-
-
 def test_one_that_fails_half_way_leaves_the_old_one(tmp_path):
   tfds_set.write(tmp_path, RECORDS[:3], description='old')
   before = digests(tmp_path)

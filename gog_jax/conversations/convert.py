@@ -1,4 +1,8 @@
-"""From one format to another, with all that one holds and another may not."""
+"""From one format of training data to another.
+
+`trajectories` and `tfds` hold all of a record; `sharegpt` and `swift` hold its
+words and images, from which it is encoded anew.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,27 @@ from collections.abc import Callable, Iterator, Sequence
 from etils import epath
 
 from gog_jax.chat import Chat
-from gog_jax.conversations import foreign
-from gog_jax.conversations import own
+from gog_jax.chat import protocol
+from gog_jax.conversations import json_files
 from gog_jax.conversations import reader
 from gog_jax.conversations import tfds_set
-from gog_jax.conversations.conversation import Conversation
-from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations.layouts import JOINT
 from gog_jax.conversations.layouts import LAYOUTS
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import escape
+from gog_jax.conversations.messages import IMAGE
+from gog_jax.conversations.messages import Message
+from gog_jax.conversations.messages import Picture
+from gog_jax.conversations.messages import Role
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
+from gog_jax.storage import blobs
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Unusable
+from gog_jax.types import ParsedTurn
+from gog_jax.types import TokenChunk
+from gog_jax.types import View
 
 FORMATS = (*LAYOUTS, 'trajectories', 'tfds')
 
@@ -51,61 +65,126 @@ def convert(
   Raises:
     UserError: A path or the format will not do, or nothing is of use.
   """
-  target = epath.Path(target)
+  target, in_words = epath.Path(target), form in LAYOUTS
   if form not in FORMATS:
     raise UserError(f'unknown format {form!r}; there are {", ".join(FORMATS)}')
-  if (form in LAYOUTS) != (target.suffix in ('.json', '.jsonl')):
+  if in_words != (target.suffix in ('.json', '.jsonl')):
     raise UserError(
         f'--config.output={target}: format {form} is written to a '
-        + ('.json or .jsonl file' if form in LAYOUTS else 'folder')
+        + ('.json or .jsonl file' if in_words else 'folder')
     )
   if epath.Path(source) == target:
     raise UserError(f'{target} would be written over itself; name another')
-  if form in LAYOUTS and reader.kind_of(source) == 'foreign':
-    told = foreign.read(source)
-    drops = foreign.write(target, told.items, LAYOUTS[form])
-    return _done(told.name, [c.id for c in told.items], (*told.drops, *drops))
-  found = reader.read(source, chat=chat, split=split)
   drops: list[Drop] = []
-  if form in LAYOUTS:
-    drops += foreign.write(
-        target, _told(found.items, chat(), drops), LAYOUTS[form]
-    )
-  elif form == 'trajectories':
-    reader.write_trajectories(target, found.items)
+  if in_words and reader.kind_of(source) == 'words':
+    found = json_files.read(source)
+    drops += json_files.write(target, found.items, LAYOUTS[form])
+    names = [conversation.id for conversation in found.items]
   else:
-    tfds_set.write(
-        target,
-        found.items,
-        name=name,
-        description=description or f'Converted from {epath.Path(source).name}.',
-    )
-  names = [record.example.id for record in found.items]
-  return _done(found.name, names, (*found.drops, *drops))
-
-
-def _told(
-    records: Sequence[Record], chat: Chat, drops: list[Drop]
-) -> Iterator[Conversation]:
-  for record in records:
-    try:
-      yield own.of_record(record, chat)
-    except Unusable as error:
-      drops.append(
-          Drop(
-              where=record.example.id,
-              reason=error.reason,
-              detail=error.detail,
-          )
+    found = reader.read(source, chat=chat, split=split)
+    names = [record.example.id for record in found.items]
+    if in_words:
+      told = _exported(found.items, chat(), drops)
+      drops += json_files.write(target, told, LAYOUTS[form])
+    elif form == 'trajectories':
+      reader.write_trajectories(target, found.items)
+    else:
+      tfds_set.write(
+          target,
+          found.items,
+          name=name,
+          description=description
+          or f'Converted from {epath.Path(source).name}.',
       )
-
-
-def _done(
-    name: str, names: Sequence[str], drops: Sequence[Drop]
-) -> Loaded[str]:
+  drops = [*found.drops, *drops]
   failed = {drop.where for drop in drops}
   items = [one for one in names if one not in failed]
   if not items:
     first = f': {drops[0]}' if drops else ''
-    raise UserError(f'{name} holds nothing of use{first}')
-  return Loaded(name=name, items=items, drops=tuple(drops))
+    raise UserError(f'{found.name} holds nothing of use{first}')
+  return Loaded(name=found.name, items=items, drops=tuple(drops))
+
+
+def _exported(
+    records: Sequence[Record], chat: Chat, drops: list[Drop]
+) -> Iterator[Conversation]:
+  for record in records:
+    try:
+      yield export(record, chat)
+    except Unusable as error:
+      drops.append(Drop.of(record.example.id, error))
+
+
+def export(record: Record, chat: Chat) -> Conversation:
+  """A record in words, read out of its tokens: what the policy saw and said.
+
+  Ids, logprobs, scores, lineage of crops, accepted answers and reward are lost.
+
+  Args:
+    record: Its tokens are `chat`'s.
+    chat: Reads them.
+
+  Raises:
+    Unusable: There is no message in it.
+  """
+  trajectory = record.trajectory
+  messages: list[Message] = []
+  shown: list[View] = []
+  turns, results = iter(trajectory.turns), ()
+  for role, parts in chat.messages(
+      TokenChunk(
+          token_ids=tuple(trajectory.token_ids.tolist()),
+          images=trajectory.images,
+          placements=trajectory.placements,
+      )
+  ):
+    shown += [part for part in parts if isinstance(part, View)]
+    text = ''.join(
+        IMAGE if isinstance(part, View) else escape(part) for part in parts
+    )
+    if role == 'assistant':
+      turn = next(turns, None)
+      results = turn.results if turn else ()
+      messages += _said(text, turn.parsed if turn else None)
+    elif role == 'user' and results:
+      text = text.removeprefix(f'{protocol.RESPONSE}\n')
+      text = text.removesuffix(f'\n{protocol.END_RESPONSE}')
+      replies = text.split(JOINT)
+      if len(replies) != len(results):  # It is the text itself that spells it.
+        replies = [text]
+      messages += [Message(role=Role.REPLY, text=reply) for reply in replies]
+    else:
+      messages.append(Message(role=Role(role), text=text))
+  if not messages:
+    raise Unusable('no messages', 'its tokens hold no message of this chat')
+  name = record.example.id
+  if trajectory.sample:
+    name += f'#{trajectory.sample}'
+  return Conversation(
+      id=name,
+      messages=tuple(messages),
+      pictures=tuple(
+          Picture(name=blobs.name_of(view.data), data=view.data)
+          for view in shown
+      ),
+      columns={'id': name},
+  )
+
+
+def _said(text: str, parsed: ParsedTurn | None) -> list[Message]:
+  """A turn of the policy: its calls where all are sound, else its words."""
+  if (
+      parsed is None
+      or not parsed.calls
+      or parsed.format_error
+      or any(call.error for call in parsed.calls)
+  ):
+    return [Message(role=Role.ASSISTANT, text=text)]
+  thought = f'{protocol.THINK}{escape(parsed.thought)}{protocol.END_THINK}\n'
+  return [
+      Message(role=Role.ASSISTANT, text=thought),
+      *(
+          Message(role=Role.CALL, text=escape(protocol.write_call(call)))
+          for call in parsed.calls
+      ),
+  ]

@@ -19,14 +19,14 @@ from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.render import Piece
 from gog_jax.chat.render import whole
-from gog_jax.conversations import conversation as conversation_lib
-from gog_jax.conversations.conversation import Conversation
-from gog_jax.conversations.conversation import IMAGE
-from gog_jax.conversations.conversation import Message
-from gog_jax.conversations.conversation import Role
-from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations import messages as messages_lib
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import IMAGE
+from gog_jax.conversations.messages import Message
+from gog_jax.conversations.messages import Role
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
+from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 from gog_jax.types import Hit
 from gog_jax.types import ParsedTurn
@@ -58,22 +58,21 @@ def encode(conversation: Conversation, chat: Chat) -> Record:
   Raises:
     Unusable: Says why.
   """
-  maker = _Maker(conversation, chat)
-  split = conversation_lib.split(conversation)
-  for asked, said in conversation_lib.exchanges(split.messages):
-    maker.ask(asked)
-    maker.say(said)
-  return maker.record()
+  encoder = _Encoder(conversation, chat)
+  for asked, said in messages_lib.exchanges(conversation.messages):
+    encoder.ask(asked)
+    encoder.say(said)
+  return encoder.record()
 
 
-class _Maker:
-  """A record in the making."""
+class _Encoder:
+  """A conversation as far as it is encoded."""
 
   def __init__(self, conversation: Conversation, chat: Chat):
     self._conversation = conversation
     self._chat = chat
     self._pictures = iter(conversation.pictures)
-    self._whole = TokenChunk(token_ids=())
+    self._tokens = TokenChunk(token_ids=())
     self._mask: list[int] = []
     self._turns: list[Turn] = []
     self._question = ''
@@ -82,15 +81,11 @@ class _Maker:
   def ask(self, asked: Sequence[Message]) -> None:
     """Appends what the agent is told: a question, or replies to its calls."""
     first = not self._turns
-    if not first and self._turns[-1].parsed.calls:
+    if not first and (last := self._turns[-1]).parsed.calls:
       contents = [list(self._pieces(text)) for text in _contents(asked)]
       self._append(self._chat.replies(contents, question=self._question))
-      last = self._turns[-1]
-      self._turns[-1] = Turn(
-          parsed=last.parsed,
-          results=tuple(map(_result, contents)),
-          n_sampled=last.n_sampled,
-      )
+      results = tuple(map(_result, contents))
+      self._turns[-1] = dataclasses.replace(last, results=results)
       return
     (message,) = asked
     leading = _LEADING.match(message.text)
@@ -99,11 +94,11 @@ class _Maker:
     question = list(self._pieces(message.text[end:]))
     if first:
       self._question = ''.join(p for p in question if isinstance(p, str))
-      self._refuse_told()
+      self._refuse_prompt()
     images = [piece for piece in before if isinstance(piece, View)]
     self._append(self._chat.ask(images, question, first=first))
 
-  def _refuse_told(self) -> None:
+  def _refuse_prompt(self) -> None:
     """Refuses a prompt of this dialect's in place of a question.
 
     The prompt would stand there twice, the second time with its tags broken up.
@@ -117,8 +112,7 @@ class _Maker:
       raise Unusable(
           'other format',
           'its first message is a prompt in the dialect '
-          f'{self._chat.dialect.name} already, where a question has to stand; '
-          'the column that was exported with it holds its tokens: keep that',
+          f'{self._chat.dialect.name} already, where a question has to stand',
       )
 
   def say(self, said: Sequence[Message]) -> None:
@@ -152,11 +146,11 @@ class _Maker:
         trajectory=Trajectory(
             example_id=self._conversation.id,
             sample=0,
-            token_ids=np.array(self._whole.token_ids, np.int32),
+            token_ids=np.array(self._tokens.token_ids, np.int32),
             loss_mask=np.array(self._mask, np.int8),
             sampler_logprobs=np.zeros(n, np.float32),
-            images=self._whole.images,
-            placements=self._whole.placements,
+            images=self._tokens.images,
+            placements=self._tokens.placements,
             turns=tuple(self._turns),
             stop_reason=StopReason.ANSWER if last.answer else StopReason.TURNS,
             answer=last.answer,
@@ -164,7 +158,7 @@ class _Maker:
     )
 
   def _append(self, chunk: TokenChunk, *, target: bool = False) -> None:
-    self._whole += chunk
+    self._tokens += chunk
     self._mask += [int(target)] * len(chunk.token_ids)
 
   def _pieces(self, text: str) -> Iterator[Piece]:
@@ -173,14 +167,12 @@ class _Maker:
       if number:
         yield self._next_view()
       if part:
-        yield conversation_lib.unescape(part)
+        yield messages_lib.unescape(part)
 
   def _next_view(self) -> View:
     picture = next(self._pictures)
     try:
       (view,) = whole([picture.read()])
-    except OSError as error:
-      raise Unusable('no image', f'image {picture.name} is gone') from error
     except UserError as error:
       raise Unusable('bad image', f'image {picture.name}: {error}') from error
     if self._turns:
@@ -191,7 +183,7 @@ class _Maker:
   def _turn(self, said: Sequence[Message]) -> tuple[list[int], ParsedTurn]:
     """Token ids of a turn, as it is written or else as we write it."""
     text = ''.join(
-        conversation_lib.unescape(one.text)
+        messages_lib.unescape(one.text)
         for one in said
         if one.role == Role.ASSISTANT
     )
@@ -201,7 +193,7 @@ class _Maker:
       parsed = self._chat.parse(token_ids, truncated=False)
       if not parsed.format_error:
         return token_ids, parsed
-    thought, rest = conversation_lib.split_thought(text)
+    thought, rest = messages_lib.split_thought(text)
     answer = None
     if not calls:
       calls = [_call(block) for block in _CALL.findall(rest)]
@@ -244,7 +236,7 @@ def _result(content: Sequence[Piece]) -> ToolResult:
 def _call(text: str) -> ToolCall:
   """Reads a call's JSON; its arguments may be JSON in a text."""
   try:
-    call = json.loads(conversation_lib.unescape(text))
+    call = json.loads(messages_lib.unescape(text))
     name, arguments = call['name'], call['arguments']
     if isinstance(arguments, str):
       arguments = json.loads(arguments)

@@ -1,13 +1,30 @@
-"""How the files of other projects lay a conversation out."""
+"""A conversation as one object of a file of LLaMA-Factory's or ms-swift's.
+
+LLaMA-Factory merges a turn of the agent, its thought and all its calls, into
+one message, and what answers them into one; ms-swift has a message for each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
+import json
 from typing import Any
 
-from gog_jax.conversations.conversation import Role
+from etils import epath
+
+from gog_jax.chat import protocol
+from gog_jax.conversations.messages import after_thought
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import Message
+from gog_jax.conversations.messages import Picture
+from gog_jax.conversations.messages import Role
 from gog_jax.errors import UserError
+from gog_jax.storage.records import Unusable
+
+# Between two replies of one message: a template that puts the whole message
+# into <tool_response> tags makes two of it.
+JOINT = f'\n{protocol.END_RESPONSE}\n{protocol.RESPONSE}\n'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +32,7 @@ class Layout:
   """Names of columns and words for roles.
 
   Attributes:
-    merged: See conversation.py.
+    merged: Whether a turn is one message, see above.
     messages: The column of messages, each an object with
     role: the key that says who speaks and
     content: the key that holds what.
@@ -33,13 +50,6 @@ class Layout:
   images: str = 'images'
   tags: Mapping[Role, str]
   aliases: Mapping[str, Role] = dataclasses.field(default_factory=dict)
-
-  def role_of(self, word: str) -> Role | None:
-    """Whose word it is; None where nobody's."""
-    for role, tag in self.tags.items():
-      if tag == word:
-        return role
-    return self.aliases.get(word)
 
 
 SHAREGPT = Layout(
@@ -128,9 +138,169 @@ def of_entry(described: Mapping[str, Any]) -> Layout:
   )
 
 
-def layout_of(row: Mapping[str, Any]) -> Layout | None:
-  """The layout of a record by its columns; None where it is no known one."""
-  for layout in LAYOUTS.values():
-    if layout.messages in row:
-      return layout
-  return None
+def read_row(
+    row: Any, layout: Layout | None, *, folder: epath.Path, name: str
+) -> Conversation:
+  """Reads one object.
+
+  Args:
+    row: What the file holds.
+    layout: How it is laid out; None: as its columns say.
+    folder: What paths of images are relative to.
+    name: Its id where it has none itself.
+
+  Raises:
+    Unusable: It is no conversation, or lacks what it shows.
+  """
+  if not isinstance(row, dict):
+    raise Unusable('not a conversation', 'is not a JSON object')
+  for known in LAYOUTS.values():
+    if layout is None and known.messages in row:
+      layout = known
+  if layout is None:
+    names = ' nor '.join(repr(one.messages) for one in LAYOUTS.values())
+    raise Unusable('not a conversation', f'has neither {names}')
+  columns = dict(row)
+  said = columns.pop(layout.messages, None)
+  if not isinstance(said, list) or not said:
+    raise Unusable('no messages', f'has no {layout.messages!r}')
+  # Empty and null are kept as they are, to be written so.
+  paths = columns.pop(layout.images) if columns.get(layout.images) else []
+  messages = [_message(one, layout) for one in said]
+  if layout.merged:
+    messages = _split(messages)
+  if layout.system and (system := columns.get(layout.system)) is not None:
+    if not isinstance(system, str):
+      raise Unusable('not text', f'its {layout.system!r} is not text')
+    del columns[layout.system]
+    messages.insert(0, Message(role=Role.SYSTEM, text=system))
+  conversation = Conversation(
+      id=str(row.get('id', name)),
+      messages=tuple(messages),
+      pictures=tuple(
+          _picture(path, folder)
+          for path in ([paths] if isinstance(paths, str) else paths)
+      ),
+      columns=columns,
+  )
+  conversation.check()
+  return conversation
+
+
+def write_row(
+    conversation: Conversation, layout: Layout, *, paths: Mapping[str, str]
+) -> dict[str, Any]:
+  """Lays a conversation out; `read_row` reads the same from it.
+
+  `paths` has the path of each picture by its name.
+  """
+  row, messages = dict(conversation.columns), list(conversation.messages)
+  if layout.merged:
+    messages = _merge(messages)
+  if layout.system and messages[0].role == Role.SYSTEM:
+    row[layout.system] = messages.pop(0).text
+  row[layout.messages] = [
+      {
+          layout.role: layout.tags[one.role],
+          layout.content: one.text,
+          **one.extra,
+      }
+      for one in messages
+  ]
+  if conversation.pictures:
+    row[layout.images] = [paths[one.name] for one in conversation.pictures]
+  return row
+
+
+def _message(said: Any, layout: Layout) -> Message:
+  if not isinstance(said, dict):
+    raise Unusable('not a message', 'a message is not a JSON object')
+  extra = dict(said)
+  word, text = extra.pop(layout.role, None), extra.pop(layout.content, None)
+  known = {tag: role for role, tag in layout.tags.items()}
+  role = (known | dict(layout.aliases)).get(str(word))
+  if role is None:
+    raise Unusable(
+        'unknown role',
+        f'{layout.role!r} is {word!r}, not one of {", ".join(known)}',
+    )
+  if not isinstance(text, str):
+    raise Unusable('not text', f'the {layout.content!r} of {word} is not text')
+  return Message(role=role, text=text, extra=extra)
+
+
+def _picture(path: Any, folder: epath.Path) -> Picture:
+  if not isinstance(path, str) or path.startswith('data:'):
+    raise Unusable('not a file', 'an image is no path; save it as a file')
+  if '://' in path:
+    raise Unusable('remote image', f'{path} is not a file; download it first')
+  return Picture(name=path, data=folder / path)
+
+
+def _split(merged: Sequence[Message]) -> list[Message]:
+  """A message for each thought, call and reply."""
+  messages: list[Message] = []
+  n_calls = 0
+  for message in merged:
+    texts = [message.text]
+    if message.role == Role.CALL:
+      start = after_thought(message.text)
+      texts = _calls(message.text[start:])
+      n_calls = len(texts)
+      if start:
+        thought = message.text[:start]
+        messages.append(
+            dataclasses.replace(message, role=Role.ASSISTANT, text=thought)
+        )
+    elif message.role == Role.REPLY:
+      replies = message.text.split(JOINT)
+      if len(replies) == n_calls:  # Else it is the text itself that spells it.
+        texts = replies
+    messages += [dataclasses.replace(message, text=text) for text in texts]
+  return messages
+
+
+def _calls(text: str) -> list[str]:
+  """The JSON of each call of a merged message, without the thought."""
+  try:
+    calls = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise Unusable(
+        'bad call', f'the call {text[:60]!r} is not JSON ({error})'
+    ) from error
+  if not isinstance(calls, list):
+    return [text]
+  return [json.dumps(call, ensure_ascii=False) for call in calls]
+
+
+def _merge(messages: Sequence[Message]) -> list[Message]:
+  """One message for each turn, and one for the replies to it."""
+  merged: list[list[Message]] = []
+  for message in messages:
+    if merged and (merged[-1][-1].role, message.role) in (
+        (Role.ASSISTANT, Role.CALL),
+        (Role.CALL, Role.CALL),
+        (Role.REPLY, Role.REPLY),
+    ):
+      merged[-1].append(message)
+    else:
+      merged.append([message])
+  return [
+      Message(
+          role=run[-1].role,
+          text=_joined(run),
+          extra={key: value for one in run for key, value in one.extra.items()},
+      )
+      for run in merged
+  ]
+
+
+def _joined(run: Sequence[Message]) -> str:
+  if run[-1].role != Role.CALL:
+    return JOINT.join(one.text for one in run)
+  calls = [one.text for one in run if one.role == Role.CALL]
+  before = run[0].text if run[0].role == Role.ASSISTANT else ''
+  if before.strip() and protocol.THINK not in before:
+    # LLaMA-Factory takes nothing but a thought to stand before a call.
+    before = f'{protocol.THINK}\n{before.strip()}\n{protocol.END_THINK}\n'
+  return before + (calls[0] if len(calls) == 1 else f'[{", ".join(calls)}]')

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 import hashlib
-from typing import Any, overload
 
 from etils import epath
 
 from gog_jax.chat import Chat
-from gog_jax.conversations import encode
-from gog_jax.conversations import foreign
-from gog_jax.conversations import own
-from gog_jax.conversations import rows
+from gog_jax.conversations import json_files
 from gog_jax.conversations import tfds_set
-from gog_jax.conversations.conversation import Conversation
-from gog_jax.conversations.conversation import Unusable
+from gog_jax.conversations.encode import encode
+from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Drop
+from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Part
+from gog_jax.storage.records import Unusable
 
 # What a folder of trajectories may hold.
 TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'
@@ -30,7 +29,7 @@ FACTS = 'facts.jsonl'
 
 
 def kind_of(path: epath.PathLike) -> str:
-  """'tfds', 'trajectories' or 'foreign'.
+  """'tfds', 'trajectories', or 'words': conversations in JSON.
 
   Raises:
     UserError: There is nothing.
@@ -44,7 +43,7 @@ def kind_of(path: epath.PathLike) -> str:
     return 'tfds'
   if (path / 'features.json').exists():  # A set's own folder has both.
     return 'tfds'
-  return 'foreign'
+  return 'words'
 
 
 def read(
@@ -58,7 +57,7 @@ def read(
 
   Args:
     path: A TFDS set, a folder with trajectories.jsonl and examples.jsonl, or a
-      file of another project, see foreign.py.
+      file of another project, see json_files.py.
     chat: Encodes what has no tokens yet; called only if there is any.
     split: Of a TFDS set.
     check: Raises Unusable for what is of no use.
@@ -81,14 +80,12 @@ def read(
       if key in seen:
         raise Unusable('duplicate id', f'id {key[0]!r} came before')
       check(record)
-    except Unusable as error:
+    except (Unusable, UserError) as error:
       if isinstance(found.items, _Encoded):
         where = f'{found.name}, {found.items.name_of(index)}'
-      drops.append(
-          Drop(where=where, reason=error.reason, detail=error.detail)
-      )
-    except UserError as error:
-      drops.append(Drop(where=where, reason='damaged', detail=str(error)))
+      if isinstance(error, UserError):
+        error = Unusable('damaged', str(error))
+      drops.append(Drop.of(where, error))
     else:
       seen.add(key)
       kept.append(index)
@@ -98,7 +95,7 @@ def read(
         f'{path} holds nothing of use, {len(drops)} dropped{first}'
     )
   return Loaded(
-      name=found.name, items=Kept(found.items, kept), drops=tuple(drops)
+      name=found.name, items=Part(found.items, kept), drops=tuple(drops)
   )
 
 
@@ -115,43 +112,19 @@ def digest(path: epath.PathLike) -> str:
     return _digest(
         _contents(folder / name for name in names if (folder / name).exists())
     )
-  conversations = foreign.read(path).items
-  described, _ = foreign.described(path)
+  described, _ = json_files.described(path)
   return _digest([
       *_contents([described]),
       *(
           picture.read()
-          for conversation in conversations
-          for picture in (*conversation.pictures, *conversation.hidden)
+          for conversation in json_files.read(path).items
+          for picture in conversation.pictures
       ),
   ])
 
 
-class Kept(Sequence[Record]):
-  """Some of the records of a sequence; may be pickled if that may be."""
-
-  def __init__(self, items: Sequence[Record], kept: Sequence[int]):
-    self._items, self._kept = items, kept
-
-  def __len__(self) -> int:
-    return len(self._kept)
-
-  @overload
-  def __getitem__(self, index: int) -> Record:
-    ...
-
-  @overload
-  def __getitem__(self, index: slice) -> Sequence[Record]:
-    ...
-
-  def __getitem__(self, index: Any) -> Any:
-    if isinstance(index, slice):
-      return Kept(self._items, self._kept[index])
-    return self._items[self._kept[index]]
-
-
-class _Encoded(Sequence[Record]):
-  """Conversations as records: ours as they were, others encoded."""
+class _Encoded(Lazy[Record]):
+  """Conversations as records."""
 
   def __init__(
       self, conversations: Sequence[Conversation], chat: Callable[[], Chat]
@@ -165,11 +138,8 @@ class _Encoded(Sequence[Record]):
   def __len__(self) -> int:
     return len(self._conversations)
 
-  def __getitem__(self, index: Any) -> Any:
-    conversation = self._conversations[index]
-    if rows.is_own(conversation):
-      return own.to_record(conversation)
-    return encode.encode(conversation, self._chat())
+  def item(self, index: int) -> Record:
+    return encode(self._conversations[index], self._chat())
 
 
 def _source(
@@ -184,7 +154,7 @@ def _source(
     return _read_trajectories(
         path.parent if path.name == TRAJECTORIES else path
     )
-  found = foreign.read(path)
+  found = json_files.read(path)
   return Loaded(
       name=found.name, items=_Encoded(found.items, chat), drops=found.drops
   )

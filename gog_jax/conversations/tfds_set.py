@@ -13,13 +13,11 @@ as written. Anyone with TFDS can read it, with TensorFlow or without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
-import hashlib
-from typing import Any, overload
+from typing import Any
 
 from etils import epath
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
@@ -27,6 +25,7 @@ from gog_jax import interrupt
 from gog_jax.conversations import record as record_lib
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
+from gog_jax.storage.records import Lazy
 from gog_jax.storage.tfds_quiet import quiet
 from gog_jax.types import Trajectory
 
@@ -40,8 +39,6 @@ def write(
     name: str = 'gog_instruct',
     description: str,
     card: str = '',
-    citation: str = '',
-    splits: Mapping[str, float] | None = None,
 ) -> epath.Path:
   """Writes a set whole, replacing one of that name.
 
@@ -49,39 +46,34 @@ def write(
 
   Args:
     folder: On a local disk; other sets may lie beside it.
-    records: Read one at a time, twice where there are splits; their order is
-      kept within a split.
+    records: Read one at a time; their order is kept.
     name: Lower case, digits and `_`.
     description: What the set is, in a sentence or two.
     card: Text of the data card, markdown; empty is `description`.
-    citation: BibTeX, if there is any.
-    splits: Share of each, which add up to 1; {'train': 1.0} if not given. All
-      records of an example fall in one split, decided by its id alone, so that
-      adding some never moves others.
 
   Returns:
     The folder that holds the set.
 
   Raises:
-    UserError: The folder cannot be written, or a split gets no record.
+    UserError: The folder cannot be written.
   """
   target = epath.Path(folder) / name / VERSION
-  numbers = _split(records, splits or {'train': 1.0})
   partial = epath.Path(folder) / f'.{name}.partial'
   try:
     if partial.exists():  # Of a run that was killed.
       partial.rmtree()
     partial.mkdir(parents=True)
     with quiet(), _sorted_fields():
-      builder = _Builder(
+      _Builder(
           name=name,
+          version=VERSION,
           data_dir=partial,
-          records=records,
-          numbers=numbers,
+          features=record_lib.features(),
+          split_datasets={'train': _rows(records)},
           description=description,
-          citation=citation,
-      )
-      builder.download_and_prepare()
+          file_format='array_record',
+          disable_shuffling=True,  # Grain shuffles, each epoch anew.
+      ).download_and_prepare()
     made = partial / name / VERSION
     (made / 'README.md').write_text((card or description).rstrip() + '\n')
     if target.parent.exists():
@@ -94,6 +86,20 @@ def write(
         'a local disk that you can write'
     ) from error
   return target
+
+
+class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
+  """Takes rows without asking TensorFlow whether they are a data set of its."""
+
+  def _split_generators(self, dl_manager: Any) -> Any:
+    del dl_manager  # Nothing is downloaded.
+    return self._split_datasets
+
+
+def _rows(records: Sequence[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
+  for number in range(len(records)):
+    interrupt.check()
+    yield number, record_lib.to_row(records[number])
 
 
 @contextlib.contextmanager
@@ -117,7 +123,7 @@ def _sorted_fields() -> Iterator[None]:
     setattr(kind, 'serialize_example', theirs)  # noqa: B010
 
 
-def load(folder: epath.PathLike, split: str = 'train') -> Records:
+def load(folder: epath.PathLike, split: str = 'train') -> Split:
   """Opens a split for reading, by random access.
 
   Args:
@@ -140,7 +146,7 @@ def load(folder: epath.PathLike, split: str = 'train') -> Records:
         f'{path} has no split {split!r}, only '
         + ', '.join(sorted(builder.info.splits))
     )
-  return Records(path, split)
+  return Split(path, split)
 
 
 def find(folder: epath.PathLike) -> epath.Path:
@@ -153,8 +159,8 @@ def find(folder: epath.PathLike) -> epath.Path:
   found = [
       path.parent
       for pattern in ('.', '*', '*/*')
-      for path in sorted(folder.glob(f'{pattern}/dataset_info.json'))
-      if 'trajectory' in _features(path.parent)
+      for path in sorted(folder.glob(f'{pattern}/features.json'))
+      if 'trajectory' in path.read_text()
   ]
   if not found:
     raise UserError(
@@ -170,8 +176,8 @@ def find(folder: epath.PathLike) -> epath.Path:
   return found[0]
 
 
-class Records(Sequence[Record]):
-  """A split on disk as a random-access sequence of records.
+class Split(Lazy[Record]):
+  """A split on disk.
 
   May be pickled, for Grain's worker processes: it is opened where it is read.
   """
@@ -183,30 +189,12 @@ class Records(Sequence[Record]):
     self._source = _open(path, split)
 
   def __reduce__(self):
-    return Records, (self._path, self._split)
+    return Split, (self._path, self._split)
 
   def __len__(self) -> int:
     return len(self._source)
 
-  @overload
-  def __getitem__(self, index: int) -> Record:
-    ...
-
-  @overload
-  def __getitem__(self, index: slice) -> Sequence[Record]:
-    ...
-
-  def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-    """Reads a record, or several.
-
-    Raises:
-      UserError: It is damaged; names it.
-    """
-    if isinstance(index, slice):
-      return [self[i] for i in range(*index.indices(len(self)))]
-    if not -len(self) <= index < len(self):
-      raise IndexError(f'record {index} of {len(self)}')
-    index %= len(self)
+  def item(self, index: int) -> Record:
     try:
       return record_lib.from_row(self._source[index])
     # What array_record raises, and what a row that decodes to nonsense does.
@@ -218,7 +206,7 @@ class Records(Sequence[Record]):
       ) from error
 
 
-class Trajectories(Sequence[Trajectory]):
+class Trajectories(Lazy[Trajectory]):
   """The trajectories of records, read as they are asked for."""
 
   def __init__(self, records: Sequence[Record]):
@@ -227,66 +215,8 @@ class Trajectories(Sequence[Trajectory]):
   def __len__(self) -> int:
     return len(self._records)
 
-  @overload
-  def __getitem__(self, index: int) -> Trajectory:
-    ...
-
-  @overload
-  def __getitem__(self, index: slice) -> Sequence[Trajectory]:
-    ...
-
-  def __getitem__(self, index: Any) -> Any:
-    if isinstance(index, slice):
-      return Trajectories(self._records[index])
+  def item(self, index: int) -> Trajectory:
     return self._records[index].trajectory
-
-
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Writes records; nothing but this module knows it, reading needs none."""
-
-  VERSION = tfds.core.Version(VERSION)
-
-  def __init__(
-      self,
-      *,
-      name: str,
-      data_dir: epath.Path,
-      records: Sequence[Record],
-      numbers: Mapping[str, Sequence[int]],
-      description: str,
-      citation: str,
-  ):
-    self.name = name  # pyright: ignore[reportAttributeAccessIssue]
-    self._records = records
-    self._numbers = numbers
-    self._description = description
-    self._citation = citation
-    super().__init__(data_dir=data_dir, file_format='array_record')
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-        builder=self,
-        description=self._description,
-        citation=self._citation or None,
-        features=record_lib.features(),
-        disable_shuffling=True,  # Grain shuffles, each epoch anew.
-    )
-
-  def _split_generators(
-      self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-    del dl_manager  # Nothing is downloaded.
-    return {
-        split: self._generate_examples(numbers)
-        for split, numbers in self._numbers.items()
-    }
-
-  def _generate_examples(
-      self, numbers: Sequence[int]
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for key, number in enumerate(numbers):
-      interrupt.check()
-      yield key, record_lib.to_row(self._records[number])
 
 
 class _AsBytes(tfds.decode.SkipDecoding):
@@ -302,36 +232,3 @@ def _open(path: epath.Path, split: str) -> Any:
         split=split,  # pyright: ignore[reportCallIssue] (a decorator hides it)
         decoders={'images': _AsBytes()},
     )
-
-
-def _features(folder: epath.Path) -> str:
-  path = folder / 'features.json'
-  return path.read_text() if path.exists() else ''
-
-
-def _split(
-    records: Sequence[Record], shares: Mapping[str, float]
-) -> dict[str, list[int]]:
-  """Indices of the records of each split, in order."""
-  if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) <= 0:
-    raise UserError(
-        f'the shares of splits {dict(shares)} are not above 0 or do not add up '
-        'to 1'
-    )
-  if len(shares) == 1 and len(records):  # No id need be looked at.
-    return {split: list(range(len(records))) for split in shares}
-  ends = np.cumsum(list(shares.values()))
-  ends[-1] = 1.0
-  found: dict[str, list[int]] = {split: [] for split in shares}
-  for index in range(len(records)):
-    key = records[index].example.id.encode('utf-8', 'surrogatepass')
-    drawn = int.from_bytes(hashlib.sha256(key).digest()[:4]) / 2**32
-    found[list(shares)[int(np.searchsorted(ends, drawn, 'right'))]].append(
-        index
-    )
-  if empty := [split for split, numbers in found.items() if not numbers]:
-    raise UserError(
-        f'split {empty[0]} gets none of {len(records)} records; give it a '
-        'larger share or make more'
-    )
-  return found

@@ -17,12 +17,12 @@ from etils import epath
 from gog_jax import images as image_files
 from gog_jax.conversations import reader
 from gog_jax.conversations import tfds_set
-from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.record import Record
 from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Unusable
 from gog_jax.types import Trajectory
 
 # Of a file or folder, once a process: it is asked for by every stage.

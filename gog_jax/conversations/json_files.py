@@ -18,20 +18,19 @@ from typing import Any
 from etils import epath
 
 from gog_jax.conversations import layouts
-from gog_jax.conversations import rows
-from gog_jax.conversations.conversation import Conversation
-from gog_jax.conversations.conversation import Picture
-from gog_jax.conversations.conversation import Unusable
 from gog_jax.conversations.layouts import Layout
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import Picture
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
+from gog_jax.storage import records
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Unusable
 
 # Of a record, its texts; longer ones are a mistake, and not read.
 MAX_RECORD_BYTES = 2**26
-_CHUNK = 2**20
 _SPACE = re.compile(r'\s*')
 
 
@@ -51,30 +50,28 @@ def read(
   path, layout = described(epath.Path(path))
   if path.suffix not in ('.json', '.jsonl'):
     raise UserError(f'{path} is neither a .json nor a .jsonl file')
-  kept: list[Conversation] = []
+  kept: dict[str, Conversation] = {}
   drops: list[Drop] = []
-  seen: set[str] = set()
   try:
     for number, row in enumerate(_rows(path, max_record_bytes), start=1):
-      where = f'{path.name}, record {number}'
       try:
         if isinstance(row, Unusable):
           raise row
-        conversation = _read_row(row, layout, path, number)
-        if conversation.id in seen:
-          raise Unusable('duplicate id', f'id {conversation.id!r} came before')
-      except Unusable as error:
-        drops.append(
-            Drop(where=where, reason=error.reason, detail=error.detail)
+        one = layouts.read_row(
+            row, layout, folder=path.parent, name=f'{path.stem}/{number}'
         )
-      else:
-        seen.add(conversation.id)
-        kept.append(conversation)
+        if one.id in kept:
+          raise Unusable('duplicate id', f'id {one.id!r} came before')
+        kept[one.id] = one
+      except Unusable as error:
+        drops.append(Drop.of(f'{path.name}, record {number}', error))
   except OSError as error:
     raise UserError(
         f'{path} cannot be read: {error.strerror or error}'
     ) from error
-  return Loaded(name=str(path), items=kept, drops=tuple(drops))
+  return Loaded(
+      name=str(path), items=list(kept.values()), drops=tuple(drops)
+  )
 
 
 def write(
@@ -105,17 +102,14 @@ def write(
     try:
       paths = {
           picture.name: _store(path.parent, picture)
-          for picture in (*conversation.pictures, *conversation.hidden)
+          for picture in conversation.pictures
       }
-      row = rows.write_row(conversation, layout, paths=paths)
     except Unusable as error:
-      drops.append(
-          Drop(
-              where=conversation.id, reason=error.reason, detail=error.detail
-          )
-      )
+      drops.append(Drop.of(conversation.id, error))
       continue
-    lines.append(json.dumps(row))
+    lines.append(
+        json.dumps(layouts.write_row(conversation, layout, paths=paths))
+    )
   if path.suffix == '.jsonl':
     text = ''.join(line + '\n' for line in lines)
   else:
@@ -126,38 +120,13 @@ def write(
   return drops
 
 
-def _read_row(
-    row: Any, layout: Layout | None, path: epath.Path, number: int
-) -> Conversation:
-  if layout is None and isinstance(row, dict):
-    layout = layouts.layout_of(row)
-  if layout is None:
-    names = ' nor '.join(repr(one.messages) for one in layouts.LAYOUTS.values())
-    raise Unusable('not a conversation', f'has neither {names}')
-  return rows.read_row(
-      row, layout, folder=path.parent, name=f'{path.stem}/{number}'
-  )
-
-
 def _rows(path: epath.Path, most: int) -> Iterator[Any]:
   """The objects of a file; an Unusable in place of one that cannot be read."""
-  if path.suffix == '.jsonl':
-    yield from _lines(path, most)
-  else:
+  if path.suffix != '.jsonl':
     yield from _elements(path, most)
-
-
-def _lines(path: epath.Path, most: int) -> Iterator[Any]:
-  with path.open('rb') as f:
-    while line := f.readline(most + 1):
-      if len(line) > most:
-        size = len(line)
-        while line and not line.endswith(b'\n'):
-          line = f.readline(_CHUNK)
-          size += len(line)
-        yield _too_large(size, most)
-      elif line.strip():
-        yield _parsed(line)
+    return
+  for line in records.json_lines(path, max_bytes=most):
+    yield line.value
 
 
 def _elements(path: epath.Path, most: int) -> Iterator[Any]:
@@ -177,12 +146,16 @@ def _elements(path: epath.Path, most: int) -> Iterator[Any]:
     try:
       row, end = decoder.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-      yield Unusable('not JSON', f'this and what follows is not JSON ({error})')
+      detail = f'this and what follows is not JSON ({error})'
+      yield Unusable(records.NOT_JSON, detail)
       return
-    yield row if end - start <= most else _too_large(end - start, most)
+    if end - start > most:
+      size = end - start
+      row = Unusable(records.TOO_LARGE, f'has {size} characters, over {most}')
+    yield row
     end = _after_space(text, end)
   if text[end : end + 1] != ']':
-    yield Unusable('not JSON', 'what follows is cut off')
+    yield Unusable(records.NOT_JSON, 'what follows is cut off')
 
 
 def _after_space(text: str, start: int) -> int:
@@ -190,34 +163,15 @@ def _after_space(text: str, start: int) -> int:
   return match.end() if match else start
 
 
-def _parsed(line: bytes) -> Any:
-  try:
-    return json.loads(line)
-  except (ValueError, RecursionError) as error:
-    return Unusable('not JSON', f'is not JSON ({error})')
-
-
-def _too_large(size: int, most: int) -> Unusable:
-  return Unusable(
-      'too large', f'takes {size} bytes, at most {most} are read'
-  )
-
-
 def _store(folder: epath.Path, picture: Picture) -> str:
-  """Writes a picture into the folder; its path from there."""
-  try:
-    data = picture.read()
-  except OSError as error:
-    raise Unusable('no image', f'image {picture.name} is gone') from error
+  """Writes a picture into the folder; returns its path from there."""
+  data, path = picture.read(), folder / picture.name
   parts = pathlib.PurePosixPath(picture.name)
-  path = folder / picture.name
   if parts.is_absolute() or '..' in parts.parts:
     return blobs.put(folder, data)
   if path.exists():
     same = path.read_bytes() == data
     return picture.name if same else blobs.put(folder, data)
-  if picture.name == blobs.name_of(data):
-    return blobs.put(folder, data)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
@@ -225,8 +179,7 @@ def _store(folder: epath.Path, picture: Picture) -> str:
     partial.replace(path)
   except OSError as error:
     raise UserError(
-        f'cannot write {path}: {error.strerror or error}; choose a folder you '
-        'can write'
+        f'cannot write {path}: {error.strerror or error}'
     ) from error
   return picture.name
 

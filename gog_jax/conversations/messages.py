@@ -1,0 +1,184 @@
+"""One conversation with an agent, in words: typed messages and pictures.
+
+An image stands in a text as `<image>`; the n-th of these is the n-th picture. A
+text that merely spells `<image>` is written with an invisible zero-width space
+in it (`escape`), and read back without (`unescape`).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import enum
+import re
+from typing import Any
+
+from etils import epath
+
+from gog_jax import images as image_files
+from gog_jax.chat import protocol
+from gog_jax.errors import UserError
+from gog_jax.storage.records import Unusable
+
+IMAGE = '<image>'
+
+_SPELLED = re.compile('<(image|video|audio)(\u200b*)>')
+_THOUGHT = re.compile(
+    f'{protocol.THINK}(.*?){protocol.END_THINK}\\s*', re.DOTALL
+)
+
+
+class Role(enum.StrEnum):
+  """Who speaks."""
+
+  SYSTEM = 'system'
+  USER = 'user'
+  ASSISTANT = 'assistant'  # A thought or an answer; or anything it said.
+  CALL = 'call'  # JSON of one call.
+  REPLY = 'reply'  # What a tool answered.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Message:
+  """Attributes: role, text as the file has it, and what else it says of it."""
+
+  role: Role
+  text: str
+  extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+  """An image file.
+
+  Attributes:
+    name: Its path as the conversation names it, e.g. 'images/a.png'.
+    data: Its bytes, or where they are.
+  """
+
+  name: str
+  data: bytes | epath.Path
+
+  def read(self) -> bytes:
+    """The file's bytes.
+
+    Raises:
+      Unusable: It cannot be read, or is no image.
+    """
+    try:
+      data = self.data if isinstance(self.data, bytes) else (
+          self.data.read_bytes()
+      )
+      image_files.size_of(data)
+      return data
+    except OSError as error:
+      raise Unusable('no image', f'has no image {self.name}') from error
+    except UserError as error:
+      raise Unusable('bad image', f'image {self.name}: {error}') from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conversation:
+  """A conversation.
+
+  Attributes:
+    id: Unique in its file; where that gives none, file and number.
+    messages: In order; a turn is a thought, if any, and a message for each
+      call, or an answer.
+    pictures: One for each `<image>`, in order.
+    columns: All else that the file says of it, its tools included.
+  """
+
+  id: str
+  messages: tuple[Message, ...]
+  pictures: tuple[Picture, ...] = ()
+  columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def check(self) -> None:
+    """Raises Unusable where messages or pictures do not fit together."""
+    for _ in exchanges(self.messages):
+      pass
+    n_shown = sum(one.text.count(IMAGE) for one in self.messages)
+    if n_shown != len(self.pictures):
+      raise Unusable(
+          'images differ',
+          f'{n_shown} {IMAGE} in its texts, {len(self.pictures)} images',
+      )
+    for picture in self.pictures:
+      picture.read()
+
+
+def escape(text: str) -> str:
+  """Text in which nothing stands for an image."""
+  return _SPELLED.sub('<\\1\\2\u200b>', text)
+
+
+def unescape(text: str) -> str:
+  """What `escape` was given."""
+  return _SPELLED.sub(lambda m: f'<{m[1]}{m[2][1:]}>', text)
+
+
+def split_thought(text: str) -> tuple[str | None, str]:
+  """What stands within the first `<think>`, stripped, and all around it."""
+  match = _THOUGHT.search(text)
+  if match is None:
+    return None, text
+  return match[1].strip(), text[: match.start()] + text[match.end() :]
+
+
+def after_thought(text: str) -> int:
+  """Where a thought that a text begins with ends; 0 if it has none."""
+  match = _THOUGHT.match(text, len(text) - len(text.lstrip()))
+  return match.end() if match else 0
+
+
+def exchanges(
+    messages: Sequence[Message],
+) -> Iterator[tuple[list[Message], list[Message]]]:
+  """Yields what is said to the agent, and its turn.
+
+  Raises:
+    Unusable: They do not follow one another so: user, then the agent, then
+      the user or replies to its calls, ..., the agent last.
+  """
+  rest = collections.deque(messages)
+
+  def take(role: Role, most: int = len(rest)) -> list[Message]:
+    taken = []
+    while rest and rest[0].role == role and len(taken) < most:
+      taken.append(rest.popleft())
+    return taken
+
+  take(Role.SYSTEM, 1)
+  called = False
+  while True:
+    asked = take(Role.USER, 1) or take(Role.REPLY)
+    said = take(Role.ASSISTANT, 1) + take(Role.CALL) if asked else []
+    if not said:
+      found = f'is of the {rest[0].role.value}' if rest else 'is missing'
+      wanted = 'the agent' if asked else 'the user or a reply'
+      raise Unusable(
+          'turn order',
+          f'message {len(messages) - len(rest) + 1} {found}, where {wanted} '
+          'has to speak',
+      )
+    replied = asked[0].role == Role.REPLY or (called and _is_reply(asked[0]))
+    if replied != called:
+      raise Unusable(
+          'turn order',
+          f'message {len(messages) - len(rest)} comes after '
+          + ('a call without a reply' if called else 'a reply without a call'),
+      )
+    called = said[-1].role == Role.CALL or protocol.CALL in said[-1].text
+    yield asked, said
+    if not rest:
+      return
+
+
+def _is_reply(message: Message) -> bool:
+  """Whether it looks like Hermes' message of the user with replies."""
+  text = message.text.strip()
+  return text.startswith(protocol.RESPONSE) and text.endswith(
+      protocol.END_RESPONSE
+  )
