@@ -36,8 +36,8 @@ from absl import flags
 from configs import common
 from gog_jax import main as main_lib
 from gog_jax import models
-from gog_jax.aot import apart
-from gog_jax.aot import words
+from gog_jax.aot import compiler
+from gog_jax.aot import describe
 from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
 from gog_jax.app import config_check
@@ -81,14 +81,14 @@ def main(argv: list[str]) -> None:
   Run(c, '.').limits  # noqa: B018  Making them is a check.
   readme = pathlib.Path(_README.value) if _README.value else None
   if readme:
-    words.put_row(_read(readme), '|')
+    describe.put_row(_read(readme), '|')
   config, topology = backbone(c), _TOPOLOGY.value or ''
-  mesh, chip = apart.topology_mesh(topology, c.mesh)
+  mesh, chip = compiler.topology_mesh(topology, c.mesh)
   plan = make_plan(c, config, mesh)
-  print(words.describe(c, config, plan, mesh, chip), flush=True)
+  print(describe.describe_plan(c, config, plan, mesh, chip), flush=True)
 
   def compile_one(name):
-    return apart.compile_apart(c, config, topology, name)
+    return compiler.compile_program(c, config, topology, name)
 
   compiled = {}
   with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -98,23 +98,26 @@ def main(argv: list[str]) -> None:
         strict=True,
     ):
       compiled[name] = result
-      print(words.said_of(name, result, plan, mesh.size, chip), flush=True)
-  if any(isinstance(one, apart.Broken) for one in compiled.values()):
+      print(
+          describe.describe_result(name, result, plan, mesh.size, chip),
+          flush=True,
+      )
+  if any(isinstance(one, compiler.Broken) for one in compiled.values()):
     print('verdict: NOT KNOWN, the compiler broke down')
     sys.exit(2)
   if any(
-      words.missing_of(plan.programs[name], one)
+      describe.missing_of(plan.programs[name], one)
       for name, one in compiled.items()
       if isinstance(one, Compiled)
   ):
     print('verdict: WRONG, kernels are missing')
     sys.exit(2)
   if readme:
-    row = words.table_row(
+    row = describe.table_row(
         c, common.get_base(c.profile), topology, plan, compiled, mesh.size, chip
     )
-    readme.write_text(words.put_row(_read(readme), row))
-  fits = words.needed(compiled) <= chip.memory
+    readme.write_text(describe.put_row(_read(readme), row))
+  fits = describe.needed(compiled) <= chip.memory
   print('verdict: it fits' if fits else 'verdict: IT DOES NOT FIT')
   sys.exit(0 if fits else 1)
 

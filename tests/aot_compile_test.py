@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from gog_jax import models
-from gog_jax.aot import apart
-from gog_jax.aot import words
+from gog_jax.aot import compiler
+from gog_jax.aot import describe
 from gog_jax.aot.environment import ENVIRONMENT
 from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
@@ -57,7 +57,7 @@ def run(*args, config='configs/rl.py'):
 def test_the_toy_fits(tmp_path):
   require_libtpu()
   readme = tmp_path / 'README.md'
-  readme.write_text(TABLE.format(begin=words.BEGIN, end=words.END))
+  readme.write_text(TABLE.format(begin=describe.BEGIN, end=describe.END))
   code, out, errors = run(
       '--topology=v5e:2x4', '--config.trainable=full', f'--readme={readme}',
       '--config.sampler.n_slots=30',
@@ -78,7 +78,7 @@ def test_the_toy_fits(tmp_path):
   lines = readme.read_text().splitlines()
   assert lines[5] == '| other, full | v5e:2x4 | 288 | kept |'
   assert lines[6].startswith('| toy, full, n_slots 30 | v5e:2x4 | 288 |')
-  assert lines[7] == words.END
+  assert lines[7] == describe.END
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_decoding_updates_the_cache_in_place(tmp_path):
   long = {'rollout__max_context': 8192, 'batch__row_tokens': 8192}
   config = mini.make_run(tmp_path, 'rl', **long).config
   backbone = models.read_config(TOY_BASE)
-  result = apart.compile_apart(config, backbone, 'v5e:2x2', 'decode')
+  result = compiler.compile_program(config, backbone, 'v5e:2x2', 'decode')
   assert isinstance(result, Compiled)
   text = backbone.text
   n_floats = 2 * text.n_layers * text.n_kv_heads * text.head_dim * 8192
@@ -160,31 +160,31 @@ class Abort:
 def test_a_compiler_that_breaks_down(tmp_path):
   """Its process ends and ours goes on; our own errors keep their traceback."""
   backbone = models.read_config(TOY_BASE)
-  result = apart.compile_apart(Abort(), backbone, 'v5e:2x2', 'decode')
-  assert result == apart.Broken('exit code -6')
+  result = compiler.compile_program(Abort(), backbone, 'v5e:2x2', 'decode')
+  assert result == compiler.Broken('exit code -6')
   config = mini.make_run(tmp_path, 'rl').config
   with pytest.raises(RuntimeError, match="KeyError: 'no such program'"):
-    apart.compile_apart(config, backbone, 'v5e:2x2', 'no such program')
+    compiler.compile_program(config, backbone, 'v5e:2x2', 'no such program')
 
 
 @pytest.mark.quick
-def test_the_compilers_last_words():
+def test_the_line_the_compiler_ends_with():
   fatal = 'F1125 18:07:47.96 27948 fusion_util.cc:5409] Check failed: x'
   text = f'Failed to find bounds\n{fatal}\n*** Check failure stack trace: ***\n'
-  assert apart.last_words(text, -6) == fatal
-  assert apart.last_words('Failed to find bounds\n', 3) == 'exit code 3'
+  assert compiler.fatal_line(text, -6) == fatal
+  assert compiler.fatal_line('Failed to find bounds\n', 3) == 'exit code 3'
 
 
 @pytest.mark.quick
 def test_rows_replace_their_like():
-  text = TABLE.format(begin=words.BEGIN, end=words.END)
+  text = TABLE.format(begin=describe.BEGIN, end=describe.END)
   row = '| other, full | v5e:2x4 | 288 | new |'
-  assert words.put_row(text, row) == text.replace('kept', 'new')
-  twice = words.put_row(words.put_row(text, '| a | b | 1 | x |'), row)
+  assert describe.put_row(text, row) == text.replace('kept', 'new')
+  twice = describe.put_row(describe.put_row(text, '| a | b | 1 | x |'), row)
   assert twice.count('\n|') == 4
-  assert twice.endswith(f'| a | b | 1 | x |\n{words.END}\n\nafter\n')
+  assert twice.endswith(f'| a | b | 1 | x |\n{describe.END}\n\nafter\n')
   with pytest.raises(UserError, match='has no table'):
-    words.put_row('# Title', row)
+    describe.put_row('# Title', row)
 
 
 @pytest.mark.parametrize(

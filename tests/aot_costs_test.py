@@ -54,8 +54,9 @@ def test_vision_flops_are_the_compilers():
   """Of one image, which is what all its patches attend to."""
   config = helpers.tiny_config(family='qwen3_vl', tied=False)
   vision = dataclasses.replace(
-      config.vision, width=128, ffn=512, n_heads=4, n_layers=4
-  )
+      config.vision, width=128, ffn=512, n_heads=4, n_kv_heads=4, head_dim=32,
+      n_layers=4,
+  )  # fmt: skip
   config = dataclasses.replace(config, vision=vision)
   model = models.abstract(config, dtype=jnp.float32)
   n = 144

@@ -1,4 +1,4 @@
-"""What is said of compiled programs, and the README's row."""
+"""Compiled programs as text: the report, and the row of README's table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from gog_jax.aot import costs
-from gog_jax.aot.apart import Broken
+from gog_jax.aot.compiler import Broken
 from gog_jax.aot.program import Compiled
 from gog_jax.aot.program import Plan
 from gog_jax.aot.program import Program
@@ -40,14 +40,14 @@ _SIZES = (
 )
 
 
-def describe(
+def describe_plan(
     c: Any,
     config: VLMConfig,
     plan: Plan,
     mesh: Mesh,
     chip: costs.Chip,
 ) -> str:
-  """What is compiled, and what each chip holds all the time."""
+  """The programs' sizes, and what each chip holds throughout."""
   n_images = c.batch.row_patches // (
       c.model.max_image_tokens * config.vision.merge_size**2
   )
@@ -66,16 +66,16 @@ def describe(
   return '\n'.join(lines)
 
 
-def said_of(
+def describe_result(
     name: str,
     result: Compiled | TooLarge | Broken,
     plan: Plan,
     n_chips: int,
     chip: costs.Chip,
 ) -> str:
-  """What became of a program."""
+  """How compiling a program ended."""
   if isinstance(result, Broken):
-    return f'{name}: the compiler broke down: {result.words}'
+    return f'{name}: the compiler broke down: {result.message}'
   if isinstance(result, TooLarge):
     more = ''
     if result.needed:
@@ -84,11 +84,11 @@ def said_of(
   program = plan.programs[name]
   return (
       f'{name}, compiled in {result.seconds:.0f} s\n'
-      + outcome(program, result, n_chips, chip)
+      + _outcome(program, result, n_chips, chip)
   )
 
 
-def outcome(
+def _outcome(
     program: Program,
     compiled: Compiled,
     n_chips: int,

@@ -1,4 +1,4 @@
-"""The TPU compiler, which may end the process that it runs in."""
+"""The TPU compiler, run in a process of its own, which it may end."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class Broken:
   """The compiler failed, or ended its process.
 
   Attributes:
-    words: What it said.
+    message: What it printed.
   """
 
-  words: str
+  message: str
 
 
-def compile_apart(
+def compile_program(
     c: Any, config: VLMConfig, topology: str, name: str
 ) -> Compiled | TooLarge | Broken:
   """Compiles a program in a process of its own, which libtpu may abort.
@@ -90,10 +90,10 @@ def compile_apart(
   """
   spawn = multiprocessing.get_context('spawn')
   receiving, sending = spawn.Pipe(duplex=False)
-  with tempfile.NamedTemporaryFile('r', errors='replace') as said:
+  with tempfile.NamedTemporaryFile('r', errors='replace') as log:
     process = spawn.Process(
         target=_compile, args=(c, config, topology, name),
-        kwargs={'sending': sending, 'stderr': said.name},
+        kwargs={'sending': sending, 'stderr': log.name},
     )  # fmt: skip
     process.start()
     sending.close()  # Or its end would not be noticed.
@@ -103,13 +103,13 @@ def compile_apart(
       result = None
     process.join()
     if result is None:
-      return Broken(last_words(said.read(), process.exitcode))
+      return Broken(fatal_line(log.read(), process.exitcode))
   if isinstance(result, str):
     raise RuntimeError(f'{name} was not compiled:\n{result}')
   return result
 
 
-def last_words(text: str, exit_code: int | None) -> str:
+def fatal_line(text: str, exit_code: int | None) -> str:
   """Why a process ended itself, in one line."""
   # What is fatal begins so; a trace of the stack follows it.
   fatal = [line for line in text.splitlines() if _FATAL.match(line)]
