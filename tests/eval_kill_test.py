@@ -63,7 +63,7 @@ def n_lines(folder):
 def summary(workdir):
   """The report's numbers that no clock decides."""
   found = json.loads((workdir / 'report' / 'summary.json').read_text())
-  same = ('n', 'accuracy', 'ci95', 'calls_per_query', 'by_hop')
+  same = ('n', 'answers', 'behaviour', 'by_hop')
   return {name: found['rows'][0][name] for name in same}
 
 

@@ -16,7 +16,7 @@ from gog_jax.evaluation import collect
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import policies
-from gog_jax.report import summary as report
+from gog_jax.report import pages
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from gog_jax.types import StopReason
@@ -132,7 +132,7 @@ def test_what_was_stopped_goes_on_and_asks_nothing_again(
     trajectories, examples = rollouts.read(folder)
     assert len(trajectories) == len(kept) == len(set(kept))
     assert {t.example_id for t in trajectories} <= {e.id for e in examples}
-    summary = report.make(run.workdir, n_trajectories=2, seed=0)
+    summary = pages.make(run.workdir, n_trajectories=2, seed=0)
     assert summary['rows'][0]['n'] == len(kept)
   with monkeypatch.context() as patch:
     kept += stop_after(patch, N)

@@ -11,7 +11,7 @@ from gog_jax.app import stages
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
-from gog_jax.report import metrics as report_metrics
+from gog_jax.report import measures
 from gog_jax.rewards import answers
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
@@ -75,14 +75,14 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   facts = evaluate.facts(folder / 'expert')
   assert facts['judge_errors'] == facts['infra_errors'] == n_broken
   assert (facts['n'], facts['accuracy']) == (32 - n_broken, 1.0)
-  row = report_metrics.row(
-      report_metrics.Evaluated(
+  row = measures.describe(
+      measures.Evaluated(
           policy='expert', examples=examples, trajectories=trajectories
       ),
       seed=0,
   )
-  assert (row['n'], row['accuracy']) == (32 - n_broken, 1.0)
-  assert row['infra_errors'] == n_broken
+  assert (row['n'], row['answers']['accuracy']['mean']) == (32 - n_broken, 1.0)
+  assert (row['infra_errors'], row['unjudged']) == (0, n_broken)
   manifest = json.loads((folder / 'manifest.json').read_text())
   counted = manifest['judge']
   assert manifest['inputs']['judge'] == run.judge.identity

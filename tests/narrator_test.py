@@ -84,7 +84,7 @@ def test_what_steers_is_spelled_out(text, shown):
 
 def test_any_encoding_of_the_output_will_do():
   code = (
-      'from gog_jax import narrator; from tests import report_helpers as h;'
+      'from gog_jax.app import narrator; from tests import report_helpers as h;'
       "narrator.Narrator(h.example('a', question='漢字')).header()"
   )
   done = subprocess.run(

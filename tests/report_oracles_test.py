@@ -9,10 +9,9 @@ import pytest
 
 from gog_jax.boxes import BoxSpec
 from gog_jax.remote.ledger import Ledger
-from gog_jax.report import behaviour as report_behaviour
-from gog_jax.report import costs as report_costs
-from gog_jax.report import metrics as report_metrics
-from gog_jax.report.metrics import Evaluated
+from gog_jax.report import measures
+from gog_jax.report.measures import Evaluated
+from gog_jax.rewards import behaviour
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout import loop
 from gog_jax.rollout.policy import Request
@@ -130,7 +129,7 @@ def ten(tmp_path_factory):
 
 
 def test_answers_and_behaviour_by_hand(ten):
-  found = report_behaviour.describe(ten, seed=0)
+  found = measures.describe(ten, seed=0)
   assert (found['n'], found['infra_errors'], found['unjudged']) == (10, 0, 0)
   for measure in ('accuracy', 'exact_match', 'f1'):
     assert found['answers'][measure]['mean'] == pytest.approx(0.7)
@@ -140,6 +139,7 @@ def test_answers_and_behaviour_by_hand(ten):
       'no_search': 0.3,
       'one_kind': 0.5,  # q3 q4 q5 q7 q9
       'hybrid': 0.2,  # q6 q8
+      'searches': 1.4,
       'gazes': 0.6,
       'gazes_per_query': 1.0,  # 1 2 2 1 1 3
       'gaze_hit': 0.4,
@@ -149,15 +149,11 @@ def test_answers_and_behaviour_by_hand(ten):
       'redundant_searches': 0.25,  # q8's second.
       'turns': 2.4,
   })
-  row = report_metrics.row(ten, seed=0)
-  assert row['accuracy'] == pytest.approx(0.7)
-  assert row['gaze_hit'] == pytest.approx(0.4)
-  assert row['recovery'] == pytest.approx(0.6)
   assert found['stop_reasons'] == {'answer': 10}
 
 
 def test_calibration_by_hand(ten):
-  found = report_behaviour.describe(ten, seed=0)['calibration']
+  found = measures.describe(ten, seed=0)['calibration']
   none = {'n': 0, 'accuracy': None}
   assert found == {
       'required': {
@@ -176,7 +172,7 @@ def test_calibration_by_hand(ten):
 
 
 def test_costs_by_hand(ten):
-  found = report_behaviour.describe(ten, seed=0)
+  found = measures.describe(ten, seed=0)
   cost = found['cost']
   assert cost['searches'] == {'all': 1.4, 'gaze': 1.0, 'text_search': 0.4}
   assert cost['price'] == pytest.approx({'per_query': 0.014, 'total': 0.14})
@@ -194,7 +190,7 @@ def test_costs_by_hand(ten):
 
 
 def test_accuracy_against_budget_by_hand(ten):
-  found = report_behaviour.describe(ten, seed=0)['budget']
+  found = measures.describe(ten, seed=0)['budget']
   # Searches: 0 0 0 1 1 2 3 1 3 3.
   accuracies, within = [0.2, 0.4, 0.5, 0.7], [0.3, 0.6, 0.7, 1.0]
   for name, unit in (('searches', 1), ('dollars', 0.01)):
@@ -210,17 +206,17 @@ def test_accuracy_against_budget_by_hand(ten):
 
 
 def test_a_policy_that_never_searches():
-  found = report_behaviour.describe(
+  found = measures.describe(
       play({f'q{i}': [RIGHT if i < 3 else WRONG] for i in range(4)}), seed=0
   )
   assert found['answers']['accuracy']['mean'] == 0.75
-  behaviour = found['behaviour']
-  assert behaviour['no_search'] == 1 and behaviour['gazes'] == 0
+  shares = found['behaviour']
+  assert shares['no_search'] == 1 and shares['gazes'] == 0
   for undefined in (
       'gaze_hit', 'recovery', 'reflection', 'redundant_crops',
       'redundant_searches',
   ):  # fmt: skip
-    assert behaviour[undefined] is None
+    assert shares[undefined] is None
   assert found['cost']['searches'] == {'all': 0}
   assert found['budget']['searches'] == [
       {'budget': 0, 'accuracy': 0.75, 'within': 1.0}
@@ -229,25 +225,25 @@ def test_a_policy_that_never_searches():
 
 
 def test_a_policy_that_searches_text_only():
-  found = report_behaviour.describe(
+  found = measures.describe(
       play({'a': [text(), RIGHT], 'b': [text(), text('star red'), WRONG]}),
       seed=0,
   )
-  behaviour = found['behaviour']
-  assert (behaviour['one_kind'], behaviour['hybrid']) == (1, 0)
-  assert behaviour['gazes'] == 0
+  shares = found['behaviour']
+  assert (shares['one_kind'], shares['hybrid']) == (1, 0)
+  assert shares['gazes'] == 0
   assert found['cost']['searches'] == {'all': 1.5, 'text_search': 1.5}
 
 
 def test_whole_image_after_a_miss_is_reflection_but_no_recovery():
-  found = report_behaviour.describe(
+  found = measures.describe(
       play({'a': [MISS, GLANCE, RIGHT], 'b': [MISS, ALMOST_MISS, WRONG]}),
       seed=0,
   )
-  behaviour = found['behaviour']
-  assert behaviour['reflection'] == pytest.approx(1 / 3)
-  assert behaviour['recovery'] == 0
-  assert behaviour['one_kind'] == 1  # An image is searched with, whole or not.
+  shares = found['behaviour']
+  assert shares['reflection'] == pytest.approx(1 / 3)
+  assert shares['recovery'] == 0
+  assert shares['one_kind'] == 1  # An image is searched with, whole or not.
 
 
 def test_what_is_called_beside_a_miss_is_no_reflection_on_it():
@@ -259,12 +255,12 @@ def test_what_is_called_beside_a_miss_is_no_reflection_on_it():
       (((look,), (look,)), [False, False]),
   ):
     trajectory = report_helpers.trajectory('a', *turns)
-    assert report_behaviour.reflections(example, trajectory) == reflected
+    assert behaviour.reflections(example, trajectory) == reflected
 
 
 def test_infra_errors_on_two_of_ten_are_counted_apart():
   plays = dict(TEN, q1=[text('star'), RIGHT], q2=[HIT, text('star'), WRONG])
-  found = report_behaviour.describe(play(plays), seed=0)
+  found = measures.describe(play(plays), seed=0)
   assert (found['n'], found['infra_errors'], found['unjudged']) == (8, 2, 0)
   assert found['answers']['accuracy']['mean'] == pytest.approx(6 / 8)
   assert found['answers']['accuracy']['n'] == 8
@@ -280,7 +276,7 @@ def test_infra_errors_on_two_of_ten_are_counted_apart():
 
 
 def test_mistakes_are_the_policys_and_invented_tools_are_one():
-  found = report_behaviour.describe(
+  found = measures.describe(
       play({
           'a': [gaze(40, 84, 12, 3), RIGHT],
           'b': [ToolCall(name='red', arguments={}), RIGHT],
@@ -314,7 +310,7 @@ def test_the_unjudged_are_counted_apart_from_what_failed():
       judged(one('c'), None),
       one('d', answer='kelo star'),
   ]
-  found = report_behaviour.describe(
+  found = measures.describe(
       Evaluated(
           policy='rl',
           examples={n: report_helpers.example(n) for n in 'abcd'},
@@ -347,7 +343,7 @@ def test_tokens_and_bills_by_hand():
       seconds={'sample': 2.0},
   )
   both = [own, remote]
-  found = report_costs.costs(both, both)
+  found = measures.costs(both, both)
   # Of the second's four tokens two are its own.
   assert found['tokens'] == {'prompt': 4.0, 'vision': 4.0, 'completion': 4.0}
   assert found['billed'] == {'prompt': 900, 'completion': 30, 'n': 1}
@@ -356,8 +352,8 @@ def test_tokens_and_bills_by_hand():
       {'mean': 1.5, 'p50': 1.5, 'p95': 2.85}
   )
   assert found['seconds']['all']['mean'] == 3.0
-  assert [report_costs.n_tokens(t) for t in both] == [20, 930]
-  assert report_costs.curves(both)['tokens'] == [
+  assert [measures.n_tokens(t) for t in both] == [20, 930]
+  assert measures.curves(both)['tokens'] == [
       {'budget': 20.0, 'accuracy': 0.5, 'within': 0.5},
       {'budget': 930.0, 'accuracy': 0.5, 'within': 1.0},
   ]

@@ -287,3 +287,24 @@ def test_the_command_prints_and_writes_it(tmp_path, capsys):
   # Or else the workdir itself is read.
   commands.do(Run(table_page.get_config(), tmp_path / 'run'))
   assert '75.00 [' in capsys.readouterr().out
+
+
+def test_a_benchmark_of_ones_own_is_named_and_is_not_the_embedded_world(
+    tmp_path,
+):
+  evaluate(tmp_path, 'signs', 'sft', '0110', scored_by='exact_match')
+  evaluate(tmp_path, 'signs', 'rl', '1110', scored_by='exact_match')
+  evaluate(tmp_path, 'world', 'rl', '1000')
+  text, table = make(tmp_path, out=tmp_path)
+  assert table['rows'] == []  # The paper's columns stay the paper's.
+  assert [one['benchmark'] for one in table['world']] == ['world']
+  assert [one['benchmark'] for one in table['others']] == ['signs', 'signs']
+  own, _, world = text.partition('## Embedded world')
+  own = own[own.index('## Not in the paper') :]
+  assert f'| signs | rl ({QWEN}) | 4 | 75.00 [' in own
+  assert 'signs' not in world and '25.00 [' in world
+  (difference,) = table['differences']
+  assert difference['benchmark'] == 'signs'
+  assert difference['first']['policy'] == 'sft'
+  assert difference['accuracy']['difference'] == -0.25
+  assert 'LLM judge' not in text  # Nothing to be compared with.

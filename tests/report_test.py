@@ -9,8 +9,9 @@ import re
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.report import metrics as report_metrics
-from gog_jax.report import summary as report
+from gog_jax.report import measures
+from gog_jax.report import pages
+from gog_jax.report import text as report_text
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as store
 from gog_jax.types import Hit
@@ -107,12 +108,12 @@ class _Page(html.parser.HTMLParser):
 
 def test_make_writes_the_summary_it_returns_in_the_order_of_the_story(tmp_path):
   _write_run(tmp_path)
-  summary = report.make(tmp_path, n_trajectories=12, seed=0)
+  summary = pages.make(tmp_path, n_trajectories=12, seed=0)
   assert [row['policy'] for row in summary['rows']] == ['sft', 'rl']
   on_disk = json.loads((tmp_path / 'report' / 'summary.json').read_text())
   assert on_disk == summary
   first = (tmp_path / 'report' / 'index.html').read_text()
-  report.make(tmp_path, n_trajectories=12, seed=0)
+  pages.make(tmp_path, n_trajectories=12, seed=0)
   assert (tmp_path / 'report' / 'index.html').read_text() == first
 
 
@@ -120,7 +121,7 @@ def test_the_page_shows_boxes_curves_and_as_many_trajectories_as_asked(
   tmp_path,
 ):
   _write_run(tmp_path)
-  report.make(tmp_path, n_trajectories=14, seed=0)
+  pages.make(tmp_path, n_trajectories=14, seed=0)
   text = (tmp_path / 'report' / 'index.html').read_text()
   page = _Page(text)
   assert page.tags.count('article') == 14
@@ -139,7 +140,7 @@ def test_the_page_shows_boxes_curves_and_as_many_trajectories_as_asked(
 
 def test_gaze_boxes_are_drawn_where_they_were_and_judged_by_colour(tmp_path):
   _write_run(tmp_path, policies=('rl',))
-  report.make(tmp_path, n_trajectories=10, seed=0)
+  pages.make(tmp_path, n_trajectories=10, seed=0)
   page = _Page((tmp_path / 'report' / 'index.html').read_text())
   drawn = [
     tuple(float(box[key]) for key in ('x', 'y', 'width', 'height'))
@@ -154,7 +155,7 @@ def test_gaze_boxes_are_drawn_where_they_were_and_judged_by_colour(tmp_path):
 
 def test_what_a_page_or_policy_says_stays_text(tmp_path):
   _write_run(tmp_path, evil=True)
-  report.make(tmp_path, n_trajectories=30, seed=0)
+  pages.make(tmp_path, n_trajectories=30, seed=0)
   text = (tmp_path / 'report' / 'index.html').read_text()
   assert 'alert' in text  # It is shown,
   page = _Page(text)
@@ -176,7 +177,7 @@ def test_what_a_page_or_policy_says_stays_text(tmp_path):
 
 def test_the_table_is_plain_text_off_a_terminal(tmp_path):
   _write_run(tmp_path)
-  text = report.table(report.make(tmp_path, n_trajectories=10, seed=0))
+  text = report_text.table(pages.make(tmp_path, n_trajectories=10, seed=0))
   assert '\x1b' not in text and text.isascii()
   line = next(line for line in text.splitlines() if 'rl' in line)
   for number in (
@@ -194,20 +195,20 @@ def test_the_table_is_plain_text_off_a_terminal(tmp_path):
 
 
 def test_the_table_survives_markup_in_a_name():
-  row = report_metrics.row(helpers.ten(), seed=0) | {'policy': '[bold]x[/]'}
-  assert '[bold]x[/]' in report.table({'rows': [row]})
+  row = measures.describe(helpers.ten(), seed=0) | {'policy': '[bold]x[/]'}
+  assert '[bold]x[/]' in report_text.table({'rows': [row]})
 
 
 def test_missing_inputs_name_the_command(tmp_path):
   with pytest.raises(UserError, match='configs/eval.py --workdir='):
-    report.make(tmp_path, n_trajectories=10, seed=0)
+    pages.make(tmp_path, n_trajectories=10, seed=0)
   _write_run(tmp_path, policies=('rl',))
   (tmp_path / 'eval' / 'rl' / 'examples.jsonl').unlink()
   with pytest.raises(UserError, match='examples.jsonl.*configs/eval.py'):
-    report.make(tmp_path, n_trajectories=10, seed=0)
+    pages.make(tmp_path, n_trajectories=10, seed=0)
   store.write_examples(tmp_path / 'eval' / 'rl' / 'examples.jsonl', [])
   with pytest.raises(UserError, match='lacks a; make it with'):
-    report.make(tmp_path, n_trajectories=10, seed=0)
+    pages.make(tmp_path, n_trajectories=10, seed=0)
   assert not (tmp_path / 'report').exists()
 
 
@@ -220,14 +221,14 @@ def test_unscored_trajectories_are_refused(tmp_path):
     [helpers.example('a')],
   )
   with pytest.raises(UserError, match='not scored'):
-    report.make(tmp_path, n_trajectories=10, seed=0)
+    pages.make(tmp_path, n_trajectories=10, seed=0)
 
 
 def test_a_run_without_training_has_a_report_without_curves(tmp_path):
   _write_run(tmp_path)
   for stage in ('sft', 'rl'):
     (tmp_path / stage / 'metrics.jsonl').unlink()
-  report.make(tmp_path, n_trajectories=1, seed=0)
+  pages.make(tmp_path, n_trajectories=1, seed=0)
   page = _Page((tmp_path / 'report' / 'index.html').read_text())
   assert 'Training' not in ''.join(page.text)
   assert page.tags.count('article') == 1
@@ -235,7 +236,7 @@ def test_a_run_without_training_has_a_report_without_curves(tmp_path):
 
 def test_rl_is_compared_with_all_and_its_arms_with_the_sft(tmp_path):
   _write_run(tmp_path, policies=('direct', 'sft', 'rl', 'rl_all', 'rl_fast'))
-  summary = report.make(tmp_path, n_trajectories=1, seed=0, benchmark='world')
+  summary = pages.make(tmp_path, n_trajectories=1, seed=0, benchmark='world')
   assert {(d['policy'], d['against']) for d in summary['differences']} == {
       ('rl', 'direct'), ('rl', 'sft'), ('rl', 'rl_all'), ('rl', 'rl_fast'),
       ('rl_all', 'sft'), ('rl_fast', 'sft'),
@@ -246,13 +247,13 @@ def test_over_seeds_differences_have_an_interval_of_their_own(tmp_path):
   folders = {seed: tmp_path / f'seed_{seed}' for seed in (0, 1)}
   _write_run(folders[0], policies=('sft', 'rl', 'rl_once'))
   _write_run(folders[1], policies=('sft', 'rl'))
-  summary = report.make_overall(tmp_path, folders, seed=0)
+  summary = pages.make_overall(tmp_path, folders, seed=0)
   pairs = {(d['policy'], d['against']): d for d in summary['differences']}
   every = pairs['rl', 'sft']['accuracy']
   low, high = every['ci95_seeds']
   assert low == high == every['difference']  # The seeds are copies.
   assert 'ci95_seeds' not in pairs['rl_once', 'sft']['accuracy']
-  assert 'seeds [' in report.differences(summary).splitlines()[0]
+  assert 'seeds [' in report_text.differences(summary).splitlines()[0]
   assert 'over seeds' in (tmp_path / 'report' / 'index.html').read_text()
 
 
@@ -270,7 +271,7 @@ def test_the_page_shows_alarms_and_validation(tmp_path):
     tmp_path / 'sft' / 'validation.jsonl',
     ({'step': n, 'accuracy': n / 4} for n in (1, 2, 3)),
   )
-  report.make(tmp_path, n_trajectories=1, seed=0)
+  pages.make(tmp_path, n_trajectories=1, seed=0)
   page = (tmp_path / 'report' / 'index.html').read_text()
   assert '<b>alarm</b> kl, steps 3-5, 9<' in page
   assert '<span>validation_accuracy</span><b>0.75</b>' in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -176,7 +177,7 @@ def make_run(workdir, parts, **more):
 
 def test_an_evaluation_scores_masks_and_counts(parts, tmp_path):
   run = make_run(tmp_path / 'run', parts)
-  mini.make_stages(run, 'data', 'eval')
+  mini.make_stages(run, 'data', 'eval', 'report')
   folder = tmp_path / 'run' / 'eval' / 'expert'
   trajectories = store.read(folder / 'trajectories.jsonl')
   masked = [t for t in trajectories if t.masked]
@@ -185,6 +186,11 @@ def test_an_evaluation_scores_masks_and_counts(parts, tmp_path):
     assert t.reward_parts['short'] == 1 / len(t.turns)
     assert t.valid == (sum(t.example_id.encode()) % 2 == 0)
   assert evaluate.facts(folder)['n'] == len(trajectories) - len(masked)
+  report = tmp_path / 'run' / 'report'
+  (row,) = json.loads((report / 'summary.json').read_text())['rows']
+  assert (row['unjudged'], row['infra_errors']) == (len(masked), 0)
+  assert 0 < row['parts']['short'] <= 1
+  assert 'Reward parts of expert' in (report / 'index.html').read_text()
   # What the file says now is another reward.
   before = stages.manifest_of(run, 'eval').fingerprint()
   parts.write_text(PARTS + '# Another.\n')

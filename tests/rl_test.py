@@ -254,7 +254,7 @@ def test_what_a_step_logs_by_hand():
   assert found['reward'] == pytest.approx((1 + 0.1 + 1 + 0.9 + 0.1) / 5)
   assert found['searches'] == (0 + 1 + 3 + 1 + 1) / 5
   assert found['turns'] == (1 + 2 + 4 + 2 + 2) / 5
-  assert (found['no_search'], found['single'], found['hybrid']) == (
+  assert (found['no_search'], found['one_kind'], found['hybrid']) == (
       1 / 5, 3 / 5, 1 / 5
   )
   assert found['recovery'] == 1 / 2

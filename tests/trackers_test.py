@@ -20,8 +20,8 @@ from tensorboard.backend.event_processing import event_accumulator
 from configs import rl
 from gog_jax.app import config_check
 from gog_jax.errors import UserError
-from gog_jax.report import behaviour as report_behaviour
-from gog_jax.report import scalars as report_scalars
+from gog_jax.report import measures
+from gog_jax.report import pages
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage import trackers
@@ -233,9 +233,9 @@ def test_the_report_is_shown_once_however_often_it_is_made(
 ):
   asked = config(**{'log.wandb': 'p'})
   summary = {
-      'details': [
-          report_behaviour.describe(report_helpers.ten(), seed=0),
-          report_behaviour.describe(
+      'rows': [
+          measures.describe(report_helpers.ten(), seed=0),
+          measures.describe(
               dataclasses.replace(report_helpers.ten(), policy='gog@remote'),
               seed=0,
           ),
@@ -243,7 +243,7 @@ def test_the_report_is_shown_once_however_often_it_is_made(
   }
   folder = epath.Path(tmp_path / 'toy' / 'report')
   for _ in range(2):
-    report_scalars.show(asked, folder, summary)
+    pages.show_scalars(asked, folder, summary)
   for policy in ('rl', 'gog@remote'):
     found = read_events(folder / 'events' / policy)
     assert found['answers/accuracy/mean'] == [(0, pytest.approx(0.7))]

@@ -13,7 +13,7 @@ from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.remote import secrets
 from gog_jax.remote.endpoint import shown_url
-from gog_jax.report import card as report_card
+from gog_jax.report import cards
 from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
@@ -138,9 +138,9 @@ def read_example(config) -> Example:
 
 def render(policy: str, example: Example, trajectory: Trajectory) -> str:
   """The page: the report's card of one trajectory, which nobody judges."""
-  return report_card.render(
+  return cards.render(
       'ask.html.j2',
-      card=report_card.card(policy, example, trajectory),
+      card=cards.card(policy, example, trajectory),
       counts=narrator.counts(trajectory),
   )
 

@@ -23,12 +23,13 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import grade
+from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.evaluations import ROLLOUT
 from gog_jax.evaluation.evaluations import TRAINED
 from gog_jax.judge.counts import describe
-from gog_jax.report import scalars as report_scalars
-from gog_jax.report import summary as report
+from gog_jax.report import pages as report
+from gog_jax.report import text as report_text
 from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage import files
@@ -92,14 +93,14 @@ def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
       seed=run.seed('report'),
       benchmark=run.config.eval.benchmark,
   )
-  report_scalars.show(run.config, folder, summary)
+  report.show_scalars(run.config, folder, summary)
   _print_summary(summary)
   return {'page': str(folder / 'index.html')}
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-  print(report.table(summary))
-  print(report.differences(summary))
+  print(report_text.table(summary))
+  print(report_text.differences(summary))
 
 
 # What may change while a stage is under way: nothing it makes hangs on it.
@@ -317,7 +318,7 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
 def folder_of(run: Run, name: str) -> epath.Path:
   """Where a stage's output goes; those of other benchmarks stand apart."""
   if name in ('eval', 'report'):
-    name = report.folder_name(name, run.config.eval.benchmark)
+    name = paradigms.folder_name(name, run.config.eval.benchmark)
   return run.workdir / name
 
 

@@ -18,7 +18,6 @@ from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.evaluation import scripts as plays
 from gog_jax.questions import benchmarks
-from gog_jax.report import summary as report
 from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage.manifest import Manifest
@@ -68,7 +67,7 @@ def needs(config: Any) -> tuple[str, ...]:
 
 def folder_of(run: Run) -> epath.Path:
   """Where evaluations go; those of other benchmarks stand apart."""
-  return run.workdir / report.folder_name('eval', run.config.eval.benchmark)
+  return run.workdir / paradigms.folder_name('eval', run.config.eval.benchmark)
 
 
 def manifest_of(

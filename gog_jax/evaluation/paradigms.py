@@ -67,6 +67,11 @@ def is_world(benchmark: str) -> bool:
   return benchmark in _WORLD
 
 
+def folder_name(stage: str, benchmark: str) -> str:
+  """'eval' or 'report', but for another than the world 'eval_simplevqa'."""
+  return stage if benchmark == 'world' else f'{stage}_{benchmark}'
+
+
 def split_of(benchmark: str) -> str:
   """The split of the embedded world's data set that it is."""
   return _WORLD[benchmark]

@@ -24,7 +24,7 @@ from etils import epath
 import markupsafe
 
 from gog_jax.errors import UserError
-from gog_jax.report import card as report_card
+from gog_jax.report import cards
 from gog_jax.storage import files
 
 VERSION = 1
@@ -140,10 +140,10 @@ def render(samples: Sequence[Any], *, fingerprint: str, teacher: str) -> str:
   script = _SCRIPT.read_text()
   digest = hashlib.sha256(script.encode()).digest()
   records = [samples[i] for i in range(len(samples))]
-  return report_card.render(
+  return cards.render(
       'review.html.j2',
       cards=[
-          report_card.card(teacher, one.example, one.trajectory)
+          cards.card(teacher, one.example, one.trajectory)
           for one in records
       ],
       facts=[one.facts for one in records],

@@ -46,18 +46,18 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def budget_charts(
-    details: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[dict[str, Any]]]:
   """Accuracy against each kind of budget, a chart for each policy.
 
   All reach as far to the right as whoever spends most, and from 0 to 1.
 
   Args:
-    details: Of each policy, see `report_behaviour.describe`.
+    rows: Of each policy, see `measures.describe`.
   """
   drawn: dict[str, list[dict[str, Any]]] = {}
   for unit in ('searches', 'tokens', 'dollars'):
-    curves = {one['policy']: one['budget'][unit] for one in details}
+    curves = {one['policy']: one['budget'][unit] for one in rows}
     most = max((c[-1]['budget'] for c in curves.values() if c), default=0)
     for policy, curve in curves.items():
       if curve and most:

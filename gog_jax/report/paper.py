@@ -12,7 +12,7 @@ import dataclasses
 import re
 
 from gog_jax.evaluation import paradigms
-from gog_jax.report import intervals as report_intervals
+from gog_jax.report import intervals
 
 # Name, title, recovered n; in the order of the paper's columns.
 COLUMNS = (
@@ -70,7 +70,7 @@ class PaperRow:
 
   def interval(self, name: str) -> list[float]:
     """Ours, exact, from the recovered count; fractions of 1."""
-    return report_intervals.exact(self.right(name), N[name])
+    return intervals.exact(self.right(name), N[name])
 
 
 PARADIGMS = {

@@ -1,13 +1,9 @@
 """The paper's table beside ours, from the files of one or several runs.
 
-Reads, in each run's workdir,
-
-    eval_BENCHMARK/POLICY/trajectories.jsonl, examples.jsonl, manifest.json
-    eval_BENCHMARK/manifest.json   where the policy's own does not say
-
-and writes table.json and table.md. What is under way is read as far as it is.
-The embedded world (eval/, eval_world_hard/) has a section of its own: it is in
-nobody's table.
+Reads the evaluations in each run's workdir, see reading.py, and writes
+table.json and table.md. What is under way is read as far as it is. Benchmarks
+that the paper does not have stand in a section of their own, and so does the
+embedded world (eval/, eval_world_hard/), which is in nobody's table.
 """
 
 from __future__ import annotations
@@ -23,16 +19,14 @@ from etils import epath
 import numpy as np
 
 from gog_jax.errors import UserError
-from gog_jax.report import behaviour as report_behaviour
-from gog_jax.report import metrics as report_metrics
+from gog_jax.evaluation import paradigms
+from gog_jax.report import measures
 from gog_jax.report import paper
-from gog_jax.report import table_text as report_table_text
-from gog_jax.report.metrics import Evaluated
+from gog_jax.report import reading
+from gog_jax.report import text
+from gog_jax.report.measures import Evaluated
 from gog_jax.storage import files
 from gog_jax.storage import metrics
-from gog_jax.storage import rollouts
-
-_WORLD = 'world'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,27 +34,19 @@ class Evaluation:
   """One policy on one benchmark.
 
   Attributes:
-    benchmark: One of paper.NAMES, or a split of the embedded world.
+    benchmark: One of paper.NAMES, a split of the embedded world, or another.
     run: Its workdir, where several are read, or else empty.
     evaluated: What it did; without images.
-    manifest: What is known of how it was made.
   """
 
   benchmark: str
   run: str
   evaluated: Evaluated
-  manifest: Mapping[str, Any]
-
-  @property
-  def items(self) -> Mapping[str, Any]:
-    """Of the benchmark as it was read: 'digest', 'label', 'n', ..."""
-    facts = self.manifest.get('facts') or {}
-    return self.manifest.get('benchmark') or facts.get('benchmark') or {}
 
   @functools.cached_property
   def model(self) -> str:
     """The path or the name of what was asked; empty where no model was."""
-    config = self.manifest.get('config') or {}
+    config = self.evaluated.manifest.get('config') or {}
     who = self.evaluated.policy.rpartition('@')[2]
     if who in ('script', 'expert'):
       return ''  # It asks none.
@@ -71,8 +57,8 @@ class Evaluation:
   @property
   def scored_by(self) -> tuple[str, str]:
     """The accuracy's name, and which judge's word it is, if it is a judge's."""
-    reward = (self.manifest.get('config') or {}).get('reward') or {}
-    judge = (self.manifest.get('inputs') or {}).get('judge') or ''
+    reward = (self.evaluated.manifest.get('config') or {}).get('reward') or {}
+    judge = (self.evaluated.manifest.get('inputs') or {}).get('judge') or ''
     return reward.get('accuracy', ''), judge
 
   @property
@@ -106,14 +92,14 @@ def make(
         f'{", ".join(map(str, workdirs))}'
     )
   table = build(found, seed=seed)
-  text = report_table_text.markdown(table)
+  shown = text.markdown(table)
   folder = epath.Path(folder)
   files.write_atomic(
       folder / 'table.json',
       json.dumps(table, indent=2, allow_nan=False) + '\n',
   )
-  files.write_atomic(folder / 'table.md', text)
-  return text
+  files.write_atomic(folder / 'table.md', shown)
+  return shown
 
 
 def read(workdir: epath.Path, *, run: str) -> list[Evaluation]:
@@ -128,55 +114,16 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluation]:
     stage, _, name = folder.name.partition('_')
     if stage == 'eval' and folder.is_dir():
       found += [
-          Evaluation(
-              benchmark=name or _WORLD,
-              run=run,
-              evaluated=evaluated,
-              manifest=_manifest(folder, evaluated.policy),
+          Evaluation(benchmark=name or 'world', run=run, evaluated=evaluated)
+          for evaluated in reading.evaluations(
+              folder, images=False, required=False
           )
-          for evaluated in map(_evaluated, sorted(folder.iterdir()))
-          if evaluated is not None
       ]
   order = {name: place for place, name in enumerate(paper.NAMES)}
   return sorted(
-      found, key=lambda one: (order.get(one.benchmark, len(order)), *one.row)
+      found,
+      key=lambda one: (order.get(one.benchmark, len(order)), *one.row),
   )
-
-
-def _evaluated(folder: epath.Path) -> Evaluated | None:
-  """What is in a policy's folder; None where nothing is."""
-  if not (folder / 'trajectories.jsonl').exists():
-    return None
-  trajectories, asked = rollouts.read(folder, images=False)
-  examples = {example.id: example for example in asked}
-  for trajectory in trajectories:
-    if trajectory.example_id not in examples:
-      raise UserError(
-          f'{folder}/examples.jsonl lacks {trajectory.example_id}; evaluate '
-          'again'
-      )
-    if 'accuracy' not in trajectory.reward_parts:
-      raise UserError(
-          f'{folder}/trajectories.jsonl is not scored; evaluate again'
-      )
-  if not trajectories:
-    return None
-  return Evaluated(
-      policy=folder.name, examples=examples, trajectories=trajectories
-  )
-
-
-def _manifest(folder: epath.Path, policy: str) -> dict[str, Any]:
-  """The policy's own manifest; what it does not say, the stage's."""
-  merged: dict[str, Any] = {}
-  for path in (folder / 'manifest.json', folder / policy / 'manifest.json'):
-    try:
-      merged |= json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-      raise UserError(
-          f'{path} is damaged; delete it and evaluate again'
-      ) from error
-  return merged
 
 
 def build(evaluations: Sequence[Evaluation], *, seed: int) -> dict[str, Any]:
@@ -185,29 +132,50 @@ def build(evaluations: Sequence[Evaluation], *, seed: int) -> dict[str, Any]:
   benchmarks: the paper's, with its n. rows: ours, each with its cells by
   benchmark, its average where all six are there, and `paper`, the index of the
   paper's row of the same paradigm and family of backbones. paper: its rows.
-  differences: between ours on the very same items. world: cells of the embedded
-  world, in no table. notes: why a number is not to be compared, or is missing.
+  others: cells of benchmarks that the paper does not have. world: cells of the
+  embedded world. differences: between policies on the very same items, but not
+  of the world. notes: why a number is not to be compared, or is missing.
   """
   ours: dict[tuple[str, str, str], dict[str, Evaluation]] = {}
   world = []
   for one in evaluations:
-    if one.benchmark in paper.NAMES:
-      ours.setdefault(one.row, {})[one.benchmark] = one
-    else:
+    if paradigms.is_world(one.benchmark):
       world.append(one)
-  differences, notes = _differences(ours, seed=seed)
+    else:
+      ours.setdefault(one.row, {})[one.benchmark] = one
+  names = {name for cells in ours.values() for name in cells}
+  others = sorted(names - {*paper.NAMES})
+  same = {
+      name: [cells[name] for cells in ours.values() if name in cells]
+      for name in (*paper.NAMES, *others)
+  }
+  differences, notes = _differences(same, seed=seed)
+
+  def beside(some: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    return [
+        {
+            'benchmark': one.benchmark,
+            'title': one.benchmark,
+            **_name(one),
+            **_cell(one, seed=seed),
+        }
+        for one in some
+    ]
+
   return {
       'benchmarks': [
           {'name': name, 'title': title, 'paper_n': n}
           for name, title, n in paper.COLUMNS
       ],
-      'rows': [_row(cells, seed=seed) for cells in ours.values()],
-      'paper': [_paper_row(row) for row in paper.ROWS],
-      'differences': differences,
-      'world': [
-          {'benchmark': one.benchmark, **_name(one), **_cell(one, seed=seed)}
-          for one in world
+      'rows': [
+          _row(cells, seed=seed)
+          for cells in ours.values()
+          if cells.keys() & {*paper.NAMES}
       ],
+      'paper': [_paper_row(row) for row in paper.ROWS],
+      'others': beside([one for name in others for one in same[name]]),
+      'world': beside(world),
+      'differences': differences,
       'notes': notes,
   }
 
@@ -218,7 +186,7 @@ def _name(one: Evaluation) -> dict[str, str]:
 
 def _row(cells: Mapping[str, Evaluation], *, seed: int) -> dict[str, Any]:
   one = next(iter(cells.values()))
-  config = one.manifest.get('config') or {}
+  config = one.evaluated.manifest.get('config') or {}
   # A remote model may be any, whatever words it is asked in.
   local = one.evaluated.policy.rpartition('@')[2] != 'remote'
   dialect = (config.get('model') or {}).get('dialect', '') if local else ''
@@ -241,18 +209,18 @@ def _row(cells: Mapping[str, Evaluation], *, seed: int) -> dict[str, Any]:
 
 def _cell(one: Evaluation, *, seed: int) -> dict[str, Any]:
   """A policy on a benchmark: counts, measures with intervals, and caveats."""
-  details = report_behaviour.describe(one.evaluated, seed=seed)
+  details = measures.describe(one.evaluated, seed=seed)
   scored_by, judge = one.scored_by
   return {
       'n': details['n'],
       **details['answers'],
       'infra_errors': details['infra_errors'],
       'unjudged': details['unjudged'],
-      'searches': details['cost']['searches']['all'],
+      'searches': details['behaviour']['searches'],
       'price': details['cost']['price']['per_query'],
       'scored_by': scored_by,
       'judged_by': judge,
-      'digest': one.items.get('digest', ''),
+      'digest': one.evaluated.items.get('digest', ''),
       'caveats': _caveats(one, details, scored_by),
   }
 
@@ -262,15 +230,15 @@ def _caveats(
 ) -> list[str]:
   """Why a number may not simply stand beside the paper's."""
   found = []
-  if one.items.get('label'):
-    found.append(one.items['label'])
+  if one.evaluated.items.get('label'):
+    found.append(one.evaluated.items['label'])
   wanted = paper.N.get(one.benchmark)
   held = details['n'] + details['infra_errors'] + details['unjudged']
-  if not one.manifest.get('complete'):
+  if not one.evaluated.manifest.get('complete'):
     found.append('not complete yet')
-  elif wanted and held != wanted and not one.items.get('label'):
+  elif wanted and held != wanted and not one.evaluated.items.get('label'):
     found.append(f"not the paper's: it has {wanted} items")
-  if scored_by and scored_by != 'judge':
+  if wanted and scored_by and scored_by != 'judge':
     found.append(
         f"scored by {scored_by.replace('_', ' ')}, the paper's by an LLM judge"
     )
@@ -326,38 +294,34 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
 
 
 def _differences(
-    ours: Mapping[tuple[str, str, str], Mapping[str, Evaluation]], *, seed: int
+    same: Mapping[str, Sequence[Evaluation]], *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-  """Each policy less each before it, on the same items; and what is not."""
+  """Each policy less each before it, on the same items; and what is not.
+
+  Args:
+    same: Evaluations by benchmark.
+    seed: Of the bootstrap.
+  """
   found, notes = [], []
-  for name in paper.NAMES:
-    here = [cells[name] for cells in ours.values() if name in cells]
+  for name, here in same.items():
     for second, first in itertools.combinations(here, 2):
-      digests = [one.items.get('digest') for one in (first, second)]
+      labels = ' and '.join(text.label(_name(one)) for one in (first, second))
+      digests = [one.evaluated.items.get('digest') for one in (first, second)]
       if digests[0] != digests[1]:
         notes.append(
-            f'{name}: {" and ".join(_label(o) for o in (first, second))} were '
-            'asked different items and are not compared'
+            f'{name}: {labels} were asked different items and are not compared'
         )
-        continue
-      if first.scored_by != second.scored_by:
+      elif first.scored_by != second.scored_by:
         notes.append(
-            f'{name}: {" and ".join(_label(o) for o in (first, second))} were '
-            'scored in different ways, or by different judges, and are not '
-            'compared'
+            f'{name}: {labels} were scored in different ways, or by different '
+            'judges, and are not compared'
         )
-        continue
-      row = report_metrics.difference(
-          first.evaluated, second.evaluated, seed=seed
-      )
-      found.append({
-          'benchmark': name,
-          'first': _name(first),
-          'second': _name(second),
-          'accuracy': row['accuracy'],
-      })
+      else:
+        row = measures.difference(first.evaluated, second.evaluated, seed=seed)
+        found.append({
+            'benchmark': name,
+            'first': _name(first),
+            'second': _name(second),
+            'accuracy': row['accuracy'],
+        })
   return found, notes
-
-
-def _label(one: Evaluation) -> str:
-  return report_table_text.label(_name(one))

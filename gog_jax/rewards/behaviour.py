@@ -1,4 +1,4 @@
-"""What a trajectory did: its searches, and where it gazed."""
+"""What trajectories did: how they searched, and where they gazed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from gog_jax import boxes
+from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
@@ -17,6 +18,56 @@ _TEXT, _IMAGE = 'text', 'image'
 # Searching with a crop and with the whole image are one kind of search.
 _KINDS = {'text_search': _TEXT, 'image_search': _IMAGE, 'gaze': _IMAGE}
 TOOLS = tuple(_KINDS)
+# From this overlap (intersection over union) on two crops show the same.
+SAME_REGION_IOU = 0.7
+
+Pairs = Sequence[tuple[Example, Trajectory]]
+
+
+def measure(pairs: Pairs) -> dict[str, float | None]:
+  """How a policy searches and gazes; None where there is nothing to divide by.
+
+  Returns:
+    no_search, one_kind, hybrid: shares of trajectories with no, one and more
+      than one kind of executed search, out of text and image (gaze included).
+    searches: that came back, per trajectory.
+    gazes: share of trajectories with a crop; gazes_per_query: crops each.
+    gaze_hit: share of crops that hit, where gold regions are known.
+    recovery: of trajectories whose first gaze missed, those that hit later.
+    reflection: of gazes that missed, those after which a later turn looked at
+      another region or used another tool.
+    redundant_crops: of crops, those that show again what an earlier one of the
+      same image showed (IoU of SAME_REGION_IOU or more).
+    redundant_searches: of searches without a crop, those that ask again what
+      was asked before.
+    turns: messages per trajectory.
+  """
+  kinds = [len(kinds_of_search(t)) for _, t in pairs]
+  looks = [gazes(e, t) for e, t in pairs]
+  return {
+      'no_search': mean([n == 0 for n in kinds]),
+      'one_kind': mean([n == 1 for n in kinds]),
+      'hybrid': mean([n > 1 for n in kinds]),
+      'searches': mean([n_searches(t) for _, t in pairs]),
+      'gazes': mean([bool(found) for found in looks]),
+      'gazes_per_query': mean([len(found) for found in looks]),
+      'gaze_hit': mean([g.hit for found in looks for g in found]),
+      'recovery': mean([recovered(found) for found in looks]),
+      'reflection': mean([r for e, t in pairs for r in reflections(e, t)]),
+      'redundant_crops': mean([
+          any(same_region(gaze.view, earlier.view) for earlier in found[:i])
+          for found in looks
+          for i, gaze in enumerate(found)
+      ]),
+      'redundant_searches': mean([r for _, t in pairs for r in _repeats(t)]),
+      'turns': mean([len(t.turns) for _, t in pairs]),
+  }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+  """Of those that are known; None where none is."""
+  known = [value for value in values if value is not None]
+  return float(np.mean(known)) if known else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +120,45 @@ def recovered(looks: Sequence[Gaze]) -> bool | None:
   return any(hits) if hits[:1] == [False] else None
 
 
+def reflections(example: Example, trajectory: Trajectory) -> list[bool]:
+  """Of each gaze that missed, whether a later turn tried something else."""
+  return [
+      any(
+          result.view is None or not same_region(result.view, gaze.view)
+          for turn in trajectory.turns[gaze.turn + 1 :]
+          for result in turn.results
+          if result.status == ToolStatus.OK
+      )
+      for gaze in gazes(example, trajectory)
+      if gaze.hit is False
+  ]
+
+
+def same_region(one: View, other: View) -> bool:
+  """Whether two crops show the same part of the same image."""
+  return (
+      one.root == other.root
+      and boxes.iou(one.box, other.box) >= SAME_REGION_IOU
+  )
+
+
+def _repeats(trajectory: Trajectory) -> list[bool]:
+  """Of each search without a crop, whether it was made before."""
+  seen, found = set(), []
+  for turn in trajectory.turns:
+    for call, result in zip(turn.parsed.calls, turn.results):
+      if result.status == ToolStatus.OK and result.view is None:
+        arguments = {
+            name: ' '.join(value.casefold().split())
+            if isinstance(value, str) else value
+            for name, value in call.arguments.items()
+        }  # fmt: skip
+        key = files.dumps([call.name, arguments])
+        found.append(key in seen)
+        seen.add(key)
+  return found
+
+
 def kinds_of_search(trajectory: Trajectory) -> set[str]:
   """The kinds of search it executed; a tool of no known kind is its own."""
   return {
@@ -84,18 +174,3 @@ def n_searches(trajectory: Trajectory) -> int:
   return sum(
       result.n_searches for turn in trajectory.turns for result in turn.results
   )
-
-
-def mean_parts(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-  """The mean of each of their reward parts, over those that have it."""
-  names = dict.fromkeys(name for t in trajectories for name in t.reward_parts)
-  return {
-      name: float(
-          np.mean([
-              t.reward_parts[name]
-              for t in trajectories
-              if name in t.reward_parts
-          ])
-      )
-      for name in names
-  }

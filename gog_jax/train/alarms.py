@@ -38,7 +38,7 @@ def raised(rows: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
   found = {}
   for metric, (kind, meaning) in _SIGNS.items():
     bound = getattr(config, metric)
-    values = [row[metric] for row in recent if metric in row]
+    values = [row[metric] for row in recent if row.get(metric) is not None]
     over = [
         # NaN is over any bound.
         not (value <= bound if kind == 'most' else value >= bound)

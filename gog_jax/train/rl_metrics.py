@@ -50,21 +50,15 @@ def describe(
   valid = [t for t in flat if t.valid]
   results = [r for t in flat for turn in t.turns for r in turn.results]
 
-  recoveries = [
-      recovered
+  pairs = [
+      (example, t)
       for example, group in zip(examples, groups, strict=True)
       for t in group
       if t.valid
-      and (recovered := behaviour.recovered(behaviour.gazes(example, t)))
-      is not None
   ]
-  n_kinds = np.array([len(behaviour.kinds_of_search(t)) for t in valid])
 
   def mean(value) -> float:
     return float(np.mean([value(t) for t in valid])) if valid else 0.0
-
-  def share(found: np.ndarray) -> float:
-    return float(np.mean(found)) if valid else 0.0
 
   def count(status: ToolStatus) -> int:
     return sum(r.status == status for r in results)
@@ -73,19 +67,16 @@ def describe(
       'reward': mean(lambda t: t.reward),
       'accuracy': mean(lambda t: t.reward_parts['accuracy']),
       'format': mean(lambda t: t.reward_parts['format']),
-      'turns': mean(lambda t: len(t.turns)),
-      'searches': mean(behaviour.n_searches),
-      'no_search': share(n_kinds == 0),
-      'single': share(n_kinds == 1),
-      'hybrid': share(n_kinds > 1),
-      'recovery': float(np.mean(recoveries)) if recoveries else None,
+      **behaviour.measure(pairs),
       'tokens': mean(lambda t: len(t.token_ids)),
       'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
       'live_groups': float(advantages.live.mean()),
       'format_only_groups': float(advantages.format_only.mean()),
       **{
-          f'reward/{name}': value
-          for name, value in behaviour.mean_parts(valid).items()
+          f'reward/{name}': behaviour.mean(
+              [t.reward_parts.get(name) for t in valid]
+          )
+          for name in sorted({n for t in valid for n in t.reward_parts})
           if name not in RECORDED
       },
       'masked': 1 - len(valid) / len(flat),

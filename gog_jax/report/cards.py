@@ -19,7 +19,7 @@ import jinja2
 from gog_jax import boxes
 from gog_jax import images
 from gog_jax.errors import UserError
-from gog_jax.report import charts as report_charts
+from gog_jax.report import charts
 from gog_jax.rewards import behaviour
 from gog_jax.types import Box
 from gog_jax.types import Example
@@ -46,7 +46,7 @@ def render(template: str, **values: Any) -> str:
       lstrip_blocks=True,
   )
   environment.filters['percent'] = _percent
-  environment.filters['short'] = report_charts.short
+  environment.filters['short'] = charts.short
   html = environment.get_template(template).render(values)
   # Policies can write lone surrogates; UTF-8 cannot.
   return html.encode('utf-8', 'replace').decode('utf-8')

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gog_jax.report import metrics as report_metrics
-from gog_jax.report import summary as report
-from gog_jax.report.metrics import Evaluated
+from gog_jax.report import measures
+from gog_jax.report import text
+from gog_jax.report.measures import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.types import ToolStatus
 from tests import report_helpers as helpers
@@ -24,26 +24,32 @@ def by_hop(accuracy, *, no_search, hybrid, n):
 
 
 def test_the_row_is_what_a_hand_counts():
-  row = report_metrics.row(helpers.ten(), seed=0)
-  low, high = row.pop('ci95')
+  row = measures.describe(helpers.ten(), seed=0)
+  assert (row['policy'], row['n']) == ('rl', 10)
+  assert (row['infra_errors'], row['unjudged']) == (0, 0)
+  accuracy = row['answers']['accuracy']
+  assert accuracy['mean'] == pytest.approx(0.7) and accuracy['n'] == 10
+  low, high = accuracy['ci95']
   assert 0.3 <= low <= 0.5 and 0.9 <= high <= 1.0
-  assert row == {
-    'policy': 'rl',
-    'accuracy': pytest.approx(0.7),
-    'n': 10,
-    'format_rate': pytest.approx(0.9),
-    'no_search': pytest.approx(0.3),  # a b c
-    'single': pytest.approx(0.5),  # d e f i j; a glance is an image search.
-    'hybrid': pytest.approx(0.2),  # g h
-    'calls_per_query': pytest.approx(1.4),  # 1 2 1 3 4 2 1
-    'gaze_hit': pytest.approx(4 / 9),
-    'recovery': pytest.approx(0.6),
-    'infra_errors': 0,
-    'by_hop': {
-      '0': by_hop(2 / 3, no_search=1, hybrid=0, n=3),
-      '1': by_hop(2 / 3, no_search=0, hybrid=0, n=3),
-      '2': by_hop(3 / 4, no_search=0, hybrid=0.5, n=4),
-    },
+  assert row['format'] == pytest.approx(0.9)
+  assert row['behaviour'] == pytest.approx({
+    'no_search': 0.3,  # a b c
+    'one_kind': 0.5,  # d e f i j; a glance is an image search.
+    'hybrid': 0.2,  # g h
+    'searches': 1.4,  # 1 2 1 3 4 2 1
+    'gazes': 0.6,
+    'gazes_per_query': 0.9,
+    'gaze_hit': 4 / 9,
+    'recovery': 0.6,
+    'reflection': 4 / 5,  # All but f's; h's second gaze was the same turn's.
+    'redundant_crops': 0.0,
+    'redundant_searches': 1 / 5,  # h's second.
+    'turns': 2.3,
+  })
+  assert row['by_hop'] == {
+    '0': by_hop(2 / 3, no_search=1, hybrid=0, n=3),
+    '1': by_hop(2 / 3, no_search=0, hybrid=0, n=3),
+    '2': by_hop(3 / 4, no_search=0, hybrid=0.5, n=4),
   }
 
 
@@ -63,10 +69,12 @@ def test_infra_errors_are_counted_apart_and_enter_nothing():
     examples=ten.examples,
     trajectories=[*ten.trajectories, *struck],
   )
-  row = report_metrics.row(with_struck, seed=0)
+  row = measures.describe(with_struck, seed=0)
   assert row.pop('infra_errors') == 2
-  without = report_metrics.row(ten, seed=0)
+  without = measures.describe(ten, seed=0)
   assert without.pop('infra_errors') == 0
+  for over_all in ('calls', 'stop_reasons'):
+    assert row.pop(over_all) != without.pop(over_all)
   assert row == without
 
 
@@ -81,10 +89,11 @@ def test_a_call_that_was_the_policys_mistake_is_no_search():
       )
     ],
   )
-  row = report_metrics.row(one, seed=0)
-  assert (row['single'], row['hybrid']) == (1, 0)
-  assert row['calls_per_query'] == 1
-  assert row['gaze_hit'] is None and row['recovery'] is None
+  row = measures.describe(one, seed=0)
+  shares = row['behaviour']
+  assert (shares['one_kind'], shares['hybrid']) == (1, 0)
+  assert shares['searches'] == 1
+  assert shares['gaze_hit'] is None and shares['recovery'] is None
 
 
 def test_undefined_is_none_not_zero():
@@ -93,8 +102,9 @@ def test_undefined_is_none_not_zero():
     examples={'a': helpers.example('a', gold=(), hops=None)},
     trajectories=[helpers.trajectory('a', (helpers.gaze(helpers.HIT),))],
   )
-  row = report_metrics.row(no_gold, seed=0)
-  assert row['gaze_hit'] is None and row['recovery'] is None
+  row = measures.describe(no_gold, seed=0)
+  shares = row['behaviour']
+  assert shares['gaze_hit'] is None and shares['recovery'] is None
   assert row['by_hop'] == {
     'unknown': by_hop(1, no_search=0, hybrid=0, n=1)
   }
@@ -104,9 +114,9 @@ def test_undefined_is_none_not_zero():
     examples={'a': helpers.example('a')},
     trajectories=[helpers.trajectory('a', ((helpers.text()[0], down),))],
   )
-  row = report_metrics.row(none_valid, seed=0)
-  assert row['accuracy'] is None and row['ci95'] is None and row['n'] == 0
-  assert '-' in report.table({'rows': [row]})
+  row = measures.describe(none_valid, seed=0)
+  assert row['answers']['accuracy'] is None and row['n'] == 0
+  assert '-' in text.table({'rows': [row]})
 
 
 def test_a_gaze_hits_from_an_overlap_of_one_half_on_the_image_with_the_gold():
@@ -145,7 +155,7 @@ def test_differences_are_paired_and_counted_by_hand():
       helpers.trajectory('f', miss, right=False),
     ],
   )
-  found = report_metrics.difference(ten, other, seed=0)
+  found = measures.difference(ten, other, seed=0)
   assert (found['policy'], found['against']) == ('rl', 'sft')
   # Nine pairs (not j): 6 right against 2.
   accuracy = found['accuracy']
@@ -162,9 +172,9 @@ def test_differences_are_paired_and_counted_by_hand():
   hits = found['gaze_hit']
   assert hits['n'] == 6
   assert hits['difference'] == pytest.approx((-0.5 + 0.5 - 1) / 6)
-  back = report_metrics.difference(other, ten, seed=0)
+  back = measures.difference(other, ten, seed=0)
   assert back['accuracy']['difference'] == pytest.approx(-4 / 9)
-  shown = report.differences({'differences': [found]})
+  shown = text.differences({'differences': [found]})
   assert shown.startswith('rl - sft: accuracy +44.4 [') and '(n 9)' in shown
 
 
@@ -178,12 +188,12 @@ def test_seeds_are_paired_in_their_order():
       trajectories=[helpers.trajectory('a', right=r) for r in right],
     )
 
-  found = report_metrics.difference(
+  found = measures.difference(
     policy('rl', True, True, False), policy('sft', False, True), seed=0
   )
   low, high = found['accuracy'].pop('ci95')
   assert found['accuracy'] == {'difference': 0.5, 'n': 2}
   assert low < -0.5 and high > 0.9  # One question says next to nothing.
   assert found['recovery'] is None
-  nothing = report_metrics.difference(policy('rl'), policy('sft'), seed=0)
+  nothing = measures.difference(policy('rl'), policy('sft'), seed=0)
   assert nothing['accuracy'] is None
