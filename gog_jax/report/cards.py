@@ -236,9 +236,9 @@ def _result(result: ToolResult) -> dict[str, Any]:
           for hit in result.hits
       ],
       'parts': [
-          {'text': part}
+          {'text': part, 'image': None}
           if isinstance(part, str)
-          else {'image': thumbnail(part.data)}
+          else {'text': '', 'image': thumbnail(part.data)}
           for part in result.parts
       ],
   }
