@@ -163,8 +163,8 @@ def test_flat_pictures_are_found_by_colour(tmp_path):
   for name in ('red', 'blue', 'grey', 'logo'):
     with Image.open(images / f'{name}.png') as image:
       query = encoded(image.resize((160, 107)), 'JPEG', quality=50)
-    (found, score), *_ = index.image(query, 3)
-    assert found['id'] == f'{name}.png' and 0.8 < score <= 1
+    (found, hit), *_ = index.image(query, 3)
+    assert found['id'] == f'{name}.png' and 0.8 < hit.score <= 1
 
 
 def test_odd_shapes_are_searched(tmp_path):
@@ -243,8 +243,8 @@ def test_an_encoder_adds_like_pictures(tmp_path):
   index = LocalIndex(str(tmp_path / 'ix'), ThreeColours())
   # Of another shape and without keypoints: the encoder alone knows it.
   query = encoded(Image.new('RGB', (400, 40), (250, 0, 0)))
-  (found, score), *_ = index.image(query, 3)
-  assert found['id'] == 'red.png' and score == pytest.approx(0.3, abs=0.01)
+  (found, hit), *_ = index.image(query, 3)
+  assert found['id'] == 'red.png' and hit.score == pytest.approx(0.3, abs=0.01)
 
 
 def test_many_vectors_are_found_approximately(tmp_path):

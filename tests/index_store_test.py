@@ -85,7 +85,7 @@ def test_only_what_changed_is_done(made, extracted):
   assert opened.version != first
   for seed, name in ((50, 'new.png'), (51, '2.png'), (0, '0.png')):
     assert opened.image(encoded(picture(seed)), 1)[0][0]['id'] == name
-  assert opened.image(encoded(picture(3)), 1)[0][1] < 0.5
+  assert opened.image(encoded(picture(3)), 1)[0][1].score < 0.5
   with pytest.raises(KeyError):
     opened.thumbnail('3.png')
 
@@ -117,7 +117,8 @@ def test_equal_files_share_features(tmp_path, extracted):
   build(str(tmp_path / 'ix'), images=str(images))
   found = LocalIndex(str(tmp_path / 'ix')).image(encoded(picture(1)), 5)
   assert [p['id'] for p, _ in found] == ['a.png', 'b.png']
-  assert found[0][1] == found[1][1] and len(extracted) == 2  # And the query.
+  (_, one), (_, other) = found
+  assert one.score == other.score and len(extracted) == 2  # And the query.
 
 
 def test_mostly_unused_chunks_go(made, extracted):

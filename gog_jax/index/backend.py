@@ -122,37 +122,23 @@ class LocalIndex:
 
   def image(
       self, data: bytes, top_k: int
-  ) -> list[tuple[dict[str, Any], float]]:
-    """Pictures {id, title, caption, image, link} and scores in [0, 1].
+  ) -> list[tuple[dict[str, Any], Hit]]:
+    """Pictures {id, title, caption, image, link}, and as hits of a search.
 
     Args:
       data: An encoded image file.
-      top_k: At most so many, best first.
+      top_k: At most so many, best first; scores are in [0, 1].
 
     Raises:
       UserError: The data is no image, or too large a one.
     """
-    return [(picture, hit.score) for picture, hit in self.pictures(data, top_k)]
-
-  def pictures(
-      self, data: bytes, top_k: int
-  ) -> list[tuple[dict[str, Any], Hit]]:
-    """As `image`, each with what a policy gets of it, thumbnail included."""
     picture = images.decode(data)
     if self._images is None:
       return []
     return [
-        (self._images.picture(number), self._hit(self._images, number, score))
+        (self._images.picture(number), self._images.hit(number, score))
         for number, score in self._images.search(picture, top_k)
     ]
-
-  def _hit(self, pictures: ImageIndex, number: int, score: float) -> Hit:
-    return Hit(
-        title=pictures.picture(number)['title'],
-        text=pictures.said_of(number),
-        score=score,
-        image=pictures.thumbnail(number),
-    )
 
   def thumbnail(self, picture_id: str) -> bytes:
     """A JPEG of at most 256 pixels a side.
@@ -186,7 +172,7 @@ class LocalIndex:
       UserError: As `image`.
     """
     del scope  # There is one corpus.
-    found = await in_thread(self._threads, self.pictures, data, top_k)
+    found = await in_thread(self._threads, self.image, data, top_k)
     return ToolResult(hits=tuple(hit for _, hit in found))
 
   async def close(self) -> None:

@@ -25,6 +25,7 @@ from gog_jax.index.corpora import Picture
 from gog_jax.index.descriptor import Features
 from gog_jax.index.verify import verify
 from gog_jax.storage import files
+from gog_jax.types import Hit
 
 # Changes whenever the same features would be searched in another way.
 VERSION = 'images-1'
@@ -146,11 +147,20 @@ class ImageIndex:
     shown = {name: found[name] for name in ('id', 'title', 'caption', 'link')}
     return {**shown, 'image': found['id']}
 
-  def said_of(self, number: int) -> str:
-    """The caption, and how the linked document begins if that is another."""
+  def hit(self, number: int, score: float) -> Hit:
+    """A picture as a search shows it, with a thumbnail.
+
+    Its text is the caption, and how the linked document begins if that is
+    another.
+    """
     found = self._pictures[number]
     parts = dict.fromkeys((found['caption'], found['beginning']))
-    return '\n'.join(filter(None, parts))
+    return Hit(
+        title=found['title'],
+        text='\n'.join(filter(None, parts)),
+        score=score,
+        image=self.thumbnail(number),
+    )
 
   def number_of(self, name: str) -> int:
     """The number of the picture of an id; KeyError if there is none."""

@@ -136,7 +136,7 @@ def make_app(index: LocalIndex) -> web.Application:
               f'"images"[{number}]: {width} x {height} pixels are more than '
               f'{_MAX_PIXELS}; send it smaller'
           )
-        found.append(await in_turn(index.pictures, data, top_k))
+        found.append(await in_turn(index.image, data, top_k))
       except UserError as error:  # Of a training set, it says: drop it.
         reason = str(error).rpartition(';')[0] or str(error)
         raise _Bad(f'"images"[{number}]: {reason}') from error

@@ -95,9 +95,6 @@ class TextIndex:
     with (folder / 'documents.jsonl').open('rb') as f:
       self._lines = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
-  def __len__(self) -> int:
-    return len(self._offsets) - 1
-
   def document(self, number: int) -> dict[str, Any]:
     """{id, title, text, contents} of a document by its place in the file."""
     start, end = self._offsets[number : number + 2]

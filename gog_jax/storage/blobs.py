@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import contextlib
 import hashlib
 import os
 import uuid
 
 from etils import epath
 
-from gog_jax.errors import UserError
+from gog_jax.storage import files
 
 _FOLDER = 'images'
 
@@ -25,11 +23,11 @@ def put(folder: epath.Path, data: bytes) -> str:
   path = os.path.join(folder, name)
   if '://' in path:
     if not (there := epath.Path(path)).exists():
-      with _writable(path):
+      with files.writable(path):
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_bytes(data)  # A bucket holds no half of an object.
   elif not os.path.exists(path):  # One that does holds the same bytes.
-    with _writable(path):
+    with files.writable(path):
       _write(path, data)
   return name
 
@@ -71,18 +69,6 @@ def get(folder: epath.Path, name: str) -> bytes:
   if hashlib.sha256(data).hexdigest() != path.stem:
     raise OSError(0, 'damaged', str(path))
   return data
-
-
-@contextlib.contextmanager
-def _writable(path: str) -> Iterator[None]:
-  """Makes an OSError inside a UserError."""
-  try:
-    yield
-  except OSError as error:
-    raise UserError(
-        f'cannot write {path}: {error.strerror or error}; '
-        'choose a folder you can write with --workdir=FOLDER'
-    ) from error
 
 
 def suffix_of(data: bytes) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 
 
 class Checkpointer:
@@ -39,13 +40,8 @@ class Checkpointer:
   def __init__(self, folder: epath.PathLike, *, every: int, keep: int):
     self._every = every
     folder = epath.Path(folder)
-    try:
+    with files.writable(folder):
       folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-      raise UserError(
-          f'cannot write {folder}: {error.strerror or error}; '
-          'choose a folder you can write with --workdir=FOLDER'
-      ) from error
     self._manager = ocp.CheckpointManager(
         _absolute(folder),
         options=ocp.CheckpointManagerOptions(

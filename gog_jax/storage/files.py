@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,19 @@ from etils import epath
 import filelock
 
 from gog_jax.errors import UserError
+
+_CHOOSE = 'choose a folder you can write with --workdir=FOLDER'
+
+
+@contextlib.contextmanager
+def writable(path: epath.PathLike, advice: str = _CHOOSE) -> Iterator[None]:
+  """Makes an OSError inside a UserError that names `path`."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+        f'cannot write {path}: {error.strerror or error}; {advice}'
+    ) from error
 
 
 def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
@@ -24,7 +38,7 @@ def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
   """
   path = epath.Path(path)
   partial = path.with_name(path.name + '.partial')
-  try:
+  with writable(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with partial.open('w') as f:
       for piece in [text] if isinstance(text, str) else text:
@@ -33,11 +47,6 @@ def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
         f.flush()
         os.fsync(f.fileno())
     partial.replace(path)
-  except OSError as error:
-    raise UserError(
-        f'cannot write {path}: {error.strerror or error}; '
-        'choose a folder you can write with --workdir=FOLDER'
-    ) from error
 
 
 def append_line(path: epath.PathLike, line: str) -> int:
@@ -52,7 +61,7 @@ def append_line(path: epath.PathLike, line: str) -> int:
   Raises:
     UserError: The file cannot be written.
   """
-  try:
+  with writable(path, 'choose a folder on a local disk that you can write'):
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
     with open(path, 'ab+') as f:
       f.seek(0, os.SEEK_END)
@@ -63,11 +72,6 @@ def append_line(path: epath.PathLike, line: str) -> int:
       start = f.seek(0, os.SEEK_END)
       f.write(line.encode() + b'\n')
       return start
-  except OSError as error:
-    raise UserError(
-        f'cannot write {path}: {error.strerror or error}; '
-        'choose a folder on a local disk that you can write'
-    ) from error
 
 
 def lock(
@@ -84,15 +88,12 @@ def lock(
     UserError: Another process holds it, or the file cannot be made.
   """
   held = filelock.FileLock(path, timeout=0)
-  try:
+  with writable(path, unwritable):
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    held.acquire()
-  except filelock.Timeout as error:
-    raise UserError(taken) from error
-  except OSError as error:
-    raise UserError(
-        f'cannot write {path}: {error.strerror or error}; {unwritable}'
-    ) from error
+    try:
+      held.acquire()
+    except filelock.Timeout as error:
+      raise UserError(taken) from error
   return held
 
 

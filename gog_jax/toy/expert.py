@@ -41,7 +41,7 @@ _MAX_LOOKS = 2  # Image searches and gazes before an expert gives up.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Habits:
-  """How often an expert does what; probabilities.
+  """How often an expert does what; probabilities. As they stand, it never errs.
 
   Attributes:
     gazes: Whether it gazes at all.
@@ -60,14 +60,14 @@ class Habits:
   """
 
   gazes: bool = True
-  glance_big: float
-  glance: float
-  knows_twins: bool
-  wrong_gaze: float
-  jitter: float
-  jitter_pixels: int
-  needless: float
-  persist: float
+  glance_big: float = 0.0
+  glance: float = 0.0
+  knows_twins: bool = True
+  wrong_gaze: float = 0.0
+  jitter: float = 0.0
+  jitter_pixels: int = 0
+  needless: float = 0.0
+  persist: float = 1.0
 
 
 EXPERT = Habits(
@@ -82,16 +82,6 @@ EXPERT = Habits(
 )
 NO_GAZE = dataclasses.replace(
     EXPERT, gazes=False, glance_big=1.0, glance=1.0, needless=0.0
-)
-ORACLE = Habits(
-    glance_big=0.0,
-    glance=0.0,
-    knows_twins=True,
-    wrong_gaze=0.0,
-    jitter=0.0,
-    jitter_pixels=0,
-    needless=0.0,
-    persist=1.0,
 )
 
 
@@ -138,7 +128,8 @@ def oracle_turn(
     rng: np.random.Generator,
 ) -> Action:
   """Says what one that never errs does next; arguments as `expert_turn`."""
-  return _Expert(question_of(example), turns, to_model_box, rng, ORACLE).act()
+  habits = Habits()
+  return _Expert(question_of(example), turns, to_model_box, rng, habits).act()
 
 
 @dataclasses.dataclass(frozen=True)
