@@ -37,7 +37,7 @@ GRAMMARS: dict[str, Grammar] = {
 }
 
 _FOLDER = epath.Path(__file__).parent / 'dialects'
-_NAMES = re.compile(r'\$(\$|[a-z_]+)')
+_NAME = re.compile(r'\$(\$|[a-z_]+)')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,31 +95,27 @@ class Dialect:
     return GRAMMARS[self.grammar].can_call(tool)
 
 
-_ALLOWED = {
-    'system': {'tools', 'instructions'},
-    'tool': {'name', 'description', 'parameters', 'function', 'spaced'},
-    'user': {'images', 'question'},
-    'observation': {'responses', 'question'},
-    'crop': {'image'},
-    'result': {'crop', 'hits'},
-    'hit': {'rank', 'title', 'text'},
-    'error': {'error'},
-    'thought': {'thought'},
-}
-# Without these a conversation would lose content in silence.
-_NEEDED = {
-    'user': {'images', 'question'},
-    'observation': {'responses'},
-    'crop': {'image'},
-    'result': {'crop', 'hits'},
-    'error': {'error'},
-    'thought': {'thought'},
+# The names that a template must use, as a conversation would lose content in
+# silence without them, and those that it may.
+_NAMES: dict[str, tuple[set[str], set[str]]] = {
+    'system': (set(), {'tools', 'instructions'}),
+    'tool': (
+        set(),
+        {'name', 'description', 'parameters', 'function', 'spaced'},
+    ),
+    'user': ({'images', 'question'}, set()),
+    'observation': ({'responses'}, {'question'}),
+    'crop': ({'image'}, set()),
+    'result': ({'crop', 'hits'}, set()),
+    'hit': (set(), {'rank', 'title', 'text'}),
+    'error': ({'error'}, set()),
+    'thought': ({'thought'}, set()),
 }
 
 
 def parts(template: str) -> Iterator[tuple[str, str]]:
   """Yields ('text', our words) and ('name', what to fill in), in order."""
-  for index, part in enumerate(_NAMES.split(template)):
+  for index, part in enumerate(_NAME.split(template)):
     if index % 2 and part != '$':
       yield 'name', part
     elif part:
@@ -148,11 +144,12 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
           f'unknown dialect {name!r}; did you mean {nearest[0]!r}? '
           f'There are: {", ".join(known)}, or the path of a .json file'
       )
-  fields = _in_words_of(paradigm, _read(path), path)
-  _check_fields(fields, path)
-  dialect = Dialect(name=path.stem, paradigm=paradigm, **fields)
-  _check_grammar(dialect, path)
-  return dialect
+  fields = _read(path)
+  others = fields.pop('paradigms', {})
+  for mistake in _mistakes(fields, others, paradigm):
+    raise UserError(f'dialect {path}: {mistake}')
+  fields |= others.get(paradigm, {})
+  return Dialect(name=path.stem, paradigm=paradigm, **fields)
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
@@ -167,30 +164,31 @@ def _read(path: epath.Path) -> dict[str, Any]:
   return fields
 
 
-def _in_words_of(
-    paradigm: str, fields: dict[str, Any], path: epath.Path
-) -> dict[str, Any]:
-  """The fields with those of a paradigm in place of the file's own."""
-  others = fields.pop('paradigms', {})
+def _mistakes(
+    fields: dict[str, Any], others: Any, paradigm: str
+) -> Iterator[str]:
+  """What is wrong with a file, the worst first; the rest builds on its absence.
+
+  Args:
+    fields: Of the file.
+    others: Its `paradigms`.
+    paradigm: Whose words are wanted.
+  """
   if not isinstance(others, dict) or not all(
       key in PARADIGMS[1:] and isinstance(changed, dict)
       for key, changed in others.items()
   ):
-    raise UserError(
-        f'dialect {path}: paradigms must hold the fields that differ, for '
+    yield (
+        'paradigms must hold the fields that differ, for '
         f'{", ".join(PARADIGMS[1:])}'
     )
-  # That the tool is not among those listed says enough, if need be.
+  # Who cannot gaze needs no other words: the tool is not among those listed.
   if paradigm not in (GOG, NO_GAZE, *others):
-    raise UserError(
-        f'dialect {path} has no words for paradigm {paradigm!r}, only for '
+    yield (
+        f'there are no words for paradigm {paradigm!r}, only for '
         f'{", ".join([GOG, *others])}; write them into its field paradigms'
     )
-  return fields | others.get(paradigm, {})
-
-
-def _check_fields(fields: dict[str, Any], path: epath.Path) -> None:
-  """Refuses fields that are missing, unknown, or of the wrong kind."""
+  fields = fields | others.get(paradigm, {})
   known = {field.name: field for field in dataclasses.fields(Dialect)}
   del known['name'], known['paradigm']
   needed = {
@@ -199,61 +197,40 @@ def _check_fields(fields: dict[str, Any], path: epath.Path) -> None:
       if field.default is field.default_factory  # Both are missing.
   }
   if wrong := (set(fields) - set(known)) | (needed - set(fields)):
-    raise UserError(
-        f'dialect {path} has missing or unknown fields: '
-        f'{", ".join(sorted(wrong))}'
-    )
-  for field, value in fields.items():
-    if field == 'max_turns':
-      _check_limit(path, field, value)
-    elif field == 'max_calls':
-      if not isinstance(value, dict):
-        raise UserError(f'dialect {path}: {field} must be an object of numbers')
-      for tool, limit in value.items():
-        _check_limit(path, f'{field}.{tool}', limit)
-    else:
-      _check_template(path, field, value)
+    yield f'missing or unknown fields: {", ".join(sorted(wrong))}'
+  limits = {'max_turns': fields.pop('max_turns', 0)}
+  max_calls = fields.pop('max_calls', {})
+  if not isinstance(max_calls, dict):
+    yield 'max_calls must be an object of numbers'
+  limits |= {f'max_calls.{tool}': limit for tool, limit in max_calls.items()}
+  for field, limit in limits.items():
+    if type(limit) is not int or limit < 0:
+      yield f'{field} must be a number, 0 or more'
+  for field, template in fields.items():
+    if not isinstance(template, str):
+      yield f'{field} must be text'
+    used = {part for kind, part in parts(template) if kind == 'name'}
+    must, may = _NAMES.get(field, (set(), set()))
+    if wrong := (used - must - may) | (must - used):
+      yield f'{field} lacks or does not know ${", $".join(sorted(wrong))}'
+  yield from _unreadable(Dialect(name='', **fields))
 
 
-def _check_limit(path: epath.Path, field: str, value: Any) -> None:
-  if type(value) is not int or value < 0:
-    raise UserError(f'dialect {path}: {field} must be a number, 0 or more')
-
-
-def _check_template(path: epath.Path, field: str, template: Any) -> None:
-  if not isinstance(template, str):
-    raise UserError(f'dialect {path}: {field} must be text')
-  used = {part for kind, part in parts(template) if kind == 'name'}
-  wrong = used - _ALLOWED.get(field, set())
-  wrong |= _NEEDED.get(field, set()) - used
-  if wrong:
-    raise UserError(
-        f'dialect {path}: {field} lacks or does not know '
-        f'${", $".join(sorted(wrong))}'
-    )
-
-
-def _check_grammar(dialect: Dialect, path: epath.Path) -> None:
-  """Refuses messages that would not be read as they are asked for."""
+def _unreadable(dialect: Dialect) -> Iterator[str]:
+  """Why messages would not be read as they are asked for."""
   if dialect.grammar not in GRAMMARS:
-    raise UserError(
-        f'dialect {path}: grammar is {dialect.grammar!r}, not one of '
-        f'{", ".join(GRAMMARS)}'
-    )
-  grammar = GRAMMARS[dialect.grammar]
-  if not all(tag in dialect.thought for tag in grammar.think):
-    raise UserError(
-        f'dialect {path}: thought must stand in {" and ".join(grammar.think)}, '
-        f'as grammar {dialect.grammar} has it'
+    yield f'grammar is {dialect.grammar!r}, not one of {", ".join(GRAMMARS)}'
+  think = GRAMMARS[dialect.grammar].think
+  if not all(tag in dialect.thought for tag in think):
+    yield (
+        f'thought must stand in {" and ".join(think)}, as grammar '
+        f'{dialect.grammar} has it'
     )
   if dialect.instructions and dialect.grammar != _HERMES:
-    raise UserError(
-        f'dialect {path}: instructions leave it to the chat template to say '
-        f'how tools are called, which is not as grammar {dialect.grammar} '
-        'has it; write a system message in their place'
+    yield (
+        'instructions leave it to the chat template to say how tools are '
+        f'called, which is not as grammar {dialect.grammar} has it; write a '
+        'system message in their place'
     )
   if not dialect.thought.startswith(dialect.opening):
-    raise UserError(
-        f'dialect {path}: thought must begin with opening, '
-        f'{dialect.opening!r}'
-    )
+    yield f'thought must begin with opening, {dialect.opening!r}'
