@@ -204,7 +204,8 @@ class Run:
   def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:
     """Of a stage's batches; rows divide over the mesh in any case."""
     return BatchConfig(
-        **self.config.batch,
+        row_tokens=self.config.batch.row_tokens,
+        row_patches=self.config.batch.row_patches,
         micro_rows=sharding.next_multiple(micro_rows, self.mesh),
         patch_dtype=dtype,
     )

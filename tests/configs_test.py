@@ -20,7 +20,6 @@ from gog_jax.rollout.limits import limits_of
 from gog_jax.run import Run
 from gog_jax.train import rl
 from gog_jax.train.optimizer import make_optimizer
-from gog_jax.train.optimizer import OptimizerConfig
 
 pytestmark = pytest.mark.quick
 
@@ -53,7 +52,7 @@ def test_page_resolves(page, profile):
   if page == 'pretrain':
     sections.append(config.pretrain)
   for section in sections:
-    make_optimizer(OptimizerConfig(**section.optimizer), n_steps=1)
+    make_optimizer(section.optimizer, n_steps=1)
   # Demos and graded queries are parts of the train split.
   assert config.sft.n_candidates + config.grade.n_queries <= config.data.n_train
   assert config.eval.n_examples <= config.data.n_test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import types
 
 import pytest
 
@@ -10,23 +10,22 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation.grade import Grade
 from gog_jax.train import alarms
 from gog_jax.train.curriculum import Curriculum
-from gog_jax.train.curriculum import CurriculumConfig
 from gog_jax.train.curriculum import select
 from gog_jax.types import ToolStatus
 from tests import report_helpers as helpers
 
 pytestmark = pytest.mark.quick
 
-CONFIG = CurriculumConfig(
-    level=2, regrade=True, recheck_every=5, solved=0.75, often_failed=0.3
-)
+RL = {'level': 2, 'regrade': True, 'recheck_every': 5}
+GRADE = types.SimpleNamespace(solved=0.75, often_failed=0.3)
 EXAMPLES = [helpers.example(name) for name in 'abcdef']
 
 
 def make(folder, *, resume=0, **changes):
   curriculum = Curriculum(
       EXAMPLES,
-      config=dataclasses.replace(CONFIG, **changes),
+      rl=types.SimpleNamespace(**RL | changes),
+      grade=GRADE,
       seed=3,
       folder=folder,
   )

@@ -18,7 +18,7 @@ def config(**changes):
   c = common.optimizer(learning_rate=0.003, warmup_steps=0)
   c.max_grad_norm = 1e9
   c.update(changes)
-  return optimizer_lib.OptimizerConfig(**c)
+  return c
 
 
 @pytest.fixture(scope='module')

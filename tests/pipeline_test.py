@@ -1,4 +1,4 @@
-"""Grain: one order for all, shared out by host, resumed to the item."""
+"""Grain: shuffled by the seed alone, resumed to the item."""
 
 from __future__ import annotations
 
@@ -28,22 +28,6 @@ def test_an_epoch_holds_each_item_once_and_the_next_is_shuffled_anew():
   first, second = drawn[:23], drawn[23:46]
   assert sorted(first) == sorted(second) == sorted(ITEMS)
   assert first != second != ITEMS
-
-
-@pytest.mark.parametrize('n_hosts', [2, 3])
-def test_hosts_share_each_list_without_loss(n_hosts):
-  shares = [lists(host=host, n_hosts=n_hosts) for host in range(n_hosts)]
-  for step, whole in enumerate(lists()):
-    parts = [share[step] for share in shares]
-    assert all(len(part) == 6 // n_hosts for part in parts)
-    assert sorted(itertools.chain(*parts)) == sorted(whole)
-    # To the item: what one host leaves is the others'.
-    assert [part[0] for part in parts] == whole[:n_hosts]
-
-
-def test_hosts_that_do_not_divide_a_list_are_refused():
-  with pytest.raises(UserError, match='4 hosts cannot share batches of 6'):
-    lists(n_hosts=4)
 
 
 def saved_by(tmp_path, iterator):

@@ -35,7 +35,6 @@ from gog_jax.train import rl
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.optimizer import make_optimizer
-from gog_jax.train.optimizer import OptimizerConfig
 
 
 def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
@@ -52,9 +51,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   max_patches = c.model.max_image_tokens * merge
   model = _abstract_model(c, config, dtype)
   graph, params, frozen = lora.split(model, c.trainable)
-  optimizer = make_optimizer(
-      OptimizerConfig(**c.rl.optimizer), n_steps=c.rl.steps
-  )
+  optimizer = make_optimizer(c.rl.optimizer, n_steps=c.rl.steps)
   state = jax.eval_shape(
       lambda params: state_lib.fresh(params, optimizer, seed=0), params
   )

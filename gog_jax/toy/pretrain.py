@@ -26,7 +26,6 @@ from gog_jax.train import steps
 from gog_jax.train.fit import fit
 from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
-from gog_jax.train.optimizer import OptimizerConfig
 from gog_jax.train.pipeline import endless_batches
 
 # Everything of a model folder but its weights and its config.
@@ -68,7 +67,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     base = models.init(
         config, jax.random.key(run.seed('init')), dtype=jnp.float32
     )
-  optimizer = make_optimizer(OptimizerConfig(**c.optimizer), n_steps=n_steps)
+  optimizer = make_optimizer(c.optimizer, n_steps=n_steps)
   state, model = state_lib.create(
       base,
       trainable='full',

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
 from etils import epath
@@ -21,30 +20,13 @@ from gog_jax.types import Trajectory
 ALL_LEVELS = -1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CurriculumConfig:
-  """How queries are chosen.
-
-  Attributes:
-    level: Of the grades; ALL_LEVELS takes every graded query.
-    regrade: Whether the pass rates of RL's own rollouts grade anew: a query
-      that has become easier than `level` is left out.
-    recheck_every: Steps after which it is tried again.
-    solved, often_failed: Thresholds of the levels, see `grade.level_of`.
-  """
-
-  level: int
-  regrade: bool
-  recheck_every: int
-  solved: float
-  often_failed: float
-
-
 class Curriculum:
   """Draws queries of the level, in epochs that are shuffled anew.
 
-  What re-grading found is kept in `folder/regrades.jsonl`, a line a step, so
-  that a restart goes on with the same draws.
+  With `rl.regrade`, the pass rates of RL's own rollouts grade anew: a query
+  that has become easier than `rl.level` is left out for `rl.recheck_every` steps.
+  What was found is kept in `folder/regrades.jsonl`, a line a step, so that a
+  restart goes on with the same draws.
 
   Attributes:
     queries: The iterator below, for checkpoints.
@@ -54,11 +36,13 @@ class Curriculum:
       self,
       examples: Sequence[Example],
       *,
-      config: CurriculumConfig,
+      rl: Any,
+      grade: Any,
       seed: int,
       folder: epath.Path,
   ):
-    self._config = config
+    """Initialises with the config's `rl` and, for thresholds, its `grade`."""
+    self._rl, self._grade = rl, grade
     self._n = len(examples)
     self._folder = folder
     self.queries: grain.DatasetIterator = endless_batches(
@@ -84,7 +68,7 @@ class Curriculum:
       found = self._easier.get(example.id)
       if (
           found is not None
-          and step - found < self._config.recheck_every
+          and step - found < self._rl.recheck_every
           and passed_over < self._n
       ):
         passed_over += 1
@@ -96,14 +80,14 @@ class Curriculum:
       self, step: int, groups: Sequence[Sequence[Trajectory]]
   ) -> dict[str, Any]:
     """Grades anew by a step's rollouts; returns what to log."""
-    if not self._config.regrade:
+    if not self._rl.regrade:
       return {}
     levels = {}
     for group in groups:
       levels[group[0].example_id] = grade.level_of(
           *grade.count_correct(group),
-          solved=self._config.solved,
-          often_failed=self._config.often_failed,
+          solved=self._grade.solved,
+          often_failed=self._grade.often_failed,
       )
     self._writer.write(step, {'levels': levels})
     self._learn(step, levels)
@@ -115,7 +99,7 @@ class Curriculum:
     }
 
   def _below(self) -> range:
-    return range(max(self._config.level, 0))
+    return range(max(self._rl.level, 0))
 
   def _learn(self, step: int, levels: dict[str, int | None]) -> None:
     for example_id, level in levels.items():
@@ -139,13 +123,8 @@ def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
   )
   return Curriculum(
       [example for example in run.graded_examples() if example.id in ids],
-      config=CurriculumConfig(
-          level=c.rl.level,
-          regrade=c.rl.regrade,
-          recheck_every=c.rl.recheck_every,
-          solved=c.grade.solved,
-          often_failed=c.grade.often_failed,
-      ),
+      rl=c.rl,
+      grade=c.grade,
       seed=run.seed('rl'),
       folder=folder,
   )

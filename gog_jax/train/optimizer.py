@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,40 +12,18 @@ OPTIMIZERS = ('adamw', 'muon')
 DECAYS = ('constant', 'cosine')
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-  """AdamW or Muon with warm-up and, optionally, decay.
-
-  Muon (Jordan, 2024) orthogonalises the momentum of the linear layers' kernels;
-  all other parameters follow AdamW with Nesterov momentum.
-
-  Attributes:
-    name: 'adamw', or 'muon'.
-    learning_rate: At its peak; under 'muon' of all but the kernels.
-    muon_learning_rate: At its peak, of the kernels; only read by 'muon'.
-      Their momentum is optax's default, 0.95.
-    warmup_steps: Linear from 0.
-    decay: 'constant', or 'cosine' to 0 at the last step.
-    b1, b2: Adam's moments.
-    weight_decay: Decoupled.
-    max_grad_norm: Global norm to clip gradients to.
-  """
-
-  name: str
-  learning_rate: float
-  muon_learning_rate: float
-  warmup_steps: int
-  decay: str
-  b1: float
-  b2: float
-  weight_decay: float
-  max_grad_norm: float
-
-
 def make_optimizer(
-    config: OptimizerConfig, *, n_steps: int
+    config: Any, *, n_steps: int
 ) -> optax.GradientTransformation:
-  """Clip, then the optimizer on its schedule.
+  """Clips gradients, then AdamW or Muon on its schedule.
+
+  Muon (Jordan, 2024) orthogonalises the momentum (0.95) of the linear layers'
+  kernels, at a learning rate of their own; all other parameters follow AdamW
+  with Nesterov momentum.
+
+  Args:
+    config: An optimizer's section of the config.
+    n_steps: Of the whole run; a cosine decays to 0 at the last.
 
   Raises:
     ValueError: Unknown optimizer or decay.
@@ -77,9 +54,7 @@ def make_optimizer(
   )
 
 
-def _schedule(
-    config: OptimizerConfig, peak: float, n_steps: int
-) -> optax.Schedule:
+def _schedule(config: Any, peak: float, n_steps: int) -> optax.Schedule:
   if config.decay == 'cosine':
     return optax.warmup_cosine_decay_schedule(
         0.0,
