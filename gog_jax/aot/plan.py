@@ -80,7 +80,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   update = steps.grpo_programs(
       frozen_model, optimizer, state, rl.loss_config(c.rl)
   )
-  totals = jax.eval_shape(update.zeros.jitted, state.params).totals
+  totals = jax.eval_shape(update.zeros, state.params).totals
   sums = steps.Sums(
       state.params, {name: _whole(mesh, (), jnp.float32) for name in totals}
   )
@@ -157,8 +157,8 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       held=held,
       programs={
           'gradients': Program(
-              lower=lambda: update.add.lower(
-                  sums, used, batch, frozen, used, None
+              lower=under_mesh(
+                  update.add, sums, used, batch, frozen, used, None
               ),
               own_bytes=_bytes((sums, batch)) + update_copy,
               flops=n_rows * flops['gradients'],
@@ -168,7 +168,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
               splash=frozenset(splash['gradients']),
           ),
           'optimizer': Program(
-              lower=lambda: update.apply.lower(state, sums),
+              lower=under_mesh(update.apply, state, sums),
               own_bytes=_bytes(sums) + update_copy,
               flops=0,
               memory_bytes=_bytes(sums)

@@ -24,9 +24,9 @@ class Curriculum:
   """Draws queries of the level, in epochs that are shuffled anew.
 
   With `rl.regrade`, the pass rates of RL's own rollouts grade anew: a query
-  that has become easier than `rl.level` is left out for `rl.recheck_every` steps.
-  What was found is kept in `folder/regrades.jsonl`, a line a step, so that a
-  restart goes on with the same draws.
+  that has become easier than `rl.level` is left out for `rl.recheck_every`
+  steps. What was found is kept in `folder/regrades.jsonl`, a line a step, so
+  that a restart goes on with the same draws.
 
   Attributes:
     queries: The iterator below, for checkpoints.

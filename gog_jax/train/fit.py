@@ -61,36 +61,37 @@ def fit(
       state = saver.restore(state, batches)
     first = int(state.step)
     with (
-        trackers.open_log(config, folder, resume_step=first) as writer,
+        trackers.open_log(config, folder, resume_step=first) as log,
         metrics_lib.Progress(what, total=n_steps, start=first) as progress,
     ):
-      pending = None  # Read a step late: the device never waits for the host.
+      pending = None  # Written a step late: the device waits for no host.
 
-      def write_pending():
+      def write_pending() -> None:
         nonlocal pending
         if pending is not None:
-          writer.write(*pending)
+          log.write(*pending)
           progress.advance(loss=float(pending[1]['loss']))
         pending = None
+
+      def save(n: int) -> None:
+        write_pending()
+        saver.save(n, state, batches)
 
       for n in range(first, n_steps):
         try:
           interrupt.check()
           enough = stop(state, n)
         except interrupt.Interrupted:
-          write_pending()
-          saver.save(n, state, batches)
+          save(n)
           raise
         if enough:
-          write_pending()
-          saver.save(n, state, batches)
+          save(n)
           break
         state, metrics = step(state, next(batches))
         write_pending()
         pending = (n + 1, metrics)
         if saver.is_due(n + 1) or n + 1 == n_steps:
-          write_pending()
-          saver.save(n + 1, state, batches)
+          save(n + 1)
   return state
 
 

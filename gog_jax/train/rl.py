@@ -37,7 +37,6 @@ from gog_jax.train.groups import Drawn
 from gog_jax.train.groups import Groups
 from gog_jax.train.groups import scores_of
 from gog_jax.train.optimizer import make_optimizer
-from gog_jax.train.start import start_state
 from gog_jax.train.state import TrainState
 from gog_jax.types import Trajectory
 
@@ -51,7 +50,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   """
   c = run.config.rl
   optimizer = make_optimizer(c.optimizer, n_steps=c.steps)
-  base, state, model = start_state(run, optimizer, start_from='sft')
+  base, state, model = state_lib.start_state(run, optimizer, start_from='sft')
   reference = model.kept(state.params)
   grpo_step = steps.make_grpo_step(model, optimizer, state, loss_config(c))
   policy = run.make_policy(base, greedy=False)

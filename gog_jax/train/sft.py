@@ -26,7 +26,6 @@ from gog_jax.train.fit import fit
 from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
-from gog_jax.train.start import start_state
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
@@ -54,7 +53,7 @@ def train(
   if data and c.epochs:
     n_steps = math.ceil(c.epochs * len(shown) / c.batch_size)
   optimizer = make_optimizer(c.optimizer, n_steps=n_steps)
-  _, state, model = start_state(run, optimizer, start_from=None)
+  _, state, model = state_lib.start_state(run, optimizer, start_from=None)
   sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
       shown,

@@ -13,9 +13,11 @@ import optax
 
 from gog_jax.models import lora
 from gog_jax.models import sharding
+from gog_jax.models.attention import backend_for
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.batching import Batch
+from gog_jax.run import Run
 
 
 @jax.tree_util.register_dataclass
@@ -84,6 +86,32 @@ class FrozenModel:
     )
 
 
+def start_state(
+    run: Run,
+    optimizer: optax.GradientTransformation,
+    *,
+    start_from: str | None,
+) -> tuple[VLM, TrainState, FrozenModel]:
+  """The run's model and its fresh state: the base, or a finished stage's."""
+  c = run.config
+  model = run.load_model()
+  if start_from is not None:
+    nnx.update(model, run.trained_params(model, start_from))
+  state, frozen_model = create(
+      model,
+      trainable=c.trainable,
+      optimizer=optimizer,
+      mesh=run.mesh,
+      seed=run.seed('state'),
+      scan=c.model.scan,
+      remat=c.model.remat,
+      logprob_chunk=c.model.logprob_chunk,
+      attention=backend_for(c.model.attention),
+      longest_image=run.processor.max_patches,
+  )
+  return model, state, frozen_model
+
+
 def create(
     model: VLM,
     *,
@@ -91,32 +119,20 @@ def create(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     seed: int,
-    scan: bool,
-    remat: str,
-    logprob_chunk: int,
-    attention: str = 'xla',
-    longest_image: int | None = None,
+    **how: Any,
 ) -> tuple[TrainState, FrozenModel]:
   """Splits a model into what `trainable` names ('lora', 'full', ...) and not.
 
   Both parts are placed on the mesh by their logical axes, and so is the
   optimizer's state. What is trained is kept in float32, whatever it is used in:
-  in bfloat16 most steps would be rounded away.
+  in bfloat16 most steps would be rounded away. `how` are FrozenModel's fields.
   """
   graph, params, frozen = lora.split(model, trainable)
   state = fresh(params, optimizer, seed=seed)
   state = jax.device_put(state, sharding.param_shardings(state, mesh))
   frozen = jax.device_put(frozen, sharding.param_shardings(frozen, mesh))
-  return state, FrozenModel(
-      graph,
-      frozen,
-      scan,
-      remat,
-      logprob_chunk,
-      attention=attention,
-      longest_image=longest_image,
-      dtype=model.text.embedding.dtype,
-  )
+  dtype = model.text.embedding.dtype
+  return state, FrozenModel(graph, frozen, dtype=dtype, **how)
 
 
 def fresh(

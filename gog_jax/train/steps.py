@@ -211,36 +211,21 @@ class Sums:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-  """Jitted, and traced under the mesh that its activations follow."""
-
-  jitted: Any
-  mesh: jax.sharding.Mesh
-
-  def __call__(self, *args: Any) -> Any:
-    with jax.set_mesh(self.mesh):
-      return self.jitted(*args)
-
-  def lower(self, *args: Any) -> jax.stages.Lowered:
-    """For shapes in place of arrays: what `.compile()` compiles."""
-    with jax.set_mesh(self.mesh):
-      return self.jitted.lower(*args)
-
-
-@dataclasses.dataclass(frozen=True)
 class Programs:
-  """What an update compiles.
+  """What an update compiles, jitted; traced under the mesh, as activations are.
 
   Attributes:
     zeros: (params) -> sums of nothing.
     add: (sums, params in use, micro-batch, ...) -> (sums, output). Donates
       the sums.
     apply: (state, sums) -> (state, metrics). Donates the state.
+    mesh: Where they run.
   """
 
-  zeros: Program
-  add: Program
-  apply: Program
+  zeros: Any
+  add: Any
+  apply: Any
+  mesh: jax.sharding.Mesh
 
   def run(
       self,
@@ -259,16 +244,16 @@ class Programs:
     Returns:
       The state, the outputs of `add`, and metrics.
     """
-    rows = sharding.batch_sharding(self.add.mesh)
-    sums, outputs = self.zeros(state.params), []
-    for batch, *others in inputs:
-      # Or all of them would lie there and wait.
-      jax.block_until_ready(outputs[-1:])
-      sums, output = self.add(
-          sums, used, jax.device_put(batch, rows), *others
-      )
-      outputs.append(output)
-    state, metrics = self.apply(state, sums)
+    rows = sharding.batch_sharding(self.mesh)
+    with jax.set_mesh(self.mesh):
+      sums, outputs = self.zeros(state.params), []
+      for batch, *others in inputs:
+        # Or all of them would lie there and wait.
+        jax.block_until_ready(outputs[-1:])
+        batch = jax.device_put(batch, rows)
+        sums, output = self.add(sums, used, batch, *others)
+        outputs.append(output)
+      state, metrics = self.apply(state, sums)
     return state, outputs, metrics
 
 
@@ -280,7 +265,6 @@ def _programs(
 ) -> Programs:
   """Compiled for states like this one; `means` are the totals per target."""
   places = jax.tree.map(lambda array: array.sharding, state)
-  mesh = places.step.mesh
   whole = {name: places.step for name in ('loss', 'n_targets', *means)}
   summed = Sums(places.params, whole)
 
@@ -298,9 +282,9 @@ def _programs(
     metrics |= {name: totals[name] for name in ('loss', 'n_targets')}
     return state, metrics | {'grad_norm': grad_norm}
 
-  jitted = (
-      jax.jit(zeros, out_shardings=summed),
-      jax.jit(add, donate_argnums=0, out_shardings=(summed, None)),
-      jax.jit(apply, donate_argnums=0, out_shardings=(places, None)),
+  return Programs(
+      zeros=jax.jit(zeros, out_shardings=summed),
+      add=jax.jit(add, donate_argnums=0, out_shardings=(summed, None)),
+      apply=jax.jit(apply, donate_argnums=0, out_shardings=(places, None)),
+      mesh=places.step.mesh,
   )
-  return Programs(*(Program(f, mesh) for f in jitted))
