@@ -8,7 +8,8 @@ static shapes cannot afford.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import functools
 import io
 import json
@@ -34,7 +35,13 @@ _FORMATS = (
 )  # fmt: skip
 # What Pillow finds odd is either refused here in one line, or does no harm.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-_BICUBIC = 3
+# Settings that our arithmetic has built in; resampling is bicubic.
+_FIXED = {
+    'do_resize': True,
+    'do_rescale': True,
+    'do_normalize': True,
+    'resample': 3,
+}
 _EXIF_MARKS = (b'eXIf', b'exif', b'xmp')
 _ORIENTATION = 0x0112
 # What undoes each of its values. (ImageOps.exif_transpose also writes all other
@@ -79,8 +86,7 @@ def decode(data: bytes) -> Image.Image:
     UserError: The bytes are not an image, are cut off, hold grey values beyond
       these ranges, or would unpack to more than MAX_DECODED_PIXELS.
   """
-  try:
-    image = _open(data)
+  with _reading(data) as image:
     image.load()
     turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     if turn is not None:
@@ -92,8 +98,6 @@ def decode(data: bytes) -> Image.Image:
       white = Image.new('RGBA', image.size, 'white')
       image = Image.alpha_composite(white, image)
     return image.convert('RGB')
-  except _DECODE_ERRORS as error:
-    raise _unreadable(data, error) from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -115,15 +119,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def encode_png(image: Image.Image) -> bytes:
   """Returns the image as a PNG file; equal pixels give equal bytes."""
-  buffer = io.BytesIO()
-  image.save(buffer, format='PNG')
-  return buffer.getvalue()
+  return _encode(image, format='PNG')
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
   """Returns an RGB image as a JPEG file, near enough for any eye."""
+  return _encode(image, format='JPEG', quality=95)
+
+
+def _encode(image: Image.Image, **options: Any) -> bytes:
   buffer = io.BytesIO()
-  image.save(buffer, format='JPEG', quality=95)
+  image.save(buffer, **options)
   return buffer.getvalue()
 
 
@@ -135,8 +141,7 @@ def size_of(data: bytes) -> tuple[int, int]:
   Raises:
     UserError: The header is not an image's.
   """
-  try:
-    image = _open(data)
+  with _reading(data) as image:
     width, height = image.size
     # Orientations 5 to 8 turn the picture by a quarter; of a TIFF, Pillow's
     # size has it turned already. It unpacks a whole PNG to look for EXIF
@@ -145,9 +150,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     if image.format == 'PNG':
       marked = any(mark in data for mark in _EXIF_MARKS)
     turned = marked and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-  except _DECODE_ERRORS as error:
-    raise _unreadable(data, error) from error
-  return (height, width) if turned else (width, height)
+    return (height, width) if turned else (width, height)
 
 
 def kind_of(data: bytes) -> str | None:
@@ -159,27 +162,36 @@ def kind_of(data: bytes) -> str | None:
   Raises:
     UserError: The header is not an image's.
   """
-  try:
-    image = _open(data)
+  with _reading(data) as image:
     plain = (
         image.format in ('PNG', 'JPEG')
         and image.mode in ('RGB', 'L')
         and not image.has_transparency_data
         and image.getexif().get(_ORIENTATION, 1) == 1
     )
+    return str(image.format).lower() if plain else None
+
+
+@contextlib.contextmanager
+def _reading(data: bytes) -> Iterator[Image.Image]:
+  """Opens an image; what Pillow raises inside becomes a UserError."""
+  try:
+    image = Image.open(io.BytesIO(data), formats=_known_formats())
+    if image.width * image.height > MAX_DECODED_PIXELS:
+      raise ValueError(
+          f'{image.width} x {image.height} pixels are more than '
+          f'{MAX_DECODED_PIXELS}'
+      )
+    yield image
   except _DECODE_ERRORS as error:
-    raise _unreadable(data, error) from error
-  return str(image.format).lower() if plain else None
-
-
-def _open(data: bytes) -> Image.Image:
-  image = Image.open(io.BytesIO(data), formats=_known_formats())
-  if image.width * image.height > MAX_DECODED_PIXELS:
-    raise ValueError(
-        f'{image.width} x {image.height} pixels are more than '
-        f'{MAX_DECODED_PIXELS}'
-    )
-  return image
+    if isinstance(error, Image.UnidentifiedImageError):
+      reason = 'no known image format'  # Pillow's text names a memory address.
+    else:
+      reason = str(error).splitlines()[0] if str(error) else repr(error)
+    raise UserError(
+        f'cannot read an image of {len(data)} bytes ({reason}); '
+        'replace the file or drop the example'
+    ) from error
 
 
 @functools.cache
@@ -187,17 +199,6 @@ def _known_formats() -> list[str]:
   """Those of _FORMATS that this Pillow was built with."""
   Image.init()
   return [name for name in _FORMATS if name in Image.OPEN]
-
-
-def _unreadable(data: bytes, error: BaseException) -> UserError:
-  if isinstance(error, Image.UnidentifiedImageError):
-    reason = 'no known image format'  # Pillow's text names a memory address.
-  else:
-    reason = str(error).splitlines()[0] if str(error) else repr(error)
-  return UserError(
-      f'cannot read an image of {len(data)} bytes ({reason}); '
-      'replace the file or drop the example'
-  )
 
 
 class ImageProcessor:
@@ -260,11 +261,11 @@ class ImageProcessor:
         something this processor does not do.
     """
     path, config = _settings(epath.Path(folder))
-    for key in ('do_resize', 'do_rescale', 'do_normalize'):
-      if not config.get(key, True):
-        raise UserError(f'{path}: {key} = false is not supported; remove it')
-    if config.get('resample', _BICUBIC) != _BICUBIC:
-      raise UserError(f'{path}: only bicubic resampling (3) is supported')
+    for key, value in _FIXED.items():
+      if config.get(key, value) != value:
+        raise UserError(
+            f'{path}: {key} {config[key]!r} is not supported, only {value!r}'
+        )
     try:
       if abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f'{path}: only a rescale_factor of 1/255 is supported')
@@ -274,14 +275,12 @@ class ImageProcessor:
       high = config.get('max_pixels') or size.get('longest_edge')
       if not low or not high:
         raise KeyError('min_pixels and max_pixels')
+      keys = ('patch_size', 'merge_size', 'temporal_patch_size')
+      keys += ('image_mean', 'image_std')
       return cls(
-          patch_size=config['patch_size'],
-          merge_size=config['merge_size'],
-          temporal_patch_size=config['temporal_patch_size'],
           min_pixels=low,
           max_pixels=high if max_pixels is None else min(high, max_pixels),
-          image_mean=config['image_mean'],
-          image_std=config['image_std'],
+          **{key: config[key] for key in keys},
       )
     except KeyError as error:
       raise UserError(

@@ -21,6 +21,7 @@ from gog_jax.chat.codec import Codec
 from gog_jax.errors import UserError
 from gog_jax.images import decode
 from gog_jax.images import ImageProcessor
+from gog_jax.models.families import FAMILIES
 
 # Largest difference of a logit that rounding explains, absolute or in standard
 # deviations of the logits, whichever is more: ten times what random weights of
@@ -92,13 +93,7 @@ def check(
         f'processor make ({error})'
     ) from error
   del ours  # Theirs needs as much memory again.
-  cls = getattr(
-      transformers,
-      {
-          'qwen2_5_vl': 'Qwen2_5_VLForConditionalGeneration',
-          'qwen3_vl': 'Qwen3VLForConditionalGeneration',
-      }[config.family],
-  )
+  cls = getattr(transformers, FAMILIES[config.family].hf_class)
   model = cls.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
   with torch.no_grad():
     logits = model(

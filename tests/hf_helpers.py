@@ -12,15 +12,13 @@ from gog_jax import models
 from gog_jax.models import config as config_lib
 from gog_jax.models import hf_config
 from gog_jax.models import vlm
+from gog_jax.models.families import FAMILIES
 from tests import helpers
 
 
 def hf_class(family):
   transformers = helpers.require('transformers')
-  return {
-      'qwen2_5_vl': transformers.Qwen2_5_VLForConditionalGeneration,
-      'qwen3_vl': transformers.Qwen3VLForConditionalGeneration,
-  }[family]
+  return getattr(transformers, FAMILIES[family].hf_class)
 
 
 def hf_model(folder, config):

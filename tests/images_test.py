@@ -207,7 +207,7 @@ def test_the_cap_on_image_tokens(tmp_path, family):
         ('{}', 'min_pixels'),
         ('{"min_pixels": 1, "max_pixels": 9}', 'patch_size'),
         ('{"do_resize": false}', 'do_resize'),
-        ('{"resample": 2}', 'bicubic'),
+        ('{"resample": 2}', 'resample 2 is not supported, only 3'),
         ('{"rescale_factor": 1}', 'rescale_factor'),
         (json.dumps(TOY | {'patch_size': '14'}), 'wrong kind'),
     ],

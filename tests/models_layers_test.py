@@ -58,7 +58,7 @@ def test_impossible_placements_raise(bad):
 
 def test_patch_layout_by_hand():
   """A 4 x 6 grid; windows of 4 x 4 patches, the right one partial."""
-  coords, windows = vision.patch_layout((1, 4, 6), CONFIG.vision)
+  coords, windows, *_ = vision.patch_layout((1, 4, 6), CONFIG.vision)
   # Six merged patches in two rows of three, each with four patches.
   np.testing.assert_array_equal(
       coords[:12],

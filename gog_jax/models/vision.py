@@ -261,7 +261,7 @@ def _learned_positions(
 @functools.lru_cache(maxsize=4096)
 def patch_layout(
     grid: tuple[int, int, int], config: config_lib.VisionConfig
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
   """Where the patches of one image lie, in the processor's order.
 
   A 2 x 4 grid with merge_size 2 and windows of one merged patch:
@@ -279,7 +279,9 @@ def patch_layout(
     config: Of the vision transformer.
 
   Returns:
-    coords int32[P, 2] and window_ids int32[P], read-only.
+    coords int32[P, 2] and window_ids int32[P]; by_window int[P], the patches
+    sorted by window, and order int32[P / merge_size^2], where each merged patch
+    has gone. Read-only.
 
   Raises:
     ValueError: The grid is a video's, or no whole number of merged patches.
@@ -296,28 +298,13 @@ def patch_layout(
     side = config.window_size // config.patch_size  # In patches.
     windows_across = -(-w // side)
     window_ids = rows // side * windows_across + columns // side
-  coords = np.stack([rows, columns], axis=-1)
-  coords.flags.writeable = window_ids.flags.writeable = False
-  return coords, window_ids
-
-
-@functools.lru_cache(maxsize=4096)
-def _window_order(
-    grid: tuple[int, int, int], config: config_lib.VisionConfig
-) -> tuple[np.ndarray, np.ndarray]:
-  """Sorts an image's patches by window.
-
-  Returns:
-    int[P], the patches in that order, and int32[P / merge_size^2], where each
-    merged patch has gone.
-  """
-  _, window_ids = patch_layout(grid, config)
   # Stable: merged patches stay together.
   by_window = np.argsort(window_ids, kind='stable')
-  merge = config.merge_size**2
-  order = np.argsort(by_window[::merge] // merge).astype(np.int32)
-  by_window.flags.writeable = order.flags.writeable = False
-  return by_window, order
+  order = np.argsort(by_window[:: merge**2] // merge**2).astype(np.int32)
+  coords = np.stack([rows, columns], axis=-1)
+  for array in (coords, window_ids, by_window, order):
+    array.flags.writeable = False
+  return coords, window_ids, by_window, order
 
 
 def pack_images(
@@ -355,8 +342,7 @@ def pack_images(
   for row, images in enumerate(rows):
     start = n_windows = 0
     for image_id, (patches, grid) in enumerate(images, start=1):
-      coords, window_ids = patch_layout(tuple(grid), config)
-      by_window, order = _window_order(tuple(grid), config)
+      coords, window_ids, by_window, order = patch_layout(tuple(grid), config)
       end = start + len(coords)
       if end > n_patches:
         raise ValueError(f'row {row} needs more than {n_patches} patches')
