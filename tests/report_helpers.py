@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 
-from gog_jax.report.measures import Evaluated
+from gog_jax.report.reading import Evaluated
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gog_jax.report import intervals
+from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import parts
 from gog_jax.rewards.behaviour import mean
@@ -26,29 +27,6 @@ from gog_jax.types import Trajectory
 _UNKNOWN = 'unknown'  # Of examples that do not say how many hops they take.
 _SEARCH_LABELS = {True: 'required', False: 'free', None: 'unknown'}
 _QUANTILES = 11  # Points of a curve whose budgets are no small integers.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluated:
-  """One policy's evaluation.
-
-  Attributes:
-    policy: Its name, e.g. 'sft'.
-    examples: By id; holds every trajectory's example.
-    trajectories: Scored ones, in the order of the data set.
-    manifest: What is known of how it was made.
-  """
-
-  policy: str
-  examples: Mapping[str, Example]
-  trajectories: Sequence[Trajectory]
-  manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  @property
-  def items(self) -> Mapping[str, Any]:
-    """Of the benchmark as it was read: 'name', 'digest', 'label', 'n', ..."""
-    facts = self.manifest.get('facts') or {}
-    return self.manifest.get('benchmark') or facts.get('benchmark') or {}
 
 
 def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
@@ -390,10 +368,8 @@ def difference(
 def _by_occurrence(
     evaluated: Evaluated,
 ) -> dict[tuple[str, int], Trajectory]:
-  found: dict[tuple[str, int], Trajectory] = {}
-  seen = collections.Counter()
+  found, seen = {}, collections.Counter()
   for trajectory in evaluated.trajectories:
-    name = trajectory.example_id
-    found[name, seen[name]] = trajectory
-    seen[name] += 1
+    seen[trajectory.example_id] += 1
+    found[trajectory.example_id, seen[trajectory.example_id]] = trajectory
   return found

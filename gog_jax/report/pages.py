@@ -24,7 +24,7 @@ from gog_jax.report import intervals
 from gog_jax.report import measures
 from gog_jax.report import reading
 from gog_jax.report import text
-from gog_jax.report.measures import Evaluated
+from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.storage import files
 from gog_jax.storage import trackers

@@ -10,14 +10,17 @@ eval_BENCHMARK.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 from typing import Any
 
 from etils import epath
 
 from gog_jax.errors import UserError
-from gog_jax.report.measures import Evaluated
 from gog_jax.storage import rollouts
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
 
 _STAGES = ('pretrain', 'sft_no_gaze', 'sft', 'rl')  # Then the arms.
 # The order in which the policies tell the story.
@@ -25,8 +28,71 @@ _POLICIES = ('direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl')
 _PARTS = {'accuracy', 'format'}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluated:
+  """One policy's evaluation.
+
+  Attributes:
+    policy: Its name, e.g. 'sft'.
+    examples: By id; holds every trajectory's example.
+    trajectories: Scored ones, in the order of the data set.
+    benchmark: What was asked.
+    manifest: What is known of how it was made.
+    run: Its workdir, where several are compared.
+  """
+
+  policy: str
+  examples: Mapping[str, Example]
+  trajectories: Sequence[Trajectory]
+  benchmark: str = 'world'
+  manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  run: str = ''
+
+  @property
+  def items(self) -> Mapping[str, Any]:
+    """Of the benchmark as it was read: 'name', 'digest', 'label', 'n', ..."""
+    facts = self.manifest.get('facts') or {}
+    return self.manifest.get('benchmark') or facts.get('benchmark') or {}
+
+  @property
+  def who(self) -> str:
+    """The model's part of the policy's name; a short name whole."""
+    return self.policy.rpartition('@')[2]
+
+  @property
+  def model(self) -> str:
+    """The path or the name of what was asked; empty where no model was."""
+    if self.who in ('script', 'expert'):
+      return ''
+    section, field = ('model', 'path')
+    if self.who == 'remote':
+      section, field = 'remote', 'model'
+    return self._config(section).get(field) or ''
+
+  @property
+  def dialect(self) -> str:
+    """Empty for a remote model, which may be any, however it is asked."""
+    if self.who == 'remote':
+      return ''
+    return self._config('model').get('dialect', '')
+
+  @property
+  def scored_by(self) -> tuple[str, str]:
+    """The accuracy's name, and the version of a judge or of a user's part."""
+    name = self._config('reward').get('accuracy', '')
+    inputs = self.manifest.get('inputs') or {}
+    return name, inputs.get('judge') or inputs.get(f'reward {name}') or ''
+
+  def _config(self, section: str) -> Mapping[str, Any]:
+    return (self.manifest.get('config') or {}).get(section) or {}
+
+
 def evaluations(
-    folder: epath.Path, *, images: bool = True, required: bool = True
+    folder: epath.Path,
+    *,
+    images: bool = True,
+    required: bool = True,
+    run: str = '',
 ) -> list[Evaluated]:
   """Every policy's evaluation in `eval` or `eval_BENCHMARK`, complete or not.
 
@@ -34,6 +100,7 @@ def evaluations(
     folder: May not exist.
     images: False leaves every image empty, for those who only count.
     required: Whether there has to be one.
+    run: What to call the run.
 
   Raises:
     UserError: A file is missing or damaged, or trajectories are not scored.
@@ -70,7 +137,9 @@ def evaluations(
               policy=path.name,
               examples=examples,
               trajectories=trajectories,
+              benchmark=benchmark or 'world',
               manifest=manifest,
+              run=run,
           )
       )
   if required and not found:

@@ -9,8 +9,6 @@ embedded world (eval/, eval_world_hard/), which is in nobody's table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import dataclasses
-import functools
 import itertools
 import json
 from typing import Any
@@ -24,47 +22,9 @@ from gog_jax.report import measures
 from gog_jax.report import paper
 from gog_jax.report import reading
 from gog_jax.report import text
-from gog_jax.report.measures import Evaluated
+from gog_jax.report.reading import Evaluated
 from gog_jax.storage import files
 from gog_jax.storage import metrics
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-  """One policy on one benchmark.
-
-  Attributes:
-    benchmark: One of paper.NAMES, a split of the embedded world, or another.
-    run: Its workdir, where several are read, or else empty.
-    evaluated: What it did; without images.
-  """
-
-  benchmark: str
-  run: str
-  evaluated: Evaluated
-
-  @functools.cached_property
-  def model(self) -> str:
-    """The path or the name of what was asked; empty where no model was."""
-    config = self.evaluated.manifest.get('config') or {}
-    who = self.evaluated.policy.rpartition('@')[2]
-    if who in ('script', 'expert'):
-      return ''  # It asks none.
-    if who == 'remote':
-      return (config.get('remote') or {}).get('model') or ''
-    return (config.get('model') or {}).get('path') or ''
-
-  @property
-  def scored_by(self) -> tuple[str, str]:
-    """The accuracy's name, and which judge's word it is, if it is a judge's."""
-    reward = (self.evaluated.manifest.get('config') or {}).get('reward') or {}
-    judge = (self.evaluated.manifest.get('inputs') or {}).get('judge') or ''
-    return reward.get('accuracy', ''), judge
-
-  @property
-  def row(self) -> tuple[str, str, str]:
-    """What its line is known by: policy, model and run."""
-    return self.evaluated.policy, self.model, self.run
 
 
 def make(
@@ -102,31 +62,28 @@ def make(
   return shown
 
 
-def read(workdir: epath.Path, *, run: str) -> list[Evaluation]:
+def read(workdir: epath.Path, *, run: str) -> list[Evaluated]:
   """Every evaluation of a run, the paper's benchmarks in their order."""
   if not workdir.is_dir():
     raise UserError(
         f'{workdir} does not exist; name the workdirs of runs that evaluated '
         'something with --config.table.workdirs="(\'runs/toy\',)"'
     )
-  found = []
-  for folder in sorted(workdir.iterdir()):
-    stage, _, name = folder.name.partition('_')
-    if stage == 'eval' and folder.is_dir():
-      found += [
-          Evaluation(benchmark=name or 'world', run=run, evaluated=evaluated)
-          for evaluated in reading.evaluations(
-              folder, images=False, required=False
-          )
-      ]
   order = {name: place for place, name in enumerate(paper.NAMES)}
   return sorted(
-      found,
-      key=lambda one: (order.get(one.benchmark, len(order)), *one.row),
+      (
+          one
+          for folder in sorted(workdir.iterdir())
+          if folder.name.partition('_')[0] == 'eval' and folder.is_dir()
+          for one in reading.evaluations(
+              folder, images=False, required=False, run=run
+          )
+      ),
+      key=lambda one: (order.get(one.benchmark, len(order)), *_key(one)),
   )
 
 
-def build(evaluations: Sequence[Evaluation], *, seed: int) -> dict[str, Any]:
+def build(evaluations: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
   """What table.json holds; accuracies are fractions of 1.
 
   benchmarks: the paper's, with its n. rows: ours, each with its cells by
@@ -136,13 +93,13 @@ def build(evaluations: Sequence[Evaluation], *, seed: int) -> dict[str, Any]:
   embedded world. differences: between policies on the very same items, but not
   of the world. notes: why a number is not to be compared, or is missing.
   """
-  ours: dict[tuple[str, str, str], dict[str, Evaluation]] = {}
+  ours: dict[tuple[str, str, str], dict[str, Evaluated]] = {}
   world = []
   for one in evaluations:
     if paradigms.is_world(one.benchmark):
       world.append(one)
     else:
-      ours.setdefault(one.row, {})[one.benchmark] = one
+      ours.setdefault(_key(one), {})[one.benchmark] = one
   names = {name for cells in ours.values() for name in cells}
   others = sorted(names - {*paper.NAMES})
   same = {
@@ -150,17 +107,6 @@ def build(evaluations: Sequence[Evaluation], *, seed: int) -> dict[str, Any]:
       for name in (*paper.NAMES, *others)
   }
   differences, notes = _differences(same, seed=seed)
-
-  def beside(some: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    return [
-        {
-            'benchmark': one.benchmark,
-            'title': one.benchmark,
-            **_name(one),
-            **_cell(one, seed=seed),
-        }
-        for one in some
-    ]
 
   return {
       'benchmarks': [
@@ -173,26 +119,31 @@ def build(evaluations: Sequence[Evaluation], *, seed: int) -> dict[str, Any]:
           if cells.keys() & {*paper.NAMES}
       ],
       'paper': [_paper_row(row) for row in paper.ROWS],
-      'others': beside([one for name in others for one in same[name]]),
-      'world': beside(world),
+      'others': [
+          _name(one) | _cell(one, seed=seed)
+          for name in others
+          for one in same[name]
+      ],
+      'world': [_name(one) | _cell(one, seed=seed) for one in world],
       'differences': differences,
       'notes': notes,
   }
 
 
-def _name(one: Evaluation) -> dict[str, str]:
-  return dict(zip(('policy', 'model', 'run'), one.row, strict=True))
+def _key(one: Evaluated) -> tuple[str, str, str]:
+  """What its line is known by."""
+  return one.policy, one.model, one.run
 
 
-def _row(cells: Mapping[str, Evaluation], *, seed: int) -> dict[str, Any]:
+def _name(one: Evaluated) -> dict[str, str]:
+  return {'policy': one.policy, 'model': one.model, 'run': one.run}
+
+
+def _row(cells: Mapping[str, Evaluated], *, seed: int) -> dict[str, Any]:
   one = next(iter(cells.values()))
-  config = one.evaluated.manifest.get('config') or {}
-  # A remote model may be any, whatever words it is asked in.
-  local = one.evaluated.policy.rpartition('@')[2] != 'remote'
-  dialect = (config.get('model') or {}).get('dialect', '') if local else ''
-  family = paper.family_of(one.model, dialect)
   found = paper.find(
-      paper.paradigm_of(one.evaluated.policy, one.model), family
+      paper.paradigm_of(one.policy, one.model),
+      paper.family_of(one.model, one.dialect),
   )
   counted = {
       name: _cell(cells[name], seed=seed)
@@ -207,45 +158,39 @@ def _row(cells: Mapping[str, Evaluation], *, seed: int) -> dict[str, Any]:
   }
 
 
-def _cell(one: Evaluation, *, seed: int) -> dict[str, Any]:
+def _cell(one: Evaluated, *, seed: int) -> dict[str, Any]:
   """A policy on a benchmark: counts, measures with intervals, and caveats."""
-  details = measures.describe(one.evaluated, seed=seed)
-  scored_by, judge = one.scored_by
-  return {
-      'n': details['n'],
-      **details['answers'],
-      'infra_errors': details['infra_errors'],
-      'unjudged': details['unjudged'],
-      'searches': details['behaviour']['searches'],
-      'price': details['cost']['price']['per_query'],
-      'scored_by': scored_by,
-      'judged_by': judge,
-      'digest': one.evaluated.items.get('digest', ''),
-      'caveats': _caveats(one, details, scored_by),
-  }
-
-
-def _caveats(
-    one: Evaluation, details: Mapping[str, Any], scored_by: str
-) -> list[str]:
-  """Why a number may not simply stand beside the paper's."""
-  found = []
-  if one.evaluated.items.get('label'):
-    found.append(one.evaluated.items['label'])
+  row = measures.describe(one, seed=seed)
+  scored_by, judged_by = one.scored_by
+  label = one.items.get('label')
+  left_out = row['infra_errors'] + row['unjudged']
+  held = row['n'] + left_out
+  # Why the number may not simply stand beside the paper's.
+  caveats = [label] if label else []
   wanted = paper.N.get(one.benchmark)
-  held = details['n'] + details['infra_errors'] + details['unjudged']
-  if not one.evaluated.manifest.get('complete'):
-    found.append('not complete yet')
-  elif wanted and held != wanted and not one.evaluated.items.get('label'):
-    found.append(f"not the paper's: it has {wanted} items")
+  if not one.manifest.get('complete'):
+    caveats.append('not complete yet')
+  elif wanted and held != wanted and not label:
+    caveats.append(f"not the paper's: it has {wanted} items")
   if wanted and scored_by and scored_by != 'judge':
-    found.append(
+    caveats.append(
         f"scored by {scored_by.replace('_', ' ')}, the paper's by an LLM judge"
     )
-  if out := details['infra_errors'] + details['unjudged']:
-    if out > 0.05 * held:
-      found.append('more than 5 % of the items failed and are left out')
-  return found
+  if left_out > 0.05 * held:
+    caveats.append('more than 5 % of the items failed and are left out')
+  return {
+      'benchmark': one.benchmark,
+      'n': row['n'],
+      **row['answers'],
+      'infra_errors': row['infra_errors'],
+      'unjudged': row['unjudged'],
+      'searches': row['behaviour']['searches'],
+      'price': row['cost']['price']['per_query'],
+      'scored_by': scored_by,
+      'judged_by': judged_by,
+      'digest': one.items.get('digest', ''),
+      'caveats': caveats,
+  }
 
 
 def _average(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -294,7 +239,7 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
 
 
 def _differences(
-    same: Mapping[str, Sequence[Evaluation]], *, seed: int
+    same: Mapping[str, Sequence[Evaluated]], *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
   """Each policy less each before it, on the same items; and what is not.
 
@@ -306,7 +251,7 @@ def _differences(
   for name, here in same.items():
     for second, first in itertools.combinations(here, 2):
       labels = ' and '.join(text.label(_name(one)) for one in (first, second))
-      digests = [one.evaluated.items.get('digest') for one in (first, second)]
+      digests = [one.items.get('digest') for one in (first, second)]
       if digests[0] != digests[1]:
         notes.append(
             f'{name}: {labels} were asked different items and are not compared'
@@ -317,7 +262,7 @@ def _differences(
             'judges, and are not compared'
         )
       else:
-        row = measures.difference(first.evaluated, second.evaluated, seed=seed)
+        row = measures.difference(first, second, seed=seed)
         found.append({
             'benchmark': name,
             'first': _name(first),

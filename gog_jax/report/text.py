@@ -20,6 +20,7 @@ from gog_jax.report import measures
 from gog_jax.report import paper
 
 DIFFERENCES = ('accuracy', 'gaze_hit', 'recovery')
+_TITLES = {name: title for name, title, _ in paper.COLUMNS}
 # More than the table needs: a number must not be cut off to fit a window.
 _WIDTH = 160
 
@@ -153,18 +154,17 @@ class _Marks:
 def markdown(found: Mapping[str, Any]) -> str:
   """The paper's table beside ours, as `table.build` made it."""
   marks = _Marks()
-  titles = {b['name']: b['title'] for b in found['benchmarks']}
   sections = ['# Results on published benchmarks']
   if found['rows']:
     sections += [
-        _grid('policy', [*titles.values(), 'average'], _ours(found, marks)),
+        _grid('policy', [*_TITLES.values(), 'average'], _ours(found, marks)),
         'Accuracy in per cent, [95 % interval], (n). In italics the paper, '
         'whose intervals are ours, from counts recovered from its scores. An '
         'average stands only over all six.',
         '## Measures',
         _measures(
-            ({'title': titles[name], **row, **cell}
-             for row in found['rows'] for name, cell in row['cells'].items()),
+            [row | cell for row in found['rows']
+             for cell in row['cells'].values()],
             marks,
         ),
     ]  # fmt: skip
@@ -181,14 +181,14 @@ def markdown(found: Mapping[str, Any]) -> str:
         _grid(
             'benchmark',
             ['first', 'second', 'first - second, points', 'n'],
-            [_difference(row, titles) for row in found['differences']],
+            map(_difference, found['differences']),
         ),
     ]
   sections += [
       "## The paper's (arXiv 2601.13942)",
       _grid(
           'row',
-          [*titles.values(), 'average'],
+          [*_TITLES.values(), 'average'],
           [_papers(row, marks) for row in found['paper']],
       ),
   ]
@@ -263,7 +263,7 @@ def _measures(cells: Iterable[Mapping[str, Any]], marks: _Marks) -> str:
        'infra errors', 'unjudged', 'searches', 'dollars'],
       [
           [
-              _plain(cell['title']) + marks.of(cell['caveats']),
+              _title(cell) + marks.of(cell['caveats']),
               label(cell),
               cell['n'],
               *(_share(cell[name]) for name in names),
@@ -277,19 +277,22 @@ def _measures(cells: Iterable[Mapping[str, Any]], marks: _Marks) -> str:
   )  # fmt: skip
 
 
-def _difference(row: Mapping[str, Any], titles: Mapping[str, str]) -> list[Any]:
+def _difference(row: Mapping[str, Any]) -> list[Any]:
   found, shown = row['accuracy'], '-'
   if found:
     interval = _interval(found['ci95'], digits=1)
     shown = f'{100 * found["difference"]:+.1f} {interval}'
-  name = row['benchmark']
   return [
-      titles.get(name, _plain(name)),
+      _title(row),
       label(row['first']),
       label(row['second']),
       shown,
       found['n'] if found else 0,
   ]
+
+
+def _title(row: Mapping[str, Any]) -> str:
+  return _TITLES.get(row['benchmark'], _plain(row['benchmark']))
 
 
 def _share(found: Mapping[str, Any] | None) -> str:
