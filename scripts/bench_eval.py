@@ -20,7 +20,6 @@ from absl import flags
 from configs import eval as page
 from gog_jax.app import stages
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import policies
 from gog_jax.run import Run
 from gog_jax.toy.backend import WorldBackend
@@ -75,7 +74,7 @@ def measure(run: Run) -> tuple[float, float]:
     policy.sample = timed
     return policy
 
-  examples = evaluations.items(run).examples
+  examples = evaluate.items(run).examples
   folder = run.workdir / 'eval' / NAME
   wall, cpu = time.perf_counter(), time.process_time()
   evaluate.evaluate(own, make_policy, examples, folder, name=NAME)

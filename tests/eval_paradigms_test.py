@@ -13,7 +13,6 @@ from gog_jax.app import stages
 from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import policies
 from gog_jax.storage import rollouts
 from tests import endpoints
@@ -93,7 +92,7 @@ def asked(workdir):
     identity = lambda stage: stage
     for name in names:
       before = len(server.heard)
-      evaluations.make(run, name, identity)
+      evaluate.make(run, name, identity)
       heard[name] = server.bodies[before:]
   return run, heard
 
@@ -173,7 +172,7 @@ def test_one_that_will_not_answer_at_once_has_no_other_turn(workdir, tmp_path):
         remote__url=server.url, remote__model='m',
     )  # fmt: skip
     for name in run.config.eval.policies[:2]:
-      evaluations.make(run, name, str)
+      evaluate.make(run, name, str)
       for _, t in evaluated(run, name):
         assert t.answer is None and t.reward_parts['accuracy'] == 0
         assert t.turns[-1].results == ()
@@ -184,7 +183,7 @@ def test_a_server_may_move_and_its_address_is_not_written_down(tmp_path):
     run = make_run(
         tmp_path, 'gog@remote', remote__url=url, remote__model='m'
     )
-    return evaluations.manifest_of(run, 'gog@remote', str)
+    return evaluate.manifest_of(run, 'gog@remote', str)
 
   one = manifest_at('http://127.0.0.1:1/v1?key=sk-1')
   assert one.fingerprint() == manifest_at('http://[::1]/v1').fingerprint()
@@ -258,7 +257,7 @@ def test_a_script_plays_each_paradigm(workdir, name, n_said, tools):
   run = make_run(workdir, name, eval__script='tests.eval_plays:silent')
   own = policies.run_of(run, name)
   assert set(own.executor.tools) == tools
-  evaluations.make(run, name, str)
+  evaluate.make(run, name, str)
   for _, t in evaluated(run, name):
     assert len(t.turns) == n_said + 1
     assert calls_of(t) == ['image_search', 'text_search'][:n_said]
@@ -268,7 +267,7 @@ def test_a_script_plays_each_paradigm(workdir, name, n_said, tools):
 @pytest.mark.slow
 def test_the_base_answers_at_once_in_words_without_tools(workdir):
   run = make_run(workdir, 'direct@base')
-  evaluations.make(run, 'direct@base', str)
+  evaluate.make(run, 'direct@base', str)
   for _, t in evaluated(run, 'direct@base'):
     assert len(t.turns) == 1 and not calls_of(t)
     assert t.sampler_logprobs.any()

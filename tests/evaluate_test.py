@@ -14,7 +14,6 @@ from gog_jax.app import stages
 from gog_jax.errors import UserError
 from gog_jax.evaluation import collect
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import policies
 from gog_jax.report import pages
 from gog_jax.storage import rollouts
@@ -51,7 +50,7 @@ def evaluated(run, **kwargs):
   evaluate.evaluate(
       own,
       lambda: policies.make(own, NAME),
-      evaluations.items(run).examples,
+      evaluate.items(run).examples,
       folder,
       name=NAME,
       **kwargs,
@@ -219,7 +218,7 @@ def test_few_examples_are_held_at_once(workdir, monkeypatch):
   """As many as there are slots, one that waits, and those being written."""
   monkeypatch.setattr(collect, '_MAX_PENDING', 2)
   run = make_run(workdir)
-  examples = evaluations.items(run).examples
+  examples = evaluate.items(run).examples
   begun, kept, most = [], [], []
 
   class Watched:

@@ -8,7 +8,7 @@ import pytest
 
 from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.evaluation import evaluations
+from gog_jax.evaluation import evaluate
 from tests import mini
 
 pytestmark = pytest.mark.quick
@@ -44,7 +44,7 @@ def test_another_world_is_another_evaluation(tmp_path):
   def manifest_of(**changed):
     run = mini.make_run(tmp_path, 'rl', eval__policies=('expert',), **changed)
     of_stage = functools.partial(stages.identity, run)
-    return evaluations.manifest_of(run, 'expert', of_stage)
+    return evaluate.manifest_of(run, 'expert', of_stage)
 
   folder = tmp_path / 'eval' / 'expert'
   manifest_of().write(folder, complete=True)

@@ -10,7 +10,7 @@ from configs import rl as rl_page
 from gog_jax.app import config_check
 from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.evaluation import evaluations
+from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import scripts as plays
 from gog_jax.run import Run
@@ -79,7 +79,7 @@ def test_what_is_needed_follows_from_the_models(policies, benchmark, needs):
   config.arms.rl_x = {'steps': 1}
   config.eval.policies = policies
   config.eval.benchmark = benchmark
-  assert evaluations.needs(config) == needs
+  assert evaluate.needs(config) == needs
   assert stages.stages_of(config)['eval'].needs == needs
 
 

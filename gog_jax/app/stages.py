@@ -21,12 +21,11 @@ from gog_jax.app.config_check import check_family
 from gog_jax.app.config_fields import fields_of
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import grade
 from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
-from gog_jax.evaluation.evaluations import ROLLOUT
-from gog_jax.evaluation.evaluations import TRAINED
+from gog_jax.evaluation.evaluate import ROLLOUT
+from gog_jax.evaluation.evaluate import TRAINED
 from gog_jax.judge.counts import describe
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
@@ -81,8 +80,8 @@ def _eval(run: Run, folder: epath.Path) -> Mapping[str, Any]:
   names = run.config.eval.policies
   of_stage = functools.partial(identity, run)
   for name in names:
-    if not evaluations.is_complete(run, name, of_stage):
-      evaluations.make(run, name, of_stage)
+    if not evaluate.is_complete(run, name, of_stage):
+      evaluate.make(run, name, of_stage)
   return {name: evaluate.facts(folder / name) for name in names}
 
 
@@ -110,7 +109,7 @@ _NO_IDENTITY = (
     'data',
     'data_workers',
     'epochs',
-    *evaluations.NO_IDENTITY,
+    *evaluate.NO_IDENTITY,
 )  # fmt: skip
 
 _DEMOS = (
@@ -121,7 +120,7 @@ _DEMOS = (
     'sft.no_search',
     'sft.recovered',
 )
-_TOOLS = evaluations.TOOLS
+_TOOLS = evaluate.TOOLS
 _SFT = ('seed', 'model', *TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
 _RL = (*ROLLOUT, *TRAINED, 'batch', 'reward', 'rl')
 
@@ -193,7 +192,7 @@ def stages_of(config: Any) -> dict[str, Stage]:
       **arms,
       'eval': Stage(
           (*ROLLOUT, *TRAINED, 'reward', 'eval'),
-          evaluations.needs(config),
+          evaluate.needs(config),
           _eval,
           apart=True,
       ),
@@ -290,7 +289,7 @@ def _is_complete(run: Run, name: str) -> bool:
   if not manifest_of(run, name).is_complete(folder_of(run, name)):
     return False
   of_stage = functools.partial(identity, run)
-  return name != 'eval' or evaluations.are_complete(run, of_stage)
+  return name != 'eval' or evaluate.are_complete(run, of_stage)
 
 
 def make(run: Run, name: str) -> Mapping[str, Any]:
@@ -306,7 +305,7 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   tools = run.toolbox.counts.take()
   about = {} if run.judge is None else {'judge': run.judge.facts()}
   if name == 'eval' and facts:
-    about['benchmark'] = dict(evaluations.items(run).facts)
+    about['benchmark'] = dict(evaluate.items(run).facts)
   manifest.write(folder, complete=True, facts=facts, tools=tools, **about)
   if line := trouble(tools.get('all', {})):
     metrics.say(f'{name}: {line}')
@@ -360,7 +359,7 @@ def identity(run: Run, name: str) -> str:
 def _order_for(config: Any, target: str) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
   named = [TARGETS[target]]
-  if target == 'sft' and policies.NO_GAZE in evaluations.needs(config):
+  if target == 'sft' and policies.NO_GAZE in evaluate.needs(config):
     named.append(policies.NO_GAZE)
   return _in_order(stages_of(config), named)
 

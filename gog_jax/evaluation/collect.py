@@ -261,7 +261,7 @@ class _Scorer:
     self._collector = collector
     self._pending: list[tuple[int, Example, Trajectory]] = []
     self._worker = futures.ThreadPoolExecutor(1)
-    self._at_work: futures.Future[None] | None = None
+    self._at_work = self._worker.submit(self._score, [])
     self._judging = True
 
   def __enter__(self) -> _Scorer:
@@ -271,11 +271,9 @@ class _Scorer:
     """Keeps all that has finished, whatever has ended the rollout."""
     with self._worker:
       try:
-        self._wait()
+        self._at_work.result()
       finally:
-        if self._pending:
-          self._start()
-          self._wait()
+        self._score(self._pending)
 
   def add(self, index: int, example: Example, trajectory: Trajectory) -> None:
     """Takes a finished item.
@@ -284,21 +282,14 @@ class _Scorer:
       UserError: An earlier one could not be judged or written.
     """
     self._pending.append((index, example, trajectory))
-    at_work = self._at_work is not None and not self._at_work.done()
-    if not at_work or len(self._pending) > _MAX_PENDING:
-      self._wait()
-      self._start()
-
-  def _start(self) -> None:
-    batch, self._pending = self._pending, []
-    self._at_work = self._worker.submit(self._score, batch)
-
-  def _wait(self) -> None:
-    if self._at_work is not None:
-      at_work, self._at_work = self._at_work, None
-      at_work.result()
+    if self._at_work.done() or len(self._pending) > _MAX_PENDING:
+      self._at_work.result()
+      batch, self._pending = self._pending, []
+      self._at_work = self._worker.submit(self._score, batch)
 
   def _score(self, batch: Sequence[tuple[int, Example, Trajectory]]) -> None:
+    if not batch:
+      return
     run = self._collector.run
     indices, examples, trajectories = zip(*batch, strict=True)
     stopped: BaseException | None = None

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 
 from gog_jax import models
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import evaluations
 from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.paradigms import Named
@@ -71,7 +70,7 @@ def _of_policy(run: Run, name: str) -> Estimate:
   c = run.config
   policy = policies.named(c, name)
   own = policies.run_of(run, name)
-  folder = evaluations.folder_of(run) / name
+  folder = evaluate.folder_of(run) / name
   items = list(rollouts.items(folder).values())
   if c.eval.retry_errors:
     items = [item for item in items if item['valid']]
@@ -95,7 +94,7 @@ def _n_items(run: Run) -> int:
   c = run.config.eval
   if paradigms.is_world(c.benchmark):
     return c.n_examples  # The data set may have to be made yet.
-  return len(evaluations.items(run).examples)
+  return len(evaluate.items(run).examples)
 
 
 def _size(own: Run, policy: Named) -> tuple[int, int]:

@@ -16,6 +16,7 @@ also loses what finished since.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 import json
 import os
 import time
@@ -30,7 +31,7 @@ from gog_jax.storage import trajectories as store
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-KINDS = ('examples', 'trajectories')  # Examples reach the disk first.
+KINDS = ('examples', 'trajectories')
 _SYNC_S = 1.0  # A power failure loses no more than this.
 _BUCKET_S = 60.0
 
@@ -92,55 +93,32 @@ class Rollouts:
     """
     self._folder = epath.Path(folder)
     self._samples = samples
-    self._in_bucket = '://' in str(folder)
-    self._paths = {kind: self._folder / f'{kind}.jsonl' for kind in KINDS}
-    if not self._in_bucket:
-      self._lock = files.lock(
-          self._folder / '.lock',
-          taken=f'another process is at {self._folder}: wait until it is done',
-          unwritable='choose a folder you can write with --workdir=FOLDER',
+    self._sync_s = _SYNC_S
+    with contextlib.ExitStack() as stack:
+      if '://' in str(folder):
+        self._sync_s = _BUCKET_S
+      else:
+        lock = files.lock(
+            self._folder / '.lock',
+            taken=f'another process is at {folder}: wait until it is done',
+            unwritable='choose a folder you can write with --workdir=FOLDER',
+        )
+        stack.callback(lock.release)
+      self._examples, self._trajectories = (
+          _File(self._folder / f'{kind}.jsonl', stack) for kind in KINDS
       )
-    try:
-      self._open()
-    except BaseException:
-      self._release()
-      raise
-
-  def _open(self) -> None:
-    self._lines: dict[str, dict[int, _Line]] = {}
-    self._ends: dict[str, int] = {}
-    for kind, path in self._paths.items():
-      self._lines[kind], self._ends[kind] = _scan(path)
-    self.items: dict[int, Mapping[str, Any]] = {
-        index: line.item for index, line in self._lines['trajectories'].items()
-    }
+      self._open = stack.pop_all()
     self._synced = time.monotonic()
-    self._unsynced = False
-    if self._in_bucket:
-      self._texts = {
-          kind: [path.read_text()] if path.exists() else []
-          for kind, path in self._paths.items()
-      }
-      return
-    self._files = {
-        kind: open(path, 'ab', buffering=0)
-        for kind, path in self._paths.items()
-    }
-    for kind, file in self._files.items():
-      file.truncate(self._ends[kind])
+    lines = self._trajectories.lines
+    self.items = {index: line.item for index, line in lines.items()}
 
   def __enter__(self) -> Rollouts:
     return self
 
   def __exit__(self, *unused_error) -> None:
     """Syncs, and lets other processes continue."""
-    try:
+    with self._open:
       self.sync()
-    finally:
-      if not self._in_bucket:
-        for file in self._files.values():
-          file.close()
-      self._release()
 
   def add(
       self,
@@ -161,12 +139,11 @@ class Rollouts:
       UserError: The files cannot be written.
     """
     asked = index // self._samples
-    if example is not None and asked not in self._lines['examples']:
-      self._append('examples', {'index': asked}, example)
-    self._append('trajectories', {'index': index, **item}, trajectory)
-    self.items[index] = self._lines['trajectories'][index].item
-    every = _BUCKET_S if self._in_bucket else _SYNC_S
-    if time.monotonic() - self._synced > every:
+    if example is not None and asked not in self._examples.lines:
+      self._examples.add({'index': asked}, example)
+    self.items[index] = {'index': index, **item}
+    self._trajectories.add(self.items[index], trajectory)
+    if time.monotonic() - self._synced > self._sync_s:
       self.sync()
 
   def read(self, indices: Iterable[int]) -> Iterator[Trajectory]:
@@ -176,56 +153,87 @@ class Rollouts:
       UserError: As `trajectories.read`.
     """
     self.sync()
-    path = self._paths['trajectories']
+    path, lines = self._trajectories.path, self._trajectories.lines
     load = store.loader(self._folder)
     with path.open('rb') as f:
       for index in indices:
-        f.seek(self._lines['trajectories'][index].start)
-        where = f'{path}, item {index},'
+        f.seek(lines[index].start)
         _, trajectory = store.decode(
-            f.readline(), store.trajectory_of, load, where=where
+            f.readline(),
+            store.trajectory_of,
+            load,
+            where=f'{path}, item {index},',
         )
         yield trajectory
 
   def sync(self) -> None:
     """Has what was added reach the disk."""
-    if not self._unsynced:
-      return
-    for kind in KINDS:
-      if self._in_bucket:
-        files.write_atomic(self._paths[kind], ''.join(self._texts[kind]))
-      else:
-        os.fsync(self._files[kind])
+    self._examples.sync()  # First: no trajectory without what was asked.
+    self._trajectories.sync()
     self._synced = time.monotonic()
-    self._unsynced = False
 
   def settle(self) -> None:
     """Rewrites the files in the items' order; nothing is added after that."""
     self.sync()
-    for kind, path in self._paths.items():
-      files.write_atomic(path, _texts(path, self._lines[kind]))
+    for file in (self._examples, self._trajectories):
+      files.write_atomic(file.path, file.in_order())
 
-  def _release(self) -> None:
-    if not self._in_bucket:
-      self._lock.release()
 
-  def _append(self, kind: str, item: Mapping[str, Any], record: Any) -> None:
-    text = store.encode(record, item, lambda d: blobs.put(self._folder, d))
-    self._unsynced = True
-    if self._in_bucket:
-      self._texts[kind].append(text)
+class _File:
+  """A file of items' lines, open for adding.
+
+  Attributes:
+    path: Where it is.
+    lines: The last line of each item.
+  """
+
+  def __init__(self, path: epath.Path, stack: contextlib.ExitStack):
+    """Drops a line that was cut off; `stack` closes the file."""
+    self.path = path
+    self.lines, self._end = _scan(path)
+    self._synced = self._end
+    self._texts, self._file = [], None
+    if '://' not in str(path):
+      self._file = stack.enter_context(open(path, 'ab', buffering=0))
+      self._file.truncate(self._end)
+    elif path.exists():
+      self._texts = [path.read_text()]
+
+  def add(self, item: Mapping[str, Any], record: Any) -> None:
+    folder = self.path.parent
+    text = store.encode(record, item, lambda data: blobs.put(folder, data))
+    if self._file is None:
+      self._texts.append(text)
     else:
       rest = memoryview(text.encode('ascii'))
       try:
         while rest:
-          rest = rest[self._files[kind].write(rest) :]
+          rest = rest[self._file.write(rest) :]
       except OSError as error:
         raise UserError(
-            f'cannot write {self._paths[kind]}: {error.strerror or error}; '
-            'what finished before is kept: the same command goes on'
+            f'cannot write {self.path}: {error.strerror or error}; what '
+            'finished before is kept: the same command goes on'
         ) from error
-    self._lines[kind][item['index']] = _Line(self._ends[kind], item)
-    self._ends[kind] += len(text)
+    self.lines[item['index']] = _Line(self._end, item)
+    self._end += len(text)
+
+  def sync(self) -> None:
+    if self._synced == self._end:
+      return
+    if self._file is None:
+      files.write_atomic(self.path, self._texts)
+    else:
+      os.fsync(self._file)
+    self._synced = self._end
+
+  def in_order(self) -> Iterator[str]:
+    """The lines in the order of the items, read one at a time."""
+    if not self.lines:
+      return
+    with self.path.open('rb') as f:
+      for index in sorted(self.lines):
+        f.seek(self.lines[index].start)
+        yield f.readline().decode('ascii')
 
 
 def _scan(path: epath.Path) -> tuple[dict[int, _Line], int]:
@@ -256,13 +264,3 @@ def _scan(path: epath.Path) -> tuple[dict[int, _Line], int]:
         ) from error
       start += len(line)
   return found, start
-
-
-def _texts(path: epath.Path, lines: Mapping[int, _Line]) -> Iterator[str]:
-  """The lines themselves, in the items' order, read one at a time."""
-  if not lines:
-    return
-  with path.open('rb') as f:
-    for index in sorted(lines):
-      f.seek(lines[index].start)
-      yield f.readline().decode('ascii')
