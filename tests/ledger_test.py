@@ -18,7 +18,7 @@ def test_those_who_share_a_ledger_share_its_cap(tmp_path):
   second = Ledger(tmp_path / 'spent', cap=1.0)
   first.charge('a', 0.5)
   second.charge('b', 0.25)
-  second.take_back('b', 0.25)
+  second.record(-0.25, tool='b')
   second.record(0.25, tokens=(9, 2))
   with pytest.raises(RunStopped, match=r'cost \$0.7500; a at \$0.5 would'):
     first.charge('a', 0.5)

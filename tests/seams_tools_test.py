@@ -11,6 +11,7 @@ import pytest
 
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
+from gog_jax.rollout.policy import Request
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
@@ -261,6 +262,12 @@ def test_without_image_search_a_gaze_shows_its_crop_alone(files, tmp_path):
   assert not gazed.hits and gazed.n_searches == 0
   assert found.hits[0].text == 'on red'
   assert missing.error == "no tool 'image_search', only text_search, gaze"
+  # What is searched for the policy is what can be.
+  own = policies.run_of(run, 'full_search@sft')
+  (question,) = world_helpers.questions_of('test', 1)
+  request = Request(example=question.example, sample=0, seed=0)
+  (said,) = policies._both_searches(own)(request)
+  assert 'text_search' in own.chat.decode(said)
 
 
 @pytest.mark.parametrize(

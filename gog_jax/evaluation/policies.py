@@ -135,7 +135,11 @@ def _both_searches(run: Run) -> Callable[[Request], list[list[int]]]:
         ToolCall(name='image_search', arguments={}),
         ToolCall(name='text_search', arguments=query),
     )
-    return [run.chat.encode_turn(thought='', calls=(call,)) for call in calls]
+    return [
+        run.chat.encode_turn(thought='', calls=(call,))
+        for call in calls
+        if call.name in run.executor.tools  # The backend may lack one.
+    ]
 
   return opening
 

@@ -80,7 +80,7 @@ def charged(
     raise
   finally:
     if charge.price != price:
-      ledger.take_back(name, price - charge.price)
+      ledger.record(charge.price - price, tool=name)
       spend(charge.price - price)
 
 
@@ -145,15 +145,6 @@ class Ledger:
         )
       self._write(price, tool=name)
 
-  def take_back(self, name: str, price: float) -> None:
-    """Refunds a part of a charge.
-
-    Raises:
-      RunStopped: It cannot be written down.
-    """
-    with self._alone():
-      self._write(-price, tool=name)
-
   def check(self) -> None:
     """Before something is asked for, the price of which is not known yet.
 
@@ -172,7 +163,7 @@ class Ledger:
     """Writes down what something has cost, whatever the cap.
 
     Args:
-      price: US dollars.
+      price: US dollars; negative for a refund.
       about: What else the line says.
 
     Raises:

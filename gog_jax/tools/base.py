@@ -113,20 +113,12 @@ class Tool(Protocol):
     version: Changes whenever the same query may be answered differently.
   """
 
-  @property
-  def name(self) -> str:
-    ...
-
-  @property
-  def description(self) -> str:
-    ...
+  name: str
+  description: str
+  version: str
 
   @property
   def parameters(self) -> Mapping[str, Any]:
-    ...
-
-  @property
-  def version(self) -> str:
     ...
 
   async def query(
@@ -154,9 +146,7 @@ class SearchBackend(Protocol):
       another kind are not offered to the policy.
   """
 
-  @property
-  def version(self) -> str:
-    ...
+  version: str
 
   @property
   def kinds(self) -> Collection[str]:

@@ -16,7 +16,7 @@ names them, and the next start removes a line that was cut off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 import functools
 import json
 import os
@@ -103,10 +103,8 @@ class Recording:
           f'{folder} is a recording of {self.backend}, not of {backend}; '
           'choose another --config.tools.recording'
       )
-    if backend is not None:
-      self._repair()
-    for start, record in self._lines():
-      self._remember(record, start)
+    if self._calls.exists():
+      self._read(mend=backend is not None)
 
   @property
   def n_calls(self) -> int:
@@ -240,42 +238,32 @@ class Recording:
       )
     return backend, kinds
 
-  def _repair(self) -> None:
-    """Ends the last line, or takes it away if a kill has cut it off."""
-    if not self._calls.exists():
-      return
-    with open(self._calls, 'rb+') as f:
-      last = f.seek(0, os.SEEK_END)
-      while last > 0:  # To where the last line begins.
-        step = min(last, 2**16)
-        f.seek(last - step)
-        found = f.read(step).rfind(b'\n')
-        if found >= 0:
-          last += found + 1 - step
-          break
-        last -= step
-      f.seek(last)
-      if tail := f.read():
-        if _record(tail) is not None:
-          f.write(b'\n')
-        else:
-          f.truncate(last)
+  def _read(self, *, mend: bool) -> None:
+    """Finds where each call's line begins.
 
-  def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Where each line begins, and what it holds."""
-    if not self._calls.exists():
-      return
-    start = 0
+    Args:
+      mend: Ends the last line, or removes it if a kill has cut it off.
+
+    Raises:
+      UserError: A line is damaged.
+    """
+    start, whole, record = 0, True, None
     with self._calls.open('rb') as f:
       for number, line in enumerate(f, start=1):
-        record = _record(line)
+        record, whole = _record(line), line.endswith(b'\n')
         if record is not None:
-          yield start, record
-        elif line.endswith(b'\n'):  # Else it was cut off, and never served.
+          self._remember(record, start)
+          start += len(line)
+        elif whole:  # Else it was cut off, and never served.
           raise UserError(
               f'{self._calls}, line {number}, is damaged; delete that line'
           )
-        start += len(line)
+    if mend and not whole:
+      with open(self._calls, 'rb+') as f:
+        f.truncate(start)
+        f.seek(start)
+        if record is not None:
+          f.write(b'\n')
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
