@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
 import itertools
-import time
 from typing import Any
 
 import aiohttp
@@ -18,9 +17,7 @@ from gog_jax.judge import config as config_lib
 from gog_jax.judge import prompt
 from gog_jax.judge.counts import JudgeCounts
 from gog_jax.remote import ledger as ledger_lib
-from gog_jax.remote import retries
 from gog_jax.remote import tasks
-from gog_jax.remote.endpoint import BACKOFF_S
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.ledger import Ledger
@@ -216,13 +213,7 @@ class Judge:
       self, session: aiohttp.ClientSession, case: Case
   ) -> Verdict:
     """Asks until there is a verdict or no attempt is left."""
-    c = self._config
-    retrying = retries.retrying(
-        max_attempts=c.max_attempts,
-        timeout_s=c.timeout_s,
-        backoff_s=BACKOFF_S,
-    )
-    deadline = time.monotonic() + c.timeout_s
+    retrying, deadline = self._endpoint.retrying()
     numbers = itertools.count(1)
     try:
       right = await retrying(self._ask, session, case, numbers, deadline)

@@ -17,6 +17,7 @@ from typing import Any
 import urllib.parse
 
 import aiohttp
+import tenacity
 
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
@@ -25,7 +26,7 @@ from gog_jax.remote import secrets
 
 _MAX_BYTES = 16 * 2**20  # Of a reply.
 _PATH = '/chat/completions'
-BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
+_BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,13 +132,7 @@ class Endpoint:
     Raises:
       EndpointError: It cannot be had.
     """
-    c = self._section
-    retrying = retries.retrying(
-        max_attempts=c.max_attempts,
-        timeout_s=c.timeout_s,
-        backoff_s=BACKOFF_S,
-    )
-    deadline = time.monotonic() + c.timeout_s
+    retrying, deadline = self.retrying()
     try:
       return await retrying(
           self.ask, session, messages, deadline=deadline, seed=seed
@@ -151,6 +146,15 @@ class Endpoint:
           reason=error.reason,
           billed=error.billed,
       ) from error
+
+  def retrying(self) -> tuple[tenacity.AsyncRetrying, float]:
+    """Calls what asks, as the config says; and the deadline of that."""
+    c = self._section
+    return retries.retrying(
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=_BACKOFF_S,
+    ), time.monotonic() + c.timeout_s
 
   async def ask(
       self,
