@@ -21,9 +21,9 @@ from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import TEXT
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
+from gog_jax.toy.knowledge import Entity
 from gog_jax.toy.knowledge import rng_of
 from gog_jax.toy.knowledge import VERSION
-from gog_jax.toy.knowledge import World
 from gog_jax.toy.knowledge import world_of
 from gog_jax.types import Box
 from gog_jax.types import Hit
@@ -189,18 +189,12 @@ class WorldBackend:
     if not known:
       return ToolResult(hits=())
     scores = index.get_scores(known)
-    best = np.argsort(-scores, kind='stable')[:top_k]
-    return ToolResult(
-        hits=tuple(
-            Hit(
-                title=world.documents[i][0],
-                text=world.documents[i][1],
-                score=float(scores[i]),
-            )
-            for i in best
-            if scores[i] > 0
-        )
-    )
+    hits = []
+    for i in np.argsort(-scores, kind='stable')[:top_k]:
+      if scores[i] > 0:
+        title, text = world.documents[i]
+        hits.append(Hit(title=title, text=text, score=float(scores[i])))
+    return ToolResult(hits=tuple(hits))
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
@@ -231,18 +225,14 @@ class WorldBackend:
     pictured = [entity.pictured for entity in world.entities]
     cosines = np.where(pictured, cosines, -np.inf)
     best = np.argsort(-cosines, kind='stable')[: min(top_k, sum(pictured))]
-    return ToolResult(
-        hits=tuple(
-            _image_hit(world, int(i), float(cosines[i])) for i in best
-        )
-    )
+    hits = [_image_hit(world.entities[i], float(cosines[i])) for i in best]
+    return ToolResult(hits=tuple(hits))
 
   async def close(self) -> None:
     """Nothing of it belongs to an event loop."""
 
 
-def _image_hit(world: World, index: int, cosine: float) -> Hit:
-  entity = world.entities[index]
+def _image_hit(entity: Entity, cosine: float) -> Hit:
   text = entity.identity.describe(
       vocabulary.IMAGE_HIT,
       name=entity.name,

@@ -34,11 +34,9 @@ _NO_HOPS = -1
 class WorldConfig(tfds.core.BuilderConfig):
   """Which questions: number and difficulty by split, seed of their scopes."""
 
-  sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  difficulties: Mapping[str, Difficulty] = dataclasses.field(
-      default_factory=dict
-  )
-  world_seed: int = 0
+  sizes: Mapping[str, int]
+  difficulties: Mapping[str, Difficulty]
+  world_seed: int
 
 
 class GogWorld(tfds.core.GeneratorBasedBuilder):

@@ -36,36 +36,23 @@ def _recall(rng: np.random.Generator) -> Exchange:
   ]
   count = int(rng.choice((1, 2, 3), p=(0.5, 0.3, 0.2)))
   chosen = [facts[i] for i in rng.permutation(len(facts))[:count]]
-  lines, subjects, answers = [], [], []
+  lines, told = [], []
   for index, (name, attribute) in enumerate(chosen):
-    subject = name
+    slots = {'name': name, 'attribute': attribute, 'alias': names[2]}
     if index == 0 and rng.random() < 0.35:
-      subject = names[2]
-      lines.append(
-          vocabulary.ALIAS_HIT.format(
-              name=name, attribute=attribute, alias=subject
-          )
-      )
-    value = pick(rng, vocabulary.VALUES[attribute])
-    lines.append(
-        vocabulary.FACT_HIT.format(
-            name=subject, attribute=attribute, value=value
-        )
-    )
-    subjects.append(subject)
-    answers.append(value)
-  order = rng.permutation(len(lines))
+      lines.append(vocabulary.ALIAS_HIT.format(**slots))
+      slots['name'] = names[2]
+    slots['value'] = pick(rng, vocabulary.VALUES[attribute])
+    lines.append(vocabulary.FACT_HIT.format(**slots))
+    told.append(slots)
+  shuffled = [lines[i] for i in rng.permutation(len(lines))]
   asked = int(rng.integers(count)) if rng.random() < 0.5 else 0
   name, attribute = chosen[asked]
   question = pick(rng, vocabulary.QUESTIONS[attribute]).format(ref=name)
-  shuffled = [lines[i] for i in order]
-  thought = vocabulary.THOUGHTS['found'].format(
-      attribute=attribute, name=subjects[asked]
-  )
   return Exchange(
       question='\n'.join((*shuffled, question)),
-      thought=thought,
-      answer=answers[asked],
+      thought=vocabulary.THOUGHTS['found'].format(**told[asked]),
+      answer=told[asked]['value'],
   )
 
 

@@ -190,16 +190,12 @@ def words() -> tuple[str, ...]:
   sentences += [ALIAS_HIT, LOOK_HIT]
   for table in (QUESTIONS, GROUNDING):
     sentences += [line for lines in table.values() for line in lines]
-  found: dict[str, None] = {}
-  for names in (COLOURS, SHAPES, PATTERNS, ATTRIBUTES, CITIES, FOUNDERS,
-                MATCHES, (ALIAS, UNKNOWN, ANY, 'got'),
-                ('image', 'emblem', 'emblems')):
-    found |= dict.fromkeys(names)
-  for sentence in sentences:
-    for word in sentence.replace('?', ' ').replace('\n', ' ').split():
-      if '{' not in word:
-        found[word] = None
-  return tuple(found)
+  names = (COLOURS, SHAPES, PATTERNS, ATTRIBUTES, CITIES, FOUNDERS, MATCHES)
+  found = [name for group in names for name in group]
+  found += [ALIAS, UNKNOWN, ANY, 'got', 'image', 'emblem', 'emblems']
+  said = ' '.join(sentences).replace('?', ' ').split()
+  found += [word for word in said if '{' not in word]
+  return tuple(dict.fromkeys(found))
 
 
 def sample_texts() -> Iterator[str]:
