@@ -23,7 +23,7 @@ from gog_jax.tools.base import TEXT
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
 
-# How often a build may replace the index while it is being opened.
+# How many times a build may replace the index while it is being opened.
 _TRIES = 5
 # What the libraries raise on files that are not what they wrote.
 _OPEN_ERRORS = (
@@ -66,7 +66,7 @@ class LocalIndex:
         encoder.
     """
     index = pathlib.Path(folder)
-    # As many as there are cores: more would only wait inside.
+    # One for each core: more would only wait.
     self._threads = concurrent.futures.ThreadPoolExecutor(
         os.cpu_count() or 1, thread_name_prefix='index'
     )

@@ -24,7 +24,7 @@ from gog_jax.storage import metrics
 
 TEXTS = 'texts'
 IMAGES = 'images'
-# Of what was skipped, so many are named.
+# How many skipped lines or images a warning names.
 _MAX_NAMED = 10
 
 
@@ -144,7 +144,7 @@ def _build(
   current = _manifest(index)
   damaged = list(store.damaged_files(index, current)) if current else []
   for name in damaged:
-    if name.startswith(chunks.FOLDER):  # Its images are done again.
+    if name.startswith(chunks.FOLDER):  # Its features are computed again.
       (index / name).unlink(missing_ok=True)
   stores = features.stores(index, encoder)
   bad |= refused | features.update(folder, keys, stores, encoder)
@@ -170,9 +170,9 @@ def _build(
       or current.version != content.version
       or any(store.damaged_files(index, current))
   ):
-    # What an earlier build left unfinished is in nobody's use.
+    # Nobody uses what an earlier build left unfinished.
     store.delete_others(index, current.generation if current else '')
-    texts = None  # Those of now, if they are the wanted ones, and whole.
+    texts = None  # The present index of texts, if it can be kept.
     if current and current.texts == content.texts:
       place = f'{current.generation}/{TEXTS}'
       if not any(name.startswith(f'{place}/') for name in damaged):
@@ -191,7 +191,7 @@ def _build(
 
 
 def _manifest(index: pathlib.Path) -> store.Manifest | None:
-  """What counts so far; None if that is nothing, or damaged."""
+  """The index's manifest; None if there is none, or it is damaged."""
   try:
     return store.read(index)
   except UserError:
@@ -206,7 +206,7 @@ def _check_nothing_vanishes(
 ) -> None:
   """Refuses to throw away all images, or all documents, of an index.
 
-  A flag was forgotten, or a disk is not mounted: their features took long.
+  A flag was forgotten, or a disk is not mounted; their features took long.
 
   Raises:
     UserError: Says which are missing.

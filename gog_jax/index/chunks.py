@@ -1,10 +1,9 @@
 """Features on disk: whole files of up to 64 images, never changed in place.
 
 A chunk is one safetensors file. It is named after the kind of feature, its
-version and the images it holds, and appears by a rename when it is complete:
-whatever is there was finished, also after a kill. Images are known by the
-SHA-256 of their files, so that what is unchanged is found again, under
-whatever name it now has.
+version and the images it holds, and appears by a rename once it is complete,
+so that a kill leaves no half-written one. Images are identified by the SHA-256
+of their files: a renamed image keeps its features.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import safetensors.numpy
 
 SIZE = 64
 FOLDER = 'features'
-# A chunk is written anew once less than this share of it is in use.
+# A chunk is rewritten once less than this share of its images is in use.
 _MIN_USED = 0.5
 
 # What opening a damaged chunk raises.
@@ -139,7 +138,7 @@ class ChunkStore:
     name = f'{self.kind}-{digest.hexdigest()[:16]}.safetensors'
     path = self._folder / name
     partial = path.with_name(name + '.partial')
-    # One entry: of several, the file's order would be a matter of chance.
+    # One entry, since the order of several would vary.
     about = json.dumps({'version': self.version, 'keys': keys})
     with partial.open('wb') as f:
       f.write(safetensors.numpy.save(tensors, {'about': about}))

@@ -1,4 +1,4 @@
-"""What is remembered of one image: local descriptors and colours.
+"""The features of one image: local descriptors and colours.
 
 Local descriptors (SIFT, square-rooted) find a picture again after scaling,
 cropping, rotation and recompression, and say where each part of it went; a
@@ -14,24 +14,21 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# Changes whenever the same picture would get other features.
+# Change it with the features of the same picture.
 VERSION = 'rootsift-1'
-# Of the frame that keypoints are found and measured in: its longest side.
-SIDE = 320
+SIDE = 320  # The longest side, in pixels, of the frame of the keypoints.
 MAX_KEYPOINTS = 300
 WIDTH = 128
-# Of the colour thumbnail: the whole picture, stretched to a square.
-GRID = 64
-# Of what is shown of a hit.
-THUMBNAIL_SIDE = 256
+GRID = 64  # Side of the colour thumbnail, the picture stretched to a square.
+THUMBNAIL_SIDE = 256  # The longest side, in pixels, of the image of a hit.
 
-# Below it, keypoints of JPEG's own blocks outnumber the picture's.
+# Lower, and most keypoints are artefacts of JPEG blocks.
 _CONTRAST = 0.02
 _MAX_DETECTED = 700
-# Keypoints are chosen in turn from so many cells a side.
+# Keypoints are chosen in turn from a grid of this many cells a side.
 _CELLS = 6
-# Of a descriptor of length 1, in units of the uint8 it is kept in. Single
-# values over one half are rare, and are cut.
+# A descriptor of length 1 is stored as uint8, times this; the rare values above
+# one half are cut.
 SCALE = 512
 
 

@@ -1,6 +1,6 @@
 """From image files to features in chunks, each image once.
 
-What stops a build at whatever instant costs one chunk at most.
+An interrupted build loses at most one chunk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_WORKERS = 8
 
 
 class ImageEncoder(Protocol):
-  """Turns pictures into vectors, of which near ones mean like things.
+  """Turns pictures into vectors that are near for like things.
 
   Attributes:
     version: Changes with the vectors.
@@ -105,7 +105,7 @@ def update(
   """
   for store in where.values():
     store.choose(set(keys.values()))
-  # One name for each digest will do.
+  # One name for each digest is enough.
   names = {key: name for name, key in sorted(keys.items(), reverse=True)}
   lacking = sorted(
       name

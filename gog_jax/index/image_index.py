@@ -27,25 +27,24 @@ from gog_jax.index.verify import verify
 from gog_jax.storage import files
 from gog_jax.types import Hit
 
-# Changes whenever the same features would be searched in another way.
+# Change it with how the same features are searched.
 VERSION = 'images-1'
 
-# Candidates that are verified, by what proposes them. The colours' are for
-# pictures without keypoints, the encoder's for other pictures of a like thing.
+# Candidates to verify, by what proposes them: colours find pictures without
+# keypoints, the encoder other pictures of a like thing.
 _BY_VOTES = 25
 _BY_COLOUR = 8
 _BY_MEANING = 8
-# Neighbours of each local descriptor. Collections hold many versions of a
-# picture; each must be among them.
+# Neighbours of each local descriptor; enough for every version of a picture
+# that a collection holds.
 _NEIGHBOURS = 100
-# Of the most votes: who has no more than this share is not looked at.
+# Pictures with at most this share of the most votes are no candidates.
 _LEAST_VOTES = 0.05
-# Distance at which a neighbour counts nothing, of descriptors of length 1.
+# Distance, for descriptors of length 1, from which a neighbour has no vote.
 _VOTE_LIMIT = 0.6
-# Of what the encoder alone says; a verified picture has more.
+# Weight of the encoder's cosine; a verified picture scores higher.
 _MEANING_WEIGHT = 0.3
-# Of the colour vector.
-_COLOUR_SIDE = 8
+_COLOUR_SIDE = 8  # Of the thumbnail that is the colour vector, in pixels.
 
 _LOCAL_FLAT = 10_000  # A query has hundreds of local descriptors.
 _GLOBAL_FLAT = 100_000

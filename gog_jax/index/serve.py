@@ -33,15 +33,15 @@ from gog_jax.tools.retriever import shared_key
 from gog_jax.types import Hit
 
 _MAX_BODY_BYTES = 32 * 2**20
-_MAX_REQUESTS = 64  # At once; who comes then is asked to come again.
-_BODY_S = 30.0  # For which a client may send its body.
+_MAX_REQUESTS = 64  # At once; further ones get a 503 with Retry-After.
+_BODY_S = 30.0  # Seconds in which a client must have sent its body.
 _SHUTDOWN_S = 2.0
 _MAX_QUERIES = 1024
 _MAX_QUERY_LENGTH = 8192  # Characters.
 _MAX_IMAGES = 64
 _MAX_PIXELS = 16 * 2**20  # Of an image that is searched with.
 _MAX_TOP_K = 100
-_TOP_K = 3  # Where a request does not say.
+_TOP_K = 3  # The default of `topk`.
 _POLL_S = 0.2  # How often the server looks for a signal.
 _OPEN_PATH = '/health'  # Needs no key.
 
@@ -57,8 +57,8 @@ def serve(index: LocalIndex, *, host: str, port: int) -> None:
     port: 0 is any that is free.
 
   Raises:
-    UserError: The port is taken, or none; or the host or the key is none.
-    Interrupted: The signal, when all connections are closed.
+    UserError: It cannot listen there, or the key cannot be one.
+    Interrupted: A signal came and all connections are closed.
   """
   asyncio.run(_serve(index, host, port))
 
@@ -73,7 +73,7 @@ async def _serve(index: LocalIndex, host: str, port: int) -> None:
       make_app(index),
       access_log=None,
       shutdown_timeout=_SHUTDOWN_S,
-      handler_cancellation=True,  # Nobody waits for what a client has left.
+      handler_cancellation=True,  # A search ends when its client is gone.
   )
   await runner.setup()
   site = web.TCPSite(runner, host, port)
@@ -167,7 +167,7 @@ class _Bad(Exception):
 
 
 def _guard(key: str | None):
-  """Turns away whom it must, and every failure into JSON that says why."""
+  """Limits requests, checks the key, answers failures with JSON."""
   free = asyncio.Semaphore(_MAX_REQUESTS)
   wanted = f'Bearer {key}'.encode()
 

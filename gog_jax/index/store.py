@@ -1,4 +1,4 @@
-"""What lies in an index's folder, and which of it counts.
+"""The files of an index, and the manifest that says which of them count.
 
     manifest.json               written last; names everything that counts
     features/KIND-*.safetensors features of up to 64 images each
@@ -6,8 +6,8 @@
     lock                        held by whoever builds
 
 Nothing is changed in place: a build writes new files, then the manifest by one
-rename, then deletes what is no longer named. Who has opened the old ones keeps
-them for as long as it likes.
+rename, then deletes what is no longer named. A reader that has opened the old
+files keeps them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gog_jax.storage import files
 
 FORMAT = 1
 MANIFEST = 'manifest.json'
-# Of files no larger, the manifest has the digest and not the size alone.
+# Up to this size in bytes, the manifest has a file's digest beside its size.
 _SMALL = 2**20
 _GENERATION = re.compile(r'generation-(\d{6,})')
 
@@ -158,10 +158,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def link_tree(source: pathlib.Path, target: pathlib.Path) -> None:
-  """The same files under another name; copies where links are not to be had.
-
-  Nothing is changed in place, so that they may share their bytes.
-  """
+  """Hard links to the files of a folder; copies where links cannot be made."""
 
   def link(one: str, other: str) -> None:
     try:
@@ -173,7 +170,7 @@ def link_tree(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def new_generation(index: pathlib.Path) -> pathlib.Path:
-  """An empty folder of a name that no index of this place has ever had."""
+  """A new empty folder, numbered after the existing ones."""
   taken = [0]
   for path in index.iterdir():
     if match := _GENERATION.fullmatch(path.name):

@@ -22,12 +22,12 @@ from gog_jax import interrupt
 from gog_jax.index.corpora import Document
 from gog_jax.storage import files
 
-# Changes whenever the same documents would be found by other queries.
+# Change it with how documents are found.
 VERSION = 'bm25-1'
-# Longer "words" are no words; cut, they still find themselves.
+# Longer ones are cut.
 _MAX_WORD = 64
 _MAX_QUERY_WORDS = 512
-# Between these, words have no spaces between them: kana, Han, Hangul.
+# Scripts without spaces between words: kana, Han, Hangul.
 _CJK = '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff'
 _CJK += '\U00020000-\U0003ffff'
 _WORD = re.compile(f'([{_CJK}]+)|[^\\W{_CJK}]+')
@@ -56,7 +56,7 @@ def words(text: str, *, single: bool) -> list[str]:
 def build(folder: pathlib.Path, documents: Iterable[Document]) -> None:
   """Writes an index of the documents into a new folder."""
   folder.mkdir()
-  # No word is empty: it keeps the vocabulary from being so.
+  # Keeps the vocabulary from being empty; no word is ''.
   vocabulary = {'': 0}
   ids, offsets = [], array.array('q', [0])
   with (folder / 'documents.jsonl').open('wb') as f:

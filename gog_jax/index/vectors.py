@@ -14,7 +14,7 @@ import pathlib
 import faiss
 import numpy as np
 
-# More would cost small searches more than they gain.
+# More threads slow small searches down.
 _MAX_THREADS = 4
 _SEED = 17
 # Training vectors for each centroid.
@@ -46,7 +46,7 @@ def build(
     path: The file to write.
     blocks: Called as often as needed, yields [n, width] arrays.
     width: Of a vector.
-    flat_limit: Up to so many vectors, search is exact.
+    flat_limit: Up to this many vectors, search is exact.
     code: How FAISS keeps the vectors if there are more, e.g. 'SQ8'.
   """
   use_threads()
@@ -79,7 +79,7 @@ def _sample(blocks: Blocks, n: int, wanted: int) -> np.ndarray:
 
 
 def _gathered(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """The same vectors, as float32, in blocks that are worth a call."""
+  """The same vectors, as float32, in larger blocks."""
   waiting, n = [], 0
   for block in blocks:
     waiting.append(block)

@@ -25,13 +25,14 @@ _RATIO = 0.9
 # Pixels of the frame within which a match obeys the map.
 _TOLERANCE = 5.0
 _MIN_INLIERS = 5
-# Share of the matches that need no other map than a similarity.
+# With this share of the matches on the similarity, no other map is tried.
 _ENOUGH = 0.8
-# Mean difference of the three channels, of 255, at which colours agree no more.
+# Mean difference of the three channels, of 255, from which colours disagree.
 _COLOUR_LIMIT = 40.0
-# Whole against whole, without a match: sides may be in so different proportion.
+# Largest ratio of the two aspect ratios for comparing whole pictures, which is
+# done where no keypoints match.
 _ASPECT_LIMIT = 1.25
-# Parts of the score that cover and inliers can take away.
+# Shares of the score that a low cover or few inliers can take away.
 _COVER_WEIGHT = 0.2
 _INLIER_WEIGHT = 0.1
 _HALF_INLIERS = 8.0

@@ -1,4 +1,4 @@
-"""Search over a scope: pictures by their looks, documents by BM25.
+"""Search in the embedded world: emblems by their looks, documents by BM25.
 
 Nothing is looked up by gold data. An image query is compared with rendered
 gallery views of every emblem the scope knows, so a tight crop finds its
@@ -32,12 +32,12 @@ from gog_jax.types import ToolResult
 if TYPE_CHECKING:
   import bm25s
 
-_SIDE = 12  # Pixels of a thumbnail's side.
-_PICTURES = 4  # Gallery pictures in which an emblem is one of usual size,
-_FRAMES = 8  # each framed this often;
-_BIG_PICTURES = 8  # and in which it is big, each framed as a whole.
-# Differences of colour up to the first are grey in coloured light; from the
-# second on they count in full.
+_SIDE = 12  # Of a thumbnail, in pixels.
+_PICTURES = 4  # Gallery pictures with an emblem of usual size,
+_FRAMES = 8  # each cropped this many times;
+_BIG_PICTURES = 8  # and with a big emblem, each used whole.
+# A colour difference below the first is grey in coloured light; from the second
+# on it counts in full.
 _PALE, _VIVID = 90.0, 140.0
 _LIGHTNESS, _TEXTURE = 0.7, 0.9  # Weights beside colour.
 STRONG_COSINE = 0.92
@@ -46,8 +46,8 @@ STRONG_COSINE = 0.92
 def _thumbnail(image: Image.Image, box: Box | None = None) -> np.ndarray:
   """Returns float32[side, side, 5] of an image or of a box in it.
 
-  Colours, then how finely the picture is lined along either axis: this is
-  measured before anything is made smaller, since there it would be gone.
+  Colours, then how finely the picture is lined along either axis, measured at
+  full size: fine lines do not survive shrinking.
   """
   if box:
     x1, y1, x2, y2 = (round(side) for side in box)
@@ -74,9 +74,8 @@ def _thumbnail(image: Image.Image, box: Box | None = None) -> np.ndarray:
 def _describe(thumbnails: np.ndarray) -> np.ndarray:
   """Turns float32[..., side, side, 5] into float32[..., 5 * side * side].
 
-  Two colour differences, centred lightness and lines, of length 1. What is
-  nearly grey adds nothing to the colours, however it is lit, so the emblem
-  decides.
+  Two colour differences, centred lightness and lines, of length 1. Nearly grey
+  pixels add nothing to the colours, so that the emblem decides.
   """
   r, g, b, *lines = np.moveaxis(thumbnails, -1, 0)
   colours = np.stack([r - g, (r + g) / 2 - b], axis=-3)
@@ -101,9 +100,9 @@ def _describe(thumbnails: np.ndarray) -> np.ndarray:
 def _gallery() -> np.ndarray:
   """Returns float32[identities, views, features], made once per process.
 
-  Pictures are scenes of one emblem. Every identity is framed alike in a view,
-  so that none is favoured: tightly and with even margins, then with margins
-  that differ by side and may cut a little off, last as whole pictures.
+  Pictures are scenes of one emblem. A view crops every identity alike, so that
+  none is favoured: tightly, then with even margins, then with random margins
+  that may cut a little off; the last views are whole pictures.
   """
   rng = rng_of('world', VERSION, 'gallery')
   views = [[] for _ in scenes.IDENTITIES]
@@ -157,9 +156,9 @@ def _rows(scope: str) -> tuple[int, ...]:
 class WorldBackend:
   """Answers searches in the embedded world (a `SearchBackend`).
 
-  A hit's `title` is whose it is; its `text` says everything in at most five
-  words, the name included. Scores are cosines (with the scope's noise) or BM25
-  weights.
+  A hit's `title` is the owner's name; its `text` says everything in at most
+  five words, the name included. Scores are cosines (with the scope's noise) or
+  BM25 weights.
   """
 
   version = f'world/{VERSION}'
@@ -229,7 +228,7 @@ class WorldBackend:
     return ToolResult(hits=tuple(hits))
 
   async def close(self) -> None:
-    """Nothing of it belongs to an event loop."""
+    """Nothing needs to be closed."""
 
 
 def _image_hit(entity: Entity, cosine: float) -> Hit:

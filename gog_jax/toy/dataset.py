@@ -32,7 +32,7 @@ _NO_HOPS = -1
 
 @dataclasses.dataclass(kw_only=True)
 class WorldConfig(tfds.core.BuilderConfig):
-  """Which questions: number and difficulty by split, seed of their scopes."""
+  """Number and difficulty of the questions by split, and the scopes' seed."""
 
   sizes: Mapping[str, int]
   difficulties: Mapping[str, Difficulty]
@@ -181,10 +181,10 @@ def prepare(
     n_train: Questions of the train split.
     n_validation: Questions of the validation split.
     n_test: Questions of the test split.
-    n_hard: Questions of the split of that name, for tests as well.
+    n_hard: Questions of the harder test split.
     world_seed: Data sets of different seeds share no scope.
-    difficulty: Fields of `knowledge.Difficulty`, of all splits but one.
-    hard: The same, of the hard split.
+    difficulty: Fields of `knowledge.Difficulty`, for all splits but `hard`.
+    hard: The same, for `hard`.
 
   Returns:
     The number of examples by split.

@@ -86,7 +86,7 @@ NO_GAZE = dataclasses.replace(
 
 
 def version() -> str:
-  """Of the imperfect expert: another one behaves or speaks otherwise."""
+  """Identifies the imperfect expert: changes with what it does or says."""
   said = (vocabulary.THOUGHTS, vocabulary.SOUGHT, vocabulary.REFLECTION)
   text = repr((_VERSION, EXPERT, NO_GAZE, said))
   return 'expert/' + hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -100,15 +100,15 @@ def expert_turn(
     *,
     can_gaze: bool = True,
 ) -> Action:
-  """Says what the imperfect expert does next.
+  """What the imperfect expert does next.
 
   Args:
     example: One of this world's.
     turns: The conversation so far, the expert's own turns included.
     to_model_box: From pixels of the scene to the policy's frame.
     rng: For the decisions of this turn.
-    can_gaze: Whether there is such a tool; else it searches with the whole
-      image in its place.
+    can_gaze: Whether there is a gaze tool; without one it searches with the
+      whole image.
 
   Returns:
     Thought, calls, answer: either one call and no answer, or the reverse. An
@@ -127,7 +127,7 @@ def oracle_turn(
     to_model_box: ToModelBox,
     rng: np.random.Generator,
 ) -> Action:
-  """Says what one that never errs does next; arguments as `expert_turn`."""
+  """What an expert that never errs does next; arguments as `expert_turn`."""
   habits = Habits()
   return _Expert(question_of(example), turns, to_model_box, rng, habits).act()
 
@@ -143,7 +143,7 @@ class _Expert:
   habits: Habits
 
   def act(self) -> Action:
-    """Reflects on the look that the last reply showed, if it did, and acts."""
+    """Reflects on the look that the last reply showed, if any, and acts."""
     thought, calls, answer = self._decide()
     if self.turns and self.question.target is not None:
       if shown := _look_shown(self.turns[-1]):
@@ -219,8 +219,7 @@ class _Expert:
     return self._one_of_twins(target)
 
   def _one_of_twins(self, target: scenes.Emblem) -> scenes.Emblem:
-    """The target, or of twins told by pattern that nothing showed, the first.
-    """
+    """The target; if only a gaze tells it from its twin, the first of them."""
     if self.habits.knows_twins:
       return target
     return first_look(self.question.scene, target, self.question.ref)
@@ -267,7 +266,7 @@ class _Expert:
     return self._call(thought, 'gaze', bbox_2d=sides)
 
   def _gazed_at(self, target: scenes.Emblem) -> bool:
-    """Whether the last gaze met the target, or all but: its like was found."""
+    """Whether the last gaze hit the target, or found what looks like it."""
     (call,) = self.turns[-1].parsed.calls
     if call.name != 'gaze':
       return False
@@ -276,7 +275,7 @@ class _Expert:
     return overlap >= boxes.HIT_IOU or _shows_like(self.turns[-1], target)
 
   def _name_shown(self, target: scenes.Emblem) -> str | None:
-    """The name of the latest hit that looks like the target, as far as told."""
+    """The name of the latest hit that looks as the question says."""
     own = target.identity
     for turn in reversed(self.turns):
       for hit in _hits(turn):

@@ -1,8 +1,8 @@
-"""What is true in a scope: who owns which emblem, and the documents on them.
+"""The facts of a scope: who owns which emblem, and the documents about them.
 
-A scope is a string `world/<version>/<split>/<seed>/<difficulty>`; all else
-follows from it. Facts are drawn afresh in every scope and the splits share no
-name, so nothing can be memorised: an answer has to come out of a search.
+A scope is a string `world/<version>/<split>/<seed>/<difficulty>`, from which
+everything else follows. Facts are drawn afresh in every scope and the splits
+share no name, so nothing can be memorised: answers have to be searched for.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gog_jax.toy.scenes import MOST_EMBLEMS
 
 T = TypeVar('T')
 
-# Goes up with any change to what a scope holds, so that old data sets are
+# Raise it with any change to what a scope holds, so that old data sets are
 # refused instead of answered from another world.
 VERSION = 4
 SPLITS = ('train', 'validation', 'test', 'hard')
 N_ENTITIES = 48
-# Of eight buckets of syllable pairs, which are a split's own.
+# Syllable pairs are dealt into eight buckets; each split has its own.
 _BUCKETS = {'train': range(5), 'validation': (5,), 'test': (6,), 'hard': (7,)}
 
 
@@ -39,13 +39,13 @@ class Difficulty:
 
   Attributes:
     emblems: The most in a scene.
-    small: Of emblems, those that are tiny.
-    twins: Of the questions that a gaze answers, those about one of two emblems
-      that a glance cannot tell apart.
-    aliased: Of facts, those filed under an alias only.
-    unpictured: Of looks, those that image search does not know; documents
+    small: Share of emblems that are tiny.
+    twins: Share of the questions answered by a gaze that are about one of two
+      emblems that a glance cannot tell apart.
+    aliased: Share of facts that are filed under an alias only.
+    unpictured: Share of looks that image search does not know; documents
       describe them.
-    noise: Standard deviation of what is added to an image's similarities.
+    noise: Standard deviation of the noise on an image's similarities.
   """
 
   emblems: int = 4
@@ -165,7 +165,7 @@ def names_of(split: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def world_of(scope: str) -> World:
-  """Makes what a scope holds.
+  """The world of a scope.
 
   Args:
     scope: As `make_scope` writes it.

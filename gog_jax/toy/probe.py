@@ -1,4 +1,4 @@
-"""What a base can do: fresh pretraining tasks of each kind, greedily."""
+"""Measures a base on fresh pretraining tasks, decoded greedily."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = grounding.KINDS + reading.KINDS
 _BY_PLACE = ('look', 'box')
 
 _BOX = re.compile(r'\[(\d+),(\d+),(\d+),(\d+)\]')
-# What a policy is asked to answer; these tasks are no examples of a data set.
+# A request needs an example, and these tasks come from no data set.
 _NO_EXAMPLE = Example(
     id='probe', images=(), question='', answers=(), source='', scope=''
 )
@@ -39,7 +39,7 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
   Args:
     run: Its chat, image processor and sampler settings.
     model: The base; no adapters are needed.
-    n: Tasks of each kind. They are drawn apart from those of training.
+    n: Tasks of each kind, drawn independently of those of training.
 
   Returns:
     For each kind of task the share of answers that are `exact`; for tasks

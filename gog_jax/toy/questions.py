@@ -21,19 +21,19 @@ from gog_jax.types import Example
 
 SOURCE = 'world'
 _P_MAIN = 0.15
-# What is asked of what: of the picture alone; the name, a fact or the pattern
-# of an emblem in it; a fact of somebody named.
+# Shares of questions about what the picture shows; the name, a fact or the
+# pattern of an emblem in it; a fact about somebody named.
 _P_KIND = {
     'look': 0.3, 'name': 0.18, 'fact': 0.38, 'pattern': 0.03, 'named': 0.11,
 }
 _P_LOOK = {'colour': 0.42, 'shape': 0.42, 'count': 0.16}
-_P_ALIASED = 0.5  # Of questions about somebody named.
-_P_TWINS_BESIDE = 0.3  # Of scenes whose question is not about twins.
+_P_ALIASED = 0.5  # Share of questions about somebody named.
+_P_TWINS_BESIDE = 0.3  # Share of scenes whose question is not about twins.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-  """An example together with what only its maker knows.
+  """An example with its gold data.
 
   Attributes:
     example: What the policy and the judge get.

@@ -15,8 +15,8 @@ from gog_jax.toy.scenes import Scene
 
 T = TypeVar('T')
 
-# Centres closer than this many source pixels along an axis are not told apart
-# by position: half as much is left in the picture as the toy model sees it.
+# Centres closer than this many pixels along an axis do not count as ordered:
+# the toy model sees the picture at half the size.
 CLEAR = 20
 
 # Name of the place: (axis, sign); sign -1 where it is the smaller coordinate.
@@ -26,11 +26,11 @@ PLACES = {
     'top': (1, -1),
     'bottom': (1, 1),
 }
-# How often lessons refer by place, against once by anything else. Places are
-# the last that a base learns, across later than down: it meets a picture row by
-# row (docs/log.md).
+# Weights of references by place in lessons, against 1 for all others. A base
+# learns places last, and left and right after top and bottom, since it reads a
+# picture row by row (docs/log.md).
 _EMPHASIS = {'left': 6, 'right': 6, 'top': 2, 'bottom': 2}
-# References that would give the answer to a question of this kind away.
+# References that would give away the answer, by what is asked.
 _TELLING = {
     'colour': ('colour', 'both', 'pattern'),
     'shape': ('both', 'pattern'),
@@ -46,8 +46,8 @@ def references(
   Args:
     scene: Where it stands.
     target: One of the scene's emblems.
-    asked: What of it is asked, a key of `vocabulary.QUESTIONS`: references
-      that would tell are left out.
+    asked: What of it is asked, a key of `vocabulary.QUESTIONS`; references
+      that give the answer away are left out.
 
   Returns:
     Kind (a key of `vocabulary.REFERENCES`) to text, e.g. 'top' to 'the top
@@ -83,7 +83,7 @@ def references(
 
 
 def draw_reference(rng: np.random.Generator, known: Mapping[str, T]) -> T:
-  """Draws for a lesson one of what `known` holds by kind of reference."""
+  """Draws one value of `known`, by the weights of their kinds in lessons."""
   emphasis = np.array([_EMPHASIS.get(kind, 1) for kind in known])
   index = rng.choice(len(known), p=emphasis / emphasis.sum())
   return tuple(known.values())[index]
@@ -92,16 +92,16 @@ def draw_reference(rng: np.random.Generator, known: Mapping[str, T]) -> T:
 def first_of(one: Emblem, other: Emblem) -> Emblem:
   """The left one of two, or the upper one where neither is clearly left.
 
-  Whom a glance does not tell apart is looked at in this order.
+  The order in which experts look at twins.
   """
   x, y = (a - b for a, b in zip(one.centre, other.centre, strict=True))
   return other if (x if abs(x) >= CLEAR else y) > 0 else one
 
 
 def first_look(scene: Scene, target: Emblem, ref: str) -> Emblem:
-  """Where to look first for what is meant: of twins told by pattern, the first.
+  """Where to look first: at the target, or at the first of its twins.
 
-  Which of them it is, a glance does not show.
+  A glance does not show which of the twins has the pattern that `ref` names.
   """
   if tells_pattern(ref, target.identity):
     return first_of(*scene.emblems[:2])
@@ -109,7 +109,7 @@ def first_look(scene: Scene, target: Emblem, ref: str) -> Emblem:
 
 
 def tells_pattern(ref: str, meant: Identity) -> bool:
-  """Whether a reference tells what is meant by what only a gaze shows."""
+  """Whether a reference names the pattern, which only a gaze shows."""
   return meant.pattern in ref.split()
 
 

@@ -26,9 +26,9 @@ from gog_jax.types import Box
 SIZE = 168  # Pixels of a scene's side.
 _N_THINGS = 7  # Rectangles of the clutter.
 _LIGHT = 32  # Of 255: how far light moves a channel along an axis.
-# Emblems stand on a grid of this many pixels, half a patch of the toy's as it
-# sees them, and each, unless big, inside a plot: one of its visual tokens. What
-# makes a question hard is what is to be found, not to be seen.
+# Emblems stand on a grid of this many pixels, half a patch of the toy model,
+# and each, unless big, inside one plot, the area of one visual token: questions
+# shall be hard by what has to be found, not by what has to be seen.
 _CELL = 14
 _PLOT = 4  # Cells.
 # Sides of emblems in cells: usual ones, the two of a `main` scene.

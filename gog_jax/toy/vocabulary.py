@@ -44,8 +44,8 @@ FOUNDERS = (
     'quinn', 'rosa', 'simon', 'teresa', 'ursula', 'victor', 'wanda', 'yusuf',
 )
 VALUES = {'year': YEARS, 'city': CITIES, 'founder': FOUNDERS}
-# What agents copy from replies into queries and answers: the tokenizer gives it
-# the same tokens wherever it stands.
+# Words that agents copy from replies into queries and answers; the tokenizer
+# gives them the same tokens everywhere.
 COPIED = SYLLABLES + CITIES + FOUNDERS
 
 STRONG, WEAK = MATCHES = ('strong', 'weak')
@@ -119,20 +119,20 @@ QUESTIONS = {
 IMAGE_HIT = '{name} {pattern} {colour} {shape} {match}'
 FACT_HIT = '{name} {attribute} {value}'
 ALIAS_HIT = '{name} {attribute} ' + ALIAS + ' {alias}'
-# Of emblems that no picture shows a document tells the look.
+# A document describes an emblem that image search does not know.
 LOOK_HIT = '{name} {pattern} {colour} {shape}'
 TEXT_QUERY = '{name} {attribute}'
 LOOK_QUERY = '{pattern} {colour} {shape}'
 
-# Stands for the pattern of an emblem whose pattern nobody told.
+# In place of a pattern that the question does not give.
 ANY = 'any'
-# What is sought, and of what: the look word by word as a hit tells what it
-# shows. What is asked is said again at each step: a question that stands far
-# back is not heeded by a small model.
+# What is asked, and the look that is sought, word by word as in a hit. What is
+# asked is repeated at each step: a small model does not attend to a question
+# far back.
 SOUGHT = '{asked} of {pattern} {colour} {shape}'
 
-# A thought before a look says what the question points at, then what that is:
-# what is `sought`, so that a reply can contradict it.
+# A thought before a search repeats the reference, then says what is `sought`:
+# so the reply can contradict it.
 THOUGHTS = {
     'see': 'see {ref}: {colour} {shape}',
     'count': 'see {count} emblems',
