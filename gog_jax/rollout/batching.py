@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -116,7 +117,7 @@ class MicroBatches:
     """
     rows = pack(
         [len(t.token_ids) for t in trajectories],
-        [_n_patches(t) for t in trajectories],
+        [sum(math.prod(p.grid) for p in t.placements) for t in trajectories],
         config=config,
     )
     self._rows = [
@@ -136,11 +137,69 @@ class MicroBatches:
     n = self._config.micro_rows
     for first in range(0, len(self._rows), n):
       rows = self._rows[first : first + n]
-      filled = [
-          _fill_row(row, self._processor, self._vision_config, self._config)
-          for row in rows + [[]] * (n - len(rows))
-      ]
+      filled = map(self._fill_row, rows + [[]] * (n - len(rows)))
       yield jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
+
+  def _fill_row(
+      self, members: Sequence[tuple[Trajectory, float, float]]
+  ) -> Batch:
+    length = self._config.row_tokens
+    ints = lambda *shape: np.zeros(shape, np.int32)
+    floats = lambda *shape: np.zeros(shape, np.float32)
+    row = Batch(
+        tokens=ints(length),
+        positions=ints(3, length),
+        segment_ids=ints(length),
+        targets=ints(length),
+        loss_mask=floats(length),
+        weights=floats(length),
+        advantages=floats(length),
+        sampler_logprobs=floats(length),
+        image_index=np.full(length, -1, np.int32),
+        vision=self._pack_images([trajectory for trajectory, *_ in members]),
+    )
+    start = n_features = 0
+    for segment, (trajectory, advantage, weight) in enumerate(members, start=1):
+      end = start + len(trajectory.token_ids)
+      here, before = slice(start, end), slice(start, end - 1)
+      row.tokens[here] = trajectory.token_ids
+      row.positions[:, here], _ = mrope_positions(
+          end - start,
+          trajectory.placements,
+          merge_size=self._processor.merge_size,
+      )
+      row.segment_ids[here] = segment
+      row.targets[before] = trajectory.token_ids[1:]
+      row.loss_mask[before] = trajectory.loss_mask[1:]
+      row.weights[before] = weight * trajectory.loss_mask[1:]
+      row.advantages[before] = advantage * trajectory.loss_mask[1:]
+      row.sampler_logprobs[before] = trajectory.sampler_logprobs[1:]
+      for placement in trajectory.placements:
+        first = start + placement.start
+        row.image_index[first : first + placement.n_tokens] = (
+            n_features + np.arange(placement.n_tokens)
+        )
+        n_features += placement.n_tokens
+      start = end
+    return row
+
+  def _pack_images(self, trajectories: Sequence[Trajectory]) -> VisionInputs:
+    """A row's images end to end, in the order of their placements."""
+    images = []
+    for trajectory in trajectories:
+      for placement in trajectory.placements:
+        data = trajectory.images[placement.image].data
+        patches, grid = self._processor.patches(data)
+        if tuple(grid) != tuple(placement.grid):
+          raise ValueError(f'image of grid {grid} placed as {placement.grid}')
+        images.append((patches, grid))
+    packed = pack_images(
+        [images],
+        n_patches=self._config.row_patches,
+        config=self._vision_config,
+        dtype=self._config.patch_dtype,
+    )
+    return jax.tree.map(lambda array: array[0], packed)
 
 
 def loss_weights(
@@ -195,80 +254,3 @@ def pack(
       rows.append([i])
       room.append((config.row_tokens - tokens, config.row_patches - patches))
   return [sorted(row) for row in rows]
-
-
-def _n_patches(trajectory: Trajectory) -> int:
-  return sum(int(np.prod(p.grid)) for p in trajectory.placements)
-
-
-def _fill_row(
-    members: Sequence[tuple[Trajectory, float, float]],
-    processor: ImageProcessor,
-    vision_config: VisionConfig,
-    config: BatchConfig,
-) -> Batch:
-  length = config.row_tokens
-  ints = lambda *shape: np.zeros(shape, np.int32)
-  floats = lambda *shape: np.zeros(shape, np.float32)
-  row = Batch(
-      tokens=ints(length),
-      positions=ints(3, length),
-      segment_ids=ints(length),
-      targets=ints(length),
-      loss_mask=floats(length),
-      weights=floats(length),
-      advantages=floats(length),
-      sampler_logprobs=floats(length),
-      image_index=np.full(length, -1, np.int32),
-      vision=_pack_row_images(
-          [trajectory for trajectory, _, _ in members],
-          processor,
-          vision_config,
-          config,
-      ),
-  )
-  start = n_features = 0
-  for segment, (trajectory, advantage, weight) in enumerate(members, start=1):
-    end = start + len(trajectory.token_ids)
-    here, before = slice(start, end), slice(start, end - 1)
-    row.tokens[here] = trajectory.token_ids
-    row.positions[:, here] = mrope_positions(
-        end - start, trajectory.placements, merge_size=processor.merge_size
-    )[0]
-    row.segment_ids[here] = segment
-    row.targets[before] = trajectory.token_ids[1:]
-    row.loss_mask[before] = trajectory.loss_mask[1:]
-    row.weights[before] = weight * trajectory.loss_mask[1:]
-    row.advantages[before] = advantage * trajectory.loss_mask[1:]
-    row.sampler_logprobs[before] = trajectory.sampler_logprobs[1:]
-    for placement in trajectory.placements:
-      first = start + placement.start
-      row.image_index[first : first + placement.n_tokens] = (
-          n_features + np.arange(placement.n_tokens)
-      )
-      n_features += placement.n_tokens
-    start = end
-  return row
-
-
-def _pack_row_images(
-    trajectories: Sequence[Trajectory],
-    processor: ImageProcessor,
-    vision_config: VisionConfig,
-    config: BatchConfig,
-) -> VisionInputs:
-  """The row's images end to end, in the order of their placements."""
-  images = []
-  for trajectory in trajectories:
-    for placement in trajectory.placements:
-      patches, grid = processor.patches(trajectory.images[placement.image].data)
-      if tuple(grid) != tuple(placement.grid):
-        raise ValueError(f'image of grid {grid} placed as {placement.grid}')
-      images.append((patches, grid))
-  packed = pack_images(
-      [images],
-      n_patches=config.row_patches,
-      config=vision_config,
-      dtype=config.patch_dtype,
-  )
-  return jax.tree.map(lambda array: array[0], packed)

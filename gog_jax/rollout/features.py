@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import dataclasses
 import functools
 import hashlib
 from typing import Any
@@ -29,10 +30,11 @@ def images_at_once(mesh: jax.sharding.Mesh | None) -> int:
   return sharding.next_multiple(_IMAGES_AT_ONCE, mesh)
 
 
+@dataclasses.dataclass
 class FeatureCache:
   """Features [N, F] by the content of the image file, in the ViT's dtype.
 
-  Args:
+  Attributes:
     processor: Makes patches.
     config: The ViT's.
     max_patches: Patches of the largest image, the ViT's fixed shape.
@@ -41,26 +43,16 @@ class FeatureCache:
     dtype: Of activations.
   """
 
-  def __init__(
-      self,
-      processor: ImageProcessor,
-      config: VisionConfig,
-      *,
-      max_patches: int,
-      attention: str,
-      images_at_once: int,
-      dtype: Any,
-  ):
-    self._processor = processor
-    self._config = config
-    self._max_patches = max_patches
-    self._attention = attention
-    self._images_at_once = images_at_once
-    self._dtype = dtype
-    self._kept: dict[bytes, np.ndarray] = {}
+  processor: ImageProcessor
+  config: VisionConfig
+  max_patches: int
+  attention: str
+  images_at_once: int
+  dtype: Any
+  _kept: dict[bytes, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def __getitem__(self, data: bytes) -> np.ndarray:
-    return self._kept[key_of(data)]
+    return self._kept[hashlib.sha256(data).digest()]
 
   def clear(self) -> None:
     """Forgets all: the ViT has changed."""
@@ -68,23 +60,21 @@ class FeatureCache:
 
   def add(self, graph, state, images: Iterable[bytes]) -> None:
     """Encodes those of the image files that are new, some at a time."""
-    new = {key_of(data): data for data in images}
+    new = {hashlib.sha256(data).digest(): data for data in images}
     items = [item for item in new.items() if item[0] not in self._kept]
-    merge = self._processor.merge_size**2
-    for first in range(0, len(items), self._images_at_once):
-      some = items[first : first + self._images_at_once]
-      rows = [[self._processor.patches(data)] for _, data in some]
-      rows += [[]] * (self._images_at_once - len(rows))
+    merge = self.processor.merge_size**2
+    for first in range(0, len(items), self.images_at_once):
+      some = items[first : first + self.images_at_once]
+      rows = [[self.processor.patches(data)] for _, data in some]
       vision = pack_images(
-          rows,
-          n_patches=self._max_patches,
-          config=self._config,
-          dtype=self._dtype,
+          rows + [[]] * (self.images_at_once - len(rows)),
+          n_patches=self.max_patches,
+          config=self.config,
+          dtype=self.dtype,
       )
-      features = np.asarray(
-          encode(graph, state, vision, attention=self._attention)
-      )
-      for (key, _), [(patches, _)], row in zip(items[first:], rows, features):
+      features = encode(graph, state, vision, attention=self.attention)
+      features = np.asarray(features)
+      for (key, _), [(patches, _)], row in zip(some, rows, features):
         # A copy: a view would keep the padding of all the others.
         self._kept[key] = row[: len(patches) // merge].copy()
 
@@ -97,16 +87,7 @@ class FeatureCache:
       n_bytes -= self._kept.pop(key).nbytes
 
 
-def key_of(data: bytes) -> bytes:
-  """The content's name."""
-  return hashlib.sha256(data).digest()
-
-
-@functools.partial(
-    jax.jit, static_argnums=0, static_argnames=('attention',)
-)
-def encode(
-    graph, state, vision: VisionInputs, *, attention: str
-) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0, static_argnames=('attention',))
+def encode(graph, state, vision: VisionInputs, *, attention: str) -> jax.Array:
   """The ViT's output for packed images, [B, N, F]."""
   return nnx.merge(graph, state).encode_images(vision, attention=attention)

@@ -10,6 +10,7 @@ trainer's own arrays, by reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import functools
 from typing import Any
 
@@ -133,25 +134,21 @@ class JaxPolicy:
     self._pending.pop(slot, None)
 
   def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
-    if self._mesh is None:
-      return self._sample(slots)
-    with jax.set_mesh(self._mesh):
-      return self._sample(slots)
-
-  def _sample(self, slots: Sequence[int]) -> list[SampledTurn]:
-    self._prefill_pending()
     sampling = np.zeros(self.capacity, bool)
     sampling[list(slots)] = True
-    result = decode(
-        self._graph,
-        self._state,
-        self._cache,
-        self._hidden,
-        sampling,
-        self._next_position.copy(),
-        self._seeds.copy(),
-        **self._decode_limits,
-    )
+    split = self._mesh is not None
+    with jax.set_mesh(self._mesh) if split else contextlib.nullcontext():
+      self._prefill_pending()
+      result = decode(
+          self._graph,
+          self._state,
+          self._cache,
+          self._hidden,
+          sampling,
+          self._next_position.copy(),
+          self._seeds.copy(),
+          **self._decode_limits,
+      )
     self._cache = result.pop('cache')
     tokens, logprobs, n_sampled, closed = jax.device_get(
         [result[k] for k in ('tokens', 'logprobs', 'n_sampled', 'closed')]
@@ -384,13 +381,8 @@ def decode(
           'n_sampled': jnp.zeros(batch, jnp.int32),
       },
   )
-  return {
-      'cache': carry['cache'],
-      'tokens': carry['tokens'],
-      'logprobs': carry['logprobs'],
-      'n_sampled': carry['n_sampled'],
-      'closed': ~carry['open'],
-  }
+  results = ('cache', 'tokens', 'logprobs', 'n_sampled')
+  return {k: carry[k] for k in results} | {'closed': ~carry['open']}
 
 
 def n_compilations() -> int:
