@@ -171,6 +171,10 @@ def test_evidence_is_whole_words_as_answers_are_compared():
     hit = Hit(title='', text=text, score=1.0)
     t = helpers.trajectory('a', (helpers.text(hits=(hit,)),))
     assert (reason(t) is None) == found, text
+  # What a tool of a user's returns counts as well.
+  call, result = helpers.text()
+  result = dataclasses.replace(result, parts=('it is Kelo',))
+  assert reason(helpers.trajectory('a', ((call, result),))) is None
   # An accepted form of which nothing is left proves nothing.
   t = helpers.trajectory('a', (helpers.text(hits=FOUND),))
   assert reason(t, helpers.example('a', answers=('the',))) == 'no evidence'

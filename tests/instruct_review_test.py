@@ -179,7 +179,7 @@ def test_what_the_page_exports_is_what_the_builder_reads(tmp_path):
   path.write_text(first['blob'])
   read = review.read(str(path), fingerprint='f1')
   assert read.rejected == {EVIL_ID}
-  assert read.verdicts == {EVIL_ID: 'reject', 'c': 'accept'}
+  assert read.decisions == {EVIL_ID: 'reject', 'c': 'accept'}
   assert read.notes == {EVIL_ID: 'the box is too wide'}
   assert read.counts() == (1, 1)
   read.check({EVIL_ID, 'b', 'c'})

@@ -190,7 +190,7 @@ class Samples(Lazy[Record]):
         'direct_answers_right': outcome.n_right,
         'too_easy': outcome.easy,
         'tries_before': len(outcome.failures),
-        'review': self._reviewed.verdict(outcome.example_id),
+        'review': self._reviewed.decisions.get(outcome.example_id, ''),
         'note': self._reviewed.notes.get(outcome.example_id, ''),
     }
 

@@ -1,7 +1,7 @@
 """What a trajectory has to be to be imitated, each check with its reason.
 
-The first check that fails names the reason, in the order of `REASONS`; so the
-counts add up. What the infrastructure spoilt is no failure of the teacher's.
+The first check that fails names the reason, so the counts add up. What the
+infrastructure spoilt is no failure of the teacher's.
 """
 
 from __future__ import annotations
@@ -24,15 +24,6 @@ from gog_jax.types import Trajectory
 
 # The infrastructure's.
 SPOILT = ('model failed', 'tool failed', 'judge failed', 'reward unknown')
-REASONS = (
-    'no answer',
-    'wrong answer',
-    'format',
-    'box outside the image',
-    'gaze misses the gold region',
-    'no evidence',
-    'repeated call',
-)
 
 # Width and height of an image file -> of the frame in which boxes are written.
 Frame = Callable[[int, int], tuple[int, int]]
@@ -92,10 +83,30 @@ def failure(
     example: Example, trajectory: Trajectory, checks: Checks
 ) -> Failure | None:
   """The first check that a valid, scored trajectory fails."""
-  for reason, check in zip(REASONS, _CHECKS, strict=True):
-    if detail := check(example, trajectory, checks):
-      return Failure(reason=reason, detail=detail)
-  return None
+  return next(_failures(example, trajectory, checks), None)
+
+
+def _failures(
+    example: Example, trajectory: Trajectory, checks: Checks
+) -> Iterator[Failure]:
+  """Each check that it fails, in order."""
+  ended = f'it ended with {trajectory.stop_reason.value}'
+  if trajectory.answer is None:
+    yield Failure(reason='no answer', detail=ended)
+  if trajectory.reward_parts['accuracy'] != 1.0:
+    detail = f'{trajectory.answer!r} in place of {example.answers[0]!r}'
+    yield Failure(reason='wrong answer', detail=detail)
+  if parts.format_reward(example, trajectory) != 1.0:
+    yield Failure(reason='format', detail=_format_error(trajectory) or ended)
+  missed = _gold_missed(example, trajectory, checks)
+  for reason, detail in (
+      ('box outside the image', _box_outside(trajectory, checks)),
+      ('gaze misses the gold region', missed),
+      ('no evidence', _no_evidence(example, trajectory, checks)),
+      ('repeated call', _repeated(trajectory, checks)),
+  ):
+    if detail:
+      yield Failure(reason=reason, detail=detail)
 
 
 def kind_of(trajectory: Trajectory) -> str:
@@ -103,110 +114,68 @@ def kind_of(trajectory: Trajectory) -> str:
   return 'search' if any(True for _ in _found(trajectory)) else 'no_search'
 
 
-def _answered(
-    example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
-  del example, checks
-  if trajectory.answer is None:
-    return f'it ended with {trajectory.stop_reason.value}'
-  return None
-
-
-def _right(
-    example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
-  del checks
-  if trajectory.reward_parts['accuracy'] == 1.0:
-    return None
-  return f'{trajectory.answer!r} in place of {example.answers[0]!r}'
-
-
-def _well_formed(
-    example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
-  del checks
-  if parts.format_reward(example, trajectory) == 1.0:
-    return None
+def _format_error(trajectory: Trajectory) -> str:
   for number, turn in enumerate(trajectory.turns, start=1):
     if turn.parsed.format_error:
       return f'message {number}: {turn.parsed.format_error}'
   for call, result in _made(trajectory):
     if result.status == ToolStatus.MODEL_ERROR:
       return f'{call.name}: {result.error}'
-  return f'it ended with {trajectory.stop_reason.value}'
+  return ''
 
 
-def _boxes_inside(
-    example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
+def _box_outside(trajectory: Trajectory, checks: Checks) -> str:
   """The executor clamps a box to the image; a teacher should not need it."""
-  del example
-  for turn in trajectory.turns:
-    for call, result in zip(turn.parsed.calls, turn.results):
-      if result.view is None:
-        continue
-      view = trajectory.images[int(call.arguments.get('image', 1)) - 1]
-      width, height = checks.frame(*size_of(view.data))
-      box = call.arguments['bbox_2d']
-      x1, y1, x2, y2 = box
-      if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        return f'{list(box)} in an image of {width} x {height}'
-  return None
+  for call, result in _made(trajectory):
+    if result.view is None:
+      continue
+    view = trajectory.images[int(call.arguments.get('image', 1)) - 1]
+    width, height = checks.frame(*size_of(view.data))
+    x1, y1, x2, y2 = box = call.arguments['bbox_2d']
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+      return f'{list(box)} in an image of {width} x {height}'
+  return ''
 
 
-def _gold_hit(
+def _gold_missed(
     example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
+) -> str:
   looks = behaviour.gazes(example, trajectory)
   if checks.gold == 'off' or not example.gold_regions or not looks:
-    return None
+    return ''
   overlaps = [look.iou or 0.0 for look in looks]
   hits = [overlap >= checks.gold_iou for overlap in overlaps]
   if all(hits) if checks.gold == 'each' else any(hits):
-    return None
+    return ''
   shown = ', '.join(f'{overlap:.2f}' for overlap in overlaps)
   return f'overlaps {shown}, {checks.gold_iou:g} is needed'
 
 
-def _evidence_found(
+def _no_evidence(
     example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
-  """Whole words of an accepted answer in a title or text that came back."""
+) -> str:
+  """Looks for whole words of an accepted answer in what came back."""
   found = list(_found(trajectory))
   if not checks.evidence or not found:
-    return None
+    return ''
   forms = [answers.normalise(form) for form in example.answers]
-  for result in found:
-    for hit in result.hits:
-      text = f' {answers.normalise(f"{hit.title} {hit.text}")} '
-      if any(form and f' {form} ' in text for form in forms):
-        return None
-  n_hits = sum(len(result.hits) for result in found)
-  return f'{example.answers[0]!r} stands in none of {n_hits} results'
+  texts = [f'{hit.title} {hit.text}' for one in found for hit in one.hits]
+  texts += [one.text for one in found if one.text]
+  for text in texts:
+    words = f' {answers.normalise(text)} '
+    if any(form and f' {form} ' in words for form in forms):
+      return ''
+  return f'{example.answers[0]!r} stands in none of {len(texts)} results'
 
 
-def _not_repeated(
-    example: Example, trajectory: Trajectory, checks: Checks
-) -> str | None:
-  del example
+def _repeated(trajectory: Trajectory, checks: Checks) -> str:
   seen: set[str] = set()
   for call, _ in _made(trajectory):
-    text = files.dumps([call.name, dict(call.arguments)])
+    text = f'{call.name} {files.dumps(dict(call.arguments))}'
     if text in seen and not checks.repeats:
-      return f'{call.name} {files.dumps(dict(call.arguments))}'
+      return text
     seen.add(text)
-  return None
-
-
-_CHECKS = (
-    _answered,
-    _right,
-    _well_formed,
-    _boxes_inside,
-    _gold_hit,
-    _evidence_found,
-    _not_repeated,
-)
+  return ''
 
 
 def _made(trajectory: Trajectory) -> Iterator[tuple[ToolCall, ToolResult]]:

@@ -25,11 +25,10 @@ import markupsafe
 
 from gog_jax.errors import UserError
 from gog_jax.report import cards
-from gog_jax.storage import files
 
 VERSION = 1
 _SCRIPT = epath.Path(__file__).parents[1] / 'report' / 'templates' / 'review.js'
-_VERDICTS = ('accept', 'reject', '')
+_DECISIONS = ('accept', 'reject', '')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,24 +36,20 @@ class Review:
   """What people said, by the ids of questions.
 
   Attributes:
-    verdicts: 'accept' or 'reject'.
+    decisions: 'accept' or 'reject'.
     notes: Without the empty ones.
   """
 
-  verdicts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  decisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
   notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def rejected(self) -> set[str]:
-    return {n for n, said in self.verdicts.items() if said == 'reject'}
-
-  def verdict(self, name: str) -> str:
-    """'accept', 'reject', or '' where nobody has said."""
-    return self.verdicts.get(name, '')
+    return {n for n, said in self.decisions.items() if said == 'reject'}
 
   def counts(self) -> tuple[int, int]:
     """How many are accepted, and rejected."""
-    said = list(self.verdicts.values())
+    said = list(self.decisions.values())
     return said.count('accept'), said.count('reject')
 
   def check(self, known: set[str]) -> None:
@@ -63,7 +58,7 @@ class Review:
     Raises:
       UserError: Names one of them.
     """
-    unknown = sorted((self.verdicts.keys() | self.notes.keys()) - known)
+    unknown = sorted((self.decisions.keys() | self.notes.keys()) - known)
     if unknown:
       raise UserError(
           f'the review speaks of {len(unknown)} samples that this build does '
@@ -94,16 +89,17 @@ def read(path: str, *, fingerprint: str) -> Review:
         f'is {fingerprint}): review the page of this one'
     )
   try:
-    said = {str(n): one['verdict'] for n, one in value['samples'].items()}
-    notes = {str(n): one['note'] for n, one in value['samples'].items()}
-  except (AttributeError, KeyError, TypeError):
-    said, notes = {'': None}, {}
-  texts = all(isinstance(note, str) for note in notes.values())
-  if not texts or not all(word in _VERDICTS for word in said.values()):
-    raise UserError(f'{path} is damaged; export it anew from the review page')
+    said = {n: one['verdict'] for n, one in value['samples'].items()}
+    notes = {n: one['note'].strip() for n, one in value['samples'].items()}
+    if not all(decision in _DECISIONS for decision in said.values()):
+      raise ValueError
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(
+        f'{path} is damaged; export it anew from the review page'
+    ) from error
   return Review(
-      verdicts={n: verdict for n, verdict in said.items() if verdict},
-      notes={n: note.strip() for n, note in notes.items() if note.strip()},
+      decisions={n: decision for n, decision in said.items() if decision},
+      notes={n: note for n, note in notes.items() if note},
   )
 
 
@@ -118,25 +114,8 @@ def sample(outcomes: Sequence[Any], *, n: int, seed: int) -> list[Any]:
   return sorted(shown, key=lambda outcome: outcome.index)
 
 
-def write(
-    path: epath.PathLike, samples: Sequence[Any], *, fingerprint: str,
-    teacher: str,
-) -> None:  # fmt: skip
-  """Writes the page.
-
-  Args:
-    path: Where to.
-    samples: Records, see `build.Samples`.
-    fingerprint: Of the build.
-    teacher: For people.
-  """
-  files.write_atomic(
-      path, render(samples, fingerprint=fingerprint, teacher=teacher)
-  )
-
-
 def render(samples: Sequence[Any], *, fingerprint: str, teacher: str) -> str:
-  """The page."""
+  """The page, of records; `teacher` is for people."""
   script = _SCRIPT.read_text()
   digest = hashlib.sha256(script.encode()).digest()
   records = [samples[i] for i in range(len(samples))]

@@ -40,7 +40,7 @@ def read(
   Raises:
     UserError: The file cannot be read, or has other columns.
   """
-  found = q.Collector(name)
+  found = q.QuestionSet(name)
   here = images or os.path.dirname(path)
   folder = ImageFolder(
       here, os.path.join(here, 'oven_images'), os.path.join(here, 'images')

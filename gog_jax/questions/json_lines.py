@@ -40,7 +40,7 @@ _OPTIONAL = {
 
 
 def lines(
-    path: str, *, found: q.Collector, cap: int = q.MAX_FIELD_BYTES
+    path: str, *, found: q.QuestionSet, cap: int = q.MAX_FIELD_BYTES
 ) -> Iterator[tuple[str, records.Line]]:
   """Yields where each object is and its line; the others are dropped.
 
@@ -90,7 +90,7 @@ def read(path: str, *, cap: int = q.MAX_FIELD_BYTES) -> Loaded[Example]:
   Raises:
     UserError: The file cannot be read, or no line of it is of use.
   """
-  found = q.Collector(path)
+  found = q.QuestionSet(path)
   folder = os.path.dirname(path)
   for where, line in lines(path, found=found, cap=cap):
     with found.record(where):

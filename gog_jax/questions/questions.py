@@ -137,8 +137,8 @@ class Mismatch(Unusable):
     self.column = column
 
 
-class Collector:
-  """Questions as they are read, and what is left out.
+class QuestionSet:
+  """The questions of a data set as they are read, and what is left out.
 
   Attributes:
     name: The data set's, for messages.
@@ -191,7 +191,7 @@ class Collector:
     )
 
   def loaded(self, *, scope: str = '') -> Loaded[Example]:
-    """What was collected.
+    """What was read.
 
     Raises:
       UserError: A column is missing, or of another type, in every record; or

@@ -79,7 +79,7 @@ def read(
     UserError: There is no such file, none can be read, or a column is not what
       it should be.
   """
-  found = q.Collector(name)
+  found = q.QuestionSet(name)
   for table in _open(path, found=found, prefer=prefer):
     _check_columns(table, needed, name=name)
     columns = [*needed, *(c for c in optional if c not in needed)]
@@ -109,7 +109,7 @@ def read(
 
 
 def _open(
-    path: str, *, found: q.Collector, prefer: Sequence[str]
+    path: str, *, found: q.QuestionSet, prefer: Sequence[str]
 ) -> list[parquet.Table]:
   """The files of a folder that can be read; those that cannot are dropped."""
   names = parquet.files_of(path, prefer=prefer)

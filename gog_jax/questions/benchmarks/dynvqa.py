@@ -34,7 +34,7 @@ def read(request: Request) -> Reading:
     UserError: There is none, or not of that date, or its columns are others.
   """
   path, date = _file(request)
-  found = q.Collector(request.spec.name)
+  found = q.QuestionSet(request.spec.name)
   lines = list(json_lines.lines(path, found=found))
   urls = (line.value.get('image_url') for _, line in lines)
   images = linked.Linked(

@@ -43,7 +43,7 @@ def read(request: Request) -> Reading:
   Raises:
     UserError: There is none, or its columns are others.
   """
-  found = q.Collector(request.spec.name)
+  found = q.QuestionSet(request.spec.name)
   asked: list[tuple[Asked, ImageFolder]] = []
   files = _files(request.path)
   for path in files:
@@ -106,7 +106,7 @@ def _question(
   )
 
 
-def _records(path: str, *, found: q.Collector) -> list[Asked]:
+def _records(path: str, *, found: q.QuestionSet) -> list[Asked]:
   """Each level of each record of a file; a file that is none is dropped.
 
   Raises:
