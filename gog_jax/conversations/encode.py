@@ -25,7 +25,6 @@ from gog_jax.conversations.messages import IMAGE
 from gog_jax.conversations.messages import Message
 from gog_jax.conversations.messages import Role
 from gog_jax.conversations.record import Record
-from gog_jax.errors import UserError
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 from gog_jax.types import Hit
@@ -102,9 +101,6 @@ class _Encoder:
     """Refuses a prompt of this dialect's in place of a question.
 
     The prompt would stand there twice, the second time with its tags broken up.
-
-    Raises:
-      Unusable: It is one.
     """
     grammar = self._chat.grammar
     explained = (*grammar.think, *grammar.reply)
@@ -170,11 +166,7 @@ class _Encoder:
         yield messages_lib.unescape(part)
 
   def _next_view(self) -> View:
-    picture = next(self._pictures)
-    try:
-      (view,) = whole([picture.read()])
-    except UserError as error:
-      raise Unusable('bad image', f'image {picture.name}: {error}') from error
+    (view,) = whole([next(self._pictures).read()])
     if self._turns:
       return view  # Where a crop was cut is not said.
     self._images += (view.data,)
@@ -198,19 +190,16 @@ class _Encoder:
     if not calls:
       calls = [_call(block) for block in _CALL.findall(rest)]
       rest = _CALL.sub('', rest)
-    if not calls and (found := _ANSWER.search(rest)):
-      answer = found[1]
-      rest = _ANSWER.sub('', rest)
-    elif not calls:
-      answer, rest = rest, ''
+    if not calls:
+      found = _ANSWER.search(rest)
+      answer = found[1] if found else rest
+      rest = _ANSWER.sub('', rest) if found else ''
     if thought is None:  # Words outside of all tags.
       thought, rest = rest, ''
     if rest.strip():
       raise ValueError(f'{rest.strip()[:60]!r} stands outside of all tags')
     token_ids = self._chat.encode_turn(
-        thought=thought,
-        calls=calls,
-        answer=answer,
+        thought=thought, calls=calls, answer=answer
     )
     return token_ids, self._chat.parse(token_ids, truncated=False)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-import functools
+from collections.abc import Callable, Sequence
 import hashlib
 
 from etils import epath
@@ -102,25 +101,24 @@ def read(
 def digest(path: epath.PathLike) -> str:
   """16 hex digits that change with anything that `read` reads."""
   path = epath.Path(path)
-  kind = kind_of(path)
+  kind, found = kind_of(path), hashlib.sha256()
   if kind == 'tfds':
-    return _digest(_contents(sorted(tfds_set.find(path).iterdir())))
-  if kind == 'trajectories':
+    paths = sorted(tfds_set.find(path).iterdir())
+  elif kind == 'trajectories':  # Which name images by their content.
     folder = path.parent if path.name == TRAJECTORIES else path
-    # Images are named by content in them.
-    names = (TRAJECTORIES, EXAMPLES, FACTS)
-    return _digest(
-        _contents(folder / name for name in names if (folder / name).exists())
-    )
-  described, _ = json_files.described(path)
-  return _digest([
-      *_contents([described]),
-      *(
-          picture.read()
-          for conversation in json_files.read(path).items
-          for picture in conversation.pictures
-      ),
-  ])
+    paths = [folder / name for name in (TRAJECTORIES, EXAMPLES, FACTS)]
+    paths = [file for file in paths if file.exists()]
+  else:
+    paths = [json_files.described(path)[0]]
+    for conversation in json_files.read(path).items:
+      for picture in conversation.pictures:
+        found.update(picture.read())
+  for file in paths:
+    found.update(file.name.encode())
+    with file.open('rb') as f:
+      while block := f.read(2**20):
+        found.update(block)
+  return found.hexdigest()[:16]
 
 
 class _Encoded(Lazy[Record]):
@@ -180,17 +178,14 @@ def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
   items = []
   for trajectory in trajectories:
     name = trajectory.example_id
-    if name in examples:
-      items.append(
-          Record(
-              example=examples[name],
-              trajectory=trajectory,
-              facts=facts.get((name, trajectory.sample), {}),
-          )
-      )
-    else:
+    if name not in examples:
       detail = f'{name!r} is not in {EXAMPLES}'
       drops.append(Drop(where=folder.name, reason='no example', detail=detail))
+      continue
+    about = facts.get((name, trajectory.sample), {})
+    items.append(
+        Record(example=examples[name], trajectory=trajectory, facts=about)
+    )
   return Loaded(
       name=str(folder / TRAJECTORIES), items=items, drops=tuple(drops)
   )
@@ -223,17 +218,3 @@ def write_trajectories(
           if record.facts
       ),
   )
-
-
-def _contents(paths: Iterable[epath.Path]) -> Iterator[bytes]:
-  for path in paths:
-    yield path.name.encode()
-    with path.open('rb') as f:
-      yield from iter(functools.partial(f.read, 2**20), b'')
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-  found = hashlib.sha256()
-  for part in parts:
-    found.update(part)
-  return found.hexdigest()[:16]

@@ -29,6 +29,7 @@ from gog_jax.questions import questions as q
 from gog_jax.storage import records
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
+from gog_jax.types import Box
 from gog_jax.types import Example
 
 _LONGEST_PATH = 4096
@@ -94,24 +95,27 @@ def read(path: str, *, cap: int = q.MAX_FIELD_BYTES) -> Loaded[Example]:
   folder = os.path.dirname(path)
   for where, line in lines(path, found=found, cap=cap):
     with found.record(where):
+      question = question_of(line.value, folder, id=str(line.number))
       images = tuple(
           _LineImage(path=path, start=line.start, index=index)
-          if isinstance(image, bytes)
+          if isinstance(image, q.HeldImage)
           else image
-          for index, image in enumerate(images_of(line.value, folder))
+          for index, image in enumerate(question.images)
       )
-      number = line.number
-      found.add(question_of(line.value, images, id=str(number), where=where))
+      found.add(dataclasses.replace(question, images=images, where=where))
   return found.loaded()
 
 
-def question_of(
-    row: Mapping[str, Any], images: tuple[q.Image, ...], *, id: str, where: str
-) -> q.Question:
-  """What an object asks; `id` is for one that has none.
+def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
+  """What an object asks.
+
+  Args:
+    row: As above.
+    folder: What paths are relative to.
+    id: For an object that has none.
 
   Raises:
-    Unusable: A field is missing or of another type.
+    Unusable: A field is missing or of another type, or an image not there.
   """
   text = row.get('question')
   if not isinstance(text, str):
@@ -122,62 +126,47 @@ def question_of(
       if type(value) is not kind:
         raise Unusable(q.BAD, f'its {name!r} is not {expected}')
       given[name] = value
+  images = row.get('images', row.get('image'))
+  if not isinstance(images, list | tuple):
+    images = [] if images is None else [images]
   return q.Question(
       id=str(id if row.get('id') in (None, '') else row['id']),
       text=text.strip(),
       answers=answers.forms(row.get('answers'), row.get('answer')),
-      images=images,
-      where=where,
+      images=tuple(_image(one, folder) for one in images),
       gold_regions=_boxes(row.get('gold_regions')),
       **given,
   )
 
 
-def images_of(
-    row: Mapping[str, Any], folder: str
-) -> list[q.FileImage | bytes]:
-  """The images of an object, those in files not read.
-
-  Raises:
-    Unusable: A file is not there, or an image is given in no known way.
-  """
-  shown = row.get('images', row.get('image'))
-  if shown is None:
-    return []
-  return [
-      _image(one, folder)
-      for one in (shown if isinstance(shown, list | tuple) else [shown])
-  ]
-
-
-def _image(value: Any, folder: str) -> q.FileImage | bytes:
-  if isinstance(value, bytes):
-    return value
+def _image(value: Any, folder: str) -> q.Image:
   if isinstance(value, PILImage.Image):
-    return image_files.encode_png(value)
-  if isinstance(value, os.PathLike):
-    value = os.fspath(value)
-  if not isinstance(value, str):
+    value = image_files.encode_png(value)
+  if isinstance(value, bytes):
+    return q.HeldImage(data=value)
+  if not isinstance(value, str | os.PathLike):
     raise Unusable(
         q.BAD, f'an image is {type(value).__name__}, no path or data: URI'
     )
+  value = os.fspath(value)
   path = os.path.join(folder, value) if len(value) <= _LONGEST_PATH else ''
   if os.path.isfile(path):
     return q.FileImage(path=path)
   if value.startswith('data:') or '.' not in value:  # No base64 has a stop.
-    return q.base64_bytes(value)
+    return q.HeldImage(data=q.base64_bytes(value))
   raise Unusable(q.MISSING_IMAGE, f'its image {value[:200]!r} is no file')
 
 
-def _boxes(value: Any) -> tuple[tuple[float, ...], ...]:
+def _boxes(value: Any) -> tuple[Box, ...]:
   """Of gold_regions: [[x1, y1, x2, y2], ...]."""
   try:
-    boxes = tuple(tuple(map(float, box)) for box in value or ())
-    if all(len(box) == 4 for box in boxes):
-      return boxes
-  except (TypeError, ValueError):
-    pass
-  raise Unusable(q.BAD, 'its "gold_regions" are no lists of four numbers')
+    return tuple(
+        (float(x1), float(y1), float(x2), float(y2))
+        for x1, y1, x2, y2 in value or ()
+    )
+  except (TypeError, ValueError) as error:
+    detail = 'its "gold_regions" are no lists of four numbers'
+    raise Unusable(q.BAD, detail) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,8 +182,7 @@ class _LineImage:
       with open(self.path, 'rb') as f:
         f.seek(self.start)
         row = json.loads(f.readline().removeprefix(b'\xef\xbb\xbf'))
-      image = images_of(row, os.path.dirname(self.path))[self.index]
-      assert isinstance(image, bytes)
-      return image
-    except (OSError, ValueError, LookupError, AssertionError) as error:
+      question = question_of(row, os.path.dirname(self.path), id='')
+      return question.images[self.index].read()
+    except (OSError, ValueError, LookupError, Unusable) as error:
       raise UserError(f'{self.path} was changed while it was read') from error

@@ -76,6 +76,16 @@ def base64_bytes(text: str) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldImage:
+  """An image that is in memory."""
+
+  data: bytes
+
+  def read(self) -> bytes:
+    return self.data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
   """What a record says, and where its images are; other fields as in Example.
 
@@ -95,6 +105,20 @@ class Question:
   search_required: bool | None = None
   gold_regions: tuple[Box, ...] = ()
   hops: int | None = None
+
+  def example(self, *, source: str, scope: str = '') -> Example:
+    """Reads its images."""
+    return Example(
+        id=self.id,
+        images=tuple(image.read() for image in self.images),
+        question=self.text,
+        answers=self.answers,
+        source=source,
+        scope=self.scope or scope,
+        search_required=self.search_required,
+        gold_regions=self.gold_regions,
+        hops=self.hops,
+    )
 
 
 class Examples(Lazy[Example]):
@@ -116,17 +140,7 @@ class Examples(Lazy[Example]):
 
   def item(self, index: int) -> Example:
     question = self.questions[index]
-    return Example(
-        id=question.id,
-        images=tuple(image.read() for image in question.images),
-        question=question.text,
-        answers=question.answers,
-        source=self._source,
-        scope=question.scope or self._scope,
-        search_required=question.search_required,
-        gold_regions=question.gold_regions,
-        hops=question.hops,
-    )
+    return question.example(source=self._source, scope=self._scope)
 
 
 class Mismatch(Unusable):

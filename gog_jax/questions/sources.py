@@ -141,20 +141,8 @@ class _UserItems(Lazy[Example]):
       return given
     if not isinstance(given, Mapping):
       raise Unusable(q.BAD, f'is {type(given).__name__}, no Example or object')
-    shown = json_lines.images_of(given, '')
-    held = [one if isinstance(one, bytes) else one.read() for one in shown]
-    question = json_lines.question_of(given, (), id=str(index), where='')
-    return Example(
-        id=question.id,
-        images=tuple(held),
-        question=question.text,
-        answers=question.answers,
-        source=self._name,
-        scope=question.scope,
-        search_required=question.search_required,
-        gold_regions=question.gold_regions,
-        hops=question.hops,
-    )
+    question = json_lines.question_of(given, '', id=str(index))
+    return question.example(source=self._name)
 
 
 class Questions(Lazy[Example]):
