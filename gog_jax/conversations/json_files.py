@@ -172,15 +172,11 @@ def _store(folder: epath.Path, picture: Picture) -> str:
   if path.exists():
     same = path.read_bytes() == data
     return picture.name if same else blobs.put(folder, data)
-  try:
+  with files.writable(path, 'choose a folder you can write'):
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
     partial.write_bytes(data)
     partial.replace(path)
-  except OSError as error:
-    raise UserError(
-        f'cannot write {path}: {error.strerror or error}'
-    ) from error
   return picture.name
 
 

@@ -25,6 +25,7 @@ from gog_jax import interrupt
 from gog_jax.conversations import record as record_lib
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.tfds_quiet import quiet
 from gog_jax.types import Trajectory
@@ -59,7 +60,7 @@ def write(
   """
   target = epath.Path(folder) / name / VERSION
   partial = epath.Path(folder) / f'.{name}.partial'
-  try:
+  with files.writable(target, 'choose a folder on a local disk'):
     if partial.exists():  # Of a run that was killed.
       partial.rmtree()
     partial.mkdir(parents=True)
@@ -80,11 +81,6 @@ def write(
       target.parent.rmtree()
     made.parent.rename(target.parent)
     partial.rmtree()
-  except OSError as error:
-    raise UserError(
-        f'cannot write {target}: {error.strerror or error}; choose a folder on '
-        'a local disk that you can write'
-    ) from error
   return target
 
 

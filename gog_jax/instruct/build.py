@@ -125,12 +125,12 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
         card=text,
     )
     files.write_jsonl(folder / 'drops.jsonl', drops)
-    review.write(
-        folder / 'review.html',
+    page = review.render(
         samples_of(review.sample(passed, n=c.n_review, seed=run.config.seed)),
         fingerprint=manifest.fingerprint(),
         teacher=settings.teacher_name(run.config),
     )
+    files.write_atomic(folder / 'review.html', page)
     manifest.write(folder, complete=True, facts=facts, made=fingerprint)
     return facts
 

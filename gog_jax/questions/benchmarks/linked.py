@@ -20,6 +20,7 @@ from gog_jax.questions.benchmarks.registry import Request
 from gog_jax.questions.image_folder import ImageFolder
 from gog_jax.questions.image_folder import url_key
 from gog_jax.storage import blobs
+from gog_jax.storage import files
 from gog_jax.storage import metrics
 
 MAX_BYTES = 32 * 2**20
@@ -50,12 +51,8 @@ def fetch(urls: Sequence[str], folder: str) -> dict[str, str]:
     raise UserError(
         'images are fetched into --workdir=FOLDER, which has to be a local one'
     )
-  try:
+  with files.writable(folder):
     os.makedirs(folder, exist_ok=True)
-  except OSError as error:
-    raise UserError(
-        f'--workdir: cannot write {folder} ({error.strerror or error})'
-    ) from error
   return asyncio.run(_fetch_all(urls, folder))
 
 
@@ -106,12 +103,10 @@ def _keep(data: bytes, folder: str, url: str) -> None:
     suffix = 'webp'
   path = os.path.join(folder, f'{url_key(url)}.{suffix}')
   partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
-  try:
+  with files.writable(path):
     with open(partial, 'wb') as f:
       f.write(data)
     os.replace(partial, path)
-  except OSError as error:
-    raise UserError(f'cannot be written ({error.strerror or error})') from error
 
 
 class Linked:
