@@ -7,7 +7,6 @@ spelled out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import io
 import json
 import sys
@@ -21,7 +20,6 @@ import rich.text
 from gog_jax.remote import secrets
 from gog_jax.rewards import behaviour
 from gog_jax.types import Example
-from gog_jax.types import Hit
 from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
@@ -87,7 +85,7 @@ class Narrator:
     width = max(map(len, ('question', *facts)))
     for name, value in {'question': self._example.question, **facts}.items():
       self._print(value, label=name.ljust(width), indent=0, style='bold')
-    self._blank()
+    self._console.print()
 
   def on_turn(self, turn: Turn) -> None:
     """Prints a turn that was sampled, or the results that came back for it."""
@@ -96,7 +94,7 @@ class Narrator:
         if len(turn.results) > 1:
           self._print(f'{call.name or "call"}:', style='cyan')
         self._result(call, result)
-      self._blank()
+      self._console.print()
       return
     self._n_turns += 1
     parsed = turn.parsed
@@ -108,7 +106,11 @@ class Narrator:
         style='italic',
     )
     for call in parsed.calls:
-      self._call(call)
+      if call.error is not None:
+        self._print(call.error, label=call.name or 'call', style='red')
+      else:
+        arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+        self._print(arguments, label=call.name, style='cyan')
     if parsed.format_error:
       self._print(parsed.format_error, label='format', style='red')
 
@@ -119,31 +121,23 @@ class Narrator:
     else:
       reason = f'no answer, stopped by {trajectory.stop_reason.value}'
       self._print(reason, style='bold red')
-    self._blank()
+    self._console.print()
     self._print(counts(trajectory), indent=0, style='dim')
     for name, value in facts.items():
       self._print(value, label=name, indent=0)
 
-  def _call(self, call: ToolCall) -> None:
-    if call.error is not None:
-      self._print(call.error, label=call.name or 'call', style='red')
-      return
-    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-    self._print(arguments, label=call.name, style='cyan')
-
   def _result(self, call: ToolCall, result: ToolResult) -> None:
     if result.status != ToolStatus.OK:
-      if result.error == call.error:  # It was told with the call.
-        return
-      self._print(result.error, label=_FAULTS[result.status], style='red')
+      if result.error != call.error:  # Else it was told with the call.
+        self._print(result.error, label=_FAULTS[result.status], style='red')
       return
     if result.view is not None:
       self._n_images += 1
       view = result.view
       x1, y1, x2, y2 = (f'{edge:g}' for edge in view.box)
-      of = 'a tool\'s image'
-      if view.root != NO_ROOT:
-        of = f'image {view.root + 1}'
+      of = f'image {view.root + 1}'
+      if view.root == NO_ROOT:
+        of = "a tool's image"
       self._print(
           f'x {x1} to {x2}, y {y1} to {y2} of {of}, '
           f'in its own pixels; from now on image {self._n_images}',
@@ -158,10 +152,7 @@ class Narrator:
         self._print(f'from now on image {self._n_images}', label='image')
     if not (result.hits or result.parts):
       self._print(f'{call.name} found nothing', style='dim')
-    self._hits(result.hits)
-
-  def _hits(self, hits: Sequence[Hit]) -> None:
-    for rank, hit in enumerate(hits, start=1):
+    for rank, hit in enumerate(result.hits, start=1):
       title = ' '.join(hit.title.split()) or '(no title)'
       self._print(f'{title}  ({hit.score:.3f})', label=f'{rank}.')
       lines = hit.text.strip().splitlines() or ['']
@@ -169,9 +160,6 @@ class Narrator:
         cut = len(lines[0]) > _LINE or len(lines) > 1
         text = lines[0][:_LINE] + (' ...' if cut else '')
         self._print(text, indent=_INDENT + 3, style='dim')
-
-  def _blank(self) -> None:
-    self._console.print()
 
   def _print(
       self, text: str, *, label: str = '', indent: int = _INDENT,

@@ -11,6 +11,7 @@ import base64
 from collections.abc import Mapping, Sequence
 import functools
 import io
+import itertools
 import json
 from typing import Any
 
@@ -24,7 +25,6 @@ from gog_jax.rewards import behaviour
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import ToolCall
-from gog_jax.types import ToolResult
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 
@@ -45,8 +45,12 @@ def render(template: str, **values: Any) -> str:
       trim_blocks=True,
       lstrip_blocks=True,
   )
-  environment.filters['percent'] = _percent
-  environment.filters['short'] = charts.short
+  environment.filters |= {
+      'percent': _percent,
+      'short': charts.short,
+      'thumbnail': lambda data: _embed(data, _THUMBNAIL_SIDE),
+      'verdict': {None: 'unknown', True: 'hit', False: 'miss'}.get,
+  }
   html = environment.get_template(template).render(values)
   # Policies can write lone surrogates; UTF-8 cannot.
   return html.encode('utf-8', 'replace').decode('utf-8')
@@ -84,14 +88,7 @@ def card(
           _turn(number, turn, gazes, labels)
           for number, turn in enumerate(trajectory.turns)
       ],
-      'others': [
-          {
-              'policy': other,
-              'answer': t.answer,
-              'outcome': _outcome(example, t),
-          }
-          for other, t in others
-      ],
+      'others': [(name, t.answer, _outcome(example, t)) for name, t in others],
       'n_tokens': len(trajectory.token_ids),
       'n_sampled': int(trajectory.loss_mask.sum()),
   }
@@ -116,10 +113,6 @@ def _labels(gazes: Sequence[behaviour.Gaze]) -> dict[tuple[int, int], str]:
   return labels
 
 
-def _verdict(hit: bool | None) -> str:
-  return 'unknown' if hit is None else 'hit' if hit else 'miss'
-
-
 def _scene(
     root: int,
     example: Example,
@@ -139,10 +132,10 @@ def _scene(
       badge = _badge(gaze.view.box, label, size, (width, height), taken)
       taken.append(badge)
       drawn.append({
-          'box': _rectangle(gaze.view.box),
+          'box': gaze.view.box,
           'label': label,
-          'verdict': _verdict(gaze.hit),
-          'badge': _rectangle(badge),
+          'hit': gaze.hit,
+          'badge': badge,
       })
   return {
       'image': _embed(example.images[root], _SCENE_SIDE),
@@ -151,7 +144,7 @@ def _scene(
       'font': size,
       'boxes': drawn,
       # Gold regions are only ever given in image 0.
-      'gold': [_rectangle(box) for box in example.gold_regions if root == 0],
+      'gold': example.gold_regions if root == 0 else (),
   }
 
 
@@ -177,69 +170,27 @@ def _badge(
   return x, y, x + width, y + height
 
 
-def _rectangle(box: Box) -> dict[str, float]:
-  return {
-      'x': round(box[0], 2),
-      'y': round(box[1], 2),
-      'width': round(box[2] - box[0], 2),
-      'height': round(box[3] - box[1], 2),
-  }
-
-
 def _turn(
     number: int,
     turn: Turn,
     gazes: Sequence[behaviour.Gaze],
     labels: Mapping[tuple[int, int], str],
 ) -> dict[str, Any]:
-  calls = []
-  for index, call in enumerate(turn.parsed.calls):
-    gaze = next((g for g in gazes if (g.turn, g.call) == (number, index)), None)
-    # A call of the last turn may not have been executed.
-    executed = index < len(turn.results)
-    calls.append({
-        'name': call.name,
-        'arguments': _pretty(call),
-        'error': call.error,
-        'result': _result(turn.results[index]) if executed else None,
-        'crop': None if gaze is None else {
-            'image': _embed(gaze.view.data, _THUMBNAIL_SIDE),
-            'box': ', '.join(f'{edge:g}' for edge in gaze.view.box),
-            'label': labels[number, index],
-            'iou': gaze.iou,
-            'verdict': _verdict(gaze.hit),
-        },
-    })
+  crops = {gaze.call: gaze for gaze in gazes if gaze.turn == number}
   return {
       'number': number + 1,
       'parsed': turn.parsed,
-      'n_sampled': turn.n_sampled,
-      'calls': calls,
-  }
-
-
-def _result(result: ToolResult) -> dict[str, Any]:
-  def thumbnail(data: bytes | None) -> str | None:
-    return _embed(data, _THUMBNAIL_SIDE) if data else None
-
-  return {
-      'status': result.status.value,
-      'error': result.error,
-      'latency_ms': 1000 * result.latency_s,
-      'hits': [
+      'calls': [
           {
-              'title': hit.title,
-              'text': hit.text,
-              'score': hit.score,
-              'image': thumbnail(hit.image),
+              'name': call.name,
+              'arguments': _pretty(call),
+              'result': result,  # None in a last turn that was not executed.
+              'gaze': crops.get(index),
+              'label': labels.get((number, index)),
           }
-          for hit in result.hits
-      ],
-      'parts': [
-          {'text': part, 'image': None}
-          if isinstance(part, str)
-          else {'text': '', 'image': thumbnail(part.data)}
-          for part in result.parts
+          for index, (call, result) in enumerate(
+              itertools.zip_longest(turn.parsed.calls, turn.results)
+          )
       ],
   }
 
