@@ -70,28 +70,26 @@ def infra_error(trajectory: Trajectory) -> tuple[str, str]:
   return 'judge failed', '' if verdict is None else verdict.error
 
 
-def is_outage(errors: Iterable[str], max_errors: float) -> bool:
+def is_outage(errors: Sequence[str], max_errors: float) -> bool:
   """Whether the infrastructure spoilt more than a share of what was asked.
 
   Args:
     errors: Of each conversation; empty where it is valid.
     max_errors: The share.
   """
-  listed = list(errors)
-  return sum(map(bool, listed)) > max_errors * len(listed)
+  return sum(map(bool, errors)) > max_errors * len(errors)
 
 
-def check_outage(errors: Iterable[str], max_errors: float) -> None:
+def check_outage(errors: Sequence[str], max_errors: float) -> None:
   """Stops before an outage spoils everything.
 
   Raises:
     UserError: `is_outage`.
   """
-  listed = list(errors)
-  if is_outage(listed, max_errors):
-    found = [error for error in listed if error]
+  if is_outage(errors, max_errors):
+    found = [error for error in errors if error]
     raise UserError(
-        f'{len(found)} of the last {len(listed)} conversations failed because '
+        f'{len(found)} of the last {len(errors)} conversations failed because '
         f'of the infrastructure ({found[-1]}): once that is mended, the same '
         'command goes on here'
     )
@@ -201,8 +199,10 @@ class Collector:
       item = item_of(trajectory)
       if self._notes is not None:
         item |= self._notes(example, trajectory)
-      records = (example, trajectory) if self._keep_records else ()
-      self.rollouts.add(index, item, *records)
+      if self._keep_records:
+        self.rollouts.add(index, item, example, trajectory)
+      else:
+        self.rollouts.add(index, item)
       self.on_kept()
       self._recent.append(
           '' if trajectory.valid else ': '.join(infra_error(trajectory))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
+import functools
 from typing import Any
 
 from etils import epath
@@ -60,6 +61,15 @@ class Outcome:
   item: int | None = None
   kind: str | None = None
   date: str = ''
+
+  @property
+  def infra_error(self) -> str:
+    """What spoilt the last try; empty where nothing did."""
+    if self.item is None:
+      last = self.failures[-1]
+      if last.reason in checks_lib.SPOILT:
+        return f'{last.reason}: {last.detail}'
+    return ''
 
 
 def outcome_of(
@@ -155,21 +165,16 @@ def opened(
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
-  options = dict(notes=notes, retries=c.retries)
+  collector = functools.partial(Collector, notes=notes, retries=c.retries)
   with (
-      Collector(
+      collector(
           teacher.direct_run,
           folder / 'direct',
           direct,
           samples=max(c.n_direct, 1),
-          **options,
       ) as answers,
-      Collector(
-          teacher.run,
-          folder / 'tries',
-          tried,
-          samples=1 + c.samples,
-          **options,
+      collector(
+          teacher.run, folder / 'tries', tried, samples=1 + c.samples
       ) as tries,
   ):
     yield Answers(folder, teacher, questions, answers, tries)
@@ -207,18 +212,22 @@ class Answers:
     """
     for index in indices:
       self._check_question(index)
-    found = [self._outcome(index) for index in indices]
     most = self._config.most_errors
-    if None in found or is_outage(map(_infra_error, found), most):
+    found = self._decided(indices)
+    errors = [one.infra_error for one in found]
+    if len(found) < len(indices) or is_outage(errors, most):
       self._ask(indices)
-      found = [self._outcome(index) for index in indices]
-      check_outage(map(_infra_error, found), most)
+      found = self._decided(indices)
+      check_outage([one.infra_error for one in found], most)
     return found
 
   def trajectory(self, item: int) -> Trajectory:
     """A try that passed, without what a clock decides."""
     (trajectory,) = self._tries.rollouts.read([item])
     return without_clock(trajectory)
+
+  def _decided(self, indices: Sequence[int]) -> list[Outcome]:
+    return [one for index in indices if (one := self._outcome(index))]
 
   def _outcome(self, index: int) -> Outcome | None:
     return outcome_of(
@@ -277,14 +286,6 @@ class Answers:
     else:
       examples = [self._questions[index] for index in indices]
       self._tries.keep(items, examples, answers)
-
-
-def _infra_error(outcome: Outcome) -> str:
-  """What spoilt a question's last try; empty where nothing did."""
-  if outcome.item is not None or not outcome.failures:
-    return ''
-  last = outcome.failures[-1]
-  return f'{last.reason}: {last.detail}' * (last.reason in checks_lib.SPOILT)
 
 
 def without_clock(trajectory: Trajectory) -> Trajectory:
