@@ -229,12 +229,6 @@ class Run:
     return model
 
   @property
-  def trains_vision(self) -> bool:
-    """Whether a step changes what image features are made of."""
-    c = self.config
-    return c.trainable == 'full' or (c.trainable == 'lora' and c.lora.vision)
-
-  @property
   def dtype(self):
     return jnp.dtype(self.config.model.dtype)
 

@@ -252,7 +252,9 @@ class _Loop:
       if sampled.error:
         self._finish(conversation, StopReason.ERROR, sampled.error)
         continue
-      parsed = self._chat.parse(sampled.token_ids, truncated=sampled.truncated)
+      parsed = self._chat.parse(
+          sampled.token_ids.tolist(), truncated=sampled.truncated
+      )
       conversation.append_turn(sampled, parsed)
       self._report_turn(conversation)
       last = len(conversation.turns) == self._limits.max_turns

@@ -65,7 +65,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     use = model.kept if c.sync_every > 1 else model.in_use
     shared = use(state.params)
     policy.update(
-        nnx.merge_state(shared, model.frozen), vision_changed=run.trains_vision
+        nnx.merge_state(shared, model.frozen),
+        vision_changed=state_lib.trains_vision(shared),
     )
     return shared
 

@@ -1,6 +1,6 @@
 """Stage 1: reflective behaviour alignment. SFT on expert trajectories.
 
-The demos are those of train/demos.py, or a file's, see train/sft_data.py.
+The demos are those of toy/demos.py, or a file's, see train/sft_data.py.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Validation:
       if self._policy is None:
         self._policy = self._run.make_policy(now, greedy=True)
       self._policy.update(
-          nnx.state(now), vision_changed=self._run.trains_vision
+          nnx.state(now), vision_changed=state_lib.trains_vision(state.params)
       )
       groups = self._run.rollout(
           self._policy,
