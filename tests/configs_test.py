@@ -126,7 +126,7 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'tools.max_concurrency', 0, '1 or more'),
         ('rl', 'tools.max_attempts', 0, '1 or more'),
         ('rl', 'tools.backoff_s', -0.1, 'tools.backoff_s'),
-        ('rl', 'tools.backend', 'web', 'not one of world'),
+        ('rl', 'tools.backend', 'web', "there is no 'web'; the nearest"),
         ('rl', 'model.box_step', 0, '1 or more'),
         ('rl', 'seeds', (0, 0), 'twice'),
         ('rl', 'eval.policies', (), 'is empty'),

@@ -6,6 +6,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from gog_jax import seams
 from gog_jax.app import ask
 from gog_jax.app.config_fields import config_field
 from gog_jax.app.config_fields import float_fields
@@ -22,6 +23,7 @@ from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
 from gog_jax.rewards import score as rewards
 from gog_jax.storage import trackers
+from gog_jax.tools import functions
 from gog_jax.tools import toolbox
 from gog_jax.train import curriculum
 from gog_jax.train.losses import VARIANTS
@@ -178,6 +180,14 @@ def check(config) -> None:
           f'config.{field} is {value!r}, not one of '
           + ', '.join(map(str, known))
       )
+  for name, known, field in (
+      (config.tools.backend, toolbox.BACKENDS, 'config.tools.backend'),
+      *(
+          (name, functions.KNOWN, 'config.tools.extra')
+          for name in config.tools.extra
+      ),
+  ):
+    seams.place_of(name, known, field=field)
   for field in _POSITIVE:
     if applies(field) and config_field(config, field) < 1:
       raise UserError(f'config.{field} must be 1 or more')
