@@ -12,7 +12,6 @@ an interpreter, slowly, where there is no TPU.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import Any
 
@@ -43,6 +42,10 @@ _NEAR = 128
 
 # The kernel wants whole tiles: of heads, and of time, the largest that fits.
 _LANES, _TILES = 128, (512, 256, 128)
+_BLOCK_SIZES = (
+    'block_q', 'block_kv', 'block_q_dkv', 'block_kv_dkv', 'block_q_dq',
+    'block_kv_dq',
+)  # fmt: skip
 
 
 def backend_for(choice: str) -> str:
@@ -239,19 +242,13 @@ def _block_by_block(query, key, value, segment_ids, causal, longest):
   @jax.checkpoint
   def one_block(start):
     first = jnp.clip(start - near, 0, padded - n_keys)
-    here = functools.partial(
-        lax.dynamic_slice_in_dim, start_index=start, slice_size=block
-    )
-    there = functools.partial(
-        lax.dynamic_slice_in_dim, start_index=first, slice_size=n_keys
-    )
-    mask = here(ids, axis=1)[:, :, None] == there(ids, axis=1)[:, None, :]
+    queries = lambda x: lax.dynamic_slice_in_dim(x, start, block, axis=1)
+    keys = lambda x, axis: lax.dynamic_slice_in_dim(x, first, n_keys, axis)
+    mask = queries(ids)[:, :, None] == keys(ids, 1)[:, None, :]
     if causal:
       at = start + jnp.arange(block)
       mask &= at[:, None] >= first + jnp.arange(n_keys)
-    return cached_attention(
-        here(query, axis=1), there(key, axis=2), there(value, axis=2), mask
-    )
+    return cached_attention(queries(query), keys(key, 2), keys(value, 2), mask)
 
   blocks = lax.map(one_block, jnp.arange(0, padded, block))
   return jnp.moveaxis(blocks, 0, 1).reshape(query.shape)[:, :length]
@@ -280,14 +277,7 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
-        block_sizes=splash.BlockSizes(
-            block_q=tile,
-            block_kv=tile,
-            block_q_dkv=tile,
-            block_kv_dkv=tile,
-            block_q_dq=tile,
-            block_kv_dq=tile,
-        ),
+        block_sizes=splash.BlockSizes(**dict.fromkeys(_BLOCK_SIZES, tile)),
     )
     return jax.vmap(kernel)(query, key, value, splash.SegmentIds(ids, ids))
 

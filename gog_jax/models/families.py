@@ -7,7 +7,6 @@ follow from it. Only new arithmetic needs code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -38,14 +37,14 @@ class Family:
   hf_class: str
   box: str
   nested_keys: bool
-  text: Mapping[str, Any]
-  vision: Mapping[str, Any]
-  text_keys: Mapping[str, str]
-  vision_keys: Mapping[str, str]
-  text_constants: Mapping[str, Any]
-  text_defaults: Mapping[str, Any]
-  vision_defaults: Mapping[str, Any]
-  modules: Mapping[str, str]
+  text: dict[str, Any]
+  vision: dict[str, Any]
+  text_keys: dict[str, str]
+  vision_keys: dict[str, str]
+  text_constants: dict[str, Any]
+  text_defaults: dict[str, Any]
+  vision_defaults: dict[str, Any]
+  modules: dict[str, str]
 
 
 _QWEN2_5 = Family(

@@ -125,21 +125,16 @@ def from_dict(raw: Any) -> VLMConfig:
   # The published files call the channels by an older name.
   if 'in_chans' in vision_raw:
     vision_raw = {'in_channels': vision_raw['in_chans'], **vision_raw}
-  vision_raw = {**family.vision_defaults, **vision_raw}
   text = _tower(
       TextConfig,
       {**family.text_defaults, **text_raw},
-      {
-          **TEXT_KEYS,
-          **family.text_keys,
-          'mrope_sections': 'mrope_section',
-      },
+      TEXT_KEYS | family.text_keys | {'mrope_sections': 'mrope_section'},
       family.text,
   )
   vision = _tower(
       VisionConfig,
-      vision_raw,
-      {**VISION_KEYS, **family.vision_keys},
+      {**family.vision_defaults, **vision_raw},
+      VISION_KEYS | family.vision_keys,
       family.vision,
   )
   tokens = {field: _whole(field, raw[field], 0) for field in _TOKENS}
@@ -171,7 +166,7 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
       **{field: getattr(config, field) for field in _TOKENS},
       'text_config': {
           'model_type': f'{config.family}_text',
-          **_written(text, {**TEXT_KEYS, **family.text_keys}),
+          **_written(text, TEXT_KEYS | family.text_keys),
           **family.text_constants,
           'rope_parameters': {
               'rope_type': 'default',
@@ -186,7 +181,7 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
       },
       'vision_config': {
           'model_type': f'{config.family}_vision',
-          **_written(vision, {**VISION_KEYS, **family.vision_keys}),
+          **_written(vision, VISION_KEYS | family.vision_keys),
           'rope_parameters': {
               'rope_type': 'axial',
               'rope_theta': vision.rope_theta,
@@ -284,9 +279,7 @@ def _positive(field: str, value: Any) -> float:
   return float(value)
 
 
-def _flag(
-    raw: Mapping[str, Any], field: str, default: bool = False
-) -> bool:
+def _flag(raw: Mapping[str, Any], field: str, default: bool = False) -> bool:
   value = raw.get(field)
   if value is None:
     return default

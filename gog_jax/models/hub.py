@@ -31,8 +31,8 @@ def local_folder(path: epath.PathLike) -> epath.Path:
   name = str(path)
   if '://' in name:
     raise errors.UserError(
-        f'model folder {name} is not on this machine, where weights are read '
-        'by slices: copy it to a local folder, --config.model.path'
+        f'model folder {name} is not on this machine: copy it to a local '
+        'folder, --config.model.path'
     )
   folder = epath.Path(path)
   if name and folder.is_dir():
@@ -43,8 +43,7 @@ def local_folder(path: epath.PathLike) -> epath.Path:
   if fetched is None:
     raise errors.UserError(
         f'model folder {name!r} does not exist: set --config.model.path to a '
-        'local Hugging Face folder (config.json, *.safetensors, tokenizer), or '
-        'to the id of one on the hub (org/name)'
+        'Hugging Face folder, or to the id of one on the hub (org/name)'
     )
   return fetched
 
@@ -82,6 +81,6 @@ def fetch(
     raise errors.UserError(
         f'{name} is no local folder, and cannot be fetched from the Hugging '
         f'Face hub ({type(error).__name__}: {why[0]}): check {field}, the '
-        'network and HF_TOKEN, or download it yourself and pass the folder'
+        'network and HF_TOKEN'
     ) from error
   return epath.Path(fetched)
