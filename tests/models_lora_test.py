@@ -100,10 +100,10 @@ def test_a_policy_learns_beside_its_frozen_reference(family):
   """
   model = helpers.tiny_model(helpers.tiny_config(family=family))
   models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=True)
-  fresh = models.take_adapters(model)
-  models.put_adapters(model, perturbed(fresh, 1, 0.02))
+  fresh = nnx.state(model, nnx.LoRAParam)
+  nnx.update(model, perturbed(fresh, 1, 0.02))
   graphdef, policy, base = models.split(model, 'lora')
-  reference = models.take_adapters(model)
+  reference = jax.tree.map(jnp.copy, policy)
   before = np.asarray(image_logits(model))
   moved = nnx.merge(graphdef, perturbed(policy, 2, 0.02), base)
   frozen = nnx.merge(graphdef, reference, base)
@@ -111,7 +111,8 @@ def test_a_policy_learns_beside_its_frozen_reference(family):
   unmerged = np.asarray(image_logits(moved))
   assert np.abs(unmerged - before).max() > 0.1
   # Out of the one and into the other.
-  models.put_adapters(frozen, models.take_adapters(moved))
+  _, adapters, _ = models.split(moved, 'lora')
+  nnx.update(frozen, jax.tree.map(jnp.copy, adapters))
   np.testing.assert_array_equal(image_logits(frozen), unmerged)
   merged = nnx.clone(moved)
   models.merge_lora(merged)
@@ -119,7 +120,7 @@ def test_a_policy_learns_beside_its_frozen_reference(family):
   gap = np.abs(image_logits(merged) - unmerged).max()
   assert gap <= 1e-5 * np.abs(unmerged).max()
   with pytest.raises(ValueError, match='add_lora'):
-    models.take_adapters(merged)
+    models.split(merged, 'lora')
 
 
 @pytest.mark.parametrize('family', FAMILIES)

@@ -48,11 +48,11 @@ def inputs(config):
 def shaken(model, seed=0):
   """Adapters whose B is not zero."""
   random = np.random.default_rng(seed)
-  models.put_adapters(
+  nnx.update(
       model,
       jax.tree.map(
           lambda x: x + 0.1 * random.standard_normal(x.shape, np.float32),
-          models.take_adapters(model),
+          nnx.state(model, nnx.LoRAParam),
       ),
   )
 
@@ -163,8 +163,6 @@ def test_only_what_the_folder_has_is_trained(base, tmp_path):
   assert {path[2] for path, _ in nnx.to_flat_state(trained)} == {'query'}
   with pytest.raises(ValueError, match='already'):
     models.load_adapters(some, tmp_path)
-  with pytest.raises(ValueError, match='other linear maps'):
-    models.put_adapters(some, models.take_adapters(model))
 
 
 def rewrite(folder, tensors):
@@ -252,8 +250,7 @@ def test_missing_and_damaged_files(small, tmp_path):
   with pytest.raises(errors.UserError, match='adapter_config.json is damaged'):
     models.load_adapters(model, tmp_path)
   models.add_lora(model, rank=1, alpha=1, rngs=nnx.Rngs(0), vision=False)
-  models.put_adapters(
-      model, jax.tree.map(lambda x: x + 1, models.take_adapters(model))
-  )
+  adapters = nnx.state(model, nnx.LoRAParam)
+  nnx.update(model, jax.tree.map(lambda x: x + 1, adapters))
   with pytest.raises(errors.UserError, match='cannot write the adapters'):
     models.save_adapters(model, tmp_path / 'adapter_config.json')

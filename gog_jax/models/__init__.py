@@ -12,9 +12,7 @@ from gog_jax.models.hub import local_folder as local_folder
 from gog_jax.models.logprobs import token_logprobs as token_logprobs
 from gog_jax.models.lora import add_lora as add_lora
 from gog_jax.models.lora import merge_lora as merge_lora
-from gog_jax.models.lora import put_adapters as put_adapters
 from gog_jax.models.lora import split as split
-from gog_jax.models.lora import take_adapters as take_adapters
 from gog_jax.models.peft_files import load_adapters as load_adapters
 from gog_jax.models.peft_files import save_adapters as save_adapters
 from gog_jax.models.rope import mrope_positions as mrope_positions

@@ -49,7 +49,7 @@ _BLOCK_SIZES = (
 
 
 def backend_for(choice: str) -> str:
-  """The backend of a config's choice; 'auto' is the platform's own."""
+  """The backend for a config's choice; 'auto' goes by the platform."""
   if choice != 'auto':
     return choice
   return 'splash' if jax.default_backend() == 'tpu' else 'xla'
@@ -169,7 +169,7 @@ def cached_attention(
 
 
 def _causal(query, key, value, segment_ids):
-  """A block of queries is not multiplied with the keys after its last.
+  """Multiplies no block of queries with the keys after its end.
 
   Of two blocks that saves a quarter, of four three eighths.
   """
@@ -192,7 +192,7 @@ def _causal(query, key, value, segment_ids):
 
 
 def _neighbouring(query, key, value, segment_ids, *, block):
-  """Each block of queries against its own keys and its neighbours'.
+  """Each block of queries against the keys of three blocks around it.
 
   A segment no longer than a block lies in at most two of them.
   """
@@ -204,7 +204,7 @@ def _neighbouring(query, key, value, segment_ids, *, block):
     return x.reshape(n_rows, n_blocks, block, *x.shape[2:])
 
   query, key, value = map(blocks, (query, key, value))
-  # What pads the row sees its likes; what stands beyond its ends, nobody.
+  # Padding of the row is a segment; what lies beyond its ends matches nothing.
   ids = blocks(segment_ids + 1)
 
   def with_neighbours(x, beyond):
@@ -227,8 +227,8 @@ def _neighbouring(query, key, value, segment_ids, *, block):
 def _block_by_block(query, key, value, segment_ids, causal, longest):
   """Blocks of queries one after the other, recomputed going backward.
 
-  Logits of one block exist at a time. Those of a block see all keys, or where
-  `longest` is known those that near.
+  Logits of one block exist at a time. A block sees all keys, or those within
+  `longest` where it is known.
   """
   length = query.shape[1]
   block = _QUERIES_AT_ONCE

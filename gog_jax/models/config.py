@@ -1,4 +1,4 @@
-"""Sizes and structure of a vision-language model, in our words.
+"""Sizes and structure of a vision-language model.
 
 models/hf_config.py reads them from a folder's config.json.
 """
@@ -169,7 +169,7 @@ class VisionConfig(TowerConfig):
     return ((self.window_size or 0) // self.patch_size) ** 2
 
   def masks_windows(self, n_patches: int) -> bool:
-    """Whether windows of such a row are a mask of all its pairs.
+    """Whether a row of so many patches gets its windows by a mask.
 
     It is so short that all pairs are multiplied either way; no kernel is used.
     """
@@ -177,17 +177,17 @@ class VisionConfig(TowerConfig):
 
   @property
   def feature_width(self) -> int:
-    """Numbers of an image feature: what is embedded, then each deepstack's."""
+    """Width of an image feature: the embedding, then one for each deepstack."""
     return self.out_width * (1 + len(self.deepstack_layers))
 
   @property
   def patch_dim(self) -> int:
-    """C: how many numbers a flattened patch holds."""
+    """C, the length of a flattened patch."""
     return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
 
 class Tokenizer(Protocol):
-  """What is asked of one, chat.codec.Codec for instance."""
+  """What check_tokenizer needs, such as a chat.codec.Codec."""
 
   @property
   def vocab_size(self) -> int: ...

@@ -239,7 +239,7 @@ def _tower(
   if _flag(raw, 'mrope_interleaved', interleaved) != interleaved:
     raise ValueError(f'mrope_interleaved {not interleaved} is not supported')
   keys = {**keys, 'rope_theta': 'rope_theta'}
-  kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+  kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
   readers = {'int': _whole, 'int | None': _whole, 'float': _positive}
   values = {
       field: readers.get(kinds[field], _wholes)(key, raw[key])

@@ -105,13 +105,10 @@ class Tensor(NamedTuple):
         as_bits = np.dtype(f'u{out.dtype.itemsize}')
         there.view(as_bits)[...] = some.view(as_bits)
 
-  def part(self, index: Sequence[slice]) -> np.ndarray:
-    """A slice as it is; of each axis one."""
-    shape = [
-        len(range(*one.indices(n)))
-        for one, n in zip(index, self.shape, strict=True)
-    ]
-    out = np.empty(shape, DTYPES[self.dtype])
+  def rows(self, start: int, stop: int) -> np.ndarray:
+    """Some rows as they are."""
+    out = np.empty((stop - start, *self.shape[1:]), DTYPES[self.dtype])
+    index = [slice(start, stop), *map(slice, self.shape[1:])]
     self.read(index, out, transposed=False)
     return out
 
@@ -194,7 +191,7 @@ def check(
 
 
 def some(keys: Iterable[str]) -> str:
-  """The first few of many names."""
+  """The first four names, and the number of the others."""
   keys = sorted(keys)
   more = f' and {len(keys) - 4} more' if len(keys) > 4 else ''
   return ', '.join(keys[:4]) + more

@@ -158,8 +158,8 @@ def _equal(tensor: hf_files.Tensor, other: hf_files.Tensor) -> bool:
   n_rows, width = tensor.shape
   step = max(1, _COMPARED // width)
   for start in range(0, n_rows, step):
-    here = (slice(start, min(start + step, n_rows)), slice(0, width))
-    one, two = (x.part(here).view(np.uint8) for x in (tensor, other))
+    stop = min(start + step, n_rows)
+    one, two = (x.rows(start, stop).view(np.uint8) for x in (tensor, other))
     if not np.array_equal(one, two):
       return False
   return True

@@ -69,9 +69,9 @@ class Entry(NamedTuple):
   """Where one of our parameters comes from.
 
   Attributes:
-    path: Ours.
-    key: Theirs; {layer} where ours is stacked.
-    n_layers: How many of theirs ours stacks; 0 if it is not stacked.
+    path: Of our parameter.
+    key: Of their tensor, with {layer} where ours stacks one of each layer.
+    n_layers: Tensors that ours stacks; 0 if it is not stacked.
     part: (i, n): ours is the i-th of n equal parts of theirs, along axis 0.
     transposed: Whether theirs is [out, in] (a convolution is flattened).
   """
@@ -103,27 +103,27 @@ class Entry(NamedTuple):
   def their_index(
       self, index: tuple[slice, ...], shape: tuple[int, ...]
   ) -> tuple[range, tuple[slice, ...]]:
-    """What of theirs makes up a part of ours.
+    """Where in their tensors a slice of our parameter is.
 
     Args:
       index: A slice of each axis of our parameter, of step 1.
       shape: Of our parameter.
 
     Returns:
-      Which of `keys`, and a slice of each axis of these tensors; of rows and
-      columns where they are convolutions.
+      Which of `keys`, and a slice of each axis of those tensors (rows and
+      columns of a flattened convolution).
     """
     bounds = [s.indices(n) for s, n in zip(index, shape, strict=True)]
     layers = range(*bounds.pop(0)) if self.n_layers else range(1)
     *rest, (start, stop, _) = bounds
-    skipped = self.part[0] * shape[-1]  # Parts lie on our last axis.
-    own = [slice(*b) for b in rest] + [slice(start + skipped, stop + skipped)]
-    return layers, tuple(own[::-1] if self.transposed else own)
+    offset = self.part[0] * shape[-1]  # Parts lie on our last axis.
+    theirs = [*(slice(*b) for b in rest), slice(start + offset, stop + offset)]
+    return layers, tuple(theirs[::-1] if self.transposed else theirs)
 
 
 @functools.cache
 def shapes(config: config_lib.VLMConfig) -> dict[Path, tuple[int, ...]]:
-  """Of all our parameters."""
+  """Shapes of all our parameters."""
   state = nnx.state(vlm.abstract(config, dtype=jnp.float32))
   return {path: x.get_value().shape for path, x in nnx.to_flat_state(state)}
 
@@ -160,7 +160,7 @@ def _entries(config: config_lib.VLMConfig) -> Iterator[Entry]:
 
 
 def their_shapes(config: config_lib.VLMConfig) -> dict[str, tuple[int, ...]]:
-  """Of every tensor of theirs, by its name in the table."""
+  """Shapes of their tensors, by name in the table."""
   ours = shapes(config)
   return {
       key: entry.their_shape(ours[entry.path], config.vision)

@@ -1,4 +1,4 @@
-"""What both towers are made of: norms, linear maps, one transformer block.
+"""Norms, linear maps and the transformer block of both towers.
 
 Axis letters: B row, T query time, S key time, D width, N query heads, K
 key-value heads, H head dimension, F feed-forward width, L layers, r rank.
@@ -176,30 +176,27 @@ class Block(nnx.Module):
     stack = (config.n_layers,)
     self.head_dim = head_dim
     linear = functools.partial(Linear, stack=stack, dtype=dtype, draw=draw)
-    norm = functools.partial(
-        norm_class(config), eps=config.norm_eps, stack=stack, dtype=dtype
-    )
-    head_norm = functools.partial(
-        RMSNorm, head_dim, eps=config.norm_eps, stack=stack, dtype=dtype
+    qkv = functools.partial(linear, bias=config.qkv_bias)
+    other = functools.partial(linear, bias=config.other_bias)
+    norm, head_norm = (
+        functools.partial(kind, eps=config.norm_eps, stack=stack, dtype=dtype)
+        for kind in (norm_class(config), RMSNorm)
     )
     small = residual_gain * (2 * config.n_layers) ** -0.5
     q_width, kv_width = config.n_heads * head_dim, config.n_kv_heads * head_dim
-    qkv, other = {'bias': config.qkv_bias}, {'bias': config.other_bias}
     self.attention_norm = norm(width)
-    self.query = linear(width, q_width, axes=('embed', 'heads'), **qkv)
-    self.key = linear(width, kv_width, axes=('embed', 'kv_heads'), **qkv)
-    self.value = linear(width, kv_width, axes=('embed', 'kv_heads'), **qkv)
-    self.out = linear(
-        q_width, width, axes=('heads', 'embed'), gain=small, **other
-    )
-    self.query_norm = head_norm() if config.qk_norm else None
-    self.key_norm = head_norm() if config.qk_norm else None
+    self.query = qkv(width, q_width, axes=('embed', 'heads'))
+    self.key = qkv(width, kv_width, axes=('embed', 'kv_heads'))
+    self.value = qkv(width, kv_width, axes=('embed', 'kv_heads'))
+    self.out = other(q_width, width, axes=('heads', 'embed'), gain=small)
+    self.query_norm = head_norm(head_dim) if config.qk_norm else None
+    self.key_norm = head_norm(head_dim) if config.qk_norm else None
     self.mlp_norm = norm(width)
     self.gate = nnx.data(None)
     if config.gated:
-      self.gate = linear(width, ffn, axes=('embed', 'ffn'), **other)
-    self.up = linear(width, ffn, axes=('embed', 'ffn'), **other)
-    self.down = linear(ffn, width, axes=('ffn', 'embed'), gain=small, **other)
+      self.gate = other(width, ffn, axes=('embed', 'ffn'))
+    self.up = other(width, ffn, axes=('embed', 'ffn'))
+    self.down = other(ffn, width, axes=('ffn', 'embed'), gain=small)
 
   def project(
       self, x: Float[Array, 'B T D'], rotary: rope.Rotary

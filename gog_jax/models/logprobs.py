@@ -82,7 +82,7 @@ _gather.defvjp(_gather_forward, _gather_backward)
 def _token_logprobs(
     hidden, head: Any, targets, width_axis, vocab_axis, *, chunk: int
 ):
-  """A device's rows, and its part of the head, split over these mesh axes."""
+  """On one device: its rows, and its part of a head split over these axes."""
   if width_axis is not None:
     head = _gather(width_axis, head)
   first = 0

@@ -98,37 +98,6 @@ def put_adapter(
   linear.lora_scale = scale
 
 
-def take_adapters(model: vlm.VLM) -> nnx.State:
-  """A copy of the model's adapters: for a reference, or to be put back.
-
-  Raises:
-    ValueError: The model has none.
-  """
-  adapters = nnx.state(model, nnx.LoRAParam)
-  if not jax.tree.leaves(adapters):
-    raise ValueError('there are no adapters: call add_lora first')
-  return jax.tree.map(jnp.copy, adapters)
-
-
-def put_adapters(model: vlm.VLM, adapters: nnx.State) -> None:
-  """Puts adapters in the place of the model's own, in place.
-
-  Args:
-    model: With adapters on the same linear maps, of the same ranks and scales.
-    adapters: From take_adapters.
-
-  Raises:
-    ValueError: They are not of the same structure and shapes.
-  """
-  shapes = lambda state: jax.tree.map(jnp.shape, nnx.to_pure_dict(state))
-  if shapes(adapters) != shapes(nnx.state(model, nnx.LoRAParam)):
-    raise ValueError(
-        'these adapters are on other linear maps, or of another rank, than '
-        "the model's own"
-    )
-  nnx.update(model, jax.tree.map(jnp.copy, adapters))
-
-
 def merge_lora(model: vlm.VLM) -> None:
   """Adds every adapter to the weights it sits on, and removes it, in place."""
   for linear in _linears(model, vision=True):
@@ -150,7 +119,7 @@ def merge_lora(model: vlm.VLM) -> None:
 def split(
     model: vlm.VLM, trainable: str
 ) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-  """Parts what is trained from what is not.
+  """Splits a model into what is trained and what is frozen.
 
   Args:
     model: With adapters, where `trainable` is 'lora'.

@@ -189,7 +189,7 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
 def _modules(
     model: vlm.VLM,
 ) -> Iterator[tuple[str, list[layers.Linear]]]:
-  """Each of their linear maps in blocks, {layer} in its name, and our parts."""
+  """(name with {layer}, our linear maps) of each of their maps in blocks."""
   parts: dict[str, list[layers.Linear]] = {}
   for entry in hf_table.table(model.config):
     tower, module, *name = entry.path
@@ -284,16 +284,13 @@ def _stack(
             f'{tensor} has shape {list(tensor.shape)}, the model wants '
             f'{list(ours.shape[:0:-1])}'
         )
-      ours[layer] = tensor.part([slice(None)] * 2).T
+      ours[layer] = tensor.rows(0, tensor.shape[0]).T
   return a, np.split(b, len(linears), axis=-1)
 
 
 def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
-  rows, columns = np.sum([block.shape for block in blocks], axis=0)
-  result = np.zeros((rows, columns), blocks[0].dtype)
-  row = column = 0
-  for block in blocks:
-    n, m = block.shape
-    result[row : row + n, column : column + m] = block
-    row, column = row + n, column + m
-  return result
+  return np.block([
+      [block if of is block else np.zeros((len(block), of.shape[1]), of.dtype)
+       for of in blocks]
+      for block in blocks
+  ])  # fmt: skip

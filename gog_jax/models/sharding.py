@@ -1,4 +1,4 @@
-"""The mesh, and which logical axis of an array lies along which mesh axis.
+"""The mesh, and the mesh axis of each logical axis of an array.
 
 Mesh axes: `data` replicates the model, `fsdp` splits rows *and* parameters
 (gathered layer by layer), `tensor` splits heads, feed-forward and vocabulary.
@@ -125,7 +125,7 @@ def from_slices(
     where: NamedSharding | None,
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> jax.Array:
-  """An array of which this host reads what its own devices hold, once.
+  """An array; this host reads what its own devices hold, each slice once.
 
   jax.make_array_from_callback would have all slices on the host at a time, and
   one for each replica.
@@ -163,7 +163,7 @@ def _read_onto(
     index: Sequence[slice],
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> jax.Array:
-  """A slice, put on a device; of a large one some rows after the other."""
+  """Puts a slice on a device; a large one some rows at a time."""
   rows, *others = index
   sizes = [s.stop - s.start for s in index]
   row_bytes = math.prod(sizes[1:]) * shape.dtype.itemsize
@@ -191,37 +191,32 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def row_spec(n_rows: int, mesh: Any) -> PartitionSpec:
-  """Of a batch's rows; on every device where they do not divide."""
+  """The spec of a batch's rows; replicated where they do not divide."""
   return PartitionSpec(None if n_rows % n_row_shards(mesh) else ROW_AXES)
 
 
 def n_row_shards(mesh: Any) -> int:
-  """Over how many shards the rows of a batch are spread."""
+  """The number of shards that the rows of a batch are split into."""
   return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
 def next_multiple(n: int, mesh: Any) -> int:
-  """At least n rows, as many on each shard."""
+  """n, rounded up to the same number of rows on each shard."""
   shards = n_row_shards(mesh)
   return -(-n // shards) * shards
 
 
 def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:
-  """Of keys or values [B, K, S, H]: rows, and heads if they divide.
-
-  Rows that do not divide are on every device.
-  """
-  heads = HEADS_AXIS if not shape[1] % mesh.shape[HEADS_AXIS] else None
-  return NamedSharding(
-      mesh, PartitionSpec(*row_spec(shape[0], mesh), heads)
-  )
+  """Of keys or values [B, K, S, H]: split by rows and heads that divide."""
+  heads = None if shape[1] % mesh.shape[HEADS_AXIS] else HEADS_AXIS
+  return NamedSharding(mesh, PartitionSpec(*row_spec(shape[0], mesh), heads))
 
 
 def constrain_whole(x: jax.Array) -> jax.Array:
   """Puts activations on every device, under an ambient mesh.
 
-  For a step of decoding: its few activations are to travel to where the
-  parameters lie, which are as large as ever.
+  For a step of decoding: its few activations move to the parameters, which are
+  far larger.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return x
@@ -231,7 +226,7 @@ def constrain_whole(x: jax.Array) -> jax.Array:
 def constrain_widths(x: jax.Array) -> jax.Array:
   """Splits the last axis as the head's rows are, under an ambient mesh.
 
-  Each device then multiplies its part of the head, and sums travel.
+  Each device then multiplies its part of the head, and partial sums move.
   """
   mesh = jax.sharding.get_abstract_mesh()
   axis = LOGICAL_AXES['embed']
@@ -250,9 +245,7 @@ def constrain_rows(x: jax.Array) -> jax.Array:
   ambient mesh, or where the rows do not divide, x is returned as it is.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or any(axis not in mesh.shape for axis in ROW_AXES):
-    return x
-  if x.shape[0] % n_row_shards(mesh):
+  if mesh.empty or x.shape[0] % n_row_shards(mesh):
     return x
   free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES, *free))

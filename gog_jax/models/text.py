@@ -25,7 +25,7 @@ from gog_jax.models import sharding
 
 
 class KVCache(NamedTuple):
-  """Keys and values of what each row has read.
+  """Keys and values of the tokens of each row so far.
 
   One array per layer, because a step of decoding updates each in place and
   reads it whole: a slice of one stacked array would be a copy. Heads come
@@ -108,10 +108,10 @@ class TextTower(nnx.Module):
   ) -> Float[Array, 'B T D']:
     """Hidden states of whole rows, after the final norm.
 
-    What the first E layers put out has the deepstack features added to it.
+    Deepstack features are added to the outputs of the first E layers.
 
-    A token sees itself and what stands before it in its own segment. Positions
-    have no say in this: they start again in each segment. Padding is a segment
+    A token sees itself and the tokens before it in its own segment, whatever
+    their positions, which start again in each segment. Padding is a segment
     like any other, so that every query sees at least itself.
     """
     rotary = self.rotary(positions)

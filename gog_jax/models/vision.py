@@ -241,7 +241,7 @@ def _learned_positions(
     *,
     side: int,
 ) -> Float[Array, 'B P D']:
-  """A square table stretched over each image: corners on corners, bilinear."""
+  """A square table stretched bilinearly over each image, corners aligned."""
   # Multiplied before it is divided: an image as large as the table meets its
   # rows exactly.
   at = coords.astype(jnp.float32) * (side - 1) / jnp.maximum(sizes - 1, 1)
