@@ -170,32 +170,29 @@ class VisionTower(nnx.Module):
       sees_all = np.isin(
           np.arange(config.n_layers), config.full_attention_layers
       )
+    attention_in = functools.partial(
+        attention_lib.segment_attention, causal=False
+    )
     of_image = functools.partial(
-        attention_lib.segment_attention,
-        causal=False,
+        attention_in,
+        segment_ids=inputs.image_ids,
         longest=longest_image,
         backend=attention,
     )
     # A window has few patches: a block of queries and its neighbours.
     of_window = functools.partial(
-        attention_lib.segment_attention,
-        causal=False,
+        attention_in,
+        segment_ids=inputs.window_ids,
         longest=config.window_patches,
     )
 
-    def attend(sees_all, query, key, value):
-      projected = query, key, value
+    def attend(sees_all, *projected):
       if config.window_size is None:
-        return of_image(*projected, segment_ids=inputs.image_ids)
+        return of_image(*projected)
       if config.masks_windows(inputs.patches.shape[1]):
         ids = jnp.where(sees_all, inputs.image_ids, inputs.window_ids)
-        return attention_lib.segment_attention(*projected, ids, causal=False)
-      return lax.cond(
-          sees_all,
-          functools.partial(of_image, segment_ids=inputs.image_ids),
-          functools.partial(of_window, segment_ids=inputs.window_ids),
-          *projected,
-      )
+        return attention_in(*projected, ids)
+      return lax.cond(sees_all, of_image, of_window, *projected)
 
     def step(x, layer: tuple[layers.Block, Any]):
       block, sees_all = layer
