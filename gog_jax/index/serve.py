@@ -119,7 +119,10 @@ def make_app(index: LocalIndex) -> web.Application:
     top_k = _top_k(body)
     scored = body.get('return_scores', False)
     found = [await in_turn(index.text, query, top_k) for query in queries]
-    result = [[_text_item(*hit, scored) for hit in hits] for hits in found]
+    result = [
+        [_text_item(document, score, scored) for document, score in hits]
+        for hits in found
+    ]
     return web.json_response({'result': result})
 
   async def retrieve_image(request: web.Request) -> web.Response:
@@ -140,7 +143,10 @@ def make_app(index: LocalIndex) -> web.Application:
       except UserError as error:  # Of a training set, it says: drop it.
         reason = str(error).rpartition(';')[0] or str(error)
         raise _Bad(f'"images"[{number}]: {reason}') from error
-    result = [[_image_item(*pair, full) for pair in hits] for hits in found]
+    result = [
+        [_image_item(picture, hit, full) for picture, hit in hits]
+        for hits in found
+    ]
     return web.json_response({'result': result})
 
   async def health(unused_request: web.Request) -> web.Response:

@@ -80,7 +80,7 @@ EXPERT = Habits(
     needless=0.08,
     persist=0.25,
 )
-NO_GAZE = dataclasses.replace(
+EXPERT_WITHOUT_GAZE = dataclasses.replace(
     EXPERT, gazes=False, glance_big=1.0, glance=1.0, needless=0.0
 )
 
@@ -88,7 +88,7 @@ NO_GAZE = dataclasses.replace(
 def version() -> str:
   """Identifies the imperfect expert: changes with what it does or says."""
   said = (vocabulary.THOUGHTS, vocabulary.SOUGHT, vocabulary.REFLECTION)
-  text = repr((_VERSION, EXPERT, NO_GAZE, said))
+  text = repr((_VERSION, EXPERT, EXPERT_WITHOUT_GAZE, said))
   return 'expert/' + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -117,7 +117,7 @@ def expert_turn(
   Raises:
     UserError: When the example is not one of this world's.
   """
-  habits = EXPERT if can_gaze else NO_GAZE
+  habits = EXPERT if can_gaze else EXPERT_WITHOUT_GAZE
   return _Expert(question_of(example), turns, to_model_box, rng, habits).act()
 
 
