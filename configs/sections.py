@@ -107,7 +107,7 @@ def evaluation() -> ConfigDict:
   c = ConfigDict()
   # The embedded world's test split; 'world_hard', 'world_validation'; or one
   # of those that `benchmark` finds: 'fvqa_test', 'infoseek', 'simplevqa',
-  # 'mmsearch', 'livevqa', 'dynvqa'.
+  # 'mmsearch', 'livevqa', 'dynvqa'; or a function of yours, 'FILE.py:NAME'.
   c.benchmark = 'world'
   c.n_examples = 512  # Of the world's; benchmark.n is the others'.
   # PARADIGM@MODEL, or a short name: gog_jax/evaluation/paradigms.py.

@@ -7,6 +7,7 @@ import json
 
 from scipy import stats
 
+from gog_jax.app import config_check
 from gog_jax.index import build
 from gog_jax.report import table as report_table
 from tests import benchmark_fixtures as fixtures
@@ -78,3 +79,39 @@ def test_from_a_folder_to_the_table(tmp_path, capsys):
   (compared,) = (r for r in rows if r[:2] == ['| FVQA-test', 'gog@script'])
   assert compared[2] == 'direct@script'
   assert compared[3].startswith('+33.3 [')
+
+
+OWN = """
+from tests import benchmark_fixtures as fixtures
+def questions():
+  for i in range(3):
+    yield {'id': f'mine_{i}', 'question': f'Question {i}?',
+           'answer': f'Answer {i}', 'image': fixtures.picture(i)}
+"""
+
+
+def test_a_file_of_ones_own_is_a_benchmark(tmp_path, capsys):
+  """Nothing of the package names it; it is no part of the paper's table."""
+  own = tmp_path / 'own.py'
+  own.write_text(OWN)
+  corpus = tmp_path / 'corpus.jsonl'
+  corpus.write_text(json.dumps({'id': '1', 'contents': 'Q\nQuestion 1? no'}))
+  build.build(str(tmp_path / 'index'), docs=str(corpus))
+  run = mini.make_run(
+      tmp_path / 'run',
+      'eval',
+      eval__benchmark=f'{own}:questions',
+      eval__policies=('gog@script',),
+      eval__script='tests.eval_plays:reads',
+      tools__backend='index',
+      tools__index=str(tmp_path / 'index'),
+  )
+  config_check.check(run.config)
+  mini.make_stages(run, 'eval', 'report')
+  said = capsys.readouterr().out
+  assert f'{own}:questions: 3 items; not in the paper' in said
+  text = report_table.make([run.workdir], run.workdir, seed=0)
+  assert f'{own}:questions' in text and 'Embedded world' not in text
+  # Of three, the play says two wrong: it knows none, and looks one up.
+  rows = [line for line in text.splitlines() if '33.33 [' in line]
+  assert any('gog@script' in row for row in rows)

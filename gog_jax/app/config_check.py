@@ -21,6 +21,7 @@ from gog_jax.models import attention
 from gog_jax.models.families import FAMILIES
 from gog_jax.models.layers import REMAT_POLICIES
 from gog_jax.models.lora import TRAINABLE
+from gog_jax.questions import benchmarks
 from gog_jax.rewards import score as rewards
 from gog_jax.storage import trackers
 from gog_jax.tools import functions
@@ -39,7 +40,6 @@ _CHOICES = {
     'model.box': KINDS,
     'rl.variant': tuple(VARIANTS),
     'rl.level': (curriculum.ALL_LEVELS, 0, 1, 2),
-    'eval.benchmark': paradigms.BENCHMARKS,
     'tools.mode': toolbox.MODES,
     'instruct.easy': settings.EASY,
     'instruct.gold': settings.GOLD,
@@ -270,7 +270,8 @@ def check(config) -> None:
 def _check_evaluation(config) -> None:
   """Refuses policies that are none, or that something is missing for."""
   e = config.eval
-  world = paradigms.is_world(e.benchmark)
+  benchmark = benchmarks.find(e.benchmark)
+  world = bool(benchmark.split)
   for name in e.policies:
     try:
       model = policies.named(config, name).model
@@ -297,7 +298,7 @@ def _check_evaluation(config) -> None:
           f'config.eval.benchmark={e.benchmark} is what is evaluated: leave '
           'the former empty'
       )
-    if not config.benchmark.path:
+    if benchmark.read and not config.benchmark.path:
       raise UserError(
           f'config.eval.benchmark={e.benchmark} needs its files: pass '
           '--config.benchmark.path=, a folder, a file or an id on the hub'
@@ -306,11 +307,9 @@ def _check_evaluation(config) -> None:
 
 def _check_sizes(config) -> None:
   """Refuses stages that want more examples than there will be."""
-  benchmark = config.eval.benchmark
   evaluated = ()
-  if paradigms.is_world(benchmark):
-    split = f'data.n_{paradigms.split_of(benchmark)}'
-    evaluated = ((('eval.n_examples',), split),)
+  if split := benchmarks.find(config.eval.benchmark).split:
+    evaluated = ((('eval.n_examples',), f'data.n_{split}'),)
   for wanted, held in (
       (('sft.n_demos',), 'sft.n_candidates'),
       (('sft.n_candidates', 'grade.n_queries'), 'data.n_train'),

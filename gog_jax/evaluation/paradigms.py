@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 import difflib
+import re
 
 from gog_jax.errors import UserError
 
@@ -52,14 +53,8 @@ _ALIASES = {
 SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT, SFT_NO_GAZE, RL)
 
 
-# Benchmarks that are splits of the embedded world, 'world_hard' being harder.
-_WORLD = {
-    'world': 'test', 'world_hard': 'hard', 'world_validation': 'validation',
-}  # fmt: skip
-PUBLISHED = (
-    'fvqa_test', 'infoseek', 'simplevqa', 'mmsearch', 'livevqa', 'dynvqa',
-)  # fmt: skip
-BENCHMARKS = (*_WORLD, *PUBLISHED)
+# Benchmarks that are splits of the embedded world.
+_WORLD = ('world', 'world_hard', 'world_validation')
 
 
 def is_world(benchmark: str) -> bool:
@@ -69,12 +64,9 @@ def is_world(benchmark: str) -> bool:
 
 def folder_name(stage: str, benchmark: str) -> str:
   """'eval' or 'report', but for another than the world 'eval_simplevqa'."""
-  return stage if benchmark == 'world' else f'{stage}_{benchmark}'
-
-
-def split_of(benchmark: str) -> str:
-  """The split of the embedded world's data set that it is."""
-  return _WORLD[benchmark]
+  if benchmark == 'world':
+    return stage
+  return f'{stage}_{re.sub(r"[^A-Za-z0-9_.-]+", "_", benchmark)}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

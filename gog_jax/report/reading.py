@@ -137,7 +137,9 @@ def evaluations(
               policy=path.name,
               examples=examples,
               trajectories=trajectories,
-              benchmark=benchmark or 'world',
+              benchmark=(manifest.get('benchmark') or {}).get(
+                  'name', benchmark or 'world'
+              ),
               manifest=manifest,
               run=run,
           )
