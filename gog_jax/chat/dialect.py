@@ -1,4 +1,4 @@
-"""Dialects: every word that a conversation holds beside protocol and content.
+"""Dialects: all wording of a conversation beside protocol and content.
 
 A dialect is a JSON file of templates. `$name` stands for a value; values are
 content and never parsed for control tokens or further names. `$$` is a dollar.
@@ -126,7 +126,7 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
   """Reads a dialect of the package by its name, or any by its .json path.
 
   Args:
-    name: Of the dialect, or a path that ends in .json.
+    name: A dialect of the package, or a path that ends in .json.
     paradigm: Whose words to take, one of PARADIGMS.
 
   Raises:
@@ -170,8 +170,8 @@ def _mistakes(
   """What is wrong with a file, the worst first; the rest builds on its absence.
 
   Args:
-    fields: Of the file.
-    others: Its `paradigms`.
+    fields: The file's.
+    others: The file's `paradigms`.
     paradigm: Whose words are wanted.
   """
   if not isinstance(others, dict) or not all(

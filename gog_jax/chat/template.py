@@ -162,34 +162,33 @@ class Template:
   def shows_images(self) -> bool:
     """Whether a question may come with images, in our frame."""
     content = [{'type': 'image'}] * 2 + [{'type': 'text', 'text': _QUESTION}]
-    try:
-      text = self.render([_message('user', content)])
-    except UserError:
-      return False
     frame = f'{START}user\n{IMAGE}{IMAGE}{_QUESTION}{END}\n{START}assistant\n'
-    return frame in text
+    return frame in self._try([_message('user', content)])
 
   def takes_replies(self, *, images: bool) -> bool:
     """Whether it writes the replies of tools as we do, with an image or not."""
     first: Any = _REPLIES[0]
     if images:
       first = [{'type': 'image'}, {'type': 'text', 'text': _REPLIES[0]}]
-    messages = [
+    text = self._try([
         _message('user', _QUESTION),
         _message('assistant', _MESSAGE),
         _message('tool', first),
         _message('tool', _REPLIES[1]),
-    ]
-    try:
-      text = self.render(messages)
-    except UserError:
-      return False
+    ])
     shown = IMAGE if images else ''
     return text.partition(f'{_MESSAGE}{END}')[2].startswith(
         f'\n{START}user\n<tool_response>\n{shown}{_REPLIES[0]}\n'
         f'</tool_response>\n<tool_response>\n{_REPLIES[1]}\n'
         f'</tool_response>{END}\n{START}assistant\n'
     )
+
+  def _try(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    """The conversation as text; empty where the template refuses it."""
+    try:
+      return self.render(messages)
+    except UserError:
+      return ''
 
 
 def load_template(folder: epath.PathLike) -> Template | None:

@@ -55,7 +55,7 @@ class FeatureCache:
     return self._kept[hashlib.sha256(data).digest()]
 
   def clear(self) -> None:
-    """Forgets all: the ViT has changed."""
+    """Drops all: the ViT has changed."""
     self._kept.clear()
 
   def add(self, graph, state, images: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The narrow door between the rollout loop and whatever samples."""
+"""The interface between the rollout loop and whatever samples."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SampledTurn:
     token_ids: int32[T], the closing token included unless truncated.
     logprobs: float32[T], of the unmodified distribution.
     truncated: The turn's token limit cut it off.
-    error: One line where no message was to be had, and there are no tokens:
+    error: One line if no message could be sampled: there are no tokens, and
       the conversation ends with stop_reason error.
     usage: What the message took, if an endpoint says so: see Trajectory.usage.
   """
@@ -53,7 +53,7 @@ class SampledTurn:
 
 
 def said(token_ids: Sequence[int]) -> SampledTurn:
-  """A message that was not sampled but certain: logprobs 0."""
+  """A message that was given, not sampled: logprobs 0."""
   return SampledTurn(
       token_ids=np.array(token_ids, np.int32),
       logprobs=np.zeros(len(token_ids), np.float32),

@@ -30,7 +30,7 @@ from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import Turn
 
-_ROWS_AT_ONCE = 16  # Of those that are prefilled.
+_ROWS_AT_ONCE = 16  # Rows of one prefill.
 
 
 class JaxPolicy:
@@ -200,7 +200,8 @@ class JaxPolicy:
   def _prefill(self, slots: Sequence[int]) -> None:
     """Feeds the chunks of a few slots, `self._chunk` tokens of each at a time.
 
-    Always as many rows, so that neighbours never change a row's rounding.
+    The number of rows is fixed, so that neighbours never change a row's
+    rounding.
     """
     chunks = [self._pending[slot] for slot in slots]
     longest = max(len(chunk.token_ids) for chunk in chunks)

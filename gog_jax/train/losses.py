@@ -18,8 +18,8 @@ class Variant:
   """What the published variants of GRPO differ in.
 
   Attributes:
-    ratio: Of what the clipped ratio is: each 'token' or the 'sequence', there
-      the geometric mean of its tokens' ratios.
+    ratio: What the clipped ratio belongs to: each 'token' or the 'sequence',
+      where it is the geometric mean of the tokens' ratios.
     aggregation: How token losses become one, see `batching.loss_weights`.
     divide_by_std: Whether advantages are divided by the group's standard
       deviation.

@@ -23,7 +23,7 @@ def make_optimizer(
 
   Args:
     config: An optimizer's section of the config.
-    n_steps: Of the whole run; a cosine decays to 0 at the last.
+    n_steps: Steps of the whole run; a cosine decays to 0 at the last.
 
   Raises:
     ValueError: Unknown optimizer or decay.

@@ -36,7 +36,7 @@ def endless_batches(
   Args:
     items: Random access, e.g. a list or a TFDS data source.
     batch_size: Items a list; epochs are not padded, a list may span two.
-    seed: Of the shuffles, one an epoch; None keeps the items' order.
+    seed: Seeds a shuffle per epoch; None keeps the items' order.
     transform: Applied to each list, in a thread that runs ahead of the step;
       where there are workers, in the step's own thread.
     workers: Processes that read items, which they are sent pickled; 0 is a

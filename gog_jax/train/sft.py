@@ -144,7 +144,7 @@ class Validation:
     every = self._run.config.sft.eval_every
     if not self._examples or n_steps % every or not n_steps:
       return False
-    del self.accuracies[n_steps // every :]  # Of a run that got further.
+    del self.accuracies[n_steps // every :]  # A run that got further.
     if len(self.accuracies) < n_steps // every:
       now = state_lib.merged(self._model, state.params)
       if self._policy is None:

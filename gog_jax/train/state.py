@@ -1,4 +1,4 @@
-"""What training changes, apart from what it holds still."""
+"""What training changes, and the frozen model around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One update each: SFT and GRPO. The loss is in sight, there are no hooks.
+"""One update each: SFT and GRPO.
 
 An update's rows come as micro-batches of one shape: gradients are summed over
 them and applied once. As losses are sums over the whole batch (see
@@ -100,7 +100,7 @@ def make_grpo_step(
             for batch, old in zip(batches, known, strict=True)
         ),
     )
-    metrics |= _largest([output['gap'] for output in outputs])
+    metrics |= _gap_metrics([output['gap'] for output in outputs])
     return state, [output['old'] for output in outputs], metrics
 
   return step
@@ -180,10 +180,11 @@ _GRPO_MEANS = {  # Metric to what it is the mean of, over all targets.
 }
 
 
-def _largest(gaps: Sequence[jax.Array]) -> dict[str, Any]:
-  """Of the gap to the sampler, nan where nothing was sampled.
+def _gap_metrics(gaps: Sequence[jax.Array]) -> dict[str, Any]:
+  """Quantile and maximum of the gap to the sampler; nan marks unsampled places.
 
-  On the host: it would be compiled for each number of micro-batches.
+  On the host: on the device it would be compiled for each number of
+  micro-batches.
   """
   gap = np.concatenate([np.ravel(one) for one in jax.device_get(gaps)])
   gap = gap[~np.isnan(gap)]
@@ -248,7 +249,7 @@ class Programs:
     with jax.set_mesh(self.mesh):
       sums, outputs = self.zeros(state.params), []
       for batch, *others in inputs:
-        # Or all of them would lie there and wait.
+        # Otherwise all of them would wait on the device.
         jax.block_until_ready(outputs[-1:])
         batch = jax.device_put(batch, rows)
         sums, output = self.add(sums, used, batch, *others)
