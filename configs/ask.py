@@ -32,22 +32,20 @@ the other pages, so that trained policies are found there. Of a run of several
 seeds, pass the folder of one.
 """
 
-from configs import common
-from configs import sections
+from gog_jax.config import sibling
+
+common = sibling(__file__, 'common')
 
 
 def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'ask'
-  c.image = ''  # A file: PNG, JPEG, WebP, ...
+  c.image = ''
   c.question = ''
-  own_weights = not c.model.path  # A published profile.
-  c.policy = 'model' if own_weights else 'remote'
-  c.scope = ''  # Which world or corpus is searched; the backend says which.
-  c.page = ''  # Where the page goes, if not beside the record.
+  # A published profile has weights of its own, the toy's base knows nothing.
+  c.policy = 'remote' if c.model.path else 'model'
+  c.scope = ''
+  c.page = ''
   c.seeds = ()
   c.sampler.n_slots = 1
-  c.remote = sections.remote()
-  if not own_weights:
-    sections.follow_remote(c, c.get_ref('policy'))
   return c

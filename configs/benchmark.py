@@ -11,7 +11,9 @@ are the paper's; and three of them. Reads files alone, unless
 
 from ml_collections import ConfigDict
 
-from configs import sections
+from gog_jax.config import sibling
+
+sections = sibling(__file__, 'sections')
 
 
 def get_config():

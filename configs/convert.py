@@ -8,16 +8,18 @@ with trajectories.jsonl, and TFDS sets of trajectories; writes the same. Where
 words become tokens or tokens words, it is those of the profile's model.
 """
 
-from configs import common
+from gog_jax.config import sibling
+
+common = sibling(__file__, 'common')
 
 
 def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'convert'
-  c.input = ''  # A file or a folder.
-  c.output = ''  # A .json or .jsonl file for sharegpt and swift; or a folder.
-  c.format = 'sharegpt'  # Or 'swift', 'trajectories', 'tfds'.
-  c.split = 'train'  # Of a TFDS set that is read.
-  c.name = 'gog_instruct'  # Of a TFDS set that is written, and
-  c.description = ''  # what it is.
+  c.input = ''
+  c.output = ''
+  c.format = 'sharegpt'
+  c.split = 'train'
+  c.name = 'gog_instruct'
+  c.description = ''
   return c

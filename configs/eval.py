@@ -1,7 +1,7 @@
 """Greedy evaluation of policies, and the report.
 
 What is evaluated is a PARADIGM@MODEL, or a short name for one
-(gog_jax/evaluation/paradigms.py), on `eval.benchmark`, with any
+(gog_jax/config/paradigms.py), on `eval.benchmark`, with any
 `tools.backend`:
 
     python -m gog_jax.main --config=configs/eval.py
@@ -32,20 +32,16 @@ on. WORKDIR/eval*/POLICY/progress.json says how far it is and what it shows so
 far.
 
 Remote models are given the values in `general` in place of the toy's. Every
-other field is in configs/common.py and configs/sections.py; change one with
+field is in gog_jax/config/, its value in configs/common.py; change one with
 --config.FIELD=VALUE.
 """
 
-from ml_collections import ConfigDict
+from gog_jax.config import sibling
 
-from configs import common
-from configs import sections
+common = sibling(__file__, 'common')
 
 
 def get_config(profile: str = 'toy'):
   c = common.get_base(profile)
   c.stage = 'eval'
-  c.remote = sections.remote()
-  # A published profile's own values are what its model needs, wherever it is.
-  c.general = sections.general() if c.model.path else ConfigDict()
   return c

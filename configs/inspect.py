@@ -7,7 +7,9 @@ Prints only; nothing is written. Damaged and incomplete folders are looked at as
 far as they go. Without a path it is the toy base that ships with the package.
 """
 
-from configs import common
+from gog_jax.config import sibling
+
+common = sibling(__file__, 'common')
 
 
 def get_config(profile: str = 'toy'):

@@ -17,8 +17,10 @@ With --dry_run it says what it would take. Stopped or killed, the
 same command goes on; what the teacher has answered is not asked again.
 """
 
-from configs import common
-from configs import sections
+from gog_jax.config import sibling
+
+common = sibling(__file__, 'common')
+sections = sibling(__file__, 'sections')
 
 
 def get_config(profile: str = 'toy'):
@@ -26,9 +28,6 @@ def get_config(profile: str = 'toy'):
   c.stage = 'instruct'
   c.seeds = ()
   c.instruct = sections.instruct()
-  c.remote = sections.remote()
   c.remote.temperature = 0.7  # Or a second attempt would be the first.
   c.remote.seeded = True
-  if c.profile == 'toy':
-    sections.follow_remote(c, c.instruct.get_ref('teacher'))
   return c

@@ -15,7 +15,9 @@ the other pages, if it is given the same fields of `judge`.
 
 from ml_collections import ConfigDict
 
-from configs import sections
+from gog_jax.config import sibling
+
+sections = sibling(__file__, 'sections')
 
 
 def get_config():

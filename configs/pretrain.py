@@ -11,7 +11,9 @@ docs/log.md.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from gog_jax.config import sibling
+
+common = sibling(__file__, 'common')
 
 
 def get_config(profile: str = 'toy'):
@@ -24,10 +26,9 @@ def get_config(profile: str = 'toy'):
   c.batch.row_patches = 144  # Of a scene and n_exchanges crops at most.
   c.rollout.max_turn_tokens = 80  # The longest answer lists four emblems.
   c.pretrain = ConfigDict()
-  c.pretrain.batch_size = 32  # Lessons a step.
+  c.pretrain.batch_size = 32
   c.pretrain.micro_rows = 4
-  c.pretrain.n_exchanges = 3  # Of a lesson, or as many as max_context holds.
-  # Each task is learnt by way of the one before.
+  c.pretrain.n_exchanges = 3
   c.pretrain.read = phase(steps=180, reading=1.0)
   c.pretrain.look = phase(steps=760, reading=0.2)
   c.pretrain.look.update(
@@ -38,16 +39,17 @@ def get_config(profile: str = 'toy'):
       survey=0.07, list=0.04, box=0.2, look=0.43, switch=0.14, confirm=0.1,
       link=0.02, twins=0.3,
   )
-  c.pretrain.copying = 0.3  # Of exchanges about texts, those of random tokens.
-  # A model folder to go on from, else random.
+  c.pretrain.copying = 0.3
   c.pretrain.start_from = ''
   c.pretrain.checkpoint_every = 200
-  c.pretrain.n_probes = 128  # Tasks of each kind that measure the base.
+  c.pretrain.n_probes = 128
   c.pretrain.optimizer = common.optimizer(
-      learning_rate=2e-3, warmup_steps=50, decay='cosine'
+      name='muon',
+      learning_rate=2e-3,
+      muon_learning_rate=0.015,
+      warmup_steps=50,
+      decay='cosine',
   )
-  c.pretrain.optimizer.name = 'muon'
-  c.pretrain.optimizer.muon_learning_rate = 0.015
   # What the model's config.json will say; token ids are the tokenizer's.
   c.pretrain.architecture = ConfigDict({
       'model_type': 'qwen2_5_vl',
@@ -80,12 +82,7 @@ def get_config(profile: str = 'toy'):
 
 
 def phase(*, steps: int, reading: float) -> ConfigDict:
-  """Steps in which `reading` of the exchanges are about texts alone.
-
-  The others are about a scene, of each kind of world/grounding.py in
-  proportion to its number here. `twins` is the share of scenes that hold some:
-  as long as colours are learnt to stand for places, none.
-  """
+  """A phase about boxes alone, beside texts; see Phase of gog_jax/config/."""
   c = ConfigDict({'steps': steps, 'reading': reading, 'twins': 0.0})
   c.update(survey=0.0, list=0.0, box=1.0, look=0.0, crop=0.0, link=0.0,
            switch=0.0, confirm=0.0)

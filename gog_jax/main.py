@@ -39,7 +39,7 @@ _DRY_RUN = flags.DEFINE_bool(
     'Say what an evaluation or a build of training data would take, at most.',
 )
 
-# Of stages that do not go on where they were.
+# Interrupt messages for stages that cannot resume.
 _INTERRUPTED = {'ask': 'interrupted', 'retrieve': 'stopped'}
 # What absl and ml_collections raise on what a user mistyped.
 _FLAG_ERRORS = (
@@ -60,14 +60,15 @@ def main(argv: list[str]) -> None:
   config: Any = _CONFIG.value
   workdir = _WORKDIR.value or os.path.join('runs', config.profile)
   # Late, so that --help and a wrong flag answer at once.
-  from gog_jax import run
   from gog_jax.app import commands
+  from gog_jax.config import from_page
 
-  asked = run.Run(config, epath.Path(workdir))
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  frozen = from_page(config, given)
   if _DRY_RUN.value:
-    commands.dry_run(asked)
+    commands.dry_run(frozen, epath.Path(workdir))
   else:
-    commands.do(asked)
+    commands.do(frozen, epath.Path(workdir))
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,14 +1,13 @@
-"""What the stages of one run share, built from the config on first use.
+"""What a config comes to: model, chat, tools and limits, built once.
 
-The only place where configs become objects and where a search backend is
-chosen; everything below takes what it needs as arguments.
+A policy, an RL arm or a seed that needs other values has a config of its own,
+made by `dataclasses.replace` before `build`. Nothing is changed after it.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
-import copy
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -18,22 +17,22 @@ from etils import epath
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from gog_jax import models
-from gog_jax.app.seeds import of_seed
+from gog_jax import seams
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
-from gog_jax.chat.dialect import NO_GAZE
-from gog_jax.errors import UserError
+from gog_jax.config import Config
 from gog_jax.images import ImageProcessor
-from gog_jax.judge import judge as judge_lib
 from gog_jax.models import lora
 from gog_jax.models import sharding
 from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
+from gog_jax.models.folders import check_family
+from gog_jax.models.folders import model_folder
+from gog_jax.models.folders import processor_of
 from gog_jax.models.vlm import VLM
 from gog_jax.questions import sources
 from gog_jax.rewards import score as rewards
@@ -49,157 +48,80 @@ from gog_jax.storage import files
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.toolbox import Toolbox
-from gog_jax.tools.toolbox import TOOLS
 from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-# Ships with the package; `configs/pretrain.py` makes it.
-TOY_BASE = epath.Path(__file__).parent / 'assets' / 'toy_base'
+_JUDGE = {'judge': 'gog_jax.judge.judge:open_judge'}
 
+
+@dataclasses.dataclass(frozen=True)
+class Services:
+  """What all configs of a run share: they spend and record together."""
+
+  toolbox: Toolbox
+  judge: Any  # A judge.Judge, or None where the reward asks nobody.
+
+  @classmethod
+  def open(cls, config: Config, workdir: epath.Path) -> Services:
+    judge = None
+    if rewards.asks_judge(config.reward):
+      open_judge = seams.load('judge', _JUDGE, field='config.reward.accuracy')
+      judge = open_judge(config.judge, workdir)
+    return cls(Toolbox(config.tools, workdir), judge)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-  """A config, its workdir, and what both imply."""
+  """A config with its parts; see `build`."""
 
-  def __init__(self, config: ConfigDict, workdir: epath.PathLike):
-    # Its fields are dynamic; a test resolves them. Those that follow others
-    # (an arm's learning rate) have their values from here on.
-    self.config: Any = config.copy_and_resolve_references()
-    self.workdir = epath.Path(workdir)
-    self.tool_names = tuple(TOOLS)
+  config: Any  # A Config, or a page's own kind of one.
+  workdir: epath.Path
+  services: Services
+  mesh: jax.sharding.Mesh
+  model_folder: epath.Path
+  model_config: VLMConfig
+  processor: ImageProcessor
+  box_spec: BoxSpec
+  dialect: Dialect
+  executor: ToolExecutor
+  chat: Chat
+  limits: Limits
 
-  def changed(self, **parts: Any) -> Run:
-    """The same run with other parts; it shares all that does not hang on them.
-    """
-    other = copy.copy(self)
-    hang = ['executor', 'chat', 'limits', 'model_digest']
-    hang += ['dialect', 'box_spec'] if 'config' in parts else []
-    for name in hang:
-      other.__dict__.pop(name, None)
-    other.__dict__.update(parts)
-    return other
+  def with_config(self, config: Config) -> Run:
+    """The run of another config, with the same services and devices."""
+    if config == self.config:
+      return self
+    return build(
+        config, self.workdir, services=self.services, mesh=self.mesh
+    )
 
-  def without_gaze(self) -> Run:
-    """The same run, whose policies cannot gaze."""
-    dialect = load_dialect(self.config.model.dialect, NO_GAZE)
-    names = tuple(name for name in self.tool_names if name != 'gaze')
-    return self.changed(tool_names=names, dialect=dialect)
+  @property
+  def toolbox(self) -> Toolbox:
+    return self.services.toolbox
 
-  def with_rl(self, overrides: Mapping[str, Any]) -> Run:
-    """The same run with other fields of `config.rl`."""
-    config = copy.deepcopy(self.config)
-    config.rl.update(overrides)
-    return self.changed(config=config)
+  @property
+  def judge(self) -> Any:
+    return self.services.judge
 
-  def with_seed(self, seed: int) -> Run:
-    """The run of one of `config.seeds`, in a folder of its own."""
-    own = Run(of_seed(self.config, seed), self.workdir / f'seed_{seed}')
-    # They spend by one ledger, and make one recording.
-    own.__dict__.update(toolbox=self.toolbox, judge=self.judge)
-    return own
-
-  def check(self) -> None:
-    """Finds early what would otherwise stop the run late.
-
-    Raises:
-      UserError: The workdir cannot be written, the model folder is missing or
-        not one, or the mesh or a conversation does not fit.
-    """
-    if self.config.stage == 'pretrain':
-      if self.config.pretrain.start_from:
-        models.read_config(self.config.pretrain.start_from)
-    else:
-      self.model_config.check_tokenizer(self.chat.codec)
-      self.model_config.vision.check_processor(self.processor)
-    self.mesh  # noqa: B018  Making it is the check,
-    self.limits  # noqa: B018  and here.
-    probe = self.workdir / '.writable'
-    files.write_atomic(probe, '')
-    probe.unlink()
-
-  @functools.cached_property
-  def model_folder(self) -> epath.Path:
-    """Where weights and tokenizer are, or come to be.
-
-    Raises:
-      UserError: No path is given, or there is no such folder.
-    """
-    path = self.config.model.path
-    if not path:
-      raise UserError(
-          f'profile {self.config.profile} needs weights: pass '
-          '--config.model.path=FOLDER, a Hugging Face model folder or the id '
-          'of one on the hub (org/name)'
-      )
-    return models.local_folder(TOY_BASE if path == TOY_BASE.name else path)
+  @property
+  def can_gaze(self) -> bool:
+    return 'gaze' in self.executor.tools
 
   @functools.cached_property
   def model_digest(self) -> str:
     """Changes when weights, tokenizer or the dialect's wording change."""
-    return files.model_digest(self.model_folder, salt=repr(self.dialect))
-
-  @functools.cached_property
-  def model_config(self) -> VLMConfig:
-    return models.read_config(self.model_folder)
-
-  @functools.cached_property
-  def mesh(self) -> jax.sharding.Mesh:
-    return sharding.make_mesh(**self.config.mesh)
-
-  @functools.cached_property
-  def processor(self) -> ImageProcessor:
-    processor = ImageProcessor.from_folder(self.model_folder)
-    side = processor.patch_size * processor.merge_size
-    return ImageProcessor.from_folder(
-        self.model_folder,
-        max_pixels=self.config.model.max_image_tokens * side**2,
-    )
-
-  @functools.cached_property
-  def box_spec(self) -> BoxSpec:
-    model = self.config.model
-    return BoxSpec(
-        kind=model.box, min_side=model.min_box_side, step=model.box_step
-    )
-
-  @functools.cached_property
-  def toolbox(self) -> Toolbox:
-    return Toolbox(self.config.tools, self.workdir)
-
-  @functools.cached_property
-  def judge(self) -> judge_lib.Judge | None:
-    return judge_lib.for_run(self.config, self.workdir)
-
-  @functools.cached_property
-  def executor(self) -> ToolExecutor:
-    names = [*self.tool_names, *self.toolbox.functions * bool(self.tool_names)]
-    return self.toolbox.executor(
-        self.config.tools,
-        [name for name in names if self.dialect.can_call(name)],
-        box_spec=self.box_spec,
-        seen_size=self.processor.seen_size,
-    )
-
-  @functools.cached_property
-  def dialect(self) -> Dialect:
-    return load_dialect(self.config.model.dialect)
+    return model_digest(self.config)
 
   @property
-  def can_gaze(self) -> bool:
-    """Whether policies may, unless it is taken from them (`without_gaze`)."""
-    return 'gaze' in self.tool_names and self.dialect.can_call('gaze')
+  def dtype(self) -> Any:
+    return jnp.dtype(self.config.model.dtype)
 
-  @functools.cached_property
-  def chat(self) -> Chat:
-    return Chat(
-        self.model_folder,
-        dialect=self.dialect,
-        processor=self.processor,
-        tools=[describe(tool) for tool in self.executor.tools.values()],
-    )
-
-  @functools.cached_property
-  def limits(self) -> Limits:
-    return limits_of(self.config, self.dialect)
+  @property
+  def trains_vision(self) -> bool:
+    """Whether a step changes what image features are made of."""
+    c = self.config
+    return c.trainable == 'full' or (c.trainable == 'lora' and c.lora.vision)
 
   def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:
     """Of a stage's batches; rows divide over the mesh in any case."""
@@ -209,10 +131,6 @@ class Run:
         micro_rows=sharding.next_multiple(micro_rows, self.mesh),
         patch_dtype=dtype,
     )
-
-  @functools.cached_property
-  def reward_config(self) -> rewards.RewardConfig:
-    return rewards.RewardConfig(**self.config.reward)
 
   def load_model(self) -> VLM:
     """The base model, on the mesh, with fresh adapters if the run trains them.
@@ -224,13 +142,16 @@ class Run:
         self.model_folder, dtype=self.dtype, mesh=self.mesh
     )
     if self.config.trainable == 'lora':
-      rngs = nnx.Rngs(self.seed('lora'))
-      lora.add_lora(model, rngs=rngs, mesh=self.mesh, **self.config.lora)
+      c = self.config.lora
+      lora.add_lora(
+          model,
+          rank=c.rank,
+          alpha=c.alpha,
+          vision=c.vision,
+          rngs=nnx.Rngs(self.seed('lora')),
+          mesh=self.mesh,
+      )
     return model
-
-  @property
-  def dtype(self):
-    return jnp.dtype(self.config.model.dtype)
 
   def trained_params(self, model: VLM, stage: str) -> nnx.State:
     """What `stage` trained, laid out like `model`'s.
@@ -281,8 +202,8 @@ class Run:
     """A group of `samples` scored trajectories for each example.
 
     An example that occurs again gets other seeds; `what` tells apart who is
-    given the same ones; `call_cost` is that of rewards.py; `kwargs` are for
-    `rollout.loop.rollout`.
+    given the same ones; `call_cost` is that of rewards/score.py; `kwargs` are
+    for `rollout.loop.rollout`.
     """
     requests = []
     drawn = collections.Counter()
@@ -318,7 +239,7 @@ class Run:
       sample: int = 0,
       again: int = 0,
   ) -> Request:
-    """For a rollout of an example, `again` for the how manieth time."""
+    """For a rollout of an example; `again`: earlier draws of this example."""
     origin = ' '.join([*map(str, seed), what]).strip()
     return Request(
         example=example,
@@ -339,18 +260,18 @@ class Run:
     if self.judge is not None:
       fresh = self.judge.judged(examples, fresh)
     return rewards.score_all(
-        examples, fresh, config=self.reward_config, call_cost=call_cost
+        examples, fresh, config=self.config.reward, call_cost=call_cost
     )
 
   def unjudged(
       self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
   ) -> list[Trajectory]:
-    """The same, where nothing can be asked: the rewards stay unknown."""
+    """The same where nothing can be asked: the rewards stay unknown."""
     marked = [
         dataclasses.replace(t, masked='not scored') if t.valid else t
         for t in trajectories
     ]
-    return rewards.score_all(examples, marked, config=self.reward_config)
+    return rewards.score_all(examples, marked, config=self.config.reward)
 
   def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
     """Converts boxes of an image of this size to what the policy would say."""
@@ -381,3 +302,79 @@ class Run:
     """31 bits that depend on the run's seed and on what they are for."""
     text = '/'.join(map(str, (self.config.seed, *what)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+def build(
+    config: Config,
+    workdir: epath.PathLike,
+    *,
+    services: Services | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Run:
+  """Makes the parts of a run; no weights are read.
+
+  Args:
+    config: Checked.
+    workdir: Holds everything that the run makes.
+    services: Of a run that this one belongs to, else opened.
+    mesh: In place of the one that the config says.
+
+  Raises:
+    UserError: The model folder is missing or not one, or the mesh, the backend
+      or a conversation does not fit.
+  """
+  rewards.check(config.reward)
+  workdir = epath.Path(workdir)
+  folder = model_folder(config)
+  model_config = models.read_config(folder)
+  check_family(config.profile, model_config.family)
+  c = config.model
+  processor = processor_of(config, folder)
+  box_spec = BoxSpec(kind=c.box, min_side=c.min_box_side, step=c.box_step)
+  dialect = load_dialect(c.dialect, c.paradigm)
+  if mesh is None:
+    mesh = sharding.make_mesh(
+        config.mesh.data, config.mesh.fsdp, config.mesh.tensor
+    )
+  if services is None:
+    services = Services.open(config, workdir)
+  functions = services.toolbox.functions if config.tools.extra else []
+  executor = services.toolbox.executor(
+      config.tools,
+      [
+          tool
+          for tool in (*config.tools.offered, *functions)
+          if dialect.can_call(tool)
+      ],
+      box_spec=box_spec,
+      seen_size=processor.seen_size,
+  )
+  chat = Chat(
+      folder,
+      dialect=dialect,
+      processor=processor,
+      tools=[describe(tool) for tool in executor.tools.values()],
+  )
+  model_config.check_tokenizer(chat.codec)
+  if c.processor == 'folder':
+    model_config.vision.check_processor(processor)
+  return Run(
+      config=config,
+      workdir=workdir,
+      services=services,
+      mesh=mesh,
+      model_folder=folder,
+      model_config=model_config,
+      processor=processor,
+      box_spec=box_spec,
+      dialect=dialect,
+      executor=executor,
+      chat=chat,
+      limits=limits_of(config, dialect),
+  )
+
+
+def model_digest(config: Config) -> str:
+  """Changes when weights, tokenizer or the dialect's wording change."""
+  dialect = load_dialect(config.model.dialect, config.model.paradigm)
+  return files.model_digest(model_folder(config), salt=repr(dialect))

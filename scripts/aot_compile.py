@@ -33,18 +33,20 @@ os.environ |= ENVIRONMENT
 from absl import app
 from absl import flags
 
-from configs import common
+from configs import rl as rl_page
 from gog_jax import main as main_lib
 from gog_jax import models
 from gog_jax.aot import compiler
 from gog_jax.aot import describe
 from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
-from gog_jax.app import config_check
+from gog_jax.chat import load_dialect
+from gog_jax.config import from_page
 from gog_jax.errors import UserError
 from gog_jax.models.config import VLMConfig
-from gog_jax.run import Run
-from gog_jax.run import TOY_BASE
+from gog_jax.models.folders import check_family
+from gog_jax.models.folders import TOY_BASE
+from gog_jax.rollout.limits import limits_of
 
 _TOPOLOGY = flags.DEFINE_string(
     'topology', None, 'A slice, e.g. v5e:2x4 (8 chips) or v5p:2x2x4 (16).'
@@ -67,7 +69,7 @@ def backbone(c: Any) -> VLMConfig:
   if not c.model.path:
     return models.published_config(c.profile.removesuffix('_thinking'))
   config = models.read_config(models.local_folder(c.model.path))
-  config_check.check_family(c.profile, config.family)
+  check_family(c.profile, config.family)
   return config
 
 
@@ -76,9 +78,8 @@ def main(argv: list[str]) -> None:
     raise UserError(f'unexpected argument {argv[1]!r}; flags start with --')
   if flags.FLAGS.config is None:
     raise UserError('pass --config=configs/rl.py:qwen3_vl_8b, or another page')
-  c: Any = flags.FLAGS.config.copy_and_resolve_references()
-  config_check.check(c)
-  Run(c, '.').limits  # noqa: B018  Making them is a check.
+  c = from_page(flags.FLAGS.config)
+  limits_of(c, load_dialect(c.model.dialect))  # Making them is a check.
   readme = pathlib.Path(_README.value) if _README.value else None
   if readme:
     describe.put_row(_read(readme), '|')
@@ -113,8 +114,9 @@ def main(argv: list[str]) -> None:
     print('verdict: WRONG, kernels are missing')
     sys.exit(2)
   if readme:
+    usual = from_page(rl_page.get_config(c.profile))
     row = describe.table_row(
-        c, common.get_base(c.profile), topology, plan, compiled, mesh.size, chip
+        c, usual, topology, plan, compiled, mesh.size, chip
     )
     readme.write_text(describe.put_row(_read(readme), row))
   fits = describe.needed(compiled) <= chip.memory

@@ -19,8 +19,10 @@ from absl import flags
 
 from configs import eval as page
 from gog_jax.app import stages
+from gog_jax.config import from_page
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
+from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.toy.backend import WorldBackend
 from gog_jax.types import Hit
@@ -51,7 +53,7 @@ def make_run(workdir: str, n: int) -> Run:
       'eval.policies': (NAME,),
       'eval.script': 'scripts.bench_eval:play',
   })
-  return Run(config, workdir)
+  return build(from_page(config), workdir)
 
 
 def measure(run: Run) -> tuple[float, float]:

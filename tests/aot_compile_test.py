@@ -19,7 +19,7 @@ from gog_jax.aot.plan import make_plan
 from gog_jax.aot.program import Compiled
 from gog_jax.errors import UserError
 from gog_jax.models import sharding
-from gog_jax.run import TOY_BASE
+from gog_jax.models.folders import TOY_BASE
 from tests import helpers
 from tests import mini
 

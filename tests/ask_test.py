@@ -7,18 +7,14 @@ import os
 import re
 import subprocess
 
-import jax
-import numpy as np
 import pytest
 
 from configs import ask as ask_page
 from gog_jax import images
 from gog_jax.app import ask
 from gog_jax.app import commands
-from gog_jax.app import config_fields
 from gog_jax.errors import UserError
-from gog_jax.models import sharding
-from gog_jax.run import Run
+from gog_jax.evaluation import policies
 from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
 from gog_jax.tools.base import IMAGE
@@ -64,25 +60,16 @@ def a_scene(tmp_path):
 
 
 def make_config(scene, url='', policy='remote', profile='toy', **more):
-  config = ask_page.get_config(profile)
-  config.update_from_flattened_dict({
+  fields = {
       'image': str(scene),
       'question': 'which shape?',
       'policy': policy,
       'scope': SCOPE,
-      'remote.url': url,
-      'remote.model': 'some-model',
-      **{name.replace('__', '.'): value for name, value in more.items()},
-  })
-  return config
-
-
-def make_run(config, workdir) -> Run:
-  run = Run(config, workdir)
-  run.mesh = jax.sharding.Mesh(
-      np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.MESH_AXES
-  )
-  return run
+      'remote__url': url,
+      'remote__model': 'some-model',
+      **more,
+  }
+  return mini.make_config('ask', profile, **fields)
 
 
 def test_the_whole_walk(scene, tmp_path):
@@ -196,13 +183,10 @@ def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
     return answers(f'{EVIL} {headers["authorization"]}', thought=KEY)
 
   with endpoints.serve(play) as server:
-    run = make_run(
-        make_config(scene, server.url, remote__key_variable='PLANTED'),
-        tmp_path,
-    )
+    config = make_config(scene, server.url, remote__key_variable='PLANTED')
     evil = Evil()
-    monkeypatch.setattr(toolbox, '_backend', lambda config: evil)
-    commands.do(run)
+    monkeypatch.setattr(toolbox, '_backend', lambda _: evil)
+    commands.do(config, tmp_path)
   said = capsys.readouterr()
   record = (tmp_path / 'ask' / '0001' / 'trajectories.jsonl').read_text()
   text = (tmp_path / 'ask' / '0001' / 'index.html').read_text()
@@ -226,7 +210,7 @@ def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
 
 def test_a_conversation_without_an_answer(scene, tmp_path, capsys):
   with endpoints.serve(lambda _: endpoints.says('I cannot say.')) as server:
-    commands.do(make_run(make_config(scene, server.url), tmp_path))
+    commands.do(make_config(scene, server.url), tmp_path)
   out = capsys.readouterr().out
   assert '1  I cannot say.' in out
   assert 'no answer, stopped by format' in out
@@ -238,7 +222,7 @@ def test_a_conversation_without_an_answer(scene, tmp_path, capsys):
 def test_a_message_cut_off_says_what_to_raise(scene, tmp_path, capsys):
   reply = endpoints.completion(endpoints.says('<think>and'), 'length')
   with endpoints.serve(lambda _: endpoints.web.json_response(reply)) as server:
-    commands.do(make_run(make_config(scene, server.url), tmp_path))
+    commands.do(make_config(scene, server.url), tmp_path)
   out = capsys.readouterr().out
   assert 'stopped by length' in out
   assert 'raise --config.remote.max_tokens' in out
@@ -256,8 +240,7 @@ def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
   (tmp_path / 'ask' / '0001').mkdir(parents=True)
   with endpoints.serve(lambda _: answers('yes')) as server:
     given = str(tmp_path / page) if page else ''
-    run = make_run(make_config(scene, server.url, page=given), tmp_path)
-    commands.do(run)
+    commands.do(make_config(scene, server.url, page=given), tmp_path)
   assert (tmp_path / where).exists()
   assert (tmp_path / 'ask' / '0002' / 'trajectories.jsonl').exists()
   assert f'page {tmp_path}/{where}' in capsys.readouterr().out
@@ -272,9 +255,9 @@ def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
         ({'image': __file__}, [__file__, 'no known image format']),
         (
             {'policy': 'rll'},
-            ["unknown policy 'rll'", 'remote, model, direct', 'sft', 'rl'],
+            ["no 'rll'", 'remote, model, direct', 'sft', 'rl'],
         ),
-        ({'policy': 'expert'}, ["unknown policy 'expert'"]),
+        ({'policy': 'expert'}, ["no 'expert'"]),
         ({'remote.url': ''}, ['--config.remote.url=', 'config.remote.model']),
         ({'remote.model': ''}, ['--config.remote.model=NAME']),
         ({'remote.url': 'http://u:p@h/v1'}, ['OPENAI_API_KEY']),
@@ -286,10 +269,10 @@ def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
     ],
 )
 def test_what_is_missing_or_mistyped(changed, words, scene, tmp_path):
-  config = make_config(scene, 'http://127.0.0.1:1/v1')
-  config.update_from_flattened_dict(changed)
+  changed = {name.replace('.', '__'): value for name, value in changed.items()}
+  given = {'url': 'http://127.0.0.1:1/v1'} | changed
   with pytest.raises(UserError) as error:
-    commands.do(make_run(config, tmp_path))
+    commands.do(make_config(scene, **given), tmp_path)
   assert len(str(error.value).splitlines()) == 1
   for word in words:
     assert word in str(error.value)
@@ -322,7 +305,7 @@ def test_other_formats_become_pngs(tmp_path):
   path = tmp_path / 'picture.webp'
   picture = images.decode(report_helpers.SCENE)
   picture.save(path, lossless=True)
-  config = make_config(path)
+  config = make_config(path, 'http://127.0.0.1:1/v1')
   example = ask.read_example(config)
   assert images.kind_of(example.images[0]) == 'png'
   assert images.decode(example.images[0]).tobytes() == picture.tobytes()
@@ -331,7 +314,7 @@ def test_other_formats_become_pngs(tmp_path):
 
 def test_the_toy_answers_for_itself(scene, tmp_path, capsys):
   """Nobody has taught it: what it says is no matter, that it does is."""
-  commands.do(make_run(make_config(scene, policy='model'), tmp_path))
+  commands.do(make_config(scene, policy='model'), tmp_path)
   out = capsys.readouterr().out
   assert 'policy   model' in out and 'page ' in out
   (t,) = store.read(tmp_path / 'ask' / '0001' / 'trajectories.jsonl')
@@ -342,24 +325,21 @@ def test_the_toy_answers_for_itself(scene, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_policy_that_a_run_has_trained(scene, tmp_path, capsys):
   mini.make_stages(mini.make_run(tmp_path, 'sft'), 'data', 'demos', 'sft')
-  commands.do(make_run(make_config(scene, policy='sft'), tmp_path))
+  commands.do(make_config(scene, policy='sft'), tmp_path)
   assert 'policy   sft' in capsys.readouterr().out
 
 
-def test_defaults_follow_the_policy_unless_they_are_given():
-  config = ask_page.get_config()
-  assert config.policy == 'remote'
-  general = (config.model.dialect, config.model.box, config.rollout.max_turns)
-  assert general == ('gog_remote', 'thousandths', 10)
-  config_fields.config_field(config, 'remote.url')
-  config.policy = 'rl'
-  own = (config.model.dialect, config.model.box, config.rollout.max_turns)
-  assert own == ('gog_toy', 'resized_pixels', 5)
-  config.rollout.max_turns = 7
-  config.policy = 'remote'
-  resolved = Run(config, '/tmp').config
-  assert (resolved.rollout.max_turns, resolved.tools.top_k) == (7, 3)
-  published = ask_page.get_config('qwen3_vl_8b')
-  assert published.policy == 'model'
-  published.policy = 'remote'  # The same model, elsewhere.
-  assert published.model.dialect == 'qwen3_vl'
+def test_a_general_model_has_values_of_its_own_unless_they_are_given(scene):
+  url = 'http://127.0.0.1:1/v1'
+  config = make_config(scene, url, rollout__max_turns=7)
+  own = policies.config_of(config, 'remote')
+  assert (own.model.dialect, own.model.box) == ('gog_remote', 'thousandths')
+  assert (own.rollout.max_turns, own.tools.top_k) == (7, 3)
+  assert make_config(scene, url).general.rollout.max_turns == 10
+  trained = policies.config_of(config, 'rl')
+  assert (trained.model.dialect, trained.tools.top_k) == ('gog_toy', 1)
+  published = make_config(scene, url, 'remote', 'qwen3_vl_8b')
+  # The same model, elsewhere.
+  assert policies.config_of(published, 'remote').model.dialect == 'qwen3_vl'
+  assert ask_page.get_config('qwen3_vl_8b').policy == 'model'
+  assert ask_page.get_config().policy == 'remote'

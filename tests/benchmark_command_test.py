@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib
 
-from etils import epath
 import pytest
 
 from gog_jax.app import commands
+from gog_jax.config import from_page
 from gog_jax.errors import UserError
-from gog_jax.run import Run
 from tests import benchmark_fixtures as fixtures
 
 
 def do(tmp_path, **fields):
   config = importlib.import_module('configs.benchmark').get_config()
   config.benchmark.update(fields)
-  commands.do(Run(config, epath.Path(tmp_path / 'run')))
+  commands.do(from_page(config), tmp_path / 'run')
 
 
 def test_what_a_folder_holds_is_said(tmp_path, capsys):

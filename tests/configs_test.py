@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import os
 import pathlib
+import shutil
+import subprocess
+import sys
+import typing
 
 import pytest
 
 from configs import common
+from gog_jax import run
 from gog_jax.app import commands
-from gog_jax.app import config_check
-from gog_jax.app import config_fields
 from gog_jax.app import stages
-from gog_jax.chat import load_dialect
+from gog_jax.config import config as config_lib
+from gog_jax.config import from_page
+from gog_jax.config import picked
 from gog_jax.errors import UserError
-from gog_jax.rewards.score import RewardConfig
-from gog_jax.rollout.batching import BatchConfig
-from gog_jax.rollout.limits import limits_of
-from gog_jax.run import Run
+from gog_jax.models import folders
 from gog_jax.train import rl
-from gog_jax.train.optimizer import make_optimizer
+from tests import mini
 
 pytestmark = pytest.mark.quick
 
+ROOT = pathlib.Path(__file__).parents[1]
 NO_PROFILE = ('index', 'retrieve', 'benchmark', 'judge', 'table')
 PAGES = sorted(
     path.stem
-    for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
+    for path in (ROOT / 'configs').glob('*.py')
     if path.stem not in ('common', 'sections', *NO_PROFILE)
 )
 
@@ -39,29 +44,94 @@ def cases():
 
 @pytest.mark.parametrize(('page', 'profile'), list(cases()))
 def test_page_resolves(page, profile):
-  config = importlib.import_module(f'configs.{page}').get_config(profile)
+  config = resolved(page, profile)
   assert config.stage == page
   assert config.stage in (*stages.TARGETS, *commands.COMMANDS)
   assert config.profile == ('toy' if profile == 'hard' else profile)
-  limits_of(config, load_dialect(config.model.dialect))
-  for section in (config.sft, config.rl):
-    BatchConfig(**config.batch, micro_rows=section.micro_rows)
-  RewardConfig(**config.reward)
   rl.loss_config(config.rl)
-  sections = [config.sft, config.rl]
-  if page == 'pretrain':
-    sections.append(config.pretrain)
-  for section in sections:
-    make_optimizer(section.optimizer, n_steps=1)
-  # Demos and graded queries are parts of the train split.
-  assert config.sft.n_candidates + config.grade.n_queries <= config.data.n_train
-  assert config.eval.n_examples <= config.data.n_test
-  # A whole conversation fits a row, or nothing could be trained on it.
-  assert config.rollout.max_context <= config.batch.row_tokens
   for name, stage in stages.stages_of(config).items():
-    for field in stage.sections:
-      if name != 'pretrain' or page == 'pretrain':
-        config_fields.config_field(config, field)
+    if name != 'pretrain' or page == 'pretrain':
+      picked(config, stage.sections, without=())
+
+
+@pytest.mark.parametrize('page', NO_PROFILE)
+def test_page_without_a_profile_resolves(page):
+  config = from_page(importlib.import_module(f'configs.{page}').get_config())
+  assert config.stage == page in commands.COMMANDS
+
+
+# What a page cannot do without, which has no default.
+NEEDED = {
+    'ask': {'question': '?', 'image': 'x.png', 'scope': 's',
+            'remote__url': 'http://127.0.0.1:1/v1', 'remote__model': 'm'},
+    'convert': {'input': 'a', 'output': 'b'},
+}  # fmt: skip
+
+
+def resolved(page, profile='toy', **changes):
+  return mini.make_config(page, profile, **NEEDED.get(page, {}) | changes)
+
+
+def test_a_config_is_frozen_all_the_way_down():
+  config = resolved('rl', 'full')
+  for section in (config, config.rl.optimizer, config.general.model):
+    name = dataclasses.fields(section)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+      setattr(section, name, None)
+
+
+def test_defaults_stand_in_the_pages_alone():
+  def check(kind):
+    for field in dataclasses.fields(kind):
+      assert field.default is dataclasses.MISSING, (kind, field.name)
+      assert field.default_factory is dataclasses.MISSING
+
+  kinds = [config_lib.Config]
+  while kinds:
+    kind = kinds.pop()
+    check(kind)
+    hints = typing.get_type_hints(kind).values()
+    kinds += [hint for hint in hints if dataclasses.is_dataclass(hint)]
+
+
+@pytest.mark.parametrize(
+    ('section', 'field', 'value', 'message'),
+    [
+        ('rl', 'lvl', 1, 'config.rl.lvl: there is no such field'),
+        ('rl', 'level', None, 'config.rl.level is missing'),
+        ('rl', 'steps', 'x', 'config.rl.steps is .x., which is no'),
+        ('mesh', 'data', {'a': 1}, 'config.mesh.data is {.a.: 1}, which is no'),
+    ],
+)
+def test_a_page_of_other_fields_is_refused(section, field, value, message):
+  page = importlib.import_module('configs.rl').get_config()
+  with page.unlocked(), page.ignore_type():
+    if field in page[section]:
+      del page[section][field]
+    if value is not None:
+      page[section][field] = value
+  with pytest.raises(UserError, match=message):
+    from_page(page)
+
+
+def test_pages_can_be_moved(tmp_path):
+  """They find each other beside themselves, wherever they are started."""
+  folder = tmp_path / 'elsewhere'
+  shutil.copytree(ROOT / 'configs', folder)
+  code = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location('page', {str(folder / 'rl.py')!r})
+page = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(page)
+assert page.common.__file__ == {str(folder / 'common.py')!r}
+assert page.get_config('full').stage == 'rl'
+"""
+  subprocess.run(
+      [sys.executable, '-c', code],
+      check=True,
+      cwd=tmp_path,
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
 
 
 def test_unknown_profile():
@@ -82,10 +152,10 @@ def test_a_profile_speaks_its_familys_language(profile, dialect, box):
   assert (model.dialect, model.box) == (dialect, box)
   family = profile[: profile.index('_vl') + 3]
   other = {'qwen2_5_vl': 'qwen3_vl', 'qwen3_vl': 'qwen2_5_vl'}[family]
-  config_check.check_family(profile, family)
+  folders.check_family(profile, family)
   with pytest.raises(UserError, match=f'choose a profile .* {other}'):
-    config_check.check_family(profile, other)
-  config_check.check_family('toy', other)
+    folders.check_family(profile, other)
+  folders.check_family('toy', other)
 
 
 def test_pages_launch_as_their_docstrings_say():
@@ -105,14 +175,13 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'rl.variant', 'ppo', 'grpo, dr_grpo, dapo, gspo'),
         ('rl', 'sft.recovered', 1.5, 'from 0 to 1'),
         ('rl', 'rl.level', 5, '-1, 0, 1, 2'),
-        ('rl', 'eval.benchmark', 'wrld', 'world, world_hard, world_valid'),
         ('rl', 'eval.policies', ('sft', 'r1'), "no policy 'r1'; .* is 'rl'"),
         ('rl', 'once', ('rl_fats',), 'has rl_fats; there are no arms'),
         ('rl', 'grade.often_failed', 0.9, 'above config.grade.solved'),
         ('rl', 'rl.group_size', 1, '2 or more'),
-        ('rl', 'sft.optimizer.learning_rate', float('nan'), 'is no number'),
+        ('rl', 'sft.optimizer.learning_rate', float('nan'), 'must be finite'),
         ('rl', 'rl.optimizer.learning_rate', -1.0, '0 or more'),
-        ('rl', 'rl.loss.kl_coef', float('inf'), 'is no number'),
+        ('rl', 'rl.loss.kl_coef', float('inf'), 'must be finite'),
         ('rl', 'rl.max_refills', -1, '0 or more'),
         ('rl', 'rl.loss.clip', (0.2,), 'give .low, high.'),
         ('rl', 'rl.loss.clip', (-0.2, 0.2), 'give .low, high.'),
@@ -126,7 +195,6 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'tools.max_concurrency', 0, '1 or more'),
         ('rl', 'tools.max_attempts', 0, '1 or more'),
         ('rl', 'tools.backoff_s', -0.1, 'tools.backoff_s'),
-        ('rl', 'tools.backend', 'web', "there is no 'web'; the nearest"),
         ('rl', 'model.box_step', 0, '1 or more'),
         ('rl', 'seeds', (0, 0), 'twice'),
         ('rl', 'eval.policies', (), 'is empty'),
@@ -135,69 +203,50 @@ def test_pages_launch_as_their_docstrings_say():
         ('rl', 'grade.n_queries', 1025, '13313 is more than config.data.n_tra'),
         ('rl', 'sft.n_validation', 257, 'more than config.data.n_validation'),
         ('rl', 'sft.n_demos', 12289, 'more than config.sft.n_candidates'),
-        ('rl', 'reward.accuracy', 'f1', 'exact_match, token_f1, judge'),
     ],
 )
 def test_values_that_a_late_stage_would_stumble_over(
     page, field, value, message
 ):
-  config = importlib.import_module(f'configs.{page}').get_config()
-  config_check.check(config)
-  config.update_from_flattened_dict({field: value})
+  resolved(page)
   with pytest.raises(UserError, match=message) as caught:
-    config_check.check(config)
+    resolved(page, **{field.replace('.', '__'): value})
   assert field in str(caught.value)
 
 
-def test_a_judge_is_checked_where_the_reward_asks_one():
-  config = importlib.import_module('configs.eval').get_config()
-  config.judge.min_success = 2.0
-  config_check.check(config)
-  config.reward.accuracy = 'judge'
+def test_a_judge_is_checked_where_the_reward_asks_one(tmp_path):
+  judge = {'reward__accuracy': 'judge'}
   with pytest.raises(UserError, match='--config.judge.url=, e.g.'):
-    config_check.check(config)
-  config.judge.url = 'http://127.0.0.1:1/v1'
+    resolved('eval', **judge)
   with pytest.raises(UserError, match='config.judge.min_success is a share'):
-    config_check.check(config)
-  config.judge.min_success = 0.9
+    resolved('eval', judge__min_success=2.0)
+  judge['judge__url'] = 'http://127.0.0.1:1/v1'
   with pytest.raises(UserError, match='--config.judge.model=NAME'):
-    config_check.check(config)
-  config.judge.model = 'm'
-  config_check.check(config)
+    run.build(resolved('eval', **judge), tmp_path)
+  run.build(resolved('eval', judge__model='m', **judge), tmp_path)
 
 
 def test_nothing_is_easier_than_the_easiest():
-  config = importlib.import_module('configs.rl').get_config()
-  config.rl.regrade = True
-  config_check.check(config)
+  resolved('rl', rl__regrade=True)
   for level in (0, -1):
-    config.rl.level = level
     with pytest.raises(UserError, match='choose level 1 or 2'):
-      config_check.check(config)
+      resolved('rl', rl__regrade=True, rl__level=level)
 
 
-def test_arms_follow_what_the_command_line_says(tmp_path):
-  config = importlib.import_module('configs.rl').get_config('full')
-  config.update_from_flattened_dict({
-      'rl.optimizer.learning_rate': 1e-3,
-      'rl.regrade': True,
-  })
-  config_check.check(config)
-  run = Run(config, tmp_path)
-  config_check.check(run.config)
+def test_arms_follow_what_the_command_line_says():
+  config = resolved(
+      'rl', 'full', rl__optimizer__learning_rate=1e-3, rl__regrade=True
+  )
   rates = [
-      run.with_rl(run.config.arms[name]).config.rl.optimizer.learning_rate
+      config.arms[name].optimizer.learning_rate
       for name in ('rl_slow', 'rl_level1', 'rl_fast')
   ]
   assert rates == [0.5e-3, 1e-3, 2e-3]
-  assert run.config.rl.optimizer.learning_rate == 1e-3
+  assert config.rl.optimizer.learning_rate == 1e-3
 
 
 def test_muon_trains_whole_models():
-  config = importlib.import_module('configs.sft').get_config()
-  config.trainable = 'full'
-  config.sft.optimizer.name = 'muon'
-  config_check.check(config)
+  resolved('sft', trainable='full', sft__optimizer__name='muon')
 
 
 @pytest.mark.parametrize(
@@ -211,16 +260,15 @@ def test_muon_trains_whole_models():
     ],
 )
 def test_an_arm_is_refused_before_anything_runs(fields, message):
-  config = importlib.import_module('configs.rl').get_config('full')
-  config_check.check(config)
-  config.arms.rl_mine = fields
+  page = importlib.import_module('configs.rl').get_config('full')
+  page.arms.rl_mine = fields
   with pytest.raises(UserError, match=message) as caught:
-    config_check.check(config)
+    from_page(page)
   assert 'config.arms.rl_mine' in str(caught.value)
 
 
 def test_an_arm_is_a_kind_of_rl():
-  config = importlib.import_module('configs.rl').get_config('full')
-  config.arms.sft = {'level': 1}
+  page = importlib.import_module('configs.rl').get_config('full')
+  page.arms.sft = {'level': 1}
   with pytest.raises(UserError, match='begins in rl_'):
-    config_check.check(config)
+    from_page(page)

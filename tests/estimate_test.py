@@ -12,7 +12,7 @@ import pytest
 from gog_jax.app import commands
 from gog_jax.errors import UserError
 from gog_jax.evaluation import estimate
-from gog_jax.run import TOY_BASE
+from gog_jax.models.folders import TOY_BASE
 from gog_jax.storage import files
 from tests import main_test
 from tests import mini
@@ -174,4 +174,4 @@ def test_a_dry_run_says_it_and_writes_nothing(tmp_path):
 
 def test_it_is_for_evaluations(tmp_path):
   with pytest.raises(UserError, match='--dry_run is for .*configs/eval.py'):
-    commands.dry_run(mini.make_run(tmp_path, 'rl'))
+    commands.dry_run(mini.make_config('rl'), tmp_path)

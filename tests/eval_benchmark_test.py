@@ -7,7 +7,7 @@ import json
 
 from scipy import stats
 
-from gog_jax.app import config_check
+from gog_jax.evaluation import evaluate
 from gog_jax.index import build
 from gog_jax.report import table as report_table
 from tests import benchmark_fixtures as fixtures
@@ -106,7 +106,7 @@ def test_a_file_of_ones_own_is_a_benchmark(tmp_path, capsys):
       tools__backend='index',
       tools__index=str(tmp_path / 'index'),
   )
-  config_check.check(run.config)
+  evaluate.check(run.config)
   mini.make_stages(run, 'eval', 'report')
   said = capsys.readouterr().out
   assert f'{own}:questions: 3 items; not in the paper' in said

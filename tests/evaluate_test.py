@@ -27,14 +27,12 @@ N = 16
 
 
 def make_run(workdir, play='mixed', **more):
-  return mini.make_run(
-      workdir,
-      'eval',
-      eval__policies=(NAME,),
-      eval__script=f'tests.eval_plays:{play}',
-      sampler__n_slots=3,
-      **more,
-  )
+  fields = {
+      'eval__policies': (NAME,),
+      'eval__script': f'tests.eval_plays:{play}',
+      'sampler__n_slots': 3,
+  }
+  return mini.make_run(workdir, 'eval', **fields | more)
 
 
 @pytest.fixture(name='workdir')
@@ -203,8 +201,7 @@ def test_no_two_processes_are_at_one_folder(workdir):
 
 def test_a_policy_is_added_and_another_script_noticed(workdir):
   stages.walk(make_run(workdir))
-  run = make_run(workdir)
-  run.config.eval.policies = (NAME, 'expert')
+  run = make_run(workdir, eval__policies=(NAME, 'expert'))
   before = rows(workdir / 'eval' / NAME)
   stages.walk(run)
   assert rows(workdir / 'eval' / NAME) == before

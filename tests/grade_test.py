@@ -78,8 +78,7 @@ class Played:
   executor = chat = limits = judge = None
 
   def __init__(self, monkeypatch, groups, samples):
-    self.config = mini.make_run('', 'grade').config
-    self.config.grade.samples = samples
+    self.config = mini.make_config('grade', grade__samples=samples)
     self.groups = groups
     self.n_rollouts = 0
     monkeypatch.setattr(collect, 'rollout_each', self.rollout_each)

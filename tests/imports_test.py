@@ -19,9 +19,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 FLOORS = (
     (
         'errors', 'seams', 'interrupt', 'remote', 'types', 'storage', 'images',
-        'boxes', 'models.sharding', 'tools.base', 'remote.ledger',
+        'boxes', 'config', 'models.sharding', 'tools.base', 'remote.ledger',
         'rewards.behaviour',
-        'app.seeds', 'evaluation.paradigms', 'app.config_fields',
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('app.inspect_folder', 'index', 'train.pipeline'),
@@ -33,8 +32,8 @@ FLOORS = (
     ('train', 'instruct'),
     ('toy.train',),
     ('app.ask',),
-    ('app.config_check', 'aot'),
-    ('evaluation.evaluate', 'app.remedies'),
+    ('aot',),
+    ('evaluation.evaluate',),
     ('evaluation.estimate',),
     ('app.stages',),
     ('app',),

@@ -7,9 +7,9 @@ import pytest
 from configs import index as index_page
 from gog_jax import images
 from gog_jax.app import commands
+from gog_jax.config import from_page
 from gog_jax.errors import UserError
 from gog_jax.index import backend
-from gog_jax.run import Run
 from tests import index_encoder_helpers
 
 _N = 6
@@ -33,7 +33,7 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
   config.images = str(tmp_path / 'pictures')
   config.index = str(tmp_path / 'index')
   config.encoder = str(weights)
-  commands.do(Run(config, tmp_path))
+  commands.do(from_page(config), tmp_path)
   assert f'{_N} images' in capsys.readouterr().out
 
   opened = backend.open_index(config.index, encoder=config.encoder)
@@ -50,5 +50,5 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
 
   with pytest.raises(UserError, match='was built with siglip/'):
     backend.open_index(config.index, encoder='')
-  commands.do(Run(config, tmp_path))
+  commands.do(from_page(config), tmp_path)
   assert 'up to date' in capsys.readouterr().out

@@ -13,6 +13,7 @@ from gog_jax.errors import UserError
 from gog_jax.instruct import answers
 from gog_jax.instruct import build
 from gog_jax.instruct import estimate
+from gog_jax.instruct import settings
 from gog_jax.questions import sources
 from gog_jax.questions import verl
 from gog_jax.storage import files
@@ -26,24 +27,20 @@ N = 30  # Questions about items; a chunk is 8 of them.
 
 
 def make_run(workdir, fields, url='http://127.0.0.1:1/v1', **more):
-  fields = {
-      'instruct.n': 10,
-      'instruct.no_search': 0.3,
-      'instruct.n_queries': N,
-      'instruct.n_direct': 2,
-      'instruct.chunk': 8,
-      'instruct.concurrency': 4,
-      'instruct.n_review': 5,
-      'remote.url': url,
-      'remote.timeout_s': 20.0,
-      **fields,
-      **{name.replace('__', '.'): value for name, value in more.items()},
+  small = {
+      'instruct__n': 10,
+      'instruct__no_search': 0.3,
+      'instruct__n_queries': N,
+      'instruct__n_direct': 2,
+      'instruct__chunk': 8,
+      'instruct__concurrency': 4,
+      'instruct__n_review': 5,
+      'remote__url': url,
+      'remote__timeout_s': 20.0,
   }
-  return mini.make_run(
-      workdir,
-      'instruct',
-      **{name.replace('.', '__'): value for name, value in fields.items()},
-  )
+  fields = {name.replace('.', '__'): value for name, value in fields.items()}
+  run = mini.make_run(workdir, 'instruct', **small | fields | more)
+  return run.with_config(settings.teacher_config(run.config))
 
 
 @pytest.fixture(scope='module')
@@ -205,7 +202,7 @@ def test_drops_and_the_card_tell_the_truth(built):
   assert '- teacher: m (by an OpenAI-compatible endpoint)' in card
   assert '- judge: exact_match' in card
   assert f'searched: {run.toolbox.version}, from 20' in card
-  assert '"n_direct": 2' in card
+  assert '"instruct.n_direct": 2' in card
   easy = sum(one.facts['too_easy'] for one in records)
   assert f'{easy} of these answer at once' in card
 
@@ -351,7 +348,6 @@ def test_an_outage_is_no_outcome(built, world, tmp_path):
 def test_answers_to_other_questions_are_refused(built, world, tmp_path):
   run, _, _ = built
   link_answers(run, tmp_path)
-  other = make_run(tmp_path, world)
   path = tmp_path / 'changed.py'
   path.write_text(f"""
 import dataclasses
@@ -360,16 +356,17 @@ def questions():
   for i in range({N}):
     yield dataclasses.replace(helpers.example(i), answers=('other',))
 """)
-  other.config.instruct.sources = (f'{path}:questions',)
+  other = make_run(
+      tmp_path, world, instruct__sources=(f'{path}:questions',)
+  )
   with pytest.raises(UserError, match='not about question q000 as it is now'):
     build.build(other, {})
 
 
 def test_an_estimate_counts_what_is_left(built, world):
   run, facts, _ = built
-  priced = make_run(
-      run.workdir, world, remote__price_in=2.0, remote__price_out=10.0
-  )
+  prices = {'remote__price_in': 2.0, 'remote__price_out': 10.0}
+  priced = make_run(run.workdir, world, remote__max_spend=1e3, **prices)
   left = estimate.estimate(priced)
   # Every question that was asked is done.
   assert (left.queries, left.done) == (N, min(N, facts['asked']))

@@ -7,7 +7,7 @@ import pytest
 from gog_jax.app import commands
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
-from gog_jax.instruct import settings
+from gog_jax.questions import sources
 from gog_jax.rewards import behaviour
 from tests import instruct_helpers as helpers
 from tests import mini
@@ -16,19 +16,19 @@ from tests import mini
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
-        ('instruct.teacher', 'human', 'unknown teacher .human.'),
+        ('instruct.teacher', 'human', 'teacher is .human., not one of'),
         ('instruct.sources', (), 'sources is empty'),
         ('instruct.sources', ('csv:x',), 'there are world, jsonl:PATH, verl'),
         ('instruct.sources', ('examples:',), 'there are world, jsonl:PATH'),
         ('instruct.sources', ('world', 'world'), 'twice'),
         ('remote.url', '', 'needs an endpoint'),
-        ('remote.price_in', 1.0, '--config.remote.max_spend=DOLLARS'),
+        ('remote.price_in', 1.0, 'config.remote.max_spend is 0'),
         ('instruct.direct_temperature', 0.0, 'the same answer every time'),
-        ('tools.backend', 'world', 'knows nothing about questions of others'),
+        ('tools.backend', 'world', 'knows nothing about your questions'),
         ('instruct.teacher', 'expert', 'knows the questions of the embedded'),
     ],
 )
-def test_builds_that_would_stop_late(field, value, message, tmp_path):
+def test_builds_that_would_stop_late(field, value, message):
   fields = {
       'instruct__teacher': 'remote',
       'instruct__sources': ('examples:x',),
@@ -36,11 +36,11 @@ def test_builds_that_would_stop_late(field, value, message, tmp_path):
       'remote__model': 'm',
       'tools__backend': 'index',
   }
-  config = mini.make_run(tmp_path, 'instruct', **fields).config
-  settings.check(config)
-  config.update_from_flattened_dict({field: value})
+  mini.make_config('instruct', **fields)
+  fields[field.replace('.', '__')] = value
   with pytest.raises(UserError, match=message):
-    settings.check(config)
+    names = mini.make_config('instruct', **fields).instruct.sources
+    sources.check(names, field='config.instruct.sources')
 
 
 def test_the_worlds_expert_teaches_the_toy(tmp_path, capsys):
@@ -57,7 +57,7 @@ def test_the_worlds_expert_teaches_the_toy(tmp_path, capsys):
       'instruct',
       **{name.replace('.', '__'): value for name, value in fields.items()},
   )
-  commands.do(run)
+  commands.do(run.config, tmp_path)
   said = capsys.readouterr().out
   assert said.startswith('12 samples (')
   records = tfds_set.load(tmp_path / 'instruct/set')
@@ -75,6 +75,6 @@ def test_the_worlds_expert_teaches_the_toy(tmp_path, capsys):
     else:
       assert not texts
   before = helpers.tree(tmp_path / 'instruct')
-  commands.do(run)
+  commands.do(run.config, tmp_path)
   assert capsys.readouterr().out == said
   assert helpers.tree(tmp_path / 'instruct') == before

@@ -10,10 +10,10 @@ import pytest
 
 from configs import judge as page
 from gog_jax.app import commands
+from gog_jax.config import from_page
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.judge import agreement
-from gog_jax.run import Run
 from tests import endpoints
 from tests import helpers
 from tests import judge_helpers
@@ -159,7 +159,7 @@ def test_the_command(tmp_path, capsys):
   config.judge.model = 'm'
   with endpoints.serve(right_if(*CALLED_RIGHT)) as server:
     config.judge.url = server.url
-    commands.do(Run(config, tmp_path / 'run'))
+    commands.do(from_page(config), tmp_path / 'run')
   said = capsys.readouterr()
   assert 'all labels: 10, agreement 70.0 % [39.7, 89.2], kappa 0.400' in (
       said.out

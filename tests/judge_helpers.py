@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from configs import sections
-from gog_jax.judge import config as config_lib
+from gog_jax.config import fields
+from gog_jax.config import tools
 from gog_jax.judge.judge import Case
 from gog_jax.judge.judge import Judge
 from tests import endpoints
@@ -34,8 +35,7 @@ def settings(url: str, **changed: Any) -> Any:
       'min_success': 0.0,
       **changed,
   })
-  config_lib.check(section)
-  return section
+  return fields.read(tools.Judge, section.to_dict(), 'config.judge')
 
 
 def make_judge(server: Any, workdir: Any, **changed: Any) -> Judge:

@@ -11,6 +11,7 @@ from gog_jax.app import stages
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
+from gog_jax.evaluation import policies
 from gog_jax.report import measures
 from gog_jax.report import reading
 from gog_jax.rewards import answers
@@ -131,7 +132,9 @@ def test_one_judge_for_all_that_belongs_together(tmp_path):
   with endpoints.serve(judge_helpers.right_if()) as server:
     run = make_run(tmp_path, server, seeds=(3, 4))
     judge = run.judge
-    assert run.with_seed(4).judge is judge is run.without_gaze().judge
+    direct = policies.config_of(run.config, 'direct')
+    for own in (run.config.of_seed(4), direct):
+      assert run.with_config(own).judge is judge
     assert (tmp_path / 'verdicts.sqlite').exists()
     run = mini.make_run(tmp_path, 'eval')
     assert run.judge is None

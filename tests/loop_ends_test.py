@@ -11,6 +11,7 @@ from gog_jax.types import StopReason
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from tests import chat_helpers
+from tests import helpers
 from tests import loop_helpers
 from tests.loop_helpers import Fake
 from tests.loop_helpers import fake
@@ -180,7 +181,7 @@ def test_model_error_costs_the_format_reward_alone(call):
   scored = rewards.score(
       chat_helpers.EXAMPLE,
       trajectory,
-      config=rewards.RewardConfig(accuracy='exact_match', format_weight=0.1),
+      config=helpers.REWARD,
   )
   assert scored.reward_parts == {
       'accuracy': 1.0, 'format': 0.0, 'exact_match': 1.0, 'f1': 1.0,

@@ -19,6 +19,7 @@ from gog_jax.toy.knowledge import make_scope
 from gog_jax.types import StopReason
 from gog_jax.types import Trajectory
 from tests import chat_helpers
+from tests import helpers
 from tests import loop_helpers
 from tests.loop_helpers import play
 from tests.loop_helpers import three_turns
@@ -108,7 +109,7 @@ def test_the_record_survives_the_disk(played, tmp_path):
   scored = rewards.score(
       chat_helpers.EXAMPLE,
       trajectory,
-      config=rewards.RewardConfig(accuracy='exact_match', format_weight=0.1),
+      config=helpers.REWARD,
   )
   assert scored.reward == 1.0
   store.write(tmp_path / 't.jsonl', [scored])

@@ -74,7 +74,7 @@ def assert_one_line(result, *words) -> None:
         ),
         (
             ['--config=configs/rl.py', '--config.batch.row_tokens=10'],
-            ['rollout.max_context=288 is more than batch.row_tokens=10'],
+            ['rollout.max_context=288 is more than config.batch.row_tokens=10'],
         ),
         (['--config=configs/rl.py:huge'], ["unknown profile 'huge'", 'toy']),
         ([], ['--config=configs/rl.py']),

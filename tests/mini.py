@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+from typing import Any
 
 import jax
 import numpy as np
 
 from gog_jax import interrupt
 from gog_jax.app import stages
+from gog_jax.config import from_page
 from gog_jax.evaluation import grade
 from gog_jax.models import sharding
+from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.storage import files
 
@@ -54,17 +57,37 @@ def flags(**more) -> list[str]:
   ]
 
 
+def make_config(stage: str, profile: str = 'toy', **changes) -> Any:
+  """The config of configs/STAGE.py; `a__b=1` sets `a.b`, as a flag would."""
+  page = importlib.import_module(f'configs.{stage}').get_config(profile)
+  given = {k.replace('__', '.'): v for k, v in changes.items()}
+  page.update_from_flattened_dict(given)
+  return from_page(page, given)
+
+
+def changed(config: Any, **changes) -> Any:
+  """A config, or a section, with other values; `a__b=1` sets `a.b`."""
+  for name, value in changes.items():
+    field, _, inner = name.partition('__')
+    if inner:
+      value = changed(getattr(config, field), **{inner: value})
+    config = dataclasses.replace(config, **{field: value})
+  return config
+
+
 def make_run(workdir, stage: str, **more) -> Run:
   """A run of configs/STAGE.py at this size; `a__b=1` overrides `a.b`."""
-  config = importlib.import_module(f'configs.{stage}').get_config()
-  overrides = OVERRIDES | {k.replace('__', '.'): v for k, v in more.items()}
-  config.update_from_flattened_dict(overrides)
-  run = Run(config, workdir)
-  # One of the eight simulated devices: tests/steps_test.py has the others.
-  run.mesh = jax.sharding.Mesh(
+  small = {k.replace('.', '__'): v for k, v in OVERRIDES.items()}
+  return run_of(make_config(stage, **(small | more)), workdir)
+
+
+def run_of(config: Any, workdir) -> Run:
+  """On one of the eight simulated devices."""
+  # tests/steps_test.py has the others.
+  mesh = jax.sharding.Mesh(
       np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.MESH_AXES
   )
-  return run
+  return build(config, workdir, mesh=mesh)
 
 
 def make_stages(run: Run, *names: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from gog_jax import errors
 from gog_jax import models
+from gog_jax.models.folders import model_folder
+from gog_jax.run import build
 from tests import helpers
 from tests import mini
 
@@ -76,11 +78,8 @@ def test_a_folder_of_the_name_comes_first(cache, tmp_path, monkeypatch):
 
 
 def test_a_run_takes_an_id(cache, tmp_path):
-  run = mini.make_run(tmp_path / 'run', 'rl')
-  run.config.model.path = 'org/tiny'
-  assert run.model_config == CONFIG
+  config = mini.make_config('rl', model__path='org/tiny')
+  assert models.read_config(model_folder(config)) == CONFIG
   shutil.rmtree(cache / 'models--org--tiny')
-  run = mini.make_run(tmp_path / 'run', 'rl')
-  run.config.model.path = 'org/tiny'
   with pytest.raises(errors.UserError, match='org/tiny .*cannot be fetched'):
-    run.check()
+    build(config, tmp_path)

@@ -7,15 +7,15 @@ import pytest
 from configs import ask as ask_page
 from configs import eval as eval_page
 from configs import rl as rl_page
-from gog_jax.app import config_check
 from gog_jax.app import stages
+from gog_jax.config import from_page
+from gog_jax.config import paradigms
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import paradigms
-from gog_jax.evaluation import scripts as plays
-from gog_jax.run import Run
+from gog_jax.evaluation import policies
 
 pytestmark = pytest.mark.quick
+URL = 'http://127.0.0.1:1/v1'
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,8 @@ def test_an_unknown_name_is_told_the_nearest(name, nearest):
 
 
 def test_the_expert_plays_no_paradigm_that_it_does_not_know():
-  assert paradigms.parse('no_gaze@expert').tools == (
-      'text_search', 'image_search'
-  )
+  tools = ('text_search', 'image_search', 'gaze')
+  assert paradigms.parse('no_gaze@expert').offered(tools) == tools[:2]
   for name in ('direct@expert', 'full_search@expert', 'mmsearch_r1@expert'):
     with pytest.raises(UserError, match='gog and no_gaze alone'):
       paradigms.parse(name)
@@ -75,15 +74,16 @@ def test_the_expert_plays_no_paradigm_that_it_does_not_know():
     ],
 )
 def test_what_is_needed_follows_from_the_models(policies, benchmark, needs):
-  config = eval_page.get_config()
-  config.arms.rl_x = {'steps': 1}
-  config.eval.policies = policies
-  config.eval.benchmark = benchmark
+  page = eval_page.get_config()
+  page.arms.rl_x = {'steps': 1}
+  page.eval.policies = policies
+  page.eval.benchmark = benchmark
+  page.benchmark.path = 'x'
+  page.eval.script = 'tests.eval_plays:mixed'
+  page.remote.update(url=URL, model='m')
+  config = from_page(page)
   assert evaluate.needs(config) == needs
   assert stages.stages_of(config)['eval'].needs == needs
-
-
-URL = 'http://127.0.0.1:1/v1'
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ URL = 'http://127.0.0.1:1/v1'
                 'remote.model': 'm',
                 'remote.price_in': 1.0,
             },
-            '--config.remote.max_spend=DOLLARS',
+            'config.remote.max_spend is 0',
         ),
-        ({'eval.policies': ('gog@script',)}, 'config.eval.script is'),
+        ({'eval.policies': ('gog@script',)}, 'config.eval.script: there is no'),
         (
             {'eval.policies': ('gog@script',), 'eval.script': 'no_such:play'},
             "No module named 'no_such'",
@@ -114,15 +114,11 @@ URL = 'http://127.0.0.1:1/v1'
         ),
         (
             {'eval.policies': ('gog@script',), 'eval.script': 'math:play'},
-            "no function 'play'",
+            "no attribute 'play'",
         ),
         (
             {'eval.policies': ('expert',), 'eval.benchmark': 'simplevqa'},
             'knows the embedded world alone',
-        ),
-        (
-            {'eval.policies': ('base',), 'eval.benchmark': 'simplevqa'},
-            '--config.benchmark.path=',
         ),
         (
             {
@@ -136,33 +132,44 @@ URL = 'http://127.0.0.1:1/v1'
     ],
 )
 def test_what_is_missing_is_said_before_anything_runs(changed, message):
-  config = eval_page.get_config()
-  config_check.check(config)
-  config.update_from_flattened_dict(changed)
+  page = eval_page.get_config()
+  from_page(page)
+  page.update_from_flattened_dict(changed)
   with pytest.raises(UserError, match=message):
-    config_check.check(config)
+    from_page(page)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('simplevqa', '--config.benchmark.path='),
+        ('wrld', "there is no 'wrld'; the nearest is 'world'"),
+    ],
+)
+def test_a_benchmark_that_is_not_there(name, message):
+  page = eval_page.get_config()
+  page.eval.update(policies=('base',), benchmark=name)
+  with pytest.raises(UserError, match=message):
+    evaluate.check(from_page(page))
 
 
 def test_a_script_without_a_source_is_refused_in_one_line():
-  with pytest.raises(UserError, match='has no source in Python'):
-    plays.digest('math:sqrt')
-
-
-def test_a_remote_policy_is_evaluated_where_its_endpoint_is_said():
-  config = rl_page.get_config()
-  config.eval.policies = ('gog@remote',)
-  with pytest.raises(UserError, match='configs/eval.py'):
-    config_check.check(config)
+  page = eval_page.get_config()
+  page.eval.update(policies=('gog@script',), script='math:sqrt')
+  with pytest.raises(UserError, match='has no Python source'):
+    from_page(page)
 
 
 def test_policies_of_the_first_seed_alone_are_known_by_their_model(tmp_path):
-  config = rl_page.get_config('full')
-  config.eval.policies = ('sft', 'direct@rl_fast', 'rl_fast', 'gog@rl_all')
-  second = Run(config, tmp_path).with_seed(1).config
+  page = rl_page.get_config('full')
+  page.eval.policies = ('sft', 'direct@rl_fast', 'rl_fast', 'gog@rl_all')
+  second = from_page(page).of_seed(1)
   assert second.eval.policies == ('sft', 'gog@rl_all')
 
 
 def test_one_asks_by_paradigm_too():
-  config = ask_page.get_config()
-  config.policy = 'direct@remote'
-  assert config.rollout.max_turns == 10  # A general model's, as for 'remote'.
+  page = ask_page.get_config()
+  page.update(question='?', image='x', scope='s', policy='gog@remote')
+  page.remote.update(url=URL, model='m')
+  own = policies.config_of(from_page(page), 'gog@remote')
+  assert own.rollout.max_turns == 10  # A general model's, as for 'remote'.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import json
 import shlex
 import shutil
 
-from ml_collections import ConfigDict
 import pytest
 
 from gog_jax.app import stages
+from gog_jax.config import from_page
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.rewards import behaviour
-from gog_jax.run import Run
 from gog_jax.storage import trajectories as store
 from tests import mini
 
@@ -102,15 +102,13 @@ def test_an_evaluation_is_not_made_twice(run, monkeypatch):
 
 
 def test_stages_of_a_page_with_arms():
-  from configs import rl
-
-  found = stages.stages_of(rl.get_config('full'))
+  found = stages.stages_of(mini.make_config('rl', 'full'))
   assert {'rl_level1', 'rl_all', 'rl_fast', 'rl_slow', 'rl_shuffled'} <= set(
       found
   )
   assert set(found['eval'].needs) >= {'rl', 'rl_level1', 'sft', 'sft_no_gaze'}
   assert found['rl_level1'].needs == ('grade',)
-  toy = stages.stages_of(rl.get_config('toy'))
+  toy = stages.stages_of(mini.make_config('rl'))
   assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['eval'].needs
 
 
@@ -125,44 +123,44 @@ def test_stages_of_a_page_with_arms():
 def test_what_is_missing_names_the_page_that_makes_it(
     policy, done, page, tmp_path
 ):
-  from configs import eval as eval_page
-  from configs import rl
-  from configs import sft
-
-  def configure(module):
-    config = module.get_config('toy')
-    config.unasked = False  # As at full size.
-    config.arms = ConfigDict({'rl_slow': {'steps': 1}})
-    config.eval.policies = (policy,)
-    return config
-
-  run = Run(configure(eval_page), tmp_path)
+  config = configured('eval', policy)
+  run = mini.run_of(config, tmp_path)
   for name in done:
     stages.manifest_of(run, name).write(tmp_path / name, complete=True)
   with pytest.raises(UserError, match=f'configs/{page}.py') as caught:
     stages.walk(run)
   # That command does make it: its flags say all that differs from the page.
-  module = {'sft': sft, 'rl': rl}.get(page)
-  if module is not None:
+  if page != 'grade':
     made = []
-    config = configure(module)
-    config.eval.policies = module.get_config('toy').eval.policies
     command = str(caught.value).partition('run ')[2].removesuffix(' first')
     flags = dict(flag.split('=', 1) for flag in shlex.split(command)[3:])
     assert flags.pop('--workdir') == str(tmp_path)
+    changes = {}
     for name, value in flags.items():
       if name.startswith('--config.'):
         field = name.removeprefix('--config.')
         if field != 'model.path':
           value = ast.literal_eval(value)
-        config.update_from_flattened_dict({field: value})
-    run = Run(config, tmp_path)
+        changes[field.replace('.', '__')] = value
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(
           stages, 'stages_of', pretended(stages.stages_of, made.append)
       )
-      stages.walk(run)
+      stages.walk(mini.run_of(configured(page, None, **changes), tmp_path))
     assert policy in made
+
+
+def configured(page, policy, **changes):
+  """A page with an arm, as at full size."""
+  module = importlib.import_module(f'configs.{page}').get_config()
+  module.arms = {'rl_slow': {'steps': 1}}
+  module.unasked = False
+  if policy is not None:
+    module.eval.policies = (policy,)
+  module.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return from_page(module)
 
 
 def pretended(stages_of, make):
@@ -180,32 +178,31 @@ def pretended(stages_of, make):
 
 
 def test_some_arms_belong_to_the_first_seed_alone(tmp_path):
-  from configs import rl
-
-  whole = Run(rl.get_config('full'), tmp_path)
-  first, second = whole.with_seed(0), whole.with_seed(1)
-  assert {first.workdir, second.workdir} == {
-      tmp_path / 'seed_0', tmp_path / 'seed_1'
-  }
-  assert first.config.seed == 0 and second.config.seed == 1
-  assert first.config.arms == whole.config.arms
-  assert set(second.config.arms) == {'rl_level1', 'rl_all'}
-  assert first.config.eval == whole.config.eval
-  assert set(first.config.eval.policies) - set(second.config.eval.policies) == {
+  whole = mini.make_config('rl', 'full')
+  first, second = whole.of_seed(0), whole.of_seed(1)
+  assert first.seed == 0 and second.seed == 1
+  assert first.arms == whole.arms
+  assert set(second.arms) == {'rl_level1', 'rl_all'}
+  assert first.eval == whole.eval
+  assert set(first.eval.policies) - set(second.eval.policies) == {
       'rl_fast', 'rl_slow', 'rl_shuffled'
   }
   # What both have is made from the same settings.
   for name in ('sft', 'grade', 'rl', 'rl_all'):
     fields = [
-        stages.manifest_of(run, name).config for run in (first, second)
+        stages.manifest_of(mini.run_of(config, tmp_path), name).config
+        for config in (first, second)
     ]
     assert [f.pop('seed') for f in fields] == [0, 1]
     assert fields[0] == fields[1]
 
 
-def test_an_arm_differs_from_the_page_in_its_fields_alone(run):
-  arm = run.with_rl({'level': 1, 'optimizer': {'learning_rate': 0.5}})
-  assert arm.config.rl.level == 1 and run.config.rl.level == -1
-  assert arm.config.rl.optimizer.learning_rate == 0.5
-  assert arm.config.rl.optimizer.b1 == run.config.rl.optimizer.b1
-  assert arm.config.grade == run.config.grade
+def test_an_arm_differs_from_the_page_in_its_fields_alone():
+  page = importlib.import_module('configs.rl').get_config()
+  page.arms = {'rl_x': {'level': 1, 'optimizer': {'learning_rate': 0.5}}}
+  config = from_page(page)
+  arm = stages.stages_of(config)['rl_x'].config(config)
+  assert arm.rl.level == 1 and config.rl.level == 2
+  assert arm.rl.optimizer.learning_rate == 0.5
+  assert arm.rl.optimizer.b1 == config.rl.optimizer.b1
+  assert arm.grade == config.grade

@@ -84,8 +84,11 @@ def test_pretraining_resumes_exactly(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_base_to_start_from_keeps_its_architecture(tmp_path):
   first = mini.make_run(tmp_path / 'first', 'pretrain', **SIZES)
-  with first.config.unlocked():
-    first.config.pretrain.architecture.rope_parameters.rope_theta = 77.0
+  architecture = dict(first.config.pretrain.architecture)
+  architecture['rope_parameters'] |= {'rope_theta': 77.0}
+  first = first.with_config(
+      mini.changed(first.config, pretrain__architecture=architecture)
+  )
   mini.make_stages(first, 'pretrain')
   base = first.workdir / 'pretrain' / 'model'
   then = mini.make_run(

@@ -1,6 +1,5 @@
 """A recorded run is played again to the same trajectories, bit for bit."""
 
-import copy
 import hashlib
 import json
 
@@ -15,6 +14,7 @@ from gog_jax.tools import toolbox
 from gog_jax.tools.counts import trouble
 from gog_jax.toy.backend import WorldBackend
 from gog_jax.types import ToolStatus
+from tests import mini
 
 _N, _SAMPLES = 12, 4
 
@@ -41,9 +41,8 @@ class Flaky(WorldBackend):
 
 
 def _with(run: Run, **tools) -> Run:
-  config = copy.deepcopy(run.config)
-  config.tools.update(tools)
-  return Run(config, run.workdir)
+  changes = {f'tools__{name}': value for name, value in tools.items()}
+  return mini.run_of(mini.changed(run.config, **changes), run.workdir)
 
 
 def _rollout(run: Run, policy, folder) -> tuple[list, list[dict]]:

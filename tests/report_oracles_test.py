@@ -22,6 +22,7 @@ from gog_jax.types import Placement
 from gog_jax.types import ToolCall
 from gog_jax.types import Verdict
 from tests import chat_helpers
+from tests import helpers
 from tests import loop_helpers
 from tests import report_helpers
 from tests import search_helpers
@@ -111,7 +112,7 @@ def play(plays, *, price=0.0, ledger=None) -> Evaluated:
       [Request(example=e, sample=0, seed=0) for e in examples.values()],
       limits=loop_helpers.limits(),
   )
-  config = rewards.RewardConfig(accuracy='exact_match', format_weight=0.1)
+  config = helpers.REWARD
   return Evaluated(
       policy='rl',
       examples=examples,

@@ -11,10 +11,10 @@ import scipy.stats
 
 from configs import table as table_page
 from gog_jax.app import commands
+from gog_jax.config import from_page
 from gog_jax.errors import UserError
 from gog_jax.report import paper
 from gog_jax.report import table as report_table
-from gog_jax.run import Run
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from gog_jax.types import ToolStatus
@@ -279,13 +279,13 @@ def test_the_command_prints_and_writes_it(tmp_path, capsys):
   evaluate(tmp_path / 'run', 'simplevqa', 'sft', '1101')
   config = table_page.get_config()
   config.table.workdirs = (str(tmp_path / 'run'),)
-  commands.do(Run(config, tmp_path / 'out'))
+  commands.do(from_page(config), tmp_path / 'out')
   printed, said = capsys.readouterr()
   assert printed == (tmp_path / 'out' / 'table.md').read_text()
   assert f"table: {tmp_path / 'out' / 'table.md'} and table.json\n" == said
   assert '75.00 [' in printed
   # Or else the workdir itself is read.
-  commands.do(Run(table_page.get_config(), tmp_path / 'run'))
+  commands.do(from_page(table_page.get_config()), tmp_path / 'run')
   assert '75.00 [' in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from gog_jax.app import stages
+from gog_jax.config.evaluation import Reward
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
@@ -61,7 +62,7 @@ def parts(tmp_path):
 
 
 def config_of(accuracy='exact_match', *extra):
-  return rewards.RewardConfig(
+  return Reward(
       accuracy=accuracy, format_weight=0.1, extra=extra
   )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
 
 from gog_jax import interrupt
-from gog_jax import run as run_lib
 from gog_jax.app import stages
+from gog_jax.config import from_page
 from tests import mini
 
 ARMS = {'rl_fast': {'optimizer': {'learning_rate': 4e-4}}, 'rl_once': {}}
@@ -16,18 +17,14 @@ POLICIES = ('direct', 'sft', 'rl', 'rl_fast', 'rl_once')
 
 
 def make_run(workdir):
-  run = mini.make_run(
-      workdir,
-      'rl',
-      seeds=(0, 1),
-      once=('rl_once',),
-      rl__steps=2,
-      eval__policies=POLICIES,
+  page = importlib.import_module('configs.rl').get_config()
+  page.update_from_flattened_dict(
+      mini.OVERRIDES
+      | {'seeds': (0, 1), 'rl.steps': 2, 'eval.policies': POLICIES}
   )
-  config = run.config.copy_and_resolve_references()
-  with config.unlocked():
-    config.arms = ARMS
-  return run_lib.Run(config, workdir)
+  page.once = ('rl_once',)
+  page.arms = ARMS
+  return mini.run_of(from_page(page), workdir)
 
 
 @pytest.mark.slow

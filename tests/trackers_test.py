@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import pathlib
@@ -17,23 +18,20 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from configs import rl
-from gog_jax.app import config_check
 from gog_jax.errors import UserError
 from gog_jax.report import measures
 from gog_jax.report import pages
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage import trackers
+from tests import mini
 from tests import report_helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def config(**fields):
-  c = rl.get_config()
-  c.update_from_flattened_dict(fields)
-  return c
+  return mini.make_config('rl', **fields)
 
 
 def read_events(folder):
@@ -207,9 +205,9 @@ def fake_wandb(tmp_path, monkeypatch):
 def test_wandb_goes_on_by_its_id_and_is_sent_no_step_twice(
     fake_wandb, tmp_path
 ):
-  asked = config(**{'log.wandb': 'my-project'})
-  asked.judge.url = 'https://there/v1?key=sk-1'
-  config_check.check(asked)
+  asked = mini.make_config(
+      'rl', log__wandb='my-project', judge__url='https://there/v1?key=sk-1'
+  )
   folder = epath.Path(tmp_path / 'toy' / 'rl')
   for first, last in ((0, 5), (3, 8)):
     with trackers.open_log(asked, folder, resume_step=first) as log:
@@ -259,11 +257,11 @@ def test_the_report_is_shown_once_however_often_it_is_made(
 def test_wandb_asked_for_and_not_there_is_said_before_anything(monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', None)
   monkeypatch.setattr(
-      trackers.importlib.util, 'find_spec', lambda name: None
+      importlib.util, 'find_spec', lambda name: None
   )
-  config_check.check(config())
+  mini.make_config('rl')
   with pytest.raises(UserError, match='pip install wandb') as caught:
-    config_check.check(config(**{'log.wandb': 'p'}))
+    mini.make_config('rl', log__wandb='p')
   assert '\n' not in str(caught.value)
 
 

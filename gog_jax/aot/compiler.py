@@ -57,7 +57,9 @@ def topology_mesh(name: str, sizes: Any) -> tuple[Mesh, costs.Chip]:
     raise UserError(
         f'--topology={name}: the TPU compiler refuses it ({error})'
     ) from error
-  mesh = sharding.make_mesh(**sizes, devices=devices)
+  mesh = sharding.make_mesh(
+      sizes.data, sizes.fsdp, sizes.tensor, devices=devices
+  )
   return mesh, costs.CHIPS[generation]
 
 

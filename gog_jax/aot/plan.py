@@ -283,7 +283,13 @@ def _abstract_model(c: Any, config: VLMConfig, dtype: Any) -> models.VLM:
     model = models.VLM(
         config, dtype=dtype, draw=lambda shape, _: jnp.zeros(shape)
     )
-    lora.add_lora(model, rngs=nnx.Rngs(0), **c.lora)
+    lora.add_lora(
+        model,
+        rank=c.lora.rank,
+        alpha=c.lora.alpha,
+        vision=c.lora.vision,
+        rngs=nnx.Rngs(0),
+    )
     return model
 
   return nnx.eval_shape(make)

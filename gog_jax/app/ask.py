@@ -8,15 +8,16 @@ from etils import epath
 
 from gog_jax import images
 from gog_jax.app import narrator
+from gog_jax.config import paradigms
+from gog_jax.config.config import AskConfig
 from gog_jax.errors import UserError
-from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.remote import secrets
 from gog_jax.remote.endpoint import shown_url
 from gog_jax.report import cards
 from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Request
-from gog_jax.run import Run
+from gog_jax.run import build
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as store
@@ -25,60 +26,25 @@ from gog_jax.types import Example
 from gog_jax.types import StopReason
 from gog_jax.types import Trajectory
 
-MODEL = 'model'
 
-
-def check(config) -> None:
-  """Refuses a question that cannot be asked.
-
-  Raises:
-    UserError: Something is missing; names the flag.
-  """
-  if not config.question.strip():
-    raise UserError('nothing is asked: pass --config.question="..."')
-  if not config.image:
-    raise UserError('there is nothing to look at: pass --config.image=FILE')
-  try:
-    named = policies.named(config, _full_name(config.policy))
-    known = named.model not in (paradigms.EXPERT, paradigms.SCRIPT)
-  except UserError:
-    named, known = None, False
-  if named is None or not known:
-    others = [one for one in paradigms.SHORT if one != paradigms.EXPERT]
-    raise UserError(
-        f'unknown policy {config.policy!r}: pass --config.policy=, one of '
-        + ', '.join((paradigms.REMOTE, MODEL, *others, *config.arms))
-        + f', or PARADIGM@MODEL with {", ".join(paradigms.PARADIGMS)}'
-    )
-  if named.model == paradigms.REMOTE:
-    policies.check_remote(config)
-  # What is replayed comes from a recording, whatever was searched for it.
-  if config.tools.backend == 'world' and config.tools.mode != 'replay':
-    if not config.scope:
-      raise UserError(
-          'the embedded world only knows its own pictures: pass another '
-          '--config.tools.backend, or the --config.scope of one of its '
-          'questions'
-      )
-    knowledge.world_of(config.scope)
-
-
-def ask(run: Run) -> None:
+def ask(config: AskConfig, workdir: epath.Path) -> None:
   """Asks, tells it on the terminal, and writes the record and the page.
 
   Raises:
     UserError: The image cannot be read, the policy is not there or fails, or
       the folder cannot be written.
   """
-  config = run.config
+  # What is replayed comes from a recording, whatever was searched for it.
+  if config.tools.backend == 'world' and config.tools.mode != 'replay':
+    knowledge.world_of(config.scope)
   example = read_example(config)
-  name = _full_name(config.policy)
-  is_remote = policies.named(config, name).model == paradigms.REMOTE
-  run = policies.run_of(run, name)
+  name = config.policy_name
+  model = paradigms.parse(name, config.arms).model
+  run = build(policies.config_of(config, name), workdir)
   policy = policies.make(run, name, tolerant=False)
   told = narrator.Narrator(example)
   who, key = config.policy, {}
-  if is_remote:
+  if model == paradigms.REMOTE:
     who = f'{config.remote.model} at {shown_url(config.remote.url)}'
     if secrets.from_environment(variable := config.remote.key_variable):
       key = {'key': f'from the variable {variable}'}
@@ -99,7 +65,7 @@ def ask(run: Run) -> None:
     page = page / 'index.html'
   files.write_atomic(page, render(who, example, trajectory))
   facts = {'page': str(page)}
-  if is_remote and trajectory.stop_reason == StopReason.LENGTH:
+  if model == paradigms.REMOTE and trajectory.stop_reason == StopReason.LENGTH:
     facts['hint'] = (
         'its last message was cut off: raise --config.remote.max_tokens or '
         '--config.rollout.max_turn_tokens'
@@ -107,7 +73,7 @@ def ask(run: Run) -> None:
   told.footer(trajectory, **facts)
 
 
-def read_example(config) -> Example:
+def read_example(config: AskConfig) -> Example:
   """The question with its image; what would be right is not known.
 
   Raises:
@@ -143,11 +109,6 @@ def render(policy: str, example: Example, trajectory: Trajectory) -> str:
       card=cards.card(policy, example, trajectory),
       counts=narrator.counts(trajectory),
   )
-
-
-def _full_name(policy: str) -> str:
-  """'model' is what asks for the folder's model as it is."""
-  return f'{paradigms.GOG}@{paradigms.BASE}' if policy == MODEL else policy
 
 
 def _next_folder(parent: epath.Path) -> epath.Path:

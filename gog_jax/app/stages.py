@@ -1,4 +1,4 @@
-"""The walk: which stage follows which, and when one is complete.
+"""Which stage follows which, and when one is complete.
 
 A stage owns the folder of its name in the workdir. It is complete when its
 manifest says so, and is then not run again; a manifest made from other
@@ -15,14 +15,12 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax.app import remedies
-from gog_jax.app.config_check import check
-from gog_jax.app.config_check import check_family
-from gog_jax.app.config_fields import fields_of
+from gog_jax.config import Config
+from gog_jax.config import paradigms
+from gog_jax.config import picked
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import grade
-from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.evaluate import ROLLOUT
 from gog_jax.evaluation.evaluate import TRAINED
@@ -30,6 +28,8 @@ from gog_jax.judge.counts import describe
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
 from gog_jax.rewards import score as rewards
+from gog_jax.run import build
+from gog_jax.run import model_digest
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
@@ -45,27 +45,35 @@ from gog_jax.train import rl
 from gog_jax.train import sft
 from gog_jax.train import sft_data
 
+NO_GAZE = paradigms.SFT_NO_GAZE
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One step of the walk.
+  """What makes one folder of the workdir.
 
   Attributes:
     sections: Config fields that its output depends on.
     needs: Stages whose output it reads.
     make: (run, folder) -> facts for the manifest.
-    maker: Version of what makes it, where that is not the config's to say.
-    trains: Whether it makes parameters. The same settings need not make the
-      same ones again, so what is built on them is bound to these very ones.
+    config: The run's config -> the stage's own.
+    version: Of the code that makes it, where its output hangs on that.
+    trains: Whether it makes parameters: not reproducible from its settings,
+      so later stages record this exact run.
     apart: Whether each part of its output says itself what it was built on.
   """
 
   sections: tuple[str, ...]
   needs: tuple[str, ...]
   make: Callable[[Run, epath.Path], Mapping[str, Any]]
-  maker: str = ''
+  config: Callable[[Config], Config] = lambda config: config
+  version: str = ''
   trains: bool = False
   apart: bool = False
+
+
+def _data(run: Run, folder: epath.Path) -> Mapping[str, Any]:
+  return dataset.prepare(folder, **dataclasses.asdict(run.config.data))
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -102,15 +110,17 @@ def _print_summary(summary: dict[str, Any]) -> None:
   print(report_text.differences(summary))
 
 
-# What may change while a stage is under way: nothing it makes hangs on it.
+# What may change while a stage is under way: none of its output hangs on it.
 _NO_IDENTITY = (
-    'checkpoint_every', 'trajectories_every', 'alarms',
+    'checkpoint_every',
+    'trajectories_every',
+    'alarms',
     # Of SFT, what stands among a stage's inputs or only matters with them.
     'data',
     'data_workers',
     'epochs',
     *evaluate.NO_IDENTITY,
-)  # fmt: skip
+)
 
 _DEMOS = (
     *ROLLOUT,
@@ -125,20 +135,30 @@ _SFT = ('seed', 'model', *TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
 _RL = (*ROLLOUT, *TRAINED, 'batch', 'reward', 'rl')
 
 
-def _sft(policy: str, demos: str) -> Stage:
+def _demos(policy: str) -> Stage:
+  """The expert's demos with the tools of a policy."""
+  return Stage(
+      _DEMOS,
+      ('data',),
+      demos.make_demos,
+      config=lambda config: policies.config_of(config, policy),
+      version=expert.version(),
+  )
+
+
+def _sft(policy: str, needs: str) -> Stage:
   """SFT of a policy, with its tools, on the demos of a stage."""
   return Stage(
       _SFT,
-      (demos,),
-      lambda run, folder: sft.train(
-          policies.run_of(run, policy), folder, demos=demos
-      ),
+      (needs,),
+      lambda run, folder: sft.train(run, folder, demos=needs),
+      config=lambda config: policies.config_of(config, policy),
       trains=True,
   )
 
 
-def _sft_on_data(config: Any) -> Stage:
-  """SFT on a file of the user's own; the world is only for its validation."""
+def _sft_on_data(config: Config) -> Stage:
+  """SFT on a user's own data; the world is only for its validation."""
   return Stage(
       (*_SFT, 'sft.epochs'),
       ('data',) if config.sft.n_validation else (),
@@ -149,47 +169,32 @@ def _sft_on_data(config: Any) -> Stage:
   )
 
 
-def stages_of(config: Any) -> dict[str, Stage]:
+def _arm(name: str) -> Stage:
+  """An RL run with settings of its own."""
+  return Stage(
+      _RL,
+      ('grade',),
+      rl.train,
+      config=lambda config: dataclasses.replace(config, rl=config.arms[name]),
+      trains=True,
+  )
+
+
+def stages_of(config: Config) -> dict[str, Stage]:
   """Every stage of a run, with the arms that its config adds, by name."""
-  arms = {
-      name: Stage(
-          (*_RL, f'arms.{name}'),
-          ('grade',),
-          # Bound now: the loop's variable moves on.
-          lambda run, folder, name=name: rl.train(
-              run.with_rl(run.config.arms[name]), folder
-          ),
-          trains=True,
-      )
-      for name in config.arms
-  }
   return {
-      'data': Stage(
-          ('data',),
-          (),
-          lambda run, folder: dataset.prepare(
-              folder, **run.config.data.to_dict()
-          ),
-          maker=WorldBackend.version,
-      ),
-      'demos': Stage(
-          _DEMOS, ('data',), demos.make_demos, maker=expert.version()
-      ),
-      'demos_no_gaze': Stage(
-          _DEMOS,
-          ('data',),
-          lambda run, folder: demos.make_demos(run.without_gaze(), folder),
-          maker=expert.version(),
-      ),
+      'data': Stage(('data',), (), _data, version=WorldBackend.version),
+      'demos': _demos('sft'),
+      'demos_no_gaze': _demos(NO_GAZE),
       'sft': _sft_on_data(config) if config.sft.data else _sft('sft', 'demos'),
-      policies.NO_GAZE: _sft(policies.NO_GAZE, 'demos_no_gaze'),
+      NO_GAZE: _sft(NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
           (*ROLLOUT, *TRAINED, 'reward', 'grade'),
           ('data', 'sft') if config.sft.data else ('sft',),
           _grade,
       ),
       'rl': Stage(_RL, ('grade',), rl.train, trains=True),
-      **arms,
+      **{name: _arm(name) for name in config.arms},
       'eval': Stage(
           (*ROLLOUT, *TRAINED, 'reward', 'eval'),
           evaluate.needs(config),
@@ -222,33 +227,23 @@ def walk(run: Run) -> None:
     UserError: A stage made with other settings, or, outside the toy profile, a
       stage that another command must make first.
   """
-  prepare(run)
+  files.check_writable(run.workdir)
   if run.config.seeds:
     _walk_seeds(run)
   else:
     _walk(run, run.config.stage)
 
 
-def prepare(run: Run) -> None:
-  """Refuses what would stop the run late.
-
-  Raises:
-    UserError: Says what, and what to do.
-  """
-  check(run.config)
-  run.check()
-  if run.config.stage != 'pretrain':  # It makes a model of its own.
-    check_family(run.config.profile, run.model_config.family)
-
-
 def _walk_seeds(run: Run) -> None:
   """One walk for each seed, in a folder of its own, then what all show."""
   folders = {}
   for seed in run.config.seeds:
-    own = run.with_seed(seed)
-    folders[seed] = own.workdir
-    metrics.say(f'seed {seed}: {own.workdir}')
-    _walk(own, run.config.stage)
+    folders[seed] = folder = run.workdir / f'seed_{seed}'
+    metrics.say(f'seed {seed}: {folder}')
+    one = build(
+        run.config.of_seed(seed), folder, services=run.services, mesh=run.mesh
+    )
+    _walk(one, run.config.stage)
   if TARGETS[run.config.stage] == 'report':
     summary = report.make_overall(
         run.workdir,
@@ -275,11 +270,11 @@ def bring(run: Run, names: Sequence[str], target: str) -> None:
     if name != 'report' and _is_complete(run, name):
       metrics.say(f'{name}: complete in {folder_of(run, name)}, reused')
       continue
-    owners = remedies.owners(run.config, name)
+    owners = _owners(run.config, name)
     if not run.config.unasked and target not in owners:
       raise UserError(
           f'{target} needs {name}, which is not complete in {run.workdir}: '
-          f'run {remedies.command(run, owners[0], name)} first'
+          f'run {_command(run, owners[0], name)} first'
       )
     facts = metrics.shown(make(run, name))
     metrics.say(f'{name}: done in {folder_of(run, name)}: {facts}')
@@ -294,13 +289,14 @@ def _is_complete(run: Run, name: str) -> bool:
 
 def make(run: Run, name: str) -> Mapping[str, Any]:
   """Runs one stage, on top of those it needs; returns its facts."""
+  stage = stages_of(run.config)[name]
   manifest, folder = manifest_of(run, name), folder_of(run, name)
   manifest.write(folder, complete=False)
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()
   with manifest.taken_back(folder):
-    facts = stages_of(run.config)[name].make(run, folder)
+    facts = stage.make(run.with_config(stage.config(run.config)), folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
   about = {} if run.judge is None else {'judge': run.judge.facts()}
@@ -324,43 +320,42 @@ def folder_of(run: Run, name: str) -> epath.Path:
 def manifest_of(run: Run, name: str) -> Manifest:
   """The stage's identity: its config fields and its inputs' fingerprints."""
   stage = stages_of(run.config)[name]
-  fields = fields_of(run.config, stage.sections, without=_NO_IDENTITY)
+  own = stage.config(run.config)
+  fields = picked(own, stage.sections, without=_NO_IDENTITY)
   needs = () if stage.apart else stage.needs
-  scored = 'reward' in fields
-  own_data = run.config.sft.data if 'sft.epochs' in fields else ''
-  return Manifest(
-      stage=name,
-      config=fields,
-      inputs={needed: identity(run, needed) for needed in needs}
-      | ({'model_folder': run.model_digest} if 'model' in fields else {})
-      | ({'searched': run.toolbox.version} if set(_TOOLS) & set(fields) else {})
-      | ({'judge': run.judge.identity} if scored and run.judge else {})
-      | (rewards.identity(run.config.reward) if scored else {})
-      | ({'maker': stage.maker} if stage.maker else {})
-      | ({'sft_data': sft_data.digest(own_data)} if own_data else {})
-      | _start_from(fields),
-  )
-
-
-def _start_from(fields: Mapping[str, Any]) -> dict[str, str]:
-  """The base that pretraining goes on from, as it is now."""
-  folder = fields.get('pretrain', {}).get('start_from')
-  return {'start_from': files.model_digest(folder)} if folder else {}
+  inputs = {needed: identity(run, needed) for needed in needs}
+  if 'model' in fields:
+    same = own.model == run.config.model
+    inputs['model_folder'] = run.model_digest if same else model_digest(own)
+  if set(_TOOLS) & set(fields):
+    inputs['searched'] = run.toolbox.version
+  if 'reward' in fields:
+    inputs |= rewards.identity(own.reward)
+    if run.judge:
+      inputs['judge'] = run.judge.identity
+  if stage.version:
+    inputs['maker'] = stage.version
+  if 'sft.epochs' in fields and own.sft.data:
+    inputs['sft_data'] = sft_data.digest(own.sft.data)
+  # The base that pretraining goes on from, as it is now.
+  if start_from := fields.get('pretrain', {}).get('start_from'):
+    inputs['start_from'] = files.model_digest(start_from)
+  return Manifest(stage=name, config=fields, inputs=inputs)
 
 
 def identity(run: Run, name: str) -> str:
   """What a stage that needs this one has to be made from."""
-  own = manifest_of(run, name).fingerprint()
+  fingerprint = manifest_of(run, name).fingerprint()
   if not stages_of(run.config)[name].trains:
-    return own
-  return f'{own} {birthmark(folder_of(run, name))}'
+    return fingerprint
+  return f'{fingerprint} {birthmark(folder_of(run, name))}'
 
 
-def _order_for(config: Any, target: str) -> list[str]:
+def _order_for(config: Config, target: str) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
   named = [TARGETS[target]]
-  if target == 'sft' and policies.NO_GAZE in evaluate.needs(config):
-    named.append(policies.NO_GAZE)
+  if target == 'sft' and NO_GAZE in evaluate.needs(config):
+    named.append(NO_GAZE)
   return _in_order(stages_of(config), named)
 
 
@@ -373,3 +368,30 @@ def _in_order(stages: Mapping[str, Stage], names: Sequence[str]) -> list[str]:
   return order
 
 
+def _command(run: Run, page: str, stage: str) -> str:
+  """What to type for a page to make a stage as this run needs it."""
+  c = run.config
+  flags = [f'--config=configs/{page}.py:{c.profile}']
+  if c.model.path:
+    flags.append(f'--config.model.path={c.model.path}')
+  if c.sft.data:
+    flags.append(f'--config.sft.data={c.sft.data}')
+  flags.append(f'--config.seed={c.seed}')
+  if stage in (*c.arms, 'demos_no_gaze', NO_GAZE):
+    # Made only for an evaluation that names them.
+    flags.append(f'--config.eval.policies="{c.eval.policies}"')
+  flags.append(f'--workdir={run.workdir}')
+  return ' '.join(['python -m gog_jax.main', *flags])
+
+
+def _owners(config: Config, name: str) -> list[str]:
+  """The commands that make a stage themselves at any size, the usual first."""
+  made = {
+      'pretrain': ('pretrain',),
+      'sft': ('data', 'demos', 'sft', 'demos_no_gaze', NO_GAZE),
+      'grade': ('grade',),
+      'rl': ('rl', *config.arms, 'eval', 'report'),
+      'eval': ('eval', 'report'),
+      'instruct': ('data',),
+  }
+  return [target for target, stages in made.items() if name in stages]

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from gog_jax import models
+from gog_jax.config import paradigms
+from gog_jax.config.paradigms import Named
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import paradigms
 from gog_jax.evaluation import policies
-from gog_jax.evaluation.paradigms import Named
 from gog_jax.remote import ledger
 from gog_jax.run import Run
 from gog_jax.storage import rollouts
@@ -68,7 +68,7 @@ def estimate(run: Run) -> list[Estimate]:
 
 def _of_policy(run: Run, name: str) -> Estimate:
   c = run.config
-  policy = policies.named(c, name)
+  policy = paradigms.parse(name, c.arms)
   own = policies.run_of(run, name)
   folder = evaluate.folder_of(run) / name
   items = list(rollouts.items(folder).values())
@@ -110,7 +110,8 @@ def _size(own: Run, policy: Named) -> tuple[int, int]:
 def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
   limits = own.limits
   turns = limits.max_turns
-  calls = turns - 1 if policy.tools else 0  # The last turn's are not made.
+  # The last turn's are not made.
+  calls = turns - 1 if own.executor.tools else 0
   caps = [limits.max_calls.get(tool, 0) for tool in own.executor.tools]
   if caps and all(caps):
     calls = min(calls, sum(caps))

@@ -10,6 +10,7 @@ added at any time, and so that one that was trained anew is noticed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 import functools
 import json
 import time
@@ -17,16 +18,18 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax.app.config_fields import fields_of
-from gog_jax.evaluation import paradigms
+from gog_jax import seams
+from gog_jax.config import paradigms
+from gog_jax.config import picked
+from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
-from gog_jax.evaluation import scripts as plays
 from gog_jax.evaluation.collect import Collector
 from gog_jax.evaluation.collect import MEANS
 from gog_jax.evaluation.collect import USAGE
 from gog_jax.questions import benchmarks
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout.policy import Policy
+from gog_jax.run import model_digest
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import rollouts
@@ -58,7 +61,7 @@ def items(run: Run) -> benchmarks.Benchmark:
   if paradigms.is_world(name):
     n = run.config.eval.n_examples
     return benchmarks.open(name, workdir=run.workdir, n_world=n)
-  fields = run.config.benchmark.to_dict() | {'name': name}
+  fields = dataclasses.asdict(run.config.benchmark) | {'name': name}
   return _load(run.workdir, tuple(sorted(fields.items())))
 
 
@@ -69,10 +72,24 @@ def _load(
   return benchmarks.open(**dict(fields), workdir=workdir)
 
 
+def check(config: Any) -> None:
+  """Refuses a benchmark that does not exist, or lacks its files.
+
+  Raises:
+    UserError: Says which flag to pass.
+  """
+  name = config.eval.benchmark
+  if benchmarks.find(name).read and not config.benchmark.path:
+    raise UserError(
+        f'config.eval.benchmark={name} needs its files: pass '
+        '--config.benchmark.path=, a folder, a file or an id on the hub'
+    )
+
+
 def needs(config: Any) -> tuple[str, ...]:
   """The stages whose output evaluations read."""
   names = config.eval.policies
-  trained = [policies.named(config, name).stage for name in names]
+  trained = [paradigms.parse(name, config.arms).stage for name in names]
   data = ['data'] if paradigms.is_world(config.eval.benchmark) else []
   return tuple(dict.fromkeys([*data, *filter(None, trained)]))
 
@@ -93,11 +110,11 @@ def manifest_of(
     name: The policy's.
     identity: Of a stage that the evaluation is built on.
   """
-  policy = policies.named(run.config, name)
-  own = policies.run_of(run, name)
+  policy = paradigms.parse(name, run.config.arms)
+  own = policies.config_of(run.config, name)
   sections = [*ROLLOUT, 'reward', 'eval']
-  inputs = rewards.identity(own.config.reward) | {
-      'model_folder': own.model_digest,
+  inputs = rewards.identity(own.reward) | {
+      'model_folder': model_digest(own),
       'searched': run.toolbox.version,
   }
   if run.judge is not None:
@@ -109,14 +126,16 @@ def manifest_of(
   if policy.model == paradigms.REMOTE:
     sections.append('remote')
   if policy.model == paradigms.SCRIPT:
-    inputs['script'] = plays.digest(run.config.eval.script)
+    inputs['script'] = seams.digest(
+        run.config.eval.script, {}, field='config.eval.script'
+    )
   if paradigms.is_world(run.config.eval.benchmark):
     inputs['data'] = identity('data')
   else:
     inputs['benchmark'] = items(run).digest
   return Manifest(
       stage=f'eval {name}',
-      config=fields_of(own.config, sections, without=NO_IDENTITY),
+      config=picked(own, sections, without=NO_IDENTITY),
       inputs=inputs,
   )
 

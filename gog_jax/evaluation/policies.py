@@ -1,21 +1,17 @@
-"""Makes the policies that paradigms.py names."""
+"""Makes the policies that config/paradigms.py names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import copy
 import dataclasses
-from typing import Any
 
 from flax import nnx
 
 from gog_jax import seams
-from gog_jax.chat import load_dialect
-from gog_jax.errors import UserError
-from gog_jax.evaluation import paradigms
-from gog_jax.evaluation import scripts as plays
-from gog_jax.evaluation.paradigms import Named
-from gog_jax.images import ImageProcessor
+from gog_jax.config import Config
+from gog_jax.config import paradigms
+from gog_jax.config.paradigms import Named
+from gog_jax.evaluation import scripts
 from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.ledger import Ledger
@@ -26,56 +22,61 @@ from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
-from gog_jax.run import TOY_BASE
 from gog_jax.types import ToolCall
 
-NO_GAZE = paradigms.SFT_NO_GAZE
 REMOTE = paradigms.REMOTE
-NAMES = paradigms.SHORT
 # Policies of other packages, which this one does not import.
 SCRIPTED = {'expert': 'gog_jax.toy.policy:expert_policy'}
 
 
-def named(config: Any, name: str) -> Named:
-  """A policy's name, taken apart.
+def config_of(config: Config, name: str) -> Config:
+  """The config of a policy: its tools, its wording and its limits.
 
   Raises:
-    UserError: As `paradigms.parse`.
+    UserError: There is no such policy.
   """
-  return paradigms.parse(name, config.arms)
+  policy = paradigms.parse(name, config.arms)
+  if _is_general(config, policy):
+    config = general(config)
+  model, rollout = config.model, config.rollout
+  if policy.paradigm == paradigms.MMSEARCH_R1:
+    model = dataclasses.replace(model, dialect=paradigms.MMSEARCH_R1)
+  elif policy.stage is None:
+    model = dataclasses.replace(model, paradigm=policy.paradigm)
+  elif not policy.gazes:  # Else it is asked in the words it was trained with.
+    model = dataclasses.replace(model, paradigm=paradigms.NO_GAZE)
+  if policy.max_turns:
+    n = min(policy.max_turns, rollout.max_turns)
+    rollout = dataclasses.replace(rollout, max_turns=n)
+  offered = policy.offered(config.tools.offered)
+  return dataclasses.replace(
+      config,
+      model=model,
+      rollout=rollout,
+      tools=dataclasses.replace(config.tools, offered=offered),
+  )
+
+
+def general(config: Config) -> Config:
+  """The config with the sections that a general model needs."""
+  g = config.general
+  if g is None:
+    return config
+  return dataclasses.replace(
+      config, model=g.model, tools=g.tools, rollout=g.rollout, batch=g.batch
+  )
 
 
 def run_of(run: Run, name: str) -> Run:
-  """The run with the tools, the words and the limits that a policy has.
-
-  Raises:
-    UserError: There is no such policy, or the dialect has no words for it.
-  """
-  policy = named(run.config, name)
-  if _is_general(run.config, policy):
-    run = general_run(run)
-  words = run.config.model.dialect
-  if policy.paradigm == paradigms.MMSEARCH_R1:
-    dialect, tools = load_dialect(paradigms.MMSEARCH_R1), policy.tools
-  elif policy.stage is None and policy.paradigm != paradigms.GOG:
-    dialect, tools = load_dialect(words, policy.paradigm), policy.tools
-  else:
-    # As it was trained, but for a tool that it is not to have.
-    gazes = policy.paradigm == paradigms.GOG or (
-        policy.model != NO_GAZE and policy.paradigm != paradigms.NO_GAZE
-    )
-    own = run if gazes else run.without_gaze()
-    dialect, tools = own.dialect, own.tool_names
-  if policy.max_turns:
-    dialect = dataclasses.replace(dialect, max_turns=policy.max_turns)
-  return run.changed(dialect=dialect, tool_names=tools)
+  """The run with a policy's own config."""
+  return run.with_config(config_of(run.config, name))
 
 
 def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
   """A policy that decodes greedily; `run` is that of `run_of`.
 
   Args:
-    run: With its tools and words.
+    run: With its tools and wording.
     name: The policy's.
     tolerant: Of a remote model, see `RemotePolicy`.
 
@@ -83,14 +84,14 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
     UserError: Its stage has not been run, or what its config names cannot be
       used.
   """
-  policy = named(run.config, name)
+  policy = paradigms.parse(name, run.config.arms)
   searched = policy.paradigm == paradigms.FULL_SEARCH
   opening = _both_searches(run) if searched else None
   if policy.model == paradigms.EXPERT:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
-    script = plays.script_of(run.config.eval.script, run.chat)
-    return _scripted(run, plays.after(opening, script))
+    script = scripts.script_of(run.config.eval.script, run.chat)
+    return _scripted(run, scripts.after(opening, script))
   if policy.model == REMOTE:
     made = remote_policy(
         run, capacity=run.config.remote.concurrency, tolerant=tolerant
@@ -144,39 +145,10 @@ def _both_searches(run: Run) -> Callable[[Request], list[list[int]]]:
   return opening
 
 
-def endpoint(config: Any) -> Endpoint:
-  """Whom `config.remote` names.
-
-  Raises:
-    UserError: The address or the key cannot be one, or the model has no name.
-  """
-  return Endpoint(config.remote, name='remote')
-
-
-def check_remote(config: Any) -> None:
-  """Refuses a remote model that cannot be asked, or paid for.
-
-  Raises:
-    UserError: Says which field to set.
-  """
-  c = config.remote
-  if not c.url:
-    raise UserError(
-        'a remote model needs an endpoint: pass --config.remote.url=, e.g. '
-        'http://127.0.0.1:8080/v1, and --config.remote.model=NAME'
-    )
-  endpoint(config)
-  if (c.price_in or c.price_out) and not c.max_spend:
-    raise UserError(
-        'the remote model has a price: say how much the run may spend with '
-        '--config.remote.max_spend=DOLLARS'
-    )
-
-
 def remote_policy(
     run: Run, *, capacity: int, tolerant: bool = False
 ) -> RemotePolicy:
-  """The model behind `config.remote`; `run` is that of `without_weights`.
+  """The model behind `config.remote`; with the chat that reads what it says.
 
   Args:
     run: With the chat that reads what it says.
@@ -185,7 +157,7 @@ def remote_policy(
   """
   c = run.config
   return RemotePolicy(
-      endpoint(c),
+      Endpoint(c.remote, name='remote'),
       run.chat,
       capacity=capacity,
       max_context=c.rollout.max_context,
@@ -209,41 +181,9 @@ def _ledger(run: Run) -> Ledger | None:
   )
 
 
-def _is_general(config: Any, policy: Named) -> bool:
-  """Whether the toy's small values are none for it."""
+def _is_general(config: Config, policy: Named) -> bool:
+  """Whether the toy's small values are too small for it."""
   if policy.model == paradigms.SCRIPT:
     small = paradigms.is_world(config.eval.benchmark)
     return not small or policy.paradigm == paradigms.MMSEARCH_R1
   return policy.model == REMOTE
-
-
-def general_run(run: Run) -> Run:
-  """The run with what a general model needs, `config.general`."""
-  run.toolbox  # noqa: B018  Shared, not one for each.
-  config = copy.deepcopy(run.config)
-  for section, fields in config.get('general', {}).items():
-    config[section].update(fields)
-  return without_weights(run.changed(config=config))
-
-
-def without_weights(run: Run) -> Run:
-  """The run for a model that is elsewhere.
-
-  The toy's tokenizer can spell anything, but its image processor would show a
-  photograph in 84 x 84 pixels: in its place stands one as published models
-  have, whose means nobody looks at.
-  """
-  if run.model_folder != TOY_BASE:
-    return run
-  side = 32
-  return run.changed(
-      processor=ImageProcessor(
-          patch_size=side // 2,
-          merge_size=2,
-          temporal_patch_size=2,
-          min_pixels=side**2,
-          max_pixels=run.config.model.max_image_tokens * side**2,
-          image_mean=(0.5, 0.5, 0.5),
-          image_std=(0.5, 0.5, 0.5),
-      )
-  )

@@ -12,11 +12,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import hashlib
-import importlib
-import inspect
 from typing import Any
 
+from gog_jax import seams
 from gog_jax.chat import Chat
 from gog_jax.errors import UserError
 from gog_jax.rollout.policy import Request
@@ -25,52 +23,13 @@ from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 
 
-def load(name: str) -> Callable[[Request, tuple[Turn, ...]], Any]:
-  """The function that 'module:function' names.
-
-  Raises:
-    UserError: There is none.
-  """
-  module, _, function = name.partition(':')
-  like = 'pass --config.eval.script=MODULE:FUNCTION, e.g. my_plays:answer_no'
-  if not module or not function:
-    raise UserError(f'config.eval.script is {name!r}: {like}')
-  try:
-    found = getattr(importlib.import_module(module), function, None)
-  except (ImportError, TypeError) as error:  # TypeError: '.relative'.
-    raise UserError(f'config.eval.script={name}: {error}; {like}') from error
-  if not callable(found):
-    raise UserError(
-        f'config.eval.script={name}: module {module} has no function '
-        f'{function!r}'
-    )
-  return found
-
-
-def digest(name: str) -> str:
-  """16 hex digits that change with the text of the script's module.
-
-  Raises:
-    UserError: As `load`.
-  """
-  play = load(name)
-  try:
-    source = inspect.getsource(inspect.getmodule(play) or play)
-  except (OSError, TypeError) as error:
-    raise UserError(
-        f'config.eval.script={name} has no source in Python, by which a change '
-        'of it would be noticed: write a function that calls it'
-    ) from error
-  return hashlib.sha256(f'{name}\n{source}'.encode()).hexdigest()[:16]
-
-
 def script_of(name: str, chat: Chat) -> Script:
   """A policy's script, from what a user's function says.
 
   Raises:
-    UserError: As `load`; and as it plays, that it says neither.
+    UserError: There is no such function; and as it plays, that it says neither.
   """
-  play = load(name)
+  play = seams.load(name, {}, field='config.eval.script')
 
   def script(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
     said = play(request, turns)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from gog_jax.errors import UserError
+from gog_jax.config import paradigms
+from gog_jax.config import picked
+from gog_jax.config.config import InstructConfig
 from gog_jax.evaluation import policies
 from gog_jax.questions import sources
 
 MODEL, EXPERT = 'model', 'expert'  # Teachers, beside those of policies.py.
-EASY = ('keep', 'drop')
-GOLD = ('any', 'each', 'off')
 
 # What is asked, and what becomes of it, hangs on these alone: the others may
 # change between two starts, and no teacher is asked again.
@@ -20,24 +20,27 @@ _ASKED = (
 )  # fmt: skip
 # Not the address, which may change with every start of a server.
 _REMOTE = ('model', 'temperature', 'max_tokens', 'seeded')
-_TOOLS = ('backend', 'top_k', 'hit_characters')
+_SECTIONS = (
+    'seed', 'model', 'rollout', 'reward', 'batch.row_patches',
+    'tools.offered', 'tools.backend', 'tools.top_k', 'tools.hit_characters',
+)  # fmt: skip
 
 
-def identity(config: Any) -> dict[str, Any]:
-  """The fields on which the answers depend, nested."""
-  c = config
-  fields = {
-      'seed': c.seed,
-      'model': c.model.to_dict(),
-      'rollout': c.rollout.to_dict(),
-      'reward': c.reward.to_dict(),
-      'batch': {'row_patches': c.batch.row_patches},
-      'tools': {name: c.tools[name] for name in _TOOLS},
-      'instruct': {name: c.instruct[name] for name in _ASKED},
-  }
-  if c.instruct.teacher == policies.REMOTE:
-    fields['remote'] = {name: c.remote[name] for name in _REMOTE}
-  return fields
+def identity(config: InstructConfig) -> dict[str, Any]:
+  """The fields on which the committed chunks depend."""
+  names = [*_SECTIONS, *(f'instruct.{name}' for name in _ASKED)]
+  if config.instruct.teacher == policies.REMOTE:
+    names += [f'remote.{name}' for name in _REMOTE]
+  return picked(config, names, without=())
+
+
+def teacher_config(config: InstructConfig) -> InstructConfig:
+  """The config with the tools, wording and limits that the teacher has."""
+  if config.instruct.teacher == MODEL:
+    return config
+  own = policies.config_of(config, config.instruct.teacher)
+  assert isinstance(own, InstructConfig)
+  return own
 
 
 def teacher_name(config: Any) -> str:
@@ -54,44 +57,9 @@ def stages(config: Any) -> tuple[str, ...]:
   if sources.WORLD in config.instruct.sources:
     needed.append('data')
   if config.instruct.teacher not in (policies.REMOTE, MODEL, EXPERT):
-    stage = policies.named(config, config.instruct.teacher).stage
+    stage = paradigms.parse(config.instruct.teacher, config.arms).stage
     assert stage is not None
     needed.append(stage)
   return tuple(needed)
 
 
-def check(config: Any) -> None:
-  """Refuses a build that would stop late.
-
-  Raises:
-    UserError: Says which field, and what to give it.
-  """
-  c = config.instruct
-  # Those that have to answer at once have no trajectories to show.
-  trained = [n for n in policies.NAMES if n not in ('direct', 'full_search')]
-  known = (policies.REMOTE, MODEL, *trained, *config.arms)
-  if c.teacher not in known:
-    raise UserError(
-        f'unknown teacher {c.teacher!r}: pass --config.instruct.teacher=, one '
-        'of ' + ', '.join(known)
-    )
-  sources.check(c.sources, field='config.instruct.sources')
-  if c.teacher == EXPERT and tuple(c.sources) != (sources.WORLD,):
-    raise UserError(
-        'the expert knows the questions of the embedded world only: pass '
-        '--config.instruct.teacher=remote, or another that can read yours'
-    )
-  if c.teacher == policies.REMOTE:
-    policies.check_remote(config)
-    if c.n_direct > 1 and not c.direct_temperature:
-      raise UserError(
-          'config.instruct.direct_temperature=0 gives the same answer every '
-          'time: raise it, or pass --config.instruct.n_direct=1'
-      )
-  foreign = tuple(c.sources) != (sources.WORLD,)
-  if foreign and config.tools.backend == 'world':
-    if config.tools.mode != 'replay':
-      raise UserError(
-          'the embedded world knows nothing about questions of others: pass '
-          '--config.tools.backend=index or retriever'
-      )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import copy
 import dataclasses
 import functools
 
-from gog_jax.chat import load_dialect
-from gog_jax.evaluation import paradigms
+from gog_jax.config import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.instruct import settings
 from gog_jax.models.vlm import VLM
@@ -27,12 +25,7 @@ class Teacher:
 
   def __init__(self, run: Run):
     """Makes nothing that takes long."""
-    name = run.config.instruct.teacher
-    self._name = name
-    if self.is_remote:
-      run = policies.without_weights(run)
-    elif name != settings.MODEL:
-      run = policies.run_of(run, name)
+    self._name = run.config.instruct.teacher
     self.run = run
 
   @property
@@ -55,7 +48,7 @@ class Teacher:
   def _model(self) -> VLM:
     if self._name == settings.MODEL:
       return self.run.load_model()
-    stage = policies.named(self.run.config, self._name).stage
+    stage = paradigms.parse(self._name, self.run.config.arms).stage
     assert stage is not None
     return policies.trained(self.run, stage)
 
@@ -81,14 +74,19 @@ class Teacher:
   @functools.cached_property
   def direct_run(self) -> Run:
     """The run of one message; a remote model's has a chat without tools."""
-    run, parts = self.run, {}
+    c = self.run.config
+    rollout = dataclasses.replace(c.rollout, max_turns=1)
+    own = dataclasses.replace(c, rollout=rollout)
     if self.is_remote:
-      parts['config'] = config = copy.deepcopy(run.config)
-      config.remote.temperature = config.instruct.direct_temperature
-      direct = load_dialect(config.model.dialect, paradigms.DIRECT)
-      parts |= {'dialect': direct, 'tool_names': ()}
-    limits = dataclasses.replace(run.limits, max_turns=1)
-    return run.changed(limits=limits, **parts)
+      own = dataclasses.replace(
+          own,
+          model=dataclasses.replace(c.model, paradigm=paradigms.DIRECT),
+          tools=dataclasses.replace(c.tools, offered=(), extra=()),
+          remote=dataclasses.replace(
+              c.remote, temperature=c.instruct.direct_temperature
+          ),
+      )
+    return self.run.with_config(own)
 
   def _remote(self, run: Run) -> Policy:
     return policies.remote_policy(

@@ -13,7 +13,6 @@ import aiohttp
 from etils import epath
 
 from gog_jax.errors import RunStopped
-from gog_jax.judge import config as config_lib
 from gog_jax.judge import prompt
 from gog_jax.judge.counts import JudgeCounts
 from gog_jax.remote import ledger as ledger_lib
@@ -22,7 +21,6 @@ from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.ledger import Ledger
 from gog_jax.rewards import answers
-from gog_jax.rewards import score as rewards
 from gog_jax.storage import files
 from gog_jax.storage.store import Store
 from gog_jax.types import Example
@@ -288,16 +286,13 @@ class Judge:
     )
 
 
-def for_run(config: Any, workdir: epath.PathLike) -> Judge | None:
-  """The judge of a run; None where its reward asks nobody.
+def open_judge(section: Any, workdir: epath.PathLike) -> Judge:
+  """The judge of a config's section `judge`.
 
   Raises:
     UserError: It cannot be asked.
   """
-  if not rewards.asks_judge(config.reward):
-    return None
-  config_lib.check(config.judge)
-  return Judge(config.judge, workdir)
+  return Judge(section, workdir)
 
 
 def _digest(value: Any) -> str:

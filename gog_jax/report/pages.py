@@ -17,7 +17,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax import boxes
-from gog_jax.evaluation import paradigms
+from gog_jax.config import paradigms
 from gog_jax.report import cards
 from gog_jax.report import charts
 from gog_jax.report import intervals

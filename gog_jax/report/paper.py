@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from gog_jax.evaluation import paradigms
+from gog_jax.config import paradigms
 from gog_jax.report import intervals
 
 # Name, title, recovered n; in the order of the paper's columns.

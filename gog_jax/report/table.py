@@ -16,8 +16,8 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from gog_jax.config import paradigms
 from gog_jax.errors import UserError
-from gog_jax.evaluation import paradigms
 from gog_jax.report import measures
 from gog_jax.report import paper
 from gog_jax.report import reading

@@ -17,6 +17,7 @@ import math
 from typing import Any
 
 from gog_jax import seams
+from gog_jax.config.evaluation import Reward
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.rewards import behaviour
@@ -29,27 +30,11 @@ JUDGE = 'judge'
 RECORDED = ('accuracy', 'format', 'exact_match', 'f1', 'budget')
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RewardConfig:
-  """How a trajectory is scored.
-
-  Attributes:
-    accuracy: The part that says what is right, from 0 to 1: one of
-      parts.PARTS, FILE.py:NAME or MODULE:NAME.
-    format_weight: lambda, the share of the format reward, in [0, 1].
-    extra: 'PART=WEIGHT', added to the reward.
-  """
-
-  accuracy: str
-  format_weight: float
-  extra: tuple[str, ...] = ()
-
-
 def score(
     example: Example,
     trajectory: Trajectory,
     *,
-    config: RewardConfig,
+    config: Reward,
     call_cost: float = 0.0,
 ) -> Trajectory:
   """The trajectory with `reward`, `reward_parts` and maybe `masked` set.
@@ -110,7 +95,7 @@ def score_all(
     examples: Sequence[Example],
     trajectories: Sequence[Trajectory],
     *,
-    config: RewardConfig,
+    config: Reward,
     call_cost: float = 0.0,
 ) -> list[Trajectory]:
   """`score` of each trajectory, one of each example."""
@@ -120,12 +105,12 @@ def score_all(
   ]
 
 
-def asks_judge(config: RewardConfig) -> bool:
+def asks_judge(config: Reward) -> bool:
   """Whether trajectories need a judge's verdict before they are scored."""
   return JUDGE in (config.accuracy, *_weights(config))
 
 
-def check(config: RewardConfig) -> None:
+def check(config: Reward) -> None:
   """Loads every part.
 
   Raises:
@@ -144,7 +129,7 @@ def check(config: RewardConfig) -> None:
     taken.add(_short(name))
 
 
-def identity(config: RewardConfig) -> dict[str, str]:
+def identity(config: Reward) -> dict[str, str]:
   """Digests of users' parts, for manifests; the config names ours."""
   return {
       f'reward {name}': seams.digest(name, parts.PARTS, field='config.reward')
@@ -153,7 +138,7 @@ def identity(config: RewardConfig) -> dict[str, str]:
   }
 
 
-def _weights(config: RewardConfig) -> dict[str, float]:
+def _weights(config: Reward) -> dict[str, float]:
   """Part to weight, of the extra ones."""
   found = {}
   for entry in config.extra:

@@ -45,16 +45,9 @@ def limits_of(config: Any, dialect: Dialect) -> Limits:
   """The tighter of a config's limits and a dialect's.
 
   Raises:
-    UserError: Training could not pack such conversations, or the dialect
-      limits a tool that there is not.
+    UserError: The dialect limits a tool that there is not.
   """
   own, row = config.rollout, config.batch
-  if own.max_context > row.row_tokens:
-    raise UserError(
-        f'rollout.max_context={own.max_context} is more than '
-        f'batch.row_tokens={row.row_tokens}: training could not pack '
-        'such a conversation'
-    )
   if unknown := sorted(set(dialect.max_calls) - set(own.max_calls)):
     raise UserError(
         f'dialect {dialect.name} limits calls of {", ".join(unknown)}; the '

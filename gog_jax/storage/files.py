@@ -49,6 +49,17 @@ def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
     partial.replace(path)
 
 
+def check_writable(folder: epath.PathLike) -> None:
+  """Makes a folder, and finds out whether it can be written.
+
+  Raises:
+    UserError: It cannot.
+  """
+  probe = epath.Path(folder) / '.writable'
+  write_atomic(probe, '')
+  probe.unlink()
+
+
 def append_line(path: epath.PathLike, line: str) -> int:
   """Adds one line to a file on a local disk, which may not exist yet.
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import importlib
-import importlib.util
 import json
 import os
 import sys
@@ -27,22 +27,6 @@ from etils import epath
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 from gog_jax.storage import metrics
-
-
-def check(log: Any) -> None:
-  """Finds before anything runs that W&B is asked for and not there.
-
-  Args:
-    log: The config's section.
-
-  Raises:
-    UserError: Says what to install.
-  """
-  if log.wandb and importlib.util.find_spec('wandb') is None:
-    raise UserError(
-        f'config.log.wandb={log.wandb} asks for Weights & Biases, which is not '
-        'installed: pip install wandb, or leave config.log.wandb empty'
-    )
 
 
 def open_log(
@@ -181,7 +165,7 @@ class WandbRun:
           group=folder.parent.name,
           job_type=folder.name,
           dir=None if '://' in str(folder) else str(folder),
-          config=_shown(config.to_dict()),
+          config=_shown(dataclasses.asdict(config)),
       )
     except Exception as error:
       raise UserError(

@@ -62,7 +62,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     base, config = models.from_pretrained(c.start_from, dtype=jnp.float32)
   else:
     config = hf_config.from_dict(
-        c.architecture.to_dict() | _token_ids(run.model_folder)
+        dict(c.architecture) | _token_ids(run.model_folder)
     )
     base = models.init(
         config, jax.random.key(run.seed('init')), dtype=jnp.float32

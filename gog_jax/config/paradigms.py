@@ -53,8 +53,15 @@ _ALIASES = {
 SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT, SFT_NO_GAZE, RL)
 
 
-# Benchmarks that are splits of the embedded world.
-_WORLD = ('world', 'world_hard', 'world_validation')
+# Benchmarks that are splits of the embedded world, 'world_hard' being harder.
+_WORLD = {
+    'world': 'test', 'world_hard': 'hard', 'world_validation': 'validation',
+}  # fmt: skip
+
+
+def split_of(benchmark: str) -> str:
+  """The split of the embedded world's data set that it is."""
+  return _WORLD[benchmark]
 
 
 def is_world(benchmark: str) -> bool:
@@ -92,10 +99,20 @@ class Named:
     return {DIRECT: 1, FULL_SEARCH: 3}.get(self.paradigm, 0)
 
   @property
-  def tools(self) -> tuple[str, ...]:
-    """What may be called in the paradigm, by it or for it."""
-    searches = ('text_search', 'image_search')
-    return {DIRECT: (), GOG: (*searches, 'gaze')}.get(self.paradigm, searches)
+  def gazes(self) -> bool:
+    """Whether Selective Gaze is part of how it works."""
+    if self.paradigm == GOG:
+      return True
+    return self.paradigm != NO_GAZE and self.model != SFT_NO_GAZE
+
+  def offered(self, tools: Iterable[str]) -> tuple[str, ...]:
+    """Those of the tools that are called in the paradigm, by it or for it."""
+    if self.stage is None or self.paradigm == MMSEARCH_R1:
+      if self.paradigm == DIRECT:
+        return ()
+      if self.paradigm in (FULL_SEARCH, MMSEARCH_R1):
+        return tuple(t for t in tools if t in ('text_search', 'image_search'))
+    return tuple(t for t in tools if t != 'gaze' or self.gazes)
 
 
 def spelled_out(name: str) -> str:

@@ -1,0 +1,158 @@
+"""Sections about questions, rewards and what is evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from typing import Literal
+
+from gog_jax.config.fields import at_least
+from gog_jax.config.fields import FieldError
+from gog_jax.config.fields import Section
+from gog_jax.config.fields import share
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difficulty(Section):
+  """What makes the embedded world's questions hard.
+
+  All but the first are shares, or for `noise` of a cosine, from 0 to 1.
+  """
+
+  emblems: int  # The most in a scene.
+  small: float = share()  # Of emblems, those that are tiny.
+  # Of the questions that a gaze answers, those about one of two emblems that a
+  # glance cannot tell apart.
+  twins: float = share()
+  aliased: float = share()  # Of facts, those filed under an alias only.
+  # Of looks, those that image search does not know; documents describe them.
+  unpictured: float = share()
+  # Standard deviation of what is added to an image's similarities.
+  noise: float = share()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class World(Section):
+  """The embedded world, a TFDS data set."""
+
+  world_seed: int
+  n_train: int
+  n_validation: int
+  n_test: int
+  n_hard: int  # Of the benchmark 'world_hard'.
+  difficulty: Difficulty
+  hard: Difficulty
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reward(Section):
+  """How a trajectory is scored, see rewards/score.py.
+
+  Its parts are functions: one of rewards/parts.py by name ('exact_match',
+  'token_f1', 'judge', 'format'), or a user's as FILE.py:NAME or MODULE:NAME.
+  """
+
+  accuracy: str  # The part that says what is right, from 0 to 1.
+  format_weight: float = share()  # lambda of the paper.
+  extra: tuple[str, ...]  # 'PART=WEIGHT', added to the reward.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eval(Section):
+  """Who is evaluated, greedily, and on what."""
+
+  # The embedded world's test split ('world'), 'world_hard', 'world_validation';
+  # 'fvqa_test', 'infoseek', 'simplevqa', 'mmsearch', 'livevqa', 'dynvqa', as
+  # the section `benchmark` finds them; or a function, FILE.py:NAME.
+  benchmark: str
+  n_examples: int = at_least(1)  # Of the world's; benchmark.n is the others'.
+  # PARADIGM@MODEL, or a short name: config/paradigms.py.
+  policies: tuple[str, ...]
+  script: str  # MODULE:FUNCTION of the model `script`: evaluation/scripts.py.
+  # Items that failed because a tool failed are asked again when the same
+  # command is given again; else they are counted.
+  retry_errors: bool
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.policies:
+      raise FieldError('policies is empty: name one at least')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark(Section):
+  """A published set of questions, see questions/benchmarks/."""
+
+  name: str  # '' is none.
+  path: str  # Its folder or file, or its id on the Hugging Face hub.
+  ids: str  # A file of the ids that are wanted: one a line, or a JSON list.
+  images: str  # A folder of images that it names or links to.
+  n: int  # So many of it, for a cheap run; 0 is all.
+  seed: int  # Chooses, where some are to be chosen.
+  fetch_images: bool  # Fetch images that it only links to.
+  options: bool  # Show LiveVQA's options with the question.
+  scope: str  # The world or corpus that its searches run in.
+  date: str  # Its version, where there are several; '' is the paper's.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report(Section):
+  """The report's page."""
+
+  n_trajectories: int = at_least(0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Log(Section):
+  """Where metrics go beside metrics.jsonl and TensorBoard's events/."""
+
+  # A project at Weights & Biases, if any; needs pip install wandb. Its own
+  # variables hold: WANDB_MODE=offline, WANDB_ENTITY, WANDB_API_KEY.
+  wandb: str
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.wandb and importlib.util.find_spec('wandb') is None:
+      raise FieldError(
+          f'wandb={self.wandb} asks for Weights & Biases, which is not '
+          'installed: pip install wandb, or leave config.log.wandb empty'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Instruct(Section):
+  """The GoG-Instruct builder, see instruct/."""
+
+  # Where questions come from, in turn where there are several: 'world', the
+  # embedded world's train split; KIND:PATH, as 'jsonl:FILE'; or a function,
+  # FILE.py:NAME. See questions/sources.py.
+  sources: tuple[str, ...]
+  # Who answers: 'remote', a model behind an endpoint; 'expert', the world's,
+  # who knows its own questions only; 'model', the one in model.path as it is;
+  # or what the run in --workdir has trained, as 'sft' and 'rl'.
+  teacher: str
+  n: int = at_least(1)  # Samples of the set,
+  no_search: float = share()  # of which this share does not search.
+  fewer: bool  # Where a kind is short, a smaller set of the same shares.
+  # Questions that are asked at most, in whole chunks: no more than it takes.
+  n_queries: int = at_least(1)
+  # Questions asked before it is seen whether that is enough.
+  chunk: int = at_least(1)
+  # The uncertainty filter: direct answers without tools. A question of which
+  # all are right is too easy. 0 asks none.
+  n_direct: int = at_least(0)
+  direct_temperature: float  # Of a remote teacher's.
+  easy: Literal['keep', 'drop']  # As samples that do not search; or not at all.
+  samples: int = at_least(1)  # Trajectories tried, until one passes.
+  gold: Literal['any', 'each', 'off']  # How many gazes must hit a gold region.
+  gold_iou: float = share()  # Overlap from which a gaze hits.
+  evidence: bool  # Where it searched, the answer must stand in the results.
+  repeats: bool  # Whether a call may be made twice.
+  # How often a conversation that a tool's failure spoilt is begun anew, and the
+  # share of a chunk that may stay spoilt.
+  retries: int = at_least(0)
+  most_errors: float = share()
+  concurrency: int = at_least(1)  # Conversations with a remote teacher at once.
+  n_review: int = at_least(0)  # Samples on the review page.
+  review: str  # The file which that page has exported.
+  licence: str  # What the data card says of it.
