@@ -14,6 +14,7 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.rewards import score as rewards
+from gog_jax.rewards.parts import PARTS as PARTS_OF_OURS
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from gog_jax.types import Verdict
@@ -145,6 +146,19 @@ def test_what_is_no_part_is_said_before_anything(parts, accuracy, extra, said):
   extra = [entry.format(parts) for entry in extra]
   with pytest.raises(UserError, match=said):
     rewards.check(config_of(accuracy, *extra))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize('name', list(PARTS_OF_OURS))
+def test_each_of_ours_is_in_the_list_alone(name):
+  config = config_of('exact_match', f'{name}=0.5')
+  rewards.check(config)
+  right = dataclasses.replace(
+      report_helpers.trajectory('a'), verdict=Verdict(right=True, by='m')
+  )
+  found = rewards.score(report_helpers.example('a'), right, config=config)
+  assert found.reward == pytest.approx(1.5)  # It is right in every way.
+  assert found.reward_parts[name] == 1
 
 
 @pytest.mark.quick

@@ -34,6 +34,7 @@ from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.instruct.teachers import Teacher
 from gog_jax.questions import sources
+from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
@@ -82,6 +83,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
           'model_folder': run.model_digest,
           'searched': run.toolbox.version,
           **inputs,
+          **rewards.identity(run.config.reward),
           **({} if run.judge is None else {'judge': run.judge.identity}),
       },
   )
