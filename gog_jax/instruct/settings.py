@@ -61,5 +61,3 @@ def stages(config: Any) -> tuple[str, ...]:
     assert stage is not None
     needed.append(stage)
   return tuple(needed)
-
-

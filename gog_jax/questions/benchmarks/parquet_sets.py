@@ -46,16 +46,15 @@ def _read_infoseek(request: Request) -> Reading:
   its peers use, are; they count as the paper's, and a note says that this is a
   guess. Of the authors' file as many are drawn, and said not to be the paper's.
   """
-  path, about = request.path, {
-      'name': request.spec.name, 'images': request.images
-  }  # fmt: skip
+  path, name, images = request.path, request.spec.name, request.images
   prefer = ('infoseek', '')
   files = parquet.files_of(path, prefer=prefer)
   if not os.path.isdir(path) and not path.endswith(('.parquet', '.pq')):
     files = []
   if not files:
-    return Reading.of(infoseek.read(_infoseek_file(path), **about))
-  found = verl.read(path, prefer=prefer, **about)
+    file = _infoseek_file(path)
+    return Reading.of(infoseek.read(file, name=name, images=images))
+  found = verl.read(path, name=name, images=images, prefer=prefer)
   if _SUBSET not in ' '.join(files):
     return Reading.of(found)
   note = (
