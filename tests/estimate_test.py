@@ -35,7 +35,7 @@ def item(index, **values):
 
 def write(folder, *items, complete=False):
   folder.mkdir(parents=True)
-  # Version and item first, as shards.py writes them.
+  # Version and item first, as rollouts.py writes them.
   lines = [json.dumps(row, separators=(',', ':')) + '\n' for row in items]
   (folder / 'trajectories.jsonl').write_text(''.join(lines))
   found = {'complete': complete, 'n_items': 10, 'infra_errors': 0}

@@ -71,7 +71,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     inputs: Fingerprints of the stages that it reads, by name.
 
   Raises:
-    Interrupted: After a signal; what is committed stays.
+    Interrupted: After a signal; what was answered stays.
     UserError: The folder holds another build, names the fields; the sources,
       the teacher or the review cannot be used; or too few samples pass.
   """
@@ -82,6 +82,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
       inputs={
           'model_folder': run.model_digest,
           'searched': run.toolbox.version,
+          **rewards.identity(run.config.reward),
           **inputs,
           **rewards.identity(run.config.reward),
           **({} if run.judge is None else {'judge': run.judge.identity}),
