@@ -12,13 +12,12 @@ import time
 
 import pytest
 
-from configs import instruct as page
 from gog_jax.conversations import tfds_set
 from gog_jax.instruct import answers
-from gog_jax.run import Run
 from gog_jax.storage import rollouts
 from tests import endpoints
 from tests import instruct_helpers as helpers
+from tests import mini
 from tests.main_test import command
 from tests.main_test import environment
 from tests.main_test import ROOT
@@ -43,10 +42,10 @@ FIELDS = {
 }
 
 
-def make_run(world, workdir):
-  config = page.get_config()
-  config.update_from_flattened_dict({**world, **FIELDS})
-  return Run(config, workdir)
+def make_run(world, url, workdir):
+  fields = {**world, **FIELDS, 'remote.url': url}
+  changes = {name.replace('.', '__'): v for name, v in fields.items()}
+  return mini.run_of(mini.make_config('instruct', **changes), workdir)
 
 
 def flags(world, url, workdir):
@@ -119,7 +118,7 @@ def test_killed_at_random_instants_the_set_is_the_same(tmp_path):
   rng = random.Random(0)
   with endpoints.serve(slow_teacher, helpers.Failing) as server:
     go_on = flags(world, server.url, killed)
-    run = make_run(world, killed)
+    run = make_run(world, server.url, killed)
 
     def check_heard(since, known):
       """What was answered before a start is not asked again."""

@@ -345,21 +345,6 @@ def test_an_outage_is_no_outcome(built, world, tmp_path):
     assert made == (run.workdir / 'instruct' / name).read_bytes()
 
 
-def test_a_reward_part_that_changed_is_noticed(world, tmp_path):
-  path = tmp_path / 'part.py'
-  path.write_text('def right(example, trajectory):\n  return 1.0\n')
-  fields = {
-      'remote__max_attempts': 1,
-      'instruct__retries': 0,
-      'reward__accuracy': f'{path}:right',
-  }
-  with pytest.raises(UserError, match='cannot reach'):  # Nobody is there.
-    build.build(make_run(tmp_path, world, **fields), {})
-  path.write_text('def right(example, trajectory):\n  return 0.5\n')
-  with pytest.raises(UserError, match='made from another reward .*right than'):
-    build.build(make_run(tmp_path, world, **fields), {})
-
-
 def test_answers_to_other_questions_are_refused(built, world, tmp_path):
   run, _, _ = built
   link_answers(run, tmp_path)

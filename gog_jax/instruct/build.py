@@ -84,7 +84,6 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
           'searched': run.toolbox.version,
           **rewards.identity(run.config.reward),
           **inputs,
-          **rewards.identity(run.config.reward),
           **({} if run.judge is None else {'judge': run.judge.identity}),
       },
   )
