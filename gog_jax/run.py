@@ -52,7 +52,7 @@ from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-_JUDGE = {'judge': 'gog_jax.judge.judge:open_judge'}
+_JUDGE = {'judge': 'gog_jax.judge.judge:Judge'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Services:
   def open(cls, config: Config, workdir: epath.Path) -> Services:
     judge = None
     if rewards.asks_judge(config.reward):
-      open_judge = seams.load('judge', _JUDGE, field='config.reward.accuracy')
-      judge = open_judge(config.judge, workdir)
+      make = seams.load('judge', _JUDGE, field='config.reward.accuracy')
+      judge = make(config.judge, workdir)
     return cls(Toolbox(config.tools, workdir), judge)
 
 

@@ -11,8 +11,8 @@ from aiohttp import web
 from configs import sections
 from gog_jax.config import fields
 from gog_jax.config import tools
-from gog_jax.judge.judge import Case
 from gog_jax.judge.judge import Judge
+from gog_jax.judge.prompt import Case
 from tests import endpoints
 from tests.endpoints import says
 
@@ -21,7 +21,7 @@ QUESTION = 'Which tower is this?'
 ANSWERS = ('Eiffel Tower', 'Tour Eiffel')
 
 
-def case(answer: str | None, question: str = QUESTION) -> Case:
+def case(answer: str, question: str = QUESTION) -> Case:
   return Case(question=question, answers=ANSWERS, answer=answer)
 
 

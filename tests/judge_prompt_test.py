@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from hypothesis import given
@@ -10,6 +11,7 @@ import pytest
 
 from gog_jax.errors import UserError
 from gog_jax.judge import prompt
+from gog_jax.judge.prompt import Case
 from gog_jax.remote.endpoint import Completion
 from tests.judge_helpers import ANSWERS
 from tests.judge_helpers import QUESTION
@@ -100,9 +102,8 @@ def test_what_others_wrote_stays_inside_its_line(answer):
   text = prompt.load('')
 
   def lines(answer: str) -> list[str]:
-    shown = prompt.write(
-        text, question=answer, answers=ANSWERS, answer=answer, code=CODE
-    )
+    case = Case(question=answer, answers=ANSWERS, answer=answer)
+    shown = prompt.write(text, case, CODE)
     return shown.splitlines()
 
   shown, plain = lines(answer), lines('x')
@@ -127,13 +128,13 @@ def test_ordinary_text_stays_as_it_is():
 
 
 def test_a_code_hangs_on_all_that_is_judged():
-  case = {'question': QUESTION, 'answers': ANSWERS, 'answer': 'a'}
+  case = Case(question=QUESTION, answers=ANSWERS, answer='a')
   codes = {
-      prompt.code_for('v', **case, attempt=1),
-      prompt.code_for('v', **case, attempt=2),
-      prompt.code_for('w', **case, attempt=1),
+      prompt.code_for('v', case, 1),
+      prompt.code_for('v', case, 2),
+      prompt.code_for('w', case, 1),
       *(
-          prompt.code_for('v', **case | changed, attempt=1)
+          prompt.code_for('v', dataclasses.replace(case, **changed), 1)
           for changed in (
               {'question': 'q'},
               {'answers': ANSWERS[::-1]},
@@ -142,7 +143,7 @@ def test_a_code_hangs_on_all_that_is_judged():
       ),
   }
   assert len(codes) == 6
-  assert prompt.code_for('v', **case, attempt=1) in codes
+  assert prompt.code_for('v', case, 1) in codes
 
 
 @pytest.mark.parametrize(

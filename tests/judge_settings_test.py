@@ -26,7 +26,6 @@ def test_verdicts_are_paid_by_what_the_endpoint_says(tmp_path):
     judge = make_judge(server, tmp_path, max_spend=1.0, **PRICES)
     judge.verdicts([case('louvre'), case('big ben')])
     totals = judge.counts.totals()
-    judge.close()
   assert totals['price'] == pytest.approx(2 * price)
   assert (totals['prompt_tokens'], totals['completion_tokens']) == (600, 40)
   assert '2 asked about, $0.0016 spent' == counts_lib.describe(totals)
@@ -40,7 +39,6 @@ def test_verdicts_are_paid_by_what_the_endpoint_says(tmp_path):
     judge.verdicts([case('louvre')])
     n_bytes = len(judge_helpers.prompt_of(server.bodies[-1]).encode())
     assert judge.counts['price'] == pytest.approx((2 * n_bytes + 1000) / 1e6)
-    judge.close()
 
 
 def test_a_cap_is_never_passed(tmp_path):
@@ -51,11 +49,9 @@ def test_a_cap_is_never_passed(tmp_path):
     with pytest.raises(RunStopped, match='--config.judge.max_spend=0.008'):
       judge.verdicts([case(f'answer {n}') for n in range(9)])
     assert 0 < len(server.heard) < 9 and judge.counts['price'] <= 0.008
-    judge.close()
     again = make_judge(server, tmp_path, max_spend=0.008, **PRICES)
     with pytest.raises(RunStopped, match='--config.judge.max_spend=0.008'):
       again.verdicts([case('one more')])  # Of the same ledger.
-    again.close()
 
 
 def test_a_cache_that_cannot_be_one(tmp_path):

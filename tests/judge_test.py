@@ -120,7 +120,6 @@ def test_a_kill_forgets_no_verdict(tmp_path):
 @pytest.mark.parametrize(
     ('answer', 'rule'),
     [
-        (None, 'empty'),
         ('', 'empty'),
         (' \n', 'empty'),
         ('x' * 1001, 'too_long'),

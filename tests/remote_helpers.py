@@ -44,7 +44,7 @@ def make_policy(
 def make_endpoint(url: str, **changed) -> Endpoint:
   section = sections.remote()
   section.update({'url': url, 'model': 'm', **changed})
-  return Endpoint(section, name='remote')
+  return Endpoint(section, name='remote', workdir='')
 
 
 def make_chat(executor, dialect: str) -> Chat:

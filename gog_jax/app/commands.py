@@ -101,12 +101,10 @@ def instruct(config: Any, workdir: epath.Path) -> None:
 def judge(config: Any, workdir: epath.Path) -> None:
   """Measures how often a judge says what people say."""
   from gog_jax.judge import agreement
-  from gog_jax.judge.judge import open_judge
+  from gog_jax.judge.judge import Judge
 
   path = workdir / 'agreement.json'
-  found = agreement.measure(
-      open_judge(config.judge, workdir), config.labels, path
-  )
+  found = agreement.measure(Judge(config.judge, workdir), config.labels, path)
   print(agreement.table(found))
   metrics.say(f'judge: {path}')
 

@@ -14,7 +14,6 @@ from gog_jax.config.paradigms import Named
 from gog_jax.evaluation import scripts
 from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
-from gog_jax.remote.ledger import Ledger
 from gog_jax.rollout.forced import ForcedPolicy
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
@@ -157,27 +156,13 @@ def remote_policy(
   """
   c = run.config
   return RemotePolicy(
-      Endpoint(c.remote, name='remote'),
+      Endpoint(c.remote, name='remote', workdir=run.workdir),
       run.chat,
       capacity=capacity,
       max_context=c.rollout.max_context,
       max_turn_tokens=c.rollout.max_turn_tokens,
       exact_size=c.model.box == 'resized_pixels',
       tolerant=tolerant,
-      ledger=_ledger(run),
-      prices=c.remote,
-  )
-
-
-def _ledger(run: Run) -> Ledger | None:
-  c = run.config.remote
-  if not (c.price_in or c.price_out):
-    return None
-  return Ledger(
-      c.ledger or run.workdir / 'remote_spent.jsonl',
-      cap=c.max_spend,
-      what='messages of the remote model',
-      section='remote',
   )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
 import dataclasses
 import json
@@ -12,16 +11,20 @@ from etils import epath
 import scipy.stats
 
 from gog_jax.errors import UserError
-from gog_jax.judge.judge import Case
 from gog_jax.judge.judge import Judge
+from gog_jax.judge.prompt import Case
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage.records import Drop
+from gog_jax.storage.records import json_lines
+from gog_jax.storage.records import Line
 from gog_jax.storage.records import Loaded
-from gog_jax.types import Verdict
+from gog_jax.storage.records import Unusable
 
 _SHOWN = 10  # Disagreements on the terminal.
 _LENGTH = 60  # Characters of each text there.
+_MAX_BYTES = 2**24  # Of a line.
+_WRONG = 'wrong field'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,25 +52,15 @@ def read(path: epath.PathLike) -> Loaded[Label]:
     raise UserError('nothing to agree with: pass --config.labels=FILE')
   labels, drops = [], []
   try:
-    data = epath.Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    for line in json_lines(path, max_bytes=_MAX_BYTES):
+      try:
+        labels.append(_label(line))
+      except Unusable as error:
+        drops.append(Drop.of(f'{path}, line {line.number}', error))
   except OSError as error:
     raise UserError(
         f'cannot read --config.labels={path}: {error.strerror or error}'
     ) from error
-  for number, line in enumerate(data.split(b'\n'), start=1):
-    if not line.strip():
-      continue
-    try:
-      labels.append(_label(line, number))
-    except (ValueError, RecursionError) as error:
-      bad_json = not isinstance(error, _WrongField)
-      drops.append(
-          Drop(
-              where=f'{path}, line {number}',
-              reason='not JSON' if bad_json else 'wrong field',
-              detail='is not JSON' if bad_json else str(error),
-          )
-      )
   if not labels:
     why = f': {drops[0]}' if drops else ''
     raise UserError(
@@ -77,29 +70,30 @@ def read(path: epath.PathLike) -> Loaded[Label]:
   return Loaded(name=str(path), items=labels, drops=tuple(drops))
 
 
-class _WrongField(ValueError):
-  """Says which."""
-
-
-def _label(line: bytes, number: int) -> Label:
-  row = json.loads(line.decode())
+def _label(line: Line) -> Label:
+  row = line.value
+  if isinstance(row, Unusable):
+    raise row
   if not isinstance(row, dict):
-    raise _WrongField('is no object')
+    raise Unusable(_WRONG, 'is no object')
   answers = row.get('answers')
-  if not isinstance(row.get('question'), str):
-    raise _WrongField('"question" is no text')
-  if not isinstance(answers, list) or not answers:
-    raise _WrongField('"answers" is no list of accepted answers')
-  if not all(isinstance(answer, str) for answer in answers):
-    raise _WrongField('"answers" holds what is no text')
-  if not isinstance(row.get('answer'), str):
-    raise _WrongField('"answer" is no text')
-  if not isinstance(row.get('right'), bool):
-    raise _WrongField('"right" is neither true nor false')
+  several = isinstance(answers, list) and bool(answers)
+  for fits, wrong in (
+      (isinstance(row.get('question'), str), '"question" is no text'),
+      (several, '"answers" is no list of accepted answers'),
+      (
+          several and all(isinstance(one, str) for one in answers),
+          '"answers" holds what is no text',
+      ),
+      (isinstance(row.get('answer'), str), '"answer" is no text'),
+      (isinstance(row.get('right'), bool), '"right" is neither true nor false'),
+  ):
+    if not fits:
+      raise Unusable(_WRONG, wrong)
   case = Case(
       question=row['question'], answers=tuple(answers), answer=row['answer']
   )
-  return Label(case=case, right=row['right'], line=number)
+  return Label(case=case, right=row['right'], line=line.number)
 
 
 def measure(
@@ -122,8 +116,7 @@ def measure(
       'left_out': records.reasons(),
       'judge': judge.facts(),
   }
-  text = json.dumps(found, indent=2, sort_keys=True) + '\n'
-  files.write_atomic(path, text)
+  files.write_atomic(path, json.dumps(found, indent=2, sort_keys=True) + '\n')
   return found
 
 
@@ -145,10 +138,13 @@ def agreement(judge: Judge, labels: Sequence[Label]) -> dict[str, Any]:
       for label, verdict in zip(labels, verdicts, strict=True)
       if verdict.right is not None
   ]
-  asked = [pair for pair in judged if pair[1].by == judge.version]
   return {
-      **_summary(judged),
-      'asked': _summary(asked),
+      **summary([(label.right, verdict.right) for label, verdict in judged]),
+      'asked': summary([
+          (label.right, verdict.right)
+          for label, verdict in judged
+          if verdict.by == judge.version
+      ]),
       'failed': len(labels) - len(judged),
       'disagreements': [
           {
@@ -164,13 +160,7 @@ def agreement(judge: Judge, labels: Sequence[Label]) -> dict[str, Any]:
   }
 
 
-def _summary(pairs: Sequence[tuple[Label, Verdict]]) -> dict[str, Any]:
-  return summary([
-      (label.right, verdict.right is True) for label, verdict in pairs
-  ])
-
-
-def summary(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
+def summary(pairs: Sequence[tuple[bool, bool | None]]) -> dict[str, Any]:
   """Agreement of two raters.
 
   Args:
@@ -188,18 +178,14 @@ def summary(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
       for verdict in (True, False)
   }
   if not (n := len(pairs)):
-    return {
-        'n': 0, 'agreement': None, 'ci95': None, 'kappa': None,
-        'confusion': confusion,
-    }  # fmt: skip
+    none = dict.fromkeys(('agreement', 'ci95', 'kappa'))
+    return {'n': 0, **none, 'confusion': confusion}
   n_agree = sum(label == verdict for label, verdict in pairs)
   interval = scipy.stats.binomtest(n_agree, n).proportion_ci(method='wilson')
   labelled = sum(label for label, _ in pairs) / n
-  judged = sum(verdict for _, verdict in pairs) / n
+  judged = sum(bool(verdict) for _, verdict in pairs) / n
   by_chance = labelled * judged + (1 - labelled) * (1 - judged)
-  kappa = None
-  if by_chance < 1:
-    kappa = (n_agree / n - by_chance) / (1 - by_chance)
+  kappa = (n_agree / n - by_chance) / (1 - by_chance) if by_chance < 1 else None
   return {
       'n': n,
       'agreement': n_agree / n,

@@ -6,6 +6,8 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
+_FAILURE = 'failures/'
+
 
 class JudgeCounts:
   """Totals of one judge.
@@ -18,34 +20,31 @@ class JudgeCounts:
   """
 
   def __init__(self):
-    self._totals = collections.Counter[str]()
-    self._failures = collections.Counter[str]()
-    self._taken = self._totals.copy(), self._failures.copy()
+    self._totals: dict[str, float] = collections.defaultdict(int)
+    self._taken: dict[str, float] = {}
 
   def add(self, what: str, value: float = 1) -> None:
-    self._totals[what] += value  # type: ignore[assignment]
+    self._totals[what] += value
 
   def add_failure(self, reason: str) -> None:
     self.add('failed')
-    self._failures[reason] += 1
+    self.add(_FAILURE + reason)
 
   def __getitem__(self, what: str) -> float:
     return self._totals[what]
 
   def totals(self) -> dict[str, Any]:
     """All since it was made; what is zero is left out."""
-    return _nested(self._totals, self._failures)
+    return _nested(self._totals)
 
   def take(self) -> dict[str, Any]:
     """All since the last time; what is zero is left out."""
-    new = self._totals.copy(), self._failures.copy()
-    for counter, taken in zip(new, self._taken, strict=True):
-      counter.subtract(taken)
-    self._taken = self._totals.copy(), self._failures.copy()
-    return _nested(*new)
+    taken, self._taken = self._taken, dict(self._totals)
+    return _nested({k: v - taken.get(k, 0) for k, v in self._taken.items()})
 
   def commonest_failure(self) -> str:
-    return self._failures.most_common(1)[0][0]
+    failures = self.totals()['failures']
+    return max(failures, key=failures.get)
 
 
 def describe(counts: Mapping[str, Any]) -> str:
@@ -68,10 +67,12 @@ def describe(counts: Mapping[str, Any]) -> str:
   return ', '.join(parts)
 
 
-def _nested(
-    totals: Mapping[str, float], failures: Mapping[str, int]
-) -> dict[str, Any]:
-  counts: dict[str, Any] = {k: v for k, v in totals.items() if v}
-  if reasons := {k: v for k, v in failures.items() if v}:
-    counts['failures'] = reasons
+def _nested(totals: Mapping[str, float]) -> dict[str, Any]:
+  counts: dict[str, Any] = {}
+  for what, value in totals.items():
+    if value and what.startswith(_FAILURE):
+      failures = counts.setdefault('failures', {})
+      failures[what.removeprefix(_FAILURE)] = value
+    elif value:
+      counts[what] = value
   return counts

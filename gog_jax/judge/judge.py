@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
 import itertools
-from typing import Any
 
 import aiohttp
 from etils import epath
 
+from gog_jax.config import tools as config_lib
 from gog_jax.errors import RunStopped
 from gog_jax.judge import prompt
 from gog_jax.judge.counts import JudgeCounts
-from gog_jax.remote import ledger as ledger_lib
+from gog_jax.judge.prompt import Case
 from gog_jax.remote import tasks
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
-from gog_jax.remote.ledger import Ledger
+from gog_jax.remote.ledger import charged
 from gog_jax.rewards import answers
 from gog_jax.storage import files
 from gog_jax.storage.store import Store
@@ -32,21 +32,6 @@ _FEW = 20
 _BUSY_S = 10.0  # A verdict that cannot be kept may be paid for again.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-  """An answer to be judged.
-
-  Attributes:
-    question: What was asked.
-    answers: Every accepted form.
-    answer: The answer given; None where none was.
-  """
-
-  question: str
-  answers: tuple[str, ...]
-  answer: str | None
-
-
 class Judge:
   """A remote model that says whether answers are right.
 
@@ -56,11 +41,11 @@ class Judge:
     counts: See there.
   """
 
-  def __init__(self, config: Any, workdir: epath.PathLike):
+  def __init__(self, config: config_lib.Judge, workdir: epath.PathLike):
     """Opens what the config names; nothing is asked yet.
 
     Args:
-      config: The section `judge`, checked.
+      config: Whom to ask, and about what.
       workdir: Where verdicts and spending are kept if nowhere else.
 
     Raises:
@@ -68,7 +53,7 @@ class Judge:
         cannot be used.
     """
     self._config = config
-    self._endpoint = Endpoint(config, name='judge')
+    self._endpoint = Endpoint(config, name='judge', workdir=workdir)
     self._prompt = prompt.load(config.prompt)
     self._facts = {
         'model': config.model,
@@ -79,21 +64,12 @@ class Judge:
     digest = _digest([prompt.FORMAT, *self._facts.values()])
     self.version = f'{config.model} {digest[:16]}'
     self.counts = JudgeCounts()
-    workdir = epath.Path(workdir)
     self._store = Store(
-        config.cache or workdir / 'verdicts.sqlite',
+        config.cache or epath.Path(workdir) / 'verdicts.sqlite',
         field='judge.cache',
         busy_s=_BUSY_S,
     )
     self._known: dict[str, bool] = {}  # Whatever becomes of the disk.
-    self._ledger = None
-    if config.price_in or config.price_out:
-      self._ledger = Ledger(
-          config.ledger or workdir / 'judge_spent.jsonl',
-          cap=config.max_spend,
-          what='verdicts',
-          section='judge',
-      )
     self._examples: dict[str, str] = {}  # An error of each reason.
 
   @property
@@ -102,12 +78,12 @@ class Judge:
     most = self._config.max_answer_characters
     return f'{self.version}, answers of {most} characters at most'
 
-  def facts(self) -> dict[str, Any]:
+  def facts(self) -> dict[str, object]:
     """Who it is, and what was counted since the last time."""
     return {**self.about, **self.counts.take()}
 
   @property
-  def about(self) -> dict[str, Any]:
+  def about(self) -> dict[str, object]:
     """Who it is."""
     return {**self._facts, 'version': self.version}
 
@@ -121,14 +97,12 @@ class Judge:
     Raises:
       Interrupted, RunStopped: As `verdicts`.
     """
-    pairs = zip(examples, trajectories, strict=True)
-    verdicts = iter(
-        self.verdicts([
-            Case(question=e.question, answers=e.answers, answer=t.answer)
-            for e, t in pairs
-            if t.valid
-        ])
-    )
+    cases = [
+        Case(question=e.question, answers=e.answers, answer=t.answer or '')
+        for e, t in zip(examples, trajectories, strict=True)
+        if t.valid
+    ]
+    verdicts = iter(self.verdicts(cases))
     return [
         dataclasses.replace(t, verdict=next(verdicts)) if t.valid else t
         for t in trajectories
@@ -159,10 +133,6 @@ class Judge:
       asyncio.run(self._ask_about(unknown, found))
     return [found[key] for key in keys]
 
-  def close(self) -> None:
-    """Lets others use what it keeps on disk."""
-    self._store.close()
-
   def _kept(self, key: str) -> bool | None:
     """Whether that answer is right; None if nobody has said."""
     if key not in self._known:
@@ -175,13 +145,12 @@ class Judge:
 
   def _rule(self, case: Case) -> str | None:
     """What decides without a judge; None where nothing does."""
-    answer = case.answer or ''
-    if answers.exact_match(answer, case.answers):
+    if answers.exact_match(case.answer, case.answers):
       return 'exact_match'
-    if not answer.strip():
+    if not case.answer.strip():
       return 'empty'
     # Whoever writes down everything has not answered.
-    if len(answer) > self._config.max_answer_characters:
+    if len(case.answer) > self._config.max_answer_characters:
       return 'too_long'
     return None
 
@@ -211,10 +180,9 @@ class Judge:
       self, session: aiohttp.ClientSession, case: Case
   ) -> Verdict:
     """Asks until there is a verdict or no attempt is left."""
-    retrying, deadline = self._endpoint.retrying()
-    numbers = itertools.count(1)
+    attempts = itertools.count(1)
     try:
-      right = await retrying(self._ask, session, case, numbers, deadline)
+      right = await self._endpoint.retried(self._ask, session, case, attempts)
       return Verdict(right=right, by=self.version)
     except (EndpointError, prompt.NoVerdict) as error:
       self.counts.add_failure(error.reason)
@@ -225,7 +193,8 @@ class Judge:
       self,
       session: aiohttp.ClientSession,
       case: Case,
-      numbers: Iterator[int],
+      attempts: Iterator[int],
+      *,
       deadline: float,
   ) -> bool:
     """Asks once.
@@ -234,19 +203,16 @@ class Judge:
       EndpointError, NoVerdict: There is no verdict.
       RunStopped: It would cost more than the run may spend.
     """
-    fields: dict[str, Any] = {
-        'question': case.question,
-        'answers': case.answers,
-        'answer': case.answer or '',
-    }
-    code = prompt.code_for(self.version, attempt=next(numbers), **fields)
-    text = prompt.write(self._prompt, code=code, **fields)
-    c = self._config
-    with ledger_lib.charged(
-        self._ledger,
+    code = prompt.code_for(self.version, case, next(attempts))
+    text = prompt.write(self._prompt, case, code)
+    # No tokenizer makes more of the text than its bytes.
+    most = self._endpoint.dollars(
+        len(text.encode()), self._config.max_tokens
+    )
+    with charged(
+        self._endpoint.ledger,
         'a verdict',
-        # No tokenizer makes more of the text than its bytes.
-        ledger_lib.dollars(c, len(text.encode()), c.max_tokens),
+        most,
         lambda dollars: self.counts.add('price', dollars),
     ) as charge:
       self.counts.add('requests')
@@ -257,7 +223,7 @@ class Judge:
       self.counts.add('prompt_tokens', n_in)
       self.counts.add('completion_tokens', n_out)
       if n_in or n_out:
-        charge.price = ledger_lib.dollars(c, n_in, n_out)
+        charge.price = self._endpoint.dollars(n_in, n_out)
     return prompt.read(reply, code)
 
   def _check_success(self, n_left: int) -> None:
@@ -286,14 +252,5 @@ class Judge:
     )
 
 
-def open_judge(section: Any, workdir: epath.PathLike) -> Judge:
-  """The judge of a config's section `judge`.
-
-  Raises:
-    UserError: It cannot be asked.
-  """
-  return Judge(section, workdir)
-
-
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
   return hashlib.sha256(files.dumps(value).encode()).hexdigest()

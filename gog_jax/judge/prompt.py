@@ -9,7 +9,7 @@ was shown has given no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 import hashlib
 import json
 import string
@@ -32,6 +32,21 @@ _SHOWN = 80  # Characters of a reply that is no verdict.
 _BRACKETS = {'<': '\\u003c', '[': '\\u005b'}
 _THINK, _END_THINK = '<think>', '</think>'
 _FENCE = '```'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+  """An answer to be judged.
+
+  Attributes:
+    question: What was asked.
+    answers: Every accepted form.
+    answer: The answer given; empty where none was.
+  """
+
+  question: str
+  answers: tuple[str, ...]
+  answer: str
 
 
 class NoVerdict(Exception):
@@ -71,14 +86,12 @@ def load(path: str) -> str:
   return text
 
 
-def write(
-    text: str, *, question: str, answers: Sequence[str], answer: str, code: str
-) -> str:
+def write(text: str, case: Case, code: str) -> str:
   """The prompt about one answer."""
   return string.Template(text).substitute(
-      question=quoted(question),
-      answers=f'[{", ".join(map(quoted, answers))}]',
-      answer=quoted(answer),
+      question=quoted(case.question),
+      answers=f'[{", ".join(map(quoted, case.answers))}]',
+      answer=quoted(case.answer),
       code=code,
   )
 
@@ -92,20 +105,13 @@ def quoted(text: str) -> str:
   )
 
 
-def code_for(
-    version: str,
-    *,
-    question: str,
-    answers: Sequence[str],
-    answer: str,
-    attempt: int,
-) -> str:
+def code_for(version: str, case: Case, attempt: int) -> str:
   """What a verdict on this answer has to repeat.
 
   The same whenever the same is asked, so that the same is said; another at each
   attempt, since a judge may say the same nonsense to the same words.
   """
-  shown = files.dumps([version, question, list(answers), answer, attempt])
+  shown = files.dumps([version, *dataclasses.astuple(case), attempt])
   return hashlib.sha256(shown.encode()).hexdigest()[:_CODE]
 
 

@@ -8,21 +8,25 @@ unpacked, and its shape is checked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 import dataclasses
 import json
 import re
 import time
-from typing import Any
+from typing import Any, TypeVar
 import urllib.parse
 
 import aiohttp
-import tenacity
+from etils import epath
 
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.remote import retries
 from gog_jax.remote import secrets
+from gog_jax.remote.ledger import dollars
+from gog_jax.remote.ledger import Ledger
+
+T = TypeVar('T')
 
 _MAX_BYTES = 16 * 2**20  # Of a reply.
 _PATH = '/chat/completions'
@@ -82,24 +86,35 @@ class MisconfiguredError(EndpointError):
 
 
 class Endpoint:
-  """One remote model."""
+  """One remote model.
 
-  def __init__(self, section: Any, *, name: str):
+  Attributes:
+    ledger: Where spending is written down; None where messages cost nothing.
+  """
+
+  def __init__(self, section: Any, *, name: str, workdir: epath.PathLike):
     """Reads the key from the environment; nothing is asked yet.
 
     Args:
-      section: Of the config: `url` (up to and including its version, e.g.
-        http://127.0.0.1:8080/v1), `model`, `key_variable`, `timeout_s` (for
-        one message with all attempts and waits), `max_attempts`, `temperature`
-        (negative leaves it to the endpoint), `max_tokens` (0 likewise) and, if
-        requests may carry their conversation's own seed, `seeded`.
+      section: A `config.tools.Endpoint`; a `Remote` may have requests carry
+        their conversation's own seed.
       name: The section's, for messages.
+      workdir: Where the ledger is if the section names none.
 
     Raises:
-      UserError: The address or the key cannot be one, or the model has no name.
+      UserError: The address, the key or the ledger cannot be one, or the model
+        has no name.
     """
     self._section, self._name = section, name
-    self._address = self._address_of(section.url)
+    url = http_json.check_url(
+        section.url.strip(),
+        field=self._flag('url'),
+        like='http://127.0.0.1:8080/v1',
+        variable=section.key_variable,
+    )
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
+    self._address = parts._replace(path=path, fragment='').geturl()
     self._shown = shown_url(section.url)
     if not section.model:
       raise UserError(
@@ -112,9 +127,17 @@ class Endpoint:
           f'{self._flag("key_variable")} is the name of a variable of the '
           'environment, letters, digits and _; put the key into that variable'
       )
-    self._key = http_json.check_key(
-        secrets.from_environment(variable), variable=variable
-    )
+    self._key = http_json.read_key(variable)
+    self.ledger = None
+    if section.price_in or section.price_out:
+      self.ledger = Ledger(
+          section.ledger or epath.Path(workdir) / f'{name}_spent.jsonl',
+          cap=section.max_spend,
+          section=name,
+      )
+
+  def dollars(self, tokens_in: int, tokens_out: int) -> float:
+    return dollars(self._section, tokens_in, tokens_out)
 
   def session(self) -> aiohttp.ClientSession:
     """For `complete`, in this event loop."""
@@ -132,11 +155,25 @@ class Endpoint:
     Raises:
       EndpointError: It cannot be had.
     """
-    retrying, deadline = self.retrying()
+    return await self.retried(self.ask, session, messages, seed=seed)
+
+  async def retried(
+      self, ask: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any
+  ) -> T:
+    """Calls `ask(*args, deadline=.., **kwargs)` as often as the config says.
+
+    Raises:
+      EndpointError: What the last call raised, as any other exception.
+    """
+    c = self._section
+    retrying = retries.retrying(
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=_BACKOFF_S,
+    )
+    deadline = time.monotonic() + c.timeout_s
     try:
-      return await retrying(
-          self.ask, session, messages, deadline=deadline, seed=seed
-      )
+      return await retrying(ask, *args, deadline=deadline, **kwargs)
     except EndpointError as error:
       n_attempts = retrying.statistics['attempt_number']
       if not error.transient or n_attempts == 1:
@@ -146,15 +183,6 @@ class Endpoint:
           reason=error.reason,
           billed=error.billed,
       ) from error
-
-  def retrying(self) -> tuple[tenacity.AsyncRetrying, float]:
-    """Calls what asks, as the config says; and the deadline of that."""
-    c = self._section
-    return retries.retrying(
-        max_attempts=c.max_attempts,
-        timeout_s=c.timeout_s,
-        backoff_s=_BACKOFF_S,
-    ), time.monotonic() + c.timeout_s
 
   async def ask(
       self,
@@ -201,7 +229,7 @@ class Endpoint:
           f'cannot reach {self._shown} ({error}); is the server running, and '
           f'is {self._flag("url")} right?',
           reason='cannot be reached',
-          billed=not isinstance(error, http_json.NotSent),
+          billed=getattr(error, 'billed', True),
           transient=True,
       ) from error
     except http_json.Garbled as error:
@@ -248,17 +276,6 @@ class Endpoint:
   def _flag(self, field: str) -> str:
     """What a user types to set a field."""
     return f'--config.{self._name}.{field}'
-
-  def _address_of(self, given: str) -> str:
-    url = http_json.check_url(
-        given.strip(),
-        field=self._flag('url'),
-        like='http://127.0.0.1:8080/v1',
-        variable=self._section.key_variable,
-    )
-    parts = urllib.parse.urlsplit(url)
-    path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
-    return parts._replace(path=path, fragment='').geturl()
 
   def _completion(self, value: Any) -> Completion:
     """Reads a response.

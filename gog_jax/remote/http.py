@@ -17,6 +17,7 @@ import urllib.parse
 import aiohttp
 
 from gog_jax.errors import UserError
+from gog_jax.remote.secrets import from_environment
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_json
 
@@ -35,6 +36,8 @@ class Refused(Exception):
     transient: Whether the same request may work soon.
   """
 
+  billed = False
+
   def __init__(self, status: int, reason: str, *, retry_after_s: float = 0.0):
     super().__init__(f'HTTP {status}: {reason}' if reason else f'HTTP {status}')
     self.status = status
@@ -45,6 +48,8 @@ class Refused(Exception):
 
 class NotSent(ConnectionError):
   """Nobody listens at the address: nothing has left this machine."""
+
+  billed, transient, retry_after_s = False, True, 0.0
 
 
 class Garbled(Exception):
@@ -81,12 +86,13 @@ def check_url(url: str, *, field: str, like: str, variable: str) -> str:
   return url.rstrip('/')
 
 
-def check_key(key: str | None, *, variable: str) -> str | None:
-  """The key of a server, if it can be one.
+def read_key(variable: str) -> str | None:
+  """The key of a server, from the environment; None where there is none.
 
   Raises:
     UserError: No header can carry it.
   """
+  key = from_environment(variable)
   if key is not None and not (key.isascii() and key.isprintable()):
     raise UserError(
         f'the key in {variable} has characters that no header can carry; set '

@@ -28,14 +28,10 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 
-_MILLION = 1e6
-
 
 def dollars(prices: Any, tokens_in: float, tokens_out: float) -> float:
   """US dollars for tokens, at a section's price_in and price_out a million."""
-  return (
-      prices.price_in * tokens_in + prices.price_out * tokens_out
-  ) / _MILLION
+  return (prices.price_in * tokens_in + prices.price_out * tokens_out) / 1e6
 
 
 @dataclasses.dataclass
@@ -92,19 +88,13 @@ class Ledger:
   """
 
   def __init__(
-      self,
-      path: epath.PathLike,
-      *,
-      cap: float,
-      what: str = 'searches',
-      section: str = 'tools',
+      self, path: epath.PathLike, *, cap: float, section: str = 'tools'
   ):
     """Reads what has been spent.
 
     Args:
       path: On a local disk; made with the first charge.
       cap: In US dollars.
-      what: Is paid for, in messages.
       section: Of the config, that sets path and cap.
 
     Raises:
@@ -112,11 +102,12 @@ class Ledger:
     """
     self._path = os.fspath(path)
     self._cap = cap
-    self._what, self._section = what, section
+    self._section = section
+    self._flag = f'--config.{section}.max_spend={cap:g}'
     if '://' in self._path:
       raise UserError(
-          f'what {what} cost cannot be written down in {path}: choose a file '
-          f'on a local disk with --config.{section}.ledger=FILE'
+          f'what is spent cannot be written down in {path}: choose a file on a '
+          f'local disk with --config.{section}.ledger=FILE'
       )
     self.spent = 0.0
     self._read_to = 0  # Bytes of the file,
@@ -138,8 +129,7 @@ class Ledger:
       # A hair above, for sums like 0.1 + 0.2.
       if not self.spent + price <= self._cap * (1 + 1e-9):
         raise RunStopped(
-            f'{self._what} have cost ${self.spent:.4f}; {name} at ${price:g} '
-            f'would pass --config.{self._section}.max_spend={self._cap:g}: '
+            f'{self._so_far}; {name} at ${price:g} would pass {self._flag}: '
             'raise it to go on; what stages have made is kept, and so is what '
             'a cache or a recording holds'
         )
@@ -154,9 +144,8 @@ class Ledger:
     with self._alone():
       if self.spent >= self._cap:
         raise RunStopped(
-            f'{self._what} have cost ${self.spent:.4f}, which is all of '
-            f'--config.{self._section}.max_spend={self._cap:g}: raise it to go '
-            'on; what is finished is kept'
+            f'{self._so_far}, which is all of {self._flag}: raise it to go on; '
+            'what is finished is kept'
         )
 
   def record(self, price: float, **about: Any) -> None:
@@ -172,20 +161,21 @@ class Ledger:
     with self._alone():
       self._write(price, **about)
 
+  @property
+  def _so_far(self) -> str:
+    return f'calls of config.{self._section} have cost ${self.spent:.4f}'
+
   @contextlib.contextmanager
   def _alone(self) -> Iterator[None]:
     """Nobody else writes meanwhile, and all that others wrote is counted."""
     try:
-      os.makedirs(os.path.dirname(self._path) or '.', exist_ok=True)
-      with self._lock:
-        self._catch_up()
-        yield
+      with files.writable(self._path, 'mend it and run the same command'):
+        os.makedirs(os.path.dirname(self._path) or '.', exist_ok=True)
+        with self._lock:
+          self._catch_up()
+          yield
     except RunStopped:
       raise
-    except OSError as error:
-      raise RunStopped(
-          f'cannot write {self._path}: {error.strerror or error}'
-      ) from error
     except UserError as error:  # A full disk is no failure of the search.
       raise RunStopped(str(error)) from error
 

@@ -28,13 +28,11 @@ from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.chat import Message
 from gog_jax.images import ImageProcessor
-from gog_jax.remote import ledger as ledger_lib
 from gog_jax.remote import tasks
 from gog_jax.remote.endpoint import Completion
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.endpoint import MisconfiguredError
-from gog_jax.remote.ledger import Ledger
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
@@ -62,8 +60,6 @@ class RemotePolicy:
       max_turn_tokens: int,
       exact_size: bool,
       tolerant: bool = False,
-      ledger: Ledger | None = None,
-      prices: Any = None,
   ):
     """Initialises the policy.
 
@@ -77,8 +73,6 @@ class RemotePolicy:
         gives them, which boxes in resized pixels need; or only no larger.
       tolerant: Whether a conversation for which no message is to be had ends,
         and the others go on; or else all of them stop.
-      ledger: Where it is written down what messages cost, if they do.
-      prices: Then has `price_in` and `price_out`, see `ledger.dollars`.
     """
     self.capacity = capacity
     self.max_context = max_context
@@ -87,7 +81,6 @@ class RemotePolicy:
     self._max_turn_tokens = max_turn_tokens
     self._exact_size = exact_size
     self._tolerant = tolerant
-    self._ledger, self._prices = ledger, prices
     self._conversations: dict[int, TokenChunk] = {}
     self._seeds: dict[int, int] = {}
 
@@ -107,8 +100,8 @@ class RemotePolicy:
       UserError: The endpoint fails, if not only for some of them and this is
         tolerated; or an image cannot be read, or the cap is reached.
     """
-    if self._ledger is not None:
-      self._ledger.check()
+    if self._endpoint.ledger is not None:
+      self._endpoint.ledger.check()
     sampled_turns = asyncio.run(self._sample(slots))
     for slot, sampled in zip(slots, sampled_turns, strict=True):
       said = TokenChunk(token_ids=tuple(sampled.token_ids.tolist()))
@@ -162,10 +155,9 @@ class RemotePolicy:
     tokens = (reply.prompt_tokens, reply.completion_tokens)
     if not any(tokens):
       return {}
-    price = 0.0
-    if self._ledger is not None:
-      price = ledger_lib.dollars(self._prices, *tokens)
-      self._ledger.record(price, tokens=tokens)
+    price = self._endpoint.dollars(*tokens)
+    if self._endpoint.ledger is not None:
+      self._endpoint.ledger.record(price, tokens=tokens)
     names = ('prompt_tokens', 'completion_tokens', 'price')
     return dict(zip(names, (*tokens, price)))
 

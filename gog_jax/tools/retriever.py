@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Collection, Mapping
-import math
+import sys
 from typing import Any
 
 import aiohttp
@@ -23,7 +23,6 @@ import aiohttp
 from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
-from gog_jax.remote.secrets import from_environment
 from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import TEXT
@@ -35,6 +34,7 @@ from gog_jax.types import ToolResult
 KEY_VARIABLE = 'GOG_JAX_RETRIEVER_KEY'
 
 _MAX_BYTES = 16 * 2**20  # Of an answer.
+_MAX_FLOAT = sys.float_info.max
 _HEALTH_S = 10.0
 _MAX_VERSION = 200  # Characters.
 _NO_ADDRESS = (404, 405, 501)
@@ -50,13 +50,13 @@ def shared_key() -> str | None:
   Raises:
     UserError: It is too short to be told from words, or no header carries it.
   """
-  key = from_environment(KEY_VARIABLE)
+  key = http_json.read_key(KEY_VARIABLE)
   if key is not None and len(key) < _SHORTEST_KEY:
     raise UserError(
         f'the key in {KEY_VARIABLE} is shorter than {_SHORTEST_KEY} '
         'characters; choose a longer one'
     )
-  return http_json.check_key(key, variable=KEY_VARIABLE)
+  return key
 
 
 class Retriever:
@@ -159,14 +159,12 @@ class Retriever:
           self._client(), f'{self._url}/{path}', body, max_bytes=_MAX_BYTES
       )
       hits = tuple(hit(item) for item in _items(value))
-    except http_json.Refused as error:
+    except (http_json.Refused, http_json.NotSent) as error:
       if not error.transient:
         raise SearchError(str(error), billed=False) from error
       raise TransientError(
           str(error), retry_after_s=error.retry_after_s, billed=False
       ) from error
-    except http_json.NotSent as error:
-      raise TransientError(str(error), billed=False) from error
     except http_json.Garbled as error:
       raise TransientError(str(error)) from error
     return ToolResult(hits=hits[: body['topk']], raw=raw)
@@ -235,13 +233,10 @@ def _items(value: Any) -> list[Any]:
   Raises:
     Garbled: There is none.
   """
-  try:
-    (items,) = value['result']
-  except (TypeError, KeyError, ValueError) as error:
-    raise http_json.Garbled('the answer has no "result" of one list') from error
-  if not isinstance(items, list):
-    raise http_json.Garbled('the answer has no "result" of one list')
-  return items
+  match value:
+    case {'result': [list(items)]}:
+      return items
+  raise http_json.Garbled('the answer has no "result" of one list')
 
 
 def _text_hit(item: Any) -> Hit:
@@ -272,12 +267,9 @@ def _parts(item: Any) -> tuple[Mapping[str, Any], float]:
   score = item.get('score', 0.0)
   if not isinstance(document, dict):
     raise http_json.Garbled('a document is no JSON object')
-  try:
-    if isinstance(score, bool) or not math.isfinite(score):
-      raise TypeError
-    return document, float(score)
-  except (TypeError, OverflowError) as error:
-    raise http_json.Garbled('a score is no number') from error
+  if type(score) not in (int, float) or not abs(score) <= _MAX_FLOAT:
+    raise http_json.Garbled('a score is no number')
+  return document, float(score)
 
 
 def _text(document: Mapping[str, Any], field: str) -> str:
