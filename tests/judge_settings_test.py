@@ -83,6 +83,7 @@ def test_a_cache_that_cannot_be_one(tmp_path):
         ),
     ],
 )
-def test_settings_that_are_refused(fields, words):
+def test_settings_that_are_refused(tmp_path, fields, words):
   with pytest.raises(UserError, match=words):
-    judge_helpers.settings(**{'url': 'http://127.0.0.1:1/v1'} | fields)
+    fields = {'url': 'http://127.0.0.1:1/v1'} | fields
+    Judge(judge_helpers.settings(**fields), tmp_path)
