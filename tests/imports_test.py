@@ -20,7 +20,7 @@ FLOORS = (
     (
         'errors', 'seams', 'interrupt', 'remote', 'types', 'storage', 'images',
         'boxes', 'config', 'models.sharding', 'tools.base', 'remote.ledger',
-        'rewards.behaviour',
+        'remote.endpoint', 'rewards.behaviour',
     ),
     ('models', 'tools', 'rewards', 'chat'),
     ('app.inspect_folder', 'index', 'train.pipeline'),
