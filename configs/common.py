@@ -108,6 +108,11 @@ def _toy() -> ConfigDict:
       },
       'sampler': {'n_slots': 64, 'chunk': 32},
       'batch': {'row_tokens': 288, 'row_patches': 160},
+      'questions': {
+          'train': ('world',),
+          'validation': ('world',),
+          'test': ('world',),
+      },
       'reward': {'accuracy': 'exact_match', 'format_weight': 0.1, 'extra': ()},
       'judge': sections.judge(),
       'sft': {
@@ -176,7 +181,7 @@ def _toy() -> ConfigDict:
       'arms': {},
       'once': (),
       'eval': {
-          'benchmark': 'world',
+          'benchmark': 'test',
           'n_examples': 512,
           'policies': ('direct', 'full_search', 'expert', 'sft', 'rl'),
           'script': '',

@@ -4,7 +4,7 @@
     python -m gog_jax.main --config=configs/instruct.py \
       --config.instruct.teacher=remote \
       --config.remote.url=http://127.0.0.1:8080/v1 --config.remote.model=NAME \
-      --config.instruct.sources="('examples:FOLDER',)" \
+      --config.questions.train="('examples:FOLDER',)" \
       --config.tools.backend=index --config.tools.index=DIR --workdir=runs/mine
 
 The first asks the embedded world's expert about the embedded world. Questions

@@ -105,7 +105,6 @@ def benchmark() -> ConfigDict:
 def instruct() -> ConfigDict:
   """The embedded world's expert teaches about the embedded world."""
   return ConfigDict({
-      'sources': ('world',),
       'teacher': 'expert',
       'n': 256,
       'no_search': 0.435,  # The paper's.

@@ -7,7 +7,7 @@ made by `dataclasses.replace` before `build`. Nothing is changed after it.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import hashlib
@@ -25,6 +25,7 @@ from gog_jax.chat import Chat
 from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
 from gog_jax.config import Config
+from gog_jax.config.config import WORLD
 from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
 from gog_jax.models import sharding
@@ -34,7 +35,6 @@ from gog_jax.models.folders import check_family
 from gog_jax.models.folders import model_folder
 from gog_jax.models.folders import processor_of
 from gog_jax.models.vlm import VLM
-from gog_jax.questions import sources
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.limits import Limits
@@ -48,11 +48,12 @@ from gog_jax.storage import files
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.toolbox import Toolbox
-from gog_jax.types import Box
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
+# Of packages that this module does not import.
 _JUDGE = {'judge': 'gog_jax.judge.judge:Judge'}
+_QUESTIONS = {'questions': 'gog_jax.questions.sources:open'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,35 +274,51 @@ class Run:
     ]
     return rewards.score_all(examples, marked, config=self.config.reward)
 
-  def to_model_box(self, size: tuple[int, int]) -> Callable[[Box], Any]:
-    """Converts boxes of an image of this size to what the policy would say."""
-    return functools.partial(
-        self.box_spec.to_model,
-        original_size=size,
-        seen_size=self.processor.seen_size(*size),
-    )
+  def questions(self, split: str) -> Any:
+    """The sources.Questions that `config.questions` names for a split.
+
+    Raises:
+      UserError: A source cannot be read, or nothing in it is of use.
+    """
+    names = getattr(self.config.questions, split)
+    if names == WORLD:  # Its data set may be made anew.
+      return _opened.__wrapped__(names, split, self.workdir)
+    return _opened(names, split, self.workdir)
 
   def examples(
       self, split: str, *, start: int = 0, n: int
   ) -> Sequence[Example]:
-    """Examples [start, start + n) of a split, read as they are asked for.
+    """Questions [start, start + n) of a split, read as they are asked for.
+
+    Of a user's own there may be fewer.
 
     Raises:
-      UserError: The split is too small; and later, an image in it is damaged.
+      UserError: The world's split is too small; and later, an image in it is
+        damaged.
     """
-    held = sources.open((sources.WORLD,), split=split, workdir=self.workdir)
+    held = self.questions(split)
+    if getattr(self.config.questions, split) != WORLD:
+      n = min(n, len(held) - start)
     return held.part(start, n)
 
   def graded_examples(self) -> list[Example]:
     """What follows the demos': fresh to the SFT policy, so that it is fair."""
     c = self.config
-    n = c.grade.n_queries
-    return list(self.examples('train', start=c.sft.n_candidates, n=n))
+    start = c.sft.n_candidates if c.questions.train == WORLD else 0
+    return list(self.examples('train', start=start, n=c.grade.n_queries))
 
   def seed(self, *what: Any) -> int:
     """31 bits that depend on the run's seed and on what they are for."""
     text = '/'.join(map(str, (self.config.seed, *what)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+@functools.lru_cache(maxsize=4)  # They are read whole to be checked.
+def _opened(names: tuple[str, ...], split: str, workdir: epath.Path) -> Any:
+  open_sources = seams.load('questions', _QUESTIONS, field='config.questions')
+  return open_sources(
+      names, split=split, workdir=workdir, field=f'config.questions.{split}'
+  )
 
 
 def build(

@@ -51,7 +51,7 @@ def make_world(folder: pathlib.Path, n: int) -> dict[str, Any]:
       str(folder / 'index'), docs=str(docs), images='', encoder=None
   )
   return {
-      'instruct.sources': (f'examples:{folder / "questions"}',),
+      'questions.train': (f'examples:{folder / "questions"}',),
       'instruct.teacher': 'remote',
       'remote.model': 'm',
       'tools.backend': 'index',

@@ -357,7 +357,7 @@ def questions():
     yield dataclasses.replace(helpers.example(i), answers=('other',))
 """)
   other = make_run(
-      tmp_path, world, instruct__sources=(f'{path}:questions',)
+      tmp_path, world, questions__train=(f'{path}:questions',)
   )
   with pytest.raises(UserError, match='not about question q000 as it is now'):
     build.build(other, {})

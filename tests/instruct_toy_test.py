@@ -17,10 +17,10 @@ from tests import mini
     ('field', 'value', 'message'),
     [
         ('instruct.teacher', 'human', 'teacher is .human., not one of'),
-        ('instruct.sources', (), 'sources is empty'),
-        ('instruct.sources', ('csv:x',), 'there are world, jsonl:PATH, verl'),
-        ('instruct.sources', ('examples:',), 'there are world, jsonl:PATH'),
-        ('instruct.sources', ('world', 'world'), 'twice'),
+        ('questions.train', (), 'train is empty'),
+        ('questions.train', ('csv:x',), 'there are world, jsonl:PATH, verl'),
+        ('questions.train', ('examples:',), 'there are world, jsonl:PATH'),
+        ('questions.train', ('world', 'world'), 'twice'),
         ('remote.url', '', 'needs an endpoint'),
         ('remote.price_in', 1.0, 'config.remote.max_spend is 0'),
         ('instruct.direct_temperature', 0.0, 'the same answer every time'),
@@ -31,7 +31,7 @@ from tests import mini
 def test_builds_that_would_stop_late(field, value, message):
   fields = {
       'instruct__teacher': 'remote',
-      'instruct__sources': ('examples:x',),
+      'questions__train': ('examples:x',),
       'remote__url': 'http://127.0.0.1:1/v1',
       'remote__model': 'm',
       'tools__backend': 'index',
@@ -39,8 +39,8 @@ def test_builds_that_would_stop_late(field, value, message):
   mini.make_config('instruct', **fields)
   fields[field.replace('.', '__')] = value
   with pytest.raises(UserError, match=message):
-    names = mini.make_config('instruct', **fields).instruct.sources
-    sources.check(names, field='config.instruct.sources')
+    names = mini.make_config('instruct', **fields).questions.train
+    sources.check(names, field='config.questions.train')
 
 
 def test_the_worlds_expert_teaches_the_toy(tmp_path, capsys):

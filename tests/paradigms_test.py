@@ -66,7 +66,7 @@ def test_the_expert_plays_no_paradigm_that_it_does_not_know():
 @pytest.mark.parametrize(
     ('policies', 'benchmark', 'needs'),
     [
-        (('direct', 'gog@rl'), 'world', ('data', 'sft', 'rl')),
+        (('direct', 'gog@rl'), 'test', ('data', 'sft', 'rl')),
         (('gog@remote', 'gog@base', 'expert'), 'world', ('data',)),
         (('gog@remote', 'full_search@script'), 'simplevqa', ()),
         (('no_gaze@sft_no_gaze', 'rl_x'), 'mmsearch', ('sft_no_gaze', 'rl_x')),

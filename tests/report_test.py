@@ -236,7 +236,7 @@ def test_a_run_without_training_has_a_report_without_curves(tmp_path):
 
 def test_rl_is_compared_with_all_and_its_arms_with_the_sft(tmp_path):
   _write_run(tmp_path, policies=('direct', 'sft', 'rl', 'rl_all', 'rl_fast'))
-  summary = pages.make(tmp_path, n_trajectories=1, seed=0, benchmark='world')
+  summary = pages.make(tmp_path, n_trajectories=1, seed=0)
   assert {(d['policy'], d['against']) for d in summary['differences']} == {
       ('rl', 'direct'), ('rl', 'sft'), ('rl', 'rl_all'), ('rl', 'rl_fast'),
       ('rl_all', 'sft'), ('rl_fast', 'sft'),

@@ -82,10 +82,9 @@ def instruct(config: Any, workdir: epath.Path) -> None:
   """Builds a GoG-Instruct set."""
   from gog_jax.instruct import build as instruct_build
   from gog_jax.instruct import settings
-  from gog_jax.questions import sources
   from gog_jax.toy import expert
 
-  sources.check(config.instruct.sources, field='config.instruct.sources')
+  _check(config)
   run = build(config, workdir)
   files.check_writable(workdir)
   needed = settings.stages(config)
@@ -166,7 +165,7 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
   from gog_jax.instruct import settings
 
   if config.stage == 'eval':
-    evaluate.check(config)
+    _check(config)
     run = build(config, workdir)
     print(estimate.describe(estimate.estimate(run)))
   elif config.stage == 'instruct':
@@ -182,6 +181,16 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
     )
 
 
+def _check(config: Any) -> None:
+  """Refuses questions and benchmarks that do not exist, before any work."""
+  from gog_jax.questions import sources
+
+  for split in ('train', 'validation', 'test'):
+    names = getattr(config.questions, split)
+    sources.check(names, field=f'config.questions.{split}')
+  evaluate.check(config)
+
+
 def do(config: Any, workdir: epath.PathLike) -> None:
   """Does what `config.stage` names.
 
@@ -191,5 +200,5 @@ def do(config: Any, workdir: epath.PathLike) -> None:
   if config.stage in COMMANDS:
     COMMANDS[config.stage](config, epath.Path(workdir))
   else:
-    evaluate.check(config)
+    _check(config)
     stages.walk(build(config, workdir))

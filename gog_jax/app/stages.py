@@ -18,6 +18,7 @@ from etils import epath
 from gog_jax.config import Config
 from gog_jax.config import paradigms
 from gog_jax.config import picked
+from gog_jax.config.config import WORLD
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import grade
@@ -110,7 +111,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
   print(report_text.differences(summary))
 
 
-# What may change while a stage is under way: none of its output hangs on it.
+# What may change while a stage is under way.
 _NO_IDENTITY = (
     'checkpoint_every',
     'trajectories_every',
@@ -131,6 +132,8 @@ _DEMOS = (
     'sft.recovered',
 )
 _TOOLS = evaluate.TOOLS
+# Whose questions a stage asks itself.
+_ASKED = {'sft': 'validation', NO_GAZE: 'validation', 'grade': 'train'}
 _SFT = ('seed', 'model', *TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
 _RL = (*ROLLOUT, *TRAINED, 'batch', 'reward', 'rl')
 
@@ -159,12 +162,11 @@ def _sft(policy: str, needs: str) -> Stage:
 
 def _sft_on_data(config: Config) -> Stage:
   """SFT on a user's own data; the world is only for its validation."""
+  validates, validation = config.sft.n_validation, config.questions.validation
   return Stage(
       (*_SFT, 'sft.epochs'),
-      ('data',) if config.sft.n_validation else (),
-      lambda run, folder: sft.train(
-          run, folder, demos='', data=run.config.sft.data
-      ),
+      ('data',) if validates and 'world' in validation else (),
+      lambda run, folder: sft.train(run, folder, demos=''),
       trains=True,
   )
 
@@ -190,7 +192,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
       NO_GAZE: _sft(NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
           (*ROLLOUT, *TRAINED, 'reward', 'grade'),
-          ('data', 'sft') if config.sft.data else ('sft',),
+          ('data', 'sft') if 'world' in config.questions.train else ('sft',),
           _grade,
       ),
       'rl': Stage(_RL, ('grade',), rl.train, trains=True),
@@ -231,7 +233,7 @@ def walk(run: Run) -> None:
   if run.config.seeds:
     _walk_seeds(run)
   else:
-    _walk(run, run.config.stage)
+    bring(run, _order_for(run.config), run.config.stage)
 
 
 def _walk_seeds(run: Run) -> None:
@@ -243,7 +245,7 @@ def _walk_seeds(run: Run) -> None:
     one = build(
         run.config.of_seed(seed), folder, services=run.services, mesh=run.mesh
     )
-    _walk(one, run.config.stage)
+    bring(one, _order_for(one.config), one.config.stage)
   if TARGETS[run.config.stage] == 'report':
     summary = report.make_overall(
         run.workdir,
@@ -253,10 +255,6 @@ def _walk_seeds(run: Run) -> None:
     )
     print(f'seeds {", ".join(map(str, folders))}')
     _print_summary(summary)
-
-
-def _walk(run: Run, target: str) -> None:
-  bring(run, _order_for(run.config, target), target)
 
 
 def bring(run: Run, names: Sequence[str], target: str) -> None:
@@ -303,10 +301,10 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   if name == 'eval' and facts:
     about['benchmark'] = dict(evaluate.items(run).facts)
   manifest.write(folder, complete=True, facts=facts, tools=tools, **about)
-  if line := trouble(tools.get('all', {})):
-    metrics.say(f'{name}: {line}')
-  if line := describe(about.get('judge', {})):
-    metrics.say(f'{name}: judge: {line}')
+  judge = describe(about.get('judge', {}))
+  for line in (trouble(tools.get('all', {})), judge and f'judge: {judge}'):
+    if line:
+      metrics.say(f'{name}: {line}')
   return facts
 
 
@@ -333,6 +331,11 @@ def manifest_of(run: Run, name: str) -> Manifest:
     inputs |= rewards.identity(own.reward)
     if run.judge:
       inputs['judge'] = run.judge.identity
+  split = _ASKED.get(name, '')
+  if split == 'validation' and not own.sft.n_validation:
+    split = ''
+  if split and getattr(own.questions, split) != WORLD:
+    inputs['questions'] = run.questions(split).digest
   if stage.version:
     inputs['maker'] = stage.version
   if 'sft.epochs' in fields and own.sft.data:
@@ -351,10 +354,10 @@ def identity(run: Run, name: str) -> str:
   return f'{fingerprint} {birthmark(folder_of(run, name))}'
 
 
-def _order_for(config: Config, target: str) -> list[str]:
+def _order_for(config: Config) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
-  named = [TARGETS[target]]
-  if target == 'sft' and NO_GAZE in evaluate.needs(config):
+  named = [TARGETS[config.stage]]
+  if config.stage == 'sft' and NO_GAZE in evaluate.needs(config):
     named.append(NO_GAZE)
   return _in_order(stages_of(config), named)
 

@@ -12,6 +12,7 @@ from gog_jax.config.evaluation import Benchmark
 from gog_jax.config.evaluation import Eval
 from gog_jax.config.evaluation import Instruct
 from gog_jax.config.evaluation import Log
+from gog_jax.config.evaluation import Questions
 from gog_jax.config.evaluation import Report
 from gog_jax.config.evaluation import Reward
 from gog_jax.config.evaluation import World
@@ -33,6 +34,7 @@ from gog_jax.config.training import SFT
 from gog_jax.errors import UserError
 
 EXPERT, MODEL = paradigms.EXPERT, 'model'
+WORLD = ('world',)  # The embedded world as the source of questions.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Config(Section):
   rollout: Rollout
   sampler: Sampler
   batch: Batch
+  questions: Questions
   reward: Reward
   judge: Judge
   sft: SFT
@@ -106,6 +109,12 @@ class Config(Section):
           f'config.batch.row_tokens={self.batch.row_tokens}: training could '
           'not pack such a conversation'
       )
+    makes_demos = self.stage in ('sft', 'grade', 'rl') and not self.sft.data
+    if makes_demos and self.questions.train != WORLD:
+      raise FieldError(
+          'questions.train: the expert whom SFT imitates knows the embedded '
+          'world alone; pass --config.sft.data=FILE, what SFT is to imitate'
+      )
     if self.reward.accuracy == 'judge' and not self.judge.url:
       raise FieldError(
           'judge.url is empty, but a judge needs an endpoint: pass '
@@ -133,15 +142,21 @@ class Config(Section):
         eval=dataclasses.replace(self.eval, policies=policies),
     )
 
+  @property
+  def world_split(self) -> str:
+    """The embedded world's split that is evaluated; '' where it is another."""
+    if self.eval.benchmark != paradigms.TEST:
+      return paradigms.split_of(self.eval.benchmark)
+    return 'test' if self.questions.test == WORLD else ''
+
   def _check_sizes(self) -> None:
     """Refuses stages that want more examples than there will be."""
-    wanted = [
-        (('sft.n_demos',), 'sft.n_candidates'),
-        (('sft.n_candidates', 'grade.n_queries'), 'data.n_train'),
-        (('sft.n_validation',), 'data.n_validation'),
-    ]
-    if paradigms.is_world(self.eval.benchmark):
-      split = paradigms.split_of(self.eval.benchmark)
+    wanted = [(('sft.n_demos',), 'sft.n_candidates')]
+    if self.questions.train == WORLD:
+      wanted.append((('sft.n_candidates', 'grade.n_queries'), 'data.n_train'))
+    if self.questions.validation == WORLD:
+      wanted.append((('sft.n_validation',), 'data.n_validation'))
+    if split := self.world_split:
       wanted.append((('eval.n_examples',), f'data.n_{split}'))
     for fields, limit in wanted:
       total, most = sum(map(self._at, fields)), self._at(limit)
@@ -158,7 +173,6 @@ class Config(Section):
   def _check_evaluation(self) -> None:
     """Refuses policies that do not exist, or lack what they need."""
     e, benchmark = self.eval, self.benchmark
-    world = paradigms.is_world(e.benchmark)
     for name in e.policies:
       try:
         model = paradigms.parse(name, self.arms).model
@@ -169,12 +183,12 @@ class Config(Section):
       if model == paradigms.SCRIPT:
         # Which loads it, too: an evaluation is known by its source.
         seams.digest(e.script, {}, field='config.eval.script')
-      if model == paradigms.EXPERT and not world:
+      if model == paradigms.EXPERT and not self.world_split:
         raise FieldError(
-            f'eval.policies: {name} knows the embedded world alone, not '
-            f'config.eval.benchmark={e.benchmark}: leave it out'
+            f'eval.policies: {name} knows the embedded world alone, not what '
+            f'config.eval.benchmark={e.benchmark} asks: leave it out'
         )
-    if not world and benchmark.name not in ('', e.benchmark):
+    if not self.world_split and benchmark.name not in ('', e.benchmark):
       raise FieldError(
           f'benchmark.name={benchmark.name}, but config.eval.benchmark='
           f'{e.benchmark} is what is evaluated: leave the former empty'
@@ -225,7 +239,7 @@ class InstructConfig(Config):
       raise FieldError(
           f'instruct.teacher is {c.teacher!r}, not one of {", ".join(known)}'
       )
-    own = c.sources != ('world',)
+    own = self.questions.train != WORLD
     if c.teacher == EXPERT and own:
       raise FieldError(
           'instruct.teacher: the expert knows the questions of the embedded '

@@ -45,6 +45,25 @@ class World(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Questions(Section):
+  """Where questions come from, see questions/sources.py.
+
+  'world', the embedded world's split; KIND:PATH, as 'jsonl:FILE'; or a user's
+  function, FILE.py:NAME. Several are taken in turn.
+  """
+
+  train: tuple[str, ...]  # Graded, trained on by RL, and built from.
+  validation: tuple[str, ...]  # Tell SFT when to stop.
+  test: tuple[str, ...]  # Evaluated.
+
+  def __post_init__(self):
+    super().__post_init__()
+    for split in ('train', 'validation', 'test'):
+      if not getattr(self, split):
+        raise FieldError(f"{split} is empty: name one at least, e.g. 'world'")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Reward(Section):
   """How a trajectory is scored, see rewards/score.py.
 
@@ -61,11 +80,13 @@ class Reward(Section):
 class Eval(Section):
   """Who is evaluated, greedily, and on what."""
 
-  # The embedded world's test split ('world'), 'world_hard', 'world_validation';
-  # 'fvqa_test', 'infoseek', 'simplevqa', 'mmsearch', 'livevqa', 'dynvqa', as
-  # the section `benchmark` finds them; or a function, FILE.py:NAME.
+  # 'test', which is questions.test; 'world', 'world_hard', 'world_validation',
+  # splits of the embedded world; 'fvqa_test', 'infoseek', 'simplevqa',
+  # 'mmsearch', 'livevqa', 'dynvqa', as the section `benchmark` finds them; or a
+  # function, FILE.py:NAME.
   benchmark: str
-  n_examples: int = at_least(1)  # Of the world's; benchmark.n is the others'.
+  # At most, of questions.test or the world's; benchmark.n is the others'.
+  n_examples: int = at_least(1)
   # PARADIGM@MODEL, or a short name: config/paradigms.py.
   policies: tuple[str, ...]
   script: str  # MODULE:FUNCTION of the model `script`: evaluation/scripts.py.
@@ -123,10 +144,6 @@ class Log(Section):
 class Instruct(Section):
   """The GoG-Instruct builder, see instruct/."""
 
-  # Where questions come from, in turn where there are several: 'world', the
-  # embedded world's train split; KIND:PATH, as 'jsonl:FILE'; or a function,
-  # FILE.py:NAME. See questions/sources.py.
-  sources: tuple[str, ...]
   # Who answers: 'remote', a model behind an endpoint; 'expert', the world's,
   # who knows its own questions only; 'model', the one in model.path as it is;
   # or what the run in --workdir has trained, as 'sft' and 'rl'.

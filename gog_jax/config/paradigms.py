@@ -53,6 +53,7 @@ _ALIASES = {
 SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT, SFT_NO_GAZE, RL)
 
 
+TEST = 'test'  # The benchmark that the config's `questions.test` are.
 # Benchmarks that are splits of the embedded world, 'world_hard' being harder.
 _WORLD = {
     'world': 'test', 'world_hard': 'hard', 'world_validation': 'validation',
@@ -60,18 +61,13 @@ _WORLD = {
 
 
 def split_of(benchmark: str) -> str:
-  """The split of the embedded world's data set that it is."""
-  return _WORLD[benchmark]
-
-
-def is_world(benchmark: str) -> bool:
-  """Whether it is the embedded world's."""
-  return benchmark in _WORLD
+  """The split of the embedded world's data set that it is; '' if none."""
+  return _WORLD.get(benchmark, '')
 
 
 def folder_name(stage: str, benchmark: str) -> str:
-  """'eval' or 'report', but for another than the world 'eval_simplevqa'."""
-  if benchmark == 'world':
+  """'eval' or 'report'; 'eval_mmsearch' for other than the test questions."""
+  if benchmark == TEST:
     return stage
   return f'{stage}_{re.sub(r"[^A-Za-z0-9_.-]+", "_", benchmark)}'
 

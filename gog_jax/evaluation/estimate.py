@@ -91,9 +91,8 @@ def _of_policy(run: Run, name: str) -> Estimate:
 
 
 def _n_items(run: Run) -> int:
-  c = run.config.eval
-  if paradigms.is_world(c.benchmark):
-    return c.n_examples  # The data set may have to be made yet.
+  if run.config.world_split:  # The data set may have to be made yet.
+    return run.config.eval.n_examples
   return len(evaluate.items(run).examples)
 
 

@@ -57,10 +57,21 @@ def items(run: Run) -> benchmarks.Benchmark:
   Raises:
     UserError: It is not there, or not what it was.
   """
-  name = run.config.eval.benchmark
-  if paradigms.is_world(name):
-    n = run.config.eval.n_examples
+  c = run.config
+  name, n = c.eval.benchmark, c.eval.n_examples
+  if c.world_split:
+    name = 'world' if name == paradigms.TEST else name
     return benchmarks.open(name, workdir=run.workdir, n_world=n)
+  if name == paradigms.TEST:
+    title, held = ', '.join(c.questions.test), run.questions('test')
+    return benchmarks.Benchmark(
+        name=title,
+        title=title,
+        examples=held.part(0, min(n, len(held))),
+        drops=held.drops,
+        digest=held.digest,
+        label='not in the paper',
+    )
   fields = dataclasses.asdict(run.config.benchmark) | {'name': name}
   return _load(run.workdir, tuple(sorted(fields.items())))
 
@@ -79,6 +90,8 @@ def check(config: Any) -> None:
     UserError: Says which flag to pass.
   """
   name = config.eval.benchmark
+  if name == paradigms.TEST:
+    return
   if benchmarks.find(name).read and not config.benchmark.path:
     raise UserError(
         f'config.eval.benchmark={name} needs its files: pass '
@@ -90,7 +103,10 @@ def needs(config: Any) -> tuple[str, ...]:
   """The stages whose output evaluations read."""
   names = config.eval.policies
   trained = [paradigms.parse(name, config.arms).stage for name in names]
-  data = ['data'] if paradigms.is_world(config.eval.benchmark) else []
+  world = config.world_split
+  if config.eval.benchmark == paradigms.TEST:
+    world = 'world' in config.questions.test
+  data = ['data'] if world else []
   return tuple(dict.fromkeys([*data, *filter(None, trained)]))
 
 
@@ -129,7 +145,7 @@ def manifest_of(
     inputs['script'] = seams.digest(
         run.config.eval.script, {}, field='config.eval.script'
     )
-  if paradigms.is_world(run.config.eval.benchmark):
+  if run.config.world_split:
     inputs['data'] = identity('data')
   else:
     inputs['benchmark'] = items(run).digest

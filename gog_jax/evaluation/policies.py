@@ -169,6 +169,5 @@ def remote_policy(
 def _is_general(config: Config, policy: Named) -> bool:
   """Whether the toy's small values are too small for it."""
   if policy.model == paradigms.SCRIPT:
-    small = paradigms.is_world(config.eval.benchmark)
-    return not small or policy.paradigm == paradigms.MMSEARCH_R1
+    return not config.world_split or policy.paradigm == paradigms.MMSEARCH_R1
   return policy.model == REMOTE

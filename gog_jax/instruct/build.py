@@ -55,11 +55,11 @@ def questions_of(run: Run) -> sources.Questions:
   """The questions that a build may ask: whole chunks of them."""
   c = run.config.instruct
   return sources.open(
-      c.sources,
+      run.config.questions.train,
       split='train',
       workdir=run.workdir,
       n=math.ceil(c.n_queries / c.chunk) * c.chunk,
-      field='config.instruct.sources',
+      field='config.questions.train',
   )
 
 

@@ -96,7 +96,7 @@ def write(run: Run, found: Mapping[str, Any], reviewed: Review) -> str:
       f'- judge: {judge}',
       f'- searched: {run.toolbox.version}, from {first} to {last} (UTC)',
       f'- made with: gog_jax {gog_jax.__version__}',
-      f'- sources: {", ".join(c.sources)}',
+      f'- sources: {", ".join(config.questions.train)}',
       f'- uncertainty filter: {c.n_direct} direct answers; where all are '
       f'right: {c.easy}',
       f'- review: {accepted} accepted, {rejected} rejected by people',

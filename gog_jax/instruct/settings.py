@@ -15,14 +15,15 @@ MODEL, EXPERT = 'model', 'expert'  # Teachers, beside those of policies.py.
 # What is asked, and what becomes of it, hangs on these alone: the others may
 # change between two starts, and no teacher is asked again.
 _ASKED = (
-    'sources', 'teacher', 'chunk', 'n_direct', 'direct_temperature', 'samples',
+    'teacher', 'chunk', 'n_direct', 'direct_temperature', 'samples',
     'gold', 'gold_iou', 'evidence', 'repeats',
 )  # fmt: skip
 # Not the address, which may change with every start of a server.
 _REMOTE = ('model', 'temperature', 'max_tokens', 'seeded')
 _SECTIONS = (
     'seed', 'model', 'rollout', 'reward', 'batch.row_patches',
-    'tools.offered', 'tools.backend', 'tools.top_k', 'tools.hit_characters',
+    'questions.train', 'tools.offered', 'tools.backend', 'tools.top_k',
+    'tools.hit_characters',
 )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def teacher_name(config: Any) -> str:
 def stages(config: Any) -> tuple[str, ...]:
   """The stages whose output a build reads."""
   needed = []
-  if sources.WORLD in config.instruct.sources:
+  if sources.WORLD in config.questions.train:
     needed.append('data')
   if config.instruct.teacher not in (policies.REMOTE, MODEL, EXPERT):
     stage = paradigms.parse(config.instruct.teacher, config.arms).stage

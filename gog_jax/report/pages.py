@@ -36,7 +36,7 @@ def make(
     *,
     n_trajectories: int,
     seed: int,
-    benchmark: str = 'world',
+    benchmark: str = paradigms.TEST,
 ) -> dict[str, Any]:
   """Writes the report of a run.
 
@@ -75,7 +75,7 @@ def make_overall(
     seeds: Mapping[int, epath.Path],
     *,
     seed: int,
-    benchmark: str = 'world',
+    benchmark: str = paradigms.TEST,
 ) -> dict[str, Any]:
   """Writes the report over runs that differ in their seed.
 

@@ -96,7 +96,7 @@ def build(evaluations: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
   ours: dict[tuple[str, str, str], dict[str, Evaluated]] = {}
   world = []
   for one in evaluations:
-    if paradigms.is_world(one.benchmark):
+    if paradigms.split_of(one.benchmark):
       world.append(one)
     else:
       ours.setdefault(_key(one), {})[one.benchmark] = one

@@ -10,6 +10,7 @@ from gog_jax import images as image_files
 from gog_jax.chat.chat import Chat
 from gog_jax.run import Run
 from gog_jax.toy import grounding
+from gog_jax.toy import policy
 from gog_jax.toy import reading
 from gog_jax.toy import scenes
 from gog_jax.toy.exchange import Exchange
@@ -38,7 +39,9 @@ class Lessons(Sequence[Trajectory]):
     c = run.config.pretrain
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
-    self._to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
+    self._to_model_box = policy.to_model_box(
+        run, (scenes.SIZE, scenes.SIZE)
+    )
     self._phases = [getattr(c, name) for name in PHASES]
     self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
     self._n_exchanges = c.n_exchanges

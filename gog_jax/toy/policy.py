@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,17 @@ from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.toy import expert
 from gog_jax.toy import vocabulary
+from gog_jax.types import Box
 from gog_jax.types import Turn
+
+
+def to_model_box(run: Run, size: tuple[int, int]) -> Callable[[Box], Any]:
+  """Converts boxes of an image of this size to what the policy would say."""
+  return functools.partial(
+      run.box_spec.to_model,
+      original_size=size,
+      seen_size=run.processor.seen_size(*size),
+  )
 
 
 def expert_policy(
@@ -30,7 +42,7 @@ def expert_policy(
     thought, calls, answer = expert.expert_turn(
         request.example,
         turns,
-        run.to_model_box(images.size_of(request.example.images[0])),
+        to_model_box(run, images.size_of(request.example.images[0])),
         np.random.default_rng(seed),
         can_gaze=run.can_gaze,
     )

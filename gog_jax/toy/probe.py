@@ -48,7 +48,7 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
     tasks that ask for 'the left emblem' and the like: what is learnt last.
   """
   policy = run.make_policy(model, greedy=True)
-  to_model_box = run.to_model_box((scenes.SIZE, scenes.SIZE))
+  to_model_box = policy.to_model_box(run, (scenes.SIZE, scenes.SIZE))
   shares = {}
   for kind in KINDS:
     rng = np.random.default_rng(run.seed('probe', kind))

@@ -31,7 +31,7 @@ from gog_jax.train.state import TrainState
 
 
 def train(
-    run: Run, folder: epath.Path, *, demos: str, data: str = ''
+    run: Run, folder: epath.Path, *, demos: str
 ) -> dict[str, Any]:
   """Trains the adapters (or what `trainable` names) on the demos.
 
@@ -41,13 +41,13 @@ def train(
   Args:
     run: Its policies act with its tools.
     folder: For what is made.
-    demos: The stage that made them.
-    data: A file or folder to learn from in their place; '' for none.
+    demos: The stage that made them; '' learns from `sft.data` in their place.
 
   Raises:
-    UserError: Nothing in `data` is of use.
+    UserError: Nothing in `sft.data` is of use.
   """
   c = run.config.sft
+  data = '' if demos else c.data
   shown, facts = sft_data.read(run, folder, demos=demos, path=data)
   n_steps = c.steps
   if data and c.epochs:
