@@ -355,7 +355,8 @@ def build(
     )
   if services is None:
     services = Services.open(config, workdir)
-  functions = services.toolbox.functions if config.tools.extra else []
+  # A policy that is offered no tools gets none of the users', either.
+  functions = services.toolbox.functions if config.tools.offered else []
   executor = services.toolbox.executor(
       config.tools,
       [

@@ -125,5 +125,5 @@ def test_with_30_per_cent_of_faults_99_succeed(tmp_path):
     )
     results, _ = asyncio.run(_many(executor, 5000))
   n_ok = sum(r.status == ToolStatus.OK for r in results)
-  print(f'\n{n_ok} of 5000 succeed, {executor.metrics()}')
+  print(f'\n{n_ok} of 5000 succeed, {executor.counts.totals()}')
   assert n_ok >= 4950

@@ -222,7 +222,7 @@ def test_what_a_reply_says_it_took(usage, counts):
 
   async def ask(endpoint):
     async with endpoint.session() as session:
-      return await endpoint.complete(session, [])
+      return await endpoint.retried(endpoint.ask, session, [])
 
   with endpoints.serve(script) as server:
     reply = asyncio.run(ask(make_endpoint(server.url)))

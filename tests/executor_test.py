@@ -125,7 +125,7 @@ def test_what_may_be_gone_soon_is_tried_again():
   result = asyncio.run(executor.run(_call(), _CONTEXT))
   assert result.status == ToolStatus.OK
   assert len(times) == 4
-  found = {key: n for key, n in executor.metrics().items() if n}
+  found = {key: n for key, n in executor.counts.totals().items() if n}
   assert found.pop('fake/seconds') > 0
   # One call, one search, however often it was tried.
   assert found == {'fake/ok': 1, 'fake/retries': 3, 'fake/searches': 1}
@@ -259,7 +259,7 @@ def test_cancellation_propagates_and_ends_what_runs():
     return await executor.run(_call(0), _CONTEXT)  # No slot was lost.
 
   assert asyncio.run(scenario()).status == ToolStatus.OK
-  assert executor.metrics()['fake/cancelled'] == 4
+  assert executor.counts.totals()['fake/cancelled'] == 4
 
 
 def test_one_executor_serves_one_event_loop_after_another():
@@ -281,7 +281,7 @@ def test_metrics_count_every_call_once_under_its_fate():
   calls = [_call(1), _call(2), _call(-1), _call('x'), _call(error='cut')]
   calls += [_call(name='fly'), _call(name='swim')]
   results = asyncio.run(executor.run_turn(calls, _CONTEXT))
-  metrics = executor.metrics()
+  metrics = executor.counts.totals()
   seconds = sum(result.latency_s for result in results[:5])
   assert metrics.pop('fake/seconds') == pytest.approx(seconds)
   assert metrics.pop('unknown/seconds') < 0.1

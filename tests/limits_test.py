@@ -92,8 +92,8 @@ def test_the_loop_refuses_what_is_too_much():
   )
   # What it wrote stays what it wrote.
   assert all(c.error is None for t in trajectory.turns for c in t.parsed.calls)
-  assert executor.metrics()['fake/model_error'] == 3
-  assert executor.metrics()['fake/ok'] == 3
+  assert executor.counts.totals()['fake/model_error'] == 3
+  assert executor.counts.totals()['fake/ok'] == 3
   # As for any error of its.
   assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
@@ -233,7 +233,7 @@ def test_the_third_turn_has_to_answer(run):
 def test_mistakes_are_answered(run):
   trajectory = play(run, f'{SAID}<gaze>1</gaze>', text(' '), ANSWER)
   assert statuses(trajectory) == [BAD, BAD]
-  assert run.executor.metrics()['unknown/model_error'] >= 2
+  assert run.executor.counts.totals()['unknown/model_error'] >= 2
   assert play(run, 'red').stop_reason == StopReason.FORMAT
   several = play(run, IMAGE + '<text_search>a</text_search>', ANSWER)
   assert statuses(several) == [OK, BAD]

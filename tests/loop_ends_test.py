@@ -37,7 +37,7 @@ def test_a_truncated_call_is_neither_executed_nor_repaired(n_cut):
   assert turn.parsed.format_error is not None
   assert trajectory.answer is None
   assert trajectory.loss_mask.tolist() == [0] * 34 + [1] * (20 - n_cut)
-  assert executor.metrics()['gaze/ok'] == 0
+  assert executor.counts.totals()['gaze/ok'] == 0
   assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
 
@@ -68,7 +68,7 @@ def test_an_observation_that_does_not_fit_is_dropped_whole():
   (result,) = dropped.turns[0].results
   assert result.status == ToolStatus.OK
   assert result.view is not None
-  assert executor.metrics()['gaze/ok'] == 1
+  assert executor.counts.totals()['gaze/ok'] == 1
   assert dropped.answer is None and dropped.valid
   assert len(policy.rounds) == 1
 
@@ -97,7 +97,7 @@ def test_the_turn_limit():
   # made.
   assert trajectory.loss_mask[-15:].all()
   assert len(trajectory.turns[2].parsed.calls) == 1
-  assert executor.metrics()['text_search/ok'] == 2
+  assert executor.counts.totals()['text_search/ok'] == 2
   assert parts.format_reward(chat_helpers.EXAMPLE, trajectory) == 0.0
 
 

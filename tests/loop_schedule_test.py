@@ -236,8 +236,8 @@ class _Abandoned:
     assert not self.left_over
     assert self.started and self.cancelled
     # Cancelled by the loop, not by the executor when its time was over.
-    assert executor.metrics()['fake/cancelled'] == 1
-    assert executor.metrics()['fake/infra_error'] == 0
+    assert executor.counts.totals()['fake/cancelled'] == 1
+    assert executor.counts.totals()['fake/infra_error'] == 0
 
 
 def test_interrupted_between_rounds(monkeypatch):

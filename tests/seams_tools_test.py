@@ -211,9 +211,8 @@ def test_a_call_of_a_users_tool_has_its_time(files, tmp_path):
 
 
 def test_calls_of_a_users_tool_that_cost_need_a_cap(files, tmp_path):
-  run = mini.make_run(tmp_path, 'eval', tools__extra=extra(files, 'total'))
   with pytest.raises(UserError, match='--config.tools.max_spend=DOLLARS'):
-    run.check()
+    mini.make_run(tmp_path, 'eval', tools__extra=extra(files, 'total'))
 
 
 def test_a_users_tool_and_backend_in_an_evaluation(
@@ -281,9 +280,8 @@ def test_without_image_search_a_gaze_shows_its_crop_alone(files, tmp_path):
 )
 def test_backends_that_are_refused(files, tmp_path, name, words):
   backend = f'{files}/{name}' if ':' in name else name
-  run = mini.make_run(tmp_path, 'eval', tools__backend=backend)
   with pytest.raises(UserError) as error:
-    run.check()
+    mini.make_run(tmp_path, 'eval', tools__backend=backend)
   assert words in str(error.value) and '\n' not in str(error.value)
 
 

@@ -12,9 +12,9 @@ from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.executor import Shared
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.limits import Limits
+from gog_jax.tools.limits import Shared
 from gog_jax.tools.record import Cache
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall

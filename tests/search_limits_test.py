@@ -109,7 +109,7 @@ def test_the_cap_stops_the_run_before_it_is_passed(tmp_path):
   with pytest.raises(RunStopped, match=r'cost \$1.0000; .*max_spend=1: raise'):
     _run(executor, 4, 5, 6)
   assert tool.n_calls == 4
-  assert executor.metrics()['fake/price'] == 1.0
+  assert executor.counts.totals()['fake/price'] == 1.0
 
 
 def test_side_by_side_no_more_are_sent_than_the_cap_allows(tmp_path):

@@ -63,8 +63,8 @@ def test_a_cache_answers_the_next_run(tmp_path):
   again = run_turn(executor, 1, 2, 3)
   assert (first.n_calls, second.n_calls) == (2, 1)
   assert [r.hits for r in again[:2]] == [r.hits for r in told]
-  assert executor.metrics()['fake/cached'] == 2
-  assert executor.metrics()['fake/searches'] == 3
+  assert executor.counts.totals()['fake/cached'] == 2
+  assert executor.counts.totals()['fake/searches'] == 3
 
 
 def test_failures_are_never_cached(tmp_path):

@@ -140,22 +140,8 @@ class Endpoint:
     return dollars(self._section, tokens_in, tokens_out)
 
   def session(self) -> aiohttp.ClientSession:
-    """For `complete`, in this event loop."""
+    """For `ask`, in this event loop."""
     return http_json.session(self._key)
-
-  async def complete(
-      self,
-      session: aiohttp.ClientSession,
-      messages: Sequence[Mapping[str, Any]],
-      *,
-      seed: int = 0,
-  ) -> Completion:
-    """The model's next message; `seed` is sent if the config says so.
-
-    Raises:
-      EndpointError: It cannot be had.
-    """
-    return await self.retried(self.ask, session, messages, seed=seed)
 
   async def retried(
       self, ask: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any

@@ -26,7 +26,6 @@ from PIL import Image
 from gog_jax import images
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
-from gog_jax.chat.chat import Message
 from gog_jax.images import ImageProcessor
 from gog_jax.remote import tasks
 from gog_jax.remote.endpoint import Completion
@@ -129,7 +128,9 @@ class RemotePolicy:
       seed: int,
   ) -> SampledTurn:
     try:
-      reply = await self._endpoint.complete(session, messages, seed=seed)
+      reply = await self._endpoint.retried(
+          self._endpoint.ask, session, messages, seed=seed
+      )
     except EndpointError as error:
       if self._tolerant and not isinstance(error, MisconfiguredError):
         return dataclasses.replace(said(()), error=str(error))
@@ -181,23 +182,22 @@ class RemotePolicy:
     """The conversation as the endpoint wants it, up to its own next message."""
     *messages, unfinished = self._chat.messages(conversation)
     assert unfinished[0] == 'assistant'
-    return [self._message(message) for message in messages]
+    return [
+        {'role': role, 'content': self._content(parts)}
+        for role, parts in messages
+    ]
 
-  def _message(self, message: Message) -> dict[str, Any]:
-    role, parts = message
-    if not any(isinstance(part, View) for part in parts):
+  def _content(self, parts: Sequence[str | View]) -> Any:
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) == len(parts):
       # Some servers take a system message in no other form.
-      text = ''.join(part for part in parts if isinstance(part, str))
-      return {'role': role, 'content': _defused(text)}
-    return {
-        'role': role,
-        'content': [
-            {'type': 'text', 'text': _defused(part)}
-            if isinstance(part, str)
-            else {'type': 'image_url', 'image_url': {'url': self._url(part)}}
-            for part in parts
-        ],
-    }
+      return _defused(''.join(texts))
+    return [
+        {'type': 'text', 'text': _defused(part)}
+        if isinstance(part, str)
+        else {'type': 'image_url', 'image_url': {'url': self._url(part)}}
+        for part in parts
+    ]
 
   def _url(self, view: View) -> str:
     return image_url(

@@ -35,27 +35,21 @@ class SearchError(Exception):
   Attributes:
     billed: Whether it may have to be paid for: False where the request was
       turned away, or never sent.
-  """
-
-  def __init__(self, message: str, *, billed: bool = True):
-    super().__init__(message)
-    self.billed = billed
-
-
-class TransientError(SearchError):
-  """One after which the call is tried again.
-
-  Attributes:
     retry_after_s: Seconds that the service asks to wait.
   """
 
-  transient = True
-
   def __init__(
-      self, message: str, *, retry_after_s: float = 0.0, billed: bool = True
+      self, message: str, *, billed: bool = True, retry_after_s: float = 0.0
   ):
-    super().__init__(message, billed=billed)
+    super().__init__(message)
+    self.billed = billed
     self.retry_after_s = retry_after_s
+
+
+class TransientError(SearchError):
+  """One after which the call is tried again."""
+
+  transient = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

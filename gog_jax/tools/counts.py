@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -37,19 +38,19 @@ class ToolCounts:
   """
 
   def __init__(self):
-    self._totals: dict[str, dict[str, float]] = {}
+    # By 'tool/what'.
+    self._totals: dict[str, float] = collections.defaultdict(int)
     self._latencies: dict[str, list[float]] = {}
     self._taken: dict[str, float] = {}
 
   def expect(self, tools: Iterable[str]) -> None:
     """Tools that are listed even if they are never called."""
     for tool in tools:
-      if tool not in self._totals:
-        self._totals[tool] = dict.fromkeys(_WHAT, 0)
+      for what in _WHAT:
+        self.add(tool, what, 0)
 
   def add(self, tool: str, what: str, value: float = 1) -> None:
-    self.expect([tool])
-    self._totals[tool][what] += value
+    self._totals[f'{tool}/{what}'] += value
 
   def add_latency(self, tool: str, seconds: float) -> None:
     """The seconds that one call took."""
@@ -58,11 +59,7 @@ class ToolCounts:
 
   def totals(self) -> dict[str, float]:
     """All since it was made, as 'tool/what'."""
-    return {
-        f'{tool}/{what}': value
-        for tool, counts in self._totals.items()
-        for what, value in counts.items()
-    }
+    return dict(self._totals)
 
   def take(self) -> dict[str, dict[str, float]]:
     """Of each tool that was called since the last time, what is not zero.
@@ -77,8 +74,8 @@ class ToolCounts:
         tool, _, what = name.partition('/')
         taken.setdefault(tool, {})[what] = new
         if tool != UNKNOWN:
-          both = taken.setdefault('all', {})
-          both[what] = both.get(what, 0) + new
+          every = taken.setdefault('all', {})
+          every[what] = every.get(what, 0) + new
     self._taken = totals
     everything = [s for tool in self._latencies.values() for s in tool]
     for tool, seconds in {**self._latencies, 'all': everything}.items():

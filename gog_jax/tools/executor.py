@@ -19,69 +19,26 @@ import functools
 import time
 
 from gog_jax.errors import RunStopped
-from gog_jax.remote.ledger import Ledger
 from gog_jax.tools import limits as limits_lib
 from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import Query
-from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.counts import UNKNOWN
 from gog_jax.tools.excerpt import excerpts
-from gog_jax.tools.limits import Breaker
 from gog_jax.tools.limits import Limiter
 from gog_jax.tools.limits import Limits
+from gog_jax.tools.limits import Shared
 from gog_jax.tools.record import call_key
 from gog_jax.tools.record import Kept
-from gog_jax.tools.recording import Recording
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 
 # Characters of a text that is cut to size in a thread.
 _LONG = 50_000
-
-
-@dataclasses.dataclass(kw_only=True)
-class Shared:
-  """What all executors of a run share.
-
-  Attributes:
-    failures: Failed attempts in a row after which a service rests.
-    rest_s: Seconds that it rests.
-    backend: What is searched; None if the tools search nothing.
-    counts: Of calls.
-    ledger: Where spending is written down, if anything costs.
-    cache: Results of earlier runs.
-    recording: Where calls are recorded, or
-    replays: replayed from: then no call is made.
-    drain_s: Seconds for which `ToolExecutor.close` waits for calls that are
-      under way and whose results are kept: they may have been paid for.
-  """
-
-  failures: int
-  rest_s: float
-  backend: SearchBackend | None = None
-  counts: ToolCounts = dataclasses.field(default_factory=ToolCounts)
-  ledger: Ledger | None = None
-  cache: Kept | None = None
-  recording: Recording | None = None
-  replays: bool = False
-  drain_s: float = 0.0
-
-  def __post_init__(self):
-    self._breakers: dict[str, Breaker] = {}
-
-  def breaker(self, service: str) -> Breaker:
-    """The one breaker of a service."""
-    if service not in self._breakers:
-      self._breakers[service] = Breaker(
-          service, failures=self.failures, rest_s=self.rest_s
-      )
-    return self._breakers[service]
 
 
 class ToolExecutor:
@@ -121,13 +78,7 @@ class ToolExecutor:
     ]
     self._hit_characters = hit_characters
     self._limiters = {
-        tool.name: Limiter(
-            tool.name,
-            limits[tool.name],
-            breaker=shared.breaker(tool.version),
-            counts=shared.counts,
-            ledger=shared.ledger,
-        )
+        tool.name: Limiter(tool, limits[tool.name], shared)
         for tool in tools
     }
     self._flights: dict[str, asyncio.Task[ToolResult]] = {}
@@ -155,7 +106,7 @@ class ToolExecutor:
             for number, call in enumerate(calls)
         ]
     except* RunStopped as errors:
-      raise _first(errors) from None
+      raise errors.exceptions[0] from None
     return tuple(task.result() for task in tasks)
 
   async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
@@ -223,10 +174,6 @@ class ToolExecutor:
       if close := getattr(self._shared.backend, 'close', None):
         await close()
 
-  def metrics(self) -> dict[str, float]:
-    """`ToolCounts.totals` since the executor's counts were made."""
-    return self.counts.totals()
-
   async def _shown(self, result: ToolResult, query: Query) -> ToolResult:
     """What the policy gets of a result.
 
@@ -267,7 +214,7 @@ class ToolExecutor:
     result = await asyncio.shield(flight)
     if recording is not None:
       await asyncio.to_thread(
-          recording.settle, key, call, query, result, caller
+          recording.put, key, call, query, result, caller
       )
     if joined and result.status != ToolStatus.INFRA_ERROR:
       self.counts.add(call.name, 'cached')
@@ -278,8 +225,7 @@ class ToolExecutor:
       self, key: str, call: ToolCall, query: Query
   ) -> ToolResult:
     for number, kept in enumerate(self._kept):
-      result = await asyncio.to_thread(kept.get, key)
-      if result is not None:
+      if result := await asyncio.to_thread(kept.get, key):
         self.counts.add(call.name, 'cached')
         result = self._free(result)
         missed = self._kept[:number]
@@ -303,10 +249,3 @@ class ToolExecutor:
     flight = self._flights.pop(key)
     if not flight.cancelled():
       flight.exception()  # Retrieved, lest asyncio complain if nobody waits.
-
-
-def _first(errors: BaseExceptionGroup) -> BaseException:
-  error: BaseException = errors
-  while isinstance(error, BaseExceptionGroup):
-    error = error.exceptions[0]
-  return error

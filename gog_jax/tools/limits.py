@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 import contextlib
 import dataclasses
 import datetime
+import functools
 import itertools
 import time
-from typing import Any
 
 from absl import logging
 import circuitbreaker
 
 from gog_jax.errors import RunStopped
-from gog_jax.remote import ledger as ledger_lib
 from gog_jax.remote import retries
+from gog_jax.remote.ledger import charged
 from gog_jax.remote.ledger import Ledger
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_traceback
 from gog_jax.tools.base import one_line
+from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import SearchError
+from gog_jax.tools.base import Tool
 from gog_jax.tools.counts import ToolCounts
+from gog_jax.tools.record import Kept
+from gog_jax.tools.recording import Recording
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 
@@ -108,6 +112,39 @@ class Breaker:
         self._probing = False
 
 
+@dataclasses.dataclass(kw_only=True)
+class Shared:
+  """What all executors of a run share.
+
+  Attributes:
+    failures: Failed attempts in a row after which a service rests.
+    rest_s: Seconds that it rests.
+    backend: What is searched; None if the tools search nothing.
+    counts: Of calls.
+    ledger: Where spending is written down, if anything costs.
+    cache: Results of earlier runs.
+    recording: Where calls are recorded, or
+    replays: replayed from: then no call is made.
+    drain_s: Seconds for which `ToolExecutor.close` waits for calls that are
+      under way and whose results are kept: they may have been paid for.
+  """
+
+  failures: int
+  rest_s: float
+  backend: SearchBackend | None = None
+  counts: ToolCounts = dataclasses.field(default_factory=ToolCounts)
+  ledger: Ledger | None = None
+  cache: Kept | None = None
+  recording: Recording | None = None
+  replays: bool = False
+  drain_s: float = 0.0
+
+  def __post_init__(self):
+    self.breaker = functools.cache(  # The one of a service.
+        functools.partial(Breaker, failures=self.failures, rest_s=self.rest_s)
+    )
+
+
 class Limiter:
   """Runs the calls of one tool.
 
@@ -115,32 +152,15 @@ class Limiter:
     closing: While it is True, no attempt is begun.
   """
 
-  def __init__(
-      self,
-      tool: str,
-      limits: Limits,
-      *,
-      breaker: Breaker,
-      counts: ToolCounts,
-      ledger: Ledger | None,
-  ):
-    """Initialises the limiter.
-
-    Args:
-      tool: Its name.
-      limits: Its limits.
-      breaker: Of the service that it asks.
-      counts: Where attempts and dollars are counted.
-      ledger: Where dollars are written down, if there is a price.
-    """
-    if ledger is None and limits.price:
+  def __init__(self, tool: Tool, limits: Limits, shared: Shared):
+    if shared.ledger is None and limits.price:
       raise ValueError('calls that cost money need a ledger')
     self.closing = False
-    self._tool = tool
+    self._tool = tool.name
     self._limits = limits
-    self._breaker = breaker
-    self._counts = counts
-    self._ledger = ledger
+    self._breaker = shared.breaker(tool.version)
+    self._counts = shared.counts
+    self._ledger = shared.ledger
     self._loop: asyncio.AbstractEventLoop | None = None
     self._slots = asyncio.Semaphore()
     self._warned: set[type] = set()
@@ -163,9 +183,28 @@ class Limiter:
       spent += dollars
       self._counts.add(self._tool, 'price', dollars)
 
+    async def attempt() -> ToolResult:
+      if next(numbers) > 1:
+        self._counts.add(self._tool, 'retries')
+      elif self.closing:
+        raise SearchError('the run is ending', billed=False)
+      await self._breaker.wait(ends)
+      charge = charged(self._ledger, self._tool, c.price, spend)
+      with charge, self._breaker.attempt():
+        return await ask()
+
+    c = self._limits
+    attempts = retries.retrying(
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=c.backoff_s,
+        stopped=lambda: self.closing,
+    )
+    numbers = itertools.count(1)
     slots = self._slots_of_this_loop()
     await slots.acquire()
-    task = asyncio.create_task(self._retried(ask, spend))
+    ends = time.monotonic() + c.timeout_s
+    task = asyncio.create_task(attempts(attempt))
 
     def gone(task: asyncio.Task) -> None:
       slots.release()
@@ -174,13 +213,13 @@ class Limiter:
 
     task.add_done_callback(gone)
     try:
-      await asyncio.wait([task], timeout=self._limits.timeout_s)
+      await asyncio.wait([task], timeout=c.timeout_s)
     finally:
       in_time = task.done()
       task.cancel()
     try:
       if not in_time:
-        raise TimeoutError(f'no reply within {self._limits.timeout_s:g} s')
+        raise TimeoutError(f'no reply within {c.timeout_s:g} s')
       if task.cancelled():  # By the service itself: nobody cancelled us.
         raise RuntimeError('the call was cancelled')
       result = _without_secrets(task.result())
@@ -202,37 +241,6 @@ class Limiter:
     if type(error) not in self._warned:
       self._warned.add(type(error))
       logging.warning('%s failed\n%s', self._tool, redact_traceback(error))
-
-  def _retried(
-      self, ask: Ask, spend: Callable[[float], None]
-  ) -> Coroutine[Any, Any, ToolResult]:
-    c = self._limits
-    attempts = retries.retrying(
-        max_attempts=c.max_attempts,
-        timeout_s=c.timeout_s,
-        backoff_s=c.backoff_s,
-        stopped=lambda: self.closing,
-    )
-    ends = time.monotonic() + c.timeout_s
-    return attempts(self._attempt, itertools.count(1), ask, ends, spend)
-
-  async def _attempt(
-      self,
-      numbers: Iterator[int],
-      ask: Ask,
-      ends: float,
-      spend: Callable[[float], None],
-  ) -> ToolResult:
-    if next(numbers) > 1:
-      self._counts.add(self._tool, 'retries')
-    elif self.closing:
-      raise SearchError('the run is ending', billed=False)
-    await self._breaker.wait(ends)
-    charge = ledger_lib.charged(
-        self._ledger, self._tool, self._limits.price, spend
-    )
-    with charge, self._breaker.attempt():
-      return await ask()
 
   def _slots_of_this_loop(self) -> asyncio.Semaphore:
     # Semaphores belong to one event loop, and every rollout runs its own.

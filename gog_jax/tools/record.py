@@ -96,9 +96,7 @@ def to_json(
       'error': result.error,
       'hits': [
           {
-              'title': hit.title,
-              'text': hit.text,
-              'score': hit.score,
+              **vars(hit),
               'image': None if hit.image is None else store_image(hit.image),
           }
           for hit in result.hits

@@ -142,41 +142,29 @@ class Recording:
     return self._result(start)
 
   def put(
-      self, key: str, call: ToolCall, query: Query, result: ToolResult
-  ) -> None:
-    """Records a call that worked; one that is recorded stays as it is.
-
-    Raises:
-      RunStopped: The folder cannot be written.
-    """
-    if key not in self._worked:
-      self._write(key, call, query, result, '')
-
-  def settle(
       self,
       key: str,
       call: ToolCall,
       query: Query,
       result: ToolResult,
-      caller: str,
+      caller: str = '',
   ) -> None:
-    """Records that a call failed; or that it works, where it had failed.
+    """Records a result, but none that is recorded.
+
+    Args:
+      key: Of the call.
+      call: The call.
+      query: What it asked.
+      result: For whoever makes this call, or
+      caller: for this one alone: that it failed, or works where it had failed.
 
     Raises:
       RunStopped: The folder cannot be written.
     """
     failed = result.status == ToolStatus.INFRA_ERROR
-    if failed != ((key, caller) in self._failed):
-      self._write(key, call, query, result, caller)
-
-  def _write(
-      self,
-      key: str,
-      call: ToolCall,
-      query: Query,
-      result: ToolResult,
-      caller: str,
-  ) -> None:
+    known = failed == ((key, caller) in self._failed)
+    if known and (caller or key in self._worked):
+      return
     store = functools.partial(blobs.put, self.folder)
     try:
       record = {

@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 
 from gog_jax import images
+from gog_jax.config.tools import Tools
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.tools.base import IMAGE
@@ -160,10 +161,9 @@ class Retriever:
       )
       hits = tuple(hit(item) for item in _items(value))
     except (http_json.Refused, http_json.NotSent) as error:
-      if not error.transient:
-        raise SearchError(str(error), billed=False) from error
-      raise TransientError(
-          str(error), retry_after_s=error.retry_after_s, billed=False
+      failure = TransientError if error.transient else SearchError
+      raise failure(
+          str(error), billed=False, retry_after_s=error.retry_after_s
       ) from error
     except http_json.Garbled as error:
       raise TransientError(str(error)) from error
@@ -178,8 +178,8 @@ class Retriever:
     return self._session
 
 
-def from_config(config: Any) -> Retriever:
-  """The server that the section `tools` names; raises as `connect`."""
+def from_config(config: Tools) -> Retriever:
+  """The server that a config names; raises as `connect`."""
   return Retriever.connect(config.url, version=config.version)
 
 

@@ -10,6 +10,7 @@ from etils import epath
 
 from gog_jax import seams
 from gog_jax.boxes import BoxSpec
+from gog_jax.config.tools import Tools
 from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
 from gog_jax.storage.store import Store
@@ -17,15 +18,14 @@ from gog_jax.tools import functions
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.counts import ToolCounts
-from gog_jax.tools.executor import Shared
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.functions import FunctionTool
 from gog_jax.tools.limits import Limits
+from gog_jax.tools.limits import Shared
 from gog_jax.tools.record import Cache
 from gog_jax.tools.recording import Recording
 from gog_jax.types import ToolResult
 
-MODES = ('live', 'record', 'replay')
 # What `config.tools.backend` may name beside a user's own: a callable that
 # returns a SearchBackend. It is given the section `tools` if it takes an
 # argument.
@@ -41,17 +41,15 @@ TOOLS = {
     'gaze': 'gog_jax.tools.gaze:Gaze',
 }
 
-_BYTES = 1e9  # Of a GB.
-
 
 class Toolbox:
   """What a whole run shares: backend, counts, cache, recording, ledger."""
 
-  def __init__(self, config: Any, workdir: epath.PathLike):
+  def __init__(self, config: Tools, workdir: epath.PathLike):
     """Opens what the config names.
 
     Args:
-      config: The section `tools`.
+      config: What to offer and to search.
       workdir: Where the recording and the ledger go if nowhere else.
 
     Raises:
@@ -98,7 +96,7 @@ class Toolbox:
 
   def executor(
       self,
-      config: Any,
+      config: Tools,
       names: Collection[str],
       *,
       box_spec: BoxSpec,
@@ -132,10 +130,10 @@ class Toolbox:
         tools, limits, self._shared, hit_characters=config.hit_characters
     )
 
-  def _limits(self, config: Any, tool: Tool) -> Limits:
-    own = getattr(config, tool.name, None)  # Zero, or missing, is inherited.
-    if isinstance(tool, FunctionTool):
-      own = tool.function
+  def _limits(self, config: Tools, tool: Tool) -> Limits:
+    is_users = isinstance(tool, FunctionTool)
+    # Zero, or missing, is inherited.
+    own = tool.function if is_users else getattr(config, tool.name)
     return Limits(
         timeout_s=getattr(own, 'timeout_s', 0) or config.timeout_s,
         max_concurrency=getattr(own, 'max_concurrency', 0)
@@ -145,7 +143,7 @@ class Toolbox:
         backoff_s=config.backoff_s,
     )
 
-  def _open(self, config: Any, price: float) -> None:
+  def _open(self, config: Tools, price: float) -> None:
     """Opens the files that calls need.
 
     Raises:
@@ -158,7 +156,7 @@ class Toolbox:
               config.cache,
               field='tools.cache',
               days=config.cache_days,
-              max_bytes=config.cache_gb * _BYTES,
+              max_bytes=config.cache_gb * 1e9,
           )
       )
     if price and not config.max_spend:
@@ -183,7 +181,7 @@ class _Recorded:
   search_image = search_text
 
 
-def _backend(config: Any) -> SearchBackend:
+def _backend(config: Tools) -> SearchBackend:
   """The backend that the config names, ours or a user's.
 
   Raises:
