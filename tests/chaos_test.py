@@ -11,9 +11,9 @@ import pytest
 from configs import common
 from gog_jax import images
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.image_search import ImageSearch
 from gog_jax.tools.retriever import Retriever
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import ImageSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import View

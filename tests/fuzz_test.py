@@ -20,8 +20,8 @@ from gog_jax.boxes import KINDS
 from gog_jax.chat import protocol
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.image_search import ImageSearch
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import ImageSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus

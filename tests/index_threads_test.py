@@ -7,7 +7,7 @@ import time
 from gog_jax.index import build
 from gog_jax.index.backend import LocalIndex
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from tests.index_helpers import write_docs

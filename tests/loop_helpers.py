@@ -25,7 +25,7 @@ from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import TEXT
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import Example
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall

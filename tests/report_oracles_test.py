@@ -16,8 +16,8 @@ from gog_jax.rewards import score as rewards
 from gog_jax.rollout import loop
 from gog_jax.rollout.policy import Request
 from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.image_search import ImageSearch
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import ImageSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import Placement
 from gog_jax.types import ToolCall
 from gog_jax.types import Verdict

@@ -20,7 +20,7 @@ from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
 from gog_jax.tools.recording import Recording
 from gog_jax.tools.retriever import Retriever
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus

@@ -27,7 +27,9 @@ def test_a_policys_own_config_sets_the_limits_of_its_calls(
     tmp_path, monkeypatch
 ):
   monkeypatch.setattr(toolbox, '_backend', lambda config: Slow())
-  run = mini.make_run(tmp_path, 'eval', tools__timeout_s=0.1)
+  run = mini.make_run(
+      tmp_path, 'eval', tools__timeout_s=0.1, general__tools__timeout_s=60.0
+  )
   remote = policies.run_of(run, 'gog@remote')
   assert remote.config.tools.timeout_s == 60
   results = [

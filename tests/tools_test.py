@@ -14,8 +14,8 @@ from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.image_search import ImageSearch
-from gog_jax.tools.text_search import TextSearch
+from gog_jax.tools.search import ImageSearch
+from gog_jax.tools.search import TextSearch
 from gog_jax.types import View
 from tests import loop_helpers
 

@@ -6,6 +6,8 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
+from gog_jax.tools.counts import listed
+
 _FAILURE = 'failures/'
 
 
@@ -49,21 +51,16 @@ class JudgeCounts:
 
 def describe(counts: Mapping[str, Any]) -> str:
   """What `take` gave, in one line; empty where nothing was judged."""
-  parts = [
-      f'{counts[what]:.0f} {words}'
-      for what, words in (
-          ('asked', 'asked about'),
-          ('failed', 'failed'),
-          ('cached', 'known already'),
-          ('same', 'the same as another'),
-          ('exact_match', 'exact matches'),
-          ('empty', 'empty'),
-          ('too_long', 'too long'),
-      )
-      if counts.get(what)
-  ]
-  if price := counts.get('price'):
-    parts.append(f'${price:.4f} spent')
+  parts = listed(
+      counts,
+      asked='asked about',
+      failed='failed',
+      cached='known already',
+      same='the same as another',
+      exact_match='exact matches',
+      empty='empty',
+      too_long='too long',
+  )
   return ', '.join(parts)
 
 

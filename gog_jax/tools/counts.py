@@ -86,24 +86,31 @@ class ToolCounts:
     return taken
 
 
+def listed(counts: Mapping[str, float], **words: str) -> list[str]:
+  """Counts that are not zero, by their `words`, and what was spent."""
+  parts = [
+      f'{counts[what]:.0f} {said}'
+      for what, said in words.items()
+      if counts.get(what)
+  ]
+  if price := counts.get('price'):
+    parts.append(f'${price:.4f} spent')
+  return parts
+
+
 def trouble(counts: Mapping[str, float]) -> str:
   """What went otherwise with calls than one search each; empty if nothing.
 
   Args:
     counts: Of one tool, or of all, as `ToolCounts.take` gives them.
   """
-  parts = [
-      f'{counts[what]:.0f} {words}'
-      for what, words in (
-          ('infra_error', 'failed'),
-          ('retries', 'attempts anew'),
-          ('cached', 'answers at hand'),
-          ('replayed', 'replayed'),
-      )
-      if counts.get(what)
-  ]
-  if price := counts.get('price'):
-    parts.append(f'${price:.4f} spent')
+  parts = listed(
+      counts,
+      infra_error='failed',
+      retries='attempts anew',
+      cached='answers at hand',
+      replayed='replayed',
+  )
   if not parts:
     return ''
   slow = f'95 % within {counts.get("latency_p95_s", 0.0):.2f} s'

@@ -148,21 +148,31 @@ class FunctionTool:
       ) from error
     properties, required = {}, []
     for parameter in parameters:
-      name = parameter.name
+      name, default = parameter.name, parameter.default
+      where = f'{_FIELD}: {self.name}, parameter {name},'
+      if parameter.kind not in (
+          parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
+      ):  # fmt: skip
+        raise UserError(f'{where} cannot be given by its name')
+      if name not in hints:
+        raise UserError(f'{where} has no type hint')
+      if ToolContext in (hint := hints[name], *typing.get_args(hint)):
+        self._context = name
+        continue
       try:
-        hint = _hint_of(parameter, hints)
-        if ToolContext in (hint, *typing.get_args(hint)):
-          self._context = name
-          continue
         properties[name] = _schema_of(hint)
-        if parameter.default is parameter.empty:
-          required.append(name)
-        else:
-          properties[name]['default'] = _as_json(parameter.default)
       except TypeError as error:
         raise UserError(
-            f'{_FIELD}: {self.name}, parameter {name}, {error}'
+            f'{where} is of type {error}, which has no JSON schema: use str, '
+            'int, float, bool, list[...], Literal, Optional or unions of them'
         ) from error
+      if default is parameter.empty:
+        required.append(name)
+        continue
+      try:
+        properties[name]['default'] = json.loads(json.dumps(default))
+      except (TypeError, ValueError) as error:
+        raise UserError(f'{where} has a default that is not JSON') from error
     return {
         'type': 'object',
         'properties': properties,
@@ -174,25 +184,12 @@ class FunctionTool:
 _MOST_THREADS = 64  # More than a tool's concurrency is of no use.
 
 
-def _hint_of(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
-  if parameter.kind not in (
-      parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
-  ):  # fmt: skip
-    raise TypeError('cannot be given by its name')
-  if parameter.name not in hints:
-    raise TypeError('has no type hint')
-  return hints[parameter.name]
-
-
-def _as_json(default: Any) -> Any:
-  try:
-    return json.loads(json.dumps(default))
-  except (TypeError, ValueError) as error:
-    raise TypeError('has a default that is not JSON') from error
-
-
 def _schema_of(hint: Any) -> dict[str, Any]:
-  """The JSON schema of a type; a TypeError if it has none."""
+  """The JSON schema of a type.
+
+  Raises:
+    TypeError: It has none; the message is the type.
+  """
   if hint in _TYPES:
     return {'type': _TYPES[hint]}
   origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -202,11 +199,7 @@ def _schema_of(hint: Any) -> dict[str, Any]:
     return {'type': 'array', 'items': _schema_of(args[0])}
   if origin in (typing.Union, types.UnionType):
     return {'anyOf': [_schema_of(one) for one in args]}
-  raise TypeError(
-      f'is of type {getattr(hint, "__name__", None) or hint}, which has no JSON '
-      'schema: use str, int, float, bool, list[...], Literal, Optional or '
-      'unions of them'
-  )
+  raise TypeError(getattr(hint, '__name__', None) or str(hint))
 
 
 def _as_hinted(value: Any, schema: Mapping[str, Any]) -> Any:

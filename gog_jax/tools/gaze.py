@@ -16,12 +16,12 @@ from typing import Any
 from gog_jax import images
 from gog_jax.boxes import BoxError
 from gog_jax.boxes import BoxSpec
-from gog_jax.tools import image_search
 from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import ToolContext
+from gog_jax.tools.search import image_query
 from gog_jax.types import Box
 from gog_jax.types import View
 
@@ -92,7 +92,7 @@ class Gaze:
     view = await asyncio.to_thread(self._crop, arguments, context)
     if not self.searches:
       return Query(view=view)
-    return image_search.query_for(
+    return image_query(
         self._backend, view.data, context.scope, self._top_k, view
     )
 

@@ -36,8 +36,8 @@ BACKENDS = {
 }
 # Tools that search, in the order in which policies are told of them.
 TOOLS = {
-    'text_search': 'gog_jax.tools.text_search:TextSearch',
-    'image_search': 'gog_jax.tools.image_search:ImageSearch',
+    'text_search': 'gog_jax.tools.search:TextSearch',
+    'image_search': 'gog_jax.tools.search:ImageSearch',
     'gaze': 'gog_jax.tools.gaze:Gaze',
 }
 
