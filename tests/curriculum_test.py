@@ -161,4 +161,4 @@ def test_what_is_not_a_number_alarms():
 def test_every_alarm_has_a_bound_on_the_page():
   from configs import rl
 
-  assert set(alarms.METRICS) <= set(rl.get_config().rl.alarms)
+  assert set(alarms.SIGNS) <= set(rl.get_config().rl.alarms)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gog_jax.config.training import Alarms
 from gog_jax.errors import UserError
 from gog_jax.storage.metrics import say
 
 # Metric, whether the bound is its least or its most, and what it means.
-_SIGNS = {
+SIGNS = {
     'sampler_gap_p99': ('most', 'what samples is not the policy in training'),
     'kl': ('most', 'the policy has left the SFT policy far behind'),
     'entropy': ('least', 'the policy says the same in every rollout'),
@@ -18,16 +19,17 @@ _SIGNS = {
     'format': ('least', 'most trajectories are malformed'),
     'sampled_tokens': ('least', 'trajectories have become very short'),
 }
-METRICS = tuple(_SIGNS)
 
 
-def raised(rows: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
+def raised(
+    rows: Sequence[Mapping[str, Any]], config: Alarms
+) -> dict[str, str]:
   """The bounds that each of the last steps has overstepped.
 
   Args:
     rows: Metrics of all steps so far.
-    config: `rl.alarms`: a bound for each of METRICS, and for how many steps,
-      `patience`, a sign has to last.
+    config: A bound for each of SIGNS, and for how many steps, `patience`, a
+      sign has to last.
 
   Returns:
     Metric to one line of explanation.
@@ -36,7 +38,7 @@ def raised(rows: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
   if len(recent) < config.patience:
     return {}
   found = {}
-  for metric, (kind, meaning) in _SIGNS.items():
+  for metric, (kind, meaning) in SIGNS.items():
     bound = getattr(config, metric)
     values = [row[metric] for row in recent if row.get(metric) is not None]
     over = [
@@ -53,7 +55,7 @@ def raised(rows: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
 
 
 def heed(
-    found: Mapping[str, str], rows: Sequence[Mapping[str, Any]], config: Any
+    found: Mapping[str, str], rows: Sequence[Mapping[str, Any]], config: Alarms
 ) -> None:
   """Says what was raised at the last step but not at the one before.
 

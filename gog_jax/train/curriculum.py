@@ -9,6 +9,8 @@ from etils import epath
 import grain
 import numpy as np
 
+from gog_jax.config.training import Grade
+from gog_jax.config.training import RL
 from gog_jax.errors import UserError
 from gog_jax.evaluation import grade
 from gog_jax.run import Run
@@ -36,8 +38,8 @@ class Curriculum:
       self,
       examples: Sequence[Example],
       *,
-      rl: Any,
-      grade: Any,
+      rl: RL,
+      grade: Grade,
       seed: int,
       folder: epath.Path,
   ):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from gog_jax.config.training import RL
 from gog_jax.run import Run
 from gog_jax.train.advantages import GroupAdvantages
 from gog_jax.types import Example
@@ -45,11 +45,9 @@ class Drawn:
   (DAPO, section 3.2.)
   """
 
-  def __init__(self, config: Any):
-    """Initialises with the config's `rl`."""
-    self._n_prompts: int = config.n_prompts
-    self._dynamic: bool = config.dynamic_sampling
-    self._max_draws = 1 + self._dynamic * config.max_refills
+  def __init__(self, config: RL):
+    self._config = config
+    self._max_draws = 1 + config.dynamic_sampling * config.max_refills
     self._draws: list[Groups] = []
 
   def add(self, groups: Groups) -> None:
@@ -65,7 +63,7 @@ class Drawn:
     if self.n_draws == self._max_draws:
       return 0
     n_live = sum(int(draw.advantages.live.sum()) for draw in self._draws)
-    return self._n_prompts - n_live
+    return self._config.n_prompts - n_live
 
   @property
   def everything(self) -> Groups:
@@ -85,7 +83,7 @@ class Drawn:
     """The groups to learn from; the last draw where no group is live."""
     everything = self.everything
     live = np.flatnonzero(everything.advantages.live)
-    if not self._dynamic or not len(live):
+    if not self._config.dynamic_sampling or not len(live):
       return self._draws[-1]
     return everything.take(live)
 

@@ -28,7 +28,16 @@ def describe_step(
   row = describe(groups.examples, groups.trajectories, groups.advantages)
   n_refilled = len(groups.examples) - len(drawn.learnt.examples)
   row |= {**update, **seconds, 'refilled': n_refilled}
-  row |= describe_tools(run.toolbox.counts.take())
+  tools = run.toolbox.counts.take()
+  every = tools.get('all', {})
+  row |= {
+      'price': every.get('price', 0.0),
+      'tool_retries': every.get('retries', 0),
+      'tool_cached': every.get('cached', 0),
+      'tool_latency_p50_s': every.get('latency_p50_s'),
+      'tool_latency_p95_s': every.get('latency_p95_s'),
+      'tools': tools,
+  }
   if run.judge is not None:
     row['judge'] = run.judge.counts.take()
   return row
@@ -84,21 +93,6 @@ def describe(
       'model_errors': count(ToolStatus.MODEL_ERROR),
       'infra_errors': count(ToolStatus.INFRA_ERROR),
       'seconds_tools': sum(r.latency_s for r in results),
-  }
-
-
-def describe_tools(
-    counts: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
-  """What `ToolCounts.take` gave: all tools together, and each in `tools`."""
-  every = counts.get('all', {})
-  return {
-      'price': every.get('price', 0.0),
-      'tool_retries': every.get('retries', 0),
-      'tool_cached': every.get('cached', 0),
-      'tool_latency_p50_s': every.get('latency_p50_s'),
-      'tool_latency_p95_s': every.get('latency_p95_s'),
-      'tools': {tool: dict(own) for tool, own in counts.items()},
   }
 
 

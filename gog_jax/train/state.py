@@ -197,24 +197,6 @@ def batch_logprobs(
   )
 
 
-def apply_gradients(
-    state: TrainState,
-    grads: Any,
-    optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, jax.Array]:
-  """One optimizer step; also the gradient's global norm, before clipping."""
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  return (
-      dataclasses.replace(
-          state,
-          step=state.step + 1,
-          params=optax.apply_updates(state.params, updates),
-          opt_state=opt_state,
-      ),
-      optax.tree.norm(grads),
-  )
-
-
 def merged(model: FrozenModel, params: nnx.State) -> VLM:
   """The whole model with these trained parameters, as they are used."""
   return nnx.merge(model.graph, model.in_use(params), model.frozen)

@@ -52,7 +52,7 @@ def make_sft_step(
     }
     return sums.plus(grads, totals), loss
 
-  programs = _programs(add, optimizer, state, ('confident',))
+  programs = Programs(add, optimizer, state, means=('confident',))
 
   def step(state: TrainState, frozen: nnx.State, batches: Iterable[Batch]):
     used = model.in_use(state.params)
@@ -166,7 +166,7 @@ def grpo_programs(
     gap = jnp.where(mask > 0, parts['sampler_gap'], jnp.nan)
     return sums.plus(grads, totals), {'old': old, 'gap': gap}
 
-  return _programs(add, optimizer, state, tuple(_GRPO_MEANS))
+  return Programs(add, optimizer, state, means=tuple(_GRPO_MEANS))
 
 
 _GRPO_MEANS = {  # Metric to what it is the mean of, over all targets.
@@ -211,7 +211,6 @@ class Sums:
     return jax.tree.map(jnp.add, self, Sums(grads, totals))
 
 
-@dataclasses.dataclass(frozen=True)
 class Programs:
   """What an update compiles, jitted; traced under the mesh, as activations are.
 
@@ -220,13 +219,48 @@ class Programs:
     add: (sums, params in use, micro-batch, ...) -> (sums, output). Donates
       the sums.
     apply: (state, sums) -> (state, metrics). Donates the state.
-    mesh: Where they run.
   """
 
-  zeros: Any
-  add: Any
-  apply: Any
-  mesh: jax.sharding.Mesh
+  def __init__(
+      self,
+      add: Callable[..., Any],
+      optimizer: optax.GradientTransformation,
+      state: TrainState,
+      *,
+      means: Sequence[str],
+  ):
+    """For states like this one; `means` are the totals per target."""
+    places = jax.tree.map(lambda array: array.sharding, state)
+    whole = {name: places.step for name in ('loss', 'n_targets', *means)}
+    summed = Sums(places.params, whole)
+
+    def zeros(params: nnx.State):
+      return Sums(
+          optax.tree.zeros_like(params),
+          {name: jnp.float32(0) for name in whole},
+      )
+
+    def apply(state: TrainState, sums: Sums):
+      updates, opt_state = optimizer.update(
+          sums.grads, state.opt_state, state.params
+      )
+      state = dataclasses.replace(
+          state,
+          step=state.step + 1,
+          params=optax.apply_updates(state.params, updates),
+          opt_state=opt_state,
+      )
+      totals = sums.totals
+      n = jnp.maximum(totals['n_targets'], 1)
+      metrics = {name: totals[name] / n for name in means}
+      metrics |= {name: totals[name] for name in ('loss', 'n_targets')}
+      # Before clipping.
+      return state, metrics | {'grad_norm': optax.tree.norm(sums.grads)}
+
+    self.zeros = jax.jit(zeros, out_shardings=summed)
+    self.add = jax.jit(add, donate_argnums=0, out_shardings=(summed, None))
+    self.apply = jax.jit(apply, donate_argnums=0, out_shardings=(places, None))
+    self._mesh = places.step.mesh
 
   def run(
       self,
@@ -245,8 +279,8 @@ class Programs:
     Returns:
       The state, the outputs of `add`, and metrics.
     """
-    rows = sharding.batch_sharding(self.mesh)
-    with jax.set_mesh(self.mesh):
+    rows = sharding.batch_sharding(self._mesh)
+    with jax.set_mesh(self._mesh):
       sums, outputs = self.zeros(state.params), []
       for batch, *others in inputs:
         # Otherwise all of them would wait on the device.
@@ -256,36 +290,3 @@ class Programs:
         outputs.append(output)
       state, metrics = self.apply(state, sums)
     return state, outputs, metrics
-
-
-def _programs(
-    add: Callable[..., Any],
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    means: Sequence[str],
-) -> Programs:
-  """Compiled for states like this one; `means` are the totals per target."""
-  places = jax.tree.map(lambda array: array.sharding, state)
-  whole = {name: places.step for name in ('loss', 'n_targets', *means)}
-  summed = Sums(places.params, whole)
-
-  def zeros(params: nnx.State):
-    return Sums(
-        optax.tree.zeros_like(params),
-        {name: jnp.float32(0) for name in whole},
-    )
-
-  def apply(state: TrainState, sums: Sums):
-    state, grad_norm = state_lib.apply_gradients(state, sums.grads, optimizer)
-    totals = sums.totals
-    n = jnp.maximum(totals['n_targets'], 1)
-    metrics = {name: totals[name] / n for name in means}
-    metrics |= {name: totals[name] for name in ('loss', 'n_targets')}
-    return state, metrics | {'grad_norm': grad_norm}
-
-  return Programs(
-      zeros=jax.jit(zeros, out_shardings=summed),
-      add=jax.jit(add, donate_argnums=0, out_shardings=(summed, None)),
-      apply=jax.jit(apply, donate_argnums=0, out_shardings=(places, None)),
-      mesh=places.step.mesh,
-  )
