@@ -23,7 +23,6 @@ from gog_jax.report import measures
 from gog_jax.report import pages
 from gog_jax.storage import files
 from gog_jax.storage import metrics
-from gog_jax.storage import trackers
 from tests import mini
 from tests import report_helpers
 
@@ -50,14 +49,14 @@ def read_lines(folder):
   """The same of metrics.jsonl, in the precision of event files."""
   found = {}
   for row in files.read_jsonl(folder / 'metrics.jsonl'):
-    for name, value in trackers.scalars(row).items():
+    for name, value in metrics.scalars(row).items():
       pair = (row['step'], float(np.float32(value)))
       found.setdefault(name, []).append(pair)
   return found
 
 
 def write(folder, steps, *, resume_step, salt=0.0):
-  with trackers.open_log(
+  with metrics.open_log(
       config(), epath.Path(folder), resume_step=resume_step
   ) as log:
     for step in steps:
@@ -95,7 +94,7 @@ def test_a_run_without_event_files_gets_them_when_it_goes_on(tmp_path):
 
 
 def test_a_number_that_is_none_is_shown_as_such(tmp_path):
-  with trackers.open_log(config(), epath.Path(tmp_path), resume_step=0) as log:
+  with metrics.open_log(config(), epath.Path(tmp_path), resume_step=0) as log:
     log.write(1, {'loss': math.nan, 'gap': None})
   (point,) = read_events(tmp_path / 'events')['loss']
   assert point[0] == 1 and math.isnan(point[1])
@@ -106,9 +105,9 @@ def test_killed_at_once_nothing_that_was_written_is_lost(tmp_path):
   code = """
       import os, signal, sys, types
       from etils import epath
-      from gog_jax.storage import trackers
+      from gog_jax.storage import metrics
       config = types.SimpleNamespace(log=types.SimpleNamespace(wandb=''))
-      log = trackers.open_log(config, epath.Path(sys.argv[1]), resume_step=0)
+      log = metrics.open_log(config, epath.Path(sys.argv[1]), resume_step=0)
       for step in range(1, 8):
         log.write(step, {'loss': float(step)})
       assert not {'torch', 'tensorflow'} & sys.modules.keys()
@@ -140,7 +139,7 @@ class NoFile:
 
 def test_a_bucket_has_no_event_files_and_one_line_says_so(capsys, monkeypatch):
   monkeypatch.setattr(metrics, 'MetricsWriter', NoFile)
-  trackers.open_log(config(), epath.Path('gs://b/run/rl'), resume_step=0)
+  metrics.open_log(config(), epath.Path('gs://b/run/rl'), resume_step=0)
   assert capsys.readouterr().err.count('no event files in a bucket') == 1
 
 
@@ -210,7 +209,7 @@ def test_wandb_goes_on_by_its_id_and_is_sent_no_step_twice(
   )
   folder = epath.Path(tmp_path / 'toy' / 'rl')
   for first, last in ((0, 5), (3, 8)):
-    with trackers.open_log(asked, folder, resume_step=first) as log:
+    with metrics.open_log(asked, folder, resume_step=first) as log:
       for step in range(first + 1, last + 1):
         log.write(step, {'loss': 1 / step, 'alarms': []})
   (path,) = fake_wandb.iterdir()
@@ -271,9 +270,9 @@ def test_wandb_that_fails_does_not_take_the_run_along(
   asked = config(**{'log.wandb': 'p'})
   monkeypatch.setenv('FAKE_WANDB_FAILS', 'init')
   with pytest.raises(UserError, match='no API key; log in with wandb login'):
-    trackers.open_log(asked, epath.Path(tmp_path / 'sft'), resume_step=0)
+    metrics.open_log(asked, epath.Path(tmp_path / 'sft'), resume_step=0)
   monkeypatch.setenv('FAKE_WANDB_FAILS', 'log')
-  with trackers.open_log(
+  with metrics.open_log(
       asked, epath.Path(tmp_path / 'sft'), resume_step=0
   ) as log:
     for step in (1, 2, 3):
@@ -282,4 +281,4 @@ def test_wandb_that_fails_does_not_take_the_run_along(
   assert capsys.readouterr().err.count('cut off') == 1
   (tmp_path / 'sft' / 'wandb.json').write_text('{')
   with pytest.raises(UserError, match='wandb.json is damaged'):
-    trackers.open_log(asked, epath.Path(tmp_path / 'sft'), resume_step=0)
+    metrics.open_log(asked, epath.Path(tmp_path / 'sft'), resume_step=0)

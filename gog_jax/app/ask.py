@@ -122,14 +122,10 @@ def _next_folder(parent: epath.Path) -> epath.Path:
     folder = parent / f'{number:04d}'
     if folder.name in taken:
       continue
-    try:
-      folder.mkdir(parents=True)
-      return folder
-    except FileExistsError:  # Somebody else asks, too.
-      continue
-    except OSError as error:
-      raise UserError(
-          f'cannot write {folder}: {error.strerror or error}; choose a folder '
-          'you can write with --workdir=FOLDER'
-      ) from error
+    with files.writable(folder):
+      try:
+        folder.mkdir(parents=True)
+        return folder
+      except FileExistsError:  # Somebody else asks, too.
+        continue
   raise AssertionError('there is always another number')

@@ -204,7 +204,7 @@ def _describe(path: epath.Path) -> None:
   info = path.parent / 'dataset_info.json'
   entries = _info(info) if info.exists() else {}
   entries[path.stem] = layouts.entry(path.name)
-  files.write_atomic(info, json.dumps(entries, indent=2) + '\n')
+  files.write_json(info, entries)
 
 
 def _info(path: epath.Path) -> dict[str, Any]:

@@ -325,4 +325,4 @@ class _Progress:
     if self._n_now:
       seconds = self._written - self._started
       found['seconds_per_item'] = seconds / self._n_now
-    files.write_atomic(self._path, json.dumps(found, indent=2) + '\n')
+    files.write_json(self._path, found)

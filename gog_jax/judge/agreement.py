@@ -116,7 +116,7 @@ def measure(
       'left_out': records.reasons(),
       'judge': judge.facts(),
   }
-  files.write_atomic(path, json.dumps(found, indent=2, sort_keys=True) + '\n')
+  files.write_json(path, found, sort_keys=True)
   return found
 
 

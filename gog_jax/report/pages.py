@@ -10,7 +10,6 @@ doing harm is said in cards.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-import json
 import random
 from typing import Any
 
@@ -27,7 +26,7 @@ from gog_jax.report import text
 from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.storage import files
-from gog_jax.storage import trackers
+from gog_jax.storage import metrics
 from gog_jax.types import Trajectory
 
 
@@ -157,11 +156,11 @@ def show_scalars(
       events = folder / 'events' / policy
       if events.exists():
         events.rmtree()
-      writer = trackers.EventFiles(events, resume_step=-1)
+      writer = metrics.EventFiles(events, resume_step=-1)
       writer.write({'step': 0, **values})
       writer.close()
   if config.log.wandb:
-    run = trackers.WandbRun(config, folder)
+    run = metrics.WandbRun(config, folder)
     run.summarise({
         f'{policy}/{name}': value
         for policy, values in found.items()
@@ -255,10 +254,7 @@ def _write(
       same_iou=behaviour.SAME_REGION_IOU,
   )
   folder = workdir / paradigms.folder_name('report', benchmark)
-  files.write_atomic(
-      folder / 'summary.json',
-      json.dumps(summary, indent=2, allow_nan=False) + '\n',
-  )
+  files.write_json(folder / 'summary.json', summary, allow_nan=False)
   files.write_atomic(folder / 'index.html', page)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax.errors import UserError
+from gog_jax.storage import metrics
 from gog_jax.storage import rollouts
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
@@ -146,7 +147,11 @@ def evaluations(
       )
   if required and not found:
     raise UserError(f'{folder} holds no evaluation; {remedy}')
-  return sorted(found, key=lambda one: _story_order(one.policy))
+  order = {policy: place for place, policy in enumerate(_POLICIES)}
+  return sorted(
+      found,
+      key=lambda one: (order.get(one.policy, len(order)), one.policy),
+  )
 
 
 def curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
@@ -154,9 +159,9 @@ def curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
   stages = {path.parent.name for path in workdir.glob('*/metrics.jsonl')}
   found = {}
   for stage in (*_STAGES, *sorted(stages - {*_STAGES})):
-    rows = _rows(workdir / stage / 'metrics.jsonl') + [
+    rows = metrics.read_rows(workdir / stage / 'metrics.jsonl') + [
         {'step': row['step'], 'validation_accuracy': row['accuracy']}
-        for row in _rows(workdir / stage / 'validation.jsonl')
+        for row in metrics.read_rows(workdir / stage / 'validation.jsonl')
     ]
     found[stage] = sorted(rows, key=lambda row: row['step'])
   return found
@@ -170,19 +175,3 @@ def _manifest(folder: epath.Path) -> dict[str, Any]:
     raise UserError(
         f'{path} is damaged; delete it and evaluate again'
     ) from error
-
-
-def _story_order(policy: str) -> tuple[int, str]:
-  known = policy in _POLICIES
-  return (_POLICIES.index(policy) if known else len(_POLICIES), policy)
-
-
-def _rows(path: epath.Path) -> list[dict[str, Any]]:
-  """The lines of a metrics file; none where the stage has not been run."""
-  rows = []
-  for line in path.read_text().split('\n') if path.exists() else ():
-    try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      break  # The last line of a run that is still going, or was killed.
-  return rows

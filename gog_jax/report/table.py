@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import itertools
-import json
 from typing import Any
 
 from etils import epath
@@ -54,10 +53,7 @@ def make(
   table = build(found, seed=seed)
   shown = text.markdown(table)
   folder = epath.Path(folder)
-  files.write_atomic(
-      folder / 'table.json',
-      json.dumps(table, indent=2, allow_nan=False) + '\n',
-  )
+  files.write_json(folder / 'table.json', table, allow_nan=False)
   files.write_atomic(folder / 'table.md', shown)
   return shown
 

@@ -124,6 +124,11 @@ def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:
   return digest.hexdigest()[:16]
 
 
+def write_json(path: epath.PathLike, value: Any, **options: Any) -> None:
+  """Writes indented JSON, atomically; `options` are those of json.dumps."""
+  write_atomic(path, json.dumps(value, indent=2, **options) + '\n')
+
+
 def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
   """Writes one compact JSON object a line, atomically."""
   write_atomic(path, ''.join(dumps(row) + '\n' for row in rows))

@@ -92,21 +92,17 @@ class Manifest:
 
   def write(self, folder: epath.PathLike, *, complete: bool, **facts: Any):
     """Records the stage as started or as complete; `facts` are for people."""
-    files.write_atomic(
+    files.write_json(
         epath.Path(folder) / 'manifest.json',
-        json.dumps(
-            {
-                'complete': complete,
-                'gog_jax': gog_jax.__version__,
-                'fingerprint': self.fingerprint(),
-                'birthmark': uuid.uuid4().hex[:16] if complete else None,
-                **dataclasses.asdict(self),
-                **facts,
-            },
-            indent=2,
-            sort_keys=True,
-        )
-        + '\n',
+        {
+            'complete': complete,
+            'gog_jax': gog_jax.__version__,
+            'fingerprint': self.fingerprint(),
+            'birthmark': uuid.uuid4().hex[:16] if complete else None,
+            **dataclasses.asdict(self),
+            **facts,
+        },
+        sort_keys=True,
     )
 
 

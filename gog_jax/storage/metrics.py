@@ -1,29 +1,58 @@
-"""What a run says while it runs: numbers on disk, a bar on the terminal."""
+"""What a run says while it runs: numbers on disk, a bar on the terminal.
+
+    STAGE/metrics.jsonl   the record
+    STAGE/events/         TensorBoard's event files, always
+    STAGE/wandb.json      the id of its run at Weights & Biases, where
+                          config.log.wandb names a project
+
+All but the record are for looking at. A resumed run shows no step twice: an
+event file begins by saying from which step on what stands before it is void,
+and W&B, which takes no step twice, is not sent what it has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import importlib
 import json
+import os
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any
+import uuid
 
 from etils import epath
 import tqdm
 
+from gog_jax.errors import UserError
 from gog_jax.storage import files
 
 
-class Tracker(Protocol):
-  """Somewhere else that metrics go, see trackers.py."""
+def open_log(
+    config: Any, folder: epath.Path, *, resume_step: int
+) -> MetricsWriter:
+  """A stage's metrics.jsonl, and what else the config wants written.
 
-  def write(self, row: Mapping[str, Any]) -> None:
-    """Takes the line of one step."""
-    ...
+  Args:
+    config: The run's.
+    folder: The stage's; its parent is the workdir.
+    resume_step: See `MetricsWriter`.
 
-  def close(self) -> None:
-    """Lets go of it; nothing comes any more."""
-    ...
+  Raises:
+    UserError: W&B did not start.
+  """
+  log = MetricsWriter(folder / 'metrics.jsonl', resume_step=resume_step)
+  if '://' in str(folder):
+    say(f'{folder.name}: no event files in a bucket; metrics.jsonl has all')
+  else:
+    log.track(
+        EventFiles(folder / 'events', resume_step=resume_step, kept=log.rows)
+    )
+  if config.log.wandb:
+    log.track(WandbRun(config, folder))
+  return log
 
 
 class MetricsWriter:
@@ -35,17 +64,10 @@ class MetricsWriter:
 
   def __init__(self, path: epath.PathLike, *, resume_step: int):
     self._path = epath.Path(path)
-    kept = []
-    if self._path.exists():
-      for line in self._path.read_text().split('\n'):
-        try:
-          row = json.loads(line)
-        except json.JSONDecodeError:
-          break  # The end, or a line cut off by a kill.
-        if row['step'] <= resume_step:
-          kept.append(row)
-    self._rows = kept
-    self._trackers: list[Tracker] = []
+    self._rows = [
+        row for row in read_rows(self._path) if row['step'] <= resume_step
+    ]
+    self._trackers: list[EventFiles | WandbRun] = []
     self._flush()
 
   def __enter__(self) -> MetricsWriter:
@@ -55,14 +77,15 @@ class MetricsWriter:
     for tracker in self._trackers:
       tracker.close()
 
-  def track(self, tracker: Tracker) -> None:
+  def track(self, tracker: EventFiles | WandbRun) -> None:
     """Sends it every line from now on, once the file has it."""
     self._trackers.append(tracker)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends the values of one step and flushes."""
     row = {'step': step}
-    row.update({name: _plain(value) for name, value in values.items()})
+    for name, value in values.items():
+      row[name] = value.item() if hasattr(value, 'item') else value
     self._rows.append(row)
     if str(self._path).startswith('gs://'):  # Objects cannot be appended to.
       self._flush()
@@ -80,8 +103,181 @@ class MetricsWriter:
     files.write_jsonl(self._path, self._rows)
 
 
-def _plain(value: Any) -> Any:
-  return value.item() if hasattr(value, 'item') else value
+def read_rows(path: epath.Path) -> list[dict[str, Any]]:
+  """The lines of a metrics file that are whole; none where there is no file."""
+  rows = []
+  for line in path.read_text().split('\n') if path.exists() else ():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break  # The end, or a line cut off by a kill.
+  return rows
+
+
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+  """The numbers among a row's values, but for its step."""
+  return {
+      name: value
+      for name, value in row.items()
+      if name != 'step'
+      and isinstance(value, (int, float))
+      and not isinstance(value, bool)
+  }
+
+
+class EventFiles:
+  """Event files in a folder on a local disk, on which nothing waits.
+
+  Every row is flushed, so that a kill loses no more of them than of the JSON
+  lines; SummaryWriter would keep some in a queue and two minutes in a buffer.
+  """
+
+  def __init__(
+      self,
+      folder: epath.PathLike,
+      *,
+      resume_step: int,
+      kept: Sequence[Mapping[str, Any]] = (),
+  ):
+    """Begins a file, and makes void what others hold of later steps.
+
+    Args:
+      folder: Made if need be.
+      resume_step: The last step that stands.
+      kept: Rows up to there; written where the folder has no event files yet.
+    """
+    with _no_torch():
+      from tensorboardX import event_file_writer
+      from tensorboardX.proto import event_pb2
+      from tensorboardX.proto import summary_pb2
+
+    # Their classes are made when they are loaded.
+    events: Any = event_pb2
+    summaries: Any = summary_pb2
+    self._event, self._summary = events.Event, summaries.Summary
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    n_before = len(list(folder.glob('*.tfevents.*')))
+    # Their names hold the second: two of one second must differ, in order.
+    self._writer = event_file_writer.EventsWriter(
+        os.path.join(folder, 'events'), f'.{n_before:04d}'
+    )
+    log = events.SessionLog(status=events.SessionLog.START)
+    self._write(step=resume_step + 1, session_log=log)
+    if not n_before:
+      for row in kept:
+        self.write(row)
+
+  def write(self, row: Mapping[str, Any]) -> None:
+    """Adds a step's numbers."""
+    values = [
+        self._summary.Value(tag=name, simple_value=value)
+        for name, value in scalars(row).items()
+    ]
+    self._write(step=row['step'], summary=self._summary(value=values))
+
+  def _write(self, **fields: Any) -> None:
+    self._writer.write_event(self._event(wall_time=time.time(), **fields))
+    self._writer.flush()
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+@contextlib.contextmanager
+def _no_torch() -> Iterator[None]:
+  """Hides torch, which tensorboardX imports for seconds where it finds it."""
+  hide = 'torch' not in sys.modules
+  if hide:
+    sys.modules['torch'] = None  # type: ignore
+  try:
+    yield
+  finally:
+    if hide:
+      del sys.modules['torch']
+
+
+class WandbRun:
+  """A run at Weights & Biases, found again by the id in the stage's folder.
+
+  Whether it is online is W&B's own business (WANDB_MODE, WANDB_API_KEY).
+  Offline, W&B cannot know what an earlier start has sent. If it fails while the
+  stage is under way, that is said once and the stage goes on without it.
+  """
+
+  def __init__(self, config: Any, folder: epath.Path):
+    """Starts the run, or goes on with it.
+
+    Raises:
+      UserError: W&B could not; in its own words.
+    """
+    wandb: Any = importlib.import_module('wandb')
+    try:
+      self._run = wandb.init(
+          project=config.log.wandb,
+          id=_run_id(folder),
+          resume='allow',
+          name=f'{folder.parent.name}/{folder.name}',
+          group=folder.parent.name,
+          job_type=folder.name,
+          dir=None if '://' in str(folder) else str(folder),
+          config=_shown(dataclasses.asdict(config)),
+      )
+    except Exception as error:
+      raise UserError(
+          f'Weights & Biases did not start: {error}; log in with wandb login, '
+          'set WANDB_MODE=offline, or leave config.log.wandb empty'
+      ) from error
+    self._works = True
+
+  def write(self, row: Mapping[str, Any]) -> None:
+    """Sends a step's numbers, unless it has been sent."""
+    if row['step'] >= self._run.step:
+      self._try(
+          lambda: self._run.log(scalars(row), step=row['step'], commit=True)
+      )
+
+  def summarise(self, values: Mapping[str, float]) -> None:
+    """Sets numbers that belong to no step, in place of earlier ones."""
+    self._try(lambda: self._run.summary.update(dict(values)))
+
+  def close(self) -> None:
+    self._try(self._run.finish)
+
+  def _try(self, send) -> None:
+    if not self._works:
+      return
+    try:
+      send()
+    except Exception as error:
+      self._works = False
+      say(f'Weights & Biases failed, nothing more is sent: {error}')
+
+
+def _shown(config: dict[str, Any]) -> dict[str, Any]:
+  """Fields as others may see them: addresses without what may be a key."""
+  shown = {}
+  for name, value in config.items():
+    if isinstance(value, dict):
+      value = _shown(value)
+    elif name == 'url':
+      value = value.partition('?')[0]
+    shown[name] = value
+  return shown
+
+
+def _run_id(folder: epath.Path) -> str:
+  path = folder / 'wandb.json'
+  if path.exists():
+    try:
+      return json.loads(path.read_text())['id']
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(
+          f'{path} is damaged; delete it to begin a new run at W&B'
+      ) from error
+  name = uuid.uuid4().hex[:16]
+  files.write_atomic(path, json.dumps({'id': name}) + '\n')
+  return name
 
 
 class Progress:

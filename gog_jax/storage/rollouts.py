@@ -34,6 +34,7 @@ from gog_jax.types import Trajectory
 KINDS = ('examples', 'trajectories')
 _SYNC_S = 1.0  # A power failure loses no more than this.
 _BUCKET_S = 60.0
+_GOES_ON = 'what finished before is kept: the same command goes on'
 
 
 class _Line(NamedTuple):
@@ -206,14 +207,9 @@ class _File:
       self._texts.append(text)
     else:
       rest = memoryview(text.encode('ascii'))
-      try:
+      with files.writable(self.path, _GOES_ON):
         while rest:
           rest = rest[self._file.write(rest) :]
-      except OSError as error:
-        raise UserError(
-            f'cannot write {self.path}: {error.strerror or error}; what '
-            'finished before is kept: the same command goes on'
-        ) from error
     self.lines[item['index']] = _Line(self._end, item)
     self._end += len(text)
 

@@ -17,7 +17,6 @@ from gog_jax.rollout.batching import MicroBatches
 from gog_jax.run import Run
 from gog_jax.storage import checkpoint
 from gog_jax.storage import metrics as metrics_lib
-from gog_jax.storage import trackers
 from gog_jax.train.state import TrainState
 from gog_jax.types import Trajectory
 
@@ -61,7 +60,7 @@ def fit(
       state = saver.restore(state, batches)
     first = int(state.step)
     with (
-        trackers.open_log(config, folder, resume_step=first) as log,
+        metrics_lib.open_log(config, folder, resume_step=first) as log,
         metrics_lib.Progress(what, total=n_steps, start=first) as progress,
     ):
       pending = None  # Written a step late: the device waits for no host.

@@ -24,7 +24,6 @@ from gog_jax.rollout.batching import MicroBatches
 from gog_jax.run import Run
 from gog_jax.storage import checkpoint
 from gog_jax.storage import metrics as metrics_lib
-from gog_jax.storage import trackers
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.train import alarms
 from gog_jax.train import losses
@@ -90,7 +89,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     first = int(state.step) // c.updates_per_batch
     curriculum.resume(first)
     with (
-        trackers.open_log(run.config, folder, resume_step=first) as log,
+        metrics_lib.open_log(run.config, folder, resume_step=first) as log,
         metrics_lib.Progress('rl', total=c.steps, start=first) as progress,
     ):
       # An alarm that stopped the run stops it again, unless settings changed.
