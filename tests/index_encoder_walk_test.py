@@ -36,10 +36,10 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
   commands.do(from_page(config), tmp_path)
   assert f'{_N} images' in capsys.readouterr().out
 
-  opened = backend.open_index(config.index, encoder=config.encoder)
+  encoder = backend.load_encoder(str(weights))
+  opened = backend.LocalIndex(config.index, encoder)
   query = _flat(99)
   found = opened.image(images.encode_png(query), _N)
-  encoder = backend.load_encoder(str(weights))
   vectors = encoder.encode([query, *map(_flat, range(_N))])
   cosines = vectors[1:] @ vectors[0]
   scores = {picture['id']: score for picture, score in found}
@@ -49,6 +49,6 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
     assert scores[f'{i}.png'] >= 0.3 * cosines[i] - 1e-6
 
   with pytest.raises(UserError, match='was built with siglip/'):
-    backend.open_index(config.index, encoder='')
+    backend.LocalIndex(config.index)
   commands.do(from_page(config), tmp_path)
   assert 'up to date' in capsys.readouterr().out

@@ -55,7 +55,8 @@ def retrieve(config: Any, workdir: epath.Path) -> None:
   from gog_jax.index import serve
 
   del workdir
-  opened = backend.open_index(config.index, encoder=config.encoder)
+  encoder = backend.load_encoder(config.encoder)
+  opened = backend.LocalIndex(config.index, encoder)
   serve.serve(opened, host=config.host, port=config.port)
 
 

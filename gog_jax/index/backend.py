@@ -7,11 +7,10 @@ import os
 import pathlib
 from typing import Any
 
-import safetensors
-
 from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.index import build
+from gog_jax.index import chunks
 from gog_jax.index import store
 from gog_jax.index.encoder import Encoder
 from gog_jax.index.features import ImageEncoder
@@ -26,14 +25,7 @@ from gog_jax.types import ToolResult
 # How many times a build may replace the index while it is being opened.
 _TRIES = 5
 # What the libraries raise on files that are not what they wrote.
-_OPEN_ERRORS = (
-    UserError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    safetensors.SafetensorError,
-)
+_OPEN_ERRORS = (*chunks.DAMAGE, RuntimeError, UserError)
 
 
 class LocalIndex:
@@ -77,7 +69,13 @@ class LocalIndex:
             f'there is no index in {index}; run configs/index.py with '
             f'--config.index={index} first'
         )
-      _check_encoder(index, manifest, encoder)
+      given = encoder.version if encoder is not None else ''
+      if given != manifest.encoder:
+        raise UserError(
+            f'{index} was built with {manifest.encoder or "no"} encoder, and '
+            f'is opened with {given or "none"}; give the same one, or build it '
+            'again'
+        )
       try:
         store.check(index, manifest)
         self._open(index, manifest, encoder)
@@ -179,22 +177,6 @@ class LocalIndex:
     """Nothing needs to be closed."""
 
 
-def _check_encoder(
-    index: pathlib.Path,
-    manifest: store.Manifest,
-    encoder: ImageEncoder | None,
-) -> None:
-  given = encoder.version if encoder is not None else ''
-  if given != manifest.encoder:
-    raise UserError(
-        f'{index} was built with '
-        + (manifest.encoder or 'no')
-        + ' encoder, and is opened with '
-        + (given or 'none')
-        + '; give the same one, or build it again'
-    )
-
-
 def from_config(config: Any) -> LocalIndex:
   """The index that the section `tools` names, and its encoder.
 
@@ -206,16 +188,7 @@ def from_config(config: Any) -> LocalIndex:
         'config.tools.backend=index needs --config.tools.index=DIR, which '
         'configs/index.py makes'
     )
-  return open_index(config.index, encoder=config.encoder)
-
-
-def open_index(folder: str, *, encoder: str) -> LocalIndex:
-  """Opens an index and, if it was built with one, its encoder's folder.
-
-  Raises:
-    UserError: Either cannot be used.
-  """
-  return LocalIndex(folder, load_encoder(encoder))
+  return LocalIndex(config.index, load_encoder(config.encoder))
 
 
 def load_encoder(folder: str) -> Encoder | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -141,15 +142,18 @@ def _build(
   names, refused = corpora.image_names(folder) if images else ([], {})
   documents = _scan(docs, images, {*names, *refused})
   keys, bad = features.keys_of(folder, names)
-  current = _manifest(index)
+  current = None
+  with contextlib.suppress(UserError):  # A damaged one is as good as none.
+    current = store.read(index)
   damaged = list(store.damaged_files(index, current)) if current else []
   for name in damaged:
     if name.startswith(chunks.FOLDER):  # Its features are computed again.
       (index / name).unlink(missing_ok=True)
   stores = features.stores(index, encoder)
   bad |= refused | features.update(folder, keys, stores, encoder)
+  unlinked = Document(id='', title='', text='', contents='')
   pictures = [
-      _picture(folder, name, keys[name], documents.links.get(name))
+      _picture(folder, name, keys[name], documents.links.get(name, unlinked))
       for name in names
       if name not in bad
   ]
@@ -188,14 +192,6 @@ def _build(
       rebuilt=made is not current,
       warnings=warnings,
   )
-
-
-def _manifest(index: pathlib.Path) -> store.Manifest | None:
-  """The index's manifest; None if there is none, or it is damaged."""
-  try:
-    return store.read(index)
-  except UserError:
-    return None
 
 
 def _check_nothing_vanishes(
@@ -256,19 +252,15 @@ def _digest_of(document: Document) -> bytes:
 
 
 def _picture(
-    folder: pathlib.Path, name: str, key: str, linked: Document | None
+    folder: pathlib.Path, name: str, key: str, linked: Document
 ) -> Picture:
-  caption = corpora.caption_of(folder, name)
-  title = ''
-  if linked is not None:
-    caption = caption or linked.text.strip()
-    title = linked.title.strip()
+  beginning = linked.text.strip()
   return Picture(
       id=name,
-      title=title or corpora.readable(name),
-      caption=caption,
-      link=linked.id if linked is not None else '',
-      beginning=linked.text.strip() if linked is not None else '',
+      title=linked.title.strip() or corpora.readable(name),
+      caption=corpora.caption_of(folder, name) or beginning,
+      link=linked.id,
+      beginning=beginning,
       key=key,
   )
 

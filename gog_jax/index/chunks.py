@@ -24,7 +24,7 @@ FOLDER = 'features'
 _MIN_USED = 0.5
 
 # What opening a damaged chunk raises.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     KeyError,
@@ -90,7 +90,7 @@ class ChunkStore:
     for path in sorted(self._folder.glob(f'{kind}-*.safetensors')):
       try:
         chunk = Chunk(path)
-      except _DAMAGE:
+      except DAMAGE:
         path.unlink()  # Damaged: its images are done again.
         continue
       if chunk.version == version:

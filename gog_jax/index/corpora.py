@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-import json
 import os
 import pathlib
 import re
 from typing import Any
 
 from gog_jax.errors import UserError
+from gog_jax.storage.records import json_lines
+from gog_jax.storage.records import Line
+from gog_jax.storage.records import TOO_LARGE
+from gog_jax.storage.records import Unusable
 
 # A longer line is no passage but a broken file.
 MAX_LINE_BYTES = 8 * 2**20
@@ -88,49 +91,29 @@ def read_documents(path: pathlib.Path) -> Iterator[Document]:
   """
   seen: dict[str, int] = {}
   try:
-    with path.open('rb') as f:
-      for number, line in _lines(f, path):
-        document = _document(line, f'{path}, line {number}', number)
-        first = seen.setdefault(document.id, number)
-        if first != number:
-          raise UserError(
-              f'{path}, line {number}: the id {document.id!r} is that of line '
-              f'{first} too; give each document its own'
-          )
-        yield document
+    for line in json_lines(path, max_bytes=MAX_LINE_BYTES):
+      where = f'{path}, line {line.number}'
+      document = _document(line, where)
+      first = seen.setdefault(document.id, line.number)
+      if first != line.number:
+        raise UserError(
+            f'{where}: the id {document.id!r} is that of line {first} too; '
+            'give each document its own'
+        )
+      yield document
   except OSError as error:
     raise UserError(
         f'{path} cannot be read ({error.strerror}); give --config.docs=FILE'
     ) from error
 
 
-def _lines(f, path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-  number = 0
-  while line := f.readline(MAX_LINE_BYTES + 1):
-    number += 1
-    if len(line) > MAX_LINE_BYTES:
-      raise UserError(
-          f'{path}, line {number}, is longer than {MAX_LINE_BYTES} bytes; '
-          'split the document into passages'
-      )
-    if number == 1:
-      line = line.removeprefix(b'\xef\xbb\xbf')
-    if line.strip():
-      yield number, line
-
-
-def _document(line: bytes, where: str, number: int) -> Document:
-  try:
-    row = json.loads(line.decode())
-  except UnicodeDecodeError as error:
-    raise UserError(
-        f'{where}, is not UTF-8 ({error.reason}); save the file as UTF-8'
-    ) from error
-  except (ValueError, RecursionError) as error:
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-    raise UserError(
-        f'{where}, is not JSON ({reason}); each line is one object'
-    ) from error
+def _document(line: Line, where: str) -> Document:
+  row = line.value
+  if isinstance(row, Unusable):
+    wrong = f'{row.detail}; each line is one object in UTF-8'
+    if row.reason == TOO_LARGE:
+      wrong = f'is longer than {MAX_LINE_BYTES} bytes; split it into passages'
+    raise UserError(f'{where}, {wrong}') from row
   if not isinstance(row, dict):
     raise UserError(f'{where}, is not a JSON object; each line is one object')
   name = row.get('id')
@@ -161,7 +144,7 @@ def _document(line: bytes, where: str, number: int) -> Document:
       text=text,
       contents=contents,
       image=image,
-      line=number,
+      line=line.number,
   )
 
 

@@ -140,5 +140,7 @@ def parse(line: bytes) -> Any:
   """The value of a line of JSON, or an Unusable."""
   try:
     return json.loads(line.decode())
+  except UnicodeDecodeError as error:
+    return Unusable(NOT_JSON, f'is not UTF-8 ({error.reason})')
   except (ValueError, RecursionError) as error:
     return Unusable(NOT_JSON, f'is not JSON ({error})')
