@@ -42,7 +42,7 @@ def test_what_the_encoder_says_is_like_is_found(tmp_path, capsys):
   found = opened.image(images.encode_png(query), _N)
   vectors = encoder.encode([query, *map(_flat, range(_N))])
   cosines = vectors[1:] @ vectors[0]
-  scores = {picture['id']: score for picture, score in found}
+  scores = {picture['id']: hit.score for picture, hit in found}
   # Nothing could be verified, so the encoder has the word, at its weight.
   assert len(scores) == _N
   for i in range(_N):

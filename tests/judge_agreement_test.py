@@ -133,7 +133,7 @@ def test_bad_lines_are_said_one_by_one(tmp_path):
   records = agreement.read(path)
   assert [label.line for label in records.items] == [1, 2]
   for number, (drop, words) in enumerate(
-      zip(records.drops, [*BAD_LINES.values(), 'is not JSON'], strict=True),
+      zip(records.drops, [*BAD_LINES.values(), 'is not UTF-8'], strict=True),
       start=4,
   ):
     assert drop.where == f'{path}, line {number}' and words in drop.detail

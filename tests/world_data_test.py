@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from gog_jax.config import fields
+from gog_jax.config.evaluation import World
 from gog_jax.errors import UserError
 from gog_jax.toy import dataset
 from gog_jax.toy import knowledge
@@ -11,14 +15,16 @@ from gog_jax.toy import questions
 from gog_jax.toy import vocabulary
 from tests.world_helpers import stdout_of
 
-_SIZES = {
-    'n_train': 40,
-    'n_validation': 17,
-    'n_test': 20,
-    'n_hard': 18,
-    'difficulty': {},
-    'hard': {'emblems': 6, 'twins': 1.0},
-}
+_HARD = dataclasses.replace(knowledge.USUAL, emblems=6, twins=1.0)
+_DATA = World(
+    world_seed=0,
+    n_train=40,
+    n_validation=17,
+    n_test=20,
+    n_hard=18,
+    difficulty=knowledge.USUAL,
+    hard=_HARD,
+)
 
 
 # Vocabulary.
@@ -55,7 +61,7 @@ def test_syllables_read_one_way_only():
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   path = tmp_path_factory.mktemp('data')
-  sizes = dataset.prepare(path, **_SIZES, world_seed=2)
+  sizes = dataset.prepare(path, dataclasses.replace(_DATA, world_seed=2))
   assert sizes == {'train': 40, 'validation': 17, 'test': 20, 'hard': 18}
   return path
 
@@ -64,7 +70,7 @@ def test_examples_come_back_as_they_were_made(folder):
   seen = set()
   for split in knowledge.SPLITS:
     examples = dataset.load(folder, split)
-    assert len(examples) == _SIZES[f'n_{split}']
+    assert len(examples) == getattr(_DATA, f'n_{split}')
     for example in examples:
       made = questions.question_of(example).example
       assert example == made
@@ -77,7 +83,7 @@ def test_examples_come_back_as_they_were_made(folder):
       seen.add(example.id)
   assert len(seen) == 95
   world = knowledge.world_of(dataset.load(folder, 'hard')[0].scope)
-  assert world.difficulty == knowledge.Difficulty(emblems=6, twins=1.0)
+  assert world.difficulty == _HARD
 
 
 def test_examples_are_a_sequence(folder):
@@ -89,7 +95,7 @@ def test_examples_are_a_sequence(folder):
 
 
 def test_written_once_and_replaced_by_other_sizes(tmp_path):
-  dataset.prepare(tmp_path, **_SIZES, world_seed=0)
+  dataset.prepare(tmp_path, _DATA)
   version = f'{knowledge.VERSION}.0.0'
   (folder,) = (tmp_path / 'gog_world').glob('s0_40_17_20_18_*')
   half_done = folder / f'incomplete.X_{version}'
@@ -97,10 +103,10 @@ def test_written_once_and_replaced_by_other_sizes(tmp_path):
   (info,) = tmp_path.glob(f'gog_world/*/{version}/dataset_info.json')
   written = info.stat().st_mtime_ns
   before = dataset.load(tmp_path, 'test')[0]
-  dataset.prepare(tmp_path, **_SIZES, world_seed=0)
+  dataset.prepare(tmp_path, _DATA)
   assert info.stat().st_mtime_ns == written
   assert not half_done.exists()
-  dataset.prepare(tmp_path, **_SIZES, world_seed=1)
+  dataset.prepare(tmp_path, dataclasses.replace(_DATA, world_seed=1))
   after = dataset.load(tmp_path, 'test')
   assert before.scope not in {example.scope for example in after}
 
@@ -110,27 +116,35 @@ def test_what_a_user_can_mend_is_said_in_one_line(tmp_path, folder):
     dataset.load(tmp_path, 'train')
   with pytest.raises(UserError, match="no split 'tune'"):
     dataset.load(folder, 'tune')
-  with pytest.raises(UserError, match='n_test=0'):
-    dataset.prepare(tmp_path, **(_SIZES | {'n_test': 0}), world_seed=0)
-  with pytest.raises(UserError, match=r'data\.hard\.emblems=9: give 3 to 6'):
-    dataset.prepare(
-        tmp_path, **(_SIZES | {'hard': {'emblems': 9}}), world_seed=0
-    )
-  with pytest.raises(UserError, match=r'data\.difficulty\.noise=2'):
-    dataset.prepare(
-        tmp_path, **(_SIZES | {'difficulty': {'noise': 2}}), world_seed=0
-    )
-  with pytest.raises(UserError, match='world_seed=-1'):
-    dataset.prepare(tmp_path, **_SIZES, world_seed=-1)
-  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'said'),
+    [
+        ('n_test', 0, 'data.n_test must be 1 to 16000000'),
+        ('n_train', 16_000_001, 'data.n_train must be 1 to 16000000'),
+        ('world_seed', -1, 'data.world_seed must be 0 or more'),
+        ('hard.emblems', 9, 'data.hard.emblems must be 3 to 6'),
+        ('difficulty.noise', 2.0, 'data.difficulty.noise is a share'),
+    ],
+)
+def test_a_data_set_that_cannot_be_is_refused(field, value, said):
+  page = dataclasses.asdict(_DATA)
+  *section, name = field.split('.')
+  (page[section[0]] if section else page)[name] = value
+  with pytest.raises(UserError, match=said):
+    fields.read(World, page, 'config.data')
 
 
 def test_data_needs_neither_tensorflow_nor_torch(tmp_path):
   script = f"""
 import sys
+from gog_jax.config.evaluation import World
 from gog_jax.toy import dataset
-dataset.prepare({str(tmp_path)!r}, n_train=2, n_validation=1, n_test=1,
-                n_hard=1, world_seed=0, difficulty={{}}, hard={{}})
+from gog_jax.toy.knowledge import USUAL
+data = World(world_seed=0, n_train=2, n_validation=1, n_test=1, n_hard=1,
+             difficulty=USUAL, hard=USUAL)
+dataset.prepare({str(tmp_path)!r}, data)
 assert len(dataset.load({str(tmp_path)!r}, 'train')[0].images[0]) > 1000
 print(sorted({{'tensorflow', 'torch', 'jax'}} & set(sys.modules)))
 """

@@ -56,7 +56,7 @@ def test_what_is_not_pictured_is_found_weakly_and_looks_otherwise():
 
 
 def test_noise_misleads_and_is_the_same_every_time():
-  noisy = dataclasses.replace(knowledge.Difficulty(), noise=0.2)
+  noisy = dataclasses.replace(knowledge.USUAL, noise=0.2)
   clear = questions_of('test', 32)
   scope = knowledge.make_scope('test', 0, noisy)
   crops = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import time
@@ -280,8 +281,13 @@ def test_twins_are_asked_by_what_a_glance_does_not_show():
 
 
 def test_difficulty_is_part_of_the_scope():
-  hard = knowledge.Difficulty(
-      emblems=6, small=0.5, twins=1.0, aliased=1.0, unpictured=0.0
+  hard = dataclasses.replace(
+      knowledge.USUAL,
+      emblems=6,
+      small=0.5,
+      twins=1.0,
+      aliased=1.0,
+      unpictured=0.0,
   )
   scope = knowledge.make_scope('hard', 3, hard)
   made = [questions.make_question(scope, i) for i in range(48)]

@@ -74,7 +74,7 @@ class Stage:
 
 
 def _data(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  return dataset.prepare(folder, **dataclasses.asdict(run.config.data))
+  return dataset.prepare(folder, run.config.data)
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import importlib.util
 from typing import Literal
 
 from gog_jax.config.fields import at_least
+from gog_jax.config.fields import between
 from gog_jax.config.fields import FieldError
 from gog_jax.config.fields import Section
 from gog_jax.config.fields import share
@@ -19,7 +20,7 @@ class Difficulty(Section):
   All but the first are shares, or for `noise` of a cosine, from 0 to 1.
   """
 
-  emblems: int  # The most in a scene.
+  emblems: int = between(3, 6)  # The most in a scene.
   small: float = share()  # Of emblems, those that are tiny.
   # Of the questions that a gaze answers, those about one of two emblems that a
   # glance cannot tell apart.
@@ -35,11 +36,12 @@ class Difficulty(Section):
 class World(Section):
   """The embedded world, a TFDS data set."""
 
-  world_seed: int
-  n_train: int
-  n_validation: int
-  n_test: int
-  n_hard: int  # Of the benchmark 'world_hard'.
+  world_seed: int = at_least(0)
+  # Beyond 16 million questions the scopes would be those of the next seed.
+  n_train: int = between(1, 16_000_000)
+  n_validation: int = between(1, 16_000_000)
+  n_test: int = between(1, 16_000_000)
+  n_hard: int = between(1, 16_000_000)  # Of the benchmark 'world_hard'.
   difficulty: Difficulty
   hard: Difficulty
 

@@ -36,6 +36,11 @@ def above(low: float, hint: str = '') -> Any:
   return _field(lambda value: value > low, f'must be more than {low:g}{hint}')
 
 
+def between(low: float, high: float) -> Any:
+  """A number from `low` to `high`."""
+  return _field(lambda value: low <= value <= high, f'must be {low} to {high}')
+
+
 def share() -> Any:
   """A number from 0 to 1."""
   return _field(lambda value: 0 <= value <= 1, 'is a share, from 0 to 1')

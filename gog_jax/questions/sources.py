@@ -43,7 +43,7 @@ from gog_jax.types import Example
 WORLD = 'world'
 # Each reads a path; that of the world a split, and the workdir.
 SOURCES = {
-    WORLD: 'gog_jax.toy.source:questions',
+    WORLD: 'gog_jax.toy.dataset:questions',
     'jsonl': 'gog_jax.questions.json_lines:read',
     'verl': 'gog_jax.questions.verl:read',
     'infoseek': 'gog_jax.questions.infoseek:read',

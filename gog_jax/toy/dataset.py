@@ -12,14 +12,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gog_jax import interrupt
+from gog_jax.config.evaluation import Difficulty
+from gog_jax.config.evaluation import World
 from gog_jax.errors import UserError
 from gog_jax.storage import metrics
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.tfds_quiet import quiet
 from gog_jax.toy import scenes
-from gog_jax.toy.knowledge import Difficulty
 from gog_jax.toy.knowledge import make_scope
 from gog_jax.toy.knowledge import SPLITS
+from gog_jax.toy.knowledge import text_of
 from gog_jax.toy.knowledge import VERSION
 from gog_jax.toy.questions import make_question
 from gog_jax.types import Example
@@ -160,17 +162,7 @@ class Examples(Lazy[Example]):
     return to_example(self._records[index])
 
 
-def prepare(
-    data_dir: str | os.PathLike[str],
-    *,
-    n_train: int,
-    n_validation: int,
-    n_test: int,
-    n_hard: int,
-    world_seed: int,
-    difficulty: Mapping[str, Any],
-    hard: Mapping[str, Any],
-) -> dict[str, int]:
+def prepare(data_dir: str | os.PathLike[str], data: World) -> dict[str, int]:
   """Writes the data set, unless it is there already.
 
   A data set of other sizes or another seed in the same folder is replaced.
@@ -178,41 +170,15 @@ def prepare(
 
   Args:
     data_dir: Folder to write below.
-    n_train: Questions of the train split.
-    n_validation: Questions of the validation split.
-    n_test: Questions of the test split.
-    n_hard: Questions of the harder test split.
-    world_seed: Data sets of different seeds share no scope.
-    difficulty: Fields of `knowledge.Difficulty`, for all splits but `hard`.
-    hard: The same, for `hard`.
+    data: The config's section; `hard` is the difficulty of the split `hard`.
 
   Returns:
     The number of examples by split.
-
-  Raises:
-    UserError: When a number is out of range or a split empty.
   """
-  sizes: dict[str, int] = dict(
-      zip(SPLITS, (n_train, n_validation, n_test, n_hard), strict=True)
-  )
-  for split, size in sizes.items():
-    if not 0 < size <= _SCOPES_PER_SEED * QUESTIONS_PER_SCOPE:
-      raise UserError(
-          f'data.n_{split}={size}: give each split at least one question and '
-          f'at most {_SCOPES_PER_SEED * QUESTIONS_PER_SCOPE}'
-      )
-  if world_seed < 0:
-    raise UserError(f'data.world_seed={world_seed}: give 0 or more')
-  easy, hardest = Difficulty(**difficulty), Difficulty(**hard)
-  for kind, values in (('difficulty', easy), ('hard', hardest)):
-    try:
-      values.check()
-    except UserError as error:
-      raise UserError(f'config.data.{kind}.{error}') from error
-  difficulties = dict.fromkeys(SPLITS, easy) | {'hard': hardest}
-  name = '_'.join(
-      (f's{world_seed}', *map(str, sizes.values()), easy.text(), hardest.text())
-  )
+  sizes = {split: getattr(data, f'n_{split}') for split in SPLITS}
+  difficulties = dict.fromkeys(SPLITS, data.difficulty) | {'hard': data.hard}
+  texts = (text_of(data.difficulty), text_of(data.hard))
+  name = '_'.join((f's{data.world_seed}', *map(str, sizes.values()), *texts))
   root = epath.Path(data_dir) / GogWorld.name
   if root.exists():
     # Of other sizes, or left behind by a run that was killed.
@@ -226,7 +192,7 @@ def prepare(
             name=name,
             sizes=sizes,
             difficulties=difficulties,
-            world_seed=world_seed,
+            world_seed=data.world_seed,
         ),
         file_format='array_record',
     )
@@ -262,3 +228,12 @@ def load(data_dir: str | os.PathLike[str], split: str) -> Examples:
       decoders={'image': tfds.decode.SkipDecoding()},
   )
   return Examples(records)
+
+
+def questions(split: str, workdir: epath.PathLike) -> Examples:
+  """The world as a question source: a split of the data set in a workdir.
+
+  Raises:
+    UserError: The stage `data` has not made it.
+  """
+  return load(epath.Path(workdir) / 'data', split)

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from gog_jax.config.evaluation import Difficulty
 from gog_jax.errors import UserError
 from gog_jax.toy import vocabulary
 from gog_jax.toy.scenes import Identity
-from gog_jax.toy.scenes import MOST_EMBLEMS
 
 T = TypeVar('T')
 
@@ -29,44 +29,9 @@ SPLITS = ('train', 'validation', 'test', 'hard')
 N_ENTITIES = 48
 # Syllable pairs are dealt into eight buckets; each split has its own.
 _BUCKETS = {'train': range(5), 'validation': (5,), 'test': (6,), 'hard': (7,)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Difficulty:
-  """What makes the questions of a scope hard.
-
-  All but the first are shares, or for `noise` of a cosine, from 0 to 1.
-
-  Attributes:
-    emblems: The most in a scene.
-    small: Share of emblems that are tiny.
-    twins: Share of the questions answered by a gaze that are about one of two
-      emblems that a glance cannot tell apart.
-    aliased: Share of facts that are filed under an alias only.
-    unpictured: Share of looks that image search does not know; documents
-      describe them.
-    noise: Standard deviation of the noise on an image's similarities.
-  """
-
-  emblems: int = 4
-  small: float = 0.0
-  twins: float = 0.7
-  aliased: float = 0.35
-  unpictured: float = 0.08
-  noise: float = 0.0
-
-  def check(self) -> None:
-    """Raises UserError when a value is out of range."""
-    if not 3 <= self.emblems <= MOST_EMBLEMS:
-      raise UserError(f'emblems={self.emblems}: give 3 to {MOST_EMBLEMS}')
-    for field in dataclasses.fields(self)[1:]:
-      value = getattr(self, field.name)
-      if not 0 <= value <= 1:
-        raise UserError(f'{field.name}={value}: give a number from 0 to 1')
-
-  def text(self) -> str:
-    """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""
-    return '-'.join(f'{value:g}' for value in dataclasses.astuple(self))
+USUAL = Difficulty(
+    emblems=4, small=0.0, twins=0.7, aliased=0.35, unpictured=0.08, noise=0.0
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,13 +87,16 @@ def draw_names(rng: np.random.Generator, n: int, split: str) -> list[str]:
   return [pool[i] for i in rng.choice(len(pool), n, replace=False)]
 
 
-def make_scope(
-    split: str, seed: int, difficulty: Difficulty = Difficulty()
-) -> str:
+def text_of(difficulty: Difficulty) -> str:
+  """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""
+  return '-'.join(f'{value:g}' for value in dataclasses.astuple(difficulty))
+
+
+def make_scope(split: str, seed: int, difficulty: Difficulty = USUAL) -> str:
   """Names a scope, e.g. 'world/4/train/7/4-0-0.7-0.35-0.08-0'."""
   if split not in SPLITS or seed < 0:
     raise ValueError(f'no scope for split {split!r} and seed {seed}')
-  return f'world/{VERSION}/{split}/{seed}/{difficulty.text()}'
+  return f'world/{VERSION}/{split}/{seed}/{text_of(difficulty)}'
 
 
 def _parse(scope: str) -> tuple[str, Difficulty]:
@@ -140,8 +108,9 @@ def _parse(scope: str) -> tuple[str, Difficulty]:
   try:
     _, _, split, seed, text = scope.split('/')
     emblems, *shares = text.split('-')
-    difficulty = Difficulty(int(emblems), *map(float, shares))
-    difficulty.check()
+    names = [field.name for field in dataclasses.fields(Difficulty)]
+    values = (int(emblems), *map(float, shares))
+    difficulty = Difficulty(**dict(zip(names, values, strict=True)))
     if scope == make_scope(split, int(seed), difficulty):
       return split, difficulty
   except (ValueError, TypeError, UserError):
