@@ -156,8 +156,9 @@ def test_the_oracle_answers_in_the_embedded_world():
   to_model_box = lambda box: [side / 2 for side in box]  # 168 seen as 84.
 
   def script(request, turns):
-    thought, calls, answer = expert.oracle_turn(
-        request.example, turns, to_model_box, np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    thought, calls, answer = expert.expert_turn(
+        request.example, turns, to_model_box, rng, expert.Habits()
     )
     return chat.encode_turn(thought=thought, calls=calls, answer=answer)
 

@@ -55,6 +55,10 @@ def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
   return turns, None
 
 
+def _oracle(*args):
+  return expert.expert_turn(*args, expert.Habits())
+
+
 def _questions(split: str, n: int) -> list[Example]:
   return [question.example for question in questions_of(split, n)]
 
@@ -69,7 +73,7 @@ def demonstrations():
 
 def test_oracle_answers_at_least_99_of_100():
   right = [
-      _walk(expert.oracle_turn, example, seed)[1] in example.answers
+      _walk(_oracle, example, seed)[1] in example.answers
       for seed, example in enumerate(_questions('test', 500))
   ]
   assert np.mean(right) >= 0.99
@@ -77,7 +81,7 @@ def test_oracle_answers_at_least_99_of_100():
 
 def test_oracle_needs_no_more_searches_than_the_hops():
   for seed, example in enumerate(_questions('validation', 100)):
-    turns, answer = _walk(expert.oracle_turn, example, seed)
+    turns, answer = _walk(_oracle, example, seed)
     if answer in example.answers:
       assert len(turns) == example.hops + 1
 
@@ -178,7 +182,7 @@ def test_most_episodes_are_given_up_at_the_first_obstacle(demonstrations):
 
 def test_without_gaze_there_is_none():
   def act(*args):
-    return expert.expert_turn(*args, can_gaze=False)
+    return expert.expert_turn(*args, expert.EXPERT_WITHOUT_GAZE)
 
   right = []
   for seed, example in enumerate(_questions('train', 200)):

@@ -41,11 +41,6 @@ class LocalIndex:
     n_images: How many can be found.
   """
 
-  version: str
-  kinds: tuple[str, ...]
-  n_documents: int
-  n_images: int
-
   def __init__(self, folder: str, encoder: ImageEncoder | None = None):
     """Opens the index in a folder.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gog_jax.storage import metrics
+
 WIDTH, HEIGHT = 300, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 22
 # More points than pixels are averaged; from so many on, a mean is drawn too.
@@ -31,14 +33,18 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     data: 'raw' and, for long series, 'mean'), x_ticks and y_ticks (position
     and label).
   """
-  names = {name for row in rows for name in row if name != 'step'}
+  numbers = [
+      {name: x for name, x in metrics.scalars(row).items() if math.isfinite(x)}
+      for row in rows
+  ]
+  names = {name for found in numbers for name in found}
   order = {name: place for place, name in enumerate(_FIRST)}
   drawn = []
   for name in sorted(names, key=lambda n: (order.get(n, len(order)), n)):
     points = [
-        (row['step'], row[name])
-        for row in rows
-        if _is_finite(row.get('step')) and _is_finite(row.get(name))
+        (row['step'], found[name])
+        for row, found in zip(rows, numbers, strict=True)
+        if name in found
     ]
     if len(points) >= 2 and points[0][0] < points[-1][0]:
       drawn.append(_chart(name, np.array(points, np.float64)))
@@ -154,11 +160,3 @@ def _running_mean(values: np.ndarray, reach: int) -> np.ndarray:
   reaches = np.minimum(reach, np.minimum(index, index[::-1]))
   low, high = index - reaches, index + reaches + 1
   return (totals[high] - totals[low]) / (high - low)
-
-
-def _is_finite(value: Any) -> bool:
-  return (
-      isinstance(value, (int, float))
-      and not isinstance(value, bool)
-      and math.isfinite(value)
-  )

@@ -158,7 +158,6 @@ def paradigm_of(policy: str, model: str = '') -> str | None:
 
 def find(paradigm: str | None, family: str | None) -> PaperRow | None:
   """The paper's row of a paradigm and a family of backbones."""
-  for row in ROWS:
-    if (row.paradigm, row.family) == (paradigm, family):
-      return row
-  return None
+  wanted = (paradigm, family)
+  rows = (row for row in ROWS if (row.paradigm, row.family) == wanted)
+  return next(rows, None)

@@ -97,18 +97,17 @@ def expert_turn(
     turns: Sequence[Turn],
     to_model_box: ToModelBox,
     rng: np.random.Generator,
-    *,
-    can_gaze: bool = True,
+    habits: Habits = EXPERT,
 ) -> Action:
-  """What the imperfect expert does next.
+  """What an expert does next.
 
   Args:
     example: One of this world's.
     turns: The conversation so far, the expert's own turns included.
     to_model_box: From pixels of the scene to the policy's frame.
     rng: For the decisions of this turn.
-    can_gaze: Whether there is a gaze tool; without one it searches with the
-      whole image.
+    habits: EXPERT_WITHOUT_GAZE searches with the whole image; `Habits()`
+      never errs.
 
   Returns:
     Thought, calls, answer: either one call and no answer, or the reverse. An
@@ -117,18 +116,6 @@ def expert_turn(
   Raises:
     UserError: When the example is not one of this world's.
   """
-  habits = EXPERT if can_gaze else EXPERT_WITHOUT_GAZE
-  return _Expert(question_of(example), turns, to_model_box, rng, habits).act()
-
-
-def oracle_turn(
-    example: Example,
-    turns: Sequence[Turn],
-    to_model_box: ToModelBox,
-    rng: np.random.Generator,
-) -> Action:
-  """What an expert that never errs does next; arguments as `expert_turn`."""
-  habits = Habits()
   return _Expert(question_of(example), turns, to_model_box, rng, habits).act()
 
 

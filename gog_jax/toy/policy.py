@@ -44,7 +44,7 @@ def expert_policy(
         turns,
         to_model_box(run, images.size_of(request.example.images[0])),
         np.random.default_rng(seed),
-        can_gaze=run.can_gaze,
+        expert.EXPERT if run.can_gaze else expert.EXPERT_WITHOUT_GAZE,
     )
     if calls and answers_at_once:
       calls, answer = (), vocabulary.UNKNOWN
