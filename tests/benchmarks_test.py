@@ -53,7 +53,7 @@ def test_every_example_is_whole_and_no_other_count_is_the_papers(
 ):
   opened = fixtures.load(name, fixtures.MAKERS[name](tmp_path), scope='corpus')
   assert (opened.n, len(opened.examples)) == (fixtures.COUNTS[name],) * 2
-  assert not opened.is_papers
+  assert opened.label
   assert opened.label.startswith("not the paper's: ")
   assert f'{opened.n} items, the paper has {opened.expected_n}' in opened.label
   assert len({example.id for example in opened.examples}) == opened.n
@@ -69,7 +69,7 @@ def test_the_count_alone_makes_no_set_the_papers(tmp_path, small, name):
     n = fixtures.COUNTS[name]
     assert opened.label == f"not the paper's: which {n} it has is not published"
   else:
-    assert opened.is_papers
+    assert not opened.label
 
 
 @pytest.mark.parametrize('name', fixtures.MAKERS)
@@ -162,7 +162,7 @@ def test_dynvqa_has_versions(tmp_path, small):
   fixtures.local_dynvqa(tmp_path)
   fixtures.dynvqa(tmp_path, date='202412')
   fixtures.dynvqa(tmp_path, date='202506')
-  assert fixtures.load('dynvqa', tmp_path).is_papers
+  assert not fixtures.load('dynvqa', tmp_path).label
   older = fixtures.load('dynvqa', tmp_path, date='202412')
   assert older.date == '202412'
   assert "version 202412, the paper's count is that of 202502" in older.label
@@ -177,7 +177,7 @@ def test_infoseek_takes_the_published_subset_for_the_papers(tmp_path, small):
       fixtures.VERL,
   )
   opened = fixtures.load('infoseek', fixtures.small_infoseek(tmp_path))
-  assert opened.is_papers
+  assert not opened.label
   assert 'said nowhere' in opened.notes[0]
   assert opened.examples[0].id == 'fvqa_test_0'
 
@@ -192,7 +192,7 @@ def test_a_list_of_ids_says_which(tmp_path, small):
   assert opened.label == "not the paper's: 2 items, the paper has 5"
   assert opened.notes == (f'2 of the 2 ids of {ids}',)
   ids.write_text(json.dumps([f'infoseek_val_{i:08}' for i in range(5)]))
-  assert fixtures.load('infoseek', tmp_path, ids=str(ids)).is_papers
+  assert not fixtures.load('infoseek', tmp_path, ids=str(ids)).label
   ids.write_text(f'{names[0]}\nother\n')
   opened = fixtures.load('infoseek', tmp_path, ids=str(ids))
   assert f'1 ids of {ids} are not in it' in opened.label

@@ -223,7 +223,7 @@ def test_a_users_function_is_a_benchmark(own):
   opened = benchmarks.open(name)
   assert (opened.title, opened.label, opened.n) == (name, 'not in the paper', 3)
   assert [one.id for one in opened.examples] == ['red', 'green', 'blue']
-  assert opened.facts['digest'] and not opened.is_papers
+  assert opened.facts['digest'] and opened.label
   two = benchmarks.open(name, n=2, seed=1)
   assert two.n == 2 and 'drawn with seed 1' in two.label
   assert two.digest != opened.digest

@@ -25,8 +25,6 @@ from gog_jax.errors import UserError
 from gog_jax.storage.records import Drop
 
 _CHILD = pathlib.Path(__file__).with_name('fvqa_unpickle.py')
-_MEMORY_GB = 16.0
-_TIMEOUT_S = 3600.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +48,8 @@ def convert(
     path: str,
     folder: str,
     *,
-    memory_gb: float = _MEMORY_GB,
-    timeout_s: float = _TIMEOUT_S,
+    memory_gb: float = 16.0,
+    timeout_s: float = 3600.0,
 ) -> Converted:
   """Converts a cache, once; no line of it is run in this process.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import functools
 import hashlib
+import itertools
 import os
 import re
 
@@ -59,8 +60,9 @@ class ImageFolder:
     """
     if not re.fullmatch(r'[\w-][\w.-]*', stem):
       return None
+    places = itertools.product(self.roots, range(len(subfolders)), SUFFIXES)
     # Most sets have one layout: what found the last one is tried first.
-    for place in (self._last, *self._places(len(subfolders))):
+    for place in (self._last, *places):
       root, at, suffix = place
       if at < len(subfolders):
         path = os.path.join(root, subfolders[at], stem + suffix)
@@ -73,12 +75,6 @@ class ImageFolder:
     """The one file of that name in the folders and all that is in them."""
     paths = self._by_name.get(name, ())
     return paths[0] if len(paths) == 1 else None
-
-  def _places(self, n_subfolders: int) -> Iterator[tuple[str, int, str]]:
-    for root in self.roots:
-      for at in range(n_subfolders):
-        for suffix in SUFFIXES:
-          yield root, at, suffix
 
   @functools.cached_property
   def _by_name(self) -> dict[str, list[str]]:

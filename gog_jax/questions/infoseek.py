@@ -16,9 +16,6 @@ from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.image_folder import ImageFolder
-from gog_jax.storage.records import Loaded
-from gog_jax.storage.records import Unusable
-from gog_jax.types import Example
 
 
 def read(
@@ -27,7 +24,7 @@ def read(
     images: str = '',
     name: str = 'infoseek',
     cap: int = q.MAX_FIELD_BYTES,
-) -> Loaded[Example]:
+) -> q.Found:
   """Reads a file of questions.
 
   Args:
@@ -61,14 +58,10 @@ def _question(
   path = folder.by_stem(
       image_id, subfolders=(image_id.removeprefix('oven_')[:2], '')
   )
-  question = q.Question(
+  return q.Question(
       id=json_lines.field(row, 'data_id', str, 'text'),
       text=json_lines.field(row, 'question', str, 'text').strip(),
       answers=answers.forms(answer, row.get('answer_eval')),
-      images=(q.FileImage(path=path),) if path else (),
+      images=q.found_image(path, f'its image {image_id!r} is not in {folder}'),
       where=where,
   )
-  if path is None:
-    detail = f'its image {image_id!r} is not in {folder}'
-    raise Unusable(q.MISSING_IMAGE, detail)
-  return question

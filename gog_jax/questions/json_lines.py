@@ -27,10 +27,8 @@ from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import questions as q
 from gog_jax.storage import records
-from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Box
-from gog_jax.types import Example
 
 _LONGEST_PATH = 4096
 _OPTIONAL = {
@@ -85,7 +83,7 @@ def field(
   return value
 
 
-def read(path: str, *, cap: int = q.MAX_FIELD_BYTES) -> Loaded[Example]:
+def read(path: str, *, cap: int = q.MAX_FIELD_BYTES) -> q.Found:
   """Reads a user's own file, see above; no image is kept in memory.
 
   Raises:

@@ -60,10 +60,6 @@ class Table:
   def n_groups(self) -> int:
     return self._file.metadata.num_row_groups
 
-  @property
-  def n_rows(self) -> int:
-    return int(self._starts[-1])
-
   def rows(
       self, columns: Sequence[str], *, batch_size: int = 64
   ) -> Iterator[tuple[int, dict[str, pa.Array] | Unusable]]:

@@ -61,6 +61,13 @@ class FileImage:
       ) from error
 
 
+def found_image(path: str | None, absent: str) -> tuple[FileImage, ...]:
+  """The one image of a question; Unusable, for that reason, if it is absent."""
+  if path is None:
+    raise Unusable(MISSING_IMAGE, absent)
+  return (FileImage(path=path),)
+
+
 def base64_bytes(text: str) -> bytes:
   """The bytes of base64 text, which may be a data: URI.
 
@@ -143,6 +150,12 @@ class Examples(Lazy[Example]):
     return question.example(source=self._source, scope=self._scope)
 
 
+class Found(Loaded[Example]):
+  """What was read of a data set, its questions not yet with their images."""
+
+  items: Examples
+
+
 class Mismatch(Unusable):
   """A record without a column that it must have, or with another type in it."""
 
@@ -204,7 +217,7 @@ class QuestionSet:
         'that is known'
     )
 
-  def loaded(self, *, scope: str = '') -> Loaded[Example]:
+  def loaded(self, *, scope: str = '') -> Found:
     """What was read.
 
     Raises:
@@ -221,7 +234,7 @@ class QuestionSet:
           f'{self.name}: nothing that can be asked was found'
           f' ({len(self._drops)} left out{first})'
       )
-    return Loaded(
+    return Found(
         name=self.name,
         items=Examples(
             tuple(self._questions.values()), source=self.name, scope=scope

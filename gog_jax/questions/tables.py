@@ -13,9 +13,7 @@ from gog_jax.errors import UserError
 from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions.image_folder import ImageFolder
-from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
-from gog_jax.types import Example
 
 _BATCH = 8  # Rows; each may have images of megabytes.
 _LONGEST_NAME = 4096
@@ -59,7 +57,7 @@ def read(
     prefer: Sequence[str] = ('',),
     scope: str = '',
     cap: int = q.MAX_FIELD_BYTES,
-) -> Loaded[Example]:
+) -> q.Found:
   """Reads a file, or the parquet files of a folder.
 
   Args:

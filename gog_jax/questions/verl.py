@@ -18,8 +18,6 @@ from gog_jax.questions import answers
 from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions import tables
-from gog_jax.storage.records import Loaded
-from gog_jax.types import Example
 
 _SEARCH = {'search_required': True, 'search_free': False}
 
@@ -46,7 +44,7 @@ def read(
     name: str = 'verl',
     needed: Sequence[str] = (),
     **options: Any,
-) -> Loaded[Example]:
+) -> q.Found:
   """Reads a file, or the parquet files of a folder; see `tables.read`.
 
   `needed` are columns of text that have to be there beside verl's own.

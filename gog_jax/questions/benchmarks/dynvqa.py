@@ -8,7 +8,6 @@ forms stand beside English ones, of which the first is the canonical one.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from typing import Any
@@ -21,7 +20,6 @@ from gog_jax.questions.benchmarks import linked
 from gog_jax.questions.benchmarks.registry import Reading
 from gog_jax.questions.benchmarks.registry import Request
 from gog_jax.questions.benchmarks.registry import Spec
-from gog_jax.storage.records import Unusable
 
 _DATED = re.compile(r'\.(\d{6})\.jsonl$')
 _CHINESE = re.compile('[\u3400-\u9fff]')
@@ -50,18 +48,19 @@ def read(request: Request) -> Reading:
       f'version {date or "without a date"}, the paper\'s count is that of '
       f'{papers}',
   )
-  opened = Reading.of(
-      found.loaded(),
+  loaded = found.loaded()
+  n = sum(
+      all(map(_CHINESE.search, question.answers))
+      for question in loaded.items.questions
+  )
+  note = f'{n} have answers in Chinese alone, which no exact match will meet'
+  return Reading(
+      found=loaded,
       why=() if date == papers else other,
+      notes=(note,) if n else (),
       date=date,
       published=True,
   )
-  n = sum(
-      all(map(_CHINESE.search, question.answers))
-      for question in opened.questions
-  )
-  note = f'{n} have answers in Chinese alone, which no exact match will meet'
-  return dataclasses.replace(opened, notes=(note,)) if n else opened
 
 
 def _question(
@@ -71,8 +70,7 @@ def _question(
   answer = json_lines.field(
       row, 'answer', (list, str, int, float, type(None)), 'a list of texts'
   )
-  path = images.find(url)
-  question = q.Question(
+  return q.Question(
       id=str(json_lines.field(row, 'question_id', (str, int), 'text')),
       text=json_lines.field(row, 'question', str, 'text').strip(),
       # Sorting keeps the order within each.
@@ -82,12 +80,9 @@ def _question(
               key=lambda form: bool(_CHINESE.search(form)),
           )
       ),
-      images=(q.FileImage(path=path),) if path else (),
+      images=q.found_image(images.find(url), images.why(url)),
       where=where,
   )
-  if path is None:
-    raise Unusable(q.MISSING_IMAGE, images.why(url))
-  return question
 
 
 def _file(request: Request) -> tuple[str, str]:

@@ -12,6 +12,7 @@ numbers are not the paper's.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from typing import Any
@@ -59,30 +60,22 @@ def read(request: Request) -> Reading:
   )
   for (where, id, qa), folder in asked:
     with found.record(where):
+      question = _question(qa, id=id, where=where, options=request.options)
       url = _text(qa, 'img_url')
       path = folder.by_name(_text(qa, 'img_path')) or images.find(url)
-      question = _question(
-          qa, id=id, where=where, path=path, options=request.options
-      )
-      if path is None:
-        raise Unusable(q.MISSING_IMAGE, images.why(url))
-      found.add(question)
+      image = q.found_image(path, images.why(url))
+      found.add(dataclasses.replace(question, images=image))
   parts = [os.path.basename(os.path.dirname(path)) for path in files]
   shown = ("its options are shown, which the paper's numbers do not fit",)
-  return Reading.of(
-      found.loaded(),
+  return Reading(
+      found=found.loaded(),
       why=shown if request.options else (),
       notes=(f'parts {", ".join(parts)}; each picture is asked about twice',),
   )
 
 
 def _question(
-    qa: dict[str, Any],
-    *,
-    id: str,
-    where: str,
-    path: str | None,
-    options: bool,
+    qa: dict[str, Any], *, id: str, where: str, options: bool
 ) -> q.Question:
   text = json_lines.field(qa, 'question', str, 'text').strip()
   right = json_lines.field(
@@ -97,13 +90,7 @@ def _question(
     forms = answers.forms(forms, letter, whole)
   elif not shown:
     forms = answers.forms(forms, letter)
-  return q.Question(
-      id=id,
-      text=text,
-      answers=forms,
-      images=(q.FileImage(path=path),) if path else (),
-      where=where,
-  )
+  return q.Question(id=id, text=text, answers=forms, where=where)
 
 
 def _records(path: str, *, found: q.QuestionSet) -> list[Asked]:

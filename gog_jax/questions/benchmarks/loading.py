@@ -59,11 +59,6 @@ class Benchmark:
     return len(self.examples)
 
   @property
-  def is_papers(self) -> bool:
-    """Whether its numbers may stand beside the paper's without a word."""
-    return not self.label
-
-  @property
   def facts(self) -> dict[str, Any]:
     """For manifests and reports."""
     facts = {'name': self.name, 'label': self.label, 'n': self.n}
@@ -133,7 +128,7 @@ def open(
           date=date,
       )
   )
-  questions = reading.questions
+  questions = reading.found.items.questions
   why, notes = list(reading.why), list(reading.notes)
   key = f'date={reading.date} options={options}'
   if ids:
@@ -173,7 +168,7 @@ def open(
       title=spec.title,
       examples=q.Examples(questions, source=name, scope=scope),
       expected_n=spec.n,
-      drops=reading.drops + tuple(drops),
+      drops=reading.found.drops + tuple(drops),
       digest=digest,
       label=f"not the paper's: {'; '.join(why)}" if why else '',
       notes=tuple(notes),

@@ -36,7 +36,7 @@ def _read_fvqa(request: Request) -> Reading:
       prefer=('test', ''),
       needed=('data_id',),
   )
-  return Reading.of(found, published=True)
+  return Reading(found=found, published=True)
 
 
 def _read_infoseek(request: Request) -> Reading:
@@ -53,15 +53,16 @@ def _read_infoseek(request: Request) -> Reading:
     files = []
   if not files:
     file = _infoseek_file(path)
-    return Reading.of(infoseek.read(file, name=name, images=images))
+    found = infoseek.read(file, name=name, images=images)
+    return Reading(found=found)
   found = verl.read(path, name=name, images=images, prefer=prefer)
   if _SUBSET not in ' '.join(files):
-    return Reading.of(found)
+    return Reading(found=found)
   note = (
       "MMSearch-R1's published subset; that the paper has the same 2,000 is "
       'likely, and said nowhere'
   )
-  return Reading.of(found, published=True, notes=(note,))
+  return Reading(found=found, published=True, notes=(note,))
 
 
 def _infoseek_file(path: str) -> str:
@@ -105,7 +106,7 @@ def _read_simplevqa(request: Request) -> Reading:
       question_of=question_of,
       images=request.images,
   )
-  return Reading.of(found, published=True)
+  return Reading(found=found, published=True)
 
 
 def _read_mmsearch(request: Request) -> Reading:
@@ -139,7 +140,7 @@ def _read_mmsearch(request: Request) -> Reading:
       images=request.images,
       prefer=('end2end', ''),
   )
-  return Reading.of(found, published=True)
+  return Reading(found=found, published=True)
 
 
 FVQA_TEST = Spec(

@@ -25,11 +25,7 @@ import dataclasses
 from typing import Any
 
 from gog_jax import seams
-from gog_jax.questions.questions import Examples
-from gog_jax.questions.questions import Question
-from gog_jax.storage.records import Drop
-from gog_jax.storage.records import Loaded
-from gog_jax.types import Example
+from gog_jax.questions import questions as q
 
 _HERE = 'gog_jax.questions.benchmarks'
 # A Spec each. Instead of one of these a config may name FILE.py:NAME or
@@ -75,8 +71,7 @@ class Reading:
   """What was there.
 
   Attributes:
-    questions: All of them.
-    drops: What was left out.
+    found: All questions, and what was left out.
     why: Reasons for which they are not the paper's, beside their number.
     notes: What else there is to say.
     published: Whether the paper's items, or the peers', were published as such
@@ -84,18 +79,11 @@ class Reading:
     date: The version that was read, where there are several.
   """
 
-  questions: tuple[Question, ...]
-  drops: tuple[Drop, ...]
+  found: q.Found
   why: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   published: bool = False
   date: str = ''
-
-  @classmethod
-  def of(cls, found: Loaded[Example], **about: Any) -> Reading:
-    """What a reader found, and what there is to say about it."""
-    assert isinstance(found.items, Examples)
-    return cls(questions=found.items.questions, drops=found.drops, **about)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
