@@ -16,6 +16,7 @@ from gog_jax.types import ToolStatus
 from gog_jax.types import Turn
 from gog_jax.types import Verdict
 from gog_jax.types import View
+from tests import mini
 from tests import report_helpers as helpers
 
 pytestmark = pytest.mark.quick
@@ -24,21 +25,20 @@ FOUND = (Hit(title='Stars', text='It is called Kelo the Great.', score=1.0),)
 OTHER = (Hit(title='Kelogg', text='a kelogram of the kelos', score=1.0),)
 
 
-def checks_of(**changed):
+SECTION = dataclasses.replace(
+    mini.make_config('instruct').instruct,
+    gold='any',
+    gold_iou=0.5,
+    evidence=True,
+    repeats=True,
+)
+
+
+def reason(trajectory, example=None, frame=lambda *size: size, **changed):
   # The scene has 100 x 100 pixels; boxes are written in those.
-  fields = dict(
-      frame=lambda *size: size,
-      gold='any',
-      gold_iou=0.5,
-      evidence=True,
-      repeats=True,
-  )
-  return checks.Checks(**{**fields, **changed})
-
-
-def reason(trajectory, example=None, **changed):
   example = example or helpers.example('a')
-  failed = checks.failure(example, trajectory, checks_of(**changed))
+  section = dataclasses.replace(SECTION, **changed)
+  failed = checks.failure(example, trajectory, section, frame)
   return failed.reason if failed else None
 
 

@@ -22,6 +22,7 @@ from gog_jax.config import paradigms
 from gog_jax.config.paradigms import Named
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
+from gog_jax.evaluation.collect import USAGE
 from gog_jax.remote import ledger
 from gog_jax.run import Run
 from gog_jax.storage import rollouts
@@ -74,7 +75,10 @@ def _of_policy(run: Run, name: str) -> Estimate:
   items = list(rollouts.items(folder).values())
   if c.eval.retry_errors:
     items = [item for item in items if item['valid']]
-  n = _n_items(run)
+  if c.world_split:  # The data set may have to be made yet.
+    n = c.eval.n_examples
+  else:
+    n = len(evaluate.items(run).examples)
   left = max(n - len(items), 0)
   parameters, n_bytes = _size(own, policy)
   told_by, known = _known(run, name, items)
@@ -88,12 +92,6 @@ def _of_policy(run: Run, name: str) -> Estimate:
       expected=_expected(own, known, left),
       told_by=told_by,
   )
-
-
-def _n_items(run: Run) -> int:
-  if run.config.world_split:  # The data set may have to be made yet.
-    return run.config.eval.n_examples
-  return len(evaluate.items(run).examples)
 
 
 def _size(own: Run, policy: Named) -> tuple[int, int]:
@@ -114,11 +112,12 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
   caps = [limits.max_calls.get(tool, 0) for tool in own.executor.tools]
   if caps and all(caps):
     calls = min(calls, sum(caps))
+  prices = [one.price for one in own.executor.limits.values()]
   most: dict[str, float] = {
       'turns': left * turns,
       'calls': left * calls,
       'judged': left * (own.config.reward.accuracy == 'judge'),
-      'price': left * calls * _dearest(own),
+      'price': left * calls * max(prices, default=0.0),
   }
   judge = own.config.judge
   if most['judged'] and (judge.price_in or judge.price_out):
@@ -134,11 +133,6 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
         c, most['prompt_tokens'], most['completion_tokens']
     )
   return most
-
-
-def _dearest(own: Run) -> float:
-  prices = (limits.price for limits in own.executor.limits.values())
-  return max(prices, default=0.0)
 
 
 def _known(
@@ -162,15 +156,11 @@ def _expected(
   if not known:
     return {}
   judged = own.config.reward.accuracy == 'judge'
-  parts = ('turns', 'calls', 'prompt_tokens', 'completion_tokens', 'seconds')
-  mean = {
-      part: sum(item[part] for item in known) / len(known)
-      for part in (*parts, 'price')
-  }
-  return {
-      **{part: left * value for part, value in mean.items()},
-      'judged': float(left * judged),
-  }
+  expected = {'judged': float(left * judged)}
+  for part in ('turns', 'calls', *USAGE, 'price', 'seconds'):
+    mean = sum(item[part] for item in known) / len(known)
+    expected[part] = left * mean
+  return expected
 
 
 def describe(found: list[Estimate]) -> str:

@@ -21,6 +21,7 @@ from etils import epath
 from gog_jax import seams
 from gog_jax.config import paradigms
 from gog_jax.config import picked
+from gog_jax.config.evaluation import Benchmark
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.collect import Collector
@@ -72,15 +73,12 @@ def items(run: Run) -> benchmarks.Benchmark:
         digest=held.digest,
         label='not in the paper',
     )
-  fields = dataclasses.asdict(run.config.benchmark) | {'name': name}
-  return _load(run.workdir, tuple(sorted(fields.items())))
+  return _load(run.workdir, dataclasses.replace(c.benchmark, name=name))
 
 
 @functools.lru_cache(maxsize=1)  # It reads every image.
-def _load(
-    workdir: epath.Path, fields: tuple[tuple[str, Any], ...]
-) -> benchmarks.Benchmark:
-  return benchmarks.open(**dict(fields), workdir=workdir)
+def _load(workdir: epath.Path, section: Benchmark) -> benchmarks.Benchmark:
+  return benchmarks.open(**dataclasses.asdict(section), workdir=workdir)
 
 
 def check(config: Any) -> None:

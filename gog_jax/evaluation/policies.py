@@ -35,8 +35,11 @@ def config_of(config: Config, name: str) -> Config:
     UserError: There is no such policy.
   """
   policy = paradigms.parse(name, config.arms)
-  if _is_general(config, policy):
-    config = general(config)
+  g = config.general
+  if g is not None and _is_general(config, policy):
+    config = dataclasses.replace(
+        config, model=g.model, tools=g.tools, rollout=g.rollout, batch=g.batch
+    )
   model, rollout = config.model, config.rollout
   if policy.paradigm == paradigms.MMSEARCH_R1:
     model = dataclasses.replace(model, dialect=paradigms.MMSEARCH_R1)
@@ -53,16 +56,6 @@ def config_of(config: Config, name: str) -> Config:
       model=model,
       rollout=rollout,
       tools=dataclasses.replace(config.tools, offered=offered),
-  )
-
-
-def general(config: Config) -> Config:
-  """The config with the sections that a general model needs."""
-  g = config.general
-  if g is None:
-    return config
-  return dataclasses.replace(
-      config, model=g.model, tools=g.tools, rollout=g.rollout, batch=g.batch
   )
 
 
@@ -90,7 +83,7 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
     script = scripts.script_of(run.config.eval.script, run.chat)
-    return _scripted(run, scripts.after(opening, script))
+    return scripted(run, scripts.after(opening, script))
   if policy.model == REMOTE:
     made = remote_policy(
         run, capacity=run.config.remote.concurrency, tolerant=tolerant
@@ -118,7 +111,8 @@ def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
   return make(run, answers_at_once=answers_at_once)
 
 
-def _scripted(run: Run, script: Script) -> ScriptedPolicy:
+def scripted(run: Run, script: Script) -> ScriptedPolicy:
+  """A policy that says what the script says."""
   return ScriptedPolicy(
       script,
       capacity=run.config.sampler.n_slots,

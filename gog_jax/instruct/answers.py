@@ -21,6 +21,7 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.config.evaluation import Instruct
 from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import check_outage
 from gog_jax.evaluation.collect import Collector
@@ -140,7 +141,7 @@ def opened(
     UserError: As `Collector`.
   """
   c = teacher.run.config.instruct
-  checks = checks_lib.checks_of(teacher.run)
+  frame = checks_lib.frame_of(teacher.run)
 
   def direct(item: int) -> Request:
     index, number = divmod(item, c.n_direct)
@@ -155,7 +156,7 @@ def opened(
 
   def notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:
     failed = checks_lib.spoilt(trajectory) or checks_lib.failure(
-        example, trajectory, checks
+        example, trajectory, c, frame
     )
     return {
         'id': example.id,
@@ -180,23 +181,19 @@ def opened(
     yield Answers(folder, teacher, questions, answers, tries)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
   """The open folders of a build."""
 
-  def __init__(
-      self,
-      folder: epath.Path,
-      teacher: Teacher,
-      questions: Sequence[Example],
-      direct: Collector,
-      tries: Collector,
-  ):
-    self._folder = folder
-    self._teacher = teacher
-    self._questions = questions
-    self._direct = direct
-    self._tries = tries
-    self._config = teacher.run.config.instruct
+  _folder: epath.Path
+  _teacher: Teacher
+  _questions: Sequence[Example]
+  _direct: Collector
+  _tries: Collector
+
+  @property
+  def _config(self) -> Instruct:
+    return self._teacher.run.config.instruct
 
   @property
   def n_retried(self) -> int:

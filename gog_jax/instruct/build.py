@@ -101,10 +101,8 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     taken = [one for one in passed if one.example_id not in reviewed.rejected]
     chosen = _mix(taken, c)
 
-    def samples_of(outcomes: Sequence[Outcome]) -> Samples:
-      return Samples(answers, questions, outcomes, reviewed, run.config)
-
-    samples = samples_of(chosen)
+    teacher = settings.teacher_name(run.config)
+    samples = Samples(chosen, answers, questions, reviewed, teacher)
     drops = list(_drops(asked, chosen, questions, reviewed, c))
     facts = card.facts(samples, asked, drops)
     text = card.write(run, facts, reviewed)
@@ -127,10 +125,11 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
         card=text,
     )
     files.write_jsonl(folder / 'drops.jsonl', drops)
+    shown = review.sample(passed, n=c.n_review, seed=run.config.seed)
     page = review.render(
-        samples_of(review.sample(passed, n=c.n_review, seed=run.config.seed)),
+        dataclasses.replace(samples, outcomes=shown),
         fingerprint=manifest.fingerprint(),
-        teacher=settings.teacher_name(run.config),
+        teacher=teacher,
     )
     files.write_atomic(folder / 'review.html', page)
     manifest.write(folder, complete=True, facts=facts, made=fingerprint)
@@ -153,22 +152,15 @@ def shown(run: Run, facts: Mapping[str, Any]) -> str:
   ])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Samples(Lazy[Record]):
   """Records of the set, read one at a time."""
 
-  def __init__(
-      self,
-      answers: Answers,
-      questions: sources.Questions,
-      outcomes: Sequence[Outcome],
-      reviewed: Review,
-      config: Any,
-  ):
-    self._answers = answers
-    self._questions = questions
-    self._reviewed = reviewed
-    self._teacher = settings.teacher_name(config)
-    self.outcomes = outcomes
+  outcomes: Sequence[Outcome]
+  _answers: Answers
+  _questions: sources.Questions
+  _reviewed: Review
+  _teacher: str
 
   def __len__(self) -> int:
     return len(self.outcomes)

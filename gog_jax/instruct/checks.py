@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
-from typing import Any
 
+from gog_jax.config.evaluation import Instruct
 from gog_jax.evaluation.collect import infra_error
 from gog_jax.images import size_of
 from gog_jax.rewards import answers
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import parts
+from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import ToolCall
@@ -30,25 +31,6 @@ Frame = Callable[[int, int], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Checks:
-  """Which checks there are, see `config.instruct`.
-
-  Attributes:
-    frame: Where boxes are written.
-    gold: 'any', 'each' or 'off': how many gazes must hit a gold region.
-    gold_iou: Overlap from which one hits.
-    evidence: Whether an accepted answer must stand in the results.
-    repeats: Whether a call may be made twice.
-  """
-
-  frame: Frame
-  gold: str
-  gold_iou: float
-  evidence: bool
-  repeats: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Failure:
   """Why a trajectory is not taken: a few words, and a line."""
 
@@ -56,19 +38,11 @@ class Failure:
   detail: str
 
 
-def checks_of(run: Any) -> Checks:
-  """The checks of a run, for its policy's frame of boxes."""
-  c = run.config.instruct
-  thousandths = run.box_spec.kind == 'thousandths'
-  return Checks(
-      frame=lambda *size: (1000, 1000)
-      if thousandths
-      else run.processor.seen_size(*size),
-      gold=c.gold,
-      gold_iou=c.gold_iou,
-      evidence=c.evidence,
-      repeats=c.repeats,
-  )
+def frame_of(run: Run) -> Frame:
+  """The frame in which a run's policy writes boxes."""
+  if run.box_spec.kind == 'thousandths':
+    return lambda *size: (1000, 1000)
+  return run.processor.seen_size
 
 
 def spoilt(trajectory: Trajectory) -> Failure | None:
@@ -80,14 +54,21 @@ def spoilt(trajectory: Trajectory) -> Failure | None:
 
 
 def failure(
-    example: Example, trajectory: Trajectory, checks: Checks
+    example: Example, trajectory: Trajectory, c: Instruct, frame: Frame
 ) -> Failure | None:
-  """The first check that a valid, scored trajectory fails."""
-  return next(_failures(example, trajectory, checks), None)
+  """The first check that a valid, scored trajectory fails.
+
+  Args:
+    example: The question.
+    trajectory: Of it.
+    c: Which checks there are.
+    frame: Where boxes are written.
+  """
+  return next(_failures(example, trajectory, c, frame), None)
 
 
 def _failures(
-    example: Example, trajectory: Trajectory, checks: Checks
+    example: Example, trajectory: Trajectory, c: Instruct, frame: Frame
 ) -> Iterator[Failure]:
   """Each check that it fails, in order."""
   ended = f'it ended with {trajectory.stop_reason.value}'
@@ -98,12 +79,12 @@ def _failures(
     yield Failure(reason='wrong answer', detail=detail)
   if parts.format_reward(example, trajectory) != 1.0:
     yield Failure(reason='format', detail=_format_error(trajectory) or ended)
-  missed = _gold_missed(example, trajectory, checks)
+  missed = _gold_missed(example, trajectory, c)
   for reason, detail in (
-      ('box outside the image', _box_outside(trajectory, checks)),
+      ('box outside the image', _box_outside(trajectory, frame)),
       ('gaze misses the gold region', missed),
-      ('no evidence', _no_evidence(example, trajectory, checks)),
-      ('repeated call', _repeated(trajectory, checks)),
+      ('no evidence', _no_evidence(example, trajectory, c)),
+      ('repeated call', _repeated(trajectory, c)),
   ):
     if detail:
       yield Failure(reason=reason, detail=detail)
@@ -124,13 +105,13 @@ def _format_error(trajectory: Trajectory) -> str:
   return ''
 
 
-def _box_outside(trajectory: Trajectory, checks: Checks) -> str:
+def _box_outside(trajectory: Trajectory, frame: Frame) -> str:
   """The executor clamps a box to the image; a teacher should not need it."""
   for call, result in _made(trajectory):
     if result.view is None:
       continue
     view = trajectory.images[int(call.arguments.get('image', 1)) - 1]
-    width, height = checks.frame(*size_of(view.data))
+    width, height = frame(*size_of(view.data))
     x1, y1, x2, y2 = box = call.arguments['bbox_2d']
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
       return f'{list(box)} in an image of {width} x {height}'
@@ -138,25 +119,25 @@ def _box_outside(trajectory: Trajectory, checks: Checks) -> str:
 
 
 def _gold_missed(
-    example: Example, trajectory: Trajectory, checks: Checks
+    example: Example, trajectory: Trajectory, c: Instruct
 ) -> str:
   looks = behaviour.gazes(example, trajectory)
-  if checks.gold == 'off' or not example.gold_regions or not looks:
+  if c.gold == 'off' or not example.gold_regions or not looks:
     return ''
   overlaps = [look.iou or 0.0 for look in looks]
-  hits = [overlap >= checks.gold_iou for overlap in overlaps]
-  if all(hits) if checks.gold == 'each' else any(hits):
+  hits = [overlap >= c.gold_iou for overlap in overlaps]
+  if all(hits) if c.gold == 'each' else any(hits):
     return ''
   shown = ', '.join(f'{overlap:.2f}' for overlap in overlaps)
-  return f'overlaps {shown}, {checks.gold_iou:g} is needed'
+  return f'overlaps {shown}, {c.gold_iou:g} is needed'
 
 
 def _no_evidence(
-    example: Example, trajectory: Trajectory, checks: Checks
+    example: Example, trajectory: Trajectory, c: Instruct
 ) -> str:
   """Looks for whole words of an accepted answer in what came back."""
   found = list(_found(trajectory))
-  if not checks.evidence or not found:
+  if not c.evidence or not found:
     return ''
   forms = [answers.normalise(form) for form in example.answers]
   texts = [f'{hit.title} {hit.text}' for one in found for hit in one.hits]
@@ -168,11 +149,11 @@ def _no_evidence(
   return f'{example.answers[0]!r} stands in none of {len(texts)} results'
 
 
-def _repeated(trajectory: Trajectory, checks: Checks) -> str:
+def _repeated(trajectory: Trajectory, c: Instruct) -> str:
   seen: set[str] = set()
   for call, _ in _made(trajectory):
     text = f'{call.name} {files.dumps(dict(call.arguments))}'
-    if text in seen and not checks.repeats:
+    if text in seen and not c.repeats:
       return text
     seen.add(text)
   return ''

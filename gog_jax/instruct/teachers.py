@@ -11,7 +11,6 @@ from gog_jax.evaluation import policies
 from gog_jax.instruct import settings
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.policy import Policy
-from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.types import Trajectory
 
@@ -37,11 +36,8 @@ class Teacher:
     said = {
         t.example_id: t.token_ids[t.loss_mask > 0].tolist() for t in answers
     }
-    c = self.run.config
-    return ScriptedPolicy(
-        lambda request, _: said[request.example.id],
-        capacity=c.sampler.n_slots,
-        max_context=c.rollout.max_context,
+    return policies.scripted(
+        self.run, lambda request, _: said[request.example.id]
     )
 
   @functools.cached_property
