@@ -50,10 +50,15 @@ def read(
   path, layout = described(epath.Path(path))
   if path.suffix not in ('.json', '.jsonl'):
     raise UserError(f'{path} is neither a .json nor a .jsonl file')
+  if path.suffix == '.jsonl':
+    lines = records.json_lines(path, max_bytes=max_record_bytes)
+    rows = (line.value for line in lines)
+  else:
+    rows = _elements(path, max_record_bytes)
   kept: dict[str, Conversation] = {}
   drops: list[Drop] = []
   try:
-    for number, row in enumerate(_rows(path, max_record_bytes), start=1):
+    for number, row in enumerate(rows, start=1):
       try:
         if isinstance(row, Unusable):
           raise row
@@ -120,17 +125,11 @@ def write(
   return drops
 
 
-def _rows(path: epath.Path, most: int) -> Iterator[Any]:
-  """The objects of a file; an Unusable in place of one that cannot be read."""
-  if path.suffix != '.jsonl':
-    yield from _elements(path, most)
-    return
-  for line in records.json_lines(path, max_bytes=most):
-    yield line.value
-
-
 def _elements(path: epath.Path, most: int) -> Iterator[Any]:
-  """One at a time: what follows a damaged one is lost, what precedes is not."""
+  """The objects of a list; an Unusable in place of one that cannot be read.
+
+  What follows a damaged one is lost, what precedes it is not.
+  """
   try:
     text = path.read_text()
   except UnicodeDecodeError as error:

@@ -182,7 +182,11 @@ class Split(Lazy[Record]):
     """Opens `split` of the set in `path`."""
     self._path = path
     self._split = split
-    self._source = _open(path, split)
+    with quiet():
+      self._source: Any = tfds.builder_from_directory(path).as_data_source(
+          split=split,  # pyright: ignore[reportCallIssue] (a decorator hides it)
+          decoders={'images': _AsBytes()},
+      )
 
   def __reduce__(self):
     return Split, (self._path, self._split)
@@ -220,11 +224,3 @@ class _AsBytes(tfds.decode.SkipDecoding):
 
   def decode_batch_example_np(self, serialized_example: Any) -> Any:
     return serialized_example
-
-
-def _open(path: epath.Path, split: str) -> Any:
-  with quiet():
-    return tfds.builder_from_directory(path).as_data_source(
-        split=split,  # pyright: ignore[reportCallIssue] (a decorator hides it)
-        decoders={'images': _AsBytes()},
-    )

@@ -95,54 +95,43 @@ def check_outage(errors: Sequence[str], max_errors: float) -> None:
     )
 
 
+@dataclasses.dataclass(eq=False)
 class Collector:
   """A folder of items, open while they are rolled out.
 
+  It continues where an earlier process stopped.
+
   Attributes:
-    items: What is noted of each finished item, by its number.
-    rollouts: The open folder.
-    n_retried: Items that were rolled out anew since it was opened.
+    run: With the policy's tools and dialect.
+    folder: Where the items go.
+    request: What to roll out for an item's number.
+    samples: Items of one example, see `Rollouts`.
+    notes: What else to note of a scored item.
+    keep_records: False keeps only what is noted.
+    retries: How often an item that the infrastructure spoilt is begun anew,
+      with the very same seed, before it is left as it is.
+    max_errors: Share of spoilt items beyond which it is an outage.
     on_kept: Called after each item that is kept.
+    rollouts: The open folder.
+    items: What is noted of each finished item, by its number.
+    n_retried: Items that were rolled out anew since it was opened.
   """
 
-  def __init__(
-      self,
-      run: Run,
-      folder: epath.Path,
-      request: Callable[[int], Request],
-      *,
-      samples: int = 1,
-      notes: Callable[[Example, Trajectory], Mapping[str, Any]] | None = None,
-      keep_records: bool = True,
-      retries: int = 0,
-      max_errors: float = 1.0,
-  ):
-    """Continues where an earlier process stopped.
+  run: Run
+  folder: epath.Path
+  request: Callable[[int], Request]
+  _: dataclasses.KW_ONLY
+  samples: int = 1
+  notes: Callable[[Example, Trajectory], Mapping[str, Any]] | None = None
+  keep_records: bool = True
+  retries: int = 0
+  max_errors: float = 1.0
+  on_kept: Callable[[], None] = lambda: None
 
-    Args:
-      run: With the policy's tools and dialect.
-      folder: Where the items go.
-      request: What to roll out for an item's number.
-      samples: Items of one example, see `Rollouts`.
-      notes: What else to note of a scored item.
-      keep_records: False keeps only what is noted.
-      retries: How often an item that the infrastructure spoilt is begun anew,
-        with the very same seed, before it is left as it is.
-      max_errors: Share of spoilt items beyond which it is an outage.
-
-    Raises:
-      UserError: As `Rollouts`.
-    """
-    self.run = run
-    self.rollouts = Rollouts(folder, samples=samples)
+  def __post_init__(self):
+    self.rollouts = Rollouts(self.folder, samples=self.samples)
     self.items = self.rollouts.items
     self.n_retried = 0
-    self.on_kept: Callable[[], None] = lambda: None
-    self._request = request
-    self._notes = notes
-    self._keep_records = keep_records
-    self._retries = retries
-    self._max_errors = max_errors
     self._recent = collections.deque[str](maxlen=_RECENT)
 
   def __enter__(self) -> Collector:
@@ -172,7 +161,7 @@ class Collector:
       UserError: As `rollout.loop.rollout`; or it is an outage. All that
         finished before is kept.
     """
-    for attempt in range(1 + self._retries):
+    for attempt in range(1 + self.retries):
       self._judge_again(wanted)
       again = attempt or retry_errors
       todo = [
@@ -184,7 +173,7 @@ class Collector:
         break
       self.n_retried += sum(i in self.items for i in todo)
       self._roll_out(todo, make_policy(), what)
-    check_outage(self._recent, self._max_errors)
+    check_outage(self._recent, self.max_errors)
 
   def keep(
       self,
@@ -197,9 +186,9 @@ class Collector:
         indices, examples, trajectories, strict=True
     ):
       item = item_of(trajectory)
-      if self._notes is not None:
-        item |= self._notes(example, trajectory)
-      if self._keep_records:
+      if self.notes is not None:
+        item |= self.notes(example, trajectory)
+      if self.keep_records:
         self.rollouts.add(index, item, example, trajectory)
       else:
         self.rollouts.add(index, item)
@@ -208,16 +197,16 @@ class Collector:
           '' if trajectory.valid else ': '.join(infra_error(trajectory))
       )
     if len(self._recent) == _RECENT:
-      check_outage(self._recent, self._max_errors)
+      check_outage(self._recent, self.max_errors)
 
   def _is_spoilt(self, index: int) -> bool:
     """Whether it has to be rolled out again, not just judged."""
     item = self.items[index]
-    return not item['valid'] and not (item['unjudged'] and self._keep_records)
+    return not item['valid'] and not (item['unjudged'] and self.keep_records)
 
   def _judge_again(self, wanted: Iterable[int]) -> None:
     """Scores what was rolled out when its reward was unknown."""
-    if not self._keep_records:
+    if not self.keep_records:
       return
     waiting = [i for i in wanted if self.items.get(i, {}).get('unjudged')]
     if not waiting:
@@ -227,7 +216,7 @@ class Collector:
           waiting, self.rollouts.read(waiting), strict=True
       ):
         trajectory = dataclasses.replace(trajectory, verdict=None)
-        scorer.add(index, self._request(index).example, trajectory)
+        scorer.add(index, self.request(index).example, trajectory)
 
   def _roll_out(self, todo: Sequence[int], policy: Policy, what: str) -> None:
     with (
@@ -245,7 +234,7 @@ class Collector:
           policy,
           self.run.executor,
           self.run.chat,
-          map(self._request, todo),
+          map(self.request, todo),
           finished,
           limits=self.run.limits,
       )

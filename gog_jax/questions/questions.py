@@ -128,6 +128,7 @@ class Question:
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Examples(Lazy[Example]):
   """Questions as examples; each reads its images when it is asked for.
 
@@ -136,18 +137,16 @@ class Examples(Lazy[Example]):
   unpacks at once, a page of at most 1,024 rows.
   """
 
-  def __init__(
-      self, questions: Sequence[Question], *, source: str, scope: str = ''
-  ):
-    self.questions = tuple(questions)
-    self._source, self._scope = source, scope
+  questions: Sequence[Question]
+  source: str
+  scope: str = ''
 
   def __len__(self) -> int:
     return len(self.questions)
 
   def item(self, index: int) -> Example:
     question = self.questions[index]
-    return question.example(source=self._source, scope=self._scope)
+    return question.example(source=self.source, scope=self.scope)
 
 
 class Found(Loaded[Example]):

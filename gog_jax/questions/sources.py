@@ -145,35 +145,32 @@ class _UserItems(Lazy[Example]):
     return question.example(source=self._name)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Questions(Lazy[Example]):
   """The questions of sources, read as they are asked for.
 
   Attributes:
+    sources: What was opened.
+    places: The source and the record of each question.
     drops: Records that no question could be made of.
     digest: Changes with whatever is asked, accepted or shown; empty for the
       world, whose data stage has a manifest.
+    checked: Whether the images are known to be sound.
   """
 
-  def __init__(
-      self,
-      found: Sequence[Loaded[Example]],
-      places: Sequence[tuple[int, int]],
-      *,
-      drops: Sequence[Drop] = (),
-      digest: str = '',
-      checked: bool = False,
-  ):
-    """Those at `places`, (source, record); `checked`: known to be sound."""
-    self._found, self._places, self._checked = found, places, checked
-    self.drops, self.digest = tuple(drops), digest
+  sources: Sequence[Loaded[Example]]
+  places: Sequence[tuple[int, int]]
+  drops: tuple[Drop, ...] = ()
+  digest: str = ''
+  checked: bool = False
 
   def __len__(self) -> int:
-    return len(self._places)
+    return len(self.places)
 
   def item(self, index: int) -> Example:
-    place = self._places[index]
+    place = self.places[index]
     example = self.read(place)
-    if not self._checked:
+    if not self.checked:
       for number, data in enumerate(example.images, start=1):
         try:
           if not _is_sound_png(data):
@@ -191,7 +188,7 @@ class Questions(Lazy[Example]):
       UserError: There are too few.
     """
     if start + n > len(self):
-      names = ', '.join(one.name for one in self._found)
+      names = ', '.join(one.name for one in self.sources)
       raise UserError(
           f'{names} holds {len(self)} examples, {start + n} are needed: ask '
           'for fewer, or make it larger (the world: --config.data.n_*)'
@@ -199,12 +196,12 @@ class Questions(Lazy[Example]):
     return Part(self, range(start, start + n))
 
   def where(self, place: tuple[int, int]) -> str:
-    return f'{self._found[place[0]].name}, record {place[1]}'
+    return f'{self.sources[place[0]].name}, record {place[1]}'
 
   def read(self, place: tuple[int, int]) -> Example:
     source, number = place
     try:
-      return self._found[source].items[number]
+      return self.sources[source].items[number]
     except (RuntimeError, ValueError) as error:  # What array_record raises.
       raise UserError(
           f'{self.where(place)}, cannot be read '
@@ -260,7 +257,7 @@ def in_turn(
   return Questions(
       found,
       places,
-      drops=drops,
+      drops=tuple(drops),
       digest=contents.hexdigest()[:16],
       checked=True,
   )

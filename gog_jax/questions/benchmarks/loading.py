@@ -203,7 +203,7 @@ def _users(spec: Spec, *, n: int, seed: int) -> Benchmark:
       name=spec.name,
       title=spec.title,
       examples=examples,
-      drops=tuple(questions.drops),
+      drops=questions.drops,
       digest=digest,
       label=label,
   )
