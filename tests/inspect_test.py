@@ -141,9 +141,8 @@ def test_files_that_do_not_belong_together(toy, changes, message, tmp_path):
       value = raw[field] | value
     raw[field] = value
   path.write_text(json.dumps(raw))
-  run = mini.make_run(tmp_path / 'run', 'rl', model__path=str(toy))
   with pytest.raises(UserError) as raised:
-    run.check()
+    mini.make_run(tmp_path / 'run', 'rl', model__path=str(toy))
   assert message in str(raised.value)
   assert str(raised.value) in troubles(toy)
 

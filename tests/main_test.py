@@ -70,7 +70,7 @@ def assert_one_line(result, *words) -> None:
         (['--config=configs/rl.py', '--config=configs/sft.py'], ['2 times']),
         (
             ['--config=configs/rl.py', '--config.mesh.tensor=0'],
-            ['must be positive'],
+            ['sizes must multiply to'],
         ),
         (
             ['--config=configs/rl.py', '--config.batch.row_tokens=10'],

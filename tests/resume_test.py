@@ -136,7 +136,12 @@ def test_grading_goes_on_where_it_stopped(finished, tmp_path):
 
 def test_checkpoint_of_another_shape_is_refused(finished, tmp_path):
   del tmp_path
-  run = mini.make_run(finished.workdir, 'rl', trainable='lora')
+  run = mini.make_run(
+      finished.workdir,
+      'rl',
+      trainable='lora',
+      sft__optimizer__name='adamw',
+  )
   with pytest.raises(UserError, match='does not fit'):
     run.trained_params(run.load_model(), 'sft')
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gog_jax.run import Run
 from gog_jax.train import sft
 from tests import mini
 from tests import report_helpers as helpers
@@ -44,15 +45,15 @@ def train(workdir, finished, monkeypatch, *, steps, right):
   )
   numbers = iter(right)
 
-  def rollout(policy, examples, *, samples, seed, what):
-    del policy, samples, seed, what
+  def rollout(run, policy, examples, *, samples, seed, what):
+    del run, policy, samples, seed, what
     n = next(numbers)
     return [
         [helpers.trajectory(example.id, right=i < n)]
         for i, example in enumerate(examples)
     ]
 
-  monkeypatch.setattr(run, 'rollout', rollout)
+  monkeypatch.setattr(Run, 'rollout', rollout)
   mini.make_stages(run, 'sft')
   return json.loads((workdir / 'sft' / 'manifest.json').read_text())['facts']
 

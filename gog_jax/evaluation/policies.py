@@ -50,12 +50,13 @@ def config_of(config: Config, name: str) -> Config:
   if policy.max_turns:
     n = min(policy.max_turns, rollout.max_turns)
     rollout = dataclasses.replace(rollout, max_turns=n)
-  offered = policy.offered(config.tools.offered)
+  tools = dataclasses.replace(
+      config.tools,
+      offered=policy.offered(config.tools.offered),
+      extra=policy.offered(config.tools.extra),
+  )
   return dataclasses.replace(
-      config,
-      model=model,
-      rollout=rollout,
-      tools=dataclasses.replace(config.tools, offered=offered),
+      config, model=model, rollout=rollout, tools=tools
   )
 
 
