@@ -206,6 +206,8 @@ def _as_hinted(value: Any, schema: Mapping[str, Any]) -> Any:
   """JSON does not tell 2.0 from 2."""
   if schema.get('type') == 'integer':
     return int(value)
+  if schema.get('type') == 'number':
+    return float(value)
   if schema.get('type') == 'array':
     return [_as_hinted(item, schema['items']) for item in value]
   return value
