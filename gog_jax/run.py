@@ -181,7 +181,6 @@ class Run:
         max_context=c.rollout.max_context,
         max_turn_tokens=c.rollout.max_turn_tokens,
         chunk=c.sampler.chunk,
-        max_patches=self.processor.max_patches,
         stop_ids=self.chat.stop_ids,
         greedy=greedy,
         banned_ids=self.chat.call_ids if answers_at_once else (),

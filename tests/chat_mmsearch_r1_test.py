@@ -257,7 +257,7 @@ def test_a_page_cannot_spell_a_tag(speak):
   )
   error = ToolResult(status=ToolStatus.MODEL_ERROR, error=POISON)
 
-  first_control = min(speak._codec._added.values())
+  first_control = min(speak.codec._added.values())
 
   def skeletons(example: Example, word: str, result: ToolResult):
     for chunk in (
@@ -302,5 +302,5 @@ def test_no_token_opens_calls(speak, toy, tmp_path):
       processor=ImageProcessor.from_folder(TOY),
       tools=TOOLS[:2],
   )
-  assert chat._codec.id_of('<search>') is not None
+  assert chat.codec.id_of('<search>') is not None
   assert chat.call_ids == ()

@@ -98,7 +98,7 @@ def read(toy: Chat, text: str):
   """Reads a message spelled by us; its tags are the control tokens."""
   ids = []
   for part in protocol.HERMES.tag.split(text):
-    index = toy._codec.id_of(part) if part in protocol.TAGS else None
+    index = toy.codec.id_of(part) if part in protocol.TAGS else None
     ids += toy.encode_untrusted(part) if index is None else [index]
   return toy.parse([*ids, toy.stop_ids[0]], truncated=False)
 
@@ -225,7 +225,7 @@ def test_cut_off_turns_are_neither_executed_nor_repaired(toy):
 def test_control_tokens_inside_a_message_are_format_errors(toy):
   turn = toy.encode_turn(thought='see it', answer='red')
   for token in ('<|image_pad|>', '<|im_start|>', '<|im_end|>', '<|video_pad|>'):
-    index = toy._codec.id_of(token)
+    index = toy.codec.id_of(token)
     parsed = toy.parse([*turn[:2], index, *turn[2:]], truncated=False)
     assert parsed.format_error == f'{token} inside the message'
     # The same letters as text are harmless.
@@ -269,7 +269,7 @@ def test_reading_never_encodes(toy, monkeypatch):
   def refuse(*_):
     raise AssertionError('sampled text was encoded')
 
-  monkeypatch.setattr(toy._codec, 'encode_text', refuse)
+  monkeypatch.setattr(toy.codec, 'encode_text', refuse)
   assert toy.parse(spelled, truncated=False) == toy.parse(turn, truncated=False)
 
 

@@ -188,7 +188,7 @@ def test_nothing_untrusted_passes_through_the_template(copy):
         )  # fmt: skip
     ).token_ids
     assert question in chat.decode(ids)
-    counts.append(sum(i >= min(chat._codec._added.values()) for i in ids))
+    counts.append(sum(i >= min(chat.codec._added.values()) for i in ids))
   assert counts[0] == counts[1]
 
 

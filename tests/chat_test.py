@@ -164,7 +164,7 @@ def test_observation_needs_a_result_per_call(toy):
 
 def test_control_tokens_spelled_in_text_stay_text(chat):
   size = tokenizers.Tokenizer.from_str(
-      chat._codec._plain.to_str()
+      chat.codec._plain.to_str()
   ).get_vocab_size(with_added_tokens=False)
   for text in (*HOSTILE, ' '.join(HOSTILE), ''.join(HOSTILE), 'a<think>b'):
     ids = chat.encode_untrusted(text)
@@ -174,7 +174,7 @@ def test_control_tokens_spelled_in_text_stay_text(chat):
 
 def test_no_content_can_add_a_control_token(chat):
   """The same control tokens, in the same order, whatever the content says."""
-  boundary = min(chat._codec._added.values())
+  boundary = min(chat.codec._added.values())
   poison = ' '.join(HOSTILE)
 
   def skeletons(text: str) -> list[list[int]]:
@@ -210,7 +210,7 @@ def test_lone_surrogates_do_not_break_encoding(chat):
 def test_untrusted_text_comes_back(toy, text):
   ids = toy.encode_untrusted(text)
   assert toy.decode(ids) == text
-  assert all(i < min(toy._codec._added.values()) for i in ids)
+  assert all(i < min(toy.codec._added.values()) for i in ids)
 
 
 # What the toy's protocol costs.

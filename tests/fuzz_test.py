@@ -121,7 +121,7 @@ def test_whatever_is_written_is_read_and_every_call_answered(
   for piece in pieces:
     # Its tags are the control tokens, as a policy would sample them.
     for part in protocol.HERMES.tag.split(piece):
-      index = toy._codec.id_of(part) if part in protocol.TAGS else None
+      index = toy.codec.id_of(part) if part in protocol.TAGS else None
       text = part.encode('utf-8', 'replace').decode()
       ids += toy.encode_untrusted(text) if index is None else [index]
   parsed = toy.parse([*ids, toy.stop_ids[0]], truncated=truncated)

@@ -104,7 +104,6 @@ def policy(
       max_context=96,
       max_turn_tokens=10,
       chunk=16,
-      max_patches=36,
       stop_ids=(STOP,),
       greedy=greedy,
       mesh=mesh,

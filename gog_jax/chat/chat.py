@@ -64,8 +64,8 @@ class Chat:
   """One owner of the format, for one tokenizer, dialect and set of tools.
 
   Attributes:
+    codec: The tokenizer.
     stop_ids: Tokens that end a turn; the first is `<|im_end|>`.
-    pad_id: Fills what is never looked at.
     image_pad_id: Stands where an image's features go.
     vocab_size: Ids the tokenizer uses; a model's table may be larger.
     dialect: The words of prompts and observations.
@@ -94,17 +94,16 @@ class Chat:
       UserError: The tokenizer is missing, damaged, or lacks a control token;
         or the folder's chat template and the dialect contradict each other.
     """
-    self._codec = Codec(tokenizer_folder)
-    self._codec.check()
-    self._ids = self._codec.ids_of(NEEDED)
+    self.codec = Codec(tokenizer_folder)
+    self.codec.check()
+    self._ids = self.codec.ids_of(NEEDED)
     self.dialect = dialect
     self.grammar: Grammar = GRAMMARS[dialect.grammar]
     self.processor = processor
-    self.pad_id: int = self._ids[END_OF_TEXT]
     self.image_pad_id: int = self._ids[IMAGE_PAD]
-    self.stop_ids: tuple[int, ...] = (self._ids[END], self.pad_id)
-    self.vocab_size: int = self._codec.vocab_size
-    forbidden = self._codec.ids_of((*_FORBIDDEN, *self.grammar.reply))
+    self.stop_ids = (self._ids[END], self._ids[END_OF_TEXT])
+    self.vocab_size: int = self.codec.vocab_size
+    forbidden = self.codec.ids_of((*_FORBIDDEN, *self.grammar.reply))
     self._forbidden = {index: token for token, index in forbidden.items()}
     self._checker = CallChecker(tools)
     template = None
@@ -113,11 +112,6 @@ class Chat:
     writer = self._writer()
     render_system(writer, dialect, tools, template)
     self._head = writer.chunk().token_ids
-
-  @property
-  def codec(self) -> Codec:
-    """The tokenizer."""
-    return self._codec
 
   @property
   def content_ids(self) -> tuple[int, ...]:
@@ -133,7 +127,7 @@ class Chat:
     and is given one turn.
     """
     opening = [form.tags[0] for form in self.grammar.forms]
-    found = self._codec.ids_of(opening)
+    found = self.codec.ids_of(opening)
     return tuple(found.values()) if len(found) == len(opening) else ()
 
   def prompt(self, example: Example) -> TokenChunk:
@@ -234,7 +228,7 @@ class Chat:
     prompt = self._user(write, first=first)
     if answer is None:
       return prompt, []
-    return prompt, [*self._codec.encode_text(answer), self.stop_ids[0]]
+    return prompt, [*self.codec.encode_text(answer), self.stop_ids[0]]
 
   def encode_turn(
       self,
@@ -269,7 +263,7 @@ class Chat:
     # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
     # token of this tokenizer is text as well.
     for part in self.grammar.tag.split(text):
-      index = self._codec.id_of(part) if part in self.grammar.tags else None
+      index = self.codec.id_of(part) if part in self.grammar.tags else None
       if index is None:
         writer.text(part)
       else:
@@ -291,7 +285,7 @@ class Chat:
     closed = end in self.stop_ids
     body = token_ids[:-1] if closed else token_ids
     turn = self.grammar.read_message(
-        self.dialect.opening + self._codec.decode(body),
+        self.dialect.opening + self.codec.decode(body),
         checker=self._checker,
         truncated=truncated or not closed,
     )
@@ -307,11 +301,11 @@ class Chat:
 
   def encode_untrusted(self, text: str) -> list[int]:
     """Encodes text as text: no spelling in it becomes a control token."""
-    return list(self._codec.encode_text(text))
+    return list(self.codec.encode_text(text))
 
   def decode(self, token_ids: Sequence[int]) -> str:
     """Returns the text of any tokens, control tokens spelled out."""
-    return self._codec.decode([int(index) for index in token_ids])
+    return self.codec.decode([int(index) for index in token_ids])
 
   def messages(self, chunk: TokenChunk) -> list[Message]:
     """Who says what in a prompt, or in one with all that followed it.
@@ -355,7 +349,7 @@ class Chat:
     return messages
 
   def _writer(self) -> Writer:
-    return Writer(self._codec, self.processor, self.grammar.defuse)
+    return Writer(self.codec, self.processor, self.grammar.defuse)
 
   def _user(
       self, write: Callable[[Writer], None], *, first: bool, opening: str = ''

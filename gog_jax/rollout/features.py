@@ -35,9 +35,8 @@ class FeatureCache:
   """Features [N, F] by the content of the image file, in the ViT's dtype.
 
   Attributes:
-    processor: Makes patches.
+    processor: Makes patches; the largest image's are the ViT's fixed shape.
     config: The ViT's.
-    max_patches: Patches of the largest image, the ViT's fixed shape.
     attention: One of attention.BACKENDS.
     images_at_once: The ViT's rows.
     dtype: Of activations.
@@ -45,7 +44,6 @@ class FeatureCache:
 
   processor: ImageProcessor
   config: VisionConfig
-  max_patches: int
   attention: str
   images_at_once: int
   dtype: Any
@@ -68,7 +66,7 @@ class FeatureCache:
       rows = [[self.processor.patches(data)] for _, data in some]
       vision = pack_images(
           rows + [[]] * (self.images_at_once - len(rows)),
-          n_patches=self.max_patches,
+          n_patches=self.processor.max_patches,
           config=self.config,
           dtype=self.dtype,
       )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any
 
 from gog_jax.chat import Dialect
+from gog_jax.config import Config
 from gog_jax.errors import UserError
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
@@ -41,7 +41,7 @@ class Limits:
     )
 
 
-def limits_of(config: Any, dialect: Dialect) -> Limits:
+def limits_of(config: Config, dialect: Dialect) -> Limits:
   """The tighter of a config's limits and a dialect's.
 
   Raises:

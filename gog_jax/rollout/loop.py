@@ -166,53 +166,47 @@ def rollout_each(
   asyncio.run(loop.run(requests))
 
 
+@dataclasses.dataclass
 class _Loop:
   """The conversations under way: who may be sampled, and who searches."""
 
-  def __init__(
-      self,
-      policy: Policy,
-      executor: ToolExecutor,
-      chat: Chat,
-      limits: Limits,
-      on_finished: Callable[[int, Request, Trajectory], None],
-      on_turn: Callable[[Request, Turn], None] | None = None,
-  ):
-    self._policy = policy
-    self._executor = executor
-    self._chat = chat
-    self._limits = limits
-    self._on_finished = on_finished
-    self._on_turn = on_turn
-    self._free = list(range(policy.capacity))[::-1]
-    self._active: dict[int, _Conversation] = {}  # By number of the request.
-    self._searching: dict[asyncio.Task, _Conversation] = {}
+  policy: Policy
+  executor: ToolExecutor
+  chat: Chat
+  limits: Limits
+  on_finished: Callable[[int, Request, Trajectory], None]
+  on_turn: Callable[[Request, Turn], None] | None = None
+
+  def __post_init__(self):
+    self.free = list(range(self.policy.capacity))[::-1]
+    self.active: dict[int, _Conversation] = {}  # By number of the request.
+    self.searching: dict[asyncio.Task, _Conversation] = {}
 
   async def run(self, requests: Iterable[Request]) -> None:
     numbered = enumerate(requests)
     waiting = next(numbered, None)
     try:
-      while waiting or self._active:
+      while waiting or self.active:
         interrupt.check()
-        while waiting and self._free:
+        while waiting and self.free:
           self._start(*waiting)
           waiting = next(numbered, None)
         await self._sample()
-        all_search = len(self._searching) == len(self._active)
-        can_start = waiting and self._free
+        all_search = len(self.searching) == len(self.active)
+        can_start = waiting and self.free
         await self._observe(wait=all_search and not can_start)
     finally:
       # First what a second signal, which does not wait, must not leave behind.
-      for conversation in self._active.values():
-        self._policy.release(conversation.slot)
-      for task in self._searching:
+      for conversation in self.active.values():
+        self.policy.release(conversation.slot)
+      for task in self.searching:
         task.cancel()
-      await asyncio.gather(*self._searching, return_exceptions=True)
-      await self._executor.close()
+      await asyncio.gather(*self.searching, return_exceptions=True)
+      await self.executor.close()
 
   def _start(self, number: int, request: Request) -> None:
-    limits = self._limits
-    prompt = self._chat.prompt(request.example)
+    limits = self.limits
+    prompt = self.chat.prompt(request.example)
     # A turn without room would push its own tokens out of the KV cache.
     if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
       raise UserError(
@@ -228,21 +222,21 @@ class _Loop:
           f'--config.batch.row_patches={limits.max_patches}; '
           'raise it or lower --config.model.max_image_tokens'
       )
-    conversation = _Conversation(number, request, self._free.pop())
+    conversation = _Conversation(number, request, self.free.pop())
     conversation.append(prompt)
-    self._policy.start(conversation.slot, request, prompt)
-    self._active[number] = conversation
+    self.policy.start(conversation.slot, request, prompt)
+    self.active[number] = conversation
 
   async def _sample(self) -> None:
     """Samples everyone's next turn who is not searching, and starts its calls.
     """
-    searching = {c.number for c in self._searching.values()}
-    ready = [self._active[i] for i in sorted(set(self._active) - searching)]
+    searching = {c.number for c in self.searching.values()}
+    ready = [self.active[i] for i in sorted(set(self.active) - searching)]
     if not ready:  # All are searching, and one has just ended.
       return
     started = time.perf_counter()
     sampled_turns = await asyncio.to_thread(
-        self._policy.sample, [conversation.slot for conversation in ready]
+        self.policy.sample, [conversation.slot for conversation in ready]
     )
     seconds = (time.perf_counter() - started) / len(ready)
     for conversation, sampled in zip(ready, sampled_turns, strict=True):
@@ -252,18 +246,18 @@ class _Loop:
       if sampled.error:
         self._finish(conversation, StopReason.ERROR, sampled.error)
         continue
-      parsed = self._chat.parse(
+      parsed = self.chat.parse(
           sampled.token_ids.tolist(), truncated=sampled.truncated
       )
       conversation.append_turn(sampled, parsed)
       self._report_turn(conversation)
-      last = len(conversation.turns) == self._limits.max_turns
+      last = len(conversation.turns) == self.limits.max_turns
       if stop_reason := _stop_reason(parsed, sampled, last=last):
         self._finish(conversation, stop_reason)
         continue
-      calls = calls_within(self._limits.max_calls, conversation.turns)
-      running = self._executor.run_turn(calls, conversation.tool_context())
-      self._searching[asyncio.create_task(running)] = conversation
+      calls = calls_within(self.limits.max_calls, conversation.turns)
+      running = self.executor.run_turn(calls, conversation.tool_context())
+      self.searching[asyncio.create_task(running)] = conversation
 
   async def _observe(self, *, wait: bool) -> None:
     """Appends what finished calls brought back; awaits some if `wait`.
@@ -272,27 +266,27 @@ class _Loop:
     training could pack, is dropped whole, text, images and positions, and ends
     the conversation. The results stay in the record.
     """
-    for task in await _some_of(self._searching, wait=wait):
-      conversation, results = self._searching.pop(task), task.result()
+    for task in await _some_of(self.searching, wait=wait):
+      conversation, results = self.searching.pop(task), task.result()
       turn = dataclasses.replace(conversation.turns[-1], results=results)
       conversation.turns[-1] = turn
       conversation.seconds['tools'] += max(r.latency_s for r in results)
-      observation = self._chat.observation(
+      observation = self.chat.observation(
           turn.parsed.calls,
           results,
           question=conversation.request.example.question,
       )
-      fits = self._limits.leave_room(conversation.chunk + observation)
+      fits = self.limits.leave_room(conversation.chunk + observation)
       if fits:
         conversation.append(observation)
-        self._policy.extend(conversation.slot, observation, turn)
+        self.policy.extend(conversation.slot, observation, turn)
       self._report_turn(conversation)
       if not fits:
         self._finish(conversation, StopReason.CONTEXT)
 
   def _report_turn(self, conversation: _Conversation) -> None:
-    if self._on_turn is not None:
-      self._on_turn(conversation.request, conversation.turns[-1])
+    if self.on_turn is not None:
+      self.on_turn(conversation.request, conversation.turns[-1])
 
   def _finish(
       self,
@@ -300,10 +294,10 @@ class _Loop:
       stop_reason: StopReason,
       error: str = '',
   ) -> None:
-    del self._active[conversation.number]
-    self._policy.release(conversation.slot)
-    self._free.append(conversation.slot)
-    self._on_finished(
+    del self.active[conversation.number]
+    self.policy.release(conversation.slot)
+    self.free.append(conversation.slot)
+    self.on_finished(
         conversation.number,
         conversation.request,
         conversation.finish(stop_reason, error),

@@ -20,7 +20,6 @@ import re
 from typing import Any
 
 import aiohttp
-import numpy as np
 from PIL import Image
 
 from gog_jax import images
@@ -103,8 +102,8 @@ class RemotePolicy:
       self._endpoint.ledger.check()
     sampled_turns = asyncio.run(self._sample(slots))
     for slot, sampled in zip(slots, sampled_turns, strict=True):
-      said = TokenChunk(token_ids=tuple(sampled.token_ids.tolist()))
-      self._conversations[slot] += said
+      token_ids = tuple(sampled.token_ids.tolist())
+      self._conversations[slot] += TokenChunk(token_ids=token_ids)
     return sampled_turns
 
   def release(self, slot: int) -> None:
@@ -135,20 +134,14 @@ class RemotePolicy:
       if self._tolerant and not isinstance(error, MisconfiguredError):
         return dataclasses.replace(said(()), error=str(error))
       raise
-    return self._sampled(reply)
-
-  def _sampled(self, reply: Completion) -> SampledTurn:
     token_ids = self._chat.encode_untrusted(self._written(reply))
     truncated = reply.truncated or len(token_ids) >= self._max_turn_tokens
     if truncated:
       token_ids = token_ids[: self._max_turn_tokens]
     else:
       token_ids.append(self._chat.stop_ids[0])
-    return SampledTurn(
-        token_ids=np.array(token_ids, np.int32),
-        logprobs=np.zeros(len(token_ids), np.float32),
-        truncated=truncated,
-        usage=self._usage(reply),
+    return dataclasses.replace(
+        said(token_ids), truncated=truncated, usage=self._usage(reply)
     )
 
   def _usage(self, reply: Completion) -> dict[str, float]:

@@ -44,7 +44,6 @@ class JaxPolicy:
     max_context: Tokens of a conversation, and the KV cache's length.
     max_turn_tokens: Tokens of one sampled turn.
     chunk: Tokens prefilled at once; longer observations take several.
-    max_patches: Patches of the largest image, the ViT's fixed shape.
     stop_ids: Tokens that close a turn.
     greedy: Take the most likely token instead of sampling. Sampling is at
       temperature 1 from the whole distribution, nothing else: importance
@@ -64,7 +63,6 @@ class JaxPolicy:
       max_context: int,
       max_turn_tokens: int,
       chunk: int,
-      max_patches: int,
       stop_ids: Sequence[int],
       greedy: bool,
       banned_ids: Sequence[int] = (),
@@ -88,7 +86,6 @@ class JaxPolicy:
     self._features = features.FeatureCache(
         processor,
         model.config.vision,
-        max_patches=max_patches,
         attention=attention,
         images_at_once=features.images_at_once(self._mesh),
         dtype=dtype,
