@@ -38,7 +38,7 @@ def example(number: int, **more: Any) -> Example:
 
 def make_world(folder: pathlib.Path, n: int) -> dict[str, Any]:
   """Writes questions and an index; the config fields that a build takes."""
-  trajectories.write_examples(
+  trajectories.write(
       folder / 'questions' / 'examples.jsonl', map(example, range(n))
   )
   rows = [

@@ -206,7 +206,7 @@ def test_missing_inputs_name_the_command(tmp_path):
   (tmp_path / 'eval' / 'rl' / 'examples.jsonl').unlink()
   with pytest.raises(UserError, match='examples.jsonl.*configs/eval.py'):
     pages.make(tmp_path, n_trajectories=10, seed=0)
-  store.write_examples(tmp_path / 'eval' / 'rl' / 'examples.jsonl', [])
+  store.write(tmp_path / 'eval' / 'rl' / 'examples.jsonl', [])
   with pytest.raises(UserError, match='lacks a; make it with'):
     pages.make(tmp_path, n_trajectories=10, seed=0)
   assert not (tmp_path / 'report').exists()

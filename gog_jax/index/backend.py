@@ -72,7 +72,9 @@ class LocalIndex:
             'again'
         )
       try:
-        store.check(index, manifest)
+        for name in store.damaged_files(index, manifest):
+          what = f'{name} is missing or not what was written'
+          raise store.damaged(index, what)
         self._open(index, manifest, encoder)
         return
       except _OPEN_ERRORS as error:

@@ -97,20 +97,6 @@ def damaged(index: pathlib.Path, what: str) -> UserError:
   )
 
 
-def check(index: pathlib.Path, manifest: Manifest) -> None:
-  """Compares the files with what the manifest says of them.
-
-  Raises:
-    UserError: One is missing, has another size, or is small and has other
-      contents.
-  """
-  try:
-    for name in damaged_files(index, manifest):
-      raise damaged(index, f'{name} is missing or not what was written')
-  except OSError as error:
-    raise damaged(index, f'{error.filename}: {error.strerror}') from error
-
-
 def damaged_files(index: pathlib.Path, manifest: Manifest) -> Iterator[str]:
   """Names of files that are missing or differ from what the manifest says."""
   for name, expected in manifest.files.items():

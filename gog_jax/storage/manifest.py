@@ -60,11 +60,9 @@ class Manifest:
       UserError: The folder was made with another config or other inputs; the
         message names the fields that differ. Or the manifest is damaged.
     """
-    path = epath.Path(folder) / 'manifest.json'
-    if not path.exists():
+    saved = _read(folder)
+    if not saved:
       return False
-    saved = _read(path)
-    complete = saved['complete']
     wanted = json.loads(files.dumps(dataclasses.asdict(self)))
     different = _differences(wanted, {key: saved.get(key) for key in wanted})
     if different:
@@ -74,7 +72,7 @@ class Manifest:
           + (f' and {len(different) - 4} more' if len(different) > 4 else '')
           + f'. Use another --workdir or delete {folder}'
       )
-    return complete
+    return saved['complete']
 
   @contextlib.contextmanager
   def taken_back(self, folder: epath.PathLike) -> Iterator[None]:
@@ -108,13 +106,14 @@ class Manifest:
 
 def birthmark(folder: epath.PathLike) -> str | None:
   """Of the complete stage in `folder`; None where there is none."""
+  return _read(folder).get('birthmark')
+
+
+def _read(folder: epath.PathLike) -> dict[str, Any]:
+  """The manifest in a folder; empty where there is none."""
   path = epath.Path(folder) / 'manifest.json'
   if not path.exists():
-    return None
-  return _read(path).get('birthmark')
-
-
-def _read(path: epath.Path) -> dict[str, Any]:
+    return {}
   try:
     saved = json.loads(path.read_text())
     if isinstance(saved, dict) and 'complete' in saved:

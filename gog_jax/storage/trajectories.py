@@ -53,7 +53,7 @@ Load = Callable[[str], bytes]
 
 def write(
     path: epath.PathLike,
-    trajectories: Iterable[Trajectory],
+    records: Iterable[Trajectory] | Iterable[Example],
     examples: Iterable[Example] | None = None,
 ) -> None:
   """Writes a whole file, atomically; `examples` go to examples.jsonl beside.
@@ -63,17 +63,14 @@ def write(
   """
   path = epath.Path(path)
   if examples is not None:
-    write_examples(path.parent / 'examples.jsonl', examples)
-  _write(path, trajectories)
-
-
-def write_examples(path: epath.PathLike, examples: Iterable[Example]) -> None:
-  """Writes a whole file of examples, atomically.
-
-  Raises:
-    UserError: The folder cannot be written.
-  """
-  _write(epath.Path(path), examples)
+    write(path.parent / 'examples.jsonl', examples)
+  store = functools.cache(lambda data: blobs.put(path.parent, data))
+  # The images are on disk before the file that names them is begun.
+  lines = [
+      encode(record, {'index': index}, store)
+      for index, record in enumerate(records)
+  ]
+  files.write_atomic(path, lines)
 
 
 def read(path: epath.PathLike, **options: Any) -> list[Trajectory]:
@@ -96,16 +93,6 @@ def read(path: epath.PathLike, **options: Any) -> list[Trajectory]:
 def read_examples(path: epath.PathLike, **options: Any) -> list[Example]:
   """Reads examples; options and errors are those of `read`."""
   return _read(epath.Path(path), example_of, **options)
-
-
-def _write(path: epath.Path, records: Iterable[Any]) -> None:
-  store = functools.cache(lambda data: blobs.put(path.parent, data))
-  # The images are on disk before the file that names them is begun.
-  lines = [
-      encode(record, {'index': index}, store)
-      for index, record in enumerate(records)
-  ]
-  files.write_atomic(path, lines)
 
 
 def encode(

@@ -130,18 +130,17 @@ def to_example(record: Mapping[str, Any]) -> Example:
       source=_text(record['source']),
       scope=_text(record['scope']),
       search_required=bool(record['search_required']),
-      # Whole pixels: float32 shares are exact enough to round back.
       gold_regions=tuple(
-          (
-              float(round(float(x1) * scenes.SIZE)),
-              float(round(float(y1) * scenes.SIZE)),
-              float(round(float(x2) * scenes.SIZE)),
-              float(round(float(y2) * scenes.SIZE)),
-          )
+          (_pixels(x1), _pixels(y1), _pixels(x2), _pixels(y2))
           for y1, x1, y2, x2 in record['gold_regions']
       ),
       hops=None if hops == _NO_HOPS else hops,
   )
+
+
+def _pixels(share: Any) -> float:
+  """Whole pixels: float32 shares are exact enough to round back."""
+  return float(round(float(share) * scenes.SIZE))
 
 
 def _text(value: bytes | str) -> str:
