@@ -20,9 +20,9 @@ from gog_jax.app import stages
 import gog_jax.conversations
 from gog_jax.conversations import convert
 from gog_jax.conversations import reader
+from gog_jax.conversations import sft_data
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
-from gog_jax.train import sft_data
 from gog_jax.train.fit import supervised_batches
 from gog_jax.train.pipeline import endless_batches
 from tests import conversation_helpers as helpers

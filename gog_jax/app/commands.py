@@ -112,7 +112,7 @@ def judge(config: Any, workdir: epath.Path) -> None:
 def convert(config: Any, workdir: epath.Path) -> None:
   """Writes training data in another format."""
   from gog_jax.conversations import convert
-  from gog_jax.train import sft_data
+  from gog_jax.conversations import sft_data
 
   done = convert.convert(
       config.input,

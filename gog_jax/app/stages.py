@@ -19,6 +19,7 @@ from gog_jax.config import Config
 from gog_jax.config import paradigms
 from gog_jax.config import picked
 from gog_jax.config.config import WORLD
+from gog_jax.conversations import sft_data
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import grade
@@ -44,7 +45,6 @@ from gog_jax.toy import pretrain
 from gog_jax.toy.backend import WorldBackend
 from gog_jax.train import rl
 from gog_jax.train import sft
-from gog_jax.train import sft_data
 
 NO_GAZE = paradigms.SFT_NO_GAZE
 

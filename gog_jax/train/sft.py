@@ -1,6 +1,6 @@
 """Stage 1: reflective behaviour alignment. SFT on expert trajectories.
 
-The demos are those of toy/demos.py, or a file's, see train/sft_data.py.
+The demos are those of toy/demos.py, or a file's, see conversations/sft_data.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from etils import epath
 from flax import nnx
 import numpy as np
 
+from gog_jax import seams
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
 from gog_jax.storage import checkpoint
 from gog_jax.storage import files
 from gog_jax.storage import metrics
-from gog_jax.train import sft_data
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.fit import fit
@@ -28,6 +28,9 @@ from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
+
+# What reads demos and a user's data; of a package this one does not import.
+_DATA = {'data': 'gog_jax.conversations.sft_data:read'}
 
 
 def train(
@@ -48,7 +51,8 @@ def train(
   """
   c = run.config.sft
   data = '' if demos else c.data
-  shown, facts = sft_data.read(run, folder, demos=demos, path=data)
+  read = seams.load('data', _DATA, field='config.sft.data')
+  shown, facts = read(run, folder, demos=demos, path=data)
   n_steps = c.steps
   if data and c.epochs:
     n_steps = math.ceil(c.epochs * len(shown) / c.batch_size)
