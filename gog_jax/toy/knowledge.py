@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def _parse(scope: str) -> tuple[str, Difficulty]:
     _, _, split, seed, text = scope.split('/')
     emblems, *shares = text.split('-')
     names = [field.name for field in dataclasses.fields(Difficulty)]
-    values = (int(emblems), *map(float, shares))
+    values: tuple[Any, ...] = (int(emblems), *map(float, shares))
     difficulty = Difficulty(**dict(zip(names, values, strict=True)))
     if scope == make_scope(split, int(seed), difficulty):
       return split, difficulty

@@ -19,6 +19,7 @@ from gog_jax.toy import scenes
 from gog_jax.toy.exchange import Exchange
 from gog_jax.toy.exchange import ToModelBox
 from gog_jax.toy.lessons import encode
+from gog_jax.toy.policy import to_model_box
 from gog_jax.toy.references import asks_by_place
 from gog_jax.types import Box
 from gog_jax.types import Example
@@ -48,11 +49,11 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
     tasks that ask for 'the left emblem' and the like: what is learnt last.
   """
   policy = run.make_policy(model, greedy=True)
-  to_model_box = policy.to_model_box(run, (scenes.SIZE, scenes.SIZE))
+  frame = to_model_box(run, (scenes.SIZE, scenes.SIZE))
   shares = {}
   for kind in KINDS:
     rng = np.random.default_rng(run.seed('probe', kind))
-    tasks = [_task(rng, kind, to_model_box) for _ in range(n)]
+    tasks = [_task(rng, kind, frame) for _ in range(n)]
     answers: list[str] = []
     for start in range(0, n, policy.capacity):
       answers += _ask(run, policy, tasks[start : start + policy.capacity])
@@ -69,13 +70,11 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
   return shares
 
 
-def _task(
-    rng: np.random.Generator, kind: str, to_model_box: ToModelBox
-) -> Exchange:
+def _task(rng: np.random.Generator, kind: str, frame: ToModelBox) -> Exchange:
   if kind in reading.KINDS:
     return reading.ask(rng, kind=kind)
   scene = grounding.draw_scene(rng)
-  return grounding.ask(rng, scene, to_model_box, kind=kind, show=True)
+  return grounding.ask(rng, scene, frame, kind=kind, show=True)
 
 
 def _ask(
