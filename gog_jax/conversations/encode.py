@@ -81,7 +81,10 @@ class _Encoder:
     """Appends what the agent is told: a question, or replies to its calls."""
     first = not self._turns
     if not first and (last := self._turns[-1]).parsed.calls:
-      contents = [list(self._pieces(text)) for text in _contents(asked)]
+      texts = [one.text for one in asked]
+      if asked[0].role != Role.REPLY:
+        texts = _REPLIES.findall(asked[0].text)
+      contents = [list(self._pieces(text)) for text in texts]
       self._append(self._chat.replies(contents, question=self._question))
       results = tuple(map(_result, contents))
       self._turns[-1] = dataclasses.replace(last, results=results)
@@ -161,16 +164,13 @@ class _Encoder:
     """Text, and the pictures that stand in it."""
     for number, part in enumerate(text.split(IMAGE)):
       if number:
-        yield self._next_view()
+        (view,) = whole([next(self._pictures).read()])
+        if not self._turns:  # Later, where a crop was cut is not said.
+          self._images += (view.data,)
+          view = dataclasses.replace(view, root=len(self._images) - 1)
+        yield view
       if part:
         yield messages_lib.unescape(part)
-
-  def _next_view(self) -> View:
-    (view,) = whole([next(self._pictures).read()])
-    if self._turns:
-      return view  # Where a crop was cut is not said.
-    self._images += (view.data,)
-    return dataclasses.replace(view, root=len(self._images) - 1)
 
   def _turn(self, said: Sequence[Message]) -> tuple[list[int], ParsedTurn]:
     """Token ids of a turn, as it is written or else as we write it."""
@@ -202,13 +202,6 @@ class _Encoder:
         thought=thought, calls=calls, answer=answer
     )
     return token_ids, self._chat.parse(token_ids, truncated=False)
-
-
-def _contents(asked: Sequence[Message]) -> list[str]:
-  """The text of each reply."""
-  if asked[0].role == Role.REPLY:
-    return [one.text for one in asked]
-  return _REPLIES.findall(asked[0].text)
 
 
 def _result(content: Sequence[Piece]) -> ToolResult:

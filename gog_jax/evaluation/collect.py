@@ -206,10 +206,8 @@ class Collector:
 
   def _judge_again(self, wanted: Iterable[int]) -> None:
     """Scores what was rolled out when its reward was unknown."""
-    if not self.keep_records:
-      return
     waiting = [i for i in wanted if self.items.get(i, {}).get('unjudged')]
-    if not waiting:
+    if not waiting or not self.keep_records:
       return
     with _Scorer(self) as scorer:
       for index, trajectory in zip(

@@ -125,9 +125,9 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
         card=text,
     )
     files.write_jsonl(folder / 'drops.jsonl', drops)
-    shown = review.sample(passed, n=c.n_review, seed=run.config.seed)
+    drawn = review.sample(passed, n=c.n_review, seed=run.config.seed)
     page = review.render(
-        dataclasses.replace(samples, outcomes=shown),
+        dataclasses.replace(samples, outcomes=drawn),
         fingerprint=manifest.fingerprint(),
         teacher=teacher,
     )

@@ -7,7 +7,6 @@ import dataclasses
 from gog_jax.evaluation import policies
 from gog_jax.instruct import build
 from gog_jax.instruct.answers import outcome_of
-from gog_jax.instruct.teachers import Teacher
 from gog_jax.remote import ledger
 from gog_jax.run import Run
 from gog_jax.storage import rollouts
@@ -59,9 +58,8 @@ def estimate(run: Run) -> Estimate:
   )
   left = len(questions) - done
   direct, conversations = left * c.n_direct, left * c.samples
-  chat = Teacher(run).run.chat
   probed = questions[:_PROBED]
-  lengths = [len(chat.prompt(example).token_ids) for example in probed]
+  lengths = [len(run.chat.prompt(example).token_ids) for example in probed]
   prompt = sum(lengths) / len(lengths)
   said = rollout.max_turn_tokens
   if c.teacher == policies.REMOTE and run.config.remote.max_tokens:

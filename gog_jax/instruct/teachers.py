@@ -9,7 +9,6 @@ import functools
 from gog_jax.config import paradigms
 from gog_jax.evaluation import policies
 from gog_jax.instruct import settings
-from gog_jax.models.vlm import VLM
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.types import Trajectory
@@ -41,21 +40,19 @@ class Teacher:
     )
 
   @functools.cached_property
-  def _model(self) -> VLM:
-    if self._name == settings.MODEL:
-      return self.run.load_model()
-    stage = paradigms.parse(self._name, self.run.config.arms).stage
-    assert stage is not None
-    return policies.trained(self.run, stage)
-
-  @functools.cached_property
   def policy(self) -> Policy:
     """Answers with tools."""
     if self.is_remote:
       return self._remote(self.run)
     if self._name == settings.EXPERT:
       return policies.expert_policy(self.run)
-    return self.run.make_policy(self._model, greedy=False)
+    if self._name == settings.MODEL:
+      model = self.run.load_model()
+    else:
+      stage = paradigms.parse(self._name, self.run.config.arms).stage
+      assert stage is not None
+      model = policies.trained(self.run, stage)
+    return self.run.make_policy(model, greedy=False)
 
   @functools.cached_property
   def direct(self) -> Policy:

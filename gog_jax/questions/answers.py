@@ -55,15 +55,11 @@ def _walk(value: Any):
   elif isinstance(value, Mapping):
     if 'range' in value:
       yield from _walk(value.get('wikidata'))
-      yield from _range(value['range'])
+      bounds = forms(value['range'])
+      if len(bounds) == 2:
+        yield f'any number from {bounds[0]} to {bounds[1]}'
     elif 'target' in value:  # verl's ground_truth, in some of its sets.
       yield from _walk(value['target'])
   elif isinstance(value, list | tuple):
     for part in value:
       yield from _walk(part)
-
-
-def _range(bounds: Any):
-  numbers = forms(bounds)
-  if len(numbers) == 2:
-    yield f'any number from {numbers[0]} to {numbers[1]}'

@@ -42,7 +42,18 @@ class Table:
       Unusable: It is cut off, or no parquet file.
     """
     self.path = path
-    self._file = _open(path)
+    try:
+      with open(path, 'rb') as f:
+        start = f.read(len(_LFS))
+      if start == _LFS:
+        raise Unusable(
+            q.UNREADABLE, 'a pointer of Git LFS: fetch the file, "git lfs pull"'
+        )
+      self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
+    except ERRORS as error:
+      raise Unusable(
+          q.UNREADABLE, f'cut off, or no parquet file ({_line(error)})'
+      ) from error
     self.schema = self._file.schema_arrow
     metadata = self._file.metadata
     sizes = [metadata.row_group(i).num_rows for i in range(self.n_groups)]
@@ -117,21 +128,6 @@ class Table:
         ) from error
       assert self._last is not None
       return self._last
-
-
-def _open(path: str) -> pq.ParquetFile:
-  try:
-    with open(path, 'rb') as f:
-      start = f.read(len(_LFS))
-    if start == _LFS:
-      raise Unusable(
-          q.UNREADABLE, 'a pointer of Git LFS: fetch the file, "git lfs pull"'
-      )
-    return pq.ParquetFile(path, buffer_size=_BUFFER)
-  except ERRORS as error:
-    raise Unusable(
-        q.UNREADABLE, f'cut off, or no parquet file ({_line(error)})'
-    ) from error
 
 
 def value(cell: pa.Array, *, column: str, cap: int) -> Any:

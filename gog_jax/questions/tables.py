@@ -78,7 +78,18 @@ def read(
       it should be.
   """
   found = q.QuestionSet(name)
-  for table in _open(path, found=found, prefer=prefer):
+  names = parquet.files_of(path, prefer=prefer)
+  if not names:
+    words = ' or '.join(word for word in prefer if word)
+    raise UserError(
+        f'{path} holds no parquet file'
+        f'{f" with {words} in its name" if words else ""} of {name}'
+    )
+  tables = []
+  for file in names:
+    with found.record(file):
+      tables.append(parquet.Table(file))
+  for table in tables:
     _check_columns(table, needed, name=name)
     columns = [*needed, *(c for c in optional if c not in needed)]
     columns = [c for c in columns if c in table.schema.names]
@@ -104,24 +115,6 @@ def read(
               dataclasses.replace(question, images=shown, where=where)
           )
   return found.loaded(scope=scope)
-
-
-def _open(
-    path: str, *, found: q.QuestionSet, prefer: Sequence[str]
-) -> list[parquet.Table]:
-  """The files of a folder that can be read; those that cannot are dropped."""
-  names = parquet.files_of(path, prefer=prefer)
-  if not names:
-    words = ' or '.join(word for word in prefer if word)
-    raise UserError(
-        f'{path} holds no parquet file'
-        f'{f" with {words} in its name" if words else ""} of {found.name}'
-    )
-  opened = []
-  for file in names:
-    with found.record(file):
-      opened.append(parquet.Table(file))
-  return opened
 
 
 def _check_columns(table: parquet.Table, needed: Columns, *, name: str) -> None:
