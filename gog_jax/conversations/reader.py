@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import hashlib
 
 from etils import epath
@@ -67,7 +68,18 @@ def read(
   Raises:
     UserError: There is no such file, or nothing of use in it.
   """
-  found = _source(path, chat, split)
+  place = epath.Path(path)
+  kind = kind_of(place)
+  if kind == 'tfds':
+    found = Loaded(name=str(place), items=tfds_set.load(place, split))
+  elif kind == 'trajectories':
+    found = _read_trajectories(
+        place.parent if place.name == TRAJECTORIES else place
+    )
+  else:
+    told = json_files.read(place)
+    items = _Encoded(told.items, chat)
+    found = Loaded(name=told.name, items=items, drops=told.drops)
   kept: list[int] = []
   drops = list(found.drops)
   seen: set[tuple[str, int]] = set()
@@ -81,7 +93,7 @@ def read(
       check(record)
     except (Unusable, UserError) as error:
       if isinstance(found.items, _Encoded):
-        where = f'{found.name}, {found.items.name_of(index)}'
+        where = f'{found.name}, {found.items.conversations[index].id}'
       if isinstance(error, UserError):
         error = Unusable('damaged', str(error))
       drops.append(Drop.of(where, error))
@@ -121,41 +133,18 @@ def digest(path: epath.PathLike) -> str:
   return found.hexdigest()[:16]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Encoded(Lazy[Record]):
   """Conversations as records."""
 
-  def __init__(
-      self, conversations: Sequence[Conversation], chat: Callable[[], Chat]
-  ):
-    self._conversations, self._chat = conversations, chat
-
-  def name_of(self, index: int) -> str:
-    """The id of a conversation."""
-    return self._conversations[index].id
+  conversations: Sequence[Conversation]
+  chat: Callable[[], Chat]
 
   def __len__(self) -> int:
-    return len(self._conversations)
+    return len(self.conversations)
 
   def item(self, index: int) -> Record:
-    return encode(self._conversations[index], self._chat())
-
-
-def _source(
-    path: epath.PathLike, chat: Callable[[], Chat], split: str
-) -> Loaded[Record]:
-  """All records, not looked at yet."""
-  path = epath.Path(path)
-  kind = kind_of(path)
-  if kind == 'tfds':
-    return Loaded(name=str(path), items=tfds_set.load(path, split))
-  if kind == 'trajectories':
-    return _read_trajectories(
-        path.parent if path.name == TRAJECTORIES else path
-    )
-  found = json_files.read(path)
-  return Loaded(
-      name=found.name, items=_Encoded(found.items, chat), drops=found.drops
-  )
+    return encode(self.conversations[index], self.chat())
 
 
 def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
