@@ -121,7 +121,10 @@ def write(
     text = '[\n' + ',\n'.join(lines) + '\n]\n'
   files.write_atomic(path, text)
   if layout is layouts.SHAREGPT:
-    _describe(path)
+    info = path.parent / 'dataset_info.json'
+    entries = _info(info) if info.exists() else {}
+    entries[path.stem] = layouts.entry(path.name)
+    files.write_json(info, entries)
   return drops
 
 
@@ -196,14 +199,6 @@ def described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
   if not isinstance(described, dict) or 'file_name' not in described:
     raise UserError(f'{path} names no file on this disk')
   return path.parent / described['file_name'], layouts.of_entry(described)
-
-
-def _describe(path: epath.Path) -> None:
-  """Adds a file to LLaMA-Factory's dataset_info.json beside it."""
-  info = path.parent / 'dataset_info.json'
-  entries = _info(info) if info.exists() else {}
-  entries[path.stem] = layouts.entry(path.name)
-  files.write_json(info, entries)
 
 
 def _info(path: epath.Path) -> dict[str, Any]:
