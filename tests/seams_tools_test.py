@@ -91,7 +91,7 @@ def _files(tmp_path_factory):
       'def play(request, turns):\n'
       '  if turns:\n'
       '    return "so", [], turns[-1].results[0].parts[0]\n'
-      '  return "add", [("total", {"numbers": [1, 2]})], None\n'
+      '  return "add", [("total", {"numbers": [1, 2.0]})], None\n'
   )
   return folder
 

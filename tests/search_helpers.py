@@ -104,7 +104,6 @@ def make_executor(
     ledger: Any = None,
     cache: Any = None,
     recording: Any = None,
-    playing: bool = False,
     drain_s: float = 0.0,
     max_attempts: int = 1,
     backoff_s: float = 0.0,
@@ -126,7 +125,6 @@ def make_executor(
       ledger=ledger,
       cache=cache,
       recording=recording,
-      replays=playing,
       drain_s=drain_s,
   )
   return ToolExecutor(

@@ -34,7 +34,7 @@ def _record(folder, tool, *xs, context=CONTEXT, **more):
 
 def _replay(folder, *xs, context=CONTEXT):
   executor = make_executor(
-      Plain(_never), recording=Recording(folder, backend=None), playing=True
+      Plain(_never), recording=Recording(folder, backend=None)
   )
   return run_turn(executor, *xs, context=context)
 

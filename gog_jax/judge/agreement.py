@@ -76,7 +76,7 @@ def _label(line: Line) -> Label:
     raise row
   if not isinstance(row, dict):
     raise Unusable(_WRONG, 'is no object')
-  answers = row.get('answers')
+  answers: Any = row.get('answers')
   several = isinstance(answers, list) and bool(answers)
   for fits, wrong in (
       (isinstance(row.get('question'), str), '"question" is no text'),

@@ -75,10 +75,8 @@ class EndpointError(UserError):
       retry_after_s: float = 0.0,
   ):
     super().__init__(message)
-    self.reason = reason
-    self.billed = billed
-    self.transient = transient
-    self.retry_after_s = retry_after_s
+    self.reason, self.billed = reason, billed
+    self.transient, self.retry_after_s = transient, retry_after_s
 
 
 class MisconfiguredError(EndpointError):

@@ -200,8 +200,7 @@ class ToolExecutor:
   ) -> ToolResult:
     key = call_key(call, query, version=tool.version)
     recording = self._shared.recording
-    if self._shared.replays:
-      assert recording is not None
+    if recording is not None and recording.plays:
       self.counts.add(call.name, 'replayed')
       return await asyncio.to_thread(recording.play, key, call, query, caller)
     flight = self._flights.get(key)

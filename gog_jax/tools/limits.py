@@ -123,8 +123,7 @@ class Shared:
     counts: Of calls.
     ledger: Where spending is written down, if anything costs.
     cache: Results of earlier runs.
-    recording: Where calls are recorded, or
-    replays: replayed from: then no call is made.
+    recording: Where calls are recorded, or replayed from: then none is made.
     drain_s: Seconds for which `ToolExecutor.close` waits for calls that are
       under way and whose results are kept: they may have been paid for.
   """
@@ -136,7 +135,6 @@ class Shared:
   ledger: Ledger | None = None
   cache: Kept | None = None
   recording: Recording | None = None
-  replays: bool = False
   drain_s: float = 0.0
 
   def __post_init__(self):

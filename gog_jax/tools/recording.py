@@ -45,6 +45,12 @@ class Recording:
   """A folder of recorded calls. One process at a time adds to it.
 
   Only the offsets of lines are kept in memory.
+
+  Attributes:
+    folder: Where it is.
+    plays: Whether it is replayed, and nothing added.
+    backend: The version of what was searched.
+    kinds: What that could be searched with.
   """
 
   def __init__(
@@ -73,6 +79,7 @@ class Recording:
           'there; choose a folder on a local disk'
       )
     self.folder = epath.Path(folder)
+    self.plays = backend is None
     self._calls = self.folder / 'calls.jsonl'
     self._guard = threading.Lock()
     # Where lines begin: of what worked, by key; of failures, by caller too.

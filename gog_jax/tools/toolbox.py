@@ -17,7 +17,6 @@ from gog_jax.storage.store import Store
 from gog_jax.tools import functions
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
-from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.functions import FunctionTool
 from gog_jax.tools.limits import Limits
@@ -43,7 +42,12 @@ TOOLS = {
 
 
 class Toolbox:
-  """What a whole run shares: backend, counts, cache, recording, ledger."""
+  """What a whole run shares: backend, counts, cache, recording, ledger.
+
+  Attributes:
+    counts: Of all calls.
+    functions: The names of the users' tools.
+  """
 
   def __init__(self, config: Tools, workdir: epath.PathLike):
     """Opens what the config names.
@@ -74,18 +78,10 @@ class Toolbox:
         rest_s=config.rest_s,
         backend=self._backend,
         recording=recording,
-        replays=self._replays,
         drain_s=config.drain_s,
     )
-
-  @property
-  def counts(self) -> ToolCounts:
-    return self._shared.counts
-
-  @property
-  def functions(self) -> list[str]:
-    """The names of the users' tools."""
-    return [tool.name for tool in self._functions]
+    self.counts = self._shared.counts
+    self.functions = [tool.name for tool in self._functions]
 
   @property
   def version(self) -> str:
