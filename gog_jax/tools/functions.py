@@ -49,6 +49,7 @@ from gog_jax.types import View
 KNOWN: dict[str, str] = {}
 
 _FIELD = 'config.tools.extra'
+_MOST_THREADS = 64  # More than a tool's concurrency is of no use.
 _TYPES = {
     str: 'string', int: 'integer', float: 'number', bool: 'boolean',
     type(None): 'null',
@@ -100,7 +101,10 @@ class FunctionTool:
           'policy what it does'
       )
     self._context = ''  # The parameter that takes it.
-    self._pool: concurrent.futures.Executor | None = None
+    # Its own: a slow function must not hold up what else needs threads.
+    self._pool = concurrent.futures.ThreadPoolExecutor(
+        _MOST_THREADS, thread_name_prefix=self.name
+    )
     self.parameters = self._schema()
 
   async def query(
@@ -109,14 +113,11 @@ class FunctionTool:
     """A call of the function; nothing is called yet."""
     properties = self.parameters['properties']
     given = {k: _as_hinted(v, properties[k]) for k, v in arguments.items()}
-    if not self._context:
-      return Query(ask=functools.partial(self._call, given))
-    given[self._context] = context
-    return Query(
-        ask=functools.partial(self._call, given),
-        scope=context.scope,
-        views=context.views,
-    )
+    seen: dict[str, Any] = {}
+    if self._context:
+      given[self._context] = context
+      seen = {'scope': context.scope, 'views': context.views}
+    return Query(ask=functools.partial(self._call, given), **seen)
 
   async def _call(self, arguments: Mapping[str, Any]) -> ToolResult:
     call = functools.partial(self.function, **arguments)
@@ -124,11 +125,6 @@ class FunctionTool:
       if inspect.iscoroutinefunction(self.function):
         returned = await call()
       else:
-        if self._pool is None:
-          # Its own: a slow function must not hold up what else needs threads.
-          self._pool = concurrent.futures.ThreadPoolExecutor(
-              _MOST_THREADS, thread_name_prefix=self.name
-          )
         returned = await in_thread(self._pool, call)
     except (ValueError, ModelError) as error:
       return ToolResult(
@@ -159,13 +155,7 @@ class FunctionTool:
       if ToolContext in (hint := hints[name], *typing.get_args(hint)):
         self._context = name
         continue
-      try:
-        properties[name] = _schema_of(hint)
-      except TypeError as error:
-        raise UserError(
-            f'{where} is of type {error}, which has no JSON schema: use str, '
-            'int, float, bool, list[...], Literal, Optional or unions of them'
-        ) from error
+      properties[name] = _schema_of(hint, where)
       if default is parameter.empty:
         required.append(name)
         continue
@@ -181,14 +171,11 @@ class FunctionTool:
     }
 
 
-_MOST_THREADS = 64  # More than a tool's concurrency is of no use.
-
-
-def _schema_of(hint: Any) -> dict[str, Any]:
-  """The JSON schema of a type.
+def _schema_of(hint: Any, where: str) -> dict[str, Any]:
+  """The JSON schema of the type of what is at `where`.
 
   Raises:
-    TypeError: It has none; the message is the type.
+    UserError: It has none.
   """
   if hint in _TYPES:
     return {'type': _TYPES[hint]}
@@ -196,10 +183,14 @@ def _schema_of(hint: Any) -> dict[str, Any]:
   if origin is Literal and all(type(value) in _TYPES for value in args):
     return {'enum': list(args)}
   if origin is list:
-    return {'type': 'array', 'items': _schema_of(args[0])}
+    return {'type': 'array', 'items': _schema_of(args[0], where)}
   if origin in (typing.Union, types.UnionType):
-    return {'anyOf': [_schema_of(one) for one in args]}
-  raise TypeError(getattr(hint, '__name__', None) or str(hint))
+    return {'anyOf': [_schema_of(one, where) for one in args]}
+  shown = getattr(hint, '__name__', None) or hint
+  raise UserError(
+      f'{where} is of type {shown}, which has no JSON schema: use str, int, '
+      'float, bool, list[...], Literal, Optional or unions of them'
+  )
 
 
 def _as_hinted(value: Any, schema: Mapping[str, Any]) -> Any:

@@ -196,9 +196,9 @@ async def _ask_once(
     url: str, path: str, body: Mapping[str, Any] | None
 ) -> Any:
   """What a server says; None if it has no such address, or says no JSON."""
-  client = http_json.session(shared_key())
+  session = http_json.session(shared_key())
   try:
-    async with asyncio.timeout(_HEALTH_S):
+    async with session as client, asyncio.timeout(_HEALTH_S):
       value, _ = await http_json.ask(
           client, f'{url}/{path}', body, max_bytes=_MAX_BYTES
       )
@@ -223,8 +223,6 @@ async def _ask_once(
         '): start one, e.g. with python -m gog_jax.main '
         '--config=configs/retrieve.py --config.index=DIR'
     ) from error
-  finally:
-    await client.close()
 
 
 def _items(value: Any) -> list[Any]:
@@ -287,12 +285,11 @@ def _thumbnail(encoded: str) -> bytes | None:
     return None
   try:
     data = base64.b64decode(encoded, validate=True)
-    if len(data) > _THUMBNAIL_BYTES:
-      return None
-    width, height = images.size_of(data)
-    if width * height > _THUMBNAIL_PIXELS:
-      return None
-    images.decode(data)
+    if len(data) <= _THUMBNAIL_BYTES:
+      width, height = images.size_of(data)
+      if width * height <= _THUMBNAIL_PIXELS:
+        images.decode(data)
+        return data
   except (ValueError, UserError):
-    return None
-  return data
+    pass
+  return None
