@@ -90,10 +90,11 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
     _rollout(cut, policy, tmp_path / 'c')
 
 
-def test_stages_do_not_care_how_answers_came(finished):
+def test_stages_do_not_care_how_answers_came(finished, tmp_path):
   """But for the backend's version, which a stage is bound to."""
   own = stages.manifest_of(finished, 'grade')
-  other = _with(finished, timeout_s=3.0, cache='elsewhere', mode='record')
+  cache = str(tmp_path / 'cache')
+  other = _with(finished, timeout_s=3.0, cache=cache, mode='record')
   assert stages.manifest_of(other, 'grade') == own
   assert own.inputs['searched'] == WorldBackend.version
   assert stages.manifest_of(_with(finished, top_k=2), 'grade') != own
