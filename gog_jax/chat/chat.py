@@ -66,6 +66,7 @@ class Chat:
   Attributes:
     codec: The tokenizer.
     stop_ids: Tokens that end a turn; the first is `<|im_end|>`.
+    head: Tokens before the user's first message: the system message, if any.
     image_pad_id: Stands where an image's features go.
     vocab_size: Ids the tokenizer uses; a model's table may be larger.
     dialect: The words of prompts and observations.
@@ -111,7 +112,7 @@ class Chat:
       template = load_template(tokenizer_folder)
     writer = self._writer()
     render_system(writer, dialect, tools, template)
-    self._head = writer.chunk().token_ids
+    self.head = writer.chunk().token_ids
 
   @property
   def content_ids(self) -> tuple[int, ...]:
@@ -364,7 +365,7 @@ class Chat:
     """
     writer = self._writer()
     if first:
-      writer.ids(self._head)
+      writer.ids(self.head)
     writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
     write(writer)
     writer.ours(f'{END}\n{START}assistant\n{opening}')

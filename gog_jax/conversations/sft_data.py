@@ -91,7 +91,7 @@ def _check(run: Run, record: Record) -> None:
     )
   if not trajectory.loss_mask.any():
     raise Unusable('no targets', 'no token of it is a target')
-  head = _head(run)
+  head = run.chat.head
   if tuple(trajectory.token_ids[: len(head)].tolist()) != head or any(
       run.processor.grid(
           *image_files.size_of(trajectory.images[placement.image].data)
@@ -104,12 +104,3 @@ def _check(run: Run, record: Record) -> None:
         'its tokens are for another model, dialect, set of tools or '
         'model.max_image_tokens than this run has',
     )
-
-
-def _head(run: Run) -> tuple[int, ...]:
-  """The tokens before the user's first message."""
-  ids = run.chat.ask((), (), first=True).token_ids
-  # Each message begins with the same token; the last two are the user's and,
-  # open, the policy's.
-  starts = [i for i, index in enumerate(ids) if index == ids[0]]
-  return ids[: starts[-2]]

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from gog_jax import interrupt
+from gog_jax.config import Config
 from gog_jax.models.config import VisionConfig
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
@@ -31,7 +32,7 @@ def fit(
     batches: grain.DatasetIterator,
     *,
     what: str,
-    config: Any,
+    config: Config,
     folder: epath.Path,
     n_steps: int,
     checkpoint_every: int,

@@ -37,43 +37,40 @@ class Groups:
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class Drawn:
   """The draws of a step.
 
   Dynamic sampling draws again for groups that have nothing to learn from, at
   most `rl.max_refills` times: if they do not bring enough, the step is smaller.
   (DAPO, section 3.2.)
+
+  Attributes:
+    config: The config's `rl`.
+    draws: So far; the caller appends.
   """
 
-  def __init__(self, config: RL):
-    self._config = config
-    self._max_draws = 1 + config.dynamic_sampling * config.max_refills
-    self._draws: list[Groups] = []
-
-  def add(self, groups: Groups) -> None:
-    self._draws.append(groups)
-
-  @property
-  def n_draws(self) -> int:
-    return len(self._draws)
+  config: RL
+  draws: list[Groups] = dataclasses.field(default_factory=list)
 
   @property
   def n_missing(self) -> int:
     """Queries to draw next."""
-    if self.n_draws == self._max_draws:
+    c = self.config
+    if len(self.draws) == 1 + c.dynamic_sampling * c.max_refills:
       return 0
-    n_live = sum(int(draw.advantages.live.sum()) for draw in self._draws)
-    return self._config.n_prompts - n_live
+    n_live = sum(int(draw.advantages.live.sum()) for draw in self.draws)
+    return c.n_prompts - n_live
 
   @property
   def everything(self) -> Groups:
     return Groups(
-        [example for draw in self._draws for example in draw.examples],
-        [group for draw in self._draws for group in draw.trajectories],
+        [example for draw in self.draws for example in draw.examples],
+        [group for draw in self.draws for group in draw.trajectories],
         GroupAdvantages(
             *map(
                 np.concatenate,
-                zip(*(draw.advantages for draw in self._draws), strict=True),
+                zip(*(draw.advantages for draw in self.draws), strict=True),
             )
         ),
     )
@@ -83,8 +80,8 @@ class Drawn:
     """The groups to learn from; the last draw where no group is live."""
     everything = self.everything
     live = np.flatnonzero(everything.advantages.live)
-    if not self._config.dynamic_sampling or not len(live):
-      return self._draws[-1]
+    if not self.config.dynamic_sampling or not len(live):
+      return self.draws[-1]
     return everything.take(live)
 
 

@@ -106,12 +106,12 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
                 policy,
                 examples,
                 samples=c.group_size,
-                seed=('rl', seed, drawn.n_draws),
+                seed=('rl', seed, len(drawn.draws)),
                 call_cost=c.call_cost,
             )
             scores = scores_of(run, groups)  # [P, G] each
             advantages = group_advantages(*scores, **advantage_options(c))
-            drawn.add(Groups(examples, groups, advantages))  # [P, G]
+            drawn.draws.append(Groups(examples, groups, advantages))  # [P, G]
         watch.lap('rollout')
         learnt = drawn.learnt
         batches = to_batches(run, learnt.trajectories, learnt.advantages)
