@@ -151,7 +151,9 @@ class Config(Section):
 
   def _check_sizes(self) -> None:
     """Refuses stages that want more examples than there will be."""
-    wanted = [(('sft.n_demos',), 'sft.n_candidates')]
+    wanted: list[tuple[tuple[str, ...], str]] = [
+        (('sft.n_demos',), 'sft.n_candidates')
+    ]
     if self.questions.train == WORLD:
       wanted.append((('sft.n_candidates', 'grade.n_queries'), 'data.n_train'))
     if self.questions.validation == WORLD:

@@ -191,7 +191,7 @@ class VisionTower(nnx.Module):
         return of_image(*projected)
       if config.masks_windows(inputs.patches.shape[1]):
         ids = jnp.where(sees_all, inputs.image_ids, inputs.window_ids)
-        return attention_in(*projected, ids)
+        return attention_in(*projected, segment_ids=ids)
       return lax.cond(sees_all, of_image, of_window, *projected)
 
     def step(x, layer: tuple[layers.Block, Any]):
