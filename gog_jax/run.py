@@ -118,12 +118,6 @@ class Run:
   def dtype(self) -> Any:
     return jnp.dtype(self.config.model.dtype)
 
-  @property
-  def trains_vision(self) -> bool:
-    """Whether a step changes what image features are made of."""
-    c = self.config
-    return c.trainable == 'full' or (c.trainable == 'lora' and c.lora.vision)
-
   def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:
     """Of a stage's batches; rows divide over the mesh in any case."""
     return BatchConfig(
@@ -280,7 +274,7 @@ class Run:
       UserError: A source cannot be read, or nothing in it is of use.
     """
     names = getattr(self.config.questions, split)
-    if names == WORLD:  # Its data set may be made anew.
+    if 'world' in names:  # Its data set may be made anew.
       return _opened.__wrapped__(names, split, self.workdir)
     return _opened(names, split, self.workdir)
 

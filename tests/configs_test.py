@@ -245,6 +245,13 @@ def test_arms_follow_what_the_command_line_says():
   assert config.rl.optimizer.learning_rate == 1e-3
 
 
+def test_something_is_evaluated_of_every_seed():
+  policies = ('rl_fast', 'gog@rl_slow')
+  resolved('rl', 'full', eval__policies=policies, seeds=(0,))
+  with pytest.raises(UserError, match='eval.policies are all of config.once'):
+    resolved('rl', 'full', eval__policies=policies)
+
+
 def test_muon_trains_whole_models():
   resolved('sft', trainable='full', sft__optimizer__name='muon')
 

@@ -17,7 +17,6 @@ from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
 from gog_jax.tools.base import describe
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.functions import FunctionTool
 from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
@@ -283,69 +282,6 @@ def test_backends_that_are_refused(files, tmp_path, name, words):
   with pytest.raises(UserError) as error:
     mini.make_run(tmp_path, 'eval', tools__backend=backend)
   assert words in str(error.value) and '\n' not in str(error.value)
-
-
-def _tool(signature, doc='"Does."', name='f'):
-  scope = {}
-  code = f'def {name}{signature}:\n  {doc}\n'
-  exec('from typing import *\n' + code, scope)
-  return FunctionTool(scope[name], version='f 1')
-
-
-@pytest.mark.parametrize(
-    ('signature', 'words'),
-    [
-        ('(x)', 'f, parameter x, has no type hint'),
-        ('(x: dict)', 'f, parameter x, is of type dict, which has no'),
-        ('(x: list)', 'f, parameter x, is of type list, which'),
-        ('(x: list[dict])', 'is of type dict'),
-        ('(x: Literal[b"a"])', 'which has no JSON schema'),
-        ('(*x: int)', 'f, parameter x, cannot be given by its name'),
-        ('(x: int, /)', 'cannot be given by its name'),
-        ('(x: "Nothing")', 'type hints of f cannot be read'),
-        ('(x: int = object())', 'f, parameter x, has a default'),
-    ],
-)
-def test_signatures_that_are_refused(signature, words):
-  with pytest.raises(UserError, match='config.tools.extra') as error:
-    _tool(signature)
-  assert words in str(error.value) and '\n' not in str(error.value)
-
-
-def test_what_is_no_tool_is_refused():
-  with pytest.raises(UserError, match='has no docstring'):
-    _tool('(x: int)', doc='pass')
-  with pytest.raises(UserError, match='is no function'):
-    FunctionTool(7, version='seven 1')  # type: ignore[arg-type]
-
-
-def test_a_schema_from_hints():
-  tool = _tool(
-      '(a: str, b: int = 2, c: Optional[list[float]] = None, '
-      'd: Literal["x", 3] = 3, e: "bool | str" = True)'
-  )
-  assert tool.parameters == {
-      'type': 'object',
-      'properties': {
-          'a': {'type': 'string'},
-          'b': {'type': 'integer', 'default': 2},
-          'c': {
-              'anyOf': [
-                  {'type': 'array', 'items': {'type': 'number'}},
-                  {'type': 'null'},
-              ],
-              'default': None,
-          },
-          'd': {'enum': ['x', 3], 'default': 3},
-          'e': {
-              'anyOf': [{'type': 'boolean'}, {'type': 'string'}],
-              'default': True,
-          },
-      },
-      'required': ['a'],
-      'additionalProperties': False,
-  }
-  assert tool.description == 'Does.'
 
 
 def test_a_tool_of_ours_is_a_line_in_a_list(files, tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 A stage owns the folder of its name in the workdir. It is complete when its
 manifest says so, and is then not run again; a manifest made from other
-settings stops the run and names the fields. In the toy profile a stage runs
-those it builds on first; other profiles name the command instead.
+settings stops the run and names the fields. With `config.unasked`, as in the
+toy profile, a stage runs those it builds on first; else the command is named.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def walk(run: Run) -> None:
   """Runs what `config.stage` names and, first, whatever it needs.
 
   Raises:
-    UserError: A stage made with other settings, or, outside the toy profile, a
-      stage that another command must make first.
+    UserError: A stage made with other settings, or, without `config.unasked`,
+      a stage that another command must make first.
   """
   files.check_writable(run.workdir)
   if run.config.seeds:

@@ -33,7 +33,7 @@ from gog_jax.config.training import RL
 from gog_jax.config.training import SFT
 from gog_jax.errors import UserError
 
-EXPERT, MODEL = paradigms.EXPERT, 'model'
+MODEL = 'model'  # The one in model.path as it is, where policies are named.
 WORLD = ('world',)  # The embedded world as the source of questions.
 
 
@@ -58,7 +58,7 @@ class Config(Section):
   profile: str  # A backbone with its sizes, see configs/common.py.
   seed: int
   seeds: tuple[int, ...]  # If any: a run for each, and a report over all.
-  unasked: bool  # Make what a stage needs first, where it is missing.
+  unasked: bool  # Make, unasked, what a stage needs and is missing.
   trainable: Literal['lora', 'full', 'full_no_vision']
   mesh: Mesh
   model: Model
@@ -98,6 +98,12 @@ class Config(Section):
     for name in self.arms:
       if not name.startswith('rl_'):
         raise FieldError(f'arms.{name}: give it a name that begins in rl_')
+    later = [p for p in self.eval.policies if not self._is_once(p)]
+    if len(self.seeds) > 1 and not later:
+      raise FieldError(
+          'eval.policies are all of config.once: nothing would be evaluated of '
+          'the seeds after the first'
+      )
     if unknown := [one for one in self.once if one not in self.arms]:
       raise FieldError(
           f'once has {", ".join(unknown)}; there are '
@@ -126,13 +132,10 @@ class Config(Section):
 
   def of_seed(self, seed: int) -> Config:
     """The config of one of `seeds`; `once` belongs to the first alone."""
-    once = () if seed == self.seeds[0] else self.once
-    arms = {name: rl for name, rl in self.arms.items() if name not in once}
-    policies = tuple(
-        name
-        for name in self.eval.policies
-        if name.rpartition('@')[-1] not in once
-    )
+    arms, policies = self.arms, self.eval.policies
+    if seed != self.seeds[0]:
+      arms = {name: rl for name, rl in arms.items() if name not in self.once}
+      policies = tuple(p for p in policies if not self._is_once(p))
     return dataclasses.replace(
         self,
         seed=seed,
@@ -141,6 +144,9 @@ class Config(Section):
         once=(),
         eval=dataclasses.replace(self.eval, policies=policies),
     )
+
+  def _is_once(self, policy: str) -> bool:
+    return policy.rpartition('@')[-1] in self.once
 
   @property
   def world_split(self) -> str:
@@ -218,7 +224,7 @@ class PretrainConfig(Config):
   pretrain: Pretrain
 
   def _check_sizes(self) -> None:
-    """Lessons are made as they are needed."""
+    """No check: lessons are made as they are needed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,7 +248,7 @@ class InstructConfig(Config):
           f'instruct.teacher is {c.teacher!r}, not one of {", ".join(known)}'
       )
     own = self.questions.train != WORLD
-    if c.teacher == EXPERT and own:
+    if c.teacher == paradigms.EXPERT and own:
       raise FieldError(
           'instruct.teacher: the expert knows the questions of the embedded '
           'world only: pass --config.instruct.teacher=remote, or another that '
@@ -262,7 +268,7 @@ class InstructConfig(Config):
       )
 
   def _check_sizes(self) -> None:
-    """Only as many questions are asked as it takes."""
+    """No check: only as many questions are asked as it takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -312,7 +318,7 @@ class AskConfig(Config):
     return 'gog@base' if self.policy == MODEL else self.policy
 
   def _check_sizes(self) -> None:
-    """One question is asked."""
+    """No check: one question is asked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -321,7 +327,7 @@ class ConvertConfig(Config):
 
   input: str  # A file or a folder.
   output: str  # A .json or .jsonl file for sharegpt and swift; or a folder.
-  format: str  # 'sharegpt', 'swift', 'trajectories' or 'tfds'.
+  format: Literal['sharegpt', 'swift', 'trajectories', 'tfds']
   split: str  # Of a TFDS set that is read.
   name: str  # Of a TFDS set that is written, and
   description: str  # what it is.

@@ -31,7 +31,8 @@ class Model(Section):
   paradigm: Literal['gog', 'direct', 'full_search', 'no_gaze']
   box: Literal['resized_pixels', 'thousandths']  # Its box frame, see boxes.py.
   box_step: int = at_least(1)  # Corners are written in multiples of this.
-  min_box_side: int  # Original pixels; smaller boxes grow to this.
+  # Original pixels; smaller boxes grow to this.
+  min_box_side: int = at_least(1)
   # What images are cut up by: the folder's processor, or, for a model that is
   # elsewhere, one as published models have.
   processor: Literal['folder', 'general']
@@ -58,7 +59,7 @@ class Rollout(Section):
 
   max_turns: int = at_least(1)
   max_turn_tokens: int = at_least(1)
-  max_context: int
+  max_context: int = at_least(1)
   # Calls of each tool; 0, or a tool that is not named, is no limit. A dialect
   # may have tighter ones.
   max_calls: Mapping[str, int]
@@ -83,5 +84,5 @@ class Sampler(Section):
 class Batch(Section):
   """Packed rows, see rollout/batching.py."""
 
-  row_tokens: int
-  row_patches: int
+  row_tokens: int = at_least(1)
+  row_patches: int = at_least(1)

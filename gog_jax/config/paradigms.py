@@ -2,7 +2,8 @@
 
 Paradigms:
 
-    direct        answers at once, and is told of no tool
+    direct        answers at once; of a model that is not trained, told of no
+                  tool
     full_search   answers after a search with the whole image and one with the
                   question, which are made for it (the paper's workflow)
     gog           Glance-or-Gaze: decides by itself, with all tools. Of a model
@@ -103,11 +104,12 @@ class Named:
 
   def offered(self, tools: Iterable[str]) -> tuple[str, ...]:
     """Those of the tools that are called in the paradigm, by it or for it."""
-    if self.stage is None or self.paradigm == MMSEARCH_R1:
-      if self.paradigm == DIRECT:
-        return ()
-      if self.paradigm in (FULL_SEARCH, MMSEARCH_R1):
-        return tuple(t for t in tools if t in ('text_search', 'image_search'))
+    # What was trained keeps the tools that it was told of.
+    told = self.paradigm if self.stage is None else GOG
+    if told == DIRECT:
+      return ()
+    if told == FULL_SEARCH or self.paradigm == MMSEARCH_R1:
+      return tuple(t for t in tools if t in ('text_search', 'image_search'))
     return tuple(t for t in tools if t != 'gaze' or self.gazes)
 
 

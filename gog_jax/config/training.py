@@ -26,8 +26,8 @@ class Optimizer(Section):
   muon_learning_rate: float = at_least(0)  # At its peak, of the kernels.
   warmup_steps: int = at_least(0)  # Linear from 0.
   decay: Literal['constant', 'cosine']  # Cosine reaches 0 at the last step.
-  b1: float
-  b2: float
+  b1: float = share()
+  b2: float = share()
   weight_decay: float  # Decoupled.
   # Global norm that gradients are clipped to.
   max_grad_norm: float = above(0, '; 1e9 clips nothing')
@@ -85,7 +85,7 @@ class Loss(Section):
 
   clip: tuple[Any, ...]  # (low, high); empty is as the variant was published.
   kl_coef: float = at_least(0)
-  max_importance_weight: float
+  max_importance_weight: float = above(0)
 
   def __post_init__(self):
     super().__post_init__()
@@ -109,7 +109,7 @@ class Alarms(Section):
   format: float
   sampled_tokens: float
   patience: int = at_least(1)  # Steps for which a sign has to last.
-  stop: bool  # Or else it is said and the run goes on.
+  stop: bool  # Stop the run; otherwise only say it.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,10 @@ class Collector:
     self.rollouts = Rollouts(self.folder, samples=self.samples)
     self.items = self.rollouts.items
     self.n_retried = 0
-    self._recent = collections.deque[str](maxlen=_RECENT)
+    # As if this process had kept what earlier ones did: a few that fail again
+    # and again after a kill are no outage.
+    n_valid = sum(item['valid'] for item in self.items.values())
+    self._recent = collections.deque([''] * n_valid, maxlen=_RECENT)
 
   def __enter__(self) -> Collector:
     return self

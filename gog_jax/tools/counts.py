@@ -77,7 +77,12 @@ class ToolCounts:
           every = taken.setdefault('all', {})
           every[what] = every.get(what, 0) + new
     self._taken = totals
-    everything = [s for tool in self._latencies.values() for s in tool]
+    everything = [
+        s
+        for tool, latencies in self._latencies.items()
+        if tool != UNKNOWN
+        for s in latencies
+    ]
     for tool, seconds in {**self._latencies, 'all': everything}.items():
       if seconds and tool in taken:
         for what, share in _QUANTILES.items():

@@ -30,6 +30,7 @@ import types
 import typing
 from typing import Any, Literal
 
+import jsonschema
 from PIL import Image
 
 from gog_jax import images
@@ -45,11 +46,12 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
-# Tools of ours that `config.tools.extra` may name.
+# Tools of ours that `config.tools.extra` may name: a line each.
 KNOWN: dict[str, str] = {}
 
 _FIELD = 'config.tools.extra'
-_MOST_THREADS = 64  # More than a tool's concurrency is of no use.
+# Threads are made as they are needed, and a tool's concurrency bounds them.
+_MOST_THREADS = 1024
 _TYPES = {
     str: 'string', int: 'integer', float: 'number', bool: 'boolean',
     type(None): 'null',
@@ -65,7 +67,9 @@ def load(name: str) -> FunctionTool:
   function = seams.load(name, KNOWN, field=_FIELD)
   for attribute in ('price', 'timeout_s', 'max_concurrency'):
     value = getattr(function, attribute, 0)
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    whole = attribute == 'max_concurrency'
+    kinds = (int,) if whole else (int, float)
+    if type(value) not in kinds or not 0 <= value < math.inf:
       raise UserError(f'{_FIELD}: {name} has {attribute}={value!r}')
   version = seams.digest(name, KNOWN, field=_FIELD)
   return FunctionTool(function, version=version.rpartition(':')[2])
@@ -195,6 +199,9 @@ def _schema_of(hint: Any, where: str) -> dict[str, Any]:
 
 def _as_hinted(value: Any, schema: Mapping[str, Any]) -> Any:
   """JSON does not tell 2.0 from 2."""
+  for option in schema.get('anyOf', ()):
+    if jsonschema.Draft202012Validator(option).is_valid(value):
+      return _as_hinted(value, option)
   if schema.get('type') == 'integer':
     return int(value)
   if schema.get('type') == 'number':

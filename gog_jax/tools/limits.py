@@ -75,7 +75,7 @@ class Breaker:
     self._breaker = circuitbreaker.CircuitBreaker(
         failure_threshold=failures,
         recovery_timeout=rest_s,  # type: ignore[arg-type]
-        # Who is cancelled has, but for the end of a run, waited too long.
+        # A cancelled attempt has, except at a run's end, taken too long.
         expected_exception=lambda _, error: (
             retries.is_transient(error)
             or isinstance(error, asyncio.CancelledError)
@@ -181,12 +181,16 @@ class Limiter:
       spent += dollars
       self._counts.add(self._tool, 'price', dollars)
 
+    def refuse_at_end() -> None:
+      if self.closing:
+        raise SearchError('the run is ending', billed=False)
+
     async def attempt() -> ToolResult:
+      refuse_at_end()
       if next(numbers) > 1:
         self._counts.add(self._tool, 'retries')
-      elif self.closing:
-        raise SearchError('the run is ending', billed=False)
       await self._breaker.wait(ends)
+      refuse_at_end()
       charge = charged(self._ledger, self._tool, c.price, spend)
       with charge, self._breaker.attempt():
         return await ask()

@@ -3,11 +3,13 @@
     POST /retrieve        {"queries": [..], "topk": 3, "return_scores": true}
     POST /retrieve_image  {"images": [base64], "topk": 3}
       -> {"result": [[{"document": {..}, "score": ..}]]}, a list for each query
-    GET /health           {"status": "ok", "version": ..}
+    GET /health           {"status": "ok", "version": .., "documents": 7,
+                           "images": 0}
 
 Text documents are {"id", "contents": '"title"\ntext'}, images {"id", "title",
 "caption", "image", "link"}. Ours adds "text" and "thumbnail" (base64) to the
-latter where a request says `"return_hits": true`; others may ignore it.
+latter where a request says `"return_hits": true`; others may ignore it. Without
+counts, or without /health, it is tried out whether images can be searched with.
 """
 
 from __future__ import annotations
@@ -111,8 +113,8 @@ class Retriever:
             f'what answers at config.tools.url={url} is no retriever: it has '
             'no /retrieve'
         )
-      if asyncio.run(_lacks_images(url)):
-        kinds.remove(IMAGE)
+    if 'images' not in said and asyncio.run(_lacks_images(url)):
+      kinds.remove(IMAGE)
     own = said.get('version')
     if isinstance(own, str) and 0 < len(own) <= _MAX_VERSION:
       version = f'retriever/{" ".join(own.split())}'

@@ -26,8 +26,8 @@ from gog_jax.tools.recording import Recording
 from gog_jax.types import ToolResult
 
 # What `config.tools.backend` may name beside a user's own: a callable that
-# returns a SearchBackend. It is given the section `tools` if it takes an
-# argument.
+# returns a SearchBackend. It is given the section `tools` if it has a parameter
+# without a default.
 BACKENDS = {
     'world': 'gog_jax.toy.backend:WorldBackend',
     'index': 'gog_jax.index.backend:from_config',
@@ -187,7 +187,11 @@ def _backend(config: Tools) -> SearchBackend:
   make = seams.load(name, BACKENDS, field='config.tools.backend')
   try:
     parameters = inspect.signature(make).parameters.values()
-    needs_config = any(p.default is p.empty for p in parameters)
+    needs_config = any(
+        p.default is p.empty
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in parameters
+    )
     backend = make(config) if needs_config else make()
     for attribute in ('version', *(f'search_{k}' for k in backend.kinds)):
       getattr(backend, attribute)
