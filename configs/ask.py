@@ -6,9 +6,11 @@
       --config.remote.model=NAME \
       --config.tools.backend=index --config.tools.index=DIR
     python -m gog_jax.main --config=configs/ask.py:qwen3_vl_8b \
-      --config.model.path=FOLDER --config.image=... --config.question=...
+      --config.model.path=FOLDER --config.image=... --config.question=... \
+      --config.tools.backend=index --config.tools.index=DIR
     python -m gog_jax.main --config=configs/ask.py --config.policy=rl \
-      --workdir=runs/toy --config.image=... --config.question=...
+      --workdir=runs/toy --config.image=... --config.question=... \
+      --config.scope=SCOPE
 
 Who is asked is `policy`:
 

@@ -1,4 +1,4 @@
-"""The door: flags, config, one call.
+"""The command line: flags, config, one call.
 
     python -m gog_jax.main --config=configs/rl.py [--config.FIELD=VALUE ...]
 """

@@ -348,15 +348,9 @@ def build(
     )
   if services is None:
     services = Services.open(config, workdir)
-  # A policy that is offered no tools gets none of the users', either.
-  functions = services.toolbox.functions if config.tools.offered else []
   executor = services.toolbox.executor(
       config.tools,
-      [
-          tool
-          for tool in (*config.tools.offered, *functions)
-          if dialect.can_call(tool)
-      ],
+      dialect.can_call,
       box_spec=box_spec,
       seen_size=processor.seen_size,
   )

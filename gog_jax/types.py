@@ -1,4 +1,4 @@
-"""The frozen records that pass from room to room.
+"""The frozen records that pass between packages.
 
 Axis letters, obeyed everywhere: P problem (example), G group member,
 B batch row, T query time, S key time, V vocabulary, D model width, N query
@@ -33,7 +33,7 @@ class StopReason(enum.StrEnum):
   CONTEXT = 'context'  # The next observation would overflow the context.
   TURNS = 'turns'  # The turn limit was reached without an answer.
   FORMAT = 'format'  # A turn held neither a tool call nor an answer.
-  ERROR = 'error'  # No turn was to be had: the infrastructure's, not its.
+  ERROR = 'error'  # Infrastructure failed; no turn was sampled.
 
 
 class ToolStatus(enum.StrEnum):
@@ -237,8 +237,8 @@ class Verdict:
   """A judge's word on an answer.
 
   Attributes:
-    right: Whether it is; None where no word was to be had, which is nobody's
-      fault but the infrastructure's.
+    right: Whether it is; None where infrastructure failed and there is no
+      verdict.
     by: 'exact_match', 'empty' or 'too_long' where no judge had to be asked,
       else the judge's version.
     error: One line, empty where `right` is known.
@@ -265,8 +265,8 @@ class Trajectory:
     turns: The same conversation, read.
     stop_reason: Why it ended.
     answer: The answer given, if any.
-    error: One line, empty unless stop_reason is error: why no turn was to be
-      had.
+    error: One line, empty unless stop_reason is error: why no turn was
+      sampled.
     seconds: Wall time by part, e.g. {'sample': 0.2, 'tools': 0.1}.
     reward: Set by rewards; None while unscored.
     reward_parts: The terms of the reward by name, and what else is measured

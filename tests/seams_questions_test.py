@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from gog_jax import images
+from gog_jax.app import commands
 from gog_jax.app import stages
 from gog_jax.errors import UserError
 from gog_jax.storage import trajectories as store
@@ -51,7 +52,7 @@ def test_own_questions_are_graded_from_the_first_and_evaluated(own, tmp_path):
   assert len(run.examples('validation', n=3)) == 3
   # As many as there are, however many are asked for.
   assert len(run.examples('test', n=10_000)) == len(asked)
-  assert 'data' not in stages._order_for(config)
+  assert 'data' not in stages.order_for(config)
   digest = run.questions('train').digest
   assert stages.manifest_of(run, 'grade').inputs['questions'] == digest
 
@@ -81,9 +82,11 @@ def test_json_lines_are_questions(prepared, tmp_path):
   assert (facts['n'], facts['left_out']) == (1, 1)
 
 
-def test_the_expert_demonstrates_the_world_alone():
+def test_the_expert_demonstrates_the_world_alone(tmp_path):
+  config = mini.make_config('rl', questions__train=('jsonl:mine.jsonl',))
+  (tmp_path / 'mine.jsonl').touch()
   with pytest.raises(UserError, match='--config.sft.data=FILE'):
-    mini.make_config('rl', questions__train=('jsonl:mine.jsonl',))
+    commands.do(config, tmp_path)
 
 
 @pytest.mark.slow

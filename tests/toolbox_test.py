@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from gog_jax.app import stages
+from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.tools import toolbox
 from gog_jax.tools.base import ToolContext
@@ -40,3 +44,45 @@ def test_a_policys_own_config_sets_the_limits_of_its_calls(
   # What they share is counted together.
   totals = run.toolbox.counts.totals()
   assert totals['text_search/ok'] == totals['text_search/infra_error'] == 1
+
+
+def test_a_policy_is_offered_what_its_own_config_names(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text('def count() -> str:\n  """Counts."""\n  return "1"\n')
+  mine = f'{path}:count'
+  run = mini.make_run(tmp_path / 'run', 'eval', tools__extra=(mine,))
+  assert list(run.executor.tools)[-1] == 'count'
+  for name in ('full_search@base', 'direct@base', 'mmsearch_r1@base'):
+    assert 'count' not in policies.run_of(run, name).executor.tools
+  alone = mini.changed(run.config, tools__offered=())
+  assert list(run.with_config(alone).executor.tools) == ['count']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'offered': ('text_serach',)}, "nearest is 'text_search'"),
+        ({'extra': ('os.path:join', 'os.path:join')}, 'names a tool twice'),
+    ],
+)
+def test_tools_that_are_refused_with_the_page(changes, words):
+  fields = {f'tools__{name}': value for name, value in changes.items()}
+  with pytest.raises(UserError, match=words):
+    mini.make_config('eval', **fields)
+
+
+def test_two_tools_of_one_name_are_refused(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text('def gaze() -> str:\n  """Looks."""\n  return "1"\n')
+  with pytest.raises(UserError, match="another tool is called 'gaze'"):
+    mini.make_run(tmp_path / 'run', 'eval', tools__extra=(f'{path}:gaze',))
+
+
+def test_what_is_offered_belongs_to_a_stages_identity(tmp_path):
+  run = mini.make_run(tmp_path, 'eval')
+  other = run.with_config(
+      mini.changed(run.config, tools__offered=('text_search',))
+  )
+  for name in ('demos', 'sft', 'grade', 'rl'):
+    manifests = [stages.manifest_of(one, name) for one in (run, other)]
+    assert manifests[0].config != manifests[1].config

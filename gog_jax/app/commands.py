@@ -13,8 +13,10 @@ from typing import Any
 from etils import epath
 
 from gog_jax.app import stages
+from gog_jax.config.config import WORLD
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
+from gog_jax.evaluation import policies
 from gog_jax.models.folders import model_folder
 from gog_jax.run import build
 from gog_jax.storage import files
@@ -190,6 +192,14 @@ def _check(config: Any) -> None:
     names = getattr(config.questions, split)
     sources.check(names, field=f'config.questions.{split}')
   evaluate.check(config)
+  makes = stages.order_for(config) if config.stage in stages.TARGETS else []
+  if config.questions.train != WORLD and {'demos', 'demos_no_gaze'} & {*makes}:
+    raise UserError(
+        'config.questions.train: the expert whom SFT imitates knows the '
+        'embedded world alone; pass --config.sft.data=FILE, what to imitate'
+    )
+  for name in config.eval.policies:
+    policies.config_of(config, name)  # Making it is a check.
 
 
 def do(config: Any, workdir: epath.PathLike) -> None:

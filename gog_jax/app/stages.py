@@ -164,7 +164,7 @@ def _sft_on_data(config: Config) -> Stage:
   """SFT on a user's own data; the world is only for its validation."""
   validates, validation = config.sft.n_validation, config.questions.validation
   return Stage(
-      (*_SFT, 'sft.epochs'),
+      (*_SFT, 'sft.epochs', *(('reward',) if validates else ())),
       ('data',) if validates and 'world' in validation else (),
       lambda run, folder: sft.train(run, folder, demos=''),
       trains=True,
@@ -233,7 +233,7 @@ def walk(run: Run) -> None:
   if run.config.seeds:
     _walk_seeds(run)
   else:
-    bring(run, _order_for(run.config), run.config.stage)
+    bring(run, order_for(run.config), run.config.stage)
 
 
 def _walk_seeds(run: Run) -> None:
@@ -245,7 +245,7 @@ def _walk_seeds(run: Run) -> None:
     one = build(
         run.config.of_seed(seed), folder, services=run.services, mesh=run.mesh
     )
-    bring(one, _order_for(one.config), one.config.stage)
+    bring(one, order_for(one.config), one.config.stage)
   if TARGETS[run.config.stage] == 'report':
     summary = report.make_overall(
         run.workdir,
@@ -354,7 +354,7 @@ def identity(run: Run, name: str) -> str:
   return f'{fingerprint} {birthmark(folder_of(run, name))}'
 
 
-def _order_for(config: Config) -> list[str]:
+def order_for(config: Config) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
   named = [TARGETS[config.stage]]
   if config.stage == 'sft' and NO_GAZE in evaluate.needs(config):

@@ -115,13 +115,9 @@ class Config(Section):
           f'config.batch.row_tokens={self.batch.row_tokens}: training could '
           'not pack such a conversation'
       )
-    makes_demos = self.stage in ('sft', 'grade', 'rl') and not self.sft.data
-    if makes_demos and self.questions.train != WORLD:
-      raise FieldError(
-          'questions.train: the expert whom SFT imitates knows the embedded '
-          'world alone; pass --config.sft.data=FILE, what SFT is to imitate'
-      )
-    if self.reward.accuracy == 'judge' and not self.judge.url:
+    parts = (self.reward.accuracy, *self.reward.extra)
+    judged = any(part.partition('=')[0] == 'judge' for part in parts)
+    if judged and not self.judge.url:
       raise FieldError(
           'judge.url is empty, but a judge needs an endpoint: pass '
           '--config.judge.url=, e.g. http://127.0.0.1:8080/v1, and '

@@ -110,7 +110,7 @@ class Benchmark(Section):
   path: str  # Its folder or file, or its id on the Hugging Face hub.
   ids: str  # A file of the ids that are wanted: one a line, or a JSON list.
   images: str  # A folder of images that it names or links to.
-  n: int  # So many of it, for a cheap run; 0 is all.
+  n: int = at_least(0)  # So many of it, for a cheap run; 0 is all.
   seed: int  # Chooses, where some are to be chosen.
   fetch_images: bool  # Fetch images that it only links to.
   options: bool  # Show LiveVQA's options with the question.

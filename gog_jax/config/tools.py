@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Literal
 
 from gog_jax.config.fields import above
@@ -10,6 +11,8 @@ from gog_jax.config.fields import at_least
 from gog_jax.config.fields import FieldError
 from gog_jax.config.fields import Section
 from gog_jax.config.fields import share
+
+SEARCHES = ('text_search', 'image_search', 'gaze')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,15 @@ class Tools(Section):
 
   def __post_init__(self):
     super().__post_init__()
+    for name in self.offered:
+      if name not in SEARCHES:
+        (nearest,) = difflib.get_close_matches(name, SEARCHES, n=1, cutoff=0)
+        raise FieldError(
+            f'offered has {name!r}; the nearest is {nearest!r}, and tools of '
+            'your own are named in config.tools.extra'
+        )
+    if len(set(self.extra)) < len(self.extra):
+      raise FieldError(f'extra={self.extra} names a tool twice')
     prices = [
         limits.price
         for limits in (self.text_search, self.image_search, self.gaze)

@@ -38,7 +38,9 @@ from gog_jax.storage.manifest import Manifest
 from gog_jax.types import Example
 
 # What a policy's conversations depend on, beside who it is.
-TOOLS = ('tools.backend', 'tools.top_k', 'tools.hit_characters')
+TOOLS = (
+    'tools.offered', 'tools.backend', 'tools.top_k', 'tools.hit_characters',
+)
 ROLLOUT = ('seed', 'model', *TOOLS, 'rollout', 'batch.row_patches')
 TRAINED = ('trainable', 'lora')
 # What may change while evaluations are under way: none hangs on it.
@@ -147,6 +149,8 @@ def manifest_of(
     inputs['data'] = identity('data')
   else:
     inputs['benchmark'] = items(run).digest
+    if scope := run.config.benchmark.scope:
+      inputs['scope'] = scope
   return Manifest(
       stage=f'eval {name}',
       config=picked(own, sections, without=NO_IDENTITY),
@@ -182,8 +186,9 @@ def make(run: Run, name: str, identity: Callable[[str], str]) -> None:
   own = policies.run_of(run, name)
   folder = folder_of(run) / name
   manifest = manifest_of(run, name, identity)
-  manifest.write(folder, complete=False)
   found = items(run)
+  # A report may be made while it is under way.
+  manifest.write(folder, complete=False, benchmark=dict(found.facts))
   evaluate(
       own,
       lambda: policies.make(own, name),

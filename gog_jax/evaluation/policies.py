@@ -10,7 +10,9 @@ from flax import nnx
 from gog_jax import seams
 from gog_jax.config import Config
 from gog_jax.config import paradigms
+from gog_jax.config.fields import FieldError
 from gog_jax.config.paradigms import Named
+from gog_jax.errors import UserError
 from gog_jax.evaluation import scripts
 from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
@@ -35,12 +37,9 @@ def config_of(config: Config, name: str) -> Config:
     UserError: There is no such policy.
   """
   policy = paradigms.parse(name, config.arms)
-  g = config.general
-  if g is not None and _is_general(config, policy):
-    config = dataclasses.replace(
-        config, model=g.model, tools=g.tools, rollout=g.rollout, batch=g.batch
-    )
-  model, rollout = config.model, config.rollout
+  general = config.general if _is_general(config, policy) else None
+  own = general or config
+  model, rollout = own.model, own.rollout
   if policy.paradigm == paradigms.MMSEARCH_R1:
     model = dataclasses.replace(model, dialect=paradigms.MMSEARCH_R1)
   elif policy.stage is None:
@@ -51,13 +50,16 @@ def config_of(config: Config, name: str) -> Config:
     n = min(policy.max_turns, rollout.max_turns)
     rollout = dataclasses.replace(rollout, max_turns=n)
   tools = dataclasses.replace(
-      config.tools,
-      offered=policy.offered(config.tools.offered),
-      extra=policy.offered(config.tools.extra),
+      own.tools,
+      offered=policy.offered(own.tools.offered),
+      extra=policy.offered(own.tools.extra),
   )
-  return dataclasses.replace(
-      config, model=model, rollout=rollout, tools=tools
-  )
+  try:
+    return dataclasses.replace(
+        config, model=model, rollout=rollout, batch=own.batch, tools=tools
+    )
+  except FieldError as error:
+    raise UserError(f'policy {name}: config.{error}') from error
 
 
 def run_of(run: Run, name: str) -> Run:

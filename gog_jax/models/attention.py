@@ -24,8 +24,6 @@ from jaxtyping import Array, Bool, Float, Int
 from gog_jax.models import sharding
 
 BACKENDS = ('xla', 'splash', 'splash_interpret')
-# As configs name them; see `backend_for`.
-CHOICES = ('auto', *BACKENDS)
 
 # A logit whose probability is 0; finite, so that no gradient is NaN.
 _MASKED = -1e30

@@ -4,8 +4,7 @@
     WORKDIR/eval/manifest.json             where the policy's does not say
     WORKDIR/STAGE/metrics.jsonl, validation.jsonl
 
-Evaluations of other benchmarks than the embedded world's test split stand in
-eval_BENCHMARK.
+Evaluations of other benchmarks than `questions.test` stand in eval_BENCHMARK.
 """
 
 from __future__ import annotations

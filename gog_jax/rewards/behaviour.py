@@ -160,12 +160,12 @@ def _repeats(trajectory: Trajectory) -> list[bool]:
 
 
 def kinds_of_search(trajectory: Trajectory) -> set[str]:
-  """The kinds of search it executed; a tool of no known kind is its own."""
+  """The kinds of search that came back; one of no known kind is its own."""
   return {
       _KINDS.get(call.name, call.name)
       for turn in trajectory.turns
       for call, result in zip(turn.parsed.calls, turn.results)
-      if result.status == ToolStatus.OK
+      if result.status == ToolStatus.OK and result.n_searches
   }
 
 

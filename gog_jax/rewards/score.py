@@ -143,6 +143,8 @@ def _weights(config: Reward) -> dict[str, float]:
   found = {}
   for entry in config.extra:
     name, _, weight = entry.rpartition('=')
+    if name in found:
+      raise UserError(f'config.reward.extra names {name} twice')
     try:
       found[name] = float(weight)
       if not name or not math.isfinite(found[name]):

@@ -69,7 +69,7 @@ class RemotePolicy:
       max_turn_tokens: Tokens of a message; what is longer is cut off.
       exact_size: Whether images are sent in the very size that the processor
         gives them, which boxes in resized pixels need; or only no larger.
-      tolerant: Whether a conversation for which no message is to be had ends,
+      tolerant: Whether a conversation for which there is no message ends,
         and the others go on; or else all of them stop.
     """
     self.capacity = capacity

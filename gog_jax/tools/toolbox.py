@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Collection
 import inspect
 from typing import Any
@@ -61,7 +62,15 @@ class Toolbox:
     """
     self._workdir = epath.Path(workdir)
     self._replays = config.mode == 'replay'
-    self._functions = [functions.load(name) for name in config.extra]
+    self._functions = {name: functions.load(name) for name in config.extra}
+    named = collections.Counter(
+        [*TOOLS, *(tool.name for tool in self._functions.values())]
+    )
+    if twice := [name for name, n in named.items() if n > 1]:
+      raise UserError(
+          f'config.tools.extra: another tool is called {twice[0]!r}; rename '
+          'the function'
+      )
     folder = config.recording or self._workdir / 'recording'
     recording = None
     if self._replays:
@@ -81,19 +90,21 @@ class Toolbox:
         drain_s=config.drain_s,
     )
     self.counts = self._shared.counts
-    self.functions = [tool.name for tool in self._functions]
 
   @property
   def version(self) -> str:
     """Of what is searched, or was when it was recorded, and of users' tools."""
     return ', '.join(
-        [self._backend.version, *(tool.version for tool in self._functions)]
+        [
+            self._backend.version,
+            *(tool.version for tool in self._functions.values()),
+        ]
     )
 
   def executor(
       self,
       config: Tools,
-      names: Collection[str],
+      can_call: Callable[[str], bool],
       *,
       box_spec: BoxSpec,
       seen_size: Callable[[int, int], tuple[int, int]],
@@ -101,16 +112,16 @@ class Toolbox:
     """Runs a policy's calls, within the limits of its own config.
 
     Args:
-      config: The policy's own section `tools`.
-      names: What it may call, of TOOLS and of the users' tools. What the
-        backend cannot be searched with is left out.
+      config: The policy's own section `tools`, which names what it may call.
+        What the backend cannot be searched with is left out.
+      can_call: Whether its dialect has a way to call a tool.
       box_spec: How it writes boxes.
       seen_size: Of an image, as it sees it, by its original size.
     """
     tools: list[Any] = []
     for name in TOOLS:
       make = seams.load(name, TOOLS, field='config.tools')
-      if name in names and make.needs in (None, *self._backend.kinds):
+      if name in config.offered and make.needs in (None, *self._backend.kinds):
         tools.append(
             make(
                 self._backend,
@@ -119,7 +130,8 @@ class Toolbox:
                 seen_size=seen_size,
             )
         )
-    tools += [tool for tool in self._functions if tool.name in names]
+    tools += [self._functions[name] for name in config.extra]
+    tools = [tool for tool in tools if can_call(tool.name)]
     limits = {tool.name: self._limits(config, tool) for tool in tools}
     self._open(config, max((one.price for one in limits.values()), default=0))
     return ToolExecutor(

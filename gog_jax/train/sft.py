@@ -86,7 +86,7 @@ def train(
         stop=validation.is_flat,
     )
   validation.measure(state, int(state.step))  # If the last step is due.
-  flat = flat_after(validation.accuracies, n=c.n_validation)
+  flat = flat_after(validation.accuracies, n=validation.n)
   if c.n_validation and not flat:
     field = 'epochs' if data and c.epochs else 'steps'
     metrics.say(
@@ -130,6 +130,7 @@ class Validation:
     self._policy: JaxPolicy | None = None  # Its cache is large.
     n = run.config.sft.n_validation
     self._examples = list(run.examples('validation', n=n)) if n else []
+    self.n = len(self._examples)
     self.accuracies: list[float] = []
     if path.exists():
       self.accuracies = [row['accuracy'] for row in files.read_jsonl(path)]
@@ -141,7 +142,7 @@ class Validation:
     """
     if not self.measure(state, n_steps):
       return False
-    return flat_after(self.accuracies, n=len(self._examples))
+    return flat_after(self.accuracies, n=self.n)
 
   def measure(self, state: TrainState, n_steps: int) -> bool:
     """Measures if it is time to and not done yet; whether it is time."""
