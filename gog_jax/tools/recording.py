@@ -113,6 +113,11 @@ class Recording:
     if self._calls.exists():
       self._read(mend=backend is not None)
 
+  @property
+  def n_calls(self) -> int:
+    """How many calls are recorded, failed ones included."""
+    return len(self._worked) + len(self._failed)
+
   def close(self) -> None:
     """Lets another process record to the folder."""
     if self._lock is not None:
