@@ -101,10 +101,10 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch, score, options):
     assert sum(row['refilled'] for row in rows) > 0
     assert rows[1]['left_out'] > 0
 
-  rollout, steps_begun = resumed.rollout, []
+  rollout, steps_begun = type(resumed).rollout, []
 
-  def interrupted_in_step_3(*args, seed, **kwargs):
-    groups = rollout(*args, seed=seed, **kwargs)
+  def interrupted_in_step_3(run, *args, seed, **kwargs):
+    groups = rollout(run, *args, seed=seed, **kwargs)
     step = seed[:2]  # The third part counts refills.
     if step not in steps_begun:
       steps_begun.append(step)
@@ -113,7 +113,7 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch, score, options):
         raise interrupt.Interrupted(2)  # After the prompts were drawn.
     return groups
 
-  monkeypatch.setattr(resumed, 'rollout', interrupted_in_step_3)
+  monkeypatch.setattr(type(resumed), 'rollout', interrupted_in_step_3)
   with pytest.raises(interrupt.Interrupted):
     mini.make_stages(resumed, 'rl')
   mini.make_stages(resumed, 'rl')
