@@ -66,7 +66,7 @@ class Services:
   @classmethod
   def open(cls, config: Config, workdir: epath.Path) -> Services:
     judge = None
-    if rewards.asks_judge(config.reward):
+    if config.reward.asks_judge:
       make = seams.load('judge', _JUDGE, field='config.reward.accuracy')
       judge = make(config.judge, workdir)
     return cls(Toolbox(config.tools, workdir), judge)

@@ -163,9 +163,9 @@ def test_each_of_ours_is_in_the_list_alone(name):
 
 @pytest.mark.quick
 def test_a_judge_among_the_extras_is_asked():
-  assert not rewards.asks_judge(config_of())
-  assert rewards.asks_judge(config_of('judge'))
-  assert rewards.asks_judge(config_of('exact_match', 'judge=0.5'))
+  assert not config_of().asks_judge
+  assert config_of('judge').asks_judge
+  assert config_of('exact_match', 'judge=0.5').asks_judge
 
 
 @pytest.mark.quick

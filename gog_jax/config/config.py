@@ -115,9 +115,7 @@ class Config(Section):
           f'config.batch.row_tokens={self.batch.row_tokens}: training could '
           'not pack such a conversation'
       )
-    parts = (self.reward.accuracy, *self.reward.extra)
-    judged = any(part.partition('=')[0] == 'judge' for part in parts)
-    if judged and not self.judge.url:
+    if self.reward.asks_judge and not self.judge.url:
       raise FieldError(
           'judge.url is empty, but a judge needs an endpoint: pass '
           '--config.judge.url=, e.g. http://127.0.0.1:8080/v1, and '

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
+import math
 from typing import Literal
 
 from gog_jax.config.fields import at_least
@@ -11,6 +13,7 @@ from gog_jax.config.fields import between
 from gog_jax.config.fields import FieldError
 from gog_jax.config.fields import Section
 from gog_jax.config.fields import share
+from gog_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,39 @@ class Reward(Section):
   accuracy: str  # The part that says what is right, from 0 to 1.
   format_weight: float = share()  # lambda of the paper.
   extra: tuple[str, ...]  # 'PART=WEIGHT', added to the reward.
+
+  @functools.cached_property
+  def weights(self) -> dict[str, float]:
+    """Part to weight, of the extra ones.
+
+    Raises:
+      UserError: A part is named twice or has no weight.
+    """
+    found = {}
+    for entry in self.extra:
+      name, _, weight = entry.rpartition('=')
+      if name in found:
+        raise UserError(f'config.reward.extra names {name} twice')
+      try:
+        found[name] = float(weight)
+        if not name or not math.isfinite(found[name]):
+          raise ValueError(entry)
+      except ValueError as error:
+        raise UserError(
+            f'config.reward.extra: {entry!r} is not PART=WEIGHT, e.g. '
+            "'rewards.py:brevity=0.1'"
+        ) from error
+    return found
+
+  @property
+  def parts(self) -> tuple[str, ...]:
+    """Every part that is measured; raises as `weights`."""
+    return (self.accuracy, *self.weights)
+
+  @property
+  def asks_judge(self) -> bool:
+    """Whether trajectories need a judge's verdict before they are scored."""
+    return 'judge' in self.parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

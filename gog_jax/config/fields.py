@@ -6,7 +6,7 @@ values it may have. It has no defaults: those stand in the pages of configs/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import types
@@ -125,11 +125,6 @@ def _words(hint: Any) -> str:
   return words.get(hint, 'section')
 
 
-def _items(section: Any) -> Iterator[tuple[str, Any]]:
-  for field in dataclasses.fields(section):
-    yield field.name, getattr(section, field.name)
-
-
 def picked(
     section: Any, names: typing.Iterable[str], *, without: typing.Container[str]
 ) -> dict[str, Any]:
@@ -143,7 +138,10 @@ def picked(
 
   def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-      value = dict(_items(value))
+      value = {
+          field.name: getattr(value, field.name)
+          for field in dataclasses.fields(value)
+      }
     if isinstance(value, Mapping):
       return {k: plain(v) for k, v in value.items() if k not in without}
     return list(map(plain, value)) if isinstance(value, tuple) else value

@@ -24,7 +24,6 @@ from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.collect import USAGE
 from gog_jax.remote import ledger
-from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage import rollouts
 
@@ -117,7 +116,7 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
   most: dict[str, float] = {
       'turns': left * turns,
       'calls': left * calls,
-      'judged': left * (rewards.asks_judge(own.config.reward)),
+      'judged': left * own.config.reward.asks_judge,
       'price': left * calls * max(prices, default=0.0),
   }
   judge = own.config.judge
@@ -156,7 +155,7 @@ def _expected(
 ) -> dict[str, float]:
   if not known:
     return {}
-  judged = rewards.asks_judge(own.config.reward)
+  judged = own.config.reward.asks_judge
   expected = {'judged': float(left * judged)}
   for part in ('turns', 'calls', *USAGE, 'price', 'seconds'):
     mean = sum(item[part] for item in known) / len(known)

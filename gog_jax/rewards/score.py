@@ -25,7 +25,6 @@ from gog_jax.rewards import parts
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-JUDGE = 'judge'
 # Parts that are always recorded, and 'budget' where searches cost.
 RECORDED = ('accuracy', 'format', 'exact_match', 'f1', 'budget')
 
@@ -54,9 +53,9 @@ def score(
     RunStopped: A user's part failed or returned no finite number.
     ValueError: A valid trajectory has no verdict where one is needed.
   """
-  weights = _weights(config)
+  weights = config.weights
   values, measured = {}, {}
-  for name in (config.accuracy, *weights):
+  for name in config.parts:
     found = _measure(name, example, trajectory)
     if found is None:
       trajectory, found = dataclasses.replace(trajectory, masked=name), {}
@@ -105,11 +104,6 @@ def score_all(
   ]
 
 
-def asks_judge(config: Reward) -> bool:
-  """Whether trajectories need a judge's verdict before they are scored."""
-  return JUDGE in (config.accuracy, *_weights(config))
-
-
 def check(config: Reward) -> None:
   """Loads every part.
 
@@ -119,7 +113,7 @@ def check(config: Reward) -> None:
   """
   seams.load(config.accuracy, parts.PARTS, field='config.reward.accuracy')
   taken = {*RECORDED, *parts.PARTS}
-  for name in dict.fromkeys((config.accuracy, *_weights(config))):
+  for name in dict.fromkeys(config.parts):
     seams.load(name, parts.PARTS, field='config.reward.extra')
     if name not in parts.PARTS and _short(name) in taken:
       raise UserError(
@@ -133,28 +127,9 @@ def identity(config: Reward) -> dict[str, str]:
   """Digests of users' parts, for manifests; the config names ours."""
   return {
       f'reward {name}': seams.digest(name, parts.PARTS, field='config.reward')
-      for name in (config.accuracy, *_weights(config))
+      for name in config.parts
       if name not in parts.PARTS
   }
-
-
-def _weights(config: Reward) -> dict[str, float]:
-  """Part to weight, of the extra ones."""
-  found = {}
-  for entry in config.extra:
-    name, _, weight = entry.rpartition('=')
-    if name in found:
-      raise UserError(f'config.reward.extra names {name} twice')
-    try:
-      found[name] = float(weight)
-      if not name or not math.isfinite(found[name]):
-        raise ValueError(entry)
-    except ValueError as error:
-      raise UserError(
-          f'config.reward.extra: {entry!r} is not PART=WEIGHT, e.g. '
-          "'rewards.py:brevity=0.1'"
-      ) from error
-  return found
 
 
 def _short(name: str) -> str:
