@@ -13,6 +13,7 @@ from etils import epath
 import filelock
 
 from gog_jax.errors import UserError
+from gog_jax.storage import typed
 
 _CHOOSE = 'choose a folder you can write with --workdir=FOLDER'
 
@@ -132,6 +133,26 @@ def write_json(path: epath.PathLike, value: Any, **options: Any) -> None:
 def write_jsonl(path: epath.PathLike, rows: Iterable[Any]) -> None:
   """Writes one compact JSON object a line, atomically."""
   write_atomic(path, ''.join(dumps(row) + '\n' for row in rows))
+
+
+def read_json(
+    path: epath.PathLike,
+    kind: Any = dict[str, Any],
+    *,
+    advice: str,
+    **options: Any,
+) -> Any:
+  """The value in a JSON file; `kind` and `options` are those of `typed.read`.
+
+  Raises:
+    UserError: The file is missing, cannot be read or holds something else; ends
+      in `advice`.
+  """
+  try:
+    return typed.read(kind, json.loads(epath.Path(path).read_text()), **options)
+  except (OSError, ValueError, RecursionError) as error:
+    reason = getattr(error, 'strerror', None) or error
+    raise UserError(f'{path} cannot be read ({reason}); {advice}') from error
 
 
 def read_jsonl(path: epath.PathLike) -> Iterator[Any]:

@@ -1,0 +1,195 @@
+"""JSON values -> frozen dataclasses, by the types that their fields declare.
+
+`Annotated` with a `Bound` says which values of a type are meant; of a field
+that has a default, the value may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import enum
+import functools
+import math
+import types
+import typing
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+import jaxtyping
+import numpy as np
+
+from gog_jax.errors import UserError
+
+T = TypeVar('T')
+
+_WORDS = {
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    bytes: 'text',
+    bool: 'true or false',
+    tuple: 'a list',
+    list: 'a list',
+}
+
+
+class FieldError(UserError, ValueError):
+  """A field is missing, unknown or of another kind; the message begins with it.
+
+  A ValueError, as what `json` raises: most readers of files treat both alike.
+  """
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+  """Which values of a type are meant: those for which `holds` is true."""
+
+  must: str
+  holds: Callable[[Any], bool]
+
+
+def at_least(low: float, why: str = '') -> Bound:
+  return Bound(f'{low:g} or more{why}', lambda value: low <= value < math.inf)
+
+
+def above(low: float, why: str = '') -> Bound:
+  return Bound(f'more than {low:g}{why}', lambda value: low < value < math.inf)
+
+
+def between(low: float, high: float) -> Bound:
+  return Bound(f'from {low} to {high}', lambda value: low <= value <= high)
+
+
+Count = Annotated[int, at_least(0)]
+Positive = Annotated[int, at_least(1)]
+Finite = Annotated[float, Bound('finite', math.isfinite)]
+Share = Annotated[float, between(0, 1)]
+
+
+def read(
+    kind: type[T],
+    value: Any,
+    name: str = '',
+    *,
+    keys: Mapping[str, str] | None = None,
+    ignore_unknown: bool = False,
+    load: Callable[[str], bytes] | None = None,
+) -> T:
+  """What a JSON value holds.
+
+  Args:
+    kind: A dataclass, or another type: plain, Literal, an Enum, a tuple, list
+      or mapping of types, X | None. A jaxtyping array has the dtype it names.
+    value: What `json.loads` returns.
+    name: Stands before the names of fields in errors.
+    keys: Names that fields have in the value, where they differ.
+    ignore_unknown: Whether there may be fields that `kind` has not.
+    load: Turns text into what a field of bytes holds; e.g. reads a file.
+
+  Raises:
+    FieldError: A field is missing, unknown, or of another kind; names it.
+    OSError: As `load`.
+  """
+  reader = _Reader(keys or {}, ignore_unknown, load)
+  return reader.read(kind, value, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+  """See `read`."""
+
+  keys: Mapping[str, str]
+  ignore_unknown: bool
+  load: Callable[[str], bytes] | None
+
+  def read(self, hint: Any, value: Any, name: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or type(value) is hint:
+      return value
+    if origin is Annotated:
+      value, bound = self.read(args[0], value, name), args[1]
+      if not bound.holds(value):
+        raise _wrong(name, bound.must, value)
+      return value
+    if origin in (Union, types.UnionType):
+      if type(value) in args:
+        return value
+      *_, hint = (arg for arg in args if arg is not type(None))
+      return self.read(hint, value, name)
+    if origin is Literal:
+      if any(value == arg and type(value) is type(arg) for arg in args):
+        return value
+      raise _wrong(name, f'one of {", ".join(map(str, args))}', value)
+    if origin in (tuple, list) and isinstance(value, (tuple, list)):
+      return self._items(origin, args, value, name)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+      return {
+          key: self.read(args[1], item, _join(name, key))
+          for key, item in value.items()
+      }
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+      return self._fields(hint, value, name)
+    if isinstance(hint, type):
+      try:
+        if hint is float and type(value) is int:
+          return float(value)
+        if hint is bytes and isinstance(value, str) and self.load:
+          return self.load(value)
+        if issubclass(hint, enum.Enum):
+          return hint(value)
+        if issubclass(hint, jaxtyping.AbstractArray):
+          return np.array(value, hint.dtypes[0])
+      except (ValueError, TypeError, OverflowError) as error:
+        raise FieldError(f'{name}: {error}') from error
+    raise _wrong(name, _WORDS.get(origin or hint, 'an object'), value)
+
+  def _items(self, origin: Any, args: Any, value: Any, name: str) -> Any:
+    if origin is list or args[-1] is ...:
+      args = args[:1] * len(value)
+    elif len(args) != len(value):
+      raise _wrong(name, f'a list of {len(args)}', value)
+    return origin(
+        self.read(arg, item, f'{name}[{index}]')
+        for index, (arg, item) in enumerate(zip(args, value, strict=True))
+    )
+
+  def _fields(self, kind: Any, row: Mapping[str, Any], name: str) -> Any:
+    fields = {
+        self.keys.get(field, field): (field, hint, has_default)
+        for field, hint, has_default in _declared(kind)
+    }
+    if not self.ignore_unknown:
+      for key in sorted(row.keys() - fields.keys()):
+        raise FieldError(f'{_join(name, key)}: there is no such field')
+    values = {}
+    for key, (field, hint, has_default) in fields.items():
+      if key in row:
+        values[field] = self.read(hint, row[key], _join(name, key))
+      elif not has_default:
+        raise FieldError(f'{_join(name, key)} is missing')
+    try:
+      return kind(**values)
+    except FieldError as error:  # Of fields that do not fit each other.
+      raise FieldError(_join(name, str(error))) from error
+
+
+@functools.cache
+def _declared(kind: Any) -> list[tuple[str, Any, bool]]:
+  """Name and type of each field of a dataclass, and if it has a default."""
+  hints = typing.get_type_hints(kind, include_extras=True)
+  return [
+      (
+          field.name,
+          hints[field.name],
+          field.default is not field.default_factory,  # Else both are missing.
+      )
+      for field in dataclasses.fields(kind)
+  ]
+
+
+def _join(name: str, field: str) -> str:
+  return f'{name}.{field}' if name else field
+
+
+def _wrong(name: str, must: str, value: Any) -> FieldError:
+  return FieldError(f'{name or "it"} must be {must}, not {value!r:.80}')
