@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from gog_jax import interrupt
 from gog_jax.config import fields
 from gog_jax.config.evaluation import World
 from gog_jax.errors import UserError
@@ -13,6 +14,7 @@ from gog_jax.toy import dataset
 from gog_jax.toy import knowledge
 from gog_jax.toy import questions
 from gog_jax.toy import vocabulary
+from tests import mini
 from tests.world_helpers import stdout_of
 
 _HARD = dataclasses.replace(knowledge.USUAL, emblems=6, twins=1.0)
@@ -94,25 +96,26 @@ def test_examples_are_a_sequence(folder):
     examples[40]
 
 
-def test_written_once_and_replaced_by_other_sizes(tmp_path):
+def test_replaced_by_another_and_kept_if_that_is_not_finished(
+    tmp_path, monkeypatch
+):
   dataset.prepare(tmp_path, _DATA)
-  version = f'{knowledge.VERSION}.0.0'
-  (folder,) = (tmp_path / 'gog_world').glob('s0_40_17_20_18_*')
-  half_done = folder / f'incomplete.X_{version}'
-  half_done.mkdir()
-  (info,) = tmp_path.glob(f'gog_world/*/{version}/dataset_info.json')
-  written = info.stat().st_mtime_ns
-  before = dataset.load(tmp_path, 'test')[0]
-  dataset.prepare(tmp_path, _DATA)
-  assert info.stat().st_mtime_ns == written
-  assert not half_done.exists()
-  dataset.prepare(tmp_path, dataclasses.replace(_DATA, world_seed=1))
+  before = list(dataset.load(tmp_path, 'test'))
+  other = dataclasses.replace(_DATA, world_seed=1, n_test=7)
+  with monkeypatch.context() as patch:
+    mini.interrupt_at(patch, 80)
+    with pytest.raises(interrupt.Interrupted):
+      dataset.prepare(tmp_path, other)
+  assert list(dataset.load(tmp_path, 'test')) == before
+  dataset.prepare(tmp_path, other)
   after = dataset.load(tmp_path, 'test')
-  assert before.scope not in {example.scope for example in after}
+  assert len(after) == 7
+  assert before[0].scope not in {example.scope for example in after}
+  assert [path.name for path in tmp_path.iterdir()] == ['gog_world']
 
 
 def test_what_a_user_can_mend_is_said_in_one_line(tmp_path, folder):
-  with pytest.raises(UserError, match='holds 0 data sets'):
+  with pytest.raises(UserError, match='holds no data set of world'):
     dataset.load(tmp_path, 'train')
   with pytest.raises(UserError, match="no split 'tune'"):
     dataset.load(folder, 'tune')

@@ -1,33 +1,21 @@
-"""A set of trajectories as a TFDS data set: array_record, no TensorFlow.
-
-    FOLDER/NAME/1.0.0/NAME-SPLIT.array_record-...   the records, in order
-    FOLDER/NAME/1.0.0/dataset_info.json, features.json
-    FOLDER/NAME/1.0.0/README.md                     the data card
+"""A set of trajectories as a TFDS data set, see storage/tfds_files.py.
 
 Each record is a question, one trajectory of it, and facts about them. Images
 stand in it once, as the files' bytes; token ids, masks and logprobs are typed
-arrays; all else is JSON, escaped to ASCII, as in trajectories.jsonl. The set is
-written elsewhere and moved into place whole: killed half-way, nothing counts
-as written. Anyone with TFDS can read it, with TensorFlow or without.
+arrays; all else is JSON, escaped to ASCII, as in trajectories.jsonl.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-import contextlib
-from typing import Any
+from collections.abc import Sequence
 
 from etils import epath
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_serializer
 
-from gog_jax import interrupt
 from gog_jax.conversations import record as record_lib
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
-from gog_jax.storage import files
+from gog_jax.storage import tfds_files
 from gog_jax.storage.records import Lazy
-from gog_jax.storage.tfds_quiet import quiet
 from gog_jax.types import Trajectory
 
 VERSION = '1.0.0'  # Of how a record is laid out.
@@ -41,9 +29,7 @@ def write(
     description: str,
     card: str = '',
 ) -> epath.Path:
-  """Writes a set whole, replacing one of that name.
-
-  The same records give the same files, byte for byte.
+  """Writes a set whole, replacing one of that name; see `tfds_files.write`.
 
   Args:
     folder: On a local disk; other sets may lie beside it.
@@ -58,65 +44,17 @@ def write(
   Raises:
     UserError: The folder cannot be written.
   """
-  target = epath.Path(folder) / name / VERSION
-  partial = epath.Path(folder) / f'.{name}.partial'
-  with files.writable(target, 'choose a folder on a local disk'):
-    if partial.exists():  # Of a run that was killed.
-      partial.rmtree()
-    partial.mkdir(parents=True)
-    with quiet(), _sorted_fields():
-      _Builder(
-          name=name,
-          version=VERSION,
-          data_dir=partial,
-          features=record_lib.features(),
-          split_datasets={'train': _rows(records)},
-          description=description,
-          file_format='array_record',
-          disable_shuffling=True,  # Grain shuffles, each epoch anew.
-      ).download_and_prepare()
-    made = partial / name / VERSION
-    (made / 'README.md').write_text((card or description).rstrip() + '\n')
-    if target.parent.exists():
-      target.parent.rmtree()
-    made.parent.rename(target.parent)
-    partial.rmtree()
-  return target
-
-
-class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
-  """Takes rows without asking TensorFlow whether they are a data set of its."""
-
-  def _split_generators(self, dl_manager: Any) -> Any:
-    del dl_manager  # Nothing is downloaded.
-    return self._split_datasets
-
-
-def _rows(records: Sequence[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
-  for number in range(len(records)):
-    interrupt.check()
-    yield number, record_lib.to_row(records[number])
-
-
-@contextlib.contextmanager
-def _sorted_fields() -> Iterator[None]:
-  """Has TFDS write the fields of a record by name.
-
-  Else they come in an order that every process has of its own, and the same
-  records would not give the same files.
-  """
-  kind = example_serializer.ExampleSerializer
-
-  def serialize_example(self, example):
-    proto = self.get_tf_example(example)
-    return proto.SerializeToString(deterministic=True)
-
-  theirs = kind.serialize_example
-  setattr(kind, 'serialize_example', serialize_example)  # noqa: B010
-  try:
-    yield
-  finally:
-    setattr(kind, 'serialize_example', theirs)  # noqa: B010
+  numbers = range(len(records))
+  return tfds_files.write(
+      folder,
+      # Grain shuffles, each epoch anew.
+      {'train': ((n, record_lib.to_row(records[n])) for n in numbers)},
+      name=name,
+      version=VERSION,
+      features=record_lib.features(),
+      description=description,
+      card=card,
+  )
 
 
 def load(folder: epath.PathLike, split: str = 'train') -> Split:
@@ -134,13 +72,6 @@ def load(folder: epath.PathLike, split: str = 'train') -> Split:
     raise UserError(
         f'{path} has layout {path.name}, this gog_jax reads {VERSION}; make '
         'the set again'
-    )
-  with quiet():
-    builder = tfds.builder_from_directory(path)
-  if split not in builder.info.splits:
-    raise UserError(
-        f'{path} has no split {split!r}, only '
-        + ', '.join(sorted(builder.info.splits))
     )
   return Split(path, split)
 
@@ -182,21 +113,17 @@ class Split(Lazy[Record]):
     """Opens `split` of the set in `path`."""
     self._path = path
     self._split = split
-    with quiet():
-      self._source: Any = tfds.builder_from_directory(path).as_data_source(
-          split=split,  # pyright: ignore[reportCallIssue] (a decorator hides it)
-          decoders={'images': _AsBytes()},
-      )
+    self._rows = tfds_files.rows(path, split)
 
   def __reduce__(self):
     return Split, (self._path, self._split)
 
   def __len__(self) -> int:
-    return len(self._source)
+    return len(self._rows)
 
   def item(self, index: int) -> Record:
     try:
-      return record_lib.from_row(self._source[index])
+      return record_lib.from_row(self._rows[index])
     # What array_record raises, and what a row that decodes to nonsense does.
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
       reason = (str(error) or repr(error)).splitlines()[0]
@@ -217,10 +144,3 @@ class Trajectories(Lazy[Trajectory]):
 
   def item(self, index: int) -> Trajectory:
     return self._records[index].trajectory
-
-
-class _AsBytes(tfds.decode.SkipDecoding):
-  """Leaves images encoded; TFDS's own cannot, in a sequence, in NumPy."""
-
-  def decode_batch_example_np(self, serialized_example: Any) -> Any:
-    return serialized_example
