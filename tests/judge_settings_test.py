@@ -6,7 +6,7 @@ import pytest
 
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
-from gog_jax.judge import counts as counts_lib
+from gog_jax.judge.judge import describe
 from gog_jax.judge.judge import Judge
 from gog_jax.storage import files
 from tests import endpoints
@@ -28,7 +28,7 @@ def test_verdicts_are_paid_by_what_the_endpoint_says(tmp_path):
     totals = judge.counts.totals()
   assert totals['price'] == pytest.approx(2 * price)
   assert (totals['prompt_tokens'], totals['completion_tokens']) == (600, 40)
-  assert '2 asked about, $0.0016 spent' == counts_lib.describe(totals)
+  assert '2 asked about, $0.0016 spent' == describe(totals)
   rows = list(files.read_jsonl(tmp_path / 'judge_spent.jsonl'))
   assert sum(row['price'] for row in rows) == pytest.approx(2 * price)
   # What was turned away costs nothing; without usage, the most it can be.

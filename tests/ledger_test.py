@@ -18,14 +18,14 @@ def test_those_who_share_a_ledger_share_its_cap(tmp_path):
   second = Ledger(tmp_path / 'spent', cap=1.0)
   first.charge('a', 0.5)
   second.charge('b', 0.25)
-  second.record(-0.25, tool='b')
-  second.record(0.25, tokens=(9, 2))
+  second.record('b', -0.25)
+  second.record('a message', 0.25)
   with pytest.raises(RunStopped, match=r'cost \$0.7500; a at \$0.5 would'):
     first.charge('a', 0.5)
-  first.check()
+  first.charge('a message', None)
   first.charge('a', 0.25)
-  with pytest.raises(RunStopped, match=r'\$1.0000, which is all of'):
-    second.check()
+  with pytest.raises(RunStopped, match=r'\$1.0000; a message would pass'):
+    second.charge('a message', None)
   assert first.spent == second.spent == 1.0
 
 

@@ -26,7 +26,7 @@ from gog_jax.evaluation import grade
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.evaluate import ROLLOUT
 from gog_jax.evaluation.evaluate import TRAINED
-from gog_jax.judge.counts import describe
+from gog_jax.judge.judge import describe
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
 from gog_jax.rewards import score as rewards

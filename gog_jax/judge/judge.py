@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
-import itertools
+from typing import Any
 
 import aiohttp
 from etils import epath
@@ -14,12 +14,12 @@ from etils import epath
 from gog_jax.config import tools as config_lib
 from gog_jax.errors import RunStopped
 from gog_jax.judge import prompt
-from gog_jax.judge.counts import JudgeCounts
 from gog_jax.judge.prompt import Case
 from gog_jax.remote import tasks
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
-from gog_jax.remote.ledger import charged
+from gog_jax.remote.endpoint import Message
+from gog_jax.remote.tally import listed
 from gog_jax.rewards import answers
 from gog_jax.storage import files
 from gog_jax.storage.store import Store
@@ -38,7 +38,10 @@ class Judge:
   Attributes:
     version: Of the judge: its model and a digest of all that its verdicts hang
       on, the prompt first.
-    counts: See there.
+    counts: Each answer is one of: `exact_match`, `empty` and `too_long`, about
+      which nobody is asked; `same`, as another one of its batch; `cached`; and
+      `asked`. Of those asked, `failed` got no verdict; `failures` says why. See
+      `Endpoint` for the rest.
   """
 
   def __init__(self, config: config_lib.Judge, workdir: epath.PathLike):
@@ -63,7 +66,7 @@ class Judge:
     }
     digest = _digest([prompt.FORMAT, *self._facts.values()])
     self.version = f'{config.model} {digest[:16]}'
-    self.counts = JudgeCounts()
+    self.counts = self._endpoint.counts
     self._store = Store(
         config.cache or epath.Path(workdir) / 'verdicts.sqlite',
         field='judge.cache',
@@ -180,51 +183,24 @@ class Judge:
       self, session: aiohttp.ClientSession, case: Case
   ) -> Verdict:
     """Asks until there is a verdict or no attempt is left."""
-    attempts = itertools.count(1)
+    code = ''
+
+    def write(attempt: int) -> list[Message]:
+      nonlocal code
+      code = prompt.code_for(self.version, case, attempt)
+      text = prompt.write(self._prompt, case, code)
+      return [{'role': 'user', 'content': text}]
+
     try:
-      right = await self._endpoint.retried(self._ask, session, case, attempts)
+      right = await self._endpoint.ask(
+          session, write, lambda reply: prompt.read(reply, code)
+      )
       return Verdict(right=right, by=self.version)
     except (EndpointError, prompt.NoVerdict) as error:
-      self.counts.add_failure(error.reason)
+      self.counts.add('failed')
+      self.counts.add(f'failures/{error.reason}')
       self._examples[error.reason] = str(error)
       return Verdict(right=None, by=self.version, error=str(error))
-
-  async def _ask(
-      self,
-      session: aiohttp.ClientSession,
-      case: Case,
-      attempts: Iterator[int],
-      *,
-      deadline: float,
-  ) -> bool:
-    """Asks once.
-
-    Raises:
-      EndpointError, NoVerdict: There is no verdict.
-      RunStopped: It would cost more than the run may spend.
-    """
-    code = prompt.code_for(self.version, case, next(attempts))
-    text = prompt.write(self._prompt, case, code)
-    # No tokenizer makes more of the text than its bytes.
-    most = self._endpoint.dollars(
-        len(text.encode()), self._config.max_tokens
-    )
-    with charged(
-        self._endpoint.ledger,
-        'a verdict',
-        most,
-        lambda dollars: self.counts.add('price', dollars),
-    ) as charge:
-      self.counts.add('requests')
-      reply = await self._endpoint.ask(
-          session, [{'role': 'user', 'content': text}], deadline=deadline
-      )
-      n_in, n_out = reply.prompt_tokens, reply.completion_tokens
-      self.counts.add('prompt_tokens', n_in)
-      self.counts.add('completion_tokens', n_out)
-      if n_in or n_out:
-        charge.price = self._endpoint.dollars(n_in, n_out)
-    return prompt.read(reply, code)
 
   def _check_success(self, n_left: int) -> None:
     """Stops a run that too many verdicts are missing from.
@@ -242,7 +218,10 @@ class Judge:
     # A hair above, for sums like 1 - 0.95.
     if failed <= (1 - least) * max(asked + n_left, _FEW) + 1e-9:
       return
-    reason = self.counts.commonest_failure()
+    totals = self.counts.totals()
+    reason = max(
+        self._examples, key=lambda reason: totals[f'failures/{reason}']
+    )
     raise RunStopped(
         f'the judge failed on {failed:.0f} of the {asked:.0f} answers that it '
         f'was asked about, more than --config.judge.min_success={least:g} '
@@ -250,6 +229,21 @@ class Judge:
         f'verdicts in {self._store.path}; no failure was counted as a wrong '
         f'answer. Mostly, {self._examples[reason]}'
     )
+
+
+def describe(counts: Mapping[str, Any]) -> str:
+  """What `counts.take` gave, in one line; empty where nothing was judged."""
+  parts = listed(
+      counts,
+      asked='asked about',
+      failed='failed',
+      cached='known already',
+      same='the same as another',
+      exact_match='exact matches',
+      empty='empty',
+      too_long='too long',
+  )
+  return ', '.join(parts)
 
 
 def _digest(value: object) -> str:

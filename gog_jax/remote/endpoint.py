@@ -8,11 +8,11 @@ unpacked, and its shape is checked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import json
 import re
-import time
 from typing import Any, TypeVar
 import urllib.parse
 
@@ -23,13 +23,17 @@ from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.remote import retries
 from gog_jax.remote import secrets
+from gog_jax.remote.ledger import charged
 from gog_jax.remote.ledger import dollars
 from gog_jax.remote.ledger import Ledger
+from gog_jax.remote.tally import Tally
 
 T = TypeVar('T')
+Message = Mapping[str, Any]
 
 _MAX_BYTES = 16 * 2**20  # Of a reply.
 _PATH = '/chat/completions'
+_TOKENS = ('prompt_tokens', 'completion_tokens')
 _BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
 
 
@@ -42,16 +46,15 @@ class Completion:
     reasoning: What a server's reasoning parser took out of it.
     tool_calls: (name, arguments as JSON text) that a tool parser took out.
     truncated: Whether its token limit cut it off.
-    prompt_tokens: As the endpoint says; 0 where it does not.
-    completion_tokens: Likewise.
+    usage: The `prompt_tokens` and `completion_tokens` that it took and their
+      `price` in US dollars; empty where the endpoint does not say.
   """
 
   content: str
   reasoning: str
   tool_calls: tuple[tuple[str, str], ...]
   truncated: bool
-  prompt_tokens: int = 0
-  completion_tokens: int = 0
+  usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class EndpointError(UserError):
@@ -59,24 +62,11 @@ class EndpointError(UserError):
 
   Attributes:
     reason: The same in a few words, under which it is counted.
-    billed: Whether it may have to be paid for: False where the request was
-      turned away, or never sent.
-    transient: Whether the same request may work soon.
-    retry_after_s: Seconds that the endpoint asks to wait.
   """
 
-  def __init__(
-      self,
-      message: str,
-      *,
-      reason: str,
-      billed: bool = False,
-      transient: bool = False,
-      retry_after_s: float = 0.0,
-  ):
+  def __init__(self, message: str, *, reason: str):
     super().__init__(message)
-    self.reason, self.billed = reason, billed
-    self.transient, self.retry_after_s = transient, retry_after_s
+    self.reason = reason
 
 
 class MisconfiguredError(EndpointError):
@@ -87,7 +77,9 @@ class Endpoint:
   """One remote model.
 
   Attributes:
-    ledger: Where spending is written down; None where messages cost nothing.
+    counts: Of the `requests` sent; of the `prompt_tokens` and
+      `completion_tokens` that they took, where the endpoint says so; and of
+      their `price` in US dollars, if it has one.
   """
 
   def __init__(self, section: Any, *, name: str, workdir: epath.PathLike):
@@ -126,28 +118,44 @@ class Endpoint:
           'environment, letters, digits and _; put the key into that variable'
       )
     self._key = http_json.read_key(variable)
-    self.ledger = None
+    self._options: dict[str, Any] = {'model': section.model}
+    if section.temperature >= 0:
+      self._options['temperature'] = section.temperature
+    if section.max_tokens:
+      self._options['max_tokens'] = section.max_tokens
+    self.counts = Tally()
+    self._ledger = None
     if section.price_in or section.price_out:
-      self.ledger = Ledger(
+      self._ledger = Ledger(
           section.ledger or epath.Path(workdir) / f'{name}_spent.jsonl',
           cap=section.max_spend,
           section=name,
       )
 
-  def dollars(self, tokens_in: int, tokens_out: int) -> float:
-    return dollars(self._section, tokens_in, tokens_out)
-
   def session(self) -> aiohttp.ClientSession:
     """For `ask`, in this event loop."""
     return http_json.session(self._key)
 
-  async def retried(
-      self, ask: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any
+  async def ask(
+      self,
+      session: aiohttp.ClientSession,
+      write: Callable[[int], Sequence[Message]],
+      read: Callable[[Completion], T],
+      *,
+      seed: int = 0,
   ) -> T:
-    """Calls `ask(*args, deadline=.., **kwargs)` as often as the config says.
+    """Asks for the model's next message, as often as the config says.
+
+    Args:
+      session: Of this event loop.
+      write: The conversation to send, given the number of the attempt, from 1.
+      read: What to make of a reply. What it raises fails the attempt.
+      seed: Sent if the config says so.
 
     Raises:
-      EndpointError: What the last call raised, as any other exception.
+      EndpointError: There is no reply.
+      RunStopped: It would cost more than the run may spend.
+      Exception: What the last `read` raised.
     """
     c = self._section
     retrying = retries.retrying(
@@ -155,107 +163,87 @@ class Endpoint:
         timeout_s=c.timeout_s,
         backoff_s=_BACKOFF_S,
     )
-    deadline = time.monotonic() + c.timeout_s
-    try:
-      return await retrying(ask, *args, deadline=deadline, **kwargs)
-    except EndpointError as error:
-      n_attempts = retrying.statistics['attempt_number']
-      if not error.transient or n_attempts == 1:
-        raise
-      raise EndpointError(
-          f'{error} after {n_attempts} attempts',
-          reason=error.reason,
-          billed=error.billed,
-      ) from error
 
-  async def ask(
-      self,
-      session: aiohttp.ClientSession,
-      messages: Sequence[Mapping[str, Any]],
-      *,
-      deadline: float,
-      seed: int = 0,
-  ) -> Completion:
-    """Asks once for the model's next message.
-
-    Args:
-      session: Of this event loop.
-      messages: The conversation so far.
-      deadline: Until when, by time.monotonic().
-      seed: Sent if the config says so.
-
-    Raises:
-      EndpointError: It cannot be had.
-    """
-    c = self._section
-    request: dict[str, Any] = {'model': c.model, 'messages': list(messages)}
-    if c.temperature >= 0:
-      request['temperature'] = c.temperature
-    if c.max_tokens:
-      request['max_tokens'] = c.max_tokens
-    if getattr(c, 'seeded', False):
-      request['seed'] = seed
-    try:
-      async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
+    async def attempt() -> T:
+      messages = write(retrying.statistics['attempt_number'])
+      request = {**self._options, 'messages': messages}
+      if getattr(c, 'seeded', False):
+        request['seed'] = seed
+      with charged(
+          self._ledger,
+          'a message',
+          self._most(messages),
+          functools.partial(self.counts.add, 'price'),
+      ) as charge:
+        self.counts.add('requests')
         value, _ = await http_json.ask(
             session, self._address, request, max_bytes=_MAX_BYTES
         )
-    except TimeoutError as error:
-      raise EndpointError(
-          f'{self._shown} sent no reply within '
-          f'{self._flag("timeout_s")}={c.timeout_s:g} seconds',
-          reason='no reply in time',
-          billed=True,
-          transient=True,
-      ) from error
-    except ConnectionError as error:
-      raise EndpointError(
-          f'cannot reach {self._shown} ({error}); is the server running, and '
-          f'is {self._flag("url")} right?',
-          reason='cannot be reached',
-          billed=getattr(error, 'billed', True),
-          transient=True,
-      ) from error
-    except http_json.Garbled as error:
-      raise self._no_completion(str(error)) from error
-    except http_json.Refused as error:
-      raise self._refusal(error) from error
-    return self._completion(value)
+        reply = self._completion(value)
+        charge.price = reply.usage.get('price', charge.price)
+      for what in _TOKENS:
+        self.counts.add(what, reply.usage.get(what, 0))
+      return read(reply)
 
-  def _refusal(self, error: http_json.Refused) -> EndpointError:
-    reason = f'HTTP {error.status}'
-    if 300 <= error.status < 400:
-      return MisconfiguredError(
-          f'{self._shown} answers {error.status}, a redirect, which is not '
-          f'followed: give the address it leads to as {self._flag("url")}',
-          reason=reason,
-      )
-    message = f'{self._shown} answers {error.status}: {error.reason}'
-    if error.status == 404:
-      message += (
-          f'; is {self._flag("url")} right, up to its /v1, and '
-          f'{self._flag("model")}?'
-      )
-    if error.status in (401, 403):
-      variable = self._section.key_variable
-      message += f' (the key is read from the variable {variable})'
-    # Other requests may well be shorter, or have an image that it can read.
-    if error.status in (401, 403, 404, 405):
-      return MisconfiguredError(message, reason=reason)
-    return EndpointError(
-        message,
-        reason=reason,
-        transient=error.transient,
-        retry_after_s=error.retry_after_s,
-    )
+    try:
+      async with asyncio.timeout(c.timeout_s):
+        return await retrying(attempt)
+    except (
+        TimeoutError, ConnectionError, http_json.Garbled, http_json.Refused,
+    ) as error:  # fmt: skip
+      raise self._explained(
+          error, retrying.statistics['attempt_number']
+      ) from error
 
-  def _no_completion(self, what: str) -> EndpointError:
-    return EndpointError(
-        f'{self._shown} answers with no chat completion: {what}; is '
-        f'{self._flag("url")} right, up to its /v1?',
-        reason='no chat completion',
-        billed=True,
-    )
+  def _most(self, messages: Sequence[Message]) -> float | None:
+    """US dollars that a reply costs at most; None where nothing bounds them."""
+    texts = [message['content'] for message in messages]
+    n_tokens = self._section.max_tokens
+    if not n_tokens or not all(isinstance(text, str) for text in texts):
+      return None
+    # No tokenizer makes more of a text than its bytes.
+    n_bytes = sum(len(text.encode()) for text in texts)
+    return dollars(self._section, n_bytes, n_tokens)
+
+  def _explained(self, error: Exception, n_attempts: int) -> EndpointError:
+    """What the last attempt's error means to the user."""
+    shown, url, kind = self._shown, self._flag('url'), EndpointError
+    match error:
+      case TimeoutError():
+        reason = 'no reply in time'
+        timeout = f'{self._flag("timeout_s")}={self._section.timeout_s:g}'
+        text = f'{shown} sent no reply within {timeout} seconds'
+      case ConnectionError():
+        reason = 'cannot be reached'
+        text = (
+            f'cannot reach {shown} ({error}); is the server running, and is '
+            f'{url} right?'
+        )
+      case http_json.Refused(status=status):
+        reason = f'HTTP {status}'
+        text = f'{shown} answers {status}: {error.reason}'
+        if 300 <= status < 400:
+          text = (
+              f'{shown} answers {status}, a redirect, which is not followed: '
+              f'give the address it leads to as {url}'
+          )
+        elif status == 404:
+          text += f'; is {url} right, up to its /v1, and {self._flag("model")}?'
+        elif status in (401, 403):
+          variable = self._section.key_variable
+          text += f' (the key is read from the variable {variable})'
+        # Other requests may be shorter, or have an image that it can read.
+        if status < 400 or status in (401, 403, 404, 405):
+          kind = MisconfiguredError
+      case _:
+        reason = 'no chat completion'
+        text = (
+            f'{shown} answers with no chat completion: {error}; is {url} '
+            'right, up to its /v1?'
+        )
+    if retries.is_transient(error) and n_attempts > 1:
+      text += f' after {n_attempts} attempts'
+    return kind(text, reason=reason)
 
   def _flag(self, field: str) -> str:
     """What a user types to set a field."""
@@ -265,7 +253,7 @@ class Endpoint:
     """Reads a response.
 
     Raises:
-      EndpointError: It is no chat completion.
+      Garbled: It is no chat completion.
     """
     try:
       choice = value['choices'][0]
@@ -279,14 +267,23 @@ class Endpoint:
               for call in message.get('tool_calls') or ()
           ),
           truncated=choice.get('finish_reason') == 'length',
-          prompt_tokens=_count(value, 'prompt_tokens'),
-          completion_tokens=_count(value, 'completion_tokens'),
+          usage=self._usage(value.get('usage')),
       )
     except (
         AttributeError, IndexError, KeyError, TypeError, ValueError,
     ) as error:  # fmt: skip
       what = f'{type(error).__name__}: {error}'
-      raise self._no_completion(f'its JSON has no message ({what})') from error
+      raise http_json.Garbled(f'its JSON has no message ({what})') from error
+
+  def _usage(self, said: Any) -> dict[str, float]:
+    """See `Completion`; a count that is not a positive number is 0."""
+    said = said if isinstance(said, dict) else {}
+    counts = [said.get(what) for what in _TOKENS]
+    tokens = [n if type(n) is int and n > 0 else 0 for n in counts]
+    if not any(tokens):
+      return {}
+    price = dollars(self._section, *tokens)
+    return {**dict(zip(_TOKENS, tokens)), 'price': price}
 
 
 def shown_url(url: str) -> str:
@@ -302,13 +299,6 @@ def _call(function: Mapping[str, Any]) -> tuple[str, str]:
   if isinstance(arguments, dict):  # Of servers that are helpful.
     arguments = json.dumps(arguments)
   return _text(function['name']), _text(arguments)
-
-
-def _count(reply: Mapping[str, Any], what: str) -> int:
-  """Of the tokens that a reply says it took; 0 where it says none."""
-  usage = reply.get('usage')
-  count = usage.get(what) if isinstance(usage, dict) else None
-  return count if type(count) is int and count > 0 else 0
 
 
 def _text(value: Any) -> str:

@@ -1,12 +1,12 @@
 """What a run has spent on searches, a remote model or a judge, and its cap.
 
-    FILE    one charge a line, {"price": 0.001, "time": .., ...}
+    FILE    one charge a line, {"price": 0.001, "time": .., "tool": ..}
 
-Processes that share a file share its cap: each looks, before it spends, what
-the others have written. Charges of which the price is known are written before
-a request is sent, so that no kill forgets one and no cap is passed; those of
-requests that were turned away are taken back by a line of their own. What a
-message costs is known when it is there: those under way while the cap is
+Processes that share a file share its cap: each reads what the others have
+written before it spends. A price that is known is written down before the
+request is sent, so that no kill forgets one and the cap is never passed; where
+the request is turned away, another line takes it back. A price that only the
+reply tells is written down then: requests that are under way when the cap is
 reached are still paid for.
 """
 
@@ -45,29 +45,31 @@ class Charge:
 def charged(
     ledger: Ledger | None,
     name: str,
-    price: float,
+    price: float | None,
     spend: Callable[[float], None],
 ) -> Iterator[Charge]:
   """Charges for the request that is made inside.
 
-  What it did not cost is taken back at the end: all of it after an error whose
-  `billed` is False, and else what is above the charge's `price`.
+  A price that is known is written down before the request is sent. At the end
+  it is corrected to the charge's `price`, or to nothing after an error whose
+  `billed` is False.
 
   Args:
     ledger: None where nothing costs.
-    name: Of what is asked.
-    price: US dollars, at most.
+    name: What is asked for.
+    price: US dollars, at most; None where only the reply tells.
     spend: Told of each change.
 
   Raises:
     RunStopped: As `Ledger.charge`.
   """
-  charge = Charge(price)
-  if ledger is None or not price:
+  charge = Charge(price or 0.0)
+  if ledger is None or price == 0:
     yield charge
     return
   ledger.charge(name, price)
-  spend(price)
+  written = charge.price
+  spend(written)
   try:
     yield charge
   except Exception as error:
@@ -75,9 +77,9 @@ def charged(
       charge.price = 0.0
     raise
   finally:
-    if charge.price != price:
-      ledger.record(charge.price - price, tool=name)
-      spend(charge.price - price)
+    if charge.price != written:
+      ledger.record(name, charge.price - written)
+      spend(charge.price - written)
 
 
 class Ledger:
@@ -95,7 +97,7 @@ class Ledger:
     Args:
       path: On a local disk; made with the first charge.
       cap: In US dollars.
-      section: Of the config, that sets path and cap.
+      section: Of the config, where path and cap are set.
 
     Raises:
       UserError: The file cannot be read or is damaged, or is in a bucket.
@@ -103,7 +105,6 @@ class Ledger:
     self._path = os.fspath(path)
     self._cap = cap
     self._section = section
-    self._flag = f'--config.{section}.max_spend={cap:g}'
     if '://' in self._path:
       raise UserError(
           f'what is spent cannot be written down in {path}: choose a file on a '
@@ -115,55 +116,44 @@ class Ledger:
     self._lock = filelock.FileLock(self._path + '.lock')
     self._catch_up()
 
-  def charge(self, name: str, price: float) -> None:
+  def charge(self, name: str, price: float | None) -> None:
     """Writes down what a request is going to cost.
 
     Args:
-      name: Of what is asked: a tool, a verdict.
-      price: US dollars.
+      name: What is asked for: a tool's name, a message.
+      price: US dollars; None where it is not known yet.
 
     Raises:
       RunStopped: It would pass the cap, or cannot be written down.
     """
     with self._alone():
-      # A hair above, for sums like 0.1 + 0.2.
-      if not self.spent + price <= self._cap * (1 + 1e-9):
+      if price is None:
+        fits, what = self.spent < self._cap, name
+      else:  # A hair above, for sums like 0.1 + 0.2.
+        fits = self.spent + price <= self._cap * (1 + 1e-9)
+        what = f'{name} at ${price:g}'
+      if not fits:
         raise RunStopped(
-            f'{self._so_far}; {name} at ${price:g} would pass {self._flag}: '
-            'raise it to go on; what stages have made is kept, and so is what '
-            'a cache or a recording holds'
+            f'calls of config.{self._section} have cost ${self.spent:.4f}; '
+            f'{what} would pass --config.{self._section}.max_spend='
+            f'{self._cap:g}: raise it to go on; what stages have made is kept, '
+            'and so is what a cache or a recording holds'
         )
-      self._write(price, tool=name)
+      if price:
+        self._write(name, price)
 
-  def check(self) -> None:
-    """Before something is asked for, the price of which is not known yet.
-
-    Raises:
-      RunStopped: The cap is reached, or the file cannot be read.
-    """
-    with self._alone():
-      if self.spent >= self._cap:
-        raise RunStopped(
-            f'{self._so_far}, which is all of {self._flag}: raise it to go on; '
-            'what is finished is kept'
-        )
-
-  def record(self, price: float, **about: Any) -> None:
-    """Writes down what something has cost, whatever the cap.
+  def record(self, name: str, price: float) -> None:
+    """Writes down what a request has cost, whatever the cap.
 
     Args:
+      name: What was asked for.
       price: US dollars; negative for a refund.
-      about: What else the line says.
 
     Raises:
       RunStopped: It cannot be written down.
     """
     with self._alone():
-      self._write(price, **about)
-
-  @property
-  def _so_far(self) -> str:
-    return f'calls of config.{self._section} have cost ${self.spent:.4f}'
+      self._write(name, price)
 
   @contextlib.contextmanager
   def _alone(self) -> Iterator[None]:
@@ -179,11 +169,10 @@ class Ledger:
     except UserError as error:  # A full disk is no failure of the search.
       raise RunStopped(str(error)) from error
 
-  def _write(self, price: float, **about: Any) -> None:
+  def _write(self, name: str, price: float) -> None:
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-    files.append_line(
-        self._path, files.dumps({'price': price, 'time': time, **about})
-    )
+    row = {'price': price, 'time': time, 'tool': name}
+    files.append_line(self._path, files.dumps(row))
     self._catch_up()
 
   def _catch_up(self) -> None:

@@ -98,8 +98,6 @@ class RemotePolicy:
       UserError: The endpoint fails, if not only for some of them and this is
         tolerated; or an image cannot be read, or the cap is reached.
     """
-    if self._endpoint.ledger is not None:
-      self._endpoint.ledger.check()
     sampled_turns = asyncio.run(self._sample(slots))
     for slot, sampled in zip(slots, sampled_turns, strict=True):
       token_ids = tuple(sampled.token_ids.tolist())
@@ -127,13 +125,15 @@ class RemotePolicy:
       seed: int,
   ) -> SampledTurn:
     try:
-      reply = await self._endpoint.retried(
-          self._endpoint.ask, session, messages, seed=seed
+      return await self._endpoint.ask(
+          session, lambda attempt: messages, self._sampled, seed=seed
       )
     except EndpointError as error:
       if self._tolerant and not isinstance(error, MisconfiguredError):
         return dataclasses.replace(said(()), error=str(error))
       raise
+
+  def _sampled(self, reply: Completion) -> SampledTurn:
     token_ids = self._chat.encode_untrusted(self._written(reply))
     truncated = reply.truncated or len(token_ids) >= self._max_turn_tokens
     if truncated:
@@ -141,19 +141,8 @@ class RemotePolicy:
     else:
       token_ids.append(self._chat.stop_ids[0])
     return dataclasses.replace(
-        said(token_ids), truncated=truncated, usage=self._usage(reply)
+        said(token_ids), truncated=truncated, usage=reply.usage
     )
-
-  def _usage(self, reply: Completion) -> dict[str, float]:
-    """What a message took, if the endpoint says so, and cost."""
-    tokens = (reply.prompt_tokens, reply.completion_tokens)
-    if not any(tokens):
-      return {}
-    price = self._endpoint.dollars(*tokens)
-    if self._endpoint.ledger is not None:
-      self._endpoint.ledger.record(price, tokens=tokens)
-    names = ('prompt_tokens', 'completion_tokens', 'price')
-    return dict(zip(names, (*tokens, price)))
 
   def _written(self, reply: Completion) -> str:
     """The message as the model wrote it, before the server took it apart."""

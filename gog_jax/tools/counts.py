@@ -1,110 +1,66 @@
-"""What is counted of tool calls: their fates, retries, seconds and dollars."""
+"""Counts of tool calls: how they ended, retries, seconds and dollars."""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from gog_jax.types import ToolStatus
+from gog_jax.remote.tally import listed
+from gog_jax.remote.tally import Tally
 
-# What calls to tools that do not exist are counted under: policies invent
+# What calls of tools that do not exist are counted under: policies invent
 # names without end.
 UNKNOWN = 'unknown'
-
-_WHAT = (
-    *(status.value for status in ToolStatus),
-    'cancelled',
-    'retries',
-    'cached',
-    'replayed',
-    'searches',
-    'seconds',
-    'price',
-)
-_QUANTILES = {'latency_p50_s': 0.5, 'latency_p95_s': 0.95}
+_ALL = 'all'
 
 
-class ToolCounts:
-  """Totals by tool, which several executors may share.
+class ToolCounts(Tally):
+  """Sums by 'tool/what', which several executors may share.
 
-  Of each tool: `ok`, `model_error`, `infra_error` and `cancelled` add up to the
-  calls; `retries` are attempts after a search's first; `cached` and `replayed`
-  are calls that were answered without a search of their own; `searches` are
-  sub-queries that came back, wherever from; `seconds` wall time including the
-  wait for a turn; `price` US dollars that were really spent. Calls to tools
-  that do not exist are those of 'unknown'.
+  For each tool, `ok`, `model_error`, `infra_error` and `cancelled` add up to
+  its calls; `retries` are attempts after a call's first; `cached` and
+  `replayed` are calls that were answered without a search of their own;
+  `searches` are those that came back, wherever from; `seconds` is wall time
+  including the wait for a slot; `price` is in US dollars that were spent.
   """
 
   def __init__(self):
-    # By 'tool/what'.
-    self._totals: dict[str, float] = collections.defaultdict(int)
-    self._latencies: dict[str, list[float]] = {}
-    self._taken: dict[str, float] = {}
-
-  def expect(self, tools: Iterable[str]) -> None:
-    """Tools that are listed even if they are never called."""
-    for tool in tools:
-      for what in _WHAT:
-        self.add(tool, what, 0)
-
-  def add(self, tool: str, what: str, value: float = 1) -> None:
-    self._totals[f'{tool}/{what}'] += value
+    super().__init__()
+    self._latencies: dict[str, list[float]] = collections.defaultdict(list)
 
   def add_latency(self, tool: str, seconds: float) -> None:
     """The seconds that one call took."""
-    self.add(tool, 'seconds', seconds)
-    self._latencies.setdefault(tool, []).append(seconds)
+    self.add(f'{tool}/seconds', seconds)
+    self._latencies[tool].append(seconds)
+    if tool != UNKNOWN:
+      self._latencies[_ALL].append(seconds)
 
-  def totals(self) -> dict[str, float]:
-    """All since it was made, as 'tool/what'."""
-    return dict(self._totals)
+  def take(self) -> dict[str, Any]:
+    """What was added since the last time, by tool.
 
-  def take(self) -> dict[str, dict[str, float]]:
-    """Of each tool that was called since the last time, what is not zero.
-
-    With the quantiles `latency_p50_s` and `latency_p95_s` of its calls, and
-    all tools together as 'all'.
+    With the quantiles `latency_p50_s` and `latency_p95_s` of the calls; the
+    tools that exist together are 'all'.
     """
-    totals = self.totals()
-    taken: dict[str, dict[str, float]] = {}
-    for name, value in totals.items():
-      if new := value - self._taken.get(name, 0):
-        tool, _, what = name.partition('/')
-        taken.setdefault(tool, {})[what] = new
-        if tool != UNKNOWN:
-          every = taken.setdefault('all', {})
-          every[what] = every.get(what, 0) + new
-    self._taken = totals
-    everything = [
-        s
-        for tool, latencies in self._latencies.items()
-        if tool != UNKNOWN
-        for s in latencies
-    ]
-    for tool, seconds in {**self._latencies, 'all': everything}.items():
-      if seconds and tool in taken:
-        for what, share in _QUANTILES.items():
-          taken[tool][what] = float(np.quantile(seconds, share))
-    self._latencies = {}
+    taken = super().take()
+    every: dict[str, float] = collections.defaultdict(int)
+    for tool, counts in taken.items():
+      for what, value in counts.items() if tool != UNKNOWN else ():
+        every[what] += value
+    if every:
+      taken[_ALL] = dict(every)
+    for tool, seconds in self._latencies.items():
+      for percent in (50, 95):
+        quantile = float(np.quantile(seconds, percent / 100))
+        taken[tool][f'latency_p{percent}_s'] = quantile
+    self._latencies.clear()
     return taken
 
 
-def listed(counts: Mapping[str, float], **words: str) -> list[str]:
-  """Counts that are not zero, by their `words`, and what was spent."""
-  parts = [
-      f'{counts[what]:.0f} {said}'
-      for what, said in words.items()
-      if counts.get(what)
-  ]
-  if price := counts.get('price'):
-    parts.append(f'${price:.4f} spent')
-  return parts
-
-
 def trouble(counts: Mapping[str, float]) -> str:
-  """What went otherwise with calls than one search each; empty if nothing.
+  """How calls differed from one search each; empty where they did not.
 
   Args:
     counts: Of one tool, or of all, as `ToolCounts.take` gives them.

@@ -71,7 +71,6 @@ class ToolExecutor:
       raise ValueError('two tools share a name')
     self.limits = limits
     self.counts = shared.counts
-    self.counts.expect([*self.tools, UNKNOWN])
     self._shared = shared
     self._kept: list[Kept] = [
         kept for kept in (shared.recording, shared.cache) if kept is not None
@@ -138,7 +137,7 @@ class ToolExecutor:
           status=ToolStatus.MODEL_ERROR, error=one_line(error)
       )
     except asyncio.CancelledError:
-      self.counts.add(name, 'cancelled')
+      self.counts.add(f'{name}/cancelled')
       raise
     except RunStopped:
       raise
@@ -146,8 +145,8 @@ class ToolExecutor:
       self._limiters[name].warn_once(error)
       result = limits_lib.failed(name, error)
     seconds = time.perf_counter() - started
-    self.counts.add(name, result.status.value)
-    self.counts.add(name, 'searches', result.n_searches)
+    self.counts.add(f'{name}/{result.status}')
+    self.counts.add(f'{name}/searches', result.n_searches)
     self.counts.add_latency(name, seconds)
     if self._shared.recording is None:
       result = dataclasses.replace(result, latency_s=seconds)
@@ -201,7 +200,7 @@ class ToolExecutor:
     key = call_key(call, query, version=tool.version)
     recording = self._shared.recording
     if recording is not None and recording.plays:
-      self.counts.add(call.name, 'replayed')
+      self.counts.add(f'{call.name}/replayed')
       return await asyncio.to_thread(recording.play, key, call, query, caller)
     flight = self._flights.get(key)
     joined = flight is not None
@@ -216,7 +215,7 @@ class ToolExecutor:
           recording.put, key, call, query, result, caller
       )
     if joined and result.status != ToolStatus.INFRA_ERROR:
-      self.counts.add(call.name, 'cached')
+      self.counts.add(f'{call.name}/cached')
       return self._free(result)
     return result
 
@@ -225,7 +224,7 @@ class ToolExecutor:
   ) -> ToolResult:
     for number, kept in enumerate(self._kept):
       if result := await asyncio.to_thread(kept.get, key):
-        self.counts.add(call.name, 'cached')
+        self.counts.add(f'{call.name}/cached')
         result = self._free(result)
         missed = self._kept[:number]
         break

@@ -179,7 +179,7 @@ class Limiter:
     def spend(dollars: float) -> None:
       nonlocal spent
       spent += dollars
-      self._counts.add(self._tool, 'price', dollars)
+      self._counts.add(f'{self._tool}/price', dollars)
 
     def refuse_at_end() -> None:
       if self.closing:
@@ -188,7 +188,7 @@ class Limiter:
     async def attempt() -> ToolResult:
       refuse_at_end()
       if next(numbers) > 1:
-        self._counts.add(self._tool, 'retries')
+        self._counts.add(f'{self._tool}/retries')
       await self._breaker.wait(ends)
       refuse_at_end()
       charge = charged(self._ledger, self._tool, c.price, spend)
