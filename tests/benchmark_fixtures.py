@@ -12,7 +12,14 @@ from PIL import Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs import sections
+from gog_jax.config.evaluation import Benchmark
+from gog_jax.config.fields import read
 from gog_jax.questions import benchmarks
+from gog_jax.questions.questions import examples
+from gog_jax.questions.questions import Question
+from gog_jax.storage.records import Loaded
+from gog_jax.types import Example
 
 PROMPT = pa.list_(pa.struct([('content', pa.string()), ('role', pa.string())]))
 IMAGE = pa.struct([('bytes', pa.binary()), ('path', pa.string())])
@@ -277,4 +284,18 @@ COUNTS = {
 
 def load(name: str, folder: pathlib.Path, **options) -> benchmarks.Benchmark:
   images = str(folder / 'images') if name == 'dynvqa' else ''
-  return benchmarks.open(name, str(folder), **{'images': images} | options)
+  return open_benchmark(name, str(folder), **{'images': images} | options)
+
+
+def open_benchmark(
+    name: str, path: str = '', *, workdir='', **fields
+) -> benchmarks.Benchmark:
+  values = dict(sections.benchmark(), name=name, path=path) | fields
+  section = read(Benchmark, values, 'config.benchmark')
+  return benchmarks.open(section, workdir=workdir)
+
+
+def with_images(found: Loaded[Question], scope: str = '') -> Loaded[Example]:
+  """What a reader has found, as examples."""
+  items = examples(found.items, source=found.name, scope=scope)
+  return Loaded(name=found.name, items=items, drops=found.drops)

@@ -9,8 +9,7 @@ import threading
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.questions import benchmarks
-from gog_jax.questions import image_folder
+from gog_jax.questions import local_files
 from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
 from tests import benchmark_fixtures as fixtures
@@ -48,14 +47,14 @@ def server(answers):
 
 
 def load(folder, **options):
-  return benchmarks.open('dynvqa', str(folder), **options)
+  return fixtures.open_benchmark('dynvqa', str(folder), **options)
 
 
 def test_images_that_are_not_here_are_counted(tmp_path):
   fixtures.dynvqa(tmp_path / 'set')
   images = tmp_path / 'images'
   images.mkdir()
-  key = image_folder.url_key('https://x.test/images/image_0.jpeg')
+  key = local_files.url_key('https://x.test/images/image_0.jpeg')
   (images / f'{key}.png').write_bytes(fixtures.picture(0))
   (images / 'image_1.jpeg').write_bytes(fixtures.picture(1))
   for name in 'ab':  # Which of the two it is cannot be known.
@@ -136,9 +135,9 @@ def test_livevqa_fetches_what_it_has_no_file_of(tmp_path):
         path.read_text().replace('"img_url": ""', f'"img_url": "{host}/a?b=c"')
     )
     folder = str(tmp_path / 'set')
-    without = benchmarks.open('livevqa', folder)
+    without = fixtures.open_benchmark('livevqa', folder)
     assert without.n == 4 and len(without.drops) == 2
-    opened = benchmarks.open(
+    opened = fixtures.open_benchmark(
         'livevqa', folder, workdir=tmp_path, fetch_images=True
     )
     assert asked == ['/a?b=c']
@@ -154,7 +153,7 @@ def test_what_is_no_address_is_a_failure(tmp_path, monkeypatch):
     failed = linked.fetch(urls, str(folder))
   assert list(sorted(failed)) == sorted(urls)
   assert failed['file:///etc/passwd'] == 'no http or https address'
-  assert failed[f'{host}/big'] == 'over 10 bytes'
+  assert failed[f'{host}/big'] == 'the answer has more than 10 bytes'
   assert failed[f'{host}/x'] == 'HTTP 404'
   assert list(folder.iterdir()) == []
   assert linked.fetch([], '') == {}

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.questions import benchmarks
 from gog_jax.questions import questions as q
 from tests import benchmark_fixtures as fixtures
 
@@ -104,7 +103,7 @@ def test_what_cannot_be_opened_is_one_line(
 ):
   monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
   with pytest.raises(UserError, match=message) as caught:
-    benchmarks.open(name, path)
+    fixtures.open_benchmark(name, path)
   assert '\n' not in str(caught.value)
 
 
@@ -115,4 +114,4 @@ def test_a_cached_set_is_loaded_by_its_id(tmp_path, monkeypatch):
   fixtures.fvqa(repository / 'snapshots' / commit)
   (repository / 'refs').mkdir()
   (repository / 'refs/main').write_text(commit)
-  assert benchmarks.open('fvqa_test', 'lmms-lab/FVQA').n == 5
+  assert fixtures.open_benchmark('fvqa_test', 'lmms-lab/FVQA').n == 5

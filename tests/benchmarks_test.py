@@ -221,7 +221,7 @@ def test_a_draw_is_the_seeds_alone(tmp_path, small, monkeypatch):
   assert ids(seed=1) == some
   label = fixtures.load('livevqa', folder, seed=1).label
   assert '6 of 18 drawn with seed 1' in label
-  with pytest.raises(UserError, match='n = -1'):
+  with pytest.raises(UserError, match='benchmark.n must be 0 or more'):
     fixtures.load('livevqa', folder, n=-1)
 
 

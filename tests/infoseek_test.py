@@ -17,7 +17,8 @@ pytestmark = pytest.mark.quick
 
 
 def read(folder, **options):
-  return infoseek.read(str(folder / 'infoseek_val.jsonl'), **options)
+  found = infoseek.read(str(folder / 'infoseek_val.jsonl'), **options)
+  return fixtures.with_images(found)
 
 
 def test_images_are_found_in_buckets_and_flat_with_any_suffix(tmp_path):
@@ -103,13 +104,14 @@ def test_lines_that_are_of_no_use(tmp_path):
   assert not any('\n' in str(drop) for drop in records.drops)
 
 
-def test_a_line_over_the_cap_is_passed_over(tmp_path):
+def test_a_line_over_the_cap_is_passed_over(tmp_path, monkeypatch):
+  monkeypatch.setattr(q, 'MAX_FIELD_BYTES', 1000)
   rows = [fixtures.infoseek_row(i) for i in range(3)]
   fixtures.infoseek(tmp_path, rows)
   rows[1]['question'] = 'x' * 5_000_000
   path = tmp_path / 'infoseek_val.jsonl'
   path.write_text('\n'.join(map(json.dumps, rows)))
-  records = read(tmp_path, cap=1000)
+  records = read(tmp_path)
   assert len(records.items) == 2
   n_bytes = len(json.dumps(rows[1])) + 1
   assert records.drops[0].reason == records_lib.TOO_LARGE

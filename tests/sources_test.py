@@ -9,7 +9,6 @@ import json
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.questions import benchmarks
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import describe
 from gog_jax.storage.records import Drop
@@ -220,11 +219,11 @@ def test_sources_that_nothing_reads(names, words):
 
 def test_a_users_function_is_a_benchmark(own):
   name = f'{own}:mine'
-  opened = benchmarks.open(name)
+  opened = fixtures.open_benchmark(name)
   assert (opened.title, opened.label, opened.n) == (name, 'not in the paper', 3)
   assert [one.id for one in opened.examples] == ['red', 'green', 'blue']
   assert opened.facts['digest'] and opened.label
-  two = benchmarks.open(name, n=2, seed=1)
+  two = fixtures.open_benchmark(name, n=2, seed=1)
   assert two.n == 2 and 'drawn with seed 1' in two.label
   assert two.digest != opened.digest
   assert f'{name}: 3 questions\n' in describe.describe(opened)

@@ -54,7 +54,7 @@ def peak():  # Not ru_maxrss, which begins at the parent's.
   return int(re.search('VmHWM:\\s*([0-9]+) kB', status)[1]) / 2**20
 before = peak()
 records = verl.read({str(path)!r}, name='big')
-images = [len(e.images[0]) for e in records.items]
+images = [len(one.images[0]()) for one in records.items]
 print(json.dumps([images, records.reasons(), peak() - before]))
 """
   done = subprocess.run(

@@ -25,8 +25,9 @@ def write(folder, rows, name='test.parquet', schema=fixtures.VERL, **options):
   return fixtures.write(folder / name, rows, schema, **options)
 
 
-def read(path, **options):
-  return verl.read(str(path), name='fvqa', **options)
+def read(path, scope='', **options):
+  found = verl.read(str(path), name='fvqa', **options)
+  return fixtures.with_images(found, scope)
 
 
 def test_a_row_is_an_example(tmp_path):
@@ -219,7 +220,8 @@ def test_fields_over_the_cap_are_left_out_before_they_are_made(
     return made[-1]
 
   monkeypatch.setattr(parquet, 'value', value)
-  records = read(tmp_path, cap=1000)
+  monkeypatch.setattr(q, 'MAX_FIELD_BYTES', 1000)
+  records = read(tmp_path)
   assert [e.id for e in records.items] == ['fvqa_test_0', 'fvqa_test_3']
   assert records.reasons() == {TOO_LARGE: 2}
   # Content and role.

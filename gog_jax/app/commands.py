@@ -7,7 +7,6 @@ it needs when it is called, so that no command waits for another's libraries.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 from typing import Any
 
 from etils import epath
@@ -74,9 +73,7 @@ def benchmark(config: Any, workdir: epath.Path) -> None:
   from gog_jax.questions import benchmarks
   from gog_jax.questions.benchmarks import describe
 
-  opened = benchmarks.open(
-      **dataclasses.asdict(config.benchmark), workdir=workdir
-  )
+  opened = benchmarks.open(config.benchmark, workdir=workdir)
   print(describe.describe(opened))
   metrics.say(f'benchmark: hashes kept in {workdir / "benchmarks"}')
 

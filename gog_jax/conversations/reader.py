@@ -20,7 +20,7 @@ from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
-from gog_jax.storage.records import Part
+from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 
 # What a folder of trajectories may hold.
@@ -105,9 +105,8 @@ def read(
     raise UserError(
         f'{path} holds nothing of use, {len(drops)} dropped{first}'
     )
-  return Loaded(
-      name=found.name, items=Part(found.items, kept), drops=tuple(drops)
-  )
+  items = Mapped(kept, found.items.__getitem__)
+  return Loaded(name=found.name, items=items, drops=tuple(drops))
 
 
 def digest(path: epath.PathLike) -> str:

@@ -64,7 +64,8 @@ def items(run: Run) -> benchmarks.Benchmark:
   name, n = c.eval.benchmark, c.eval.n_examples
   if c.world_split:
     name = 'world' if name == paradigms.TEST else name
-    return benchmarks.open(name, workdir=run.workdir, n_world=n)
+    section = dataclasses.replace(c.benchmark, name=name)
+    return benchmarks.open(section, workdir=run.workdir, n_world=n)
   if name == paradigms.TEST:
     title, held = ', '.join(c.questions.test), run.questions('test')
     return benchmarks.Benchmark(
@@ -80,7 +81,7 @@ def items(run: Run) -> benchmarks.Benchmark:
 
 @functools.lru_cache(maxsize=1)  # It reads every image.
 def _load(workdir: epath.Path, section: Benchmark) -> benchmarks.Benchmark:
-  return benchmarks.open(**dataclasses.asdict(section), workdir=workdir)
+  return benchmarks.open(section, workdir=workdir)
 
 
 def check(config: Any) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import dataclasses
+import functools
 import json
 import os
 from typing import Any
@@ -27,6 +28,7 @@ from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import questions as q
 from gog_jax.storage import records
+from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Box
 
@@ -38,23 +40,20 @@ _OPTIONAL = {
 }
 
 
-def lines(
-    path: str, *, found: q.QuestionSet, cap: int = q.MAX_FIELD_BYTES
-) -> Iterator[tuple[str, records.Line]]:
-  """Yields where each object is and its line; the others are dropped.
+def lines(path: str) -> Iterator[tuple[str, records.Line | Unusable]]:
+  """Yields where each line stands, and the line, whose value is an object.
 
   Raises:
     UserError: The file cannot be read.
   """
   try:
-    for line in records.json_lines(path, max_bytes=cap):
-      where = f'{path}, line {line.number}'
+    for line in records.json_lines(path, max_bytes=q.MAX_FIELD_BYTES):
+      found = line
       if isinstance(line.value, Unusable):
-        found.drop(where, line.value)
+        found = line.value
       elif not isinstance(line.value, dict):
-        found.drop(where, Unusable(q.BAD, 'is JSON, but no object'))
-      else:
-        yield where, line
+        found = Unusable(q.BAD, 'is JSON, but no object')
+      yield f'{path}, line {line.number}', found
   except OSError as error:
     raise UserError(
         f'{path} cannot be read ({error.strerror or error})'
@@ -64,8 +63,8 @@ def lines(
 def field(
     row: Mapping[str, Any],
     column: str,
-    types: type | tuple[type, ...],
-    expected: str,
+    types: type | tuple[type, ...] = str,
+    expected: str = 'text',
 ) -> Any:
   """A field that has to be there, of one of these types; else a Mismatch."""
   if column not in row:
@@ -83,25 +82,23 @@ def field(
   return value
 
 
-def read(path: str, *, cap: int = q.MAX_FIELD_BYTES) -> q.Found:
+def read(path: str) -> Loaded[q.Question]:
   """Reads a user's own file, see above; no image is kept in memory.
 
   Raises:
     UserError: The file cannot be read, or no line of it is of use.
   """
-  found = q.QuestionSet(path)
   folder = os.path.dirname(path)
-  for where, line in lines(path, found=found, cap=cap):
-    with found.record(where):
-      question = question_of(line.value, folder, id=str(line.number))
-      images = tuple(
-          _LineImage(path=path, start=line.start, index=index)
-          if isinstance(image, q.HeldImage)
-          else image
-          for index, image in enumerate(question.images)
-      )
-      found.add(dataclasses.replace(question, images=images, where=where))
-  return found.loaded()
+
+  def question(line: records.Line) -> q.Question:
+    made = question_of(line.value, folder, id=str(line.number))
+    images = tuple(
+        functools.partial(_read_image, path, line.start, index)
+        for index in range(len(made.images))
+    )
+    return dataclasses.replace(made, images=images)
+
+  return q.load(path, lines(path), question)
 
 
 def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
@@ -115,8 +112,8 @@ def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
   Raises:
     Unusable: A field is missing or of another type, or an image not there.
   """
-  text = row.get('question')
-  if not isinstance(text, str):
+  question = row.get('question')
+  if not isinstance(question, str):
     raise Unusable(q.NO_QUESTION, 'its "question" is no text')
   given = {}
   for name, (kind, expected) in _OPTIONAL.items():
@@ -129,7 +126,7 @@ def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
     images = [] if images is None else [images]
   return q.Question(
       id=str(id if row.get('id') in (None, '') else row['id']),
-      text=text.strip(),
+      question=question.strip(),
       answers=answers.forms(row.get('answers'), row.get('answer')),
       images=tuple(_image(one, folder) for one in images),
       gold_regions=_boxes(row.get('gold_regions')),
@@ -141,7 +138,8 @@ def _image(value: Any, folder: str) -> q.Image:
   if isinstance(value, PILImage.Image):
     value = image_files.encode_png(value)
   if isinstance(value, bytes):
-    return q.HeldImage(data=value)
+    data = value
+    return lambda: data
   if not isinstance(value, str | os.PathLike):
     raise Unusable(
         q.BAD, f'an image is {type(value).__name__}, no path or data: URI'
@@ -149,9 +147,10 @@ def _image(value: Any, folder: str) -> q.Image:
   value = os.fspath(value)
   path = os.path.join(folder, value) if len(value) <= _LONGEST_PATH else ''
   if os.path.isfile(path):
-    return q.FileImage(path=path)
+    return functools.partial(q.read_image, path)
   if value.startswith('data:') or '.' not in value:  # No base64 has a stop.
-    return q.HeldImage(data=q.base64_bytes(value))
+    data = q.base64_bytes(value)
+    return lambda: data
   raise Unusable(q.MISSING_IMAGE, f'its image {value[:200]!r} is no file')
 
 
@@ -167,20 +166,12 @@ def _boxes(value: Any) -> tuple[Box, ...]:
     raise Unusable(q.BAD, detail) from error
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _LineImage:
-  """An image within a line of a file, which starts at that byte."""
-
-  path: str
-  start: int
-  index: int
-
-  def read(self) -> bytes:
-    try:
-      with open(self.path, 'rb') as f:
-        f.seek(self.start)
-        row = json.loads(f.readline().removeprefix(b'\xef\xbb\xbf'))
-      question = question_of(row, os.path.dirname(self.path), id='')
-      return question.images[self.index].read()
-    except (OSError, ValueError, LookupError, Unusable) as error:
-      raise UserError(f'{self.path} was changed while it was read') from error
+def _read_image(path: str, start: int, index: int) -> bytes:
+  """An image of the line that starts at a byte of a file."""
+  try:
+    with open(path, 'rb') as f:
+      f.seek(start)
+      row = json.loads(f.readline().removeprefix(b'\xef\xbb\xbf'))
+    return question_of(row, os.path.dirname(path), id='').images[index]()
+  except (OSError, ValueError, LookupError, Unusable) as error:
+    raise UserError(f'{path} was changed while it was read') from error

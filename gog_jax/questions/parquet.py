@@ -6,12 +6,12 @@ is dropped, having been unpacked once by Arrow, never a second time into Python.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
-import os
+import itertools
 import threading
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,6 +25,7 @@ from gog_jax.storage.records import Unusable
 ERRORS = (pa.ArrowException, OSError, EOFError, ValueError)
 
 _BUFFER = 2**20  # Bytes of a column that are read ahead.
+_BATCH = 8  # Rows; each may have images of megabytes.
 _LFS = b'version https://git-lfs'
 
 
@@ -56,8 +57,9 @@ class Table:
       ) from error
     self.schema = self._file.schema_arrow
     metadata = self._file.metadata
-    sizes = [metadata.row_group(i).num_rows for i in range(self.n_groups)]
-    self._starts = np.cumsum([0, *sizes])
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    sizes = [group.num_rows for group in groups]
+    self._starts = [0, *itertools.accumulate(sizes)]
     self._lock = threading.Lock()
     self._at: tuple[str, int] | None = None  # Of the batches below,
     self._next = 0  # whose next has this row.
@@ -67,32 +69,33 @@ class Table:
   def __reduce__(self):
     return Table, (self.path,)
 
-  @property
-  def n_groups(self) -> int:
-    return self._file.metadata.num_row_groups
+  def _read(
+      self, group: int, columns: Sequence[str], n_rows: int
+  ) -> Iterator[pa.RecordBatch]:
+    """A row group, so many rows at a time."""
+    return self._file.iter_batches(
+        batch_size=n_rows,
+        row_groups=[group],
+        columns=list(columns),
+        use_threads=False,
+    )
 
   def rows(
-      self, columns: Sequence[str], *, batch_size: int = 64
+      self, columns: Sequence[str]
   ) -> Iterator[tuple[int, dict[str, pa.Array] | Unusable]]:
     """Yields each row as arrays of length one, or why rows are not there.
 
     A row group that is damaged costs the rows from there to its end, said once
     with the first of them.
     """
-    for group in range(self.n_groups):
-      row = int(self._starts[group])
+    for group, (start, end) in enumerate(itertools.pairwise(self._starts)):
+      row = start
       try:
-        for batch in self._file.iter_batches(
-            batch_size=batch_size,
-            row_groups=[group],
-            columns=list(columns),
-            use_threads=False,
-        ):
+        for batch in self._read(group, columns, _BATCH):
           for i in range(batch.num_rows):
             yield row, {name: batch[name].slice(i, 1) for name in columns}
             row += 1
       except ERRORS as error:
-        end = int(self._starts[group + 1])
         yield row, Unusable(
             q.DAMAGED, f'rows {row + 1} to {end} are damaged ({_line(error)})'
         )
@@ -106,17 +109,12 @@ class Table:
     Raises:
       UserError: It cannot be read any more.
     """
-    group = int(np.searchsorted(self._starts, row, side='right')) - 1
+    group = bisect.bisect_right(self._starts, row) - 1
     with self._lock:
       try:
         if self._at != (column, group) or self._next > row + 1:
-          self._at, self._next = (column, group), int(self._starts[group])
-          self._batches = self._file.iter_batches(
-              batch_size=1,
-              row_groups=[group],
-              columns=[column],
-              use_threads=False,
-          )
+          self._at, self._next = (column, group), self._starts[group]
+          self._batches = self._read(group, [column], 1)
         while self._next <= row:
           self._last = next(self._batches)[column]
           self._next += 1
@@ -130,19 +128,19 @@ class Table:
       return self._last
 
 
-def value(cell: pa.Array, *, column: str, cap: int) -> Any:
+def value(cell: pa.Array, *, column: str) -> Any:
   """A cell as Python has it.
 
   Raises:
-    Unusable: It has more bytes than `cap`; nothing of it has been copied.
+    Unusable: It is too large; nothing of it has been copied.
   """
-  check_size(size_of(cell), column=column, cap=cap)
+  check_size(size_of(cell), column=column)
   return cell[0].as_py()
 
 
-def check_size(n_bytes: int, *, column: str, cap: int) -> None:
+def check_size(n_bytes: int, *, column: str) -> None:
   """Refuses a field over the cap, as Unusable."""
-  if n_bytes > cap:
+  if n_bytes > (cap := q.MAX_FIELD_BYTES):
     detail = f'{column} has {n_bytes} bytes, over the {cap} that are read'
     raise Unusable(TOO_LARGE, detail)
 
@@ -175,30 +173,6 @@ def is_struct_with(kind: pa.DataType, *fields: str) -> bool:
   return pa.types.is_struct(kind) and all(
       kind.get_field_index(field) >= 0 for field in fields
   )
-
-
-def files_of(path: str, *, prefer: Sequence[str] = ('',)) -> list[str]:
-  """Parquet files below a folder, or the one given, in the order of names.
-
-  Args:
-    path: A folder or a file.
-    prefer: Words; only files whose path has the first of them that any has.
-  """
-  if os.path.isfile(path):
-    return [path]
-  found = sorted(
-      os.path.join(place, name)
-      for place, _, names in os.walk(path)
-      for name in names
-      if name.endswith(('.parquet', '.pq')) and not name.startswith('.')
-  )
-  for word in prefer:
-    chosen = [
-        name for name in found if word in os.path.relpath(name, path).lower()
-    ]
-    if chosen:
-      return chosen
-  return []
 
 
 def _line(error: BaseException) -> str:

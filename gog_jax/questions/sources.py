@@ -15,7 +15,7 @@ item when it is needed; of anything else all is held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import hashlib
 import inspect
@@ -31,12 +31,11 @@ from gog_jax import seams
 from gog_jax.errors import UserError
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
-from gog_jax.storage import blobs
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
-from gog_jax.storage.records import Part
+from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
@@ -104,7 +103,7 @@ def open(
       takes_split = 'split' in inspect.signature(read).parameters
       given = read(split=split) if takes_split else read()
       held = given if isinstance(given, Sequence) else list(given)
-      found.append(Loaded(name=name, items=_UserItems(held, name)))
+      found.append(Loaded(name=name, items=held))
       digests.append(seams.digest(name, {}, field=field))
   if tuple(names) != (WORLD,):
     return in_turn(found, n=n, digests=digests)
@@ -126,23 +125,15 @@ def _reader(name: str, *, field: str) -> Any:
     ) from error
 
 
-class _UserItems(Lazy[Example]):
-  """What a user's function gave, as examples."""
-
-  def __init__(self, items: Sequence[Any], name: str):
-    self._items, self._name = items, name
-
-  def __len__(self) -> int:
-    return len(self._items)
-
-  def item(self, index: int) -> Example:
-    given = self._items[index]
-    if isinstance(given, Example):
-      return given
-    if not isinstance(given, Mapping):
-      raise Unusable(q.BAD, f'is {type(given).__name__}, no Example or object')
-    question = json_lines.question_of(given, '', id=str(index))
-    return question.example(source=self._name)
+def _example_of(given: Any, source: str, number: int) -> Example:
+  """A source's item as an example; Unusable where there is none in it."""
+  if isinstance(given, Mapping):
+    given = json_lines.question_of(given, '', id=str(number))
+  if isinstance(given, q.Question):
+    given = given.example(source=source)
+  if not isinstance(given, Example):
+    raise Unusable(q.BAD, f'is {type(given).__name__}, no Example or object')
+  return given
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,7 +149,7 @@ class Questions(Lazy[Example]):
     checked: Whether the images are known to be sound.
   """
 
-  sources: Sequence[Loaded[Example]]
+  sources: Sequence[Loaded[Any]]
   places: Sequence[tuple[int, int]]
   drops: tuple[Drop, ...] = ()
   digest: str = ''
@@ -170,15 +161,8 @@ class Questions(Lazy[Example]):
   def item(self, index: int) -> Example:
     place = self.places[index]
     example = self.read(place)
-    if not self.checked:
-      for number, data in enumerate(example.images, start=1):
-        try:
-          if not _is_sound_png(data):
-            images.decode(data)
-        except UserError as error:
-          raise UserError(
-              f'{self.where(place)} ({example.id}), image {number}: {error}'
-          ) from error
+    if not self.checked and (bad := _bad_image(example, _decode_if_doubtful)):
+      raise UserError(f'{self.where(place)} ({example.id}), {bad}')
     return example
 
   def part(self, start: int, n: int) -> Sequence[Example]:
@@ -193,25 +177,26 @@ class Questions(Lazy[Example]):
           f'{names} holds {len(self)} examples, {start + n} are needed: ask '
           'for fewer, or make it larger (the world: --config.data.n_*)'
       )
-    return Part(self, range(start, start + n))
+    return Mapped(range(start, start + n), self.item)
 
   def where(self, place: tuple[int, int]) -> str:
     return f'{self.sources[place[0]].name}, record {place[1]}'
 
   def read(self, place: tuple[int, int]) -> Example:
-    source, number = place
+    source, number = self.sources[place[0]], place[1]
     try:
-      return self.sources[source].items[number]
+      given = source.items[number]
     except (RuntimeError, ValueError) as error:  # What array_record raises.
       raise UserError(
           f'{self.where(place)}, cannot be read '
           f'({(str(error) or repr(error)).splitlines()[0]}); delete the data '
           'folder to have it made again'
       ) from error
+    return _example_of(given, source.name, number)
 
 
 def in_turn(
-    found: Sequence[Loaded[Example]],
+    found: Sequence[Loaded[Any]],
     *,
     n: int | None = None,
     digests: Sequence[str] = (),
@@ -224,7 +209,8 @@ def in_turn(
     UserError: None is of use.
   """
   records = Questions(found, ())
-  places, seen = [], set()
+  taken: dict[str, str] = {}
+  places = []
   drops = [
       dataclasses.replace(drop, where=f'{one.name}: {drop.where}')
       for one in found
@@ -241,13 +227,16 @@ def in_turn(
     if len(places) == n:
       break
     interrupt.check()
+    where = records.where(place)
     try:
       example = records.read(place)
-      _check(example, seen)
+      q.check(example, taken)
+      if bad := _bad_image(example, images.decode):
+        raise Unusable('bad image', f'{example.id}, {bad}')
     except Unusable as error:
-      drops.append(Drop.of(records.where(place), error))
+      drops.append(Drop.of(where, error))
       continue
-    seen.add(example.id)
+    taken[example.id] = where
     places.append(place)
     more = (example.search_required, example.hops)
     contents.update(f'{digest(example)} {more}'.encode())
@@ -273,29 +262,20 @@ def digest(example: Example) -> str:
   return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]
 
 
-def _check(example: Example, seen: Collection[str]) -> None:
-  """Raises Unusable where nothing can be made of an example."""
-  if example.id in seen:
-    raise Unusable(q.DUPLICATE, f'{example.id} has been taken before')
-  if not example.images:
-    raise Unusable(q.NO_IMAGE, f'{example.id} has no image')
-  if not any(form.strip() for form in example.answers):
-    raise Unusable(q.NO_ANSWER, f'{example.id} has no accepted answer')
+def _bad_image(example: Example, decode: Callable[[bytes], Any]) -> str:
+  """Says which image cannot be decoded; '' where all can."""
   for number, data in enumerate(example.images, start=1):
     try:
-      images.decode(data)
+      decode(data)
     except UserError as error:
-      detail = f'{example.id}, image {number}: {error}'
-      raise Unusable('bad image', detail) from error
+      return f'image {number}: {error}'
+  return ''
 
 
-def _is_sound_png(data: bytes) -> bool:
-  """By its checksums, which is quicker than to decode it."""
-  if blobs.suffix_of(data) != 'png':
-    return False
+def _decode_if_doubtful(data: bytes) -> None:
+  """Decodes an image, but for a PNG with right checksums: these are quicker."""
   try:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=['PNG']) as image:
       image.verify()
-    return True
-  except Exception:  # Of many kinds; decoding it says which in our words.
-    return False
+  except Exception:  # Of many kinds; decoding says which in our words.
+    images.decode(data)

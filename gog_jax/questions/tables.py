@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -12,24 +13,20 @@ import pyarrow as pa
 from gog_jax.errors import UserError
 from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
-from gog_jax.questions.image_folder import ImageFolder
+from gog_jax.questions.local_files import files_of
+from gog_jax.questions.local_files import ImageFolder
+from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 
-_BATCH = 8  # Rows; each may have images of megabytes.
 _LONGEST_NAME = 4096
+SUFFIXES = ('.parquet', '.pq')
 
 Row = dict[str, Any]
 # Of columns: what they hold, in words, and whether a type fits.
 Columns = dict[str, tuple[str, Callable[[pa.DataType], bool]]]
 
 
-def is_name(kind: pa.DataType) -> bool:
-  """Whether a column of that type can hold ids."""
-  return parquet.is_text(kind) or pa.types.is_integer(kind)
-
-
-def is_image(kind: pa.DataType) -> bool:
-  """Whether a column of that type can hold images."""
+def _is_image(kind: pa.DataType) -> bool:
   if parquet.is_list(kind):
     kind = kind.value_type
   return (
@@ -40,8 +37,17 @@ def is_image(kind: pa.DataType) -> bool:
   )
 
 
+TEXT = ('text', parquet.is_text)
+TEXTS = (
+    'a list of texts',
+    lambda kind: parquet.is_list(kind) or parquet.is_text(kind),
+)
+ID = (
+    'text or a number',
+    lambda kind: parquet.is_text(kind) or pa.types.is_integer(kind),
+)
 IMAGE = (
-    'a list of {bytes, path}, one of them, bytes, or base64 text', is_image
+    'a list of {bytes, path}, one of them, bytes, or base64 text', _is_image
 )  # fmt: skip
 
 
@@ -55,9 +61,7 @@ def read(
     question_of: Callable[[Row, str], q.Question | None],
     images: str = '',
     prefer: Sequence[str] = ('',),
-    scope: str = '',
-    cap: int = q.MAX_FIELD_BYTES,
-) -> q.Found:
+) -> Loaded[q.Question]:
   """Reads a file, or the parquet files of a folder.
 
   Args:
@@ -69,52 +73,54 @@ def read(
     question_of: Makes a question, without images, of a row's other columns
       and an id for one that has none; None if the row is no part of the set.
     images: A folder of the images that rows name; beside the files if ''.
-    prefer: As `parquet.files_of`.
-    scope: For the examples.
-    cap: Bytes that a field may have.
+    prefer: As `files_of`.
 
   Raises:
     UserError: There is no such file, none can be read, or a column is not what
       it should be.
   """
-  found = q.QuestionSet(name)
-  names = parquet.files_of(path, prefer=prefer)
-  if not names:
+  files = files_of(path, *SUFFIXES, prefer=prefer)
+  if not files:
     words = ' or '.join(word for word in prefer if word)
     raise UserError(
         f'{path} holds no parquet file'
         f'{f" with {words} in its name" if words else ""} of {name}'
     )
-  tables = []
-  for file in names:
-    with found.record(file):
-      tables.append(parquet.Table(file))
-  for table in tables:
-    _check_columns(table, needed, name=name)
-    columns = [*needed, *(c for c in optional if c not in needed)]
-    columns = [c for c in columns if c in table.schema.names]
-    folder = ImageFolder(images, os.path.dirname(table.path))
-    stem = os.path.splitext(os.path.basename(table.path))[0]
-    for row, fields in table.rows(columns, batch_size=_BATCH):
-      where = f'{table.path}, row {row + 1}'
-      with found.record(where):
-        if isinstance(fields, Unusable):
-          raise fields
-        record = {
-            column: parquet.value(fields[column], column=column, cap=cap)
-            for column in columns
-            if column != image
-        }
-        question = question_of(record, f'{stem}/{row}')
-        if question is not None:
-          shown = _images(
-              fields[image], table=table, column=image, row=row,
-              folder=folder, cap=cap,
-          )  # fmt: skip
-          found.add(
-              dataclasses.replace(question, images=shown, where=where)
-          )
-  return found.loaded(scope=scope)
+
+  def rows() -> Iterator[tuple[str, Any]]:
+    for file in files:
+      try:
+        table = parquet.Table(file)
+      except Unusable as error:
+        yield file, error
+        continue
+      _check_columns(table, needed, name=name)
+      columns = dict.fromkeys([*needed, *optional])
+      columns = [one for one in columns if one in table.schema.names]
+      folder = ImageFolder(images, os.path.dirname(file))
+      for row, cells in table.rows(columns):
+        found = cells
+        if not isinstance(cells, Unusable):
+          found = table, folder, row, cells
+        yield f'{file}, row {row + 1}', found
+
+  def question(
+      found: tuple[parquet.Table, ImageFolder, int, Row],
+  ) -> q.Question | None:
+    table, folder, row, cells = found
+    stem, _ = os.path.splitext(os.path.basename(table.path))
+    values = {
+        column: parquet.value(cell, column=column)
+        for column, cell in cells.items()
+        if column != image
+    }
+    made = question_of(values, f'{stem}/{row}')
+    if made is None:
+      return None
+    shown = _images(cells[image], table, image, row, folder)
+    return dataclasses.replace(made, images=tuple(shown))
+
+  return q.load(name, rows(), question)
 
 
 def _check_columns(table: parquet.Table, needed: Columns, *, name: str) -> None:
@@ -133,56 +139,40 @@ def _check_columns(table: parquet.Table, needed: Columns, *, name: str) -> None:
       )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _CellImage:
-  """An image that is a field of a parquet file, or part of a list there."""
-
-  table: parquet.Table
-  column: str
-  row: int
-  index: int
-
-  def read(self) -> bytes:
-    entry = _entries(self.table.cell(self.column, self.row))[self.index]
-    held = _bytes_of(entry)
-    data = held[0].as_py() if held is not None else None
-    if isinstance(data, str):
-      return q.base64_bytes(data)
-    if not data:
-      raise UserError(
-          f'{self.table.path}, row {self.row + 1}: {self.column} holds no '
-          'image any more; download the file anew'
-      )
-    return data
-
-
 def _images(
     cell: pa.Array,
-    *,
     table: parquet.Table,
     column: str,
     row: int,
     folder: ImageFolder,
-    cap: int,
-) -> tuple[q.Image, ...]:
+) -> Iterator[q.Image]:
   """Where the images of a row are; no byte of them is copied."""
-  found = []
   for index, entry in enumerate(_entries(cell)):
     held = _bytes_of(entry)
     n_bytes = parquet.size_of(held) if held is not None else 0
-    parquet.check_size(n_bytes, column=column, cap=cap)
+    parquet.check_size(n_bytes, column=column)
     name = _path_of(entry)
     if n_bytes and not (name and held is entry):
-      found.append(
-          _CellImage(table=table, column=column, row=row, index=index)
-      )
+      yield functools.partial(_read_cell, table, column, row, index)
     elif name:
-      path = folder.by_name(name)
-      if path is None:
-        detail = f'its image {name!r} is not in {folder}'
-        raise Unusable(q.MISSING_IMAGE, detail)
-      found.append(q.FileImage(path=path))
-  return tuple(found)
+      absent = f'its image {name!r} is not in {folder}'
+      yield from q.found_image(folder.by_name(name), absent)
+
+
+def _read_cell(
+    table: parquet.Table, column: str, row: int, index: int
+) -> bytes:
+  """An image in a field of a parquet file, or in a list there."""
+  held = _bytes_of(_entries(table.cell(column, row))[index])
+  data = held[0].as_py() if held is not None else None
+  if isinstance(data, str):
+    return q.base64_bytes(data)
+  if not data:
+    raise UserError(
+        f'{table.path}, row {row + 1}: {column} holds no image any more; '
+        'download the file anew'
+    )
+  return data
 
 
 def _entries(cell: pa.Array) -> list[pa.Array]:

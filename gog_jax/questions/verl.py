@@ -18,6 +18,7 @@ from gog_jax.questions import answers
 from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions import tables
+from gog_jax.storage.records import Loaded
 
 _SEARCH = {'search_required': True, 'search_free': False}
 
@@ -44,7 +45,7 @@ def read(
     name: str = 'verl',
     needed: Sequence[str] = (),
     **options: Any,
-) -> q.Found:
+) -> Loaded[q.Question]:
   """Reads a file, or the parquet files of a folder; see `tables.read`.
 
   `needed` are columns of text that have to be there beside verl's own.
@@ -52,7 +53,7 @@ def read(
   return tables.read(
       path,
       name=name,
-      needed=_NEEDED | {c: ('text', parquet.is_text) for c in needed},
+      needed=_NEEDED | dict.fromkeys(needed, tables.TEXT),
       optional=('data_id', 'extra_info', 'category'),
       image='images',
       question_of=_question,
@@ -73,7 +74,7 @@ def _question(row: tables.Row, place: str) -> q.Question:
           for name in (row.get('data_id'), index, place)
           if name not in (None, '')
       )),
-      text=_asked(row['prompt']),
+      question=_asked(row['prompt']),
       answers=answers.forms(reward.get('ground_truth'), candidates),
       search_required=_SEARCH.get(row.get('category') or ''),
   )

@@ -140,7 +140,7 @@ async def ask(
         json=body,
         allow_redirects=False,
     ) as response:
-      data = await _read(response, max_bytes)
+      data = await read_body(response, max_bytes)
       if response.status != 200:
         raise Refused(
             response.status,
@@ -161,7 +161,14 @@ async def ask(
     raise Garbled(f'the answer is not JSON: {_reason(data)}') from error
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def read_body(
+    response: aiohttp.ClientResponse, max_bytes: int
+) -> bytes:
+  """What a server answers with.
+
+  Raises:
+    Garbled: It is packed, or longer than `max_bytes`.
+  """
   packed = response.headers.get('Content-Encoding', 'identity')
   if packed != 'identity':
     raise Garbled(f'the answer is packed ({packed[:20]}), which nobody asked')

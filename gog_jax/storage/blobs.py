@@ -28,14 +28,17 @@ def put(folder: epath.Path, data: bytes) -> str:
         there.write_bytes(data)  # A bucket holds no half of an object.
   elif not os.path.exists(path):  # One that does holds the same bytes.
     with files.writable(path):
-      _write(path, data)
+      write(path, data)
   return name
 
 
-def _write(path: str, data: bytes) -> None:
+def write(path: str, data: bytes) -> None:
   """Writes a local file, whole or not at all, in few calls of the system.
 
   Threads may write the same one at the same time.
+
+  Raises:
+    OSError: It cannot be written.
   """
   partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
   try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import json
 import os
@@ -88,17 +88,17 @@ class Lazy(Sequence[T]):
     return self.item(range(len(self))[index])
 
 
-class Part(Lazy[T]):
-  """The items of a sequence that `indices` name."""
+class Mapped(Lazy[T]):
+  """What `make` makes of each item, made when it is asked for."""
 
-  def __init__(self, items: Sequence[T], indices: Sequence[int]):
-    self._items, self._indices = items, indices
+  def __init__(self, items: Sequence[Any], make: Callable[[Any], T]):
+    self._items, self._make = items, make
 
   def __len__(self) -> int:
-    return len(self._indices)
+    return len(self._items)
 
   def item(self, index: int) -> T:
-    return self._items[self._indices[index]]
+    return self._make(self._items[index])
 
 
 @dataclasses.dataclass(frozen=True)

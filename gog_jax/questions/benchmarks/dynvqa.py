@@ -8,112 +8,101 @@ forms stand beside English ones, of which the first is the canonical one.
 
 from __future__ import annotations
 
+import collections
 import os
 import re
-from typing import Any
 
+from gog_jax.config.evaluation import Benchmark as BenchmarkSection
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
 from gog_jax.questions.benchmarks.registry import Reading
-from gog_jax.questions.benchmarks.registry import Request
 from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.questions.local_files import files_of
+from gog_jax.storage.records import Line
 
+_PAPERS = '202502'  # The version that the paper's count belongs to.
 _DATED = re.compile(r'\.(\d{6})\.jsonl$')
 _CHINESE = re.compile('[\u3400-\u9fff]')
 
 
-def read(request: Request) -> Reading:
+def read(c: BenchmarkSection, fetched: str) -> Reading:
   """Reads one version.
 
   Raises:
     UserError: There is none, or not of that date, or its columns are others.
   """
-  path, date = _file(request)
-  found = q.QuestionSet(request.spec.name)
-  lines = list(json_lines.lines(path, found=found))
-  urls = (line.value.get('image_url') for _, line in lines)
+  path, date = _file(c)
+  lines = list(json_lines.lines(path))
+  rows = (line.value for _, line in lines if isinstance(line, Line))
+  urls = (row.get('image_url') for row in rows)
   images = linked.Linked(
-      request,
+      c,
+      fetched,
       (url for url in urls if isinstance(url, str)),
       os.path.join(os.path.dirname(path), 'images'),
   )
-  for where, line in lines:
-    with found.record(where):
-      found.add(_question(line.value, where=where, images=images))
-  papers = request.spec.date
+
+  def question_of(line: Line) -> q.Question:
+    row = line.value
+    url = json_lines.field(row, 'image_url')
+    answer = json_lines.field(
+        row, 'answer', (list, str, int, float, type(None)), 'a list of texts'
+    )
+    # English first; sorting keeps the order within each language.
+    forms = sorted(answers.forms(answer), key=_is_chinese)
+    return q.Question(
+        id=str(json_lines.field(row, 'question_id', (str, int))),
+        question=json_lines.field(row, 'question').strip(),
+        answers=tuple(forms),
+        images=q.found_image(images.find(url), images.why(url)),
+    )
+
+  found = q.load(c.name, lines, question_of)
+  n = sum(all(map(_is_chinese, one.answers)) for one in found.items)
+  note = f'{n} have answers in Chinese alone, which no exact match will meet'
   other = (
       f'version {date or "without a date"}, the paper\'s count is that of '
-      f'{papers}',
+      f'{_PAPERS}'
   )
-  loaded = found.loaded()
-  n = sum(
-      all(map(_CHINESE.search, question.answers))
-      for question in loaded.items.questions
-  )
-  note = f'{n} have answers in Chinese alone, which no exact match will meet'
   return Reading(
-      found=loaded,
-      why=() if date == papers else other,
+      found=found,
+      why=() if date == _PAPERS else (other,),
       notes=(note,) if n else (),
       date=date,
       published=True,
   )
 
 
-def _question(
-    row: dict[str, Any], *, where: str, images: linked.Linked
-) -> q.Question:
-  url = json_lines.field(row, 'image_url', str, 'text')
-  answer = json_lines.field(
-      row, 'answer', (list, str, int, float, type(None)), 'a list of texts'
-  )
-  return q.Question(
-      id=str(json_lines.field(row, 'question_id', (str, int), 'text')),
-      text=json_lines.field(row, 'question', str, 'text').strip(),
-      # Sorting keeps the order within each.
-      answers=tuple(
-          sorted(
-              answers.forms(answer),
-              key=lambda form: bool(_CHINESE.search(form)),
-          )
-      ),
-      images=q.found_image(images.find(url), images.why(url)),
-      where=where,
-  )
+def _is_chinese(form: str) -> bool:
+  return bool(_CHINESE.search(form))
 
 
-def _file(request: Request) -> tuple[str, str]:
+def _file(c: BenchmarkSection) -> tuple[str, str]:
   """The file of a version, and its date: the paper's or else the latest."""
-  path, date = request.path, request.date
-  if os.path.isfile(path):
-    dated = _DATED.search(path)
-    return path, date or (dated[1] if dated else '')
-  versions = {}
-  for place, _, names in os.walk(path):
-    for name in names:
-      lower = os.path.join(os.path.relpath(place, path), name).lower()
-      if name.endswith('.jsonl') and '_zh' not in lower and '_ch' not in lower:
-        dated = _DATED.search(name)
-        versions.setdefault(dated[1] if dated else '', []).append(
-            os.path.join(place, name)
-        )
+  versions = collections.defaultdict(list)
+  for file in files_of(c.path, '.jsonl'):
+    dated = _DATED.search(file)
+    name = os.path.relpath(file, c.path).lower()
+    if '_zh' not in name and '_ch' not in name:
+      versions[dated[1] if dated else ''].append(file)
+  if os.path.isfile(c.path):
+    return c.path, c.date or next(iter(versions))
   if not versions:
     raise UserError(
-        f'{path} holds no DynVQA_en.DATE.jsonl; give --config.benchmark.path '
+        f'{c.path} holds no DynVQA_en.DATE.jsonl; give --config.benchmark.path '
         'its folder or the file'
     )
-  papers = request.spec.date
-  chosen = date or (papers if papers in versions else max(versions))
-  if chosen not in versions:
+  date = c.date or (_PAPERS if _PAPERS in versions else max(versions))
+  if date not in versions:
     raise UserError(
-        f'{path} holds no version {chosen} of DynVQA; there are '
+        f'{c.path} holds no version {date} of DynVQA; there are '
         f'{", ".join(sorted(versions))}: choose one with '
         '--config.benchmark.date'
     )
-  return min(versions[chosen]), chosen
+  return versions[date][0], date
 
 
 DYNVQA = Spec(
@@ -122,5 +111,4 @@ DYNVQA = Spec(
     n=706,
     read=read,
     patterns=('*.jsonl',),
-    date='202502',
 )

@@ -10,15 +10,15 @@ import collections
 from collections.abc import Iterable, Iterator, Sequence
 import os
 import urllib.parse
-import uuid
 
 import aiohttp
 
 from gog_jax import images
+from gog_jax.config.evaluation import Benchmark as BenchmarkSection
 from gog_jax.errors import UserError
-from gog_jax.questions.benchmarks.registry import Request
-from gog_jax.questions.image_folder import ImageFolder
-from gog_jax.questions.image_folder import url_key
+from gog_jax.questions.local_files import ImageFolder
+from gog_jax.questions.local_files import url_key
+from gog_jax.remote import http
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.storage import metrics
@@ -26,7 +26,6 @@ from gog_jax.storage import metrics
 MAX_BYTES = 32 * 2**20
 TIMEOUT_S = 30.0
 _AT_ONCE = 8
-_CHUNK = 2**16
 _REDIRECTS = 3
 # Some servers give images to browsers alone.
 _HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; gog_jax)'}
@@ -60,11 +59,7 @@ async def _fetch_all(urls: Sequence[str], folder: str) -> dict[str, str]:
   failed: dict[str, str] = {}
   limit = asyncio.Semaphore(_AT_ONCE)
   with metrics.Progress('images', total=len(urls)) as progress:
-    async with aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=_HEADERS,
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-    ) as client:
+    async with http.session(key=None) as client:
 
       async def one(url: str) -> None:
         async with limit:
@@ -72,6 +67,7 @@ async def _fetch_all(urls: Sequence[str], folder: str) -> dict[str, str]:
             _keep(await _get(client, url), folder, url)
           except (
               aiohttp.ClientError, TimeoutError, ValueError, UserError,
+              http.Refused, http.Garbled,
           ) as error:  # fmt: skip
             text = str(error).strip().splitlines()
             failed[url] = text[0] if text else type(error).__name__
@@ -84,15 +80,15 @@ async def _fetch_all(urls: Sequence[str], folder: str) -> dict[str, str]:
 async def _get(client: aiohttp.ClientSession, url: str) -> bytes:
   if not url.startswith(('http://', 'https://')):
     raise ValueError('no http or https address')
-  async with client.get(url, max_redirects=_REDIRECTS) as answer:
-    if answer.status != 200:
-      raise ValueError(f'HTTP {answer.status}')
-    data = bytearray()
-    async for chunk in answer.content.iter_chunked(_CHUNK):
-      data += chunk
-      if len(data) > MAX_BYTES:
-        raise ValueError(f'over {MAX_BYTES} bytes')
-  return bytes(data)
+  async with client.get(
+      url,
+      headers=_HEADERS,
+      max_redirects=_REDIRECTS,
+      timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+  ) as response:
+    if response.status != 200:
+      raise http.Refused(response.status, '')
+    return await http.read_body(response, MAX_BYTES)
 
 
 def _keep(data: bytes, folder: str, url: str) -> None:
@@ -102,11 +98,8 @@ def _keep(data: bytes, folder: str, url: str) -> None:
   if suffix == 'bin':  # Of any other format that images are decoded from.
     suffix = 'webp'
   path = os.path.join(folder, f'{url_key(url)}.{suffix}')
-  partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
   with files.writable(path):
-    with open(partial, 'wb') as f:
-      f.write(data)
-    os.replace(partial, path)
+    blobs.write(path, data)
 
 
 class Linked:
@@ -118,28 +111,33 @@ class Linked:
   """
 
   def __init__(
-      self, request: Request, urls: Iterable[str], *folders: str
+      self,
+      c: BenchmarkSection,
+      fetched: str,
+      urls: Iterable[str],
+      *folders: str,
   ):
     """Fetches those that are not here, if that is asked for.
 
     Args:
-      request: Says where images may be, and whether to fetch.
+      c: Says where images may be, and whether to fetch.
+      fetched: Where images go that are fetched, and are looked for; or ''.
       urls: All that the set has; '' is none.
       *folders: The set's own.
 
     Raises:
       UserError: There is nowhere to put what is fetched.
     """
-    self._folders = (request.images, *folders, request.fetched)
+    self._folders = (c.images, *folders, fetched)
     self._folder = ImageFolder(*self._folders)
     self._failed: dict[str, str] = {}
     distinct = [url for url in dict.fromkeys(urls) if url]
     self._n_with = collections.Counter(
         end for url in distinct for end in _ends(url)
     )
-    if request.fetch:
+    if c.fetch_images:
       absent = [url for url in distinct if self.find(url) is None]
-      self._failed = fetch(absent, request.fetched)
+      self._failed = fetch(absent, fetched)
       self._folder = ImageFolder(*self._folders)
 
   def find(self, url: str) -> str | None:

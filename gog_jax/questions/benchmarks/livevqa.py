@@ -12,20 +12,22 @@ numbers are not the paper's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import dataclasses
 import json
 import os
 from typing import Any
 
+from gog_jax.config.evaluation import Benchmark as BenchmarkSection
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
 from gog_jax.questions.benchmarks.registry import Reading
-from gog_jax.questions.benchmarks.registry import Request
 from gog_jax.questions.benchmarks.registry import Spec
-from gog_jax.questions.image_folder import ImageFolder
+from gog_jax.questions.local_files import files_of
+from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage.records import Unusable
 
 _FILE = 'benchmark.json'
@@ -35,71 +37,85 @@ _FOLDERS = ('News_imgs', 'Paper_images', 'Video_images', 'images')
 # Published ones have less than a megabyte.
 MAX_FILE_BYTES = 256 * 2**20
 
-Asked = tuple[str, str, dict[str, Any]]  # Where, id, and level's fields.
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+  """A level of a record: the id of its question, its fields, and its images.
+  """
+
+  id: str
+  fields: dict[str, Any]
+  folder: ImageFolder
+
+  @property
+  def url(self) -> str:
+    return self._text('img_url')
+
+  def local_image(self) -> str | None:
+    return self.folder.by_name(self._text('img_path'))
+
+  def _text(self, column: str) -> str:
+    value = self.fields.get(column)
+    return value if isinstance(value, str) else ''
 
 
-def read(request: Request) -> Reading:
+def read(c: BenchmarkSection, fetched: str) -> Reading:
   """Reads every part that is there.
 
   Raises:
     UserError: There is none, or its columns are others.
   """
-  found = q.QuestionSet(request.spec.name)
-  asked: list[tuple[Asked, ImageFolder]] = []
-  files = _files(request.path)
-  for path in files:
-    folder = _folder(request, path)
-    asked += [(one, folder) for one in _records(path, found=found)]
+  files = _files(c.path)
+  records = [
+      record for file in files for record in _records(file, _folder(c, file))
+  ]
+  asked = [one for _, one in records if isinstance(one, _Asked)]
   images = linked.Linked(
-      request,
-      (
-          _text(qa, 'img_url')
-          for (_, _, qa), folder in asked
-          if folder.by_name(_text(qa, 'img_path')) is None
-      ),
+      c, fetched, (one.url for one in asked if one.local_image() is None)
   )
-  for (where, id, qa), folder in asked:
-    with found.record(where):
-      question = _question(qa, id=id, where=where, options=request.options)
-      url = _text(qa, 'img_url')
-      path = folder.by_name(_text(qa, 'img_path')) or images.find(url)
-      image = q.found_image(path, images.why(url))
-      found.add(dataclasses.replace(question, images=image))
-  parts = [os.path.basename(os.path.dirname(path)) for path in files]
+
+  def question_of(one: _Asked) -> q.Question:
+    question, forms = _question(one.fields, options=c.options)
+    path = one.local_image() or images.find(one.url)
+    return q.Question(
+        id=one.id,
+        question=question,
+        answers=forms,
+        images=q.found_image(path, images.why(one.url)),
+    )
+
+  parts = ', '.join(map(_part, files))
   shown = ("its options are shown, which the paper's numbers do not fit",)
   return Reading(
-      found=found.loaded(),
-      why=shown if request.options else (),
-      notes=(f'parts {", ".join(parts)}; each picture is asked about twice',),
+      found=q.load(c.name, records, question_of),
+      why=shown if c.options else (),
+      notes=(f'parts {parts}; each picture is asked about twice',),
   )
 
 
 def _question(
-    qa: dict[str, Any], *, id: str, where: str, options: bool
-) -> q.Question:
-  text = json_lines.field(qa, 'question', str, 'text').strip()
+    fields: dict[str, Any], *, options: bool
+) -> tuple[str, tuple[str, ...]]:
+  """What is asked, and the accepted answers."""
+  text = json_lines.field(fields, 'question').strip()
   right = json_lines.field(
-      qa, 'Ground_Truth_List', (list, str, type(None)), 'a list of texts'
+      fields, 'Ground_Truth_List', (list, str, type(None)), 'a list of texts'
   )
-  letter = json_lines.field(qa, 'Ground_Truth', (str, type(None)), 'text')
-  shown = answers.forms(qa.get('options'))
-  forms = answers.forms(right)
-  if shown and options:
-    text += '\nOptions:\n' + '\n'.join(shown)
-    whole = [one for one in shown if letter and one.startswith(f'{letter}.')]
-    forms = answers.forms(forms, letter, whole)
-  elif not shown:
-    forms = answers.forms(forms, letter)
-  return q.Question(id=id, text=text, answers=forms, where=where)
+  letter = json_lines.field(fields, 'Ground_Truth', (str, type(None)))
+  shown = answers.forms(fields.get('options'))
+  if not shown:
+    return text, answers.forms(right, letter)
+  if not options:
+    return text, answers.forms(right)
+  text += '\nOptions:\n' + '\n'.join(shown)
+  whole = [one for one in shown if letter and one.startswith(f'{letter}.')]
+  return text, answers.forms(right, letter, whole)
 
 
-def _records(path: str, *, found: q.QuestionSet) -> list[Asked]:
-  """Each level of each record of a file; a file that is none is dropped.
-
-  Raises:
-    UserError: A level is missing in all records.
-  """
-  part = os.path.basename(os.path.dirname(path))
+def _records(
+    path: str, folder: ImageFolder
+) -> Iterator[tuple[str, _Asked | Unusable]]:
+  """Each level of each record of a file; or what is wrong with the file."""
   try:
     n_bytes = os.path.getsize(path)
     if n_bytes > MAX_FILE_BYTES:
@@ -110,71 +126,55 @@ def _records(path: str, *, found: q.QuestionSet) -> list[Asked]:
       raise ValueError('no list')
   except (OSError, ValueError, RecursionError) as error:
     detail = f'cut off, or no list in JSON ({error})'
-    found.drop(path, Unusable(q.UNREADABLE, detail))
-    return []
-  for level in _LEVELS:
-    if rows and not any(isinstance(row, dict) and level in row for row in rows):
-      columns = ', '.join(rows[0]) if isinstance(rows[0], dict) else 'none'
-      raise found.drifted(
-          f'{path}, record 1: has no column {level!r}; it has {columns}',
-          len(rows),
-      )
-  asked: list[Asked] = []
+    yield path, Unusable(q.UNREADABLE, detail)
+    return
   for number, row in enumerate(rows, start=1):
-    where = f'{path}, record {number}'
-    if not isinstance(row, dict):
-      found.drop(where, Unusable(q.BAD, 'is no object'))
-      continue
     for level in _LEVELS:
-      with found.record(where):
-        qa = json_lines.field(
-            row, level, dict, 'an object with question and Ground_Truth_List'
-        )
-        id = json_lines.field(row, 'id', (str, int), 'text')
-        outer = {'img_path': row.get('img_path')}
-        inner = {key: value for key, value in qa.items() if value is not None}
-        asked.append(
-            (where, f'{part}/{id}/{level.removesuffix("_qa")}', outer | inner)
-        )
-  return asked
+      where = f'{path}, record {number}'
+      try:
+        yield where, _asked(row, level, part=_part(path), folder=folder)
+      except Unusable as error:
+        yield where, error
 
 
-def _folder(request: Request, path: str) -> ImageFolder:
-  """Where the images of a part may be."""
-  here = os.path.dirname(path)
-  part = os.path.basename(here)
-  roots = [here]
-  if request.images:
-    roots = [os.path.join(request.images, part), request.images, here]
-  return ImageFolder(
-      *(
-          place
-          for root in roots
-          for place in (*(os.path.join(root, f) for f in _FOLDERS), root)
-      )
+def _asked(row: Any, level: str, *, part: str, folder: ImageFolder) -> _Asked:
+  if not isinstance(row, dict):
+    raise Unusable(q.BAD, 'is no object')
+  inner = json_lines.field(
+      row, level, dict, 'an object with question and Ground_Truth_List'
   )
+  id = json_lines.field(row, 'id', (str, int))
+  fields = {'img_path': row.get('img_path')}
+  fields |= {key: value for key, value in inner.items() if value is not None}
+  return _Asked(f'{part}/{id}/{level.removesuffix("_qa")}', fields, folder)
+
+
+def _folder(c: BenchmarkSection, path: str) -> ImageFolder:
+  """Where the images of a part may be."""
+  roots = [os.path.dirname(path)]
+  if c.images:
+    roots = [os.path.join(c.images, _part(path)), c.images, *roots]
+  return ImageFolder(
+      *(os.path.join(root, f) for root in roots for f in (*_FOLDERS, ''))
+  )
+
+
+def _part(path: str) -> str:
+  return os.path.basename(os.path.dirname(path))
 
 
 def _files(path: str) -> list[str]:
-  if os.path.isfile(path):
-    return [path]
-  # Published below liveVQA_benchmarks; copies lie among the images.
-  for root in (path, os.path.join(path, 'liveVQA_benchmarks')):
-    files = [os.path.join(root, part, _FILE) for part in _PARTS]
-    files = [file for file in files if os.path.isfile(file)]
-    if files:
-      return files
-  if os.path.isfile(os.path.join(path, _FILE)):
-    return [os.path.join(path, _FILE)]
-  raise UserError(
-      f'{path} holds no News, Paper or Video with a {_FILE}; give '
-      '--config.benchmark.path the folder of these'
-  )
-
-
-def _text(row: dict[str, Any], column: str) -> str:
-  value = row.get(column)
-  return value if isinstance(value, str) else ''
+  """The file of each part; copies of it lie among the images."""
+  files = files_of(path, *(f'/{part}/{_FILE}' for part in _PARTS))
+  single = os.path.join(path, _FILE)
+  if not files and os.path.isfile(single):
+    return [single]
+  if not files:
+    raise UserError(
+        f'{path} holds no News, Paper or Video with a {_FILE}; give '
+        '--config.benchmark.path the folder of these'
+    )
+  return files
 
 
 LIVEVQA = Spec(

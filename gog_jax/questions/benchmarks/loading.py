@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
 import os
-import re
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 
 from gog_jax import images as image_files
+from gog_jax.config.evaluation import Benchmark as BenchmarkSection
 from gog_jax.errors import UserError
 from gog_jax.models import hub
 from gog_jax.questions import questions as q
@@ -22,10 +22,11 @@ from gog_jax.questions.benchmarks import registry
 from gog_jax.questions.benchmarks.registry import Spec
 from gog_jax.storage import files
 from gog_jax.storage.records import Drop
-from gog_jax.storage.records import Part
+from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
+T = TypeVar('T', q.Question, Example)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
@@ -73,102 +74,77 @@ class Benchmark:
 
 
 def open(
-    name: str,
-    path: str = '',
+    c: BenchmarkSection,
     *,
-    n_world: int | None = None,
-    ids: str = '',
-    images: str = '',
-    n: int = 0,
-    seed: int = 0,
-    fetch_images: bool = False,
-    options: bool = False,
-    scope: str = '',
-    date: str = '',
     workdir: epath.PathLike = '',
+    n_world: int | None = None,
 ) -> Benchmark:
   """Opens a benchmark; of a published set only headers of images are decoded.
 
   Args:
-    name: One of `registry.BENCHMARKS`, or a user's.
-    path: A folder, a file of one, or a data set's id on the hub.
-    n_world: Of the embedded world, whose data is in `workdir`, these many.
-    ids: A file of the ids that are wanted: one a line, or a JSON list.
-    images: A folder of images that the set names or links to.
-    n: Of others than the world, these many, drawn; 0 is all.
-    seed: Chooses where some are to be chosen.
-    fetch_images: Whether images are fetched that are only linked to.
-    options: Whether LiveVQA's options are shown with the question.
-    scope: The world or corpus that searches run in, for a published set.
-    date: The version to read where there are several; '' is the paper's.
+    c: The config's section; its name is one of `registry.BENCHMARKS`, or a
+      user's.
     workdir: Holds what was found the first time, and fetched images; '' keeps
       neither.
+    n_world: Of the embedded world, whose data is in `workdir`, these many.
 
   Raises:
     UserError: There is nothing of the kind, its columns are not those known,
       or it is not what it was when it was first opened.
   """
-  spec = registry.find(name, field='config.benchmark.name')
-  if n < 0:
-    raise UserError(f'config.benchmark.n = {n}; give 0 for all, or more')
+  spec = registry.find(c.name, field='config.benchmark.name')
   if spec.split:
     return _world(spec, workdir=workdir, n=n_world)
   if spec.read is None:
-    return _users(spec, n=n, seed=seed)
+    return _users(spec, n=c.n, seed=c.seed)
   folder = f'{workdir}/benchmarks' if str(workdir) else ''
   local = '://' not in folder  # Images are looked for on this machine alone.
   reading = spec.read(
-      registry.Request(
-          spec=spec,
-          path=_local_path(spec, path),
-          images=images,
-          fetched=f'{folder}/images' if folder and local else '',
-          fetch=fetch_images,
-          options=options,
-          date=date,
-      )
+      dataclasses.replace(c, path=_local_path(spec, c.path)),
+      f'{folder}/images' if folder and local else '',
   )
-  questions = reading.found.items.questions
+  questions = reading.found.items
   why, notes = list(reading.why), list(reading.notes)
-  key = f'date={reading.date} options={options}'
-  if ids:
-    wanted = choice.read_ids(ids)
+  key = f'date={reading.date} options={c.options}'
+  if c.ids:
+    wanted = choice.read_ids(c.ids)
     questions = tuple(one for one in questions if one.id in set(wanted))
-    notes.append(f'{len(questions)} of the {len(wanted)} ids of {ids}')
+    notes.append(f'{len(questions)} of the {len(wanted)} ids of {c.ids}')
     if n_absent := len(wanted) - len(questions):
-      why.append(f'{n_absent} ids of {ids} are not in it')
+      why.append(f'{n_absent} ids of {c.ids} are not in it')
     key += f' ids={hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]}'
   elif spec.drawn and not reading.published:
-    drawn = _draw(questions, n=spec.n, seed=seed)
-    how = f' ({spec.n} of {len(questions)} drawn with seed {seed})'
+    how = f' ({spec.n} of {len(questions)} drawn with seed {c.seed})'
     why.append(
         f'which {spec.n} it has is not published'
-        + (how if len(drawn) < len(questions) else '')
+        + (how if spec.n < len(questions) else '')
     )
-    questions = drawn
-    key += f' seed={seed}'
-  if n and n < len(questions):
-    why.append(f'{n} of {len(questions)}, drawn with seed {seed}')
-    questions = _draw(questions, n=n, seed=seed)
-    key += f' n={n} seed={seed}'
+    questions = _draw(questions, n=spec.n, seed=c.seed)
+    key += f' seed={c.seed}'
+  if 0 < c.n < len(questions):
+    why.append(f'{c.n} of {len(questions)}, drawn with seed {c.seed}')
+    questions = _draw(questions, n=c.n, seed=c.seed)
+    key += f' n={c.n} seed={c.seed}'
   questions, hashes, drops = _with_images(questions)
   if not questions:
-    raise UserError(f'{spec.title}, {path}: none of its images can be read')
+    raise UserError(f'{spec.title}, {c.path}: none of its images can be read')
   if len(questions) != spec.n:
     why.append(f'{len(questions)} items, the paper has {spec.n}')
   digest = hashlib.sha256(
       files.dumps(list(hashes.items())).encode()
   ).hexdigest()
   if folder:
+    tag = hashlib.sha256(key.encode()).hexdigest()[:8]
     _check_unchanged(
-        folder, name=name, key=key, path=path, digest=digest, hashes=hashes
+        epath.Path(folder) / f'{c.name}-{tag}.json',
+        {'digest': digest, 'path': c.path, 'key': key, 'items': hashes},
     )
   return Benchmark(
-      name=name,
+      name=c.name,
       title=spec.title,
-      examples=q.Examples(questions, source=name, scope=scope),
+      examples=q.examples(questions, source=c.name, scope=c.scope),
       expected_n=spec.n,
-      drops=reading.found.drops + tuple(drops),
+      drops=(*reading.found.drops, *drops),
       digest=digest,
       label=f"not the paper's: {'; '.join(why)}" if why else '',
       notes=tuple(notes),
@@ -194,9 +170,8 @@ def _world(spec: Spec, *, workdir: epath.PathLike, n: int | None) -> Benchmark:
 def _users(spec: Spec, *, n: int, seed: int) -> Benchmark:
   questions = sources.open((spec.name,), split='test', workdir='')
   digest, label, examples = questions.digest, spec.label, questions
-  if n and n < len(questions):
-    names = [example.id for example in questions]
-    examples = Part(questions, choice.draw(names, n=n, seed=seed))
+  if 0 < n < len(questions):
+    examples = _draw(questions, n=n, seed=seed)
     label += f'; {n} of {len(questions)}, drawn with seed {seed}'
     digest += f' n={n} seed={seed}'
   return Benchmark(
@@ -209,11 +184,10 @@ def _users(spec: Spec, *, n: int, seed: int) -> Benchmark:
   )
 
 
-def _draw(
-    questions: Sequence[q.Question], *, n: int, seed: int
-) -> tuple[q.Question, ...]:
-  drawn = choice.draw([one.id for one in questions], n=n, seed=seed)
-  return tuple(questions[i] for i in drawn)
+def _draw(items: Sequence[T], *, n: int, seed: int) -> Sequence[T]:
+  """Some questions, or examples, drawn by their ids; read when asked for."""
+  drawn = choice.draw([one.id for one in items], n=n, seed=seed)
+  return Mapped(drawn, items.__getitem__)
 
 
 def _local_path(spec: Spec, path: str) -> str:
@@ -236,79 +210,65 @@ def _local_path(spec: Spec, path: str) -> str:
 
 
 def _with_images(
-    questions: Sequence[q.Question],
-) -> tuple[tuple[q.Question, ...], dict[str, str], list[Drop]]:
+    questions: Iterable[q.Question],
+) -> tuple[list[q.Question], dict[str, str], list[Drop]]:
   """Questions whose images have an image's header, with hashes by id."""
   kept, hashes, drops = [], {}, []
   for question in questions:
-    shown = []
     try:
-      for image in question.images:
-        data = image.read()
+      images = [read() for read in question.images]
+      for data in images:
         image_files.size_of(data)  # Of its header.
-        shown.append(hashlib.sha256(data).hexdigest())
     except (UserError, Unusable) as error:
       drops.append(
           Drop(where=question.where, reason=q.NOT_AN_IMAGE, detail=str(error))
       )
       continue
     kept.append(question)
+    shown = [hashlib.sha256(data).hexdigest() for data in images]
     parts = files.dumps(
-        [question.id, question.text, list(question.answers), shown]
+        [question.id, question.question, list(question.answers), shown]
     )
     hashes[question.id] = hashlib.sha256(parts.encode()).hexdigest()[:16]
-  return tuple(kept), hashes, drops
+  return kept, hashes, drops
 
 
-def _check_unchanged(
-    folder: str,
-    *,
-    name: str,
-    key: str,
-    path: str,
-    digest: str,
-    hashes: Mapping[str, str],
-) -> None:
+def _check_unchanged(record: epath.Path, found: Mapping[str, Any]) -> None:
   """Writes down what was found; the next time, compares.
 
   Args:
-    folder: Of such records.
-    name: The benchmark's.
-    key: How its items were chosen; each choice has a record of its own.
-    path: Where it was read.
-    digest: Of the whole.
-    hashes: By id, of each item.
+    record: Of this benchmark, with its items chosen this way.
+    found: `digest` of the whole, `path` where it was read, `key` that says how
+      items were chosen, and `items`, a hash of each by id.
 
   Raises:
     UserError: It is not what it was.
   """
-  tag = hashlib.sha256(key.encode()).hexdigest()[:8]
-  record = epath.Path(folder) / f'{name}-{tag}.json'
   if not record.exists():
-    found = {'digest': digest, 'path': path, 'key': key, 'items': dict(hashes)}
-    files.write_atomic(record, json.dumps(found, indent=1) + '\n')
+    files.write_json(record, found)
     return
   try:
     known = json.loads(record.read_text())
     before, was, then = known['items'], known['digest'], known['path']
-    if not re.fullmatch('[0-9a-f]{64}', was) or not isinstance(before, dict):
+    if not isinstance(before, dict):
       raise ValueError
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(
         f'{record} is no record of a benchmark; delete it to have it made again'
     ) from error
-  if was == digest:
+  if was == found['digest']:
     return
-  changed = [id for id in hashes if id in before and before[id] != hashes[id]]
-  new = [id for id in hashes if id not in before]
-  gone = [id for id in before if id not in hashes]
+  now = found['items']
+  changed = [id for id in now if id in before and before[id] != now[id]]
+  new = [id for id in now if id not in before]
+  gone = [id for id in before if id not in now]
   said = [
       f'{len(ids)} {what} (first {ids[0]!r})'
       for ids, what in ((changed, 'changed'), (new, 'new'), (gone, 'gone'))
       if ids
   ] or ['the order changed']
   raise UserError(
-      f'{name} in {path} is not what it was when it was first loaded from '
+      f'{found["path"]} is not what it was when it was first loaded from '
       f'{then}: {", ".join(said)}; numbers over both do not compare. Put it '
       f'back, or delete {record} to go on with this one'
   )

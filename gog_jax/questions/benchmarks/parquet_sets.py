@@ -8,54 +8,62 @@ its items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+import functools
 import os
 
+from gog_jax.config.evaluation import Benchmark as BenchmarkSection
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import infoseek
-from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions import tables
 from gog_jax.questions import verl
 from gog_jax.questions.benchmarks.registry import Reading
-from gog_jax.questions.benchmarks.registry import Request
 from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.questions.local_files import files_of
 
-_TEXT = ('text', parquet.is_text)
-_ID = ('text or a number', tables.is_name)
+# Parts of a question, and what a column of each has to hold.
+_PARTS = {
+    'id': tables.ID,
+    'question': tables.TEXT,
+    'language': tables.TEXT,
+    'answer': tables.TEXT,
+    'forms': tables.TEXTS,  # Other accepted answers.
+    'image': tables.IMAGE,
+}
 _SUBSET = 'mmsearch_r1_infoseek_sub_2k'
 # The validation set alone has answers that anyone can look at.
 _INFOSEEK_FILES = ('infoseek_val.jsonl', 'infoseek_val_withkb.jsonl')
 
 
-def _read_fvqa(request: Request) -> Reading:
+def _read_fvqa(c: BenchmarkSection, fetched: str) -> Reading:
+  del fetched
   found = verl.read(
-      request.path,
-      name=request.spec.name,
-      images=request.images,
+      c.path,
+      name=c.name,
+      images=c.images,
       prefer=('test', ''),
       needed=('data_id',),
   )
   return Reading(found=found, published=True)
 
 
-def _read_infoseek(request: Request) -> Reading:
+def _read_infoseek(c: BenchmarkSection, fetched: str) -> Reading:
   """Reads MMSearch-R1's subset in parquet if it is there, else JSON lines.
 
   Which 2,000 questions the paper has is not published. MMSearch-R1's, which
   its peers use, are; they count as the paper's, and a note says that this is a
   guess. Of the authors' file as many are drawn, and said not to be the paper's.
   """
-  path, name, images = request.path, request.spec.name, request.images
+  del fetched
   prefer = ('infoseek', '')
-  files = parquet.files_of(path, prefer=prefer)
-  if not os.path.isdir(path) and not path.endswith(('.parquet', '.pq')):
-    files = []
-  if not files:
-    file = _infoseek_file(path)
-    found = infoseek.read(file, name=name, images=images)
+  files = files_of(c.path, *tables.SUFFIXES, prefer=prefer)
+  if not files or not files[0].endswith(tables.SUFFIXES):
+    file = _infoseek_file(c.path)
+    found = infoseek.read(file, name=c.name, images=c.images)
     return Reading(found=found)
-  found = verl.read(path, name=name, images=images, prefer=prefer)
+  found = verl.read(c.path, name=c.name, images=c.images, prefer=prefer)
   if _SUBSET not in ' '.join(files):
     return Reading(found=found)
   note = (
@@ -66,79 +74,51 @@ def _read_infoseek(request: Request) -> Reading:
 
 
 def _infoseek_file(path: str) -> str:
-  if os.path.isfile(path):
-    return path
-  for place, folders, names in os.walk(path):
-    folders.sort()
-    for name in _INFOSEEK_FILES:
-      if name in names:
-        return os.path.join(place, name)
-  raise UserError(
-      f'{path} holds neither {_SUBSET}.parquet nor {_INFOSEEK_FILES[0]}; give '
-      '--config.benchmark.path the file itself if it has another name'
-  )
+  found = files_of(path, *_INFOSEEK_FILES)
+  if not found:
+    raise UserError(
+        f'{path} holds neither {_SUBSET}.parquet nor {_INFOSEEK_FILES[0]}; '
+        'give --config.benchmark.path the file itself if it has another name'
+    )
+  return min(found, key=lambda file: file.count(os.sep))
 
 
-def _read_simplevqa(request: Request) -> Reading:
-  """The English questions; the others are not counted as left out."""
+def _read_columns(
+    c: BenchmarkSection,
+    fetched: str,
+    *,
+    columns: Mapping[str, str],
+    prefer: Sequence[str] = ('',),
+) -> Reading:
+  """A set with a column for each part of a question, named as in `_PARTS`.
+
+  Where it says a question's language, those that are not English are no part
+  of the benchmark, and not counted as left out.
+  """
+  del fetched
 
   def question_of(row: tables.Row, place: str) -> q.Question | None:
     del place
-    if (row['language'] or '').strip().upper() != 'EN':
+    values = {part: row.get(column) for part, column in columns.items()}
+    if (values.get('language', 'EN') or '').strip().upper() != 'EN':
       return None
+    others = answers.listed(
+        values.get('forms'), column=columns.get('forms', '')
+    )
     return q.Question(
-        id=str(row['data_id']),
-        text=(row['question'] or '').strip(),
-        answers=answers.forms(row['answer']),
+        id=str(values['id']),
+        question=(values['question'] or '').strip(),
+        answers=answers.forms(values['answer'], others),
     )
 
   found = tables.read(
-      request.path,
-      name=request.spec.name,
-      needed={
-          'data_id': _ID,
-          'language': _TEXT,
-          'question': _TEXT,
-          'answer': _TEXT,
-          'image': tables.IMAGE,
-      },
-      image='image',
+      c.path,
+      name=c.name,
+      needed={column: _PARTS[part] for part, column in columns.items()},
+      image=columns['image'],
       question_of=question_of,
-      images=request.images,
-  )
-  return Reading(found=found, published=True)
-
-
-def _read_mmsearch(request: Request) -> Reading:
-  """Its end-to-end questions; those without an image are left out, counted."""
-
-  def question_of(row: tables.Row, place: str) -> q.Question:
-    del place
-    column = 'alternative_gt_answers'
-    others = answers.listed(row[column], column=column)
-    return q.Question(
-        id=str(row['sample_id']),
-        text=(row['query'] or '').strip(),
-        answers=answers.forms(row['gt_answer'], others),
-    )
-
-  found = tables.read(
-      request.path,
-      name=request.spec.name,
-      needed={
-          'sample_id': _ID,
-          'query': _TEXT,
-          'gt_answer': _TEXT,
-          'alternative_gt_answers': (
-              'a list of texts',
-              lambda kind: parquet.is_list(kind) or parquet.is_text(kind),
-          ),
-          'query_image': tables.IMAGE,
-      },
-      image='query_image',
-      question_of=question_of,
-      images=request.images,
-      prefer=('end2end', ''),
+      images=c.images,
+      prefer=prefer,
   )
   return Reading(found=found, published=True)
 
@@ -163,7 +143,16 @@ SIMPLEVQA = Spec(
     name='simplevqa',
     title='SimpleVQA (English)',
     n=1013,
-    read=_read_simplevqa,
+    read=functools.partial(
+        _read_columns,
+        columns={
+            'id': 'data_id',
+            'language': 'language',
+            'question': 'question',
+            'answer': 'answer',
+            'image': 'image',
+        },
+    ),
     hub_id='m-a-p/SimpleVQA',
     patterns=('*.parquet',),
 )
@@ -171,7 +160,17 @@ MMSEARCH = Spec(
     name='mmsearch',
     title='MMSearch (with an image)',
     n=171,
-    read=_read_mmsearch,
+    read=functools.partial(
+        _read_columns,
+        columns={
+            'id': 'sample_id',
+            'question': 'query',
+            'answer': 'gt_answer',
+            'forms': 'alternative_gt_answers',
+            'image': 'query_image',
+        },
+        prefer=('end2end', ''),
+    ),
     hub_id='CaraJ/MMSearch',
     patterns=('*end2end*.parquet', 'end2end/*.parquet'),
 )

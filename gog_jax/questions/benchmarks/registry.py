@@ -25,7 +25,9 @@ import dataclasses
 from typing import Any
 
 from gog_jax import seams
+from gog_jax.config.evaluation import Benchmark as BenchmarkSection
 from gog_jax.questions import questions as q
+from gog_jax.storage.records import Loaded
 
 _HERE = 'gog_jax.questions.benchmarks'
 # A Spec each. Instead of one of these a config may name FILE.py:NAME or
@@ -44,29 +46,6 @@ BENCHMARKS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-  """What to read.
-
-  Attributes:
-    spec: Of the benchmark.
-    path: A folder or file on this machine.
-    images: A folder of images that it names or links to, or ''.
-    fetched: Where images go that are fetched, and are looked for; or ''.
-    fetch: Whether to fetch.
-    options: Whether a question shows its options.
-    date: The version to read, '' for the paper's.
-  """
-
-  spec: Spec
-  path: str
-  images: str = ''
-  fetched: str = ''
-  fetch: bool = False
-  options: bool = False
-  date: str = ''
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
   """What was there.
 
@@ -79,7 +58,7 @@ class Reading:
     date: The version that was read, where there are several.
   """
 
-  found: q.Found
+  found: Loaded[q.Question]
   why: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   published: bool = False
@@ -94,27 +73,26 @@ class Spec:
     name: As configs and tables name it.
     title: For people.
     n: The paper's number of items; 0 where it has none.
-    read: Reads a published set.
+    read: Reads a published set: given the config's section, whose `path` is on
+      this machine, and the folder of fetched images, '' for none.
     split: The embedded world's, where it is one of those.
     function: A user's, that gives the questions.
     hub_id: Its data set on the Hugging Face hub, '' where it is not there.
     patterns: Of the files that are needed of it.
     drawn: Whether the paper's items are some of those published, and nobody
       says which.
-    date: The version the paper's count belongs to, where there are several.
     label: What stands beside its numbers whatever it holds.
   """
 
   name: str
   title: str
   n: int = 0
-  read: Callable[[Request], Reading] | None = None
+  read: Callable[[BenchmarkSection, str], Reading] | None = None
   split: str = ''
   function: Callable[..., Any] | None = None
   hub_id: str = ''
   patterns: tuple[str, ...] = ()
   drawn: bool = False
-  date: str = ''
   label: str = ''
 
 

@@ -1,4 +1,4 @@
-"""Images that a data set only names, or only links to, on this machine."""
+"""A data set's files on this machine, and images that it names or links to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,34 @@ import re
 SUFFIXES = (
     '.jpg', '.JPEG', '.jpeg', '.JPG', '.png', '.PNG', '.webp', '.gif', '.bmp',
 )  # fmt: skip
+
+
+def files_of(
+    path: str, *endings: str, prefer: Sequence[str] = ('',)
+) -> list[str]:
+  """Files below a folder, or the one given, in the order of names.
+
+  Args:
+    path: A folder or a file.
+    *endings: Of a file's path, one of which it has to have.
+    prefer: Words; only files whose path has the first of them that any has.
+  """
+  if os.path.isfile(path):
+    return [path]
+  paths = sorted(
+      os.path.join(place, name)
+      for place, _, names in os.walk(path)
+      for name in names
+      if not name.startswith('.')
+  )
+  found = [one for one in paths if one.endswith(endings)]
+  for word in prefer:
+    chosen = [
+        one for one in found if word in os.path.relpath(one, path).lower()
+    ]
+    if chosen:
+      return chosen
+  return []
 
 
 def url_key(url: str) -> str:
