@@ -20,7 +20,7 @@ from tests.index_helpers import write_images
 
 def read(tmp_path, *rows) -> list[corpora.Document]:
   write_docs(tmp_path / 'c.jsonl', *rows)
-  return list(corpora.read_documents(tmp_path / 'c.jsonl'))
+  return list(corpora.read_documents(tmp_path / 'c.jsonl', {'a.png'}))
 
 
 def test_both_forms_of_documents(tmp_path):
@@ -40,13 +40,13 @@ def test_both_forms_of_documents(tmp_path):
 def test_a_byte_order_mark_and_blank_lines_do_no_harm(tmp_path):
   path = tmp_path / 'c.jsonl'
   path.write_bytes(b'\xef\xbb\xbf{"id":"a","text":"x"}\r\n\r\n')
-  assert [d.id for d in corpora.read_documents(path)] == ['a']
+  assert [d.id for d in corpora.read_documents(path, ())] == ['a']
 
 
 def test_half_a_surrogate_pair_is_replaced(tmp_path):
   path = tmp_path / 'c.jsonl'
   path.write_text('{"id":"a","text":"x \\ud800 \\ud83d\\ude00"}\n')
-  assert next(corpora.read_documents(path)).text == 'x \ufffd \U0001f600'
+  assert next(corpora.read_documents(path, ())).text == 'x \ufffd \U0001f600'
 
 
 def claim_size(png: bytes, side: int) -> bytes:
@@ -84,7 +84,7 @@ def test_not_utf8_is_named(tmp_path):
   path = tmp_path / 'c.jsonl'
   path.write_bytes(b'{"id":"a","text":"x"}\n{"id":"b","text":"\xff"}\n')
   with pytest.raises(UserError, match='line 2, is not UTF-8'):
-    list(corpora.read_documents(path))
+    list(corpora.read_documents(path, ()))
 
 
 def test_titles_captions_and_links(tmp_path):
@@ -99,7 +99,7 @@ def test_titles_captions_and_links(tmp_path):
       {'id': 'third', 'title': 'C', 'text': 'about c', 'image': 'c.png'},
   )
   build(str(tmp_path / 'ix'), docs=docs, images=str(images))
-  [path] = (tmp_path / 'ix').glob('generation-*/images/pictures.jsonl')
+  [path] = (tmp_path / 'ix').glob('parts/images-*/pictures.jsonl')
   rows = {row['id']: row for row in map(json.loads, path.open())}
   a, c, tower = rows['a.png'], rows['c.png'], rows['sub/old_tower-2.png']
   assert (a['title'], a['link'], a['caption']) == ('The A', 'first', 'y' * 500)
@@ -108,32 +108,31 @@ def test_titles_captions_and_links(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'said'),
+    'name',
     [
-        ('missing.png', 'not among the image files'),
-        ('/etc/passwd', 'not a name within'),
-        ('../secret.png', 'not a name within'),
-        ('sub/../../secret.png', 'not a name within'),
-        ('C:\\secret.png', 'not a name within'),
-        ('..\\secret.png', 'not a name within'),
+        'missing.png',
+        '/etc/passwd',
+        '../secret.png',
+        'sub/../../secret.png',
+        'C:\\secret.png',
+        '..\\secret.png',
     ],
 )
-def test_an_image_elsewhere_is_refused(tmp_path, name, said):
+def test_an_image_elsewhere_is_refused(tmp_path, name):
   images = write_images(tmp_path / 'im', {'a.png': 1})
   write_images(tmp_path, {'secret.png': 2})
   docs = write_docs(
       tmp_path / 'c.jsonl', {'id': 1, 'text': 'x', 'image': name}
   )
-  with pytest.raises(UserError, match='line 1, refers to') as error:
+  with pytest.raises(UserError, match='line 1, refers to .* not among those'):
     build(str(tmp_path / 'ix'), docs=docs, images=str(images))
-  assert said in str(error.value)
 
 
 def test_an_image_without_a_folder_is_refused(tmp_path):
   docs = write_docs(
       tmp_path / 'c.jsonl', {'id': 1, 'text': 'x', 'image': 'a.png'}
   )
-  with pytest.raises(UserError, match='there is no images folder'):
+  with pytest.raises(UserError, match='not among those of --config.images'):
     build(str(tmp_path / 'ix'), docs=docs)
 
 
@@ -188,8 +187,8 @@ def test_what_is_skipped_is_counted_and_named(tmp_path, monkeypatch):
   summary = build(str(tmp_path / 'ix'), docs=docs, images=str(images))
   assert (summary.n_documents, summary.n_images) == (1, 1)
   empty, unread = summary.warnings
-  assert empty == f'1 document is empty: {docs}, line 1'
-  assert unread.startswith('4 images could not be read: bad.jpg (no known')
+  assert empty == f'left out 1 empty document(s): {docs}, line 1'
+  assert unread.startswith('left out 4 unreadable image(s): bad.jpg (no ')
   assert 'big.png (over 2097152 bytes)' in unread
   assert 'bomb.png (9000 x 9000 pixels are more' in unread
   assert 'cut.jpg (' in unread

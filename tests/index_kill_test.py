@@ -48,7 +48,7 @@ def start(*arguments) -> subprocess.Popen:
 
 
 def n_features(index) -> int:
-  return _CHUNK * len(list(index.glob('features/*.safetensors')))
+  return _CHUNK * len(list(index.glob('parts/features/*/*.safetensors')))
 
 
 def opened(index) -> str:
@@ -102,7 +102,7 @@ def test_killed_at_any_instant(tmp_path):
     said, _ = process.communicate()
     assert process.returncode == 0 and 'index ' in said
     assert opened(index) == goal
-    assert len(list(index.glob('generation-*'))) == 1
+    assert len(list(index.glob('parts/*-*'))) == 2  # Texts and images.
     assert not list(index.rglob('*.partial'))
     kept = goal
   answers = [

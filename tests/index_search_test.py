@@ -135,7 +135,6 @@ def test_a_backend_answers_with_hits(tmp_path):
     text = await index.search_text('about', scope='any', top_k=5)
     a = await index.search_image(encoded(picture(1)), scope='any', top_k=1)
     b = await index.search_image(encoded(picture(2)), scope='', top_k=1)
-    await index.close()
     return text, a, b
 
   text, a, b = asyncio.run(ask())

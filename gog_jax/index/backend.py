@@ -7,11 +7,11 @@ import os
 import pathlib
 from typing import Any
 
+import safetensors
+
 from gog_jax import images
 from gog_jax.errors import UserError
-from gog_jax.index import build
-from gog_jax.index import chunks
-from gog_jax.index import store
+from gog_jax.index import manifest
 from gog_jax.index.encoder import Encoder
 from gog_jax.index.features import ImageEncoder
 from gog_jax.index.image_index import ImageIndex
@@ -22,10 +22,16 @@ from gog_jax.tools.base import TEXT
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
 
-# How many times a build may replace the index while it is being opened.
-_TRIES = 5
 # What the libraries raise on files that are not what they wrote.
-_OPEN_ERRORS = (*chunks.DAMAGE, RuntimeError, UserError)
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    UserError,
+    safetensors.SafetensorError,
+)
 
 
 class LocalIndex:
@@ -39,6 +45,7 @@ class LocalIndex:
     kinds: TEXT if it holds documents, IMAGE if it holds images.
     n_documents: How many can be found.
     n_images: How many can be found.
+    threads: Where searches run.
   """
 
   def __init__(self, folder: str, encoder: ImageEncoder | None = None):
@@ -54,66 +61,54 @@ class LocalIndex:
     """
     index = pathlib.Path(folder)
     # One for each core: more would only wait.
-    self._threads = concurrent.futures.ThreadPoolExecutor(
+    self.threads = concurrent.futures.ThreadPoolExecutor(
         os.cpu_count() or 1, thread_name_prefix='index'
     )
-    for _ in range(_TRIES):
-      manifest = store.read(index)
-      if manifest is None:
+    while True:
+      made = manifest.read(index)
+      if made is None:
         raise UserError(
             f'there is no index in {index}; run configs/index.py with '
             f'--config.index={index} first'
         )
       given = encoder.version if encoder is not None else ''
-      if given != manifest.encoder:
+      if given != made.encoder:
         raise UserError(
-            f'{index} was built with {manifest.encoder or "no"} encoder, and '
-            f'is opened with {given or "none"}; give the same one, or build it '
+            f'{index} was built with {made.encoder or "no"} encoder, and is '
+            f'opened with {given or "none"}; give the same one, or build it '
             'again'
         )
       try:
-        for name in store.damaged_files(index, manifest):
-          what = f'{name} is missing or not what was written'
-          raise store.damaged(index, what)
-        self._open(index, manifest, encoder)
+        self._open(index, made, encoder)
         return
-      except _OPEN_ERRORS as error:
-        if store.read(index) == manifest:  # Else it has been replaced.
-          if isinstance(error, UserError):
-            raise
-          raise store.damaged(index, str(error).splitlines()[0]) from error
-    raise UserError(f'{index} is being replaced over and over; try again later')
+      except _DAMAGE as error:
+        if manifest.read(index) == made:  # Else a build has just replaced it.
+          what = str(error).partition('\n')[0]
+          raise manifest.damaged(index, what) from error
 
   def _open(
       self,
       index: pathlib.Path,
-      manifest: store.Manifest,
+      made: manifest.Manifest,
       encoder: ImageEncoder | None,
   ) -> None:
-    generation = index / manifest.generation
-    self._texts = self._images = None
-    if manifest.n_documents:
-      self._texts = TextIndex(generation / build.TEXTS)
-    if manifest.n_images:
-      self._images = ImageIndex(
-          index, generation / build.IMAGES, manifest.chunks, encoder
-      )
-    self.version = f'index/{manifest.version}'
-    held = ((TEXT, manifest.n_documents), (IMAGE, manifest.n_images))
+    if damaged := made.damaged(index):
+      raise ValueError(f'{damaged[0]} is missing or not what was written')
+    self._texts = TextIndex(index / made.texts) if made.texts else None
+    self._images = None
+    if made.images:
+      self._images = ImageIndex(index, index / made.images, encoder)
+    self.version = f'index/{made.version}'
+    self.n_documents = len(self._texts or ())
+    self.n_images = len(self._images or ())
+    held = ((TEXT, self.n_documents), (IMAGE, self.n_images))
     self.kinds = tuple(kind for kind, n in held if n)
-    self.n_documents = manifest.n_documents
-    self.n_images = manifest.n_images
 
   def text(
       self, query: str, top_k: int
   ) -> list[tuple[dict[str, Any], float]]:
     """Documents {id, title, text, contents} and BM25 scores, best first."""
-    if self._texts is None:
-      return []
-    return [
-        (self._texts.document(number), score)
-        for number, score in self._texts.search(query, top_k)
-    ]
+    return self._texts.search(query, top_k) if self._texts else []
 
   def image(
       self, data: bytes, top_k: int
@@ -128,29 +123,14 @@ class LocalIndex:
       UserError: The data is no image, or too large a one.
     """
     picture = images.decode(data)
-    if self._images is None:
-      return []
-    return [
-        (self._images.picture(number), self._images.hit(number, score))
-        for number, score in self._images.search(picture, top_k)
-    ]
-
-  def thumbnail(self, picture_id: str) -> bytes:
-    """A JPEG of at most 256 pixels a side.
-
-    Raises:
-      KeyError: There is no such picture.
-    """
-    if self._images is None:
-      raise KeyError(picture_id)
-    return self._images.thumbnail(self._images.number_of(picture_id))
+    return self._images.search(picture, top_k) if self._images else []
 
   async def search_text(
       self, query: str, *, scope: str, top_k: int
   ) -> ToolResult:
     """Searches the documents; `scope` is ignored."""
     del scope  # There is one corpus.
-    found = await in_thread(self._threads, self.text, query, top_k)
+    found = await in_thread(self.threads, self.text, query, top_k)
     return ToolResult(
         hits=tuple(
             Hit(title=document['title'], text=document['text'], score=score)
@@ -167,11 +147,8 @@ class LocalIndex:
       UserError: As `image`.
     """
     del scope  # There is one corpus.
-    found = await in_thread(self._threads, self.image, data, top_k)
+    found = await in_thread(self.threads, self.image, data, top_k)
     return ToolResult(hits=tuple(hit for _, hit in found))
-
-  async def close(self) -> None:
-    """Nothing needs to be closed."""
 
 
 def from_config(config: Any) -> LocalIndex:

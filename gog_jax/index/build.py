@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import pathlib
 import shutil
 
+from gog_jax import interrupt
 from gog_jax.errors import UserError
-from gog_jax.index import chunks
 from gog_jax.index import corpora
 from gog_jax.index import descriptor
 from gog_jax.index import features
 from gog_jax.index import image_index
-from gog_jax.index import store
+from gog_jax.index import manifest
 from gog_jax.index import text_index
-from gog_jax.index.corpora import Document
-from gog_jax.index.corpora import Picture
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 
-TEXTS = 'texts'
-IMAGES = 'images'
 # How many skipped lines or images a warning names.
 _MAX_NAMED = 10
 
@@ -45,7 +40,7 @@ class Summary:
   n_documents: int
   n_images: int
   rebuilt: bool
-  warnings: tuple[str, ...] = ()
+  warnings: Sequence[str] = ()
 
   def __str__(self) -> str:
     made = 'built' if self.rebuilt else 'up to date'
@@ -57,50 +52,31 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Documents:
-  """A file of documents, read once.
+class _Link:
+  """The first document that refers to an image, and how its text begins."""
 
-  Attributes:
-    path: The file; '' if there is none.
-    digest: Changes with any of them.
-    n: How many are not empty.
-    empty: Lines of those that are.
-    links: The first document that refers to an image, by the image's name.
-  """
-
-  path: str
-  digest: str = ''
-  n: int = 0
-  empty: tuple[int, ...] = ()
-  links: Mapping[str, Document] = dataclasses.field(default_factory=dict)
+  id: str = ''
+  title: str = ''
+  beginning: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Content:
-  """What an index is to hold; `encoder` is the version of its encoder."""
+class _Documents:
+  """What a file of documents holds.
 
-  documents: _Documents
-  pictures: list[Picture]
-  encoder: str
+  Attributes:
+    copy: Folder of a copy of those that are not empty.
+    n: How many these are.
+    digest: Changes with any of them.
+    empty: Lines of the others.
+    links: By the name of an image.
+  """
 
-  @property
-  def texts(self) -> str:
-    """What the index of texts is made from, and how."""
-    return f'{text_index.VERSION} {self.documents.digest}'
-
-  @functools.cached_property
-  def version(self) -> str:
-    """16 hex digits of all that answers depend on."""
-    parts = {
-        'format': store.FORMAT,
-        'texts': text_index.VERSION,
-        'images': image_index.VERSION,
-        'descriptor': descriptor.VERSION,
-        'encoder': self.encoder,
-        'documents': self.documents.digest,
-        'pictures': [dataclasses.asdict(picture) for picture in self.pictures],
-    }
-    return hashlib.sha256(files.dumps(parts).encode()).hexdigest()[:16]
+  copy: pathlib.Path
+  n: int = 0
+  digest: str = ''
+  empty: Sequence[int] = ()
+  links: Mapping[str, _Link] = dataclasses.field(default_factory=dict)
 
 
 def build(
@@ -128,8 +104,11 @@ def build(
         'there is nothing to index; give --config.docs=FILE, '
         '--config.images=FOLDER or both'
     )
-  with store.locked(pathlib.Path(index)):
-    return _build(pathlib.Path(index), docs, images, encoder)
+  if '://' in index:
+    raise UserError(f'{index} is no local folder; give --config.index=FOLDER')
+  folder = pathlib.Path(index)
+  with manifest.lock(folder):
+    return _build(folder, docs, images, encoder)
 
 
 def _build(
@@ -138,65 +117,67 @@ def _build(
     images: str,
     encoder: features.ImageEncoder | None,
 ) -> Summary:
-  folder = pathlib.Path(images)
-  names, refused = corpora.image_names(folder) if images else ([], {})
-  documents = _scan(docs, images, {*names, *refused})
-  keys, bad = features.keys_of(folder, names)
   current = None
   with contextlib.suppress(UserError):  # A damaged one is as good as none.
-    current = store.read(index)
-  damaged = list(store.damaged_files(index, current)) if current else []
+    current = manifest.read(index)
+  damaged = current.damaged(index) if current else []
   for name in damaged:
-    if name.startswith(chunks.FOLDER):  # Its features are computed again.
-      (index / name).unlink(missing_ok=True)
-  stores = features.stores(index, encoder)
-  bad |= refused | features.update(folder, keys, stores, encoder)
-  unlinked = Document(id='', title='', text='', contents='')
+    (index / name).unlink(missing_ok=True)
+
+  folder = pathlib.Path(images)
+  names, refused = corpora.image_names(folder) if images else ([], {})
+  documents = _read_documents(index, docs, {*names, *refused})
+  found = features.extract(index, folder, names, encoder)
+  unreadable = refused | found.unreadable
   pictures = [
-      _picture(folder, name, keys[name], documents.links.get(name, unlinked))
-      for name in names
-      if name not in bad
+      _picture(folder, name, key, documents.links.get(name, _Link()))
+      for name, key in found.keys.items()
+      if name not in unreadable
   ]
-  warnings = _warnings(documents, bad)
+  warnings = (
+      *_left_out(
+          'empty document(s)',
+          [f'{docs}, line {line}' for line in documents.empty],
+      ),
+      *_left_out(
+          'unreadable image(s)',
+          [f'{name} ({why})' for name, why in sorted(unreadable.items())],
+      ),
+  )
   if not documents.n and not pictures:
     nothing = 'there is nothing to index: no document and no image'
     raise UserError('; '.join([nothing, *warnings]))
   if current:
     _check_nothing_vanishes(index, current, documents.n, len(pictures))
-  content = _Content(
-      documents=documents,
-      pictures=pictures,
-      encoder=encoder.version if encoder is not None else '',
+
+  kept = {
+      part
+      for part in ((current.texts, current.images) if current else ())
+      if not any(name.startswith(f'{part}/') for name in damaged)
+  }
+  version = encoder.version if encoder is not None else ''
+  made = manifest.describe(
+      index,
+      texts=_texts(index, documents, kept),
+      images=_images(index, pictures, found, version, kept),
+      encoder=version,
+      chunks=found.paths([picture['key'] for picture in pictures]),
   )
-  made = current
-  if (
-      not current
-      or current.version != content.version
-      or any(store.damaged_files(index, current))
-  ):
-    # Nobody uses what an earlier build left unfinished.
-    store.delete_others(index, current.generation if current else '')
-    texts = None  # The present index of texts, if it can be kept.
-    if current and current.texts == content.texts:
-      place = f'{current.generation}/{TEXTS}'
-      if not any(name.startswith(f'{place}/') for name in damaged):
-        texts = index / place
-    made = _write(index, content, stores, texts)
-  assert made is not None
-  store.delete_others(index, made.generation)
-  chunks.delete_unnamed(index, made.files)
+  if made != current:
+    made.write(index)
+  made.delete_others(index)
   return Summary(
       version=made.version,
-      n_documents=made.n_documents,
-      n_images=made.n_images,
-      rebuilt=made is not current,
+      n_documents=documents.n,
+      n_images=len(pictures),
+      rebuilt=made != current or bool(damaged),
       warnings=warnings,
   )
 
 
 def _check_nothing_vanishes(
     index: pathlib.Path,
-    current: store.Manifest,
+    current: manifest.Manifest,
     n_documents: int,
     n_images: int,
 ) -> None:
@@ -208,138 +189,108 @@ def _check_nothing_vanishes(
     UserError: Says which are missing.
   """
   for had, has, what, flag in (
-      (current.n_documents, n_documents, 'documents', 'docs'),
-      (current.n_images, n_images, 'images', 'images'),
+      (current.texts, n_documents, 'documents', 'docs'),
+      (current.images, n_images, 'images', 'images'),
   ):
     if had and not has:
       raise UserError(
-          f'{index} holds {had} {what}, and now there are none: give '
+          f'{index} holds {what}, and now there are none: give '
           f'--config.{flag}, or delete the folder for an index without them'
       )
 
 
-def _scan(docs: str, images: str, known: set[str]) -> _Documents:
-  """Checks every document before anything is written."""
+def _read_documents(
+    index: pathlib.Path, docs: str, images: Collection[str]
+) -> _Documents:
+  """Checks and copies every document, so that the file may change from now on.
+  """
+  copy = index / manifest.PARTS / 'texts.partial'
   if not docs:
-    return _Documents(path='')
+    return _Documents(copy=copy)
+  copy.mkdir(parents=True, exist_ok=True)
   digest, n, empty = hashlib.sha256(), 0, []
-  links: dict[str, Document] = {}
-  for document in corpora.read_documents(pathlib.Path(docs)):
-    corpora.check_image(document, pathlib.Path(docs), images, known)
-    if document.empty:
-      empty.append(document.line)
-      continue
-    digest.update(_digest_of(document))
-    n += 1
-    if document.image:
-      beginning = document.text[: corpora.CAPTION_LENGTH]
-      links.setdefault(
-          document.image, dataclasses.replace(document, text=beginning)
-      )
+  links: dict[str, _Link] = {}
+  with (copy / text_index.DOCUMENTS).open('wb') as f:
+    for document in corpora.read_documents(pathlib.Path(docs), images):
+      interrupt.check()
+      if document.empty:
+        empty.append(document.line)
+        continue
+      line = files.dumps(document.row).encode() + b'\n'
+      f.write(line)
+      digest.update(line)
+      n += 1
+      if document.image:
+        link = _Link(
+            id=document.id,
+            title=document.title.strip(),
+            beginning=document.text[: corpora.CAPTION_LENGTH].strip(),
+        )
+        links.setdefault(document.image, link)
   return _Documents(
-      path=docs,
-      digest=digest.hexdigest(),
-      n=n,
-      empty=tuple(empty),
-      links=links,
+      copy=copy, n=n, digest=digest.hexdigest(), empty=empty, links=links
   )
-
-
-def _digest_of(document: Document) -> bytes:
-  fields = dataclasses.asdict(document)
-  del fields['line']
-  return files.dumps(fields).encode()
 
 
 def _picture(
-    folder: pathlib.Path, name: str, key: str, linked: Document
-) -> Picture:
-  beginning = linked.text.strip()
-  return Picture(
-      id=name,
-      title=linked.title.strip() or corpora.readable(name),
-      caption=corpora.caption_of(folder, name) or beginning,
-      link=linked.id,
-      beginning=beginning,
-      key=key,
-  )
+    folder: pathlib.Path, name: str, key: str, link: _Link
+) -> dict[str, str]:
+  """A line of image_index's `pictures.jsonl`."""
+  caption = corpora.caption_of(folder, name) or link.beginning
+  # A hit shows how the document begins, but not twice.
+  parts = dict.fromkeys((caption, link.beginning))
+  return {
+      'id': name,
+      'title': link.title or corpora.readable(name),
+      'caption': caption,
+      'image': name,
+      'link': link.id,
+      'text': '\n'.join(filter(None, parts)),
+      'key': key,
+  }
 
 
-def _write(
+def _texts(
+    index: pathlib.Path, documents: _Documents, kept: Collection[str]
+) -> str:
+  """The part that holds the documents, written if it is not there."""
+  if not documents.n:
+    return ''
+  part = _name('texts', text_index.VERSION, documents.digest)
+  if part not in kept:
+    shutil.rmtree(index / part, ignore_errors=True)  # Unfinished.
+    documents.copy.rename(index / part)
+    text_index.build(index / part, documents.n)
+  return part
+
+
+def _images(
     index: pathlib.Path,
-    content: _Content,
-    stores: Mapping[str, chunks.ChunkStore],
-    texts: pathlib.Path | None,
-) -> store.Manifest:
-  """Writes a generation and, last, the manifest that makes it count.
-
-  Args:
-    index: The index's folder.
-    content: What it is to hold.
-    stores: With the features of the pictures.
-    texts: A finished index of the documents, if there is one.
-  """
-  documents, pictures = content.documents, content.pictures
-  generation = store.new_generation(index)
-  try:
-    if documents.n and texts:
-      store.link_tree(texts, generation / TEXTS)
-    elif documents.n:
-      text_index.build(generation / TEXTS, _read_again(documents))
-    named: dict[str, list[str]] = {}
-    if pictures:
-      metrics.say(f'index of {len(pictures)} images: putting it together')
-      named = image_index.build(generation / IMAGES, pictures, stores)
-    needed = [name for kind in named.values() for name in kind]
-    manifest = store.Manifest(
-        version=content.version,
-        generation=generation.name,
-        n_documents=documents.n,
-        n_images=len(pictures),
-        encoder=content.encoder,
-        texts=content.texts,
-        chunks=named,
-        files=store.describe(index, generation, needed),
-    )
-    manifest.write(index)
-    return manifest
-  except BaseException:
-    shutil.rmtree(generation, ignore_errors=True)
-    raise
+    pictures: Sequence[Mapping[str, str]],
+    found: features.Extracted,
+    encoder: str,
+    kept: Collection[str],
+) -> str:
+  """The part that holds the pictures, written if it is not there."""
+  if not pictures:
+    return ''
+  versions = image_index.VERSION, descriptor.VERSION, encoder
+  part = _name('images', *versions, files.dumps(pictures))
+  if part not in kept:
+    metrics.say(f'index of {len(pictures)} images: putting it together')
+    shutil.rmtree(index / part, ignore_errors=True)  # Unfinished.
+    image_index.build(index / part, pictures, found.local, found.encoded)
+  return part
 
 
-def _read_again(documents: _Documents) -> Iterator[Document]:
-  """The documents that are not empty, if they still are those of `_scan`."""
-  digest = hashlib.sha256()
-  with metrics.Progress('texts', total=documents.n) as progress:
-    for document in corpora.read_documents(pathlib.Path(documents.path)):
-      if not document.empty:
-        digest.update(_digest_of(document))
-        yield document
-        progress.advance()
-  if digest.hexdigest() != documents.digest:
-    raise UserError(
-        f'{documents.path} changed while the index was built; run it again'
-    )
+def _name(kind: str, *made_from: str) -> str:
+  return f'{manifest.PARTS}/{kind}-{manifest.digest(" ".join(made_from))}'
 
 
-def _warnings(
-    documents: _Documents, bad: Mapping[str, str]
-) -> tuple[str, ...]:
-  lines = []
-  if n := len(documents.empty):
-    verb = 'document is' if n == 1 else 'documents are'
-    lines.append(
-        f'{n} {verb} empty: {documents.path}, line '
-        + _listed([str(line) for line in documents.empty])
-    )
-  if n := len(bad):
-    noun = 'image' if n == 1 else 'images'
-    named = [f'{name} ({reason})' for name, reason in sorted(bad.items())]
-    lines.append(f'{n} {noun} could not be read: {_listed(named)}')
-  return tuple(lines)
-
-
-def _listed(names: list[str]) -> str:
+def _left_out(what: str, names: Sequence[str]) -> list[str]:
+  """A line that counts and names; none if nothing was left out."""
+  if not names:
+    return []
   more = ', ...' if len(names) > _MAX_NAMED else ''
-  return ', '.join(names[:_MAX_NAMED]) + more
+  shown = ', '.join(names[:_MAX_NAMED])
+  return [f'left out {len(names)} {what}: {shown}{more}']

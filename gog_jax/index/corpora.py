@@ -10,7 +10,7 @@ text; what they name must lie within the folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 import dataclasses
 import os
 import pathlib
@@ -57,37 +57,28 @@ class Document:
   line: int = 0
 
   @property
+  def row(self) -> dict[str, str]:
+    """What an index holds of it."""
+    names = ('id', 'title', 'text', 'contents')
+    return {name: getattr(self, name) for name in names}
+
+  @property
   def empty(self) -> bool:
     return not (self.title.strip() or self.text.strip())
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
-  """One image file.
-
-  Attributes:
-    id: Its path within the folder, with forward slashes.
-    title: The linked document's, else made from the file's name.
-    caption: The sidecar's text, else the linked document's beginning.
-    link: Id of the first document that refers to it, or ''.
-    beginning: Of the linked document's text, or ''.
-    key: SHA-256 of the file, in hex.
-  """
-
-  id: str
-  title: str
-  caption: str
-  link: str
-  beginning: str
-  key: str
-
-
-def read_documents(path: pathlib.Path) -> Iterator[Document]:
+def read_documents(
+    path: pathlib.Path, images: Collection[str]
+) -> Iterator[Document]:
   """Yields the documents of a file, in order, empty ones included.
+
+  Args:
+    path: A file of JSON lines.
+    images: Names of the image files that documents may refer to.
 
   Raises:
     UserError: The file cannot be read, or a line is too long, not UTF-8, not
-      JSON, not a document, or repeats an id; names the line.
+      JSON, not a document, repeats an id or names no such image; names it.
   """
   seen: dict[str, int] = {}
   try:
@@ -99,6 +90,11 @@ def read_documents(path: pathlib.Path) -> Iterator[Document]:
         raise UserError(
             f'{where}: the id {document.id!r} is that of line {first} too; '
             'give each document its own'
+        )
+      if document.image and document.image not in images:
+        raise UserError(
+            f'{where}, refers to the image {document.image!r}, which is not '
+            'among those of --config.images=FOLDER; name it as seen from there'
         )
       yield document
   except OSError as error:
@@ -116,12 +112,10 @@ def _document(line: Line, where: str) -> Document:
     raise UserError(f'{where}, {wrong}') from row
   if not isinstance(row, dict):
     raise UserError(f'{where}, is not a JSON object; each line is one object')
-  name = row.get('id')
-  if type(name) is int:
-    name = str(name)
-  if not isinstance(name, str) or not name:
-    raise UserError(f'{where}: its "id" is no text or number; give it one')
-  image = _text(row, 'image', where)
+  if type(row.get('id')) is int:
+    row['id'] = str(row['id'])
+  if not (name := _text(row, 'id', where)):
+    raise UserError(f'{where}: its "id" is missing or empty; give it one')
   if 'contents' in row:
     contents = _text(row, 'contents', where)
     title, newline, text = contents.partition('\n')
@@ -139,32 +133,23 @@ def _document(line: Line, where: str) -> Document:
         '{"id", "contents"} or {"id", "title", "text"}'
     )
   return Document(
-      id=_whole(name),
+      id=name,
       title=title,
       text=text,
       contents=contents,
-      image=image,
+      image=_text(row, 'image', where),
       line=line.number,
   )
 
 
-def _text(row: dict[str, Any], field: str, where: str) -> str:
+def _text(row: Mapping[str, Any], field: str, where: str) -> str:
   value = row.get(field)
   if value is None:
     return ''
   if not isinstance(value, str):
     raise UserError(f'{where}: its "{field}" is no text; put it in quotes')
-  return _whole(value)
-
-
-def _whole(text: str) -> str:
-  """Without halves of surrogate pairs, which JSON can spell and UTF-8 cannot.
-  """
-  try:
-    text.encode()
-    return text
-  except UnicodeEncodeError:
-    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+  # JSON can spell halves of surrogate pairs, which UTF-8 cannot.
+  return value.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
 
 def image_names(
@@ -217,38 +202,6 @@ def _refusal(path: pathlib.Path, name: str, root: pathlib.Path) -> str:
   if target.stat().st_size > MAX_IMAGE_BYTES:
     return f'over {MAX_IMAGE_BYTES} bytes'
   return ''
-
-
-def check_image(
-    document: Document, docs: pathlib.Path, images: str, known: set[str]
-) -> None:
-  """Refuses a document whose image is not one of the folder's.
-
-  Args:
-    document: The one to check.
-    docs: Its file, for the message.
-    images: The images folder, or ''.
-    known: Names of the folder's image files, refused ones included.
-
-  Raises:
-    UserError: Names the line and what is wrong.
-  """
-  name = document.image
-  if not name or name in known:
-    return
-  parts = name.replace('\\', '/').split('/')
-  if not images:
-    wrong = 'and there is no images folder; give --config.images=FOLDER'
-  elif parts[0] == '' or re.fullmatch('[A-Za-z]:', parts[0]) or '..' in parts:
-    wrong = (
-        'which is not a name within the images folder; name it as seen from '
-        'there'
-    )
-  else:
-    wrong = f'which is not among the image files of {images}; put it there'
-  raise UserError(
-      f'{docs}, line {document.line}, refers to the image {name!r}, {wrong}'
-  )
 
 
 def caption_of(folder: pathlib.Path, name: str) -> str:

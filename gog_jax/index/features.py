@@ -5,8 +5,9 @@ An interrupted build loses at most one chunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 import concurrent.futures
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -23,9 +24,6 @@ from gog_jax.index import chunks
 from gog_jax.index import descriptor
 from gog_jax.storage import metrics
 
-# Kinds of chunks.
-LOCAL = 'local'
-ENCODED = 'encoded'
 _MAX_WORKERS = 8
 
 
@@ -34,15 +32,10 @@ class ImageEncoder(Protocol):
 
   Attributes:
     version: Changes with the vectors.
-    width: Of a vector.
   """
 
   @property
   def version(self) -> str:
-    ...
-
-  @property
-  def width(self) -> int:
     ...
 
   def encode(self, pictures: list[Image.Image]) -> np.ndarray:
@@ -50,69 +43,74 @@ class ImageEncoder(Protocol):
     ...
 
 
-def stores(
-    index: pathlib.Path, encoder: ImageEncoder | None
-) -> dict[str, chunks.ChunkStore]:
-  """The stores that an index needs, by kind."""
-  versions = {LOCAL: descriptor.VERSION}
-  if encoder is not None:
-    versions[ENCODED] = encoder.version
-  return {
-      kind: chunks.ChunkStore(index, kind=kind, version=version)
-      for kind, version in versions.items()
-  }
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extracted:
+  """The features of a folder's image files.
+
+  Attributes:
+    keys: SHA-256 of each file that could be read, by its name.
+    unreadable: Why others could not be, by name.
+    local: Local descriptors, colours and thumbnails, by key.
+    encoded: The encoder's vectors, by key; None without an encoder.
+  """
+
+  keys: dict[str, str]
+  unreadable: dict[str, str]
+  local: chunks.Chunks
+  encoded: chunks.Chunks | None
+
+  def paths(self, keys: Collection[str]) -> set[pathlib.Path]:
+    """The files that hold these features."""
+    encoded = self.encoded.paths(keys) if self.encoded is not None else set()
+    return self.local.paths(keys) | encoded
 
 
-def key_of(data: bytes) -> str:
-  return hashlib.sha256(data).hexdigest()
-
-
-def keys_of(
-    folder: pathlib.Path, names: list[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-  """Digests of the image files by name, and why others cannot be read."""
-  keys, bad = {}, {}
-  with metrics.Progress('hash', total=len(names)) as progress:
-    for name in names:
-      interrupt.check()
-      try:
-        keys[name] = key_of((folder / name).read_bytes())
-      except OSError as error:
-        bad[name] = str(error.strerror)
-      progress.advance()
-  return keys, bad
-
-
-def update(
+def extract(
+    index: pathlib.Path,
     folder: pathlib.Path,
-    keys: Mapping[str, str],
-    where: Mapping[str, chunks.ChunkStore],
+    names: Sequence[str],
     encoder: ImageEncoder | None,
-) -> dict[str, str]:
-  """Writes the features of all images that lack any.
-
-  Args:
-    folder: Of the images.
-    keys: Digests by name.
-    where: The stores, as `stores` gives.
-    encoder: As given to `stores`.
-
-  Returns:
-    Why images could not be read, by name.
+) -> Extracted:
+  """Opens the features of image files, and writes those that are lacking.
 
   Raises:
     UserError: An image changed since its digest was taken.
+    Interrupted: Between chunks.
   """
-  for store in where.values():
-    store.choose(set(keys.values()))
-  # One name for each digest is enough.
-  names = {key: name for name, key in sorted(keys.items(), reverse=True)}
-  lacking = sorted(
-      name
-      for key, name in names.items()
-      if any(key not in store for store in where.values())
-  )
+  keys, unreadable = _hash(folder, names)
+  used = set(keys.values())
+  local = chunks.Chunks(index, descriptor.VERSION, used)
+  encoded = chunks.Chunks(index, encoder.version, used) if encoder else None
+  stores = [local, encoded] if encoded is not None else [local]
   bad: dict[str, str] = {}
+
+  def load(name: str) -> tuple[str, chunks.Tensors, Image.Image | None]:
+    """An image's key, its local features and its picture, if lacking."""
+    key = keys[name]
+    try:
+      data = (folder / name).read_bytes()
+    except OSError:
+      data = b''
+    if _digest(data) != key:
+      raise UserError(
+          f'{folder / name} changed while the index was built; run it again'
+      )
+    try:
+      picture = images.decode(data)
+    except UserError as error:
+      # The reason alone: what to do about an example is no help here.
+      bad[key] = str(error).partition(' (')[2].rpartition(');')[0]
+      return key, {}, None
+    features = {} if key in local else _local_features(picture)
+    kept = encoded is not None and key not in encoded
+    return key, features, picture if kept else None
+
+  # Of equal files one is enough.
+  lacking = sorted({
+      key: name
+      for name, key in reversed(keys.items())
+      if not all(key in store for store in stores)
+  }.values())
   threads = cv2.getNumThreads()
   # One image a thread is faster than all threads on one image.
   cv2.setNumThreads(1)
@@ -125,70 +123,61 @@ def update(
       for start in range(0, len(lacking), chunks.SIZE):
         interrupt.check()
         part = lacking[start : start + chunks.SIZE]
-        _commit(folder, {n: keys[n] for n in part}, where, encoder, pool, bad)
+        loaded = list(pool.map(load, part))
+        local.write({key: found for key, found, _ in loaded if found})
+        pictures = {key: picture for key, _, picture in loaded if picture}
+        if encoder and encoded is not None and pictures:
+          vectors = encoder.encode(list(pictures.values()))
+          encoded.write({
+              key: {'vector': vector}
+              for key, vector in zip(pictures, vectors, strict=True)
+          })
         progress.advance(len(part))
   finally:
     cv2.setNumThreads(threads)
-  reasons = {keys[name]: reason for name, reason in bad.items()}
-  return {n: reasons[key] for n, key in keys.items() if key in reasons}
+  unreadable |= {name: bad[key] for name, key in keys.items() if key in bad}
+  return Extracted(
+      keys=keys, unreadable=unreadable, local=local, encoded=encoded
+  )
 
 
-def _commit(folder, keys, where, encoder, pool, bad: dict[str, str]) -> None:
-  """Writes one chunk of each kind; those already there are left out."""
-  local, encoded = where[LOCAL], where.get(ENCODED)
-
-  def load(name: str) -> tuple[Image.Image | None, chunks.Tensors] | None:
-    try:
-      data = (folder / name).read_bytes()
-    except OSError:
-      data = b''
-    if key_of(data) != keys[name]:
-      raise UserError(
-          f'{folder / name} changed while the index was built; run it again'
-      )
-    try:
-      picture = images.decode(data)
-    except UserError as error:
-      # The reason alone: what to do about an example is no help here.
-      reason = str(error).partition(' (')[2].rpartition(');')[0]
-      bad[name] = reason or str(error)
-      return None
-    tensors = {} if keys[name] in local else _tensors(picture)
-    kept = encoded is not None and keys[name] not in encoded
-    return picture if kept else None, tensors
-
-  loaded = [
-      (keys[name], *found)
-      for name, found in zip(keys, pool.map(load, keys), strict=True)
-      if found
-  ]
-  if done := [(key, tensors) for key, _, tensors in loaded if tensors]:
-    local.write(done)
-  if pictures := {key: picture for key, picture, _ in loaded if picture}:
-    vectors = encoder.encode(list(pictures.values())).astype(np.float32)
-    encoded.write([
-        (key, {'vectors': vector})
-        for key, vector in zip(pictures, vectors, strict=True)
-    ])
+def _hash(
+    folder: pathlib.Path, names: Sequence[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+  """Digests of the image files by name, and why others cannot be read."""
+  keys, unreadable = {}, {}
+  with metrics.Progress('hash', total=len(names)) as progress:
+    for name in names:
+      interrupt.check()
+      try:
+        keys[name] = _digest((folder / name).read_bytes())
+      except OSError as error:
+        unreadable[name] = str(error.strerror)
+      progress.advance()
+  return keys, unreadable
 
 
-def _tensors(picture: Image.Image) -> chunks.Tensors:
-  features = descriptor.extract(picture)
+def _local_features(picture: Image.Image) -> chunks.Tensors:
+  found = descriptor.extract(picture)
   return {
-      'frames': np.array(features.frame, np.int32),
-      'keypoints*': features.keypoints,
-      'descriptors*': features.descriptors,
-      'colours': features.colours,
-      'thumbnails*': np.frombuffer(descriptor.thumbnail(picture), np.uint8),
+      'frame': np.array(found.frame, np.int32),
+      'keypoints': found.keypoints,
+      'descriptors': found.descriptors,
+      'colours': found.colours,
+      'thumbnail': np.frombuffer(descriptor.thumbnail(picture), np.uint8),
   }
 
 
-def load(chunk: chunks.Chunk, row: int) -> descriptor.Features:
-  """An image's features, read back."""
-  width, height = chunk.rows('frames', row)
+def load(local: chunks.Chunks, key: str) -> descriptor.Features:
+  """An image's local features, read back."""
+  width, height = local.get(key, 'frame')
   return descriptor.Features(
       frame=(int(width), int(height)),
-      keypoints=chunk.rows('keypoints', row),
-      descriptors=chunk.rows('descriptors', row),
-      colours=chunk.rows('colours', row),
+      keypoints=local.get(key, 'keypoints'),
+      descriptors=local.get(key, 'descriptors'),
+      colours=local.get(key, 'colours'),
   )
+
+
+def _digest(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()

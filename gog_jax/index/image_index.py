@@ -1,15 +1,14 @@
 """Finds pictures: many candidates by their vectors, the best by `verify`.
 
-A folder holds `pictures.jsonl`, `rows.npy` (of each picture: number of its
-chunk and row there), `local.faiss` over all local descriptors in the order of
-the pictures, `colour.faiss` over small colour vectors and, with an encoder,
-`encoded.faiss` over its vectors.
+A folder holds `pictures.jsonl` (of each what a server shows, the text of a hit,
+and the key of its features), `local.faiss` over all local descriptors in the
+order of the pictures, `colour.faiss` over small colour vectors and, with an
+encoder, `encoded.faiss` over its vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
+from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
@@ -21,7 +20,6 @@ from gog_jax.index import chunks
 from gog_jax.index import descriptor
 from gog_jax.index import features
 from gog_jax.index import vectors
-from gog_jax.index.corpora import Picture
 from gog_jax.index.descriptor import Features
 from gog_jax.index.verify import verify
 from gog_jax.storage import files
@@ -29,6 +27,9 @@ from gog_jax.types import Hit
 
 # Change it with how the same features are searched.
 VERSION = 'images-1'
+
+# Fields of a picture that a server shows.
+_SHOWN = ('id', 'title', 'caption', 'image', 'link')
 
 # Candidates to verify, by what proposes them: colours find pictures without
 # keypoints, the encoder other pictures of a like thing.
@@ -54,57 +55,43 @@ _GLOBAL_PROBES = 16
 
 def build(
     folder: pathlib.Path,
-    pictures: Sequence[Picture],
-    stores: Mapping[str, chunks.ChunkStore],
-) -> dict[str, list[str]]:
-  """Writes an index of pictures whose features are in the stores.
+    pictures: Sequence[Mapping[str, str]],
+    local: chunks.Chunks,
+    encoded: chunks.Chunks | None,
+) -> None:
+  """Writes an index of pictures into a new folder.
 
-  Returns:
-    The chunks it needs, by kind, in the order that `rows.npy` counts them.
+  Args:
+    folder: Where it goes.
+    pictures: As in `pictures.jsonl`.
+    local: Their local features.
+    encoded: The vectors of an encoder, if there is one.
   """
   folder.mkdir()
-  rows: list[list[int]] = []
-  named: dict[str, list[str]] = {}
-  for kind, store in stores.items():
-    found = [store.find(picture.key) for picture in pictures]
-    names = sorted({chunk.path.name for chunk, _ in found})
-    number = {name: i for i, name in enumerate(names)}
-    named[kind] = [f'{chunks.FOLDER}/{name}' for name in names]
-    rows += [[number[chunk.path.name] for chunk, _ in found]]
-    rows += [[row for _, row in found]]
-  np.save(folder / 'rows.npy', np.array(rows, np.int32).T)
-  files.write_jsonl(
-      folder / 'pictures.jsonl', map(dataclasses.asdict, pictures)
-  )
-
-  def blocks(kind: str, tensor: str) -> Iterator[np.ndarray]:
-    for picture in pictures:
-      chunk, row = stores[kind].find(picture.key)
-      yield chunk.rows(tensor, row)
-
+  files.write_jsonl(folder / 'pictures.jsonl', pictures)
+  keys = [picture['key'] for picture in pictures]
   vectors.build(
       folder / 'local.faiss',
-      lambda: blocks(features.LOCAL, 'descriptors'),
+      lambda: (local.get(key, 'descriptors') for key in keys),
       width=descriptor.WIDTH,
       flat_limit=_LOCAL_FLAT,
       code='PQ32x4fs',
   )
   vectors.build(
       folder / 'colour.faiss',
-      lambda: map(_colour_vector, blocks(features.LOCAL, 'colours')),
+      lambda: (_colour_vector(local.get(key, 'colours')) for key in keys),
       width=3 * _COLOUR_SIDE**2,
       flat_limit=_GLOBAL_FLAT,
       code='SQ8',
   )
-  if features.ENCODED in stores:
+  if encoded is not None:
     vectors.build(
         folder / 'encoded.faiss',
-        lambda: (row[None] for row in blocks(features.ENCODED, 'vectors')),
-        width=len(next(blocks(features.ENCODED, 'vectors'))),
+        lambda: (encoded.get(key, 'vector')[None] for key in keys),
+        width=encoded.n_rows(keys[0], 'vector'),
         flat_limit=_GLOBAL_FLAT,
         code='SQ8',
     )
-  return named
 
 
 def _colour_vector(colours: np.ndarray) -> np.ndarray:
@@ -122,72 +109,55 @@ class ImageIndex:
       self,
       index: pathlib.Path,
       folder: pathlib.Path,
-      named: Mapping[str, Sequence[str]],
       encoder: features.ImageEncoder | None,
   ):
     self._pictures = list(files.read_jsonl(folder / 'pictures.jsonl'))
-    self._number = {p['id']: i for i, p in enumerate(self._pictures)}
-    self._rows = np.load(folder / 'rows.npy', allow_pickle=False)
-    self._chunks = [chunks.Chunk(index / n) for n in named[features.LOCAL]]
+    keys = [picture['key'] for picture in self._pictures]
+    self._features = chunks.Chunks(index, descriptor.VERSION, set(keys))
     self._local = vectors.load(folder / 'local.faiss')
     self._colour = vectors.load(folder / 'colour.faiss')
     self._encoder = encoder
-    self._encoded = None
-    if encoder is not None:
-      self._encoded = vectors.load(folder / 'encoded.faiss')
-    places = map(self._place, range(len(self._pictures)))
-    counts = [len(chunk.rows('keypoints', row)) for chunk, row in places]
+    self._encoded = vectors.load(folder / 'encoded.faiss') if encoder else None
+    counts = [self._features.n_rows(key, 'descriptors') for key in keys]
     # int32[all descriptors]: the picture of each.
     self._owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
-  def picture(self, number: int) -> dict[str, Any]:
-    """{id, title, caption, image, link} of a picture by its number."""
-    found = self._pictures[number]
-    shown = {name: found[name] for name in ('id', 'title', 'caption', 'link')}
-    return {**shown, 'image': found['id']}
+  def __len__(self) -> int:
+    return len(self._pictures)
 
-  def hit(self, number: int, score: float) -> Hit:
-    """A picture as a search shows it, with a thumbnail.
+  def search(
+      self, image: Image.Image, top_k: int
+  ) -> list[tuple[dict[str, Any], Hit]]:
+    """At most `top_k` pictures {id, title, caption, image, link}, as hits too.
 
-    Its text is the caption, and how the linked document begins if that is
-    another.
-    """
-    found = self._pictures[number]
-    parts = dict.fromkeys((found['caption'], found['beginning']))
-    return Hit(
-        title=found['title'],
-        text='\n'.join(filter(None, parts)),
-        score=score,
-        image=self.thumbnail(number),
-    )
-
-  def number_of(self, name: str) -> int:
-    """The number of the picture of an id; KeyError if there is none."""
-    return self._number[name]
-
-  def thumbnail(self, number: int) -> bytes:
-    chunk, row = self._place(number)
-    return chunk.rows('thumbnails', row).tobytes()
-
-  def search(self, image: Image.Image, top_k: int) -> list[tuple[int, float]]:
-    """Numbers and scores of at most `top_k` pictures, best first.
-
-    Of equal scores, the earlier picture.
+    Best first; of equal scores, the earlier picture.
     """
     query = descriptor.extract(image)
     meaning = self._meaning(image)
     candidates = sorted(
         {*self._by_votes(query), *self._by_colour(query), *meaning}
     )
-    verdicts = verify(
-        query, [features.load(*self._place(number)) for number in candidates]
+    rows = [self._pictures[number] for number in candidates]
+    agreements = verify(
+        query, [features.load(self._features, row['key']) for row in rows]
     )
-    scored = [
-        (number, max(v.score, _MEANING_WEIGHT * meaning.get(number, 0.0)))
-        for number, v in zip(candidates, verdicts, strict=True)
+    scores = [
+        max(a.score, _MEANING_WEIGHT * meaning.get(number, 0.0))
+        for number, a in zip(candidates, agreements, strict=True)
     ]
-    scored = [pair for pair in scored if pair[1] > 0]
-    return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:top_k]
+    # The sort is stable: ties stay in the order of the pictures.
+    best = sorted(range(len(rows)), key=lambda i: -scores[i])[:top_k]
+    return [self._found(rows[i], scores[i]) for i in best if scores[i] > 0]
+
+  def _found(
+      self, row: Mapping[str, str], score: float
+  ) -> tuple[dict[str, Any], Hit]:
+    picture = {name: row[name] for name in _SHOWN}
+    thumbnail = self._features.get(row['key'], 'thumbnail').tobytes()
+    hit = Hit(
+        title=row['title'], text=row['text'], score=score, image=thumbnail
+    )
+    return picture, hit
 
   def _by_votes(self, query: Features) -> list[int]:
     """The pictures whose local descriptors are nearest to the query's."""
@@ -234,7 +204,3 @@ class ImageIndex:
         for number, distance in zip(found[0], distances[0], strict=True)
         if number >= 0
     }
-
-  def _place(self, number: int) -> tuple[chunks.Chunk, int]:
-    chunk, row = self._rows[number, :2]
-    return self._chunks[chunk], int(row)

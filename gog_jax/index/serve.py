@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 import hmac
 import json
-import os
 from typing import Any
 
 from absl import logging
@@ -28,6 +26,7 @@ from gog_jax.errors import UserError
 from gog_jax.index.backend import LocalIndex
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_traceback
+from gog_jax.tools.base import in_thread
 from gog_jax.tools.retriever import KEY_VARIABLE
 from gog_jax.tools.retriever import shared_key
 from gog_jax.types import Hit
@@ -101,52 +100,32 @@ async def _serve(index: LocalIndex, host: str, port: int) -> None:
 
 def make_app(index: LocalIndex) -> web.Application:
   """The three addresses, over an open index."""
-  # As many searches at once as there are cores: more would only wait inside.
-  turns = asyncio.Semaphore(os.cpu_count() or 1)
-
-  async def in_turn(search: Callable[..., Any], *args: Any) -> Any:
-    async with turns:
-      return await asyncio.to_thread(search, *args)
 
   async def retrieve(request: web.Request) -> web.Response:
     body = await _body(request)
-    queries = _list(body, 'queries', _MAX_QUERIES)
-    for query in queries:
+    top_k, scored = _top_k(body), body.get('return_scores', False)
+    result = []
+    for query in _list(body, 'queries', _MAX_QUERIES):
       if not isinstance(query, str) or len(query) > _MAX_QUERY_LENGTH:
-        raise _Bad(
+        raise UserError(
             f'"queries" are texts of at most {_MAX_QUERY_LENGTH} characters'
         )
-    top_k = _top_k(body)
-    scored = body.get('return_scores', False)
-    found = [await in_turn(index.text, query, top_k) for query in queries]
-    result = [
-        [_text_item(document, score, scored) for document, score in hits]
-        for hits in found
-    ]
+      found = await in_thread(index.threads, index.text, query, top_k)
+      result.append([_text_item(row, score, scored) for row, score in found])
     return web.json_response({'result': result})
 
   async def retrieve_image(request: web.Request) -> web.Response:
     body = await _body(request)
-    pictures = [_image(text) for text in _list(body, 'images', _MAX_IMAGES)]
-    top_k = _top_k(body)
-    full = body.get('return_hits', False)
-    found = []
-    for number, data in enumerate(pictures):
+    top_k, full = _top_k(body), body.get('return_hits', False)
+    result = []
+    for number, text in enumerate(_list(body, 'images', _MAX_IMAGES)):
       try:
-        width, height = images.size_of(data)
-        if width * height > _MAX_PIXELS:
-          raise _Bad(
-              f'"images"[{number}]: {width} x {height} pixels are more than '
-              f'{_MAX_PIXELS}; send it smaller'
-          )
-        found.append(await in_turn(index.image, data, top_k))
+        data = _image(text)
+        found = await in_thread(index.threads, index.image, data, top_k)
       except UserError as error:  # Of a training set, it says: drop it.
         reason = str(error).rpartition(';')[0] or str(error)
-        raise _Bad(f'"images"[{number}]: {reason}') from error
-    result = [
-        [_image_item(picture, hit, full) for picture, hit in hits]
-        for hits in found
-    ]
+        raise UserError(f'"images"[{number}]: {reason}') from error
+      result.append([_image_item(row, hit, full) for row, hit in found])
     return web.json_response({'result': result})
 
   async def health(unused_request: web.Request) -> web.Response:
@@ -168,10 +147,6 @@ def make_app(index: LocalIndex) -> web.Application:
   return app
 
 
-class _Bad(Exception):
-  """A request that cannot be answered; its message says why."""
-
-
 def _guard(key: str | None):
   """Limits requests, checks the key, answers failures with JSON."""
   free = asyncio.Semaphore(_MAX_REQUESTS)
@@ -191,7 +166,7 @@ def _guard(key: str | None):
     try:
       async with free:
         return await handler(request)
-    except _Bad as error:
+    except UserError as error:
       return _error(400, str(error))
     except web.HTTPException as error:
       return _error(error.status, error.reason)
@@ -219,16 +194,16 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
         reason=f'the body took longer than {_BODY_S:g} seconds'
     ) from error
   except (ValueError, RecursionError) as error:
-    raise _Bad(f'the body is not JSON ({error})') from error
+    raise UserError(f'the body is not JSON ({error})') from error
   if not isinstance(body, dict):
-    raise _Bad('the body is not a JSON object')
+    raise UserError('the body is not a JSON object')
   return body
 
 
 def _list(body: Mapping[str, Any], field: str, most: int) -> Sequence[Any]:
   value = body.get(field)
   if not isinstance(value, list) or len(value) > most:
-    raise _Bad(f'"{field}" must be a list of at most {most}')
+    raise UserError(f'"{field}" must be a list of at most {most}')
   return value
 
 
@@ -237,19 +212,23 @@ def _top_k(body: Mapping[str, Any]) -> int:
   if value is None:
     return _TOP_K
   if type(value) is not int or not 1 <= value <= _MAX_TOP_K:
-    raise _Bad(f'"topk" must be a whole number from 1 to {_MAX_TOP_K}')
+    raise UserError(f'"topk" must be a whole number from 1 to {_MAX_TOP_K}')
   return value
 
 
 def _image(text: Any) -> bytes:
   if not isinstance(text, str):
-    raise _Bad('"images" are base64 of image files')
+    raise UserError('not base64 of an image file')
   # As browsers write it: data:image/png;base64,...
   encoded = text.partition('base64,')[2] if text.startswith('data:') else text
   try:
-    return base64.b64decode(encoded, validate=True)
-  except (binascii.Error, ValueError) as error:
-    raise _Bad(f'"images" are base64 of image files ({error})') from error
+    data = base64.b64decode(encoded, validate=True)
+  except ValueError as error:
+    raise UserError(f'not base64 of an image file ({error})') from error
+  width, height = images.size_of(data)
+  if width * height > _MAX_PIXELS:
+    raise UserError(f'{width} x {height} pixels are more than {_MAX_PIXELS}')
+  return data
 
 
 def _text_item(

@@ -7,7 +7,6 @@ end) and bm25s's own arrays and vocabulary.
 from __future__ import annotations
 
 import array
-from collections.abc import Iterable
 import json
 import logging
 import mmap
@@ -19,11 +18,11 @@ import unicodedata
 import numpy as np
 
 from gog_jax import interrupt
-from gog_jax.index.corpora import Document
-from gog_jax.storage import files
+from gog_jax.storage import metrics
 
 # Change it with how documents are found.
 VERSION = 'bm25-1'
+DOCUMENTS = 'documents.jsonl'
 # Longer ones are cut.
 _MAX_WORD = 64
 _MAX_QUERY_WORDS = 512
@@ -53,21 +52,22 @@ def words(text: str, *, single: bool) -> list[str]:
   return found
 
 
-def build(folder: pathlib.Path, documents: Iterable[Document]) -> None:
-  """Writes an index of the documents into a new folder."""
-  folder.mkdir()
+def build(folder: pathlib.Path, n: int) -> None:
+  """Adds an index of the `n` documents in a folder's `documents.jsonl`."""
   # Keeps the vocabulary from being empty; no word is ''.
   vocabulary = {'': 0}
   ids, offsets = [], array.array('q', [0])
-  with (folder / 'documents.jsonl').open('wb') as f:
-    for n, document in enumerate(documents):
-      if n % 256 == 0:
-        interrupt.check()
-      row = {'id': document.id, 'title': document.title, 'text': document.text}
-      row['contents'] = document.contents
-      offsets.append(offsets[-1] + f.write(files.dumps(row).encode() + b'\n'))
-      found = words(f'{document.title}\n{document.text}', single=True)
+  with (
+      (folder / DOCUMENTS).open('rb') as f,
+      metrics.Progress('texts', total=n) as progress,
+  ):
+    for line in f:
+      interrupt.check()
+      document = json.loads(line)
+      offsets.append(offsets[-1] + len(line))
+      found = words(f'{document["title"]}\n{document["text"]}', single=True)
       ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in found])
+      progress.advance()
   np.save(folder / 'offsets.npy', np.asarray(offsets, np.int64))
   retriever = _bm25s().BM25(backend='numpy')
   retriever.index(
@@ -92,18 +92,18 @@ class TextIndex:
         folder, mmap=True, show_progress=False
     )
     self._offsets = np.load(folder / 'offsets.npy', allow_pickle=False)
-    with (folder / 'documents.jsonl').open('rb') as f:
+    with (folder / DOCUMENTS).open('rb') as f:
       self._lines = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
-  def document(self, number: int) -> dict[str, Any]:
-    """{id, title, text, contents} of a document by its place in the file."""
-    start, end = self._offsets[number : number + 2]
-    return json.loads(self._lines[start:end])
+  def __len__(self) -> int:
+    return len(self._offsets) - 1
 
-  def search(self, query: str, top_k: int) -> list[tuple[int, float]]:
-    """Places and scores of at most `top_k` documents that share a word.
+  def search(
+      self, query: str, top_k: int
+  ) -> list[tuple[dict[str, Any], float]]:
+    """At most `top_k` documents {id, title, text, contents} that share a word.
 
-    Best first; of equal scores, the earlier document.
+    With their scores, best first; of equal scores, the earlier document.
     """
     known = self._bm25.vocab_dict
     ids = [
@@ -120,4 +120,8 @@ class TextIndex:
       last = np.partition(scores[found], -top_k)[-top_k]
       found = found[scores[found] >= last]
     order = np.lexsort((found, -scores[found]))[:top_k]
-    return [(int(i), float(scores[i])) for i in found[order]]
+    return [(self._document(i), float(scores[i])) for i in found[order]]
+
+  def _document(self, number: int) -> dict[str, Any]:
+    start, end = self._offsets[number : number + 2]
+    return json.loads(self._lines[start:end])

@@ -39,7 +39,7 @@ _HALF_INLIERS = 8.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Agreement:
   """How a picture explains a query.
 
   Attributes:
@@ -55,10 +55,10 @@ class Verdict:
   inliers: int = 0
 
 
-def verify(query: Features, pictures: Sequence[Features]) -> list[Verdict]:
+def verify(query: Features, pictures: Sequence[Features]) -> list[Agreement]:
   """Judges every picture against the query."""
   seen = _smooth(query.colours)
-  verdicts = []
+  agreements = []
   for picture, (theirs, ours) in zip(
       pictures, _matches(query, pictures), strict=True
   ):
@@ -66,17 +66,17 @@ def verify(query: Features, pictures: Sequence[Features]) -> list[Verdict]:
     if not maps and _same_shape(query, picture):
       maps.append((_whole(query, picture), 0))
     colours = _smooth(picture.colours)
-    verdicts.append(
+    agreements.append(
         max(
             (
                 _judge(query, seen, picture, colours, matrix, inliers)
                 for matrix, inliers in maps
             ),
-            key=lambda verdict: verdict.score,
-            default=Verdict(),
+            key=lambda agreement: agreement.score,
+            default=Agreement(),
         )
     )
-  return verdicts
+  return agreements
 
 
 def _matches(
@@ -168,13 +168,13 @@ def _judge(
     colours: np.ndarray,
     matrix: np.ndarray,
     inliers: int,
-) -> Verdict:
+) -> Agreement:
   """What the map of the picture's frame to the query's explains."""
   share = _share(seen, colours, _to_grid(matrix, picture.frame, query.frame))
   cover = _cover(matrix, picture.frame, query.frame)
   doubt = 1 - inliers / (inliers + _HALF_INLIERS)
   score = share * (1 - _COVER_WEIGHT * (1 - cover) - _INLIER_WEIGHT * doubt)
-  return Verdict(score=score, share=share, cover=cover, inliers=inliers)
+  return Agreement(score=score, share=share, cover=cover, inliers=inliers)
 
 
 def _to_grid(

@@ -1,0 +1,180 @@
+"""What an index consists of, and the manifest that says so.
+
+    index.lock              held by whoever builds; says that this is an index
+    manifest.json           written last; names every file that counts
+    parts/texts-HASH/       the documents, see text_index
+    parts/images-HASH/      the pictures, see image_index
+    parts/features/VERSION/ features of pictures, see chunks
+
+A part's name says from what it was made, and nothing is changed in place: a
+build writes what is lacking, then the manifest by one rename, then deletes what
+it does not name. A reader that has opened the old files keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import filelock
+
+from gog_jax.errors import UserError
+from gog_jax.storage import files
+
+PARTS = 'parts'
+FEATURES = f'{PARTS}/features'
+_FORMAT = 2
+_MANIFEST = 'manifest.json'
+_LOCK = 'index.lock'
+# Up to this size in bytes, the manifest has a file's digest beside its size.
+_SMALL = 2**20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+  """Names what counts.
+
+  Attributes:
+    texts: Path of the part that holds the documents, or ''.
+    images: Path of the part that holds the pictures, or ''.
+    encoder: Version of the encoder of images, or ''.
+    files: Size, and digest if small, of every file by its path.
+  """
+
+  texts: str
+  images: str
+  encoder: str
+  files: Mapping[str, Sequence[Any]]
+
+  @property
+  def version(self) -> str:
+    """16 hex digits that change with whatever is searched."""
+    return digest(f'{_FORMAT} {self.texts} {self.images}')
+
+  def damaged(self, index: pathlib.Path) -> list[str]:
+    """Names of files that are missing or not what was written."""
+    return [
+        name
+        for name, expected in self.files.items()
+        if not (index / name).is_file()
+        or _facts(index / name) != list(expected)
+    ]
+
+  def write(self, index: pathlib.Path) -> None:
+    """Makes the files count, once the disk holds all of them."""
+    for name in (*self.files, *{os.path.dirname(name) for name in self.files}):
+      _sync(index / name)
+    _sync(index / PARTS)
+    row = {'format': _FORMAT, **dataclasses.asdict(self)}
+    files.write_atomic(index / _MANIFEST, files.dumps(row) + '\n')
+    _sync(index)
+
+  def delete_others(self, index: pathlib.Path) -> None:
+    """Deletes the files of earlier and unfinished builds."""
+    for place, _, names in os.walk(index / PARTS, topdown=False):
+      for path in (pathlib.Path(place, name) for name in names):
+        if path.relative_to(index).as_posix() not in self.files:
+          path.unlink()
+      with contextlib.suppress(OSError):  # It is not empty.
+        os.rmdir(place)
+
+
+def describe(
+    index: pathlib.Path,
+    *,
+    texts: str,
+    images: str,
+    encoder: str,
+    chunks: Iterable[pathlib.Path],
+) -> Manifest:
+  """The manifest of parts that have been written."""
+  paths = {*chunks}
+  for part in filter(None, (texts, images)):
+    paths |= {*(index / part).iterdir()}
+  return Manifest(
+      texts=texts,
+      images=images,
+      encoder=encoder,
+      files={
+          path.relative_to(index).as_posix(): _facts(path)
+          for path in sorted(paths)
+      },
+  )
+
+
+def read(index: pathlib.Path) -> Manifest | None:
+  """The manifest of an index; None if nothing has been built.
+
+  Raises:
+    UserError: It is damaged, or of another format.
+  """
+  path = index / _MANIFEST
+  try:
+    row = json.loads(path.read_text())
+    if (found := row.pop('format')) != _FORMAT:
+      raise UserError(
+          f'{index} has format {found!r}, and this program reads {_FORMAT}; '
+          'delete it and run configs/index.py again'
+      )
+    return Manifest(**row)
+  except FileNotFoundError:
+    return None
+  except OSError as error:
+    raise UserError(f'{path} cannot be read ({error.strerror})') from error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise damaged(index, f'{_MANIFEST} is not what was written') from error
+
+
+def damaged(index: pathlib.Path, what: str) -> UserError:
+  return UserError(
+      f'the index {index} is damaged ({what}); run configs/index.py again'
+  )
+
+
+def lock(index: pathlib.Path) -> filelock.BaseFileLock:
+  """Makes the folder, and keeps other builds out of it until it is released.
+
+  Raises:
+    UserError: Another build is at work, the folder holds something else, or it
+      cannot be written.
+  """
+  give = 'give a folder you can write as --config.index'
+  with files.writable(index, give):
+    held = {path.name for path in index.iterdir()} if index.exists() else ()
+  if held and _LOCK not in held:
+    raise UserError(
+        f'{index} holds other things than an index; give an empty folder, or '
+        'one that is not there yet, as --config.index'
+    )
+  return files.lock(
+      index / _LOCK,
+      taken=f'{index} is being built by another process; wait until it is '
+      'done, or give another --config.index',
+      unwritable=give,
+  )
+
+
+def digest(data: str | bytes) -> str:
+  """16 hex digits."""
+  data = data.encode() if isinstance(data, str) else data
+  return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _facts(path: pathlib.Path) -> list[Any]:
+  size = path.stat().st_size
+  return [size] if size > _SMALL else [size, digest(path.read_bytes())]
+
+
+def _sync(path: pathlib.Path) -> None:
+  """Flushes a file, or the names in a folder, to the disk."""
+  opened = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(opened)
+  finally:
+    os.close(opened)
