@@ -45,6 +45,7 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.storage import checkpoint
 from gog_jax.storage import files
+from gog_jax.storage import metrics
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.toolbox import Toolbox
@@ -191,13 +192,12 @@ class Run:
       seed: Sequence[Any],
       what: str = '',
       call_cost: float = 0.0,
-      **kwargs,
+      progress: metrics.Progress | None = None,
   ) -> list[list[Trajectory]]:
     """A group of `samples` scored trajectories for each example.
 
     An example that occurs again gets other seeds; `what` tells apart who is
-    given the same ones; `call_cost` is that of rewards/score.py; `kwargs` are
-    for `rollout.loop.rollout`.
+    given the same ones; `call_cost` is that of rewards/score.py.
     """
     requests = []
     drawn = collections.Counter()
@@ -210,16 +210,26 @@ class Run:
             )
         )
         drawn[example.id] += 1
-    trajectories = rollout(
+    done: dict[int, Trajectory] = {}
+
+    def finished(number: int, _: Request, trajectory: Trajectory) -> None:
+      done[number] = trajectory
+      if progress is not None:
+        progress.advance()
+
+    rollout(
         policy,
         self.executor,
         self.chat,
         requests,
         limits=self.limits,
-        **kwargs,
+        on_finished=finished,
     )
-    rolled_out = [request.example for request in requests]
-    scored = self.scored(rolled_out, trajectories, call_cost=call_cost)
+    scored = self.scored(
+        [request.example for request in requests],
+        [done[number] for number in range(len(requests))],
+        call_cost=call_cost,
+    )
     return [
         scored[i : i + samples] for i in range(0, len(scored), samples)
     ]

@@ -104,8 +104,8 @@ class Placement:
   grid: tuple[int, int, int]
   n_tokens: int
 
-  def after(self, *, n_tokens: int, n_images: int) -> Placement:
-    """Where it stands once so many tokens and images come first."""
+  def moved(self, *, n_tokens: int, n_images: int) -> Placement:
+    """Where it stands once so many tokens and images more come first."""
     return dataclasses.replace(
         self, start=self.start + n_tokens, image=self.image + n_images
     )
@@ -113,9 +113,10 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenChunk:
-  """Tokens the policy did not sample: a prompt or an observation.
+  """Tokens with their images: a prompt, an observation, a conversation.
 
-  `placements[i].start` counts from the chunk's first token.
+  `placements[i].start` counts from the chunk's first token. Each image has one
+  placement, in the same order.
   """
 
   token_ids: tuple[int, ...]
@@ -127,6 +128,19 @@ class TokenChunk:
     """Of all its images, before merging."""
     return sum(math.prod(placement.grid) for placement in self.placements)
 
+  def after(self, start: int) -> TokenChunk:
+    """What comes from token `start` on, before which whole images end."""
+    later = [p for p in self.placements if p.start >= start]
+    n_images = len(self.images) - len(later)
+    return TokenChunk(
+        token_ids=self.token_ids[start:],
+        images=self.images[n_images:],
+        placements=tuple(
+            placement.moved(n_tokens=-start, n_images=-n_images)
+            for placement in later
+        ),
+    )
+
   def __add__(self, other: TokenChunk) -> TokenChunk:
     """One chunk after another, as one."""
     n_tokens, n_images = len(self.token_ids), len(self.images)
@@ -135,7 +149,7 @@ class TokenChunk:
         images=self.images + other.images,
         placements=self.placements
         + tuple(
-            placement.after(n_tokens=n_tokens, n_images=n_images)
+            placement.moved(n_tokens=n_tokens, n_images=n_images)
             for placement in other.placements
         ),
     )

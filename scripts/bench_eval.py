@@ -66,9 +66,9 @@ def measure(run: Run) -> tuple[float, float]:
     policy = policies.make(own, NAME)
     sample = policy.sample
 
-    def timed(slots):
+    def timed(conversations):
       wall, cpu = time.perf_counter(), time.thread_time()
-      turns = sample(slots)
+      turns = sample(conversations)
       in_policy[0] += time.perf_counter() - wall
       in_policy[1] += time.thread_time() - cpu
       return turns

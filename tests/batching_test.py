@@ -11,6 +11,9 @@ import pytest
 from gog_jax.rollout import batching
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import MicroBatches
+from gog_jax.rollout.transcript import Transcript
+from gog_jax.types import StopReason
+from gog_jax.types import TokenChunk
 from tests import helpers
 from tests import tiny
 
@@ -24,18 +27,14 @@ def three_turns(seed=0):
   """
   prompt = tiny.chunk(2, 1, seed=seed, size=(56, 28))
   observation = tiny.chunk(1, 1, seed=seed + 1)
-  part = {'ids': list(prompt.token_ids), 'mask': [0] * 5, 'logps': [0.0] * 5}
-  chunks = [(0, prompt)]
+  transcript = Transcript()
+  transcript.append(prompt)
   for turn in range(3):
-    part['ids'] += [40 + turn, 50 + turn, tiny.STOP]
-    part['mask'] += [1, 1, 1]
-    part['logps'] += [-0.1, -0.2, -0.3]
+    said = TokenChunk(token_ids=(40 + turn, 50 + turn, tiny.STOP))
+    transcript.append(said, target=True, logprobs=[-0.1, -0.2, -0.3])
     if turn < 2:
-      chunks.append((len(part['ids']), observation))
-      part['ids'] += observation.token_ids
-      part['mask'] += [0, 0]
-      part['logps'] += [0.0, 0.0]
-  return tiny.trajectory(part, chunks, seed)
+      transcript.append(observation)
+  return transcript.trajectory(str(seed), StopReason.ANSWER)
 
 
 def batch_of(trajectories, config=tiny.BATCH, advantages=None, weights=None):

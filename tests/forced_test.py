@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gog_jax.rollout.forced import ForcedPolicy
+from gog_jax.rollout.scripted import ForcedPolicy
 from tests import tiny
 
 SEEDS = (0, 1, 2)

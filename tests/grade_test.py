@@ -81,20 +81,18 @@ class Played:
     self.config = mini.make_config('grade', grade__samples=samples)
     self.groups = groups
     self.n_rollouts = 0
-    monkeypatch.setattr(collect, 'rollout_each', self.rollout_each)
+    monkeypatch.setattr(collect, 'rollout', self.rollout)
 
   def request(self, example, *, sample, seed, what, again):
     assert (seed, what, again) == (('grade',), '', sample)
     return Request(example=example, sample=sample, seed=0)
 
-  def rollout_each(
-      self, policy, executor, chat, requests, finished, *, limits
-  ):
+  def rollout(self, policy, executor, chat, requests, *, limits, on_finished):
     del policy, executor, chat, limits
     for position, request in enumerate(requests):
       self.n_rollouts += 1
       group = self.groups[request.example.id]
-      finished(position, request, group[request.sample])
+      on_finished(position, request, group[request.sample])
 
   def scored(self, examples, trajectories):
     del examples

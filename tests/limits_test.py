@@ -10,7 +10,6 @@ from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.rewards import parts
-from gog_jax.rollout import loop
 from gog_jax.rollout.limits import calls_within
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.types import ParsedTurn
@@ -302,7 +301,7 @@ def test_limits_hold_for_any_dialect(run):
   policy = ScriptedPolicy(
       lambda request, turns: search, capacity=1, max_context=2048
   )
-  (trajectory,) = loop.rollout(
+  (trajectory,) = loop_helpers.rollout(
       policy, executor, chat, loop_helpers.requests(1), limits=limits
   )
   assert statuses(trajectory) == [OK, OK, BAD, BAD]

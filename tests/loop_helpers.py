@@ -16,6 +16,8 @@ from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
 from gog_jax.images import ImageProcessor
 from gog_jax.rollout import loop
+from gog_jax.rollout.policy import Conversation
+from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.rollout.scripted import ScriptedPolicy
@@ -108,41 +110,40 @@ class Player(ScriptedPolicy):
   A message without a closing token counts as truncated.
 
   Attributes:
-    heard: Per slot in use, every token the policy was given or sampled.
+    heard: Per sample, every token the policy was given or sampled.
     rounds: The samples of who took part in each round.
-    histories: What `heard` was when a conversation ended, by its sample.
   """
 
   def __init__(self, script, stop_ids, *, capacity=4, max_context=2048):
     super().__init__(script, capacity=capacity, max_context=max_context)
     self._stop_ids = stop_ids
-    self._samples: dict[int, int] = {}
-    self._may_sample: set[int] = set()
-    self.heard: dict[int, list[int]] = {}
+    self._heard: dict[Conversation, tuple[int, ...]] = {}
+    self._holders: dict[int, Conversation] = {}
     self.rounds: list[list[int]] = []
-    self.histories: dict[int, list[int]] = {}
 
-  def start(self, slot, request, prompt):
-    assert 0 <= slot < self.capacity
-    assert slot not in self.heard, 'the slot is taken'
-    self.heard[slot] = list(prompt.token_ids)
-    self._samples[slot] = request.sample
-    self._may_sample.add(slot)
-    super().start(slot, request, prompt)
+  @property
+  def heard(self) -> dict[int, list[int]]:
+    return {c.request.sample: list(ids) for c, ids in self._heard.items()}
 
-  def extend(self, slot, observation, turn):
-    assert slot not in self._may_sample, 'it is the policy\'s turn'
-    self.heard[slot] += observation.token_ids
-    self._may_sample.add(slot)
-    super().extend(slot, observation, turn)
-
-  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
-    assert slots, 'an empty round'
-    self.rounds.append([self._samples[slot] for slot in slots])
-    turns = super().sample(slots)
-    for slot, turn in zip(slots, turns, strict=True):
-      self._may_sample.remove(slot)
-      self.heard[slot] += turn.token_ids.tolist()
+  def sample(self, conversations: Sequence[Conversation]) -> list[SampledTurn]:
+    assert conversations, 'an empty round'
+    self.rounds.append([c.request.sample for c in conversations])
+    slots = [c.slot for c in conversations]
+    assert len(set(slots)) == len(slots)
+    assert set(slots) <= set(range(self.capacity))
+    for conversation in conversations:
+      if conversation in self._heard:
+        assert self._holders[conversation.slot] is conversation
+        known = self._heard[conversation]
+        tokens = conversation.chunk.token_ids
+        assert tokens[: len(known)] == known
+        assert len(tokens) > len(known), 'nothing answers the last turn'
+      self._holders[conversation.slot] = conversation
+    turns = super().sample(conversations)
+    for conversation, turn in zip(conversations, turns, strict=True):
+      self._heard[conversation] = (
+          *conversation.chunk.token_ids, *turn.token_ids.tolist()
+      )
     return [
         SampledTurn(
             token_ids=turn.token_ids,
@@ -152,10 +153,28 @@ class Player(ScriptedPolicy):
         for turn in turns
     ]
 
-  def release(self, slot):
-    self._may_sample.discard(slot)
-    self.histories[self._samples[slot]] = self.heard.pop(slot)
-    super().release(slot)
+
+def rollout(
+    policy: Policy,
+    executor: ToolExecutor,
+    chat: Chat,
+    requests: Sequence[Request],
+    *,
+    on_trajectory: Callable[[Trajectory], None] = lambda _: None,
+    **kwargs: Any,
+) -> list[Trajectory]:
+  """The trajectories of all requests, in their order."""
+  done: dict[int, Trajectory] = {}
+
+  def finished(number, request, trajectory):
+    assert trajectory.example_id == request.example.id
+    done[number] = trajectory
+    on_trajectory(trajectory)
+
+  loop.rollout(
+      policy, executor, chat, requests, on_finished=finished, **kwargs
+  )
+  return [done[number] for number in range(len(requests))]
 
 
 def limits(**changed: Any) -> loop.Limits:
@@ -177,7 +196,7 @@ def play(
     *fakes: Fake,
     n: int = 1,
     capacity: int = 4,
-    on_trajectory: Callable[[Trajectory], None] | None = None,
+    on_trajectory: Callable[[Trajectory], None] = lambda _: None,
     on_turn: Callable[[Request, Turn], None] | None = None,
     timeout_s: float = 30.0,
     **changed: Any,
@@ -190,7 +209,7 @@ def play(
       chat.stop_ids,
       capacity=capacity,
   )
-  trajectories = loop.rollout(
+  trajectories = rollout(
       policy,
       executor,
       chat,
@@ -201,7 +220,7 @@ def play(
   )
   for trajectory in trajectories:
     # Token-in, token-out: the record is what the policy heard and said.
-    heard = policy.histories[trajectory.sample]
+    heard = policy.heard[trajectory.sample]
     assert trajectory.token_ids.tolist() == heard
   return trajectories, policy, executor
 

@@ -10,7 +10,6 @@ import pytest
 from gog_jax.rewards import answers
 from gog_jax.rewards import parts
 from gog_jax.rewards import score as rewards
-from gog_jax.rollout import loop
 from gog_jax.storage import trajectories as store
 from gog_jax.toy import expert
 from gog_jax.toy import questions
@@ -166,7 +165,7 @@ def test_the_oracle_answers_in_the_embedded_world():
   examples = [questions.make_question(scope, i).example for i in range(16)]
   assert {example.hops for example in examples} >= {0, 1, 2}
   policy = loop_helpers.Player(script, chat.stop_ids)
-  trajectories = loop.rollout(
+  trajectories = loop_helpers.rollout(
       policy,
       executor,
       chat,

@@ -13,8 +13,11 @@ from gog_jax.models.families import FAMILIES
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
+from gog_jax.rollout.transcript import Transcript
 from gog_jax.train import losses
 from gog_jax.train import state as state_lib
+from gog_jax.types import StopReason
+from gog_jax.types import TokenChunk
 from tests import helpers
 from tests import hf_helpers
 from tests import tiny
@@ -26,18 +29,17 @@ def trajectories():
   """Two with images and one without, part of each sampled."""
   result = []
   for seed, sizes in enumerate([((84, 56), (56, 84)), ((28, 56),), (None,)]):
-    ids, chunks = [], []
+    transcript = Transcript()
     for turn, size in enumerate(sizes):
       piece = tiny.chunk(4, 3 + seed, seed=10 * seed + turn, size=size)
-      chunks.append((len(ids), piece))
-      ids += list(piece.token_ids)
-      ids += helpers.rng(100 + seed).integers(20, 128, 5).tolist()
-    mask = [
+      transcript.append(piece)
+      ids = helpers.rng(100 + seed).integers(20, 128, 5).tolist()
+      transcript.append(TokenChunk(token_ids=tuple(ids)))
+    transcript.loss_mask = [
         int(i % 7 > 3 and token != helpers.IMAGE_TOKEN)
-        for i, token in enumerate(ids)
+        for i, token in enumerate(transcript.chunk.token_ids)
     ]
-    part = {'ids': ids, 'mask': mask, 'logps': [0.0] * len(ids)}
-    result.append(tiny.trajectory(part, chunks, seed))
+    result.append(transcript.trajectory(str(seed), StopReason.ANSWER))
   return result
 
 

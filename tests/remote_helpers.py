@@ -10,6 +10,7 @@ from gog_jax.chat import load_dialect
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.rollout import loop
 from gog_jax.rollout import remote
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import Request
 from gog_jax.tools.base import describe
 from tests import chat_helpers
@@ -63,7 +64,7 @@ def a_chat() -> Chat:
 
 def play(server, n=1, example=chat_helpers.EXAMPLE, **changed):
   policy, chat, executor = make_policy(server.url, capacity=n, **changed)
-  return loop.rollout(
+  return loop_helpers.rollout(
       policy,
       executor,
       chat,
@@ -91,6 +92,7 @@ def sample_once(server, **changed):
   """The first turn's text, and whether it was cut off."""
   policy, chat, _ = make_policy(server.url, **changed)
   request = loop_helpers.requests(1)[0]
-  policy.start(0, request, chat.prompt(request.example))
-  (turn,) = policy.sample([0])
+  conversation = Conversation(request=request, slot=0)
+  conversation.append(chat.prompt(request.example))
+  (turn,) = policy.sample([conversation])
   return chat.parse(turn.token_ids, truncated=turn.truncated), turn

@@ -13,7 +13,6 @@ from gog_jax.report import measures
 from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import score as rewards
-from gog_jax.rollout import loop
 from gog_jax.rollout.policy import Request
 from gog_jax.tools.gaze import Gaze
 from gog_jax.tools.search import ImageSearch
@@ -104,7 +103,7 @@ def play(plays, *, price=0.0, ledger=None) -> Evaluated:
       )
       for name in plays
   }
-  trajectories = loop.rollout(
+  trajectories = loop_helpers.rollout(
       # One at a time: two that ask the same at once would share an answer.
       loop_helpers.Player(script, chat.stop_ids, capacity=1),
       executor,

@@ -12,6 +12,7 @@ from gog_jax.models import sharding
 from gog_jax.models.families import FAMILIES
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import MicroBatches
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.sampler import n_compilations
 from gog_jax.train import state as state_lib
 from gog_jax.train.state import FrozenModel
@@ -143,9 +144,10 @@ def test_new_parameters_are_used(vlm):
 
 def test_overflow_is_refused(vlm):
   sampler = tiny.policy(vlm)
-  sampler.start(0, tiny.request(0), tiny.chunk(97, 0, seed=0))
+  conversation = Conversation(request=tiny.request(0), slot=0)
+  conversation.append(tiny.chunk(97, 0, seed=0))
   with pytest.raises(ValueError, match='overflow'):
-    sampler.sample([0])
+    sampler.sample([conversation])
 
 
 def on_eight_devices(vlm):

@@ -15,6 +15,7 @@ from gog_jax import models
 from gog_jax.images import ImageProcessor
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.batching import BatchConfig
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.types import Example
@@ -126,59 +127,25 @@ def conversations(
   partial, chunks are split and positions run behind token counts.
   """
   sizes = [(84, 56), (56, 84), (28, 56), None]
-  parts = [{'ids': [], 'mask': [], 'logps': []} for _ in seeds]
-  chunks = [[] for _ in seeds]
-
-  def append(i, piece):
-    chunks[i].append((len(parts[i]['ids']), piece))
-    parts[i]['ids'] += piece.token_ids
-    parts[i]['mask'] += [0] * len(piece.token_ids)
-    parts[i]['logps'] += [0.0] * len(piece.token_ids)
-
+  under_way = []
   for i, seed in enumerate(seeds):
-    prompt = chunk(5 + seed % 3, 4, seed=seed, size=sizes[seed % 2])
-    sampler.start(i, request(seed), prompt)
-    append(i, prompt)
+    conversation = Conversation(request=request(seed), slot=i)
+    conversation.append(chunk(5 + seed % 3, 4, seed=seed, size=sizes[seed % 2]))
+    under_way.append(conversation)
   for turn in range(n_turns):
-    sampled = sampler.sample(range(len(seeds)))
-    for i, seed in enumerate(seeds):
-      parts[i]['ids'] += sampled[i].token_ids.tolist()
-      parts[i]['mask'] += [1] * len(sampled[i].token_ids)
-      parts[i]['logps'] += sampled[i].logprobs.tolist()
+    sampled = sampler.sample(under_way)
+    for seed, conversation, said in zip(seeds, under_way, sampled, strict=True):
+      conversation.append(
+          TokenChunk(token_ids=tuple(said.token_ids.tolist())),
+          target=True,
+          logprobs=said.logprobs.tolist(),
+      )
+      conversation.turns.append(TURN)
       if turn < n_turns - 1:
         size = sizes[(seed + turn) % 4]
         piece = chunk(3, 2 + seed % 5, seed=100 * turn + seed, size=size)
-        sampler.extend(i, piece, TURN)
-        append(i, piece)
-  for i in range(len(seeds)):
-    sampler.release(i)
+        conversation.append(piece)
   return [
-      trajectory(part, pieces, seed)
-      for part, pieces, seed in zip(parts, chunks, seeds)
+      conversation.trajectory(str(seed), StopReason.ANSWER)
+      for seed, conversation in zip(seeds, under_way)
   ]
-
-
-def trajectory(part, chunks, seed) -> Trajectory:
-  views, placements = [], []
-  for start, piece in chunks:
-    for placement in piece.placements:
-      placements.append(
-          Placement(
-              start=start + placement.start,
-              image=len(views),
-              grid=placement.grid,
-              n_tokens=placement.n_tokens,
-          )
-      )
-      views.append(piece.images[placement.image])
-  return Trajectory(
-      example_id=str(seed),
-      sample=0,
-      token_ids=np.array(part['ids'], np.int32),
-      loss_mask=np.array(part['mask'], np.int8),
-      sampler_logprobs=np.array(part['logps'], np.float32),
-      images=tuple(views),
-      placements=tuple(placements),
-      turns=(),
-      stop_reason=StopReason.ANSWER,
-  )

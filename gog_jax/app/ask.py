@@ -50,14 +50,17 @@ def ask(config: AskConfig, workdir: epath.Path) -> None:
       key = {'key': f'from the variable {variable}'}
   told.header(image=str(config.image), policy=who, **key)
   request = Request(example=example, sample=0, seed=run.seed('ask'))
-  (trajectory,) = rollout(
+  finished: list[Trajectory] = []
+  rollout(
       policy,
       run.executor,
       run.chat,
       [request],
       limits=run.limits,
+      on_finished=lambda *done: finished.append(done[-1]),
       on_turn=lambda _, turn: told.on_turn(turn),
   )
+  (trajectory,) = finished
   folder = _next_folder(run.workdir / 'ask')
   store.write(folder / 'trajectories.jsonl', [trajectory], [example])
   page = epath.Path(config.page) if config.page else folder

@@ -13,8 +13,6 @@ import dataclasses
 import json
 import re
 
-import numpy as np
-
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.render import Piece
@@ -25,6 +23,7 @@ from gog_jax.conversations.messages import IMAGE
 from gog_jax.conversations.messages import Message
 from gog_jax.conversations.messages import Role
 from gog_jax.conversations.record import Record
+from gog_jax.rollout.transcript import Transcript
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 from gog_jax.types import Hit
@@ -34,7 +33,6 @@ from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
-from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 from gog_jax.types import View
 
@@ -71,23 +69,23 @@ class _Encoder:
     self._conversation = conversation
     self._chat = chat
     self._pictures = iter(conversation.pictures)
-    self._tokens = TokenChunk(token_ids=())
-    self._mask: list[int] = []
-    self._turns: list[Turn] = []
+    self._transcript = Transcript()
     self._question = ''
     self._images: tuple[bytes, ...] = ()
 
   def ask(self, asked: Sequence[Message]) -> None:
     """Appends what the agent is told: a question, or replies to its calls."""
-    first = not self._turns
-    if not first and (last := self._turns[-1]).parsed.calls:
+    turns = self._transcript.turns
+    first = not turns
+    if not first and (last := turns[-1]).parsed.calls:
       texts = [one.text for one in asked]
       if asked[0].role != Role.REPLY:
         texts = _REPLIES.findall(asked[0].text)
       contents = [list(self._pieces(text)) for text in texts]
-      self._append(self._chat.replies(contents, question=self._question))
+      replies = self._chat.replies(contents, question=self._question)
+      self._transcript.append(replies)
       results = tuple(map(_result, contents))
-      self._turns[-1] = dataclasses.replace(last, results=results)
+      turns[-1] = dataclasses.replace(last, results=results)
       return
     (message,) = asked
     leading = _LEADING.match(message.text)
@@ -98,7 +96,7 @@ class _Encoder:
       self._question = ''.join(p for p in question if isinstance(p, str))
       self._refuse_prompt()
     images = [piece for piece in before if isinstance(piece, View)]
-    self._append(self._chat.ask(images, question, first=first))
+    self._transcript.append(self._chat.ask(images, question, first=first))
 
   def _refuse_prompt(self) -> None:
     """Refuses a prompt of this dialect's in place of a question.
@@ -126,46 +124,36 @@ class _Encoder:
       if call.error:
         raise Unusable('bad call', f'the call of {call.name!r}: {call.error}')
     trained = all(one.extra.get('loss') is not False for one in said)
-    self._append(TokenChunk(token_ids=tuple(token_ids)), target=trained)
-    self._turns.append(Turn(parsed=parsed, n_sampled=len(token_ids)))
+    chunk = TokenChunk(token_ids=tuple(token_ids))
+    self._transcript.append(chunk, target=trained)
+    turn = Turn(parsed=parsed, n_sampled=len(token_ids))
+    self._transcript.turns.append(turn)
 
   def record(self) -> Record:
     """Returns what was appended."""
-    last = self._turns[-1].parsed
-    n = len(self._mask)
+    answer = self._transcript.turns[-1].parsed.answer
     return Record(
         example=Example(
             id=self._conversation.id,
             images=self._images,
             question=self._question,
-            answers=(last.answer,) if last.answer else (),
+            answers=(answer,) if answer else (),
             source='',
             scope='',
         ),
-        trajectory=Trajectory(
-            example_id=self._conversation.id,
-            sample=0,
-            token_ids=np.array(self._tokens.token_ids, np.int32),
-            loss_mask=np.array(self._mask, np.int8),
-            sampler_logprobs=np.zeros(n, np.float32),
-            images=self._tokens.images,
-            placements=self._tokens.placements,
-            turns=tuple(self._turns),
-            stop_reason=StopReason.ANSWER if last.answer else StopReason.TURNS,
-            answer=last.answer,
+        trajectory=self._transcript.trajectory(
+            self._conversation.id,
+            StopReason.ANSWER if answer else StopReason.TURNS,
         ),
     )
-
-  def _append(self, chunk: TokenChunk, *, target: bool = False) -> None:
-    self._tokens += chunk
-    self._mask += [int(target)] * len(chunk.token_ids)
 
   def _pieces(self, text: str) -> Iterator[Piece]:
     """Text, and the pictures that stand in it."""
     for number, part in enumerate(text.split(IMAGE)):
       if number:
         (view,) = whole([next(self._pictures).read()])
-        if not self._turns:  # Later, where a crop was cut is not said.
+        # Of later images it is not said where they were cut.
+        if not self._transcript.turns:
           self._images += (view.data,)
           view = dataclasses.replace(view, root=len(self._images) - 1)
         yield view

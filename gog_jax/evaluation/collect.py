@@ -19,7 +19,7 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.interrupt import Interrupted
 from gog_jax.rewards import behaviour
-from gog_jax.rollout.loop import rollout_each
+from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
@@ -231,13 +231,13 @@ class Collector:
         scorer.add(todo[position], request.example, trajectory)
         progress.advance()
 
-      rollout_each(
+      rollout(
           policy,
           self.run.executor,
           self.run.chat,
           map(self.request, todo),
-          finished,
           limits=self.run.limits,
+          on_finished=finished,
       )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 
 from flax import nnx
@@ -16,10 +15,11 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import scripts
 from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
-from gog_jax.rollout.forced import ForcedPolicy
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.remote import RemotePolicy
+from gog_jax.rollout.scripted import ForcedPolicy
+from gog_jax.rollout.scripted import Opening
 from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
@@ -86,8 +86,8 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
     script = scripts.script_of(run.config.eval.script, run.chat)
-    return scripted(run, scripts.after(opening, script))
-  if policy.model == REMOTE:
+    made = scripted(run, script)
+  elif policy.model == REMOTE:
     made = remote_policy(
         run, capacity=run.config.remote.concurrency, tolerant=tolerant
     )
@@ -123,7 +123,7 @@ def scripted(run: Run, script: Script) -> ScriptedPolicy:
   )
 
 
-def _both_searches(run: Run) -> Callable[[Request], list[list[int]]]:
+def _both_searches(run: Run) -> Opening:
   """What is said for a policy: a search with the image, one with the words."""
 
   def opening(request: Request) -> list[list[int]]:

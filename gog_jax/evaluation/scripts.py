@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gog_jax import seams
@@ -48,23 +48,6 @@ def script_of(name: str, chat: Chat) -> Script:
     )
 
   return script
-
-
-def after(
-    opening: Callable[[Request], Sequence[Sequence[int]]] | None,
-    script: Script,
-) -> Script:
-  """A script that has something said for it first."""
-  if opening is None:
-    return script
-
-  def whole(request: Request, turns: tuple[Turn, ...]) -> Sequence[int]:
-    first = opening(request)
-    if len(turns) < len(first):
-      return first[len(turns)]
-    return script(request, turns)
-
-  return whole
 
 
 def _call(call: Any) -> ToolCall:

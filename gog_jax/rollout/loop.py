@@ -8,17 +8,16 @@ finished conversation's slot is refilled before the next turn is sampled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import dataclasses
 import time
-
-import numpy as np
 
 from gog_jax import interrupt
 from gog_jax.chat import Chat
 from gog_jax.errors import UserError
 from gog_jax.rollout.limits import calls_within
 from gog_jax.rollout.limits import Limits
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
@@ -36,126 +35,37 @@ _GRACE_S = 0.05
 _POLL_S = 0.5
 
 
-class _Conversation:
-  """A trajectory in the making."""
-
-  def __init__(self, number: int, request: Request, slot: int):
-    self.number = number  # Of the request.
-    self.request = request
-    self.slot = slot
-    self.chunk = TokenChunk(token_ids=())
-    self.loss_mask: list[int] = []
-    self.logprobs: list[float] = []
-    self.turns: list[Turn] = []
-    self.seconds = {'sample': 0.0, 'tools': 0.0}
-    self.usage: dict[str, float] = {}
-
-  def append(self, chunk: TokenChunk) -> None:
-    """Appends tokens that the policy did not sample."""
-    self.chunk += chunk
-    self.loss_mask += [0] * len(chunk.token_ids)
-    self.logprobs += [0.0] * len(chunk.token_ids)
-
-  def append_turn(self, sampled: SampledTurn, parsed: ParsedTurn) -> None:
-    token_ids = tuple(sampled.token_ids.tolist())
-    self.chunk += TokenChunk(token_ids=token_ids)
-    self.loss_mask += [1] * len(token_ids)
-    self.logprobs += sampled.logprobs.tolist()
-    self.turns.append(Turn(parsed=parsed, n_sampled=len(token_ids)))
-
-  def tool_context(self) -> ToolContext:
-    """What the latest turn's calls may look at."""
-    r = self.request
-    # The same whenever the same rollout is made.
-    caller = f'{r.origin}/{r.example.id}/{r.seed}/{len(self.turns) - 1}'
-    return ToolContext(
-        scope=r.example.scope, views=self.chunk.images, caller=caller
-    )
-
-  def finish(self, stop_reason: StopReason, error: str) -> Trajectory:
-    return Trajectory(
-        example_id=self.request.example.id,
-        sample=self.request.sample,
-        token_ids=np.array(self.chunk.token_ids, np.int32),
-        loss_mask=np.array(self.loss_mask, np.int8),
-        sampler_logprobs=np.array(self.logprobs, np.float32),
-        images=self.chunk.images,
-        placements=self.chunk.placements,
-        turns=tuple(self.turns),
-        stop_reason=stop_reason,
-        answer=self.turns[-1].parsed.answer if self.turns else None,
-        seconds=self.seconds,
-        usage=self.usage,
-        error=error,
-    )
-
-
 def rollout(
     policy: Policy,
     executor: ToolExecutor,
     chat: Chat,
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     *,
     limits: Limits,
-    on_trajectory: Callable[[Trajectory], None] | None = None,
+    on_finished: Callable[[int, Request, Trajectory], None],
     on_turn: Callable[[Request, Turn], None] | None = None,
-) -> list[Trajectory]:
-  """Makes one trajectory per request, in the order of the requests.
+) -> None:
+  """Makes one trajectory per request.
+
+  A request is taken when a slot is about to be free, and nothing is kept of
+  what is finished: there may be more of them than memory holds.
 
   Args:
-    policy: Samples turns; owns at most `policy.capacity` conversations.
+    policy: Samples turns, of at most `policy.capacity` conversations at once.
     executor: Runs tool calls; its failures come back as data.
     chat: Encodes prompts and observations, reads what was sampled.
     requests: What to roll out.
     limits: Turns, tokens and calls.
-    on_trajectory: Called as each one finishes, in the order they finish.
+    on_finished: Called with a request's number from 0, the request and its
+      trajectory as each one finishes, in that order.
     on_turn: Called as soon as a turn is sampled and read, and again when its
       calls, if any were made, have brought back their results.
 
   Raises:
-    Interrupted: After a signal, while nothing is being sampled; no
-      conversation is left in the policy.
+    Interrupted: After a signal, while nothing is being sampled.
     UserError: An image cannot be read, or a prompt leaves no room for a turn;
       or no call may be made any more (RunStopped).
     ValueError: The policy holds fewer tokens than `limits` allow.
-  """
-  done: dict[int, Trajectory] = {}
-
-  def keep(index: int, unused_request: Request, trajectory: Trajectory) -> None:
-    done[index] = trajectory
-    if on_trajectory is not None:
-      on_trajectory(trajectory)
-
-  rollout_each(
-      policy, executor, chat, requests, keep, limits=limits, on_turn=on_turn
-  )
-  return [done[index] for index in range(len(requests))]
-
-
-def rollout_each(
-    policy: Policy,
-    executor: ToolExecutor,
-    chat: Chat,
-    requests: Iterable[Request],
-    on_finished: Callable[[int, Request, Trajectory], None],
-    *,
-    limits: Limits,
-    on_turn: Callable[[Request, Turn], None] | None = None,
-) -> None:
-  """As `rollout`, for more requests than memory may hold.
-
-  A request is taken when a slot is about to be free, and nothing is kept of
-  what is finished.
-
-  Args:
-    policy: As `rollout`, which is also about the others.
-    executor: Likewise.
-    chat: Likewise.
-    requests: What to roll out, made as it is asked for.
-    on_finished: Called with a request's number from 0, itself and its
-      trajectory as each one finishes.
-    limits: Turns and tokens.
-    on_turn: As above.
   """
   if limits.max_context > policy.max_context:
     raise ValueError(
@@ -175,12 +85,13 @@ class _Loop:
   chat: Chat
   limits: Limits
   on_finished: Callable[[int, Request, Trajectory], None]
-  on_turn: Callable[[Request, Turn], None] | None = None
+  on_turn: Callable[[Request, Turn], None] | None
 
   def __post_init__(self):
     self.free = list(range(self.policy.capacity))[::-1]
-    self.active: dict[int, _Conversation] = {}  # By number of the request.
-    self.searching: dict[asyncio.Task, _Conversation] = {}
+    # Under way, by the number of the request; and those of them that search.
+    self.active: dict[int, Conversation] = {}
+    self.searching: dict[asyncio.Task, int] = {}
 
   async def run(self, requests: Iterable[Request]) -> None:
     numbered = enumerate(requests)
@@ -196,9 +107,6 @@ class _Loop:
         can_start = waiting and self.free
         await self._observe(wait=all_search and not can_start)
     finally:
-      # First what a second signal, which does not wait, must not leave behind.
-      for conversation in self.active.values():
-        self.policy.release(conversation.slot)
       for task in self.searching:
         task.cancel()
       await asyncio.gather(*self.searching, return_exceptions=True)
@@ -222,42 +130,45 @@ class _Loop:
           f'--config.batch.row_patches={limits.max_patches}; '
           'raise it or lower --config.model.max_image_tokens'
       )
-    conversation = _Conversation(number, request, self.free.pop())
+    conversation = Conversation(request=request, slot=self.free.pop())
     conversation.append(prompt)
-    self.policy.start(conversation.slot, request, prompt)
     self.active[number] = conversation
 
   async def _sample(self) -> None:
     """Samples everyone's next turn who is not searching, and starts its calls.
     """
-    searching = {c.number for c in self.searching.values()}
-    ready = [self.active[i] for i in sorted(set(self.active) - searching)]
+    ready = sorted(set(self.active) - set(self.searching.values()))
     if not ready:  # All are searching, and one has just ended.
       return
     started = time.perf_counter()
     sampled_turns = await asyncio.to_thread(
-        self.policy.sample, [conversation.slot for conversation in ready]
+        self.policy.sample, [self.active[number] for number in ready]
     )
     seconds = (time.perf_counter() - started) / len(ready)
-    for conversation, sampled in zip(ready, sampled_turns, strict=True):
+    for number, sampled in zip(ready, sampled_turns, strict=True):
+      conversation = self.active[number]
       conversation.seconds['sample'] += seconds  # An equal share each.
       for name, value in sampled.usage.items():
         conversation.usage[name] = conversation.usage.get(name, 0) + value
       if sampled.error:
-        self._finish(conversation, StopReason.ERROR, sampled.error)
+        self._finish(number, StopReason.ERROR, sampled.error)
         continue
-      parsed = self.chat.parse(
-          sampled.token_ids.tolist(), truncated=sampled.truncated
+      token_ids = sampled.token_ids.tolist()
+      parsed = self.chat.parse(token_ids, truncated=sampled.truncated)
+      conversation.append(
+          TokenChunk(token_ids=tuple(token_ids)),
+          target=True,
+          logprobs=sampled.logprobs.tolist(),
       )
-      conversation.append_turn(sampled, parsed)
+      conversation.turns.append(Turn(parsed=parsed, n_sampled=len(token_ids)))
       self._report_turn(conversation)
       last = len(conversation.turns) == self.limits.max_turns
       if stop_reason := _stop_reason(parsed, sampled, last=last):
-        self._finish(conversation, stop_reason)
+        self._finish(number, stop_reason)
         continue
       calls = calls_within(self.limits.max_calls, conversation.turns)
-      running = self.executor.run_turn(calls, conversation.tool_context())
-      self.searching[asyncio.create_task(running)] = conversation
+      running = self.executor.run_turn(calls, _tool_context(conversation))
+      self.searching[asyncio.create_task(running)] = number
 
   async def _observe(self, *, wait: bool) -> None:
     """Appends what finished calls brought back; awaits some if `wait`.
@@ -267,7 +178,8 @@ class _Loop:
     the conversation. The results stay in the record.
     """
     for task in await _some_of(self.searching, wait=wait):
-      conversation, results = self.searching.pop(task), task.result()
+      number, results = self.searching.pop(task), task.result()
+      conversation = self.active[number]
       turn = dataclasses.replace(conversation.turns[-1], results=results)
       conversation.turns[-1] = turn
       conversation.seconds['tools'] += max(r.latency_s for r in results)
@@ -279,29 +191,39 @@ class _Loop:
       fits = self.limits.leave_room(conversation.chunk + observation)
       if fits:
         conversation.append(observation)
-        self.policy.extend(conversation.slot, observation, turn)
       self._report_turn(conversation)
       if not fits:
-        self._finish(conversation, StopReason.CONTEXT)
+        self._finish(number, StopReason.CONTEXT)
 
-  def _report_turn(self, conversation: _Conversation) -> None:
+  def _report_turn(self, conversation: Conversation) -> None:
     if self.on_turn is not None:
       self.on_turn(conversation.request, conversation.turns[-1])
 
   def _finish(
-      self,
-      conversation: _Conversation,
-      stop_reason: StopReason,
-      error: str = '',
+      self, number: int, stop_reason: StopReason, error: str = ''
   ) -> None:
-    del self.active[conversation.number]
-    self.policy.release(conversation.slot)
+    conversation = self.active.pop(number)
     self.free.append(conversation.slot)
-    self.on_finished(
-        conversation.number,
-        conversation.request,
-        conversation.finish(stop_reason, error),
+    request = conversation.request
+    trajectory = conversation.trajectory(
+        request.example.id,
+        stop_reason,
+        sample=request.sample,
+        seconds=conversation.seconds,
+        usage=conversation.usage,
+        error=error,
     )
+    self.on_finished(number, request, trajectory)
+
+
+def _tool_context(conversation: Conversation) -> ToolContext:
+  """What the latest turn's calls may look at."""
+  r = conversation.request
+  # The same whenever the same rollout is made.
+  caller = f'{r.origin}/{r.example.id}/{r.seed}/{len(conversation.turns) - 1}'
+  return ToolContext(
+      scope=r.example.scope, views=conversation.chunk.images, caller=caller
+  )
 
 
 def _stop_reason(

@@ -8,9 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from gog_jax.rollout.transcript import Transcript
 from gog_jax.types import Example
-from gog_jax.types import TokenChunk
-from gog_jax.types import Turn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,25 +60,45 @@ def said(token_ids: Sequence[int]) -> SampledTurn:
   )
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Conversation(Transcript):
+  """A rollout under way.
+
+  Attributes:
+    request: What is rolled out.
+    slot: Which of the policy's places it takes, from 0. Once it is over,
+      another conversation may take it.
+    seconds: Wall time by part, see Trajectory.
+    usage: What its messages took, see Trajectory.
+  """
+
+  request: Request
+  slot: int
+  seconds: dict[str, float] = dataclasses.field(
+      default_factory=lambda: {'sample': 0.0, 'tools': 0.0}
+  )
+  usage: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
 class Policy(Protocol):
-  """Holds up to `capacity` conversations, each named by a slot."""
+  """Samples turns.
+
+  Attributes:
+    capacity: Conversations that may be under way at once.
+    max_context: Tokens that a conversation may hold.
+  """
 
   capacity: int
-  max_context: int  # Tokens a conversation may hold.
+  max_context: int
 
-  def start(self, slot: int, request: Request, prompt: TokenChunk) -> None:
-    """Begins a conversation in a free slot."""
+  def sample(
+      self, conversations: Sequence[Conversation]
+  ) -> list[SampledTurn]:
+    """Samples the next turn of each; appending it is for the caller.
 
-  def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
-    """Appends tokens that the policy did not sample.
-
-    `turn` is what they answer, results included: policies that speak in
-    messages, or follow a script, read it in place of the tokens.
+    What a policy keeps of a conversation, such as keys and values, is that of
+    its first tokens: between two calls it only grows, by the turn that was
+    sampled and what answers it. A policy that speaks in messages or follows a
+    script reads the turns, results included, in place of the tokens.
     """
-
-  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
-    """Samples the next turn of each of these conversations."""
     ...
-
-  def release(self, slot: int) -> None:
-    """Ends a conversation; its slot is free."""

@@ -31,12 +31,11 @@ from gog_jax.remote.endpoint import Completion
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.endpoint import MisconfiguredError
-from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
-from gog_jax.types import Turn
 from gog_jax.types import View
 
 # Where a page spells a control token, the endpoint's tokenizer may well make
@@ -79,18 +78,10 @@ class RemotePolicy:
     self._max_turn_tokens = max_turn_tokens
     self._exact_size = exact_size
     self._tolerant = tolerant
-    self._conversations: dict[int, TokenChunk] = {}
-    self._seeds: dict[int, int] = {}
 
-  def start(self, slot: int, request: Request, prompt: TokenChunk) -> None:
-    self._conversations[slot] = prompt
-    self._seeds[slot] = request.seed
-
-  def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
-    del turn
-    self._conversations[slot] += observation
-
-  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+  def sample(
+      self, conversations: Sequence[Conversation]
+  ) -> list[SampledTurn]:
     """Asks about all of them at once.
 
     Raises:
@@ -98,24 +89,15 @@ class RemotePolicy:
       UserError: The endpoint fails, if not only for some of them and this is
         tolerated; or an image cannot be read, or the cap is reached.
     """
-    sampled_turns = asyncio.run(self._sample(slots))
-    for slot, sampled in zip(slots, sampled_turns, strict=True):
-      token_ids = tuple(sampled.token_ids.tolist())
-      self._conversations[slot] += TokenChunk(token_ids=token_ids)
-    return sampled_turns
+    return asyncio.run(self._sample(conversations))
 
-  def release(self, slot: int) -> None:
-    del self._conversations[slot], self._seeds[slot]
-
-  async def _sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+  async def _sample(
+      self, conversations: Sequence[Conversation]
+  ) -> list[SampledTurn]:
     async with self._endpoint.session() as session:
       return await tasks.gather(
-          self._ask(
-              session,
-              self._messages(self._conversations[slot]),
-              self._seeds[slot],
-          )
-          for slot in slots
+          self._ask(session, self._messages(c.chunk), c.request.seed)
+          for c in conversations
       )
 
   async def _ask(

@@ -9,7 +9,7 @@ trainer's own arrays, by reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import functools
 from typing import Any
@@ -25,10 +25,9 @@ from gog_jax.models.rope import mrope_positions
 from gog_jax.models.text import KVCache
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout import features
-from gog_jax.rollout.policy import Request
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import TokenChunk
-from gog_jax.types import Turn
 
 _ROWS_AT_ONCE = 16  # Rows of one prefill.
 
@@ -98,7 +97,7 @@ class JaxPolicy:
     self._lengths = np.zeros(n_slots, np.int32)
     self._next_position = np.zeros(n_slots, np.int32)
     self._seeds = np.zeros(n_slots, np.uint32)
-    self._pending: dict[int, TokenChunk] = {}
+    self._held: dict[int, Conversation] = {}  # By slot.
     self._decode_limits = {
         'stop_ids': tuple(stop_ids),
         'max_turn_tokens': max_turn_tokens,
@@ -117,25 +116,22 @@ class JaxPolicy:
     if vision_changed:
       self._features.clear()
 
-  def start(self, slot: int, request: Request, prompt: TokenChunk) -> None:
-    self._lengths[slot] = 0
-    self._next_position[slot] = 0
-    self._seeds[slot] = request.seed
-    self._pending[slot] = prompt
-
-  def extend(self, slot: int, observation: TokenChunk, turn: Turn) -> None:
-    del turn
-    self._pending[slot] = observation
-
-  def release(self, slot: int) -> None:
-    self._pending.pop(slot, None)
-
-  def sample(self, slots: Sequence[int]) -> list[SampledTurn]:
+  def sample(
+      self, conversations: Sequence[Conversation]
+  ) -> list[SampledTurn]:
+    unread: dict[int, TokenChunk] = {}
+    for conversation in conversations:
+      slot = conversation.slot
+      if self._held.get(slot) is not conversation:
+        self._held[slot] = conversation
+        self._lengths[slot] = self._next_position[slot] = 0
+        self._seeds[slot] = conversation.request.seed
+      unread[slot] = conversation.chunk.after(int(self._lengths[slot]))
     sampling = np.zeros(self.capacity, bool)
-    sampling[list(slots)] = True
+    sampling[list(unread)] = True
     split = self._mesh is not None
     with jax.set_mesh(self._mesh) if split else contextlib.nullcontext():
-      self._prefill_pending()
+      self._prefill(unread)
       result = decode(
           self._graph,
           self._state,
@@ -158,17 +154,15 @@ class JaxPolicy:
             logprobs=logprobs[slot, : n_sampled[slot]],
             truncated=not closed[slot],
         )
-        for slot in slots
+        for slot in unread
     ]
 
-  def _prefill_pending(self) -> None:
-    """Feeds every pending chunk; one for all slots that begin alike."""
-    if not self._pending:
-      return
+  def _prefill(self, unread: Mapping[int, TokenChunk]) -> None:
+    """Feeds each slot its chunk; what begins alike is fed once, and copied."""
     self._features.add(
         self._graph,
         self._state,
-        (v.data for chunk in self._pending.values() for v in chunk.images),
+        (view.data for chunk in unread.values() for view in chunk.images),
     )
     # The host's lengths are the truth: a slot that starts anew is empty. A
     # copy: a device may read it only after this counts on.
@@ -176,32 +170,31 @@ class JaxPolicy:
         lengths=jnp.asarray(self._lengths.copy())
     )
     alike: dict[Any, list[int]] = {}
-    for slot, chunk in self._pending.items():
+    for slot, chunk in unread.items():
       # Over a mesh all slots are fed at once, and to copy rows from one device
       # to another would put the whole cache on each.
       begun = slot if self._lengths[slot] or self._mesh is not None else None
       alike.setdefault((begun, chunk), []).append(slot)
-    groups = list(alike.values())
-    for first in range(0, len(groups), self._rows):
-      self._prefill([group[0] for group in groups[first : first + self._rows]])
-    source = np.arange(self.capacity)
-    for group in groups:
-      source[group] = group[0]
-    if len(groups) < len(self._pending):
+    firsts = [slots[0] for slots in alike.values()]
+    for start in range(0, len(firsts), self._rows):
+      some = firsts[start : start + self._rows]
+      self._prefill_rows({slot: unread[slot] for slot in some})
+    if len(firsts) < len(unread):
+      source = np.arange(self.capacity)
+      for slots in alike.values():
+        source[slots] = slots[0]
       self._cache, self._hidden = fork(self._cache, self._hidden, source)
       self._lengths = self._lengths[source]
       self._next_position = self._next_position[source]
-    self._pending.clear()
     self._features.forget_oldest()
 
-  def _prefill(self, slots: Sequence[int]) -> None:
-    """Feeds the chunks of a few slots, `self._chunk` tokens of each at a time.
+  def _prefill_rows(self, chunks: Mapping[int, TokenChunk]) -> None:
+    """Feeds a few slots their chunks, `self._chunk` tokens of each at a time.
 
     The number of rows is fixed, so that neighbours never change a row's
     rounding.
     """
-    chunks = [self._pending[slot] for slot in slots]
-    longest = max(len(chunk.token_ids) for chunk in chunks)
+    longest = max(len(chunk.token_ids) for chunk in chunks.values())
     width = -(-longest // self._chunk) * self._chunk
     n, f = self._rows, self._config.vision.feature_width
     tokens = np.zeros((n, width), np.int32)
@@ -211,7 +204,7 @@ class JaxPolicy:
     n_new = np.zeros(n, np.int32)
     rows = np.full(n, self.capacity)  # Beyond the last: dropped.
     all_slots = n == self.capacity
-    for row, (slot, chunk) in enumerate(zip(slots, chunks, strict=True)):
+    for row, (slot, chunk) in enumerate(chunks.items()):
       row = slot if all_slots else row
       length = len(chunk.token_ids)
       if self._lengths[slot] + length > self.max_context:

@@ -38,7 +38,7 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
         samples=1,
         seed=('demos',),
         what='demos',
-        on_trajectory=lambda _: progress.advance(),
+        progress=progress,
     )
   candidates = [candidate for (candidate,) in groups]
   kinds = [

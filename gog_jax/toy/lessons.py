@@ -8,6 +8,7 @@ import numpy as np
 
 from gog_jax import images as image_files
 from gog_jax.chat.chat import Chat
+from gog_jax.rollout.transcript import Transcript
 from gog_jax.run import Run
 from gog_jax.toy import grounding
 from gog_jax.toy import policy
@@ -150,19 +151,8 @@ def conversation(
     name: str, parts: Sequence[tuple[TokenChunk, Sequence[int]]]
 ) -> Trajectory:
   """Joins exchanges, (prompt, answer) each; the answers are the targets."""
-  whole = TokenChunk(token_ids=())
-  mask: list[int] = []
+  transcript = Transcript()
   for prompt, answer in parts:
-    whole += prompt + TokenChunk(token_ids=tuple(answer))
-    mask += [0] * len(prompt.token_ids) + [1] * len(answer)
-  return Trajectory(
-      example_id=name,
-      sample=0,
-      token_ids=np.array(whole.token_ids, np.int32),
-      loss_mask=np.array(mask, np.int8),
-      sampler_logprobs=np.zeros(len(mask), np.float32),
-      images=whole.images,
-      placements=whole.placements,
-      turns=(),
-      stop_reason=StopReason.ANSWER,
-  )
+    transcript.append(prompt)
+    transcript.append(TokenChunk(token_ids=tuple(answer)), target=True)
+  return transcript.trajectory(name, StopReason.ANSWER)

@@ -10,6 +10,7 @@ import numpy as np
 
 from gog_jax import boxes
 from gog_jax.models.vlm import VLM
+from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
@@ -80,14 +81,13 @@ def _task(rng: np.random.Generator, kind: str, frame: ToModelBox) -> Exchange:
 def _ask(
     run: Run, policy: Policy, tasks: Sequence[Exchange]
 ) -> list[str]:
+  asked = []
   for slot, task in enumerate(tasks):
-    prompt, _ = encode(run.chat, task, first=True)
     request = Request(example=_NO_EXAMPLE, sample=0, seed=slot)
-    policy.start(slot, request, prompt)
-  turns = policy.sample(range(len(tasks)))
-  for slot in range(len(tasks)):
-    policy.release(slot)
-  return [_text(run, turn.token_ids) for turn in turns]
+    conversation = Conversation(request=request, slot=slot)
+    conversation.append(encode(run.chat, task, first=True)[0])
+    asked.append(conversation)
+  return [_text(run, turn.token_ids) for turn in policy.sample(asked)]
 
 
 def _text(run: Run, token_ids: Iterable[int]) -> str:
