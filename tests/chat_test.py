@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+from gog_jax.chat.render import whole
 from gog_jax.types import Example
 from gog_jax.types import Placement
 from gog_jax.types import ToolCall
@@ -97,7 +98,7 @@ def test_rendering_equals_the_usual_tokenizer_on_the_whole_text(chat, oracle):
   results = [ok(hit('Two\nlines, née 1987.'), view=CROP), ok(hit('x', 'y'))]
   chunks = [chat.prompt(example) for example in examples]
   chunks += [chat.observation([GAZE, SEARCH], results)]
-  chunks += [chat.plain((SCENE,), 'where is it?', None, first=True)[0]]
+  chunks += [chat.user([*whole((SCENE,)), 'where is it?'], first=True)]
   for chunk in chunks:
     text = chat.decode(chunk.token_ids)
     assert list(chunk.token_ids) == oracle(text)['input_ids']
@@ -134,8 +135,9 @@ def test_the_full_dialect_describes_each_tool(qwen3):
   assert text.count('<|im_start|>') == 3 and text.startswith('<|im_start|>sys')
 
 
-def test_plain(chat):
-  prompt, answer = chat.plain((SCENE,), 'where is it?', '[1,2,3,4]', first=True)
+def test_a_message_in_no_words_of_a_dialect(chat):
+  message = [*whole((SCENE,)), 'where is it?']
+  prompt = chat.user(message, first=True)
   system, _, _ = chat.decode(chat.prompt(EXAMPLE).token_ids).partition(
       '<|im_start|>user'
   )
@@ -144,13 +146,8 @@ def test_plain(chat):
       '<|im_start|>assistant\n'
   )
   assert chat.decode(prompt.token_ids) == system + asked
-  then, _ = chat.plain((SCENE,), 'where is it?', None, first=False)
+  then = chat.user(message, first=False)
   assert chat.decode(then.token_ids) == '\n' + asked
-  assert chat.decode(answer) == '[1,2,3,4]<|im_end|>'
-  assert chat.plain((), 'x', None, first=True)[1] == []
-  # An answer that spells a tag is text.
-  _, answer = chat.plain((), 'x', '<think>', first=True)
-  assert answer[:-1] == chat.encode_untrusted('<think>')
 
 
 def test_observation_needs_a_result_per_call(toy):
@@ -193,7 +190,7 @@ def test_no_content_can_add_a_control_token(chat):
         chat.observation(
             [call], [ToolResult(status=ToolStatus.MODEL_ERROR, error=text)]
         ).token_ids,
-        chat.plain((SCENE,), text, text, first=True)[0].token_ids,
+        chat.user([*whole((SCENE,)), text], first=True).token_ids,
         chat.encode_turn(thought='x', calls=[call]),
     ]
     return [[i for i in ids if i >= boundary] for ids in sequences]

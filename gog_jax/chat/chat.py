@@ -14,9 +14,9 @@ folder's own chat template makes of them and the tools, if it knows tools.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import functools
+import itertools
 from typing import Any
 
 from etils import epath
@@ -32,17 +32,20 @@ from gog_jax.chat.codec import VISION_END
 from gog_jax.chat.codec import VISION_START
 from gog_jax.chat.dialect import Dialect
 from gog_jax.chat.dialect import GRAMMARS
-from gog_jax.chat.grammar import CallChecker
 from gog_jax.chat.grammar import Grammar
+from gog_jax.chat.grammar import tool_checker
+from gog_jax.chat.render import fill
+from gog_jax.chat.render import Markup
 from gog_jax.chat.render import Piece
-from gog_jax.chat.render import render_result
-from gog_jax.chat.render import render_system
+from gog_jax.chat.render import system_message
+from gog_jax.chat.render import tool_result
 from gog_jax.chat.render import whole
-from gog_jax.chat.render import Writer
 from gog_jax.chat.template import load_template
 from gog_jax.images import ImageProcessor
+from gog_jax.images import size_of
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
+from gog_jax.types import Placement
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
@@ -106,13 +109,12 @@ class Chat:
     self.vocab_size: int = self.codec.vocab_size
     forbidden = self.codec.ids_of((*_FORBIDDEN, *self.grammar.reply))
     self._forbidden = {index: token for token, index in forbidden.items()}
-    self._checker = CallChecker(tools)
+    self._check = tool_checker(tools)
     template = None
     if dialect.instructions:
       template = load_template(tokenizer_folder)
-    writer = self._writer()
-    render_system(writer, dialect, tools, template)
-    self.head = writer.chunk().token_ids
+    system = system_message(dialect, tools, template)
+    self.head = self._encode(system).token_ids
 
   @property
   def content_ids(self) -> tuple[int, ...]:
@@ -154,14 +156,8 @@ class Chat:
         message of the policy.
     """
 
-    def write(writer: Writer) -> None:
-      writer.fill(
-          self.dialect.user,
-          images=lambda: writer.images(images),
-          question=lambda: writer.pieces(question),
-      )
-
-    return self._user(write, first=first, opening=self.dialect.opening)
+    message = fill(self.dialect.user, images=images, question=question)
+    return self.user(message, first=first, opening=self.dialect.opening)
 
   def observation(
       self,
@@ -172,8 +168,7 @@ class Chat:
   ) -> TokenChunk:
     """Encodes what stands between the policy's `<|im_end|>` and its next turn.
 
-    One reply per call, in call order. Only crops are shown as images; a hit's
-    own image is for reports, since no tool can refer to it.
+    One reply per call, in call order.
 
     Args:
       turn_calls: The calls of the turn that is answered.
@@ -182,54 +177,38 @@ class Chat:
     """
     if not results or len(turn_calls) != len(results):
       raise ValueError(f'{len(turn_calls)} calls, {len(results)} results')
-    return self._replies(
-        [
-            functools.partial(
-                render_result, dialect=self.dialect, result=result
-            )
-            for result in results
-        ],
-        question=question,
-    )
+    replies = [tool_result(self.dialect, result) for result in results]
+    return self.replies(replies, question=question)
 
   def replies(
       self, contents: Sequence[Sequence[Piece]], *, question: str = ''
   ) -> TokenChunk:
     """Encodes replies whose words are given, one after another, as above."""
-    return self._replies(
-        [functools.partial(Writer.pieces, pieces=some) for some in contents],
-        question=question,
+    opening, closing = self.grammar.reply
+    responses: list[Piece] = []
+    for index, content in enumerate(contents):
+      before = f'\n{opening}\n' if index else f'{opening}\n'
+      responses += [Markup(before), *content, Markup(f'\n{closing}')]
+    message = fill(
+        self.dialect.observation, responses=responses, question=question
     )
+    return self.user(message, first=False, opening=self.dialect.opening)
 
-  def plain(
-      self,
-      images: Sequence[bytes],
-      question: str,
-      answer: str | None,
-      *,
-      first: bool,
-  ) -> tuple[TokenChunk, list[int]]:
-    """Encodes a message of the user and, if given, a plain answer to it.
+  def user(
+      self, message: Sequence[Piece], *, first: bool, opening: str = ''
+  ) -> TokenChunk:
+    """Encodes a message of the user, up to the policy's first token after it.
 
     Args:
-      images: Shown before the question.
-      question: Plain text.
-      answer: Plain text; None where it is yet to come.
-      first: Whether it opens the conversation, as a prompt does, or follows
-        another exchange.
-
-    Returns:
-      The prompt, and the answer with its `<|im_end|>`; empty without one.
+      message: What stands in it.
+      first: Whether it opens the conversation, after the system message, or
+        follows a message of the policy.
+      opening: What the policy's message begins with.
     """
-
-    def write(writer: Writer) -> None:
-      writer.images(whole(images))
-      writer.text(question)
-
-    prompt = self._user(write, first=first)
-    if answer is None:
-      return prompt, []
-    return prompt, [*self.codec.encode_text(answer), self.stop_ids[0]]
+    before = f'{START}user\n' if first else f'\n{START}user\n'
+    after = f'{END}\n{START}assistant\n{opening}'
+    chunk = self._encode([Markup(before), *message, Markup(after)])
+    return TokenChunk(token_ids=self.head) + chunk if first else chunk
 
   def encode_turn(
       self,
@@ -259,18 +238,14 @@ class Chat:
     Its tags become control tokens, whatever they stand for; all else is text.
     """
     text = text.removeprefix(self.dialect.opening)
-    writer = self._writer()
     # Only the grammar's own tags are control here, which write_message keeps
     # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
     # token of this tokenizer is text as well.
-    for part in self.grammar.tag.split(text):
-      index = self.codec.id_of(part) if part in self.grammar.tags else None
-      if index is None:
-        writer.text(part)
-      else:
-        writer.ids([index])
-    writer.ours(END)
-    return list(writer.chunk().token_ids)
+    pieces = [
+        Markup(part) if part in self.grammar.tags else part
+        for part in self.grammar.tag.split(text)
+    ]
+    return list(self._encode([*pieces, Markup(END)]).token_ids)
 
   def parse(
       self, sampled_ids: Sequence[int], *, truncated: bool
@@ -287,7 +262,7 @@ class Chat:
     body = token_ids[:-1] if closed else token_ids
     turn = self.grammar.read_message(
         self.dialect.opening + self.codec.decode(body),
-        checker=self._checker,
+        check=self._check,
         truncated=truncated or not closed,
     )
     errors = [turn.format_error] if turn.format_error else []
@@ -349,43 +324,52 @@ class Chat:
     end_message()
     return messages
 
-  def _writer(self) -> Writer:
-    return Writer(self.codec, self.processor, self.grammar.defuse)
+  def _encode(self, pieces: Iterable[Piece]) -> TokenChunk:
+    """Encodes pieces; an image is its frame and one token per merged patch.
 
-  def _user(
-      self, write: Callable[[Writer], None], *, first: bool, opening: str = ''
-  ) -> TokenChunk:
-    """A message of the user, up to the policy's first token after it.
+    Text between two control tokens is encoded in one go, whoever wrote its
+    pieces: a tokenizer that reads the whole rendered message merges across
+    pieces too, and models were trained on what that yields.
 
-    Args:
-      write: Writes what stands in it.
-      first: Whether it opens the conversation, after the system message, or
-        follows a message of the policy.
-      opening: What the policy's message begins with.
+    Raises:
+      UserError: An image cannot be read.
     """
-    writer = self._writer()
-    if first:
-      writer.ids(self.head)
-    writer.ours(f'{START}user\n' if first else f'\n{START}user\n')
-    write(writer)
-    writer.ours(f'{END}\n{START}assistant\n{opening}')
-    return writer.chunk()
-
-  def _replies(
-      self, contents: Sequence[Callable[[Writer], None]], *, question: str
-  ) -> TokenChunk:
-    opening, closing = self.grammar.reply
-
-    def write(writer: Writer) -> None:
-      def responses() -> None:
-        for index, write_content in enumerate(contents):
-          writer.ours('\n' if index else '')
-          writer.ours(f'{opening}\n')
-          write_content(writer)
-          writer.ours(f'\n{closing}')
-
-      writer.fill(
-          self.dialect.observation, responses=responses, question=question
+    token_ids: list[int] = []
+    placements: list[Placement] = []
+    images: list[View] = []
+    text = ''
+    for part in itertools.chain.from_iterable(map(self._parts, pieces)):
+      if isinstance(part, str):
+        text += part
+        continue
+      token_ids += self.codec.encode_text(text)
+      text = ''
+      if isinstance(part, int):
+        token_ids.append(part)
+        continue
+      size = size_of(part.data)
+      n_tokens = self.processor.n_tokens(*size)
+      placements.append(
+          Placement(
+              start=len(token_ids),
+              image=len(images),
+              grid=self.processor.grid(*size),
+              n_tokens=n_tokens,
+          )
       )
+      images.append(part)
+      token_ids += [self.image_pad_id] * n_tokens
+    token_ids += self.codec.encode_text(text)
+    return TokenChunk(
+        token_ids=tuple(token_ids),
+        images=tuple(images),
+        placements=tuple(placements),
+    )
 
-    return self._user(write, first=False, opening=self.dialect.opening)
+  def _parts(self, piece: Piece) -> Iterable[str | int | View]:
+    """A piece as text, ids of control tokens, and images."""
+    if isinstance(piece, Markup):
+      return self.codec.split(piece)
+    if isinstance(piece, str):
+      return [self.grammar.defuse(piece)]
+    return [self._ids[VISION_START], piece, self._ids[VISION_END]]

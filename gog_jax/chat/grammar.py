@@ -33,35 +33,30 @@ _UNSEEN = '\u200b'  # A space without width.
 _ERROR_LENGTH = 120  # Characters of an error that the policy is shown.
 
 
-class CallChecker:
+class CallError(ValueError):
+  """A call that cannot be read; the message is for the policy."""
+
+
+# What is wrong with a call's name and arguments; None if nothing is.
+Check = Callable[[str, Mapping[str, Any]], str | None]
+
+
+def tool_checker(tools: Sequence[Mapping[str, Any]]) -> Check:
   """Checks calls against the tools there are: `{'name', 'parameters'}` each."""
+  validators = {
+      tool['name']: Draft202012Validator(tool['parameters']) for tool in tools
+  }
 
-  def __init__(self, tools: Sequence[Mapping[str, Any]]):
-    self._validators = {
-        tool['name']: Draft202012Validator(tool['parameters'])
-        for tool in tools
-    }
-
-  def checked(self, name: str, arguments: Mapping[str, Any]) -> ToolCall:
-    """A call that was spelled right, with an error if it breaks a schema."""
-    error = self._error(name, arguments)
-    return ToolCall(
-        name=name, arguments=arguments, error=error and _one_line(error)
-    )
-
-  def _error(self, name: str, arguments: Mapping[str, Any]) -> str | None:
-    if name not in self._validators:
-      return f'no tool {name!r}, only {", ".join(self._validators)}'
-    error = best_match(self._validators[name].iter_errors(arguments))
+  def check(name: str, arguments: Mapping[str, Any]) -> str | None:
+    if name not in validators:
+      return f'no tool {name!r}, only {", ".join(validators)}'
+    error = best_match(validators[name].iter_errors(arguments))
     if error is None:
       return None
     where = '.'.join(map(str, error.absolute_path))
     return f'{where}: {error.message}' if where else error.message
 
-
-def bad_call(error: str) -> ToolCall:
-  """A call that cannot be read."""
-  return ToolCall(name='', arguments={}, error=_one_line(error))
+  return check
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +66,8 @@ class CallForm:
   Attributes:
     tags: What stands around a call.
     shown: How the form looks, for error messages.
-    read: What stands between the tags -> the call.
+    read: What stands between the tags -> the call's name and arguments. Raises
+      CallError.
     write: The call -> what to put between the tags. Raises ValueError if the
       call cannot be spelled so that it reads back.
     tools: Whom it calls; empty for any tool.
@@ -79,7 +75,7 @@ class CallForm:
 
   tags: Tags
   shown: str
-  read: Callable[[str, CallChecker], ToolCall]
+  read: Callable[[str], tuple[str, Mapping[str, Any]]]
   write: Callable[[ToolCall], str]
   tools: tuple[str, ...] = ()
 
@@ -183,13 +179,13 @@ class Grammar:
     raise ValueError(f'this grammar has no way to call {call.name!r}')
 
   def read_message(
-      self, text: str, *, checker: CallChecker, truncated: bool
+      self, text: str, *, check: Check, truncated: bool
   ) -> ParsedTurn:
     """Reads a message without its end.
 
     Args:
       text: What the policy wrote.
-      checker: Checks the calls.
+      check: Checks the calls.
       truncated: The length limit cut it off. What was cut off is neither
         executed nor repaired, and no more are the calls before it.
     """
@@ -212,7 +208,8 @@ class Grammar:
       end = block.end()
       number = block.lastindex or 0
       if number <= len(self.forms):
-        found.append(self.forms[number - 1].read(block.group(number), checker))
+        read = self.forms[number - 1].read
+        found.append(_read_call(read, block.group(number), check))
       else:
         answers.append(block.group(number).strip())
     between.append(body[end:])
@@ -256,7 +253,7 @@ class Grammar:
     for form in self.forms:
       opening, closing = form.tags
       if opening in between[-1]:
-        yield bad_call(f'the call is not closed by {closing}')
+        yield _bad_call(f'the call is not closed by {closing}')
         return
     if not self.names_calls or not alone:
       return
@@ -264,13 +261,34 @@ class Grammar:
     for name in _OPENING.findall(between[-1]):
       if name in closed:
         known = ' and '.join(form.shown for form in self.forms)
-        yield bad_call(f'there is no <{name}>, only {known}')
+        yield _bad_call(f'there is no <{name}>, only {known}')
         return
 
 
 def _between(tags: Tags) -> str:
   opening, closing = map(re.escape, tags)
   return f'{opening}(.*?){closing}'
+
+
+def _read_call(
+    read: Callable[[str], tuple[str, Mapping[str, Any]]],
+    text: str,
+    check: Check,
+) -> ToolCall:
+  """A call, with an error if it cannot be read or breaks a tool's schema."""
+  try:
+    name, arguments = read(text)
+  except CallError as error:
+    return _bad_call(str(error))
+  error = check(name, arguments)
+  return ToolCall(
+      name=name, arguments=arguments, error=error and _one_line(error)
+  )
+
+
+def _bad_call(error: str) -> ToolCall:
+  """A call that cannot be read."""
+  return ToolCall(name='', arguments={}, error=_one_line(error))
 
 
 def _one_line(text: str) -> str:

@@ -26,8 +26,7 @@ For the same reason no token can be forbidden in order to forbid calls.
 
 from __future__ import annotations
 
-from gog_jax.chat.grammar import bad_call
-from gog_jax.chat.grammar import CallChecker
+from gog_jax.chat.grammar import CallError
 from gog_jax.chat.grammar import CallForm
 from gog_jax.chat.grammar import Grammar
 from gog_jax.types import ToolCall
@@ -37,13 +36,13 @@ _IMAGE_SEARCH = f'<search>{_IMAGE}</search>'
 _TEXT_SEARCH = '<text_search>query</text_search>'
 
 
-def _read_image(text: str, checker: CallChecker) -> ToolCall:
+def _read_image(text: str) -> tuple[str, dict[str, str]]:
   """A search with the whole image, which needs no argument."""
   if text.strip() != _IMAGE:
-    return bad_call(
+    raise CallError(
         f'an image search is {_IMAGE_SEARCH}, the image and no more'
     )
-  return checker.checked('image_search', {})
+  return 'image_search', {}
 
 
 def _write_image(call: ToolCall) -> str:
@@ -52,11 +51,11 @@ def _write_image(call: ToolCall) -> str:
   return _IMAGE
 
 
-def _read_query(text: str, checker: CallChecker) -> ToolCall:
+def _read_query(text: str) -> tuple[str, dict[str, str]]:
   """A search with a query in plain words."""
   if not text.strip():
-    return bad_call(f'the query of {_TEXT_SEARCH} is empty')
-  return checker.checked('text_search', {'query': text.strip()})
+    raise CallError(f'the query of {_TEXT_SEARCH} is empty')
+  return 'text_search', {'query': text.strip()}
 
 
 def _write_query(call: ToolCall) -> str:

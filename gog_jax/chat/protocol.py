@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gog_jax.chat.grammar import bad_call
-from gog_jax.chat.grammar import CallChecker
+from gog_jax.chat.grammar import CallError
 from gog_jax.chat.grammar import CallForm
 from gog_jax.chat.grammar import Grammar
 from gog_jax.types import ToolCall
@@ -26,19 +25,18 @@ CALL, END_CALL = '<tool_call>', '</tool_call>'
 RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
 
 
-def _read_call(text: str, checker: CallChecker) -> ToolCall:
-  """Reads the JSON of one call; what is wrong with it becomes its error."""
+def _read_call(text: str) -> tuple[str, dict[str, Any]]:
   try:
     value = json.loads(text, parse_constant=_refuse_constant)
   except (ValueError, RecursionError) as error:
     reason = getattr(error, 'msg', None) or str(error)
-    return bad_call(f'the call is not JSON: {reason}')
+    raise CallError(f'the call is not JSON: {reason}') from None
   if not isinstance(value, dict) or set(value) != {'name', 'arguments'}:
-    return bad_call('a call must be {"name":..,"arguments":{..}}')
+    raise CallError('a call must be {"name":..,"arguments":{..}}')
   name, arguments = value['name'], value['arguments']
   if not isinstance(name, str) or not isinstance(arguments, dict):
-    return bad_call('name must be text and arguments a JSON object')
-  return checker.checked(name, arguments)
+    raise CallError('name must be text and arguments a JSON object')
+  return name, arguments
 
 
 HERMES = Grammar(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gog_jax import images as image_files
-from gog_jax.chat.chat import Chat
+from gog_jax.chat import Chat
+from gog_jax.chat import render
 from gog_jax.rollout.transcript import Transcript
 from gog_jax.run import Run
 from gog_jax.toy import grounding
@@ -92,9 +93,8 @@ class Lessons(Sequence[Trajectory]):
     gradient in SFT, where adapters alone are trained.
     """
     ids = rng.choice(self._content_ids, size=rng.integers(2, 8)).tolist()
-    request, _ = self._chat.plain(
-        (), reading.COPY.format(text='\0'), None, first=first
-    )
+    question = reading.COPY.format(text='\0')
+    request = self._chat.user([question], first=first)
     marker = self._chat.encode_untrusted('\0')[0]
     at = request.token_ids.index(marker)
     before, after = request.token_ids[:at], request.token_ids[at + 1 :]
@@ -116,23 +116,19 @@ def encode(
   """
   if exchange.before is not None:
     assert exchange.thought  # Who called a tool goes on as an agent.
-    prompt, answer = encode(chat, exchange.before, first=first)
-    prompt += TokenChunk(token_ids=tuple(answer))
+    prompt, called = encode(chat, exchange.before, first=first)
+    prompt += TokenChunk(token_ids=tuple(called))
     prompt += chat.observation(exchange.before.calls, [_reply(exchange)])
   else:
-    prompt, answer = chat.plain(
-        exchange.images,
-        exchange.question,
-        None if exchange.thought else exchange.answer,
-        first=first,
-    )
-  if exchange.thought:
-    answer = chat.encode_turn(
-        thought=exchange.thought,
-        calls=exchange.calls,
-        answer=exchange.answer or None,
-    )
-  return prompt, answer
+    asked = [*render.whole(exchange.images), exchange.question]
+    prompt = chat.user(asked, first=first)
+  if not exchange.thought:
+    return prompt, [*chat.encode_untrusted(exchange.answer), chat.stop_ids[0]]
+  return prompt, chat.encode_turn(
+      thought=exchange.thought,
+      calls=exchange.calls,
+      answer=exchange.answer or None,
+  )
 
 
 def _reply(exchange: Exchange) -> ToolResult:
