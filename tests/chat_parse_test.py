@@ -81,7 +81,7 @@ def test_answers_read_back(chat, thought, answer):
 @FUZZ
 @given(data=st.data())
 def test_any_tokens_can_be_read(toy, data):
-  ids = st.lists(st.integers(0, toy.vocab_size + 9), max_size=30)
+  ids = st.lists(st.integers(0, toy.codec.vocab_size + 9), max_size=30)
   tags = [toy.encode_turn(thought='x', calls=[SEARCH])]
   tags += [toy.encode_turn(thought='x', answer='y')]
   pieces = st.one_of(
@@ -243,8 +243,8 @@ def test_other_ends_and_ids_without_text(toy):
   parsed = toy.parse([*turn[:-1], toy.stop_ids[1]], truncated=False)
   assert parsed.answer == 'red' and '<|endoftext|>' in parsed.format_error
   # A model's table may be larger than its tokenizer.
-  parsed = toy.parse([toy.vocab_size, *turn], truncated=False)
-  assert f'token {toy.vocab_size} has no text' in parsed.format_error
+  parsed = toy.parse([toy.codec.vocab_size, *turn], truncated=False)
+  assert f'token {toy.codec.vocab_size} has no text' in parsed.format_error
 
 
 def test_reading_never_encodes(toy, monkeypatch):

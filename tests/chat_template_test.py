@@ -233,7 +233,7 @@ def test_contradictions_end_in_one_line(copy, template, dialect, reason):
 
 def test_a_damaged_file_is_one_line(copy):
   (copy() / 'chat_template.json').write_text('{')
-  with pytest.raises(UserError, match='is not JSON'):
+  with pytest.raises(UserError, match='cannot be read'):
     make_chat(copy(), 'qwen3_vl')
 
 
@@ -242,7 +242,7 @@ def test_templates_know_the_generation_tag():
   template = Template(
       '{% generation %}{{ messages[0].content }}{% endgeneration %}', 'x'
   )
-  assert template.render([{'role': 'user', 'content': 'a'}]) == 'a'
+  assert template.render(('user', 'a')) == 'a'
 
 
 # Thinking models: their first tag is written for them.

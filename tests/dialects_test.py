@@ -8,7 +8,6 @@ import pytest
 
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
-from gog_jax.chat.dialect import PARADIGMS
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from tests.chat_helpers import EXAMPLE
@@ -51,7 +50,9 @@ def test_who_may_not_search_is_told_so(name, paradigm):
   assert ('searches have been made' in system) == (paradigm == 'full_search')
 
 
-@pytest.mark.parametrize('paradigm', PARADIGMS)
+@pytest.mark.parametrize(
+    'paradigm', ['gog', 'direct', 'full_search', 'no_gaze']
+)
 def test_who_was_trained_hears_what_it_was_trained_on(paradigm):
   assert prompt('gog_toy', paradigm) == prompt('gog_toy', 'gog')
   assert prompt('gog_toy', paradigm).startswith(
@@ -77,22 +78,22 @@ def test_words_that_a_dialect_lacks(tmp_path):
 @pytest.mark.parametrize(
     ('change', 'error'),
     [
-        ({'grammar': 'herms'}, "'herms', not one of hermes, mmsearch_r1"),
+        ({'grammar': 'herms'}, "one of hermes, mmsearch_r1, not 'herms'"),
         ({'grammar': 'hermes'}, 'thought must stand in <think> and </think>'),
         ({'thought': '<reason>$thought'}, '<reason> and </reason>'),
         ({'thought': 'x'}, r'thought lacks or does not know \$thought'),
         ({'instructions': 'x'}, 'write a system message in their place'),
         ({'opening': '<think>'}, 'thought must begin with opening'),
-        ({'max_turns': -1}, 'max_turns must be a number, 0 or more'),
-        ({'max_turns': True}, 'max_turns must be a number'),
-        ({'max_turns': '3'}, 'max_turns must be a number'),
-        ({'max_calls': 3}, 'max_calls must be an object of numbers'),
-        ({'max_calls': {'gaze': 0.5}}, 'max_calls.gaze must be a number'),
-        ({'paradigm': 'direct'}, 'unknown fields: paradigm'),
-        ({'paradigms': ['direct']}, 'for direct, full_search'),
+        ({'max_turns': -1}, 'max_turns must be 0 or more, not -1'),
+        ({'max_turns': True}, 'max_turns must be a whole number'),
+        ({'max_turns': '3'}, 'max_turns must be a whole number'),
+        ({'max_calls': 3}, 'max_calls must be an object, not 3'),
+        ({'max_calls': {'gaze': 0.5}}, 'max_calls.gaze must be a whole number'),
+        ({'paradigm': 'direct'}, 'paradigm: there is no such field'),
+        ({'paradigms': ['direct']}, 'paradigms must be an object'),
         ({'paradigms': {'gog': {}}}, 'for direct, full_search'),
-        ({'paradigms': {'direct': 'x'}}, 'for direct, full_search'),
-        ({'paradigms': {'direct': {'hits': ''}}}, 'unknown fields: hits'),
+        ({'paradigms': {'direct': 'x'}}, 'paradigms.direct must be an object'),
+        ({'paradigms': {'direct': {'hits': ''}}}, 'hits: there is no such'),
     ],
 )
 def test_files_are_checked(tmp_path, change, error):
@@ -107,7 +108,7 @@ def test_files_are_checked(tmp_path, change, error):
 def test_a_file_of_something_else(tmp_path):
   path = tmp_path / 'mine.json'
   path.write_text('[]')
-  with pytest.raises(UserError, match='not a JSON object'):
+  with pytest.raises(UserError, match='must be an object'):
     load_dialect(str(path))
 
 

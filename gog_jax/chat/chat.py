@@ -71,7 +71,6 @@ class Chat:
     stop_ids: Tokens that end a turn; the first is `<|im_end|>`.
     head: Tokens before the user's first message: the system message, if any.
     image_pad_id: Stands where an image's features go.
-    vocab_size: Ids the tokenizer uses; a model's table may be larger.
     dialect: The words of prompts and observations.
     grammar: How the dialect's messages mark their parts.
     processor: Says how many tokens an image takes.
@@ -106,7 +105,6 @@ class Chat:
     self.processor = processor
     self.image_pad_id: int = self._ids[IMAGE_PAD]
     self.stop_ids = (self._ids[END], self._ids[END_OF_TEXT])
-    self.vocab_size: int = self.codec.vocab_size
     forbidden = self.codec.ids_of((*_FORBIDDEN, *self.grammar.reply))
     self._forbidden = {index: token for token, index in forbidden.items()}
     self._check = tool_checker(tools)
@@ -119,7 +117,8 @@ class Chat:
   @property
   def content_ids(self) -> tuple[int, ...]:
     """Tokens that a message of the policy may hold, tags included."""
-    return tuple(i for i in range(self.vocab_size) if i not in self._forbidden)
+    n = self.codec.vocab_size
+    return tuple(i for i in range(n) if i not in self._forbidden)
 
   @property
   def call_ids(self) -> tuple[int, ...]:
@@ -226,9 +225,11 @@ class Chat:
     Raises:
       ValueError: As `Grammar.write_message`.
     """
-    before, _, after = self.dialect.thought.partition('$thought')
     text = self.grammar.write_message(
-        thought=thought, calls=calls, answer=answer, around=(before, after)
+        thought=thought,
+        calls=calls,
+        answer=answer,
+        around=self.dialect.around_thought,
     )
     return self.encode_written(text)
 
@@ -271,7 +272,7 @@ class Chat:
     for index in dict.fromkeys(body):
       if index in self._forbidden:
         errors.append(f'{self._forbidden[index]} inside the message')
-      elif not 0 <= index < self.vocab_size:
+      elif not 0 <= index < self.codec.vocab_size:
         errors.append(f'token {index} has no text')
     return dataclasses.replace(turn, format_error='; '.join(errors) or None)
 
@@ -290,38 +291,33 @@ class Chat:
     control token stays text. What stands between two messages belongs to no
     one and is left out, as are empty parts.
     """
-    messages: list[Message] = []
+    ids, token_ids = self._ids, chunk.token_ids
+    spans: list[tuple[int, int]] = []
+    start: int | None = None  # Of the message that is open, if one is.
+    for position, index in enumerate(token_ids):
+      if index == ids[START]:
+        start = position + 1
+      elif index == ids[END] and start is not None:
+        spans.append((start, position))
+        start = None
+    if start is not None:
+      spans.append((start, len(token_ids)))
+
     images = {p.start: chunk.images[p.image] for p in chunk.placements}
-    ids = self._ids
     vision = (ids[VISION_START], ids[VISION_END], ids[IMAGE_PAD])
-    pending: list[int] = []
-    parts: list[str | View] | None = None  # None between messages.
-
-    def end_part() -> None:
-      if parts is not None and pending:
-        parts.append(self.decode(pending))
-      pending.clear()
-
-    def end_message() -> None:
-      end_part()
+    messages: list[Message] = []
+    for span in spans:
+      parts: list[str | View] = []
+      for is_image, run in itertools.groupby(
+          range(*span), key=lambda position: token_ids[position] in vision
+      ):
+        if is_image:
+          parts += [images[position] for position in run if position in images]
+        else:
+          parts.append(self.decode([token_ids[position] for position in run]))
       if parts and isinstance(parts[0], str):  # The first line is the role.
         role, _, text = parts[0].partition('\n')
         messages.append((role, [*([text] if text else []), *parts[1:]]))
-
-    for position, index in enumerate(chunk.token_ids):
-      if index == ids[START]:
-        pending.clear()
-        parts = []
-      elif index == ids[END]:
-        end_message()
-        parts = None
-      elif index in vision:
-        end_part()
-        if parts is not None and position in images:
-          parts.append(images[position])
-      else:
-        pending.append(index)
-    end_message()
     return messages
 
   def _encode(self, pieces: Iterable[Piece]) -> TokenChunk:

@@ -79,7 +79,7 @@ class Codec:
           'Qwen-VL tokenizers are supported'
       )
 
-  @property
+  @functools.cached_property
   def vocab_size(self) -> int:
     """Ids in use, added tokens included; a model's table may be larger."""
     return self._tokenizer.get_vocab_size(with_added_tokens=True)

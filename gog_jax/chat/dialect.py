@@ -16,25 +16,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import dataclasses
 import difflib
-import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 
 from gog_jax.chat import mmsearch_r1
 from gog_jax.chat import protocol
 from gog_jax.chat.grammar import Grammar
+from gog_jax.config.paradigms import DIRECT
+from gog_jax.config.paradigms import FULL_SEARCH
+from gog_jax.config.paradigms import GOG
+from gog_jax.config.paradigms import NO_GAZE
 from gog_jax.errors import UserError
+from gog_jax.storage import files
+from gog_jax.storage import typed
+from gog_jax.storage.typed import FieldError
 
-GOG, DIRECT, FULL_SEARCH, NO_GAZE = PARADIGMS = (
-    'gog', 'direct', 'full_search', 'no_gaze',
-)  # fmt: skip
 _HERMES = 'hermes'
 GRAMMARS: dict[str, Grammar] = {
     _HERMES: protocol.HERMES,
     'mmsearch_r1': mmsearch_r1.MMSEARCH_R1,
 }
+
+# Those that a file may have other words for.
+_REWORDED = (DIRECT, FULL_SEARCH, NO_GAZE)
 
 _FOLDER = epath.Path(__file__).parent / 'dialects'
 _NAME = re.compile(r'\$(\$|[a-z_]+)')
@@ -85,10 +91,44 @@ class Dialect:
   instructions: str = ''
   opening: str = ''
   thought: str = '<think>$thought</think>\n'
-  grammar: str = _HERMES
-  max_turns: int = 0
-  max_calls: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  grammar: Literal['hermes', 'mmsearch_r1'] = _HERMES
+  max_turns: typed.Count = 0
+  max_calls: Mapping[str, typed.Count] = dataclasses.field(
+      default_factory=dict
+  )
   paradigm: str = GOG
+
+  def __post_init__(self):
+    """Refuses templates by which content would be lost or not be read back."""
+    for field in dataclasses.fields(self):
+      template = getattr(self, field.name)
+      if field.name == 'name' or not isinstance(template, str):
+        continue
+      used = {part for kind, part in parts(template) if kind == 'name'}
+      must, may = _NAMES.get(field.name, (set(), set()))
+      if wrong := (used - must - may) | (must - used):
+        names = ', $'.join(sorted(wrong))
+        raise FieldError(f'{field.name} lacks or does not know ${names}')
+    think = GRAMMARS[self.grammar].think
+    if not all(tag in self.thought for tag in think):
+      raise FieldError(
+          f'thought must stand in {" and ".join(think)}, as grammar '
+          f'{self.grammar} has it'
+      )
+    if self.instructions and self.grammar != _HERMES:
+      raise FieldError(
+          'instructions leave it to the chat template to say how tools are '
+          f'called, which is not as grammar {self.grammar} has it; write a '
+          'system message in their place'
+      )
+    if not self.thought.startswith(self.opening):
+      raise FieldError(f'thought must begin with opening, {self.opening!r}')
+
+  @property
+  def around_thought(self) -> tuple[str, str]:
+    """What stands before and after a thought."""
+    before, _, after = self.thought.partition('$thought')
+    return before, after
 
   def can_call(self, tool: str) -> bool:
     """Whether its grammar has a way to."""
@@ -127,7 +167,7 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
 
   Args:
     name: A dialect of the package, or a path that ends in .json.
-    paradigm: Whose words to take, one of PARADIGMS.
+    paradigm: Whose words to take: 'gog', or one that files may reword.
 
   Raises:
     UserError: There is no such dialect (names the nearest), it has no words
@@ -144,93 +184,29 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
           f'unknown dialect {name!r}; did you mean {nearest[0]!r}? '
           f'There are: {", ".join(known)}, or the path of a .json file'
       )
-  fields = _read(path)
-  others = fields.pop('paradigms', {})
-  for mistake in _mistakes(fields, others, paradigm):
-    raise UserError(f'dialect {path}: {mistake}')
-  fields |= others.get(paradigm, {})
-  return Dialect(name=path.stem, paradigm=paradigm, **fields)
-
-
-def _read(path: epath.Path) -> dict[str, Any]:
+  fields = files.read_json(path, advice='give the .json file of a dialect')
   try:
-    fields = json.loads(path.read_text())
-  except OSError:
-    raise UserError(f'dialect {path} cannot be read') from None
-  except ValueError as error:
-    raise UserError(f'dialect {path} is not JSON ({error})') from error
-  if not isinstance(fields, dict):
-    raise UserError(f'dialect {path} is not a JSON object of fields')
-  return fields
+    return _of_fields(fields, name=path.stem, paradigm=paradigm)
+  except FieldError as error:
+    raise UserError(f'dialect {path}: {error}') from error
 
 
-def _mistakes(
-    fields: dict[str, Any], others: Any, paradigm: str
-) -> Iterator[str]:
-  """What is wrong with a file, the worst first; the rest builds on its absence.
-
-  Args:
-    fields: The file's.
-    others: The file's `paradigms`.
-    paradigm: Whose words are wanted.
-  """
-  if not isinstance(others, dict) or not all(
-      key in PARADIGMS[1:] and isinstance(changed, dict)
-      for key, changed in others.items()
-  ):
-    yield (
-        'paradigms must hold the fields that differ, for '
-        f'{", ".join(PARADIGMS[1:])}'
+def _of_fields(fields: dict[str, Any], *, name: str, paradigm: str) -> Dialect:
+  worded = typed.read(
+      dict[str, dict[str, Any]], fields.pop('paradigms', {}), 'paradigms'
+  )
+  own = {'name': name, 'paradigm': paradigm}
+  for field in fields.keys() & own.keys():
+    raise FieldError(f'{field}: there is no such field')
+  for other in worded.keys() - set(_REWORDED):
+    raise FieldError(
+        f'paradigms.{other}: they hold the fields that differ, for '
+        f'{", ".join(_REWORDED)}'
     )
   # Who cannot gaze needs no other words: the tool is not among those listed.
-  if paradigm not in (GOG, NO_GAZE, *others):
-    yield (
+  if paradigm not in (GOG, NO_GAZE, *worded):
+    raise FieldError(
         f'there are no words for paradigm {paradigm!r}, only for '
-        f'{", ".join([GOG, *others])}; write them into its field paradigms'
+        f'{", ".join([GOG, *worded])}; write them into its field paradigms'
     )
-  fields = fields | others.get(paradigm, {})
-  known = {field.name: field for field in dataclasses.fields(Dialect)}
-  del known['name'], known['paradigm']
-  needed = {
-      name
-      for name, field in known.items()
-      if field.default is field.default_factory  # Both are missing.
-  }
-  if wrong := (set(fields) - set(known)) | (needed - set(fields)):
-    yield f'missing or unknown fields: {", ".join(sorted(wrong))}'
-  limits = {'max_turns': fields.pop('max_turns', 0)}
-  max_calls = fields.pop('max_calls', {})
-  if not isinstance(max_calls, dict):
-    yield 'max_calls must be an object of numbers'
-  limits |= {f'max_calls.{tool}': limit for tool, limit in max_calls.items()}
-  for field, limit in limits.items():
-    if type(limit) is not int or limit < 0:
-      yield f'{field} must be a number, 0 or more'
-  for field, template in fields.items():
-    if not isinstance(template, str):
-      yield f'{field} must be text'
-    used = {part for kind, part in parts(template) if kind == 'name'}
-    must, may = _NAMES.get(field, (set(), set()))
-    if wrong := (used - must - may) | (must - used):
-      yield f'{field} lacks or does not know ${", $".join(sorted(wrong))}'
-  yield from _unreadable(Dialect(name='', **fields))
-
-
-def _unreadable(dialect: Dialect) -> Iterator[str]:
-  """Why messages would not be read as they are asked for."""
-  if dialect.grammar not in GRAMMARS:
-    yield f'grammar is {dialect.grammar!r}, not one of {", ".join(GRAMMARS)}'
-  think = GRAMMARS[dialect.grammar].think
-  if not all(tag in dialect.thought for tag in think):
-    yield (
-        f'thought must stand in {" and ".join(think)}, as grammar '
-        f'{dialect.grammar} has it'
-    )
-  if dialect.instructions and dialect.grammar != _HERMES:
-    yield (
-        'instructions leave it to the chat template to say how tools are '
-        f'called, which is not as grammar {dialect.grammar} has it; write a '
-        'system message in their place'
-    )
-  if not dialect.thought.startswith(dialect.opening):
-    yield f'thought must begin with opening, {dialect.opening!r}'
+  return typed.read(Dialect, fields | worded.get(paradigm, {}) | own)

@@ -13,7 +13,7 @@ breaks the grammar, and `ToolCall.error` that a call cannot be executed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import re
@@ -208,12 +208,13 @@ class Grammar:
       end = block.end()
       number = block.lastindex or 0
       if number <= len(self.forms):
-        read = self.forms[number - 1].read
-        found.append(_read_call(read, block.group(number), check))
+        form = self.forms[number - 1]
+        found.append(_read_call(form, block.group(number), check))
       else:
         answers.append(block.group(number).strip())
     between.append(body[end:])
-    found.extend(self._broken(between, alone=not found and not answers))
+    if error := self._broken(between[-1], alone=not found and not answers):
+      found.append(_bad_call(error))
     if any(part.strip() for part in between):
       errors.append('text outside the blocks')
     if any(self.tag.search(part) for part in (thought, *answers)):
@@ -241,28 +242,24 @@ class Grammar:
         format_error='; '.join(errors) or None,
     )
 
-  def _broken(
-      self, between: Sequence[str], *, alone: bool
-  ) -> Iterator[ToolCall]:
-    """What was meant to be a call but is none of a known form.
+  def _broken(self, rest: str, *, alone: bool) -> str | None:
+    """What is wrong with a call that is of no known form; None without one.
 
     Args:
-      between: What stands between the blocks; the last is what follows them.
+      rest: What follows the blocks.
       alone: Whether there are no blocks.
     """
     for form in self.forms:
       opening, closing = form.tags
-      if opening in between[-1]:
-        yield _bad_call(f'the call is not closed by {closing}')
-        return
-    if not self.names_calls or not alone:
-      return
-    closed = set(_CLOSING.findall(between[-1]))
-    for name in _OPENING.findall(between[-1]):
-      if name in closed:
-        known = ' and '.join(form.shown for form in self.forms)
-        yield _bad_call(f'there is no <{name}>, only {known}')
-        return
+      if opening in rest:
+        return f'the call is not closed by {closing}'
+    if self.names_calls and alone:
+      closed = set(_CLOSING.findall(rest))
+      for name in _OPENING.findall(rest):
+        if name in closed:
+          known = ' and '.join(form.shown for form in self.forms)
+          return f'there is no <{name}>, only {known}'
+    return None
 
 
 def _between(tags: Tags) -> str:
@@ -270,14 +267,10 @@ def _between(tags: Tags) -> str:
   return f'{opening}(.*?){closing}'
 
 
-def _read_call(
-    read: Callable[[str], tuple[str, Mapping[str, Any]]],
-    text: str,
-    check: Check,
-) -> ToolCall:
+def _read_call(form: CallForm, text: str, check: Check) -> ToolCall:
   """A call, with an error if it cannot be read or breaks a tool's schema."""
   try:
-    name, arguments = read(text)
+    name, arguments = form.read(text)
   except CallError as error:
     return _bad_call(str(error))
   error = check(name, arguments)
@@ -293,6 +286,6 @@ def _bad_call(error: str) -> ToolCall:
 
 def _one_line(text: str) -> str:
   line = ' '.join(text.split())
-  if len(line) > _ERROR_LENGTH:
-    line = line[: _ERROR_LENGTH - 3] + '...'
-  return line
+  if len(line) <= _ERROR_LENGTH:
+    return line
+  return line[: _ERROR_LENGTH - 3] + '...'

@@ -23,6 +23,7 @@ from gog_jax.chat.codec import END
 from gog_jax.chat.codec import START
 from gog_jax.chat.dialect import Dialect
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 
 IMAGE = '<|vision_start|><|image_pad|><|vision_end|>'
 # What no template says by itself.
@@ -71,24 +72,24 @@ class Template:
 
   def render(
       self,
-      messages: Sequence[Mapping[str, Any]],
-      tools: Sequence[Mapping[str, Any]] | None = None,
+      *messages: tuple[str, Any],
+      tools: Sequence[Mapping[str, Any]] = (),
   ) -> str:
     """The conversation as text, up to where the model goes on.
 
     Args:
-      messages: With 'role' and 'content' each.
+      *messages: Role and content of each.
       tools: `{'name', 'description', 'parameters'}` each.
 
     Raises:
       UserError: The template refuses it.
     """
-    functions = tools and [
-        {'type': 'function', 'function': dict(tool)} for tool in tools
-    ]
+    functions = [{'type': 'function', 'function': dict(t)} for t in tools]
     try:
       return self._template.render(
-          messages=messages, tools=functions, add_generation_prompt=True
+          messages=[{'role': r, 'content': content} for r, content in messages],
+          tools=functions or None,
+          add_generation_prompt=True,
       )
     except Exception as error:  # A program of the folder's may raise anything.
       reason = ' '.join(str(error).split())
@@ -107,16 +108,14 @@ class Template:
     """
     if not tools or not self.knows_tools():
       return None
-    text = self.render(
-        [_message('system', instructions), _message('user', _QUESTION)], tools
-    )
+    system, user = ('system', instructions), ('user', _QUESTION)
+    text = self.render(system, user, tools=tools)
     return text.partition(f'{START}user')[0]
 
   def knows_tools(self) -> bool:
     """Whether the tools it is given are in what it writes."""
     tool = {'name': _TOOL, 'description': '', 'parameters': {}}
-    messages = [_message('system', _SYSTEM), _message('user', _QUESTION)]
-    text = self.render(messages, [tool])
+    text = self.render(('system', _SYSTEM), ('user', _QUESTION), tools=[tool])
     return _TOOL in text and _SYSTEM in text
 
   def check(self, dialect: Dialect) -> None:
@@ -150,7 +149,7 @@ class Template:
     Raises:
       UserError: It does not begin one as Qwen's models do.
     """
-    text = self.render([_message('user', _QUESTION)])
+    text = self.render(('user', _QUESTION))
     _, mark, opening = text.partition(f'{START}assistant\n')
     if not mark:
       raise UserError(
@@ -163,19 +162,19 @@ class Template:
     """Whether a question may come with images, in our frame."""
     content = [{'type': 'image'}] * 2 + [{'type': 'text', 'text': _QUESTION}]
     frame = f'{START}user\n{IMAGE}{IMAGE}{_QUESTION}{END}\n{START}assistant\n'
-    return frame in self._try([_message('user', content)])
+    return frame in self._try(('user', content))
 
   def takes_replies(self, *, images: bool) -> bool:
     """Whether it writes the replies of tools as we do, with an image or not."""
     first: Any = _REPLIES[0]
     if images:
       first = [{'type': 'image'}, {'type': 'text', 'text': _REPLIES[0]}]
-    text = self._try([
-        _message('user', _QUESTION),
-        _message('assistant', _MESSAGE),
-        _message('tool', first),
-        _message('tool', _REPLIES[1]),
-    ])
+    text = self._try(
+        ('user', _QUESTION),
+        ('assistant', _MESSAGE),
+        ('tool', first),
+        ('tool', _REPLIES[1]),
+    )
     shown = IMAGE if images else ''
     return text.partition(f'{_MESSAGE}{END}')[2].startswith(
         f'\n{START}user\n<tool_response>\n{shown}{_REPLIES[0]}\n'
@@ -183,10 +182,10 @@ class Template:
         f'</tool_response>{END}\n{START}assistant\n'
     )
 
-  def _try(self, messages: Sequence[Mapping[str, Any]]) -> str:
+  def _try(self, *messages: tuple[str, Any]) -> str:
     """The conversation as text; empty where the template refuses it."""
     try:
-      return self.render(messages)
+      return self.render(*messages)
     except UserError:
       return ''
 
@@ -207,20 +206,13 @@ def load_template(folder: epath.PathLike) -> Template | None:
     path = folder / name
     if not path.exists():
       continue
-    try:
-      found = json.loads(path.read_text()).get('chat_template')
-    except (OSError, ValueError, AttributeError) as error:
-      raise UserError(f'{path} is not JSON; copy it anew') from error
+    found = files.read_json(path, advice='copy it anew').get('chat_template')
     if isinstance(found, list):  # Several, by name.
       found = {one.get('name'): one.get('template') for one in found}
       found = found.get('tool_use') or found.get('default')
     if isinstance(found, str):
       return Template(found, str(path))
   return None
-
-
-def _message(role: str, content: Any) -> dict[str, Any]:
-  return {'role': role, 'content': content}
 
 
 def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:

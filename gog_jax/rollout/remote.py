@@ -131,8 +131,8 @@ class RemotePolicy:
     dialect, text = self._chat.dialect, reply.content
     thinks = self._chat.grammar.think[0] in text
     if reply.reasoning.strip() and not thinks:
-      before, _, after = dialect.thought.partition('$thought')
-      text = f'{before}{reply.reasoning.strip()}{after}{text.lstrip()}'
+      thought = reply.reasoning.strip().join(dialect.around_thought)
+      text = thought + text.lstrip()
     if reply.tool_calls and protocol.CALL not in text:
       blocks = [_block(*call) for call in reply.tool_calls]
       text = '\n'.join([*([text.rstrip()] if text.strip() else []), *blocks])
