@@ -37,7 +37,7 @@ from gog_jax.models.folders import processor_of
 from gog_jax.models.vlm import VLM
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout.batching import BatchConfig
-from gog_jax.rollout.limits import Limits
+from gog_jax.rollout.limits import ConversationLimits
 from gog_jax.rollout.limits import limits_of
 from gog_jax.rollout.loop import rollout
 from gog_jax.rollout.policy import Policy
@@ -88,7 +88,7 @@ class Run:
   dialect: Dialect
   executor: ToolExecutor
   chat: Chat
-  limits: Limits
+  limits: ConversationLimits
 
   def with_config(self, config: Config) -> Run:
     """The run of another config, with the same services and devices."""

@@ -173,7 +173,7 @@ def play(run, *messages: str):
     text = messages[len(turns)]
     return [*run.chat.encode_untrusted(text), run.chat.stop_ids[0]]
 
-  policy = ScriptedPolicy(script, capacity=1, max_context=8192)
+  policy = ScriptedPolicy(script, capacity=1)
   ((trajectory,),) = run.rollout(
       policy, [question.example], samples=1, seed=('t',)
   )
@@ -298,9 +298,7 @@ def test_limits_hold_for_any_dialect(run):
   executor = loop_helpers.make_executor()
   chat = loop_helpers.make_chat(executor)
   search = chat.encode_turn(thought='', calls=(loop_helpers.SEARCH,))
-  policy = ScriptedPolicy(
-      lambda request, turns: search, capacity=1, max_context=2048
-  )
+  policy = ScriptedPolicy(lambda request, turns: search, capacity=1)
   (trajectory,) = loop_helpers.rollout(
       policy, executor, chat, loop_helpers.requests(1), limits=limits
   )

@@ -194,7 +194,3 @@ def test_a_prompt_that_leaves_no_room_for_a_turn():
   with pytest.raises(UserError, match='the prompt of e takes 34 tokens'):
     play(three_turns, max_context=34 + MAX_TURN_TOKENS - 1)
 
-
-def test_limits_beyond_the_policys_context():
-  with pytest.raises(ValueError, match='the policy holds 2048'):
-    play(three_turns, max_context=2049)

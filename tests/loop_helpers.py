@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
-import numpy as np
-
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
@@ -114,8 +112,8 @@ class Player(ScriptedPolicy):
     rounds: The samples of who took part in each round.
   """
 
-  def __init__(self, script, stop_ids, *, capacity=4, max_context=2048):
-    super().__init__(script, capacity=capacity, max_context=max_context)
+  def __init__(self, script, stop_ids, *, capacity=4):
+    super().__init__(script, capacity)
     self._stop_ids = stop_ids
     self._heard: dict[Conversation, tuple[int, ...]] = {}
     self._holders: dict[int, Conversation] = {}
@@ -142,13 +140,13 @@ class Player(ScriptedPolicy):
     turns = super().sample(conversations)
     for conversation, turn in zip(conversations, turns, strict=True):
       self._heard[conversation] = (
-          *conversation.chunk.token_ids, *turn.token_ids.tolist()
+          conversation.chunk.token_ids + turn.token_ids
       )
     return [
         SampledTurn(
             token_ids=turn.token_ids,
-            logprobs=-np.arange(1, len(turn.token_ids) + 1, dtype=np.float32),
-            truncated=int(turn.token_ids[-1]) not in self._stop_ids,
+            logprobs=[-1.0 - i for i in range(len(turn.token_ids))],
+            truncated=turn.token_ids[-1] not in self._stop_ids,
         )
         for turn in turns
     ]
@@ -177,14 +175,14 @@ def rollout(
   return [done[number] for number in range(len(requests))]
 
 
-def limits(**changed: Any) -> loop.Limits:
+def limits(**changed: Any) -> loop.ConversationLimits:
   values = {
       'max_turns': 5,
       'max_turn_tokens': MAX_TURN_TOKENS,
       'max_context': 2048,
       'max_patches': 2048,
   }
-  return loop.Limits(**(values | changed))
+  return loop.ConversationLimits(**(values | changed))
 
 
 def requests(n: int, example: Example = chat_helpers.EXAMPLE) -> list[Request]:

@@ -31,10 +31,11 @@ def make_policy(
   executor = loop_helpers.make_executor()
   chat = make_chat(executor, dialect)
   policy = remote.RemotePolicy(
-      make_endpoint(url, **{'timeout_s': 20.0, 'max_attempts': 3} | changed),
-      chat,
+      endpoint=make_endpoint(
+          url, **{'timeout_s': 20.0, 'max_attempts': 3} | changed
+      ),
+      chat=chat,
       capacity=capacity,
-      max_context=2**16,
       max_turn_tokens=4096,
       exact_size=False,
       tolerant=tolerant,
@@ -69,7 +70,7 @@ def play(server, n=1, example=chat_helpers.EXAMPLE, **changed):
       executor,
       chat,
       [Request(example=example, sample=i, seed=i) for i in range(n)],
-      limits=loop.Limits(
+      limits=loop.ConversationLimits(
           max_turns=5,
           max_turn_tokens=4096,
           max_context=2**16,

@@ -142,10 +142,11 @@ def test_new_parameters_are_used(vlm):
     assert b.token_ids.tolist() != a.token_ids.tolist()
 
 
-def test_overflow_is_refused(vlm):
+@pytest.mark.parametrize('n_tokens', [97, 87])  # The latter with a turn.
+def test_overflow_is_refused(vlm, n_tokens):
   sampler = tiny.policy(vlm)
   conversation = Conversation(request=tiny.request(0), slot=0)
-  conversation.append(tiny.chunk(97, 0, seed=0))
+  conversation.append(tiny.chunk(n_tokens, 0, seed=0))
   with pytest.raises(ValueError, match='overflow'):
     sampler.sample([conversation])
 

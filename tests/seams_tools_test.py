@@ -108,9 +108,7 @@ def play(run, *turns):
       return run.chat.encode_turn(thought='', answer='132')
     return run.chat.encode_turn(thought='', calls=turns[len(said)])
 
-  policy = ScriptedPolicy(
-      script, capacity=1, max_context=run.config.rollout.max_context
-  )
+  policy = ScriptedPolicy(script, capacity=1)
   examples = [q.example for q in world_helpers.questions_of('test', 1)]
   ((trajectory,),) = run.rollout(policy, examples, samples=1, seed=('own',))
   return trajectory

@@ -136,9 +136,9 @@ def conversations(
     sampled = sampler.sample(under_way)
     for seed, conversation, said in zip(seeds, under_way, sampled, strict=True):
       conversation.append(
-          TokenChunk(token_ids=tuple(said.token_ids.tolist())),
+          TokenChunk(token_ids=said.token_ids),
           target=True,
-          logprobs=said.logprobs.tolist(),
+          logprobs=said.logprobs,
       )
       conversation.turns.append(TURN)
       if turn < n_turns - 1:

@@ -116,11 +116,7 @@ def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
 
 def scripted(run: Run, script: Script) -> ScriptedPolicy:
   """A policy that says what the script says."""
-  return ScriptedPolicy(
-      script,
-      capacity=run.config.sampler.n_slots,
-      max_context=run.config.rollout.max_context,
-  )
+  return ScriptedPolicy(script, run.config.sampler.n_slots)
 
 
 def _both_searches(run: Run) -> Opening:
@@ -153,10 +149,9 @@ def remote_policy(
   """
   c = run.config
   return RemotePolicy(
-      Endpoint(c.remote, name='remote', workdir=run.workdir),
-      run.chat,
+      endpoint=Endpoint(c.remote, name='remote', workdir=run.workdir),
+      chat=run.chat,
       capacity=capacity,
-      max_context=c.rollout.max_context,
       max_turn_tokens=c.rollout.max_turn_tokens,
       exact_size=c.model.box == 'resized_pixels',
       tolerant=tolerant,

@@ -1,4 +1,4 @@
-"""The limits of a conversation, and what becomes of calls beyond them."""
+"""Limits of a conversation, and what happens to calls beyond them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gog_jax.types import Turn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-  """Limits of one conversation, the config's or the dialect's.
+class ConversationLimits:
+  """Limits of one conversation: the tighter of config and dialect.
 
   Attributes:
-    max_turns: Policy messages before stop_reason turns.
+    max_turns: Messages of the policy before stop_reason turns.
     max_turn_tokens: Tokens of one policy message.
     max_context: Tokens of the whole conversation.
     max_patches: Image patches of the whole conversation, before merging.
-    max_calls: Calls of each tool; 0, or a tool that is not named, is no limit.
+    max_calls: Calls of each tool; 0, or a tool not named, means no limit.
   """
 
   max_turns: int
@@ -41,11 +41,11 @@ class Limits:
     )
 
 
-def limits_of(config: Config, dialect: Dialect) -> Limits:
+def limits_of(config: Config, dialect: Dialect) -> ConversationLimits:
   """The tighter of a config's limits and a dialect's.
 
   Raises:
-    UserError: The dialect limits a tool that there is not.
+    UserError: The dialect limits a tool that does not exist.
   """
   own, row = config.rollout, config.batch
   if unknown := sorted(set(dialect.max_calls) - set(own.max_calls)):
@@ -53,7 +53,7 @@ def limits_of(config: Config, dialect: Dialect) -> Limits:
         f'dialect {dialect.name} limits calls of {", ".join(unknown)}; the '
         f'tools are {", ".join(sorted(own.max_calls))}: mend its max_calls'
     )
-  return Limits(
+  return ConversationLimits(
       max_turns=_tighter(own.max_turns, dialect.max_turns),
       max_turn_tokens=own.max_turn_tokens,
       max_context=own.max_context,
@@ -70,8 +70,8 @@ def calls_within(
 ) -> tuple[ToolCall, ...]:
   """The calls of the last turn; those beyond a limit get an error.
 
-  The executor answers them as it does malformed calls. A malformed call counts
-  for nothing; one that failed has been made, and counts.
+  The executor answers them like malformed calls. Malformed calls do not count
+  towards a limit; calls that were made and failed do.
   """
   made: Counter[str] = Counter()
   calls: list[ToolCall] = []
@@ -90,5 +90,5 @@ def calls_within(
 
 
 def _tighter(one: int, other: int) -> int:
-  """Of two limits, where 0 is none."""
+  """The smaller of two limits, where 0 means no limit."""
   return min(one, other) if one and other else one or other

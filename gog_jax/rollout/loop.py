@@ -1,8 +1,8 @@
 """The rollout loop: a policy and the tool executor make trajectories.
 
 Sampling runs in a worker thread while tools run on the event loop, so that a
-slow search of one conversation hides behind the decoding of the others; a
-finished conversation's slot is refilled before the next turn is sampled.
+slow search of one conversation hides behind the decoding of the others. The
+slot of a finished conversation is refilled before the next turn is sampled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gog_jax import interrupt
 from gog_jax.chat import Chat
 from gog_jax.errors import UserError
 from gog_jax.rollout.limits import calls_within
-from gog_jax.rollout.limits import Limits
+from gog_jax.rollout.limits import ConversationLimits
 from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
@@ -31,7 +31,7 @@ from gog_jax.types import Turn
 
 # How long a round waits for the slowest search before it decodes without it.
 _GRACE_S = 0.05
-# How often a round that can only wait for searches looks for a signal.
+# How often signals are checked while all conversations are searching.
 _POLL_S = 0.5
 
 
@@ -41,14 +41,14 @@ def rollout(
     chat: Chat,
     requests: Iterable[Request],
     *,
-    limits: Limits,
+    limits: ConversationLimits,
     on_finished: Callable[[int, Request, Trajectory], None],
     on_turn: Callable[[Request, Turn], None] | None = None,
 ) -> None:
   """Makes one trajectory per request.
 
-  A request is taken when a slot is about to be free, and nothing is kept of
-  what is finished: there may be more of them than memory holds.
+  A request is taken when a slot is free, and nothing is kept of finished ones,
+  so there may be more requests than fit in memory.
 
   Args:
     policy: Samples turns, of at most `policy.capacity` conversations at once.
@@ -56,40 +56,34 @@ def rollout(
     chat: Encodes prompts and observations, reads what was sampled.
     requests: What to roll out.
     limits: Turns, tokens and calls.
-    on_finished: Called with a request's number from 0, the request and its
-      trajectory as each one finishes, in that order.
-    on_turn: Called as soon as a turn is sampled and read, and again when its
-      calls, if any were made, have brought back their results.
+    on_finished: Called as each one finishes, with the number of the request,
+      from 0, the request and the trajectory.
+    on_turn: Called as soon as a turn is sampled and parsed, and again once the
+      results of its calls are in, if it made any.
 
   Raises:
     Interrupted: After a signal, while nothing is being sampled.
     UserError: An image cannot be read, or a prompt leaves no room for a turn;
       or no call may be made any more (RunStopped).
-    ValueError: The policy holds fewer tokens than `limits` allow.
   """
-  if limits.max_context > policy.max_context:
-    raise ValueError(
-        f'conversations of {limits.max_context} tokens, but the policy holds '
-        f'{policy.max_context}'
-    )
   loop = _Loop(policy, executor, chat, limits, on_finished, on_turn)
   asyncio.run(loop.run(requests))
 
 
 @dataclasses.dataclass
 class _Loop:
-  """The conversations under way: who may be sampled, and who searches."""
+  """The conversations under way: those to be sampled, and those searching."""
 
   policy: Policy
   executor: ToolExecutor
   chat: Chat
-  limits: Limits
+  limits: ConversationLimits
   on_finished: Callable[[int, Request, Trajectory], None]
   on_turn: Callable[[Request, Turn], None] | None
 
   def __post_init__(self):
     self.free = list(range(self.policy.capacity))[::-1]
-    # Under way, by the number of the request; and those of them that search.
+    # By the number of the request; and the numbers of those that are searching.
     self.active: dict[int, Conversation] = {}
     self.searching: dict[asyncio.Task, int] = {}
 
@@ -115,7 +109,7 @@ class _Loop:
   def _start(self, number: int, request: Request) -> None:
     limits = self.limits
     prompt = self.chat.prompt(request.example)
-    # A turn without room would push its own tokens out of the KV cache.
+    # A turn without room would overflow the KV cache.
     if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
       raise UserError(
           f'the prompt of {request.example.id} takes {len(prompt.token_ids)} '
@@ -135,10 +129,9 @@ class _Loop:
     self.active[number] = conversation
 
   async def _sample(self) -> None:
-    """Samples everyone's next turn who is not searching, and starts its calls.
-    """
+    """Samples the next turn of all that are not searching; starts its calls."""
     ready = sorted(set(self.active) - set(self.searching.values()))
-    if not ready:  # All are searching, and one has just ended.
+    if not ready:  # All are searching, since one has just ended.
       return
     started = time.perf_counter()
     sampled_turns = await asyncio.to_thread(
@@ -153,14 +146,14 @@ class _Loop:
       if sampled.error:
         self._finish(number, StopReason.ERROR, sampled.error)
         continue
-      token_ids = sampled.token_ids.tolist()
-      parsed = self.chat.parse(token_ids, truncated=sampled.truncated)
+      parsed = self.chat.parse(sampled.token_ids, truncated=sampled.truncated)
       conversation.append(
-          TokenChunk(token_ids=tuple(token_ids)),
+          TokenChunk(token_ids=sampled.token_ids),
           target=True,
-          logprobs=sampled.logprobs.tolist(),
+          logprobs=sampled.logprobs,
       )
-      conversation.turns.append(Turn(parsed=parsed, n_sampled=len(token_ids)))
+      turn = Turn(parsed=parsed, n_sampled=len(sampled.token_ids))
+      conversation.turns.append(turn)
       self._report_turn(conversation)
       last = len(conversation.turns) == self.limits.max_turns
       if stop_reason := _stop_reason(parsed, sampled, last=last):
@@ -171,10 +164,10 @@ class _Loop:
       self.searching[asyncio.create_task(running)] = number
 
   async def _observe(self, *, wait: bool) -> None:
-    """Appends what finished calls brought back; awaits some if `wait`.
+    """Appends the results of finished calls; awaits at least one if `wait`.
 
-    An observation that would leave no room for a turn, or has more images than
-    training could pack, is dropped whole, text, images and positions, and ends
+    An observation that leaves no room for another turn, or has more images than
+    training can pack, is dropped whole (text, images and positions) and ends
     the conversation. The results stay in the record.
     """
     for task in await _some_of(self.searching, wait=wait):
@@ -217,9 +210,9 @@ class _Loop:
 
 
 def _tool_context(conversation: Conversation) -> ToolContext:
-  """What the latest turn's calls may look at."""
+  """The part of the conversation that its latest calls may look at."""
   r = conversation.request
-  # The same whenever the same rollout is made.
+  # The same whenever this rollout is repeated.
   caller = f'{r.origin}/{r.example.id}/{r.seed}/{len(conversation.turns) - 1}'
   return ToolContext(
       scope=r.example.scope, views=conversation.chunk.images, caller=caller
@@ -229,14 +222,14 @@ def _tool_context(conversation: Conversation) -> ToolContext:
 def _stop_reason(
     parsed: ParsedTurn, sampled: SampledTurn, *, last: bool
 ) -> StopReason | None:
-  """Why the conversation ends with this turn; None when its calls are due."""
+  """Why the conversation ends with this turn; None if its calls are due."""
   if sampled.truncated:
     return StopReason.LENGTH
   if parsed.answer is not None:
     return StopReason.ANSWER
   if not parsed.calls:
     return StopReason.FORMAT
-  # Nobody would read what the last turn's calls bring back: none is made.
+  # Nobody would read the results of the last turn's calls, so none are made.
   return StopReason.TURNS if last else None
 
 

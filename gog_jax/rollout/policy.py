@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Protocol
 
-import numpy as np
-
 from gog_jax.rollout.transcript import Transcript
 from gog_jax.types import Example
 
@@ -31,21 +29,21 @@ class Request:
   origin: str = ''
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SampledTurn:
   """One policy message, verbatim.
 
   Attributes:
-    token_ids: int32[T], the closing token included unless truncated.
-    logprobs: float32[T], of the unmodified distribution.
+    token_ids: The closing token included unless truncated.
+    logprobs: Of each token, by the unmodified distribution.
     truncated: The turn's token limit cut it off.
     error: One line if no message could be sampled: there are no tokens, and
       the conversation ends with stop_reason error.
     usage: What the message took, if an endpoint says so: see Trajectory.usage.
   """
 
-  token_ids: np.ndarray
-  logprobs: np.ndarray
+  token_ids: tuple[int, ...]
+  logprobs: Sequence[float]
   truncated: bool
   error: str = ''
   usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -54,8 +52,8 @@ class SampledTurn:
 def said(token_ids: Sequence[int]) -> SampledTurn:
   """A message that was given, not sampled: logprobs 0."""
   return SampledTurn(
-      token_ids=np.array(token_ids, np.int32),
-      logprobs=np.zeros(len(token_ids), np.float32),
+      token_ids=tuple(token_ids),
+      logprobs=[0.0] * len(token_ids),
       truncated=False,
   )
 
@@ -81,15 +79,11 @@ class Conversation(Transcript):
 
 
 class Policy(Protocol):
-  """Samples turns.
+  """Samples turns of up to `capacity` conversations that are under way."""
 
-  Attributes:
-    capacity: Conversations that may be under way at once.
-    max_context: Tokens that a conversation may hold.
-  """
-
-  capacity: int
-  max_context: int
+  @property
+  def capacity(self) -> int:
+    ...
 
   def sample(
       self, conversations: Sequence[Conversation]

@@ -71,7 +71,7 @@ class JaxPolicy:
     if banned_ids and not greedy:
       raise ValueError('tokens can be banned from greedy decoding only')
     self.capacity = n_slots
-    self.max_context = max_context
+    self._max_context = max_context
     self._config = model.config
     self._processor = processor
     self._chunk = chunk
@@ -121,7 +121,12 @@ class JaxPolicy:
   ) -> list[SampledTurn]:
     unread: dict[int, TokenChunk] = {}
     for conversation in conversations:
-      slot = conversation.slot
+      slot, n_tokens = conversation.slot, len(conversation.chunk.token_ids)
+      if n_tokens + self._decode_limits['max_turn_tokens'] > self._max_context:
+        raise ValueError(
+            f'a turn after {n_tokens} tokens may overflow the context of '
+            f'{self._max_context}'
+        )
       if self._held.get(slot) is not conversation:
         self._held[slot] = conversation
         self._lengths[slot] = self._next_position[slot] = 0
@@ -150,8 +155,8 @@ class JaxPolicy:
     self._next_position += n_sampled
     return [
         SampledTurn(
-            token_ids=tokens[slot, : n_sampled[slot]],
-            logprobs=logprobs[slot, : n_sampled[slot]],
+            token_ids=tuple(tokens[slot, : n_sampled[slot]].tolist()),
+            logprobs=logprobs[slot, : n_sampled[slot]].tolist(),
             truncated=not closed[slot],
         )
         for slot in unread
@@ -207,11 +212,6 @@ class JaxPolicy:
     for row, (slot, chunk) in enumerate(chunks.items()):
       row = slot if all_slots else row
       length = len(chunk.token_ids)
-      if self._lengths[slot] + length > self.max_context:
-        raise ValueError(
-            f'{length} tokens more than {self._lengths[slot]} overflow the '
-            f'context of {self.max_context}'
-        )
       tokens[row, :length] = chunk.token_ids
       positions[row, :, :length], self._next_position[slot] = mrope_positions(
           length,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 
 from gog_jax.rollout.policy import Conversation
 from gog_jax.rollout.policy import Policy
@@ -18,22 +19,22 @@ Script = Callable[[Request, tuple[Turn, ...]], Sequence[int]]
 Opening = Callable[[Request], Sequence[Sequence[int]]]
 
 
+@dataclasses.dataclass
 class ScriptedPolicy:
   """Plays `script` in every conversation. A script is certain: logprobs 0."""
 
-  def __init__(self, script: Script, *, capacity: int, max_context: int):
-    self.capacity = capacity
-    self.max_context = max_context
-    self._script = script
+  script: Script
+  capacity: int
 
   def sample(
       self, conversations: Sequence[Conversation]
   ) -> list[SampledTurn]:
     return [
-        said(self._script(c.request, tuple(c.turns))) for c in conversations
+        said(self.script(c.request, tuple(c.turns))) for c in conversations
     ]
 
 
+@dataclasses.dataclass(frozen=True)
 class ForcedPolicy:
   """Says an opening in every conversation, then `policy` goes on.
 
@@ -41,22 +42,23 @@ class ForcedPolicy:
   logprobs 0.
   """
 
-  def __init__(self, policy: Policy, opening: Opening):
-    self.capacity = policy.capacity
-    self.max_context = policy.max_context
-    self._policy = policy
-    self._opening = opening
+  policy: Policy
+  opening: Opening
+
+  @property
+  def capacity(self) -> int:
+    return self.policy.capacity
 
   def sample(
       self, conversations: Sequence[Conversation]
   ) -> list[SampledTurn]:
     turns: dict[Conversation, SampledTurn] = {}
     for conversation in conversations:
-      opening = self._opening(conversation.request)
+      opening = self.opening(conversation.request)
       n_turns = len(conversation.turns)
       if n_turns < len(opening):
         turns[conversation] = said(opening[n_turns])
     others = [c for c in conversations if c not in turns]
     if others:
-      turns |= zip(others, self._policy.sample(others), strict=True)
+      turns |= zip(others, self.policy.sample(others), strict=True)
     return [turns[conversation] for conversation in conversations]

@@ -50,8 +50,4 @@ def expert_policy(
       calls, answer = (), vocabulary.UNKNOWN
     return run.chat.encode_turn(thought=thought, calls=calls, answer=answer)
 
-  return ScriptedPolicy(
-      script,
-      capacity=run.config.sampler.n_slots,
-      max_context=run.config.rollout.max_context,
-  )
+  return ScriptedPolicy(script, run.config.sampler.n_slots)
