@@ -176,7 +176,7 @@ def rollout(
 
 
 def limits(**changed: Any) -> loop.ConversationLimits:
-  values = {
+  values: dict[str, Any] = {
       'max_turns': 5,
       'max_turn_tokens': MAX_TURN_TOKENS,
       'max_context': 2048,

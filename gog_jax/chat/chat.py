@@ -1,15 +1,15 @@
 """Renders prompts and observations as tokens; reads what the policy sampled.
 
-Tokens are truth: only what the policy did not sample is ever encoded here, a
+Tokens are truth: only what the policy did not sample is ever encoded here, the
 prompt once and each observation once, to be appended. Sampled ids are decoded
 for reading and never encoded again.
 
-The frame is Qwen's: `<|im_start|>role\n...<|im_end|>\n`; an image stands as
-`<|vision_start|>`, one `<|image_pad|>` per merged patch, `<|vision_end|>`;
-tool replies are blocks in a user message. In which tags these stand, and the
-parts of the policy's messages, is for the dialect's grammar to say. The system
-message is the dialect's; of a dialect with `instructions`, what the model
-folder's own chat template makes of them and the tools, if it knows tools.
+The frame is Qwen's: `<|im_start|>role\n...<|im_end|>\n`. An image is
+`<|vision_start|>`, one `<|image_pad|>` per merged patch and `<|vision_end|>`;
+tool replies are blocks in a user message. The dialect's grammar defines the
+tags of these blocks and of the parts of the policy's messages. The system
+message is the dialect's. If the dialect has `instructions` and the model
+folder's own chat template supports tools, the template writes it from both.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import View
 
-# What a message of the policy may not contain. An `<|image_pad|>` it made up
-# would be an image that is not there.
+# What a message of the policy may not contain. An `<|image_pad|>` in it would
+# stand for an image that does not exist.
 _FORBIDDEN = NEEDED + (
     '<|vision_pad|>',
     '<|video_pad|>',
     protocol.RESPONSE,
     protocol.END_RESPONSE,
 )
-# Who speaks, and what: texts and images in order.
+# The role, and its texts and images in order.
 Message = tuple[str, list[str | View]]
 
 
 class Chat:
-  """One owner of the format, for one tokenizer, dialect and set of tools.
+  """The chat format of one tokenizer, dialect and set of tools.
 
   Attributes:
     codec: The tokenizer.
     stop_ids: Tokens that end a turn; the first is `<|im_end|>`.
     head: Tokens before the user's first message: the system message, if any.
-    image_pad_id: Stands where an image's features go.
-    dialect: The words of prompts and observations.
+    image_pad_id: The placeholder of an image's features.
+    dialect: The wording of prompts and observations.
     grammar: How the dialect's messages mark their parts.
-    processor: Says how many tokens an image takes.
+    processor: Determines how many tokens an image takes.
   """
 
   def __init__(
@@ -88,10 +88,10 @@ class Chat:
 
     Args:
       tokenizer_folder: Holds tokenizer.json.
-      dialect: The words of prompts and observations.
-      processor: Says how many tokens an image takes.
+      dialect: The wording of prompts and observations.
+      processor: Determines how many tokens an image takes.
       tools: `{'name', 'description', 'parameters'}` each, the last a JSON
-        schema. Calls are read against them.
+        schema that calls are checked against.
 
     Raises:
       UserError: The tokenizer is missing, damaged, or lacks a control token;
@@ -122,21 +122,21 @@ class Chat:
 
   @property
   def call_ids(self) -> tuple[int, ...]:
-    """The tokens that open calls, without which none can be made.
+    """The tokens that open calls: without them no call can be made.
 
-    None where the grammar's tags are no tokens of this tokenizer: what opens
-    a call then opens other things too. Who must answer at once is told so,
-    and is given one turn.
+    Empty if the grammar's tags are not tokens of this tokenizer: the tokens
+    that spell an opening tag occur elsewhere too. A policy that must answer at
+    once is then only told so, and given one turn.
     """
     opening = [form.tags[0] for form in self.grammar.forms]
     found = self.codec.ids_of(opening)
     return tuple(found.values()) if len(found) == len(opening) else ()
 
   def prompt(self, example: Example) -> TokenChunk:
-    """Encodes all that stands before the policy's first token.
+    """Encodes everything before the policy's first token.
 
-    System message with the tools, if the dialect has one; user message with
-    the example's images and question; the opening of the policy's message.
+    The system message with the tools, if the dialect has one; the user's
+    message with images and question; the opening of the policy's message.
 
     Raises:
       UserError: An image cannot be read.
@@ -146,13 +146,12 @@ class Chat:
   def ask(
       self, images: Sequence[View], question: Sequence[Piece], *, first: bool
   ) -> TokenChunk:
-    """Encodes a message of the user, up to the policy's first token after it.
+    """Encodes a question of the user, in the dialect's words.
 
     Args:
-      images: Where the dialect shows them, before the question.
-      question: Text, and images that stand within it.
-      first: Whether it opens the conversation, as a prompt does, or follows a
-        message of the policy.
+      images: Shown where the dialect has its images.
+      question: Text, and images within it.
+      first: Whether it opens the conversation, see `user`.
     """
 
     message = fill(self.dialect.user, images=images, question=question)
@@ -165,14 +164,14 @@ class Chat:
       *,
       question: str = '',
   ) -> TokenChunk:
-    """Encodes what stands between the policy's `<|im_end|>` and its next turn.
+    """Encodes everything between the policy's `<|im_end|>` and its next turn.
 
-    One reply per call, in call order.
+    There is one reply per call, in call order.
 
     Args:
-      turn_calls: The calls of the turn that is answered.
-      results: What each brought back.
-      question: What was asked, for dialects that say it again.
+      turn_calls: The calls of the turn before.
+      results: The result of each.
+      question: The user's question, for dialects that repeat it.
     """
     if not results or len(turn_calls) != len(results):
       raise ValueError(f'{len(turn_calls)} calls, {len(results)} results')
@@ -182,7 +181,7 @@ class Chat:
   def replies(
       self, contents: Sequence[Sequence[Piece]], *, question: str = ''
   ) -> TokenChunk:
-    """Encodes replies whose words are given, one after another, as above."""
+    """Encodes an observation from the content of its replies."""
     opening, closing = self.grammar.reply
     responses: list[Piece] = []
     for index, content in enumerate(contents):
@@ -199,10 +198,10 @@ class Chat:
     """Encodes a message of the user, up to the policy's first token after it.
 
     Args:
-      message: What stands in it.
+      message: Its content.
       first: Whether it opens the conversation, after the system message, or
         follows a message of the policy.
-      opening: What the policy's message begins with.
+      opening: The beginning of the policy's message.
     """
     before = f'{START}user\n' if first else f'\n{START}user\n'
     after = f'{END}\n{START}assistant\n{opening}'
@@ -218,9 +217,9 @@ class Chat:
   ) -> list[int]:
     """Encodes a message as a policy would sample it, `<|im_end|>` included.
 
-    Without the dialect's opening, which is the prompt's or the observation's.
-    For experts and fine-tuning data only. `parse` reads it back; text that
-    the tokenizer normalises (Qwen's: to NFC) comes back normalised.
+    The dialect's opening is left out: it belongs to the prompt or observation.
+    For experts and fine-tuning data only. `parse` reads it back; text that the
+    tokenizer normalises (Qwen's: to NFC) comes back normalised.
 
     Raises:
       ValueError: As `Grammar.write_message`.
@@ -234,14 +233,14 @@ class Chat:
     return self.encode_written(text)
 
   def encode_written(self, text: str) -> list[int]:
-    """Encodes a message that is written out; `encode_turn` writes one.
+    """Encodes the text of a message, such as `encode_turn` writes.
 
-    Its tags become control tokens, whatever they stand for; all else is text.
+    The grammar's tags become control tokens; everything else is text.
     """
     text = text.removeprefix(self.dialect.opening)
-    # Only the grammar's own tags are control here, which write_message keeps
-    # out of the contents; `<|im_end|>` in a query stays text. A tag that is no
-    # token of this tokenizer is text as well.
+    # Only the grammar's own tags, which write_message keeps out of contents:
+    # `<|im_end|>` in a query stays text, and so does a tag that is not a token
+    # of this tokenizer.
     pieces = [
         Markup(part) if part in self.grammar.tags else part
         for part in self.grammar.tag.split(text)
@@ -255,7 +254,8 @@ class Chat:
 
     Args:
       sampled_ids: The turn's tokens, closing token included unless truncated.
-      truncated: The length limit cut it off: neither executed nor repaired.
+      truncated: The length limit cut it off: its calls are neither executed nor
+        repaired.
     """
     token_ids = [int(index) for index in sampled_ids]
     end = token_ids[-1] if token_ids else None
@@ -277,7 +277,7 @@ class Chat:
     return dataclasses.replace(turn, format_error='; '.join(errors) or None)
 
   def encode_untrusted(self, text: str) -> list[int]:
-    """Encodes text as text: no spelling in it becomes a control token."""
+    """Encodes text; no spelling in it becomes a control token."""
     return list(self.codec.encode_text(text))
 
   def decode(self, token_ids: Sequence[int]) -> str:
@@ -285,11 +285,10 @@ class Chat:
     return self.codec.decode([int(index) for index in token_ids])
 
   def messages(self, chunk: TokenChunk) -> list[Message]:
-    """Who says what in a prompt, or in one with all that followed it.
+    """The messages of a prompt, or of a conversation; the last may be open.
 
-    The last message may be open. Only ids are looked at: text that spells a
-    control token stays text. What stands between two messages belongs to no
-    one and is left out, as are empty parts.
+    Only ids count: text that spells a control token stays text. Whatever stands
+    between two messages is left out.
     """
     ids, token_ids = self._ids, chunk.token_ids
     spans: list[tuple[int, int]] = []
@@ -321,11 +320,11 @@ class Chat:
     return messages
 
   def _encode(self, pieces: Iterable[Piece]) -> TokenChunk:
-    """Encodes pieces; an image is its frame and one token per merged patch.
+    """Encodes pieces; an image becomes its frame and a token per merged patch.
 
-    Text between two control tokens is encoded in one go, whoever wrote its
-    pieces: a tokenizer that reads the whole rendered message merges across
-    pieces too, and models were trained on what that yields.
+    All text between two control tokens is encoded in one go, across pieces, as
+    a tokenizer does that reads the whole rendered message: models were trained
+    on the result.
 
     Raises:
       UserError: An image cannot be read.

@@ -1,10 +1,10 @@
 """A tokenizer in two halves: one for control tokens, one for text.
 
 Control tokens are inserted by id. Text goes through a copy of the tokenizer
-that knows no added tokens, so that whatever a page, a question or a query
-spells, no control token comes out. (Asking the usual tokenizer to split its
-special tokens is not enough: `<tool_call>` and `<think>` are added tokens
-without being special ones.)
+without added tokens, so that whatever a page, a question or a query spells, it
+never yields a control token. (Asking the usual tokenizer to split its special
+tokens is not enough: `<tool_call>` and `<think>` are added tokens, but not
+special ones.)
 """
 
 from __future__ import annotations
@@ -25,12 +25,17 @@ VISION_START, VISION_END = '<|vision_start|>', '<|vision_end|>'
 IMAGE_PAD = '<|image_pad|>'
 END_OF_TEXT = '<|endoftext|>'
 NEEDED = (START, END, VISION_START, VISION_END, IMAGE_PAD, END_OF_TEXT)
-# Longer texts are pages: met once, and too large to keep.
+# Longer texts are pages: seen once, and too large to cache.
 _CACHED_CHARACTERS = 256
 
 
 class Codec:
-  """Encodes and decodes with a model folder's tokenizer.json."""
+  """Encodes and decodes with a model folder's tokenizer.json.
+
+  Attributes:
+    vocab_size: Ids in use, added tokens included. A model's embedding may have
+      more rows.
+  """
 
   def __init__(self, folder: epath.PathLike):
     """Loads the tokenizer.
@@ -54,12 +59,13 @@ class Codec:
       raise UserError(
           f'{path} is not a tokenizer ({reason}); copy it anew'
       ) from error
+    self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
     added = self._tokenizer.get_added_tokens_decoder()
     self._added = {token.content: index for index, token in added.items()}
     state = json.loads(self._tokenizer.to_str())
     state['added_tokens'] = []
     self._plain = tokenizers.Tokenizer.from_str(json.dumps(state))
-    # Longest first: of two tokens that begin alike, the longer one is meant.
+    # Longest first: of two tokens with a common prefix the longer one wins.
     spellings = sorted(self._added, key=len, reverse=True)
     self._splitter = re.compile(f'({"|".join(map(re.escape, spellings))})')
     self._encode_short = functools.lru_cache(maxsize=65536)(self._encode)
@@ -79,30 +85,22 @@ class Codec:
           'Qwen-VL tokenizers are supported'
       )
 
-  @functools.cached_property
-  def vocab_size(self) -> int:
-    """Ids in use, added tokens included; a model's table may be larger."""
-    return self._tokenizer.get_vocab_size(with_added_tokens=True)
-
   def id_of(self, token: str) -> int | None:
     """The id of an added token; None if this tokenizer lacks it."""
     return self._added.get(token)
 
   def ids_of(self, tokens: Iterable[str]) -> dict[str, int]:
-    """The ids of those that are added tokens of this tokenizer."""
+    """The ids of those tokens that are added tokens of this tokenizer."""
     return {t: self._added[t] for t in tokens if t in self._added}
 
   def encode_text(self, text: str) -> tuple[int, ...]:
-    """Encodes text in which nothing is a control token."""
+    """Encodes text, in which no spelling is a control token."""
     if len(text) <= _CACHED_CHARACTERS:
       return self._encode_short(text)
     return self._encode(text)
 
   def split(self, text: str) -> Iterator[str | int]:
-    """Yields the plain parts of our own text, and its control tokens as ids.
-
-    Plain parts may be empty.
-    """
+    """Yields the text between control tokens, maybe empty, and their ids."""
     for index, part in enumerate(self._splitter.split(text)):
       yield self._added[part] if index % 2 else part
 

@@ -1,14 +1,14 @@
-"""Dialects: all wording of a conversation beside protocol and content.
+"""Dialects: the wording of conversations, apart from protocol and content.
 
-A dialect is a JSON file of templates. `$name` stands for a value; values are
-content and never parsed for control tokens or further names. `$$` is a dollar.
-Fields that have a default may be left out of the file.
+A dialect is a JSON file of templates. `$name` is replaced by a value; values
+are content, never parsed for control tokens or further names. `$$` is a dollar.
+Fields with a default may be left out of the file.
 
-How a model comes to its answer is a paradigm: it decides for itself when to
-search ('gog'), as this without Selective Gaze ('no_gaze'), it answers at once
-('direct'), or it answers after searches that were made for it ('full_search').
-A model that was not trained to do so has to be told, in other words than usual:
-a file's `paradigms` hold, for each of them, the fields that differ.
+A paradigm is a way of answering: the model decides for itself when to search
+('gog'), likewise without Selective Gaze ('no_gaze'), it answers at once
+('direct'), or it answers after searches that are made for it ('full_search').
+A model that was not trained for a paradigm has to be told: a file's `paradigms`
+hold the fields that differ for each of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GRAMMARS: dict[str, Grammar] = {
     'mmsearch_r1': mmsearch_r1.MMSEARCH_R1,
 }
 
-# Those that a file may have other words for.
+# Paradigms that a file may reword.
 _REWORDED = (DIRECT, FULL_SEARCH, NO_GAZE)
 
 _FOLDER = epath.Path(__file__).parent / 'dialects'
@@ -51,7 +51,7 @@ class Dialect:
   """The templates, each with the names it may use.
 
   Attributes:
-    name: The file's name.
+    name: The file's name, without its ending.
     system: The system message: $tools, $instructions. Empty for none.
     tool: One line of $tools: $name, $description, $parameters (a JSON
       schema), $function (all three as JSON), $spaced (the same with spaces
@@ -62,19 +62,19 @@ class Dialect:
     result: What a call brought back: $crop (may be empty), $hits.
     hit: One search hit: $rank from 1, $title, $text.
     hit_separator: Between two hits.
-    no_hits: Stands for the hits when there are none.
-    error: What a failed call says: $error.
-    instructions: Our part of the system message where a model folder's chat
-      template describes the tools; that template is then asked first, and
-      `system` is for folders whose template does not. Empty never asks it.
-    opening: What the policy's every message begins with, written for it.
-    thought: A policy's thought within its message, up to the calls or the
-      answer: $thought. It begins with `opening`.
+    no_hits: In place of the hits when there are none.
+    error: The reply to a failed call: $error.
+    instructions: Our part of the system message where the model folder's chat
+      template describes the tools; `system` is for folders whose template does
+      not. If empty, the template is not used.
+    opening: The beginning of each of the policy's messages, written for it.
+    thought: The policy's message up to the calls or the answer: $thought. It
+      begins with `opening`.
     grammar: How messages mark their parts: one of GRAMMARS.
-    max_turns: Messages of the policy in a conversation; 0 is no limit.
-    max_calls: Calls of each tool in a conversation; 0, or a tool that is not
-      named, is no limit.
-    paradigm: Whose words these are; not a field of the file.
+    max_turns: Messages of the policy in a conversation; 0 means no limit.
+    max_calls: Calls of each tool in a conversation; 0, or a tool not named,
+      means no limit.
+    paradigm: The paradigm that is worded; not a field of the file.
   """
 
   name: str
@@ -99,7 +99,7 @@ class Dialect:
   paradigm: str = GOG
 
   def __post_init__(self):
-    """Refuses templates by which content would be lost or not be read back."""
+    """Refuses templates that would lose content, or could not be read back."""
     for field in dataclasses.fields(self):
       template = getattr(self, field.name)
       if field.name == 'name' or not isinstance(template, str):
@@ -131,12 +131,12 @@ class Dialect:
     return before, after
 
   def can_call(self, tool: str) -> bool:
-    """Whether its grammar has a way to."""
+    """Whether its grammar can spell a call of this tool."""
     return GRAMMARS[self.grammar].can_call(tool)
 
 
-# The names that a template must use, as a conversation would lose content in
-# silence without them, and those that it may.
+# The names that a template must use, since content would be lost silently
+# without them, and those that it may use.
 _NAMES: dict[str, tuple[set[str], set[str]]] = {
     'system': (set(), {'tools', 'instructions'}),
     'tool': (
@@ -154,7 +154,7 @@ _NAMES: dict[str, tuple[set[str], set[str]]] = {
 
 
 def parts(template: str) -> Iterator[tuple[str, str]]:
-  """Yields ('text', our words) and ('name', what to fill in), in order."""
+  """Yields ('text', literal text) and ('name', what to fill in), in order."""
   for index, part in enumerate(_NAME.split(template)):
     if index % 2 and part != '$':
       yield 'name', part
@@ -167,11 +167,11 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
 
   Args:
     name: A dialect of the package, or a path that ends in .json.
-    paradigm: Whose words to take: 'gog', or one that files may reword.
+    paradigm: Which words to take: 'gog', or one that files may reword.
 
   Raises:
-    UserError: There is no such dialect (names the nearest), it has no words
-      for the paradigm, or the file is not a dialect (names the field).
+    UserError: There is no such dialect (names the nearest), it has no words for
+      the paradigm, or the file is not a dialect (names the field).
   """
   if name.endswith('.json'):
     path = epath.Path(name)
@@ -203,7 +203,7 @@ def _of_fields(fields: dict[str, Any], *, name: str, paradigm: str) -> Dialect:
         f'paradigms.{other}: they hold the fields that differ, for '
         f'{", ".join(_REWORDED)}'
     )
-  # Who cannot gaze needs no other words: the tool is not among those listed.
+  # Without gazing no other words are needed: the tool is simply not listed.
   if paradigm not in (GOG, NO_GAZE, *worded):
     raise FieldError(
         f'there are no words for paradigm {paradigm!r}, only for '

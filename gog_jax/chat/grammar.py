@@ -1,14 +1,14 @@
-"""Grammars: how a policy message marks its parts, read and written.
+"""Grammars: how a message of the policy marks its parts, read and written.
 
     message = think ( calls | answer ) end
 
-A grammar says which tags stand around each part, and how a call is spelled.
-White space between the parts is free, anything else there is not. No tag of
-the grammar may stand inside a thought or an answer.
+A grammar defines the tags around each part and how a call is spelled. Between
+the parts there may be white space and nothing else. No tag of the grammar may
+occur inside a thought or an answer.
 
 Reading goes on after a mistake as far as the meaning is clear, so that a call
 without a thought is still answered: `format_error` says that the message
-breaks the grammar, and `ToolCall.error` that a call cannot be executed.
+breaks the grammar, `ToolCall.error` that a call cannot be executed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from gog_jax.types import ToolCall
 
 # An opening and a closing tag.
 Tags = tuple[str, str]
-# What opens or closes a block, whatever its name.
+# The tags of a block, whatever its name.
 _OPENING, _CLOSING = re.compile(r'<([A-Za-z_]\w*)>'), re.compile(r'</(\w+)>')
-_UNSEEN = '\u200b'  # A space without width.
+_UNSEEN = '\u200b'  # A zero-width space.
 _ERROR_LENGTH = 120  # Characters of an error that the policy is shown.
 
 
@@ -37,12 +37,15 @@ class CallError(ValueError):
   """A call that cannot be read; the message is for the policy."""
 
 
-# What is wrong with a call's name and arguments; None if nothing is.
+# A call's name and arguments -> what is wrong with them, or None.
 Check = Callable[[str, Mapping[str, Any]], str | None]
 
 
 def tool_checker(tools: Sequence[Mapping[str, Any]]) -> Check:
-  """Checks calls against the tools there are: `{'name', 'parameters'}` each."""
+  """Checks calls against the schemas of tools, `{'name', 'parameters'}` each.
+
+  This is the only check of arguments: calls without an error obey the schema.
+  """
   validators = {
       tool['name']: Draft202012Validator(tool['parameters']) for tool in tools
   }
@@ -64,13 +67,13 @@ class CallForm:
   """One way of spelling calls.
 
   Attributes:
-    tags: What stands around a call.
-    shown: How the form looks, for error messages.
-    read: What stands between the tags -> the call's name and arguments. Raises
+    tags: Around a call.
+    shown: What the form looks like, for error messages.
+    read: The text between the tags -> the call's name and arguments. Raises
       CallError.
-    write: The call -> what to put between the tags. Raises ValueError if the
-      call cannot be spelled so that it reads back.
-    tools: Whom it calls; empty for any tool.
+    write: The call -> the text between the tags. Raises ValueError if the call
+      cannot be spelled so that it reads back.
+    tools: The tools it calls; empty for any.
   """
 
   tags: Tags
@@ -87,13 +90,13 @@ class Grammar:
   Attributes:
     think: Around the thought.
     answer: Around the answer.
-    reply: Around what a call brought back, in messages to the policy.
-    forms: Of calls.
+    reply: Around the result of a call, in messages to the policy.
+    forms: The ways of spelling calls.
     one_call: Whether a message holds one call at most.
-    names_calls: Whether a block in tags of another name is read as a call that
-      does not exist, and answered; else it is text in the wrong place.
-    defuses: Whether its tags are mere text to the backbone's tokenizer: then
-      contents that spell one are broken up, by a space without width.
+    names_calls: Whether a block with other tags counts as a call of something
+      that does not exist, and is answered; else it is stray text.
+    defuses: Whether its tags are ordinary text to the backbone's tokenizer:
+      tags that occur in content are then broken up by a zero-width space.
   """
 
   think: Tags
@@ -106,13 +109,13 @@ class Grammar:
 
   @functools.cached_property
   def tags(self) -> tuple[str, ...]:
-    """All of them."""
+    """All tags."""
     around_calls = [tag for form in self.forms for tag in form.tags]
     return (*self.think, *around_calls, *self.answer, *self.reply)
 
   @functools.cached_property
   def tag(self) -> re.Pattern[str]:
-    """Finds a tag; it is the pattern's one group."""
+    """Matches a tag, as its only group."""
     return re.compile(f'({"|".join(map(re.escape, self.tags))})')
 
   @functools.cached_property
@@ -121,7 +124,8 @@ class Grammar:
 
   @functools.cached_property
   def _block(self) -> re.Pattern[str]:
-    """A call, its group the form's number from 1; or, the last, an answer."""
+    """Matches a call, in the group numbered as its form from 1, or an answer.
+    """
     blocks = [form.tags for form in self.forms] + [self.answer]
     return re.compile('|'.join(map(_between, blocks)), re.DOTALL)
 
@@ -130,7 +134,7 @@ class Grammar:
     return any(not form.tools or tool in form.tools for form in self.forms)
 
   def defuse(self, text: str) -> str:
-    """Content that no longer spells a tag, where that would make it one."""
+    """Content without tags, where the tokenizer could not tell them apart."""
     if not self.defuses:
       return text
     return self.tag.sub(lambda tag: f'<{_UNSEEN}{tag.group()[1:]}', text)
@@ -143,13 +147,13 @@ class Grammar:
       answer: str | None,
       around: Tags,
   ) -> str:
-    """Returns a message without its end; thought and answer are stripped.
+    """Returns a message without `<|im_end|>`; thought and answer are stripped.
 
     Args:
       thought: May be empty.
       calls: In order.
       answer: None where there are calls.
-      around: What stands before and after the thought.
+      around: The text before and after the thought.
 
     Raises:
       ValueError: There are calls and an answer, or neither; or the message
@@ -181,13 +185,13 @@ class Grammar:
   def read_message(
       self, text: str, *, check: Check, truncated: bool
   ) -> ParsedTurn:
-    """Reads a message without its end.
+    """Reads a message without `<|im_end|>`.
 
     Args:
       text: What the policy wrote.
       check: Checks the calls.
-      truncated: The length limit cut it off. What was cut off is neither
-        executed nor repaired, and no more are the calls before it.
+      truncated: The length limit cut it off: neither the call that was cut off
+        nor those before it are executed or repaired.
     """
     thought, body, errors = '', text, []
     if match := self._thought.match(text):
@@ -243,10 +247,10 @@ class Grammar:
     )
 
   def _broken(self, rest: str, *, alone: bool) -> str | None:
-    """What is wrong with a call that is of no known form; None without one.
+    """What is wrong with a call in no known form; None if there is none.
 
     Args:
-      rest: What follows the blocks.
+      rest: The text after the last block.
       alone: Whether there are no blocks.
     """
     for form in self.forms:
@@ -280,7 +284,7 @@ def _read_call(form: CallForm, text: str, check: Check) -> ToolCall:
 
 
 def _bad_call(error: str) -> ToolCall:
-  """A call that cannot be read."""
+  """A call that could not be read."""
   return ToolCall(name='', arguments={}, error=_one_line(error))
 
 

@@ -7,21 +7,21 @@
     answer  = <answer> text </answer>
     end     = <|im_end|>
 
-What a search brings back stands in <information></information>. The tags are
-those of the public code of MMSearch-R1 (EvolvingLMMs-Lab), and so are the
-limits in dialects/mmsearch_r1.json; the words of that file are ours. The
-checkpoint that was released has been trained with a prompt of its own: to run
-it, put that prompt into a copy of the file, --config.model.dialect=FILE.json.
+Results of a search stand in <information></information>. The tags are those of
+MMSearch-R1's public code (EvolvingLMMs-Lab), and so are the limits in
+dialects/mmsearch_r1.json; the wording of that file is ours. The released
+checkpoint was trained with a prompt of its own: to run it, put that prompt into
+a copy of the file, --config.model.dialect=FILE.json.
 
-Three things are as their training code has them not. There, a call beyond a
-limit or in the last turn ends the conversation; here, a call beyond a limit is
-answered with an error, as every other mistake is. There, of several queries in
-a message the last one is taken; here the first, and the others are errors. And
-hits are shown as text alone, without a page's own image.
+We differ from their training code in three ways. There, a call beyond a limit
+or in the last turn ends the conversation; here, a call beyond a limit is
+answered with an error, like every other mistake. Of several queries in a
+message they take the last; we take the first, and the others are errors. And
+hits are shown as text only, without the page's own image.
 
-None of the tags is a token of Qwen's tokenizers. So a page that spells one
-could not be told from the real thing: contents are broken up where they do.
-For the same reason no token can be forbidden in order to forbid calls.
+None of the tags is a token of Qwen's tokenizers, so a page that spells one
+could not be told from the real thing: tags in content are broken up. For the
+same reason calls cannot be forbidden by forbidding a token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TEXT_SEARCH = '<text_search>query</text_search>'
 
 
 def _read_image(text: str) -> tuple[str, dict[str, str]]:
-  """A search with the whole image, which needs no argument."""
+  """A search with the whole image, which takes no arguments."""
   if text.strip() != _IMAGE:
     raise CallError(
         f'an image search is {_IMAGE_SEARCH}, the image and no more'

@@ -1,9 +1,9 @@
-"""A model folder's own chat template: what it writes, and where it is ours.
+"""A model folder's own chat template: its system message, and its frame.
 
-The template is a Jinja program that a tokenizer's folder carries. It is asked
-for one thing, the system message with the tools; of the rest it is checked
-that our frame is the very one it writes. Nothing untrusted goes through it:
-questions and results are encoded apart, so that none can spell a control token.
+The template is a Jinja program in the tokenizer's folder. We use it for one
+thing, the system message with the tools, and check that it writes the rest in
+the same frame as we do. Nothing untrusted goes through it: questions and
+results are encoded separately, so that none can spell a control token.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from gog_jax.errors import UserError
 from gog_jax.storage import files
 
 IMAGE = '<|vision_start|><|image_pad|><|vision_end|>'
-# What no template says by itself.
+# Texts that no template contains by itself.
 _QUESTION, _REPLIES = 'what-is-asked', ('first-reply', 'second-reply')
 _SYSTEM, _MESSAGE, _TOOL = 'what-we-say', 'what-was-called', 'name-of-a-tool'
 
 
 class _Generation(jinja2.ext.Extension):
-  """`{% generation %}`, by which training templates mark a model's words."""
+  """`{% generation %}`, with which training templates mark a model's words."""
 
   tags = {'generation'}
 
@@ -45,7 +45,7 @@ class Template:
   """A chat template.
 
   Attributes:
-    where: The file it is from.
+    where: The file it comes from.
     source: Its text.
   """
 
@@ -75,7 +75,7 @@ class Template:
       *messages: tuple[str, Any],
       tools: Sequence[Mapping[str, Any]] = (),
   ) -> str:
-    """The conversation as text, up to where the model goes on.
+    """The conversation as text, up to the model's next message.
 
     Args:
       *messages: Role and content of each.
@@ -91,7 +91,7 @@ class Template:
           tools=functions or None,
           add_generation_prompt=True,
       )
-    except Exception as error:  # A program of the folder's may raise anything.
+    except Exception as error:  # The folder's program may raise anything.
       reason = ' '.join(str(error).split())
       raise UserError(
           f'{self.where} cannot write the conversation ({reason}); choose a '
@@ -101,7 +101,7 @@ class Template:
   def head(
       self, instructions: str, tools: Sequence[Mapping[str, Any]]
   ) -> str | None:
-    """All before the first user message; None where it knows no tools.
+    """Everything before the first user message; None if it supports no tools.
 
     Raises:
       UserError: The template refuses even text.
@@ -113,20 +113,20 @@ class Template:
     return text.partition(f'{START}user')[0]
 
   def knows_tools(self) -> bool:
-    """Whether the tools it is given are in what it writes."""
+    """Whether it writes the tools that it is given."""
     tool = {'name': _TOOL, 'description': '', 'parameters': {}}
     text = self.render(('system', _SYSTEM), ('user', _QUESTION), tools=[tool])
     return _TOOL in text and _SYSTEM in text
 
   def check(self, dialect: Dialect) -> None:
-    """Refuses a folder whose template has other frames than ours.
+    """Refuses a template whose frame differs from ours.
 
     Raises:
-      UserError: Says which, and what to choose in its place.
+      UserError: Says how it differs, and what to choose instead.
     """
     other = 'choose a dialect that does not ask it, --config.model.dialect=gog'
     if (opening := self.opening()) != dialect.opening:
-      # Thinking models have their first tag written for them.
+      # For Thinking models the first tag is part of the prompt.
       raise UserError(
           f'{self.where} begins the policy\'s message with {opening!r}, '
           f'dialect {dialect.name} with {dialect.opening!r}: '
@@ -144,10 +144,10 @@ class Template:
       )
 
   def opening(self) -> str:
-    """What it begins the policy's message with.
+    """The beginning of the policy's message, written for it.
 
     Raises:
-      UserError: It does not begin one as Qwen's models do.
+      UserError: It does not begin messages as Qwen's models do.
     """
     text = self.render(('user', _QUESTION))
     _, mark, opening = text.partition(f'{START}assistant\n')
@@ -159,13 +159,13 @@ class Template:
     return opening
 
   def shows_images(self) -> bool:
-    """Whether a question may come with images, in our frame."""
+    """Whether it writes a question with images in our frame."""
     content = [{'type': 'image'}] * 2 + [{'type': 'text', 'text': _QUESTION}]
     frame = f'{START}user\n{IMAGE}{IMAGE}{_QUESTION}{END}\n{START}assistant\n'
     return frame in self._try(('user', content))
 
   def takes_replies(self, *, images: bool) -> bool:
-    """Whether it writes the replies of tools as we do, with an image or not."""
+    """Whether it writes replies of tools as we do, with an image or without."""
     first: Any = _REPLIES[0]
     if images:
       first = [{'type': 'image'}, {'type': 'text', 'text': _REPLIES[0]}]
@@ -183,7 +183,7 @@ class Template:
     )
 
   def _try(self, *messages: tuple[str, Any]) -> str:
-    """The conversation as text; empty where the template refuses it."""
+    """The conversation as text; empty if the template refuses it."""
     try:
       return self.render(*messages)
     except UserError:
@@ -191,10 +191,10 @@ class Template:
 
 
 def load_template(folder: epath.PathLike) -> Template | None:
-  """The folder's chat template, from the file that Hugging Face would take.
+  """The folder's chat template, from the file that Hugging Face would use.
 
   Raises:
-    UserError: A file that should hold it is damaged.
+    UserError: The file with it is damaged.
   """
   folder = epath.Path(folder)
   if (path := folder / 'chat_template.jinja').exists():
@@ -216,7 +216,7 @@ def load_template(folder: epath.PathLike) -> Template | None:
 
 
 def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
-  # Jinja's own escapes < and >, and sorts keys; Hugging Face's does neither.
+  # Jinja's own filter escapes < and > and sorts keys; Hugging Face's does not.
   return json.dumps(value, ensure_ascii=False, indent=indent)
 
 

@@ -38,8 +38,8 @@ class BatchConfig:
   Attributes:
     row_tokens: T, tokens of a packed row.
     row_patches: P, image patches of a packed row, before merging.
-    micro_rows: Rows of a micro-batch. There are as many micro-batches as
-      trajectories fill, all of one shape, which is compiled once.
+    micro_rows: Rows of a micro-batch. There are as many micro-batches as the
+      trajectories fill, all of one shape, so that it is compiled once.
     patch_dtype: Of image patches, see pack_images.
   """
 
@@ -85,9 +85,9 @@ class Batch:
 class MicroBatches:
   """An update's batches of `micro_rows` rows, all of one shape.
 
-  Which trajectory goes where is settled at once. Arrays are made when they are
-  iterated over, and each time anew: a row's patches take 100 MB at full size,
-  and an update may have hundreds of rows.
+  The packing is fixed at once. Arrays are made during iteration, anew each
+  time: a row's patches take 100 MB at full size, and an update may have
+  hundreds of rows.
   """
 
   def __init__(
@@ -102,7 +102,7 @@ class MicroBatches:
   ):
     """Packs trajectories first-fit into rows.
 
-    Where none holds an image there are no patches: the vision tower is not run.
+    If no trajectory has images there are no patches, and the ViT is not run.
 
     Args:
       trajectories: What to pack; each stays whole, in one row.
@@ -214,8 +214,8 @@ def loss_weights(
   'sequence_mean' averages over a trajectory's targets, then over valid
   trajectories (GRPO); 'token_mean' averages over all targets of the batch
   (DAPO, SFT); 'constant' divides every target by `most_targets`, the most that
-  a trajectory can have, and by the number of trajectories (Dr. GRPO). Those
-  masked out count in no denominator.
+  a trajectory can have, and by the number of trajectories (Dr. GRPO). Masked
+  trajectories count in no denominator.
   """
   lengths = np.asarray(n_targets, np.float64)
   counted = np.asarray(valid, bool) & (lengths > 0)

@@ -1,4 +1,4 @@
-"""Image features, kept between turns: what the ViT makes of each image once."""
+"""Image features, cached between turns: each image is encoded once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 
 _IMAGES_AT_ONCE = 8
-# Bytes of image features that the host keeps between prefills.
+# Bytes of image features that the host caches.
 _FEATURE_BYTES = 2**30
 
 
 def images_at_once(mesh: jax.sharding.Mesh | None) -> int:
-  """Rows of the ViT: as many for each device."""
+  """Rows of the ViT, the same number on each device."""
   if mesh is None:
     return _IMAGES_AT_ONCE
   return sharding.next_multiple(_IMAGES_AT_ONCE, mesh)
@@ -35,10 +35,10 @@ class FeatureCache:
   """Features [N, F] by the content of the image file, in the ViT's dtype.
 
   Attributes:
-    processor: Makes patches; the largest image's are the ViT's fixed shape.
+    processor: Makes patches; those of its largest image are the ViT's shape.
     config: The ViT's.
     attention: One of attention.BACKENDS.
-    images_at_once: The ViT's rows.
+    images_at_once: Rows of the ViT.
     dtype: Of activations.
   """
 
@@ -53,11 +53,11 @@ class FeatureCache:
     return self._kept[hashlib.sha256(data).digest()]
 
   def clear(self) -> None:
-    """Drops all: the ViT has changed."""
+    """Drops everything: the ViT has changed."""
     self._kept.clear()
 
   def add(self, graph, state, images: Iterable[bytes]) -> None:
-    """Encodes those of the image files that are new, some at a time."""
+    """Encodes the image files that are not cached, a few at a time."""
     new = {hashlib.sha256(data).digest(): data for data in images}
     items = [item for item in new.items() if item[0] not in self._kept]
     merge = self.processor.merge_size**2
@@ -73,11 +73,11 @@ class FeatureCache:
       features = encode(graph, state, vision, attention=self.attention)
       features = np.asarray(features)
       for (key, _), [(patches, _)], row in zip(some, rows, features):
-        # A copy: a view would keep the padding of all the others.
+        # A copy: a view would keep the whole padded batch alive.
         self._kept[key] = row[: len(patches) // merge].copy()
 
   def forget_oldest(self) -> None:
-    """Drops the oldest features beyond what may be kept."""
+    """Drops the oldest features beyond the limit."""
     n_bytes = sum(features.nbytes for features in self._kept.values())
     for key in list(self._kept):
       if n_bytes <= _FEATURE_BYTES:

@@ -15,12 +15,12 @@ class Request:
   """One rollout to make.
 
   Attributes:
-    example: What is asked.
+    example: The question.
     sample: Which member of the example's group, from 0.
-    seed: Drives this rollout's sampling alone, so that a trajectory depends
-      neither on its neighbours nor on the slot it was given.
-    origin: What it is made for, for recordings: no two policies of a run have
-      the same origin, example and seed.
+    seed: Drives this rollout's sampling only, so that a trajectory depends
+      neither on its neighbours nor on its slot.
+    origin: The purpose of the rollout, for recordings: no two policies of a run
+      share origin, example and seed.
   """
 
   example: Example
@@ -31,15 +31,15 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampledTurn:
-  """One policy message, verbatim.
+  """One message of the policy, verbatim.
 
   Attributes:
     token_ids: The closing token included unless truncated.
     logprobs: Of each token, by the unmodified distribution.
     truncated: The turn's token limit cut it off.
-    error: One line if no message could be sampled: there are no tokens, and
-      the conversation ends with stop_reason error.
-    usage: What the message took, if an endpoint says so: see Trajectory.usage.
+    error: One line if no message could be sampled: there are no tokens, and the
+      conversation ends with stop_reason error.
+    usage: What the message took, if an endpoint reports it: see Trajectory.
   """
 
   token_ids: tuple[int, ...]
@@ -50,7 +50,7 @@ class SampledTurn:
 
 
 def said(token_ids: Sequence[int]) -> SampledTurn:
-  """A message that was given, not sampled: logprobs 0."""
+  """A message that was given, not sampled: its logprobs are 0."""
   return SampledTurn(
       token_ids=tuple(token_ids),
       logprobs=[0.0] * len(token_ids),
@@ -63,9 +63,9 @@ class Conversation(Transcript):
   """A rollout under way.
 
   Attributes:
-    request: What is rolled out.
-    slot: Which of the policy's places it takes, from 0. Once it is over,
-      another conversation may take it.
+    request: The rollout to make.
+    slot: Its place among the `capacity` that are under way, from 0; reused once
+      the conversation is over.
     seconds: Wall time by part, see Trajectory.
     usage: What its messages took, see Trajectory.
   """
@@ -88,11 +88,10 @@ class Policy(Protocol):
   def sample(
       self, conversations: Sequence[Conversation]
   ) -> list[SampledTurn]:
-    """Samples the next turn of each; appending it is for the caller.
+    """Samples the next turn of each; the caller appends it.
 
-    What a policy keeps of a conversation, such as keys and values, is that of
-    its first tokens: between two calls it only grows, by the turn that was
-    sampled and what answers it. A policy that speaks in messages or follows a
-    script reads the turns, results included, in place of the tokens.
+    Between two calls a conversation only grows: by the turn that was sampled,
+    then by what answers it. So a policy may cache what it made of the tokens
+    that it has read. Policies that follow a script read the turns instead.
     """
     ...

@@ -1,10 +1,10 @@
 """The JAX policy: a fixed number of slots, their KV cache kept across turns.
 
-A turn costs one prefill of the new tokens only (the prompt, once for all slots
-that begin with it, or what the tools brought back) and one decode loop that
-stays on the device until every sampling slot has closed its turn. All shapes
-are fixed, so that nothing is compiled after its first use. Parameters are the
-trainer's own arrays, by reference.
+A turn costs a prefill of the new tokens only (a prompt, once for all slots that
+begin with it, or an observation) and a decode loop that stays on the device
+until every sampling slot has closed its turn. All shapes are fixed, so that
+nothing is compiled after its first use. Parameters are the trainer's own
+arrays, by reference.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class JaxPolicy:
     model: Defines the graph and the first parameters; `update` brings later
       ones.
     processor: Makes patches.
-    n_slots: Conversations held at once.
+    n_slots: Conversations under way at once.
     max_context: Tokens of a conversation, and the KV cache's length.
     max_turn_tokens: Tokens of one sampled turn.
     chunk: Tokens prefilled at once; longer observations take several.
     stop_ids: Tokens that close a turn.
-    greedy: Take the most likely token instead of sampling. Sampling is at
-      temperature 1 from the whole distribution, nothing else: importance
-      ratios are wrong otherwise.
+    greedy: Take the most likely token instead of sampling. Sampling is always
+      at temperature 1 from the whole distribution: importance ratios would be
+      wrong otherwise.
     banned_ids: Tokens never taken, if greedy.
     attention: Of the ViT, one of attention.BACKENDS.
     mesh: Where the parameters lie, if on several devices; slots are split over
@@ -75,7 +75,7 @@ class JaxPolicy:
     self._config = model.config
     self._processor = processor
     self._chunk = chunk
-    # One device has nothing to split; several would have to gather rows.
+    # Rows are split over several devices only.
     self._mesh = mesh if mesh is not None and mesh.size > 1 else None
     self._by_rows = self._mesh and jax.sharding.NamedSharding(
         self._mesh, sharding.row_spec(n_slots, self._mesh)
@@ -163,21 +163,21 @@ class JaxPolicy:
     ]
 
   def _prefill(self, unread: Mapping[int, TokenChunk]) -> None:
-    """Feeds each slot its chunk; what begins alike is fed once, and copied."""
+    """Feeds each slot its chunk; equal prompts are fed once, and copied."""
     self._features.add(
         self._graph,
         self._state,
         (view.data for chunk in unread.values() for view in chunk.images),
     )
-    # The host's lengths are the truth: a slot that starts anew is empty. A
-    # copy: a device may read it only after this counts on.
+    # The host's lengths are the truth: the slot of a new conversation is empty.
+    # A copy: the device may read it only after the host has changed its own.
     self._cache = self._cache._replace(
         lengths=jnp.asarray(self._lengths.copy())
     )
     alike: dict[Any, list[int]] = {}
     for slot, chunk in unread.items():
-      # Over a mesh all slots are fed at once, and to copy rows from one device
-      # to another would put the whole cache on each.
+      # Over a mesh all slots are fed at once, and copying rows between devices
+      # would put the whole cache on each of them.
       begun = slot if self._lengths[slot] or self._mesh is not None else None
       alike.setdefault((begun, chunk), []).append(slot)
     firsts = [slots[0] for slots in alike.values()]
@@ -246,8 +246,8 @@ class JaxPolicy:
       )
 
 
-# Compiled programs are shared by all samplers of one graph and shape: the
-# graph and the limits are static arguments.
+# Compiled programs are shared by all samplers of one graph and shape: the graph
+# and the limits are static arguments.
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
@@ -287,7 +287,7 @@ def extend_rows(
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))
 def fork(cache, hidden, source):
-  """Gives each slot what the slot `source` of it holds."""
+  """Copies the contents of slot `source[i]` into slot i, for all slots."""
   return jax.tree.map(lambda leaf: leaf[source], (cache, hidden))
 
 
@@ -326,8 +326,8 @@ def decode(
       allowed = logits.at[:, list(banned_ids)].set(-jnp.inf)
       token = allowed.argmax(axis=-1)
     else:
-      # Keyed by the conversation and its length alone: neither neighbours nor
-      # slots nor the round change what is sampled.
+      # Keyed by the conversation and its length only: neither neighbours nor
+      # slots nor rounds change what is sampled.
       step_keys = jax.vmap(jax.random.fold_in)(keys, carry['cache'].lengths)
       token = jax.vmap(jax.random.categorical)(step_keys, logits)
     token = token.astype(jnp.int32)

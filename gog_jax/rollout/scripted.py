@@ -12,16 +12,16 @@ from gog_jax.rollout.policy import said
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.types import Turn
 
-# What was asked, and the turns so far with their results -> the next message,
-# as token ids with the closing token.
+# The request and the turns so far, with their results -> the next message, as
+# token ids with the closing token.
 Script = Callable[[Request, tuple[Turn, ...]], Sequence[int]]
-# What was asked -> the first messages of the conversation, likewise.
+# The request -> the first messages of the conversation, likewise.
 Opening = Callable[[Request], Sequence[Sequence[int]]]
 
 
 @dataclasses.dataclass
 class ScriptedPolicy:
-  """Plays `script` in every conversation. A script is certain: logprobs 0."""
+  """Plays `script` in every conversation. Its logprobs are 0."""
 
   script: Script
   capacity: int
@@ -36,10 +36,9 @@ class ScriptedPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class ForcedPolicy:
-  """Says an opening in every conversation, then `policy` goes on.
+  """Begins every conversation with an opening, then `policy` goes on.
 
-  `policy` samples as if it had said the opening itself. Forced turns have
-  logprobs 0.
+  `policy` samples as if the opening were its own. Forced turns have logprobs 0.
   """
 
   policy: Policy

@@ -20,9 +20,9 @@ class Transcript:
 
   Attributes:
     chunk: All tokens and images.
-    loss_mask: Per token, 1 where it is the policy's and to be learnt.
+    loss_mask: Per token, 1 for targets of training.
     logprobs: Per token, 0 where it was not sampled.
-    turns: The same conversation, read.
+    turns: The same conversation, parsed.
   """
 
   chunk: TokenChunk = TokenChunk(token_ids=())
@@ -41,7 +41,7 @@ class Transcript:
 
     Args:
       chunk: A prompt, a message of the policy or an observation.
-      target: Whether they are to be learnt: the policy's own.
+      target: Whether to train on them: they are the policy's own.
       logprobs: Of the tokens, where they were sampled.
     """
     n = len(chunk.token_ids)
