@@ -15,7 +15,6 @@ INSTALL_REQUIRES = [
     'aiohttp>=3.11',  # HTTP, as a client and as a server.
     'array_record>=0.8',  # The file format of TFDS sets, without TensorFlow.
     'bm25s>=0.2',  # Text retrieval.
-    'circuitbreaker>=2.1',  # Leaves a backend alone that keeps failing.
     'etils[epath]>=1.9',  # Local and gs:// paths alike.
     'faiss-cpu>=1.8',  # Nearest vectors of a local index.
     'filelock>=3.12',  # One build of a local index at a time.

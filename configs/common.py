@@ -14,6 +14,7 @@ Each page sets `stage` and composes these.
 from ml_collections import ConfigDict
 
 from gog_jax.config import sibling
+from gog_jax.config.tools import SEARCHES
 
 sections = sibling(__file__, 'sections')
 
@@ -104,7 +105,7 @@ def _toy() -> ConfigDict:
           'max_turns': 5,
           'max_turn_tokens': 44,
           'max_context': 288,
-          'max_calls': {'text_search': 0, 'image_search': 0, 'gaze': 0},
+          'max_calls': dict.fromkeys(SEARCHES, 0),
       },
       'sampler': {'n_slots': 64, 'chunk': 32},
       'batch': {'row_tokens': 288, 'row_patches': 160},

@@ -1,16 +1,17 @@
 """Sections that are alike in every profile, and those that some pages add."""
 
+import dataclasses
+
 from ml_collections import ConfigDict
+
+from gog_jax.config.tools import INHERITED
+from gog_jax.config.tools import SEARCHES
 
 
 def tools() -> ConfigDict:
   """Searches in the embedded world, which cost nothing."""
-
-  def inherited() -> dict[str, float]:
-    return {'timeout_s': 0.0, 'max_concurrency': 0, 'price': 0.0}
-
   return ConfigDict({
-      'offered': ('text_search', 'image_search', 'gaze'),
+      'offered': tuple(SEARCHES),
       'extra': (),
       'backend': 'world',
       'index': '',
@@ -23,9 +24,7 @@ def tools() -> ConfigDict:
       'max_attempts': 5,
       'backoff_s': 0.5,
       'max_concurrency': 16,
-      'text_search': inherited(),
-      'image_search': inherited(),
-      'gaze': inherited(),
+      'limits': {name: dataclasses.asdict(INHERITED) for name in SEARCHES},
       'max_spend': 0.0,
       'ledger': '',
       'rest_after': 20,

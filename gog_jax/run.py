@@ -70,7 +70,7 @@ class Services:
     if config.reward.asks_judge:
       make = seams.load('judge', _JUDGE, field='config.reward.accuracy')
       judge = make(config.judge, workdir)
-    return cls(Toolbox(config.tools, workdir), judge)
+    return cls(Toolbox.open(config.tools, workdir), judge)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -358,17 +358,18 @@ def build(
     )
   if services is None:
     services = Services.open(config, workdir)
-  executor = services.toolbox.executor(
+  tools = services.toolbox.tools(
       config.tools,
       dialect.can_call,
       box_spec=box_spec,
       seen_size=processor.seen_size,
   )
+  executor = ToolExecutor(tools, config.tools, services.toolbox)
   chat = Chat(
       folder,
       dialect=dialect,
       processor=processor,
-      tools=[describe(tool) for tool in executor.tools.values()],
+      tools=[describe(tool) for tool in tools],
   )
   model_config.check_tokenizer(chat.codec)
   if c.processor == 'folder':

@@ -13,12 +13,12 @@ from configs import ask as ask_page
 from gog_jax import images
 from gog_jax.app import ask
 from gog_jax.app import commands
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
-from gog_jax.tools.base import IMAGE
-from gog_jax.tools.base import TEXT
 from gog_jax.toy import knowledge
 from gog_jax.toy import questions
 from gog_jax.types import Hit

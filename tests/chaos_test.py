@@ -12,8 +12,8 @@ from configs import common
 from gog_jax import images
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.retriever import Retriever
-from gog_jax.tools.search import ImageSearch
-from gog_jax.tools.search import TextSearch
+from gog_jax.tools.search import image_search
+from gog_jax.tools.search import text_search
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
@@ -34,8 +34,8 @@ def _stats(url):
 def _executor(url, path, *, timeout_s, max_attempts, backoff_s):
   backend = Retriever.connect(url)
   return make_executor(
-      TextSearch(backend, top_k=1),
-      ImageSearch(backend, top_k=1),
+      text_search(backend, top_k=1),
+      image_search(backend, top_k=1),
       backend=backend,
       timeout_s=timeout_s,
       max_concurrency=64,

@@ -51,8 +51,8 @@ REMOTE = {
     'remote__max_tokens': 100,
     'general__rollout__max_turns': 4,
     'general__rollout__max_context': 5000,
-    'tools__text_search__price': 0.5,
-    'tools__gaze__price': 2.0,
+    'tools__limits__text_search__price': 0.5,
+    'tools__limits__gaze__price': 2.0,
     'tools__max_spend': 1.0,
 }
 

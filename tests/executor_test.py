@@ -10,6 +10,7 @@ from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
+from tests.search_helpers import checked
 from tests.search_helpers import Fake
 from tests.search_helpers import make_executor
 
@@ -176,18 +177,14 @@ def test_whoever_waits_to_try_again_keeps_its_turn():
 def test_the_policys_mistakes_are_model_errors_and_never_executed():
   tool = Fake(_sleep)
   executor = make_executor(tool)
-  results = asyncio.run(
-      executor.run_turn(
-          [
-              _call(error='not JSON'),
-              _call(name='teleport'),
-              ToolCall(name='fake', arguments={}),
-              ToolCall(name='fake', arguments={'x': 'soon'}),
-              ToolCall(name='fake', arguments={'x': 0, 'y': 1}),
-          ],
-          _CONTEXT,
-      )
-  )
+  calls = [
+      _call(error='not JSON'),
+      checked([tool], 'teleport', {'x': 0}),
+      checked([tool], 'fake', {}),
+      checked([tool], 'fake', {'x': 'soon'}),
+      checked([tool], 'fake', {'x': 0, 'y': 1}),
+  ]
+  results = asyncio.run(executor.run_turn(calls, _CONTEXT))
   assert {r.status for r in results} == {ToolStatus.MODEL_ERROR}
   assert [r.error for r in results] == [
       'not JSON',
@@ -278,8 +275,10 @@ def test_metrics_count_every_call_once_under_its_fate():
       raise ConnectionError
 
   executor = make_executor(Fake(play), Fake(play, name='idle'))
-  calls = [_call(1), _call(2), _call(-1), _call('x'), _call(error='cut')]
-  calls += [_call(name='fly'), _call(name='swim')]
+  tools = executor.tools.values()
+  calls = [_call(1), _call(2), _call(-1), _call(error='cut')]
+  calls.insert(3, checked(tools, 'fake', {'x': 'x'}))
+  calls += [checked(tools, name, {}) for name in ('fly', 'swim')]
   results = asyncio.run(executor.run_turn(calls, _CONTEXT))
   metrics = executor.counts.totals()
   seconds = sum(result.latency_s for result in results[:5])

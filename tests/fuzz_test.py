@@ -19,15 +19,15 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.boxes import KINDS
 from gog_jax.chat import protocol
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.search import ImageSearch
-from gog_jax.tools.search import TextSearch
-from gog_jax.types import ToolCall
+from gog_jax.tools.gaze import gaze
+from gog_jax.tools.search import image_search
+from gog_jax.tools.search import text_search
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
 from tests import loop_helpers
 from tests.chat_helpers import HOSTILE
+from tests.search_helpers import checked
 from tests.search_helpers import make_executor
 
 pytest_plugins = ['tests.chat_fixtures']
@@ -88,9 +88,9 @@ PIECES = st.one_of(
 def _executor():
   backend = loop_helpers.Backend()
   return make_executor(
-      TextSearch(backend, top_k=1),
-      ImageSearch(backend, top_k=1),
-      Gaze(
+      text_search(backend, top_k=1),
+      image_search(backend, top_k=1),
+      gaze(
           backend,
           top_k=1,
           box_spec=BoxSpec(kind='resized_pixels', min_side=8),
@@ -139,8 +139,9 @@ def test_whatever_is_written_is_read_and_every_call_answered(
 @MANY
 @given(name=NAMES, arguments=ARGUMENTS)
 def test_every_call_gets_a_typed_result(name, arguments):
-  call = ToolCall(name=name, arguments=arguments)
-  _check(asyncio.run(_executor().run(call, CONTEXT)))
+  executor = _executor()
+  call = checked(executor.tools.values(), name, arguments)
+  _check(asyncio.run(executor.run(call, CONTEXT)))
 
 
 SIDES = st.integers(16, 4096)

@@ -7,7 +7,7 @@ import time
 from gog_jax.index import build
 from gog_jax.index.backend import LocalIndex
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.search import TextSearch
+from gog_jax.tools.search import text_search
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from tests.index_helpers import write_docs
@@ -37,7 +37,7 @@ def test_no_more_searches_run_than_are_counted(tmp_path):
   build.build(str(tmp_path / 'index'), docs=str(docs))
   index = Slow(str(tmp_path / 'index'))
   executor = make_executor(
-      TextSearch(index, top_k=1),
+      text_search(index, top_k=1),
       backend=index,
       timeout_s=0.05,
       max_concurrency=1,

@@ -12,6 +12,8 @@ from typing import Any
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.images import ImageProcessor
 from gog_jax.rollout import loop
 from gog_jax.rollout.policy import Conversation
@@ -20,12 +22,10 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.tools.base import describe
-from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import SearchBackend
-from gog_jax.tools.base import TEXT
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.search import TextSearch
+from gog_jax.tools.gaze import gaze
+from gog_jax.tools.search import text_search
 from gog_jax.types import Example
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
@@ -72,15 +72,14 @@ def make_executor(
 ) -> ToolExecutor:
   """Both searching tools of the toy, and the fakes."""
   backend = backend or Backend()
-  gaze = Gaze(
-      backend,
-      top_k=1,
-      box_spec=BoxSpec(kind='resized_pixels', min_side=16),
-      seen_size=processor().seen_size,
-  )
   return search_helpers.make_executor(
-      TextSearch(backend, top_k=1),
-      gaze,
+      text_search(backend, top_k=1),
+      gaze(
+          backend,
+          top_k=1,
+          box_spec=BoxSpec(kind='resized_pixels', min_side=16),
+          seen_size=processor().seen_size,
+      ),
       *fakes,
       backend=backend,
       timeout_s=timeout_s,

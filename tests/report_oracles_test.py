@@ -14,9 +14,9 @@ from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout.policy import Request
-from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.search import ImageSearch
-from gog_jax.tools.search import TextSearch
+from gog_jax.tools import gaze as gaze_lib
+from gog_jax.tools.search import image_search
+from gog_jax.tools.search import text_search
 from gog_jax.types import Placement
 from gog_jax.types import ToolCall
 from gog_jax.types import Verdict
@@ -74,9 +74,9 @@ def play(plays, *, price=0.0, ledger=None) -> Evaluated:
   """What the report is given when a policy plays these."""
   backend = Backend()
   executor = search_helpers.make_executor(
-      TextSearch(backend, top_k=1),
-      ImageSearch(backend, top_k=1),
-      Gaze(
+      text_search(backend, top_k=1),
+      image_search(backend, top_k=1),
+      gaze_lib.gaze(
           backend,
           top_k=1,
           box_spec=BoxSpec(kind='resized_pixels', min_side=16),

@@ -20,7 +20,7 @@ from gog_jax.tools.base import ToolContext
 from gog_jax.tools.base import TransientError
 from gog_jax.tools.recording import Recording
 from gog_jax.tools.retriever import Retriever
-from gog_jax.tools.search import TextSearch
+from gog_jax.tools.search import text_search
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
@@ -242,7 +242,7 @@ def test_a_key_is_sent_and_shown_nowhere(tmp_path, monkeypatch):
   with _served([web.post('/retrieve', retrieve)]) as url:
     backend = Retriever(url, version='v')
     executor = make_executor(
-        TextSearch(backend, top_k=1),
+        text_search(backend, top_k=1),
         backend=backend,
         cache=make_cache(tmp_path / 'cache'),
         recording=Recording(tmp_path / 'recording', backend='router/1'),
@@ -276,7 +276,7 @@ def test_a_key_is_in_no_log(monkeypatch, caplog):
   monkeypatch.setenv(retriever_lib.KEY_VARIABLE, 'sesame-open-17')
   with chaos_server.running(echo=1) as url:
     backend = Retriever(url, version='v')
-    executor = make_executor(TextSearch(backend, top_k=1), backend=backend)
+    executor = make_executor(text_search(backend, top_k=1), backend=backend)
     call = ToolCall(name='text_search', arguments={'query': 'q'})
     result = asyncio.run(executor.run(call, _CONTEXT))
   assert result.status == ToolStatus.INFRA_ERROR

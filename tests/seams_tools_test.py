@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 import traceback
 
 import pytest
 
+from gog_jax.config.tools import Search
+from gog_jax.config.tools import SEARCHES
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
+from gog_jax.rewards import behaviour
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
 from gog_jax.tools.base import describe
 from gog_jax.tools.base import ToolContext
+from gog_jax.tools.search import text_search
 from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
@@ -294,6 +300,33 @@ def test_a_tool_of_ours_is_a_line_in_a_list(files, tmp_path, monkeypatch):
 def total(numbers: list[int]) -> str:
   """Adds whole numbers."""
   return str(sum(numbers))
+
+
+def page_search(backend, **settings):
+  return dataclasses.replace(
+      text_search(backend, **settings), name='page_search'
+  )
+
+
+def test_a_search_tool_of_ours_is_a_line_in_a_list(tmp_path, monkeypatch):
+  search = Search('tests.seams_tools_test:page_search', TEXT)
+  monkeypatch.setitem(SEARCHES, 'page_search', search)
+  run = mini.make_run(
+      tmp_path,
+      'eval',
+      rollout__max_calls__page_search=1,
+      tools__limits__page_search__price=0.5,
+      tools__max_spend=9.0,
+  )
+  assert list(run.executor.tools)[-1] == 'page_search'
+  pages = [call('page_search', query='red')]
+  t = play(run, pages, pages, [call('text_search', query='red')])
+  first, second, last = results(t)
+  assert (first.status, first.n_searches, first.price) == (OK, 1, 0.5)
+  assert second.error == 'a conversation may call page_search once'
+  assert (last.status, last.price) == (OK, 0.0)
+  # Both search with text.
+  assert behaviour.kinds_of_search(t) == {TEXT}
 
 
 class Deep(loop_helpers.Backend):

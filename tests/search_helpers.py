@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+import dataclasses
 import functools
 from typing import Any
 
+from configs import sections
+from gog_jax.chat.grammar import CallChecker
+from gog_jax.config.tools import INHERITED
 from gog_jax.storage.store import Store
+from gog_jax.tools import base
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.limits import Limits
-from gog_jax.tools.limits import Shared
 from gog_jax.tools.record import Cache
+from gog_jax.tools.toolbox import Toolbox
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
@@ -39,6 +43,7 @@ class Fake:
   }
 
   version = 'router/1'
+  limits = INHERITED
 
   def __init__(self, play: Play | None = None, *, name: str = 'fake'):
     self.name = name
@@ -83,6 +88,12 @@ def call(x: float = 0, name: str = 'fake') -> ToolCall:
   return ToolCall(name=name, arguments={'x': x})
 
 
+def checked(tools: Iterable[Tool], name: str, arguments: Any) -> ToolCall:
+  """A call as it comes out of a policy's message."""
+  checker = CallChecker([base.describe(tool) for tool in tools])
+  return checker.checked(name, arguments)
+
+
 def run_turn(
     executor: ToolExecutor, *xs: float, context: ToolContext = CONTEXT
 ) -> tuple[ToolResult, ...]:
@@ -111,22 +122,20 @@ def make_executor(
     rest_s: float = 3.0,
 ) -> ToolExecutor:
   """An executor of these tools; a call is tried once unless told otherwise."""
-  limits = Limits(
+  config = sections.tools().copy_and_resolve_references()
+  config.update(
       timeout_s=timeout_s,
       max_concurrency=max_concurrency,
-      price=price,
+      drain_s=drain_s,
       max_attempts=max_attempts,
       backoff_s=backoff_s,
-  )
-  shared = Shared(
-      failures=failures,
+      rest_after=failures,
       rest_s=rest_s,
-      backend=backend,
-      ledger=ledger,
-      cache=cache,
-      recording=recording,
-      drain_s=drain_s,
   )
-  return ToolExecutor(
-      tools, {tool.name: limits for tool in tools}, shared, hit_characters=2000
+  own = dataclasses.replace(INHERITED, price=price)
+  with config.unlocked():
+    config.limits = {tool.name: own for tool in tools}
+  toolbox = Toolbox(
+      backend=backend, ledger=ledger, cache=cache, recording=recording
   )
+  return ToolExecutor(tools, config, toolbox)

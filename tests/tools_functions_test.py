@@ -9,7 +9,7 @@ import pytest
 from gog_jax.errors import UserError
 from gog_jax.tools import functions
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.functions import FunctionTool
+from gog_jax.tools.functions import tool_of
 
 pytestmark = pytest.mark.quick
 
@@ -18,7 +18,7 @@ def _tool(signature, doc='"Does."', name='f'):
   scope = {}
   code = f'def {name}{signature}:\n  {doc}\n'
   exec('from typing import *\n' + code, scope)
-  return FunctionTool(scope[name], version='f 1')
+  return tool_of(scope[name], version='f 1')
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_is_no_tool_is_refused():
   with pytest.raises(UserError, match='has no docstring'):
     _tool('(x: int)', doc='pass')
   with pytest.raises(UserError, match='is no function'):
-    FunctionTool(7, version='seven 1')  # type: ignore[arg-type]
+    tool_of(7, version='seven 1')  # type: ignore[arg-type]
 
 
 def test_a_schema_from_hints():
@@ -81,7 +81,7 @@ def test_a_union_takes_what_fits():
   def f(n: int | None, x: int | float):
     """Does."""
 
-  tool = FunctionTool(f, version='f 1')
+  tool = tool_of(f, version='f 1')
   query = asyncio.run(
       tool.query({'n': 2.0, 'x': 2.5}, ToolContext(scope='', views=()))
   )
@@ -92,5 +92,5 @@ def test_a_union_takes_what_fits():
 def test_a_concurrency_is_a_whole_number(tmp_path):
   path = tmp_path / 'half.py'
   path.write_text('def f() -> str:\n  """Does."""\nf.max_concurrency = 2.5\n')
-  with pytest.raises(UserError, match='max_concurrency=2.5'):
+  with pytest.raises(UserError, match='f.max_concurrency is 2.5, which'):
     functions.load(f'{path}:f')

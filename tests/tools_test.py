@@ -13,11 +13,12 @@ from gog_jax.tools import base
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import ToolContext
-from gog_jax.tools.gaze import Gaze
-from gog_jax.tools.search import ImageSearch
-from gog_jax.tools.search import TextSearch
+from gog_jax.tools.gaze import gaze
+from gog_jax.tools.search import image_search
+from gog_jax.tools.search import text_search
 from gog_jax.types import View
 from tests import loop_helpers
+from tests import search_helpers
 
 _WIDTH, _HEIGHT = 160, 120
 _BACKEND = loop_helpers.Backend()
@@ -38,7 +39,7 @@ def _context(*pictures, scope='s'):
 
 
 def _gaze(*, seen_size=lambda w, h: (w, h), min_side=4):
-  return Gaze(
+  return gaze(
       _BACKEND,
       top_k=2,
       box_spec=BoxSpec(kind='resized_pixels', min_side=min_side),
@@ -60,8 +61,8 @@ def _run(tool, arguments, context):
         ({}, "'bbox_2d' is a required property"),
         ({'bbox_2d': [1, 2, 3]}, 'bbox_2d: [1, 2, 3] is too short'),
         ({'bbox_2d': [1, 2, 3, 4, 5]}, 'bbox_2d: [1, 2, 3, 4, 5] is too long'),
-        ({'bbox_2d': [1, 2, 'x', 4]}, "bbox_2d[2]: 'x' is not of type"),
-        ({'bbox_2d': [1, 2, True, 4]}, 'bbox_2d[2]: True is not of type'),
+        ({'bbox_2d': [1, 2, 'x', 4]}, "bbox_2d.2: 'x' is not of type"),
+        ({'bbox_2d': [1, 2, True, 4]}, 'bbox_2d.2: True is not of type'),
         ({'bbox_2d': '1 2 3 4'}, 'bbox_2d: '),
         ({'bbox_2d': [1, 2, 3, 4], 'image': 0}, 'image: 0 is less than'),
         ({'bbox_2d': [1, 2, 3, 4], 'image': 1.5}, 'image: 1.5 is not of type'),
@@ -70,22 +71,24 @@ def _run(tool, arguments, context):
     ],
 )
 def test_schema_names_the_argument_on_one_short_line(arguments, words):
-  with pytest.raises(ModelError) as caught:
-    base.check_arguments(arguments, Gaze.parameters)
-  assert words in str(caught.value)
-  assert '\n' not in str(caught.value)
-  assert len(str(caught.value)) <= base.ERROR_LENGTH
+  error = _error(_gaze(), arguments)
+  assert error is not None and words in error
+  assert '\n' not in error and len(error) <= base.ERROR_LENGTH
+
+
+def _error(tool, arguments):
+  return search_helpers.checked([tool], tool.name, arguments).error
 
 
 def test_schema_lets_good_arguments_pass():
-  base.check_arguments({'bbox_2d': [1, 2.5, 3, 4]}, Gaze.parameters)
-  base.check_arguments({'bbox_2d': [1, 2, 3, 4], 'image': 2}, Gaze.parameters)
-  base.check_arguments({'query': 'x'}, TextSearch.parameters)
-  base.check_arguments({}, ImageSearch.parameters)
+  assert _error(_gaze(), {'bbox_2d': [1, 2.5, 3, 4]}) is None
+  assert _error(_gaze(), {'bbox_2d': [1, 2, 3, 4], 'image': 2}) is None
+  assert _error(text_search(_BACKEND, top_k=1), {'query': 'x'}) is None
+  assert _error(image_search(_BACKEND, top_k=1), {}) is None
 
 
 def test_describe_is_what_the_tool_says():
-  tool = TextSearch(_BACKEND, top_k=1)
+  tool = text_search(_BACKEND, top_k=1)
   described = base.describe(tool)
   assert described['name'] == 'text_search'
   assert described['parameters']['required'] == ['query']
@@ -93,7 +96,7 @@ def test_describe_is_what_the_tool_says():
 
 
 def test_text_search_asks_with_the_stripped_query():
-  tool = TextSearch(_BACKEND, top_k=3)
+  tool = text_search(_BACKEND, top_k=3)
   query = _run(tool, {'query': ' who? '}, _context(scope='w/7'))
   assert query == Query(text='who?', scope='w/7', top_k=3)
 
@@ -101,16 +104,16 @@ def test_text_search_asks_with_the_stripped_query():
 @pytest.mark.parametrize('query', ['', ' \n', '\ud800'])
 def test_text_search_refuses_what_is_no_query(query):
   with pytest.raises(ModelError):
-    _run(TextSearch(_BACKEND, top_k=1), {'query': query}, _context())
+    _run(text_search(_BACKEND, top_k=1), {'query': query}, _context())
 
 
 def test_image_search_asks_with_the_first_image_untouched():
   _, first = _noise(seed=1)
   _, second = _noise(seed=2)
-  query = _run(ImageSearch(_BACKEND, top_k=1), {}, _context(first, second))
+  query = _run(image_search(_BACKEND, top_k=1), {}, _context(first, second))
   assert query == Query(image=first, scope='s', top_k=1)
   with pytest.raises(ModelError):
-    _run(ImageSearch(_BACKEND, top_k=1), {}, _context())
+    _run(image_search(_BACKEND, top_k=1), {}, _context())
 
 
 def test_gaze_crops_the_very_pixels_and_asks_with_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import difflib
 from typing import Literal
@@ -12,24 +13,45 @@ from gog_jax.config.fields import FieldError
 from gog_jax.config.fields import Section
 from gog_jax.config.fields import share
 
-SEARCHES = ('text_search', 'image_search', 'gaze')
+# What is searched with.
+TEXT, IMAGE = 'text', 'image'
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """A search tool of ours: what makes it, as MODULE:NAME; TEXT or IMAGE."""
+
+  place: str
+  kind: str
+
+
+# In the order in which policies are told of them. Searching with a crop and
+# with the whole image are one kind of search.
+SEARCHES = {
+    'text_search': Search('gog_jax.tools.search:text_search', TEXT),
+    'image_search': Search('gog_jax.tools.search:image_search', IMAGE),
+    'gaze': Search('gog_jax.tools.gaze:gaze', IMAGE),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolLimits(Section):
   """One tool's own limits; 0 inherits those of `tools`."""
 
-  timeout_s: float = at_least(0)
-  max_concurrency: int = at_least(0)
-  price: float = at_least(0)  # US dollars a search.
+  timeout_s: float = at_least(0)  # Of a call, all attempts together.
+  max_concurrency: int = at_least(0)  # Calls at a time.
+  price: float = at_least(0)  # US dollars an attempt.
+
+
+INHERITED = ToolLimits(timeout_s=0.0, max_concurrency=0, price=0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tools(Section):
   """What the policy may call, and what is searched."""
 
-  # Of 'text_search', 'image_search', 'gaze'; a policy's paradigm may leave out
-  # more, and so does a backend that cannot serve one.
+  # Of SEARCHES; a policy's paradigm may leave out more, and so does a backend
+  # that cannot serve one.
   offered: tuple[str, ...]
   extra: tuple[str, ...]  # A user's own, FILE.py:NAME: see tools/functions.py.
   # What is searched: 'world'; 'index', an index of one's own documents and
@@ -48,9 +70,7 @@ class Tools(Section):
   # At most, before the second attempt; then twice as long.
   backoff_s: float = at_least(0)
   max_concurrency: int = at_least(1)  # Calls of one tool at a time.
-  text_search: ToolLimits
-  image_search: ToolLimits
-  gaze: ToolLimits
+  limits: Mapping[str, ToolLimits]  # By the name of a search.
   # US dollars, over all the starts of the run; needed if there are prices.
   max_spend: float = at_least(0)
   ledger: str  # A file of what was spent; '' is WORKDIR/spent.jsonl.
@@ -78,10 +98,7 @@ class Tools(Section):
         )
     if len(set(self.extra)) < len(self.extra):
       raise FieldError(f'extra={self.extra} names a tool twice')
-    prices = [
-        limits.price
-        for limits in (self.text_search, self.image_search, self.gaze)
-    ]
+    prices = [limits.price for limits in self.limits.values()]
     if any(prices) and self.mode != 'replay' and not self.max_spend:
       raise FieldError(
           f'max_spend is 0, but searches cost up to ${max(prices):g}: say how '

@@ -112,12 +112,11 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
   caps = [limits.max_calls.get(tool, 0) for tool in own.executor.tools]
   if caps and all(caps):
     calls = min(calls, sum(caps))
-  prices = [one.price for one in own.executor.limits.values()]
   most: dict[str, float] = {
       'turns': left * turns,
       'calls': left * calls,
       'judged': left * own.config.reward.asks_judge,
-      'price': left * calls * max(prices, default=0.0),
+      'price': left * calls * max(own.executor.prices, default=0.0),
   }
   judge = own.config.judge
   if most['judged'] and (judge.price_in or judge.price_out):

@@ -10,15 +10,15 @@ from typing import Any
 import safetensors
 
 from gog_jax import images
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.index import manifest
 from gog_jax.index.encoder import Encoder
 from gog_jax.index.features import ImageEncoder
 from gog_jax.index.image_index import ImageIndex
 from gog_jax.index.text_index import TextIndex
-from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import in_thread
-from gog_jax.tools.base import TEXT
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gog_jax.config.tools import SEARCHES
 from gog_jax.report import intervals
 from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
@@ -178,7 +179,7 @@ def calls(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, int]]:
       for turn in trajectory.turns
       for call, result in zip(turn.parsed.calls, turn.results)
   ]
-  tools = set(behaviour.TOOLS) | {
+  tools = set(SEARCHES) | {
       name for name, status in made if status != ToolStatus.MODEL_ERROR
   }
   counts = {'all': collections.Counter()}

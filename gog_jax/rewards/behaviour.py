@@ -8,16 +8,13 @@ import dataclasses
 import numpy as np
 
 from gog_jax import boxes
+from gog_jax.config.tools import SEARCHES
 from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import View
 
-_TEXT, _IMAGE = 'text', 'image'
-# Searching with a crop and with the whole image are one kind of search.
-_KINDS = {'text_search': _TEXT, 'image_search': _IMAGE, 'gaze': _IMAGE}
-TOOLS = tuple(_KINDS)
 # From this overlap (intersection over union) on two crops show the same.
 SAME_REGION_IOU = 0.7
 
@@ -160,9 +157,9 @@ def _repeats(trajectory: Trajectory) -> list[bool]:
 
 
 def kinds_of_search(trajectory: Trajectory) -> set[str]:
-  """The kinds of search that came back; one of no known kind is its own."""
+  """The kinds of search that came back; a tool not in SEARCHES is its own."""
   return {
-      _KINDS.get(call.name, call.name)
+      SEARCHES[call.name].kind if call.name in SEARCHES else call.name
       for turn in trajectory.turns
       for call, result in zip(turn.parsed.calls, turn.results)
       if result.status == ToolStatus.OK and result.n_searches

@@ -8,18 +8,14 @@ import concurrent.futures
 import dataclasses
 from typing import Any, Protocol
 
-import jsonschema
-import jsonschema.exceptions
-
+from gog_jax.config.tools import INHERITED
+from gog_jax.config.tools import ToolLimits
 from gog_jax.remote.secrets import redact
 from gog_jax.types import ToolResult
 from gog_jax.types import View
 
 # Characters of an error that the policy is shown.
 ERROR_LENGTH = 120
-
-# What a backend may be searched with.
-TEXT, IMAGE = 'text', 'image'
 
 
 class ModelError(Exception):
@@ -97,7 +93,8 @@ class Query:
   view: View | None = None
 
 
-class Tool(Protocol):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tool:
   """A function the policy can call.
 
   Attributes:
@@ -105,27 +102,18 @@ class Tool(Protocol):
     description: What the policy is told about it.
     parameters: JSON schema of the arguments, an object.
     version: Changes whenever the same query may be answered differently.
+    query: What a call asks; its arguments obey `parameters`. The same call in
+      the same conversation gives the same query. Raises ModelError if the call
+      makes no sense here (no such image, a bad box).
+    limits: Its own, where the config names none; 0 inherits the config's.
   """
 
   name: str
   description: str
+  parameters: Mapping[str, Any]
   version: str
-
-  @property
-  def parameters(self) -> Mapping[str, Any]:
-    ...
-
-  async def query(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> Query:
-    """What the call asks. The arguments already obey `parameters`.
-
-    The same call in the same conversation gives the same query.
-
-    Raises:
-      ModelError: The call makes no sense here (no such image, a bad box).
-    """
-    ...
+  query: Callable[[Mapping[str, Any], ToolContext], Awaitable[Query]]
+  limits: ToolLimits = INHERITED
 
 
 class SearchBackend(Protocol):
@@ -169,28 +157,6 @@ def describe(tool: Tool) -> dict[str, Any]:
       'description': tool.description,
       'parameters': dict(tool.parameters),
   }
-
-
-def check_arguments(
-    arguments: Mapping[str, Any], schema: Mapping[str, Any]
-) -> None:
-  """Checks the arguments of a call against the tool's JSON schema.
-
-  Raises:
-    ModelError: They break it; one line that names the argument.
-  """
-  validator = jsonschema.Draft202012Validator(schema)
-  error = jsonschema.exceptions.best_match(
-      validator.iter_errors(dict(arguments))
-  )
-  if error is not None:
-    where = ''.join(
-        f'[{part}]' if isinstance(part, int) else f'.{part}'
-        for part in error.absolute_path
-    ).lstrip('.')
-    raise ModelError(
-        one_line(f'{where}: {error.message}' if where else error.message)
-    )
 
 
 def one_line(text: object) -> str:

@@ -13,14 +13,13 @@ under way at the same time are one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import time
 
+from gog_jax.config.tools import Tools
 from gog_jax.errors import RunStopped
-from gog_jax.tools import limits as limits_lib
-from gog_jax.tools.base import check_arguments
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import Query
@@ -29,10 +28,8 @@ from gog_jax.tools.base import ToolContext
 from gog_jax.tools.counts import UNKNOWN
 from gog_jax.tools.excerpt import excerpts
 from gog_jax.tools.limits import Limiter
-from gog_jax.tools.limits import Limits
-from gog_jax.tools.limits import Shared
 from gog_jax.tools.record import call_key
-from gog_jax.tools.record import Kept
+from gog_jax.tools.toolbox import Toolbox
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
@@ -46,41 +43,39 @@ class ToolExecutor:
 
   Attributes:
     tools: By name.
-    limits: Likewise.
     counts: Shared with the run's other executors.
   """
 
-  def __init__(
-      self,
-      tools: Sequence[Tool],
-      limits: Mapping[str, Limits],
-      shared: Shared,
-      *,
-      hit_characters: int,
-  ):
+  def __init__(self, tools: Sequence[Tool], config: Tools, toolbox: Toolbox):
     """Initialises the executor.
 
     Args:
       tools: What the policy may call.
-      limits: By the tool's name.
-      shared: With other executors.
-      hit_characters: How much of a document the policy is shown.
+      config: With the limits of calls.
+      toolbox: What is shared with other executors.
     """
     self.tools: dict[str, Tool] = {tool.name: tool for tool in tools}
     if len(self.tools) != len(tools):
       raise ValueError('two tools share a name')
-    self.limits = limits
-    self.counts = shared.counts
-    self._shared = shared
-    self._kept: list[Kept] = [
-        kept for kept in (shared.recording, shared.cache) if kept is not None
+    self.counts = toolbox.counts
+    self._config, self._toolbox = config, toolbox
+    self._recording = toolbox.recording
+    self._kept = [
+        kept for kept in (toolbox.recording, toolbox.cache) if kept is not None
     ]
-    self._hit_characters = hit_characters
+    self._closing = False
     self._limiters = {
-        tool.name: Limiter(tool, limits[tool.name], shared)
+        tool.name: Limiter(
+            tool, config, toolbox, stopped=lambda: self._closing
+        )
         for tool in tools
     }
     self._flights: dict[str, asyncio.Task[ToolResult]] = {}
+
+  @property
+  def prices(self) -> list[float]:
+    """What an attempt at a call costs, tool by tool, in US dollars."""
+    return [limiter.limits.price for limiter in self._limiters.values()]
 
   async def run_turn(
       self, calls: Sequence[ToolCall], context: ToolContext
@@ -90,40 +85,33 @@ class ToolExecutor:
     Raises:
       RunStopped: No call may be made any more.
     """
+    contexts = [
+        dataclasses.replace(context, caller=f'{context.caller}/{number}')
+        for number in range(len(calls))
+    ]
     # Not gather: a group that is cancelled also ends the calls it holds.
     try:
       async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(
-                self.run(
-                    call,
-                    dataclasses.replace(
-                        context, caller=f'{context.caller}/{number}'
-                    ),
-                )
-            )
-            for number, call in enumerate(calls)
+            group.create_task(running)
+            for running in map(self.run, calls, contexts)
         ]
     except* RunStopped as errors:
       raise errors.exceptions[0] from None
     return tuple(task.result() for task in tasks)
 
   async def run(self, call: ToolCall, context: ToolContext) -> ToolResult:
-    """Runs one call; its failure is a result.
+    """Runs one call that was checked; its failure is a result.
 
     Raises:
       RunStopped: No call may be made any more.
     """
     started = time.perf_counter()
-    tool = self.tools.get(call.name)
-    name = UNKNOWN if tool is None else call.name
+    name = call.name if call.name in self.tools else UNKNOWN
     try:
       if call.error is not None:
         raise ModelError(call.error)
-      if tool is None:
-        known = ', '.join(self.tools)
-        raise ModelError(f'no tool {call.name!r}, only {known}')
-      check_arguments(call.arguments, tool.parameters)
+      tool = self.tools[name]
       query = await tool.query(call.arguments, context)
       if query.ask is None:
         result = ToolResult()
@@ -142,13 +130,12 @@ class ToolExecutor:
     except RunStopped:
       raise
     except Exception as error:
-      self._limiters[name].warn_once(error)
-      result = limits_lib.failed(name, error)
+      result = self._limiters[name].failed(error)
     seconds = time.perf_counter() - started
     self.counts.add(f'{name}/{result.status}')
     self.counts.add(f'{name}/searches', result.n_searches)
     self.counts.add_latency(name, seconds)
-    if self._shared.recording is None:
+    if self._recording is None:
       result = dataclasses.replace(result, latency_s=seconds)
     return result
 
@@ -159,18 +146,16 @@ class ToolExecutor:
     The executor may be used again, in another loop.
     """
     flights = list(self._flights.values())
-    for limiter in self._limiters.values():
-      limiter.closing = True
+    self._closing = True
     try:
       if flights:
-        await asyncio.wait(flights, timeout=self._shared.drain_s)
+        await asyncio.wait(flights, timeout=self._config.drain_s)
       for flight in flights:
         flight.cancel()
       await asyncio.gather(*flights, return_exceptions=True)
     finally:
-      for limiter in self._limiters.values():
-        limiter.closing = False
-      if close := getattr(self._shared.backend, 'close', None):
+      self._closing = False
+      if close := getattr(self._toolbox.backend, 'close', None):
         await close()
 
   async def _shown(self, result: ToolResult, query: Query) -> ToolResult:
@@ -181,7 +166,10 @@ class ToolExecutor:
     if result.status != ToolStatus.OK:
       return dataclasses.replace(result, raw=None, time='')
     cut = functools.partial(
-        excerpts, result.hits, query.text, n_characters=self._hit_characters
+        excerpts,
+        result.hits,
+        query.text,
+        n_characters=self._config.hit_characters,
     )
     # Long texts take a moment, in which others go on.
     long = any(len(hit.text) > _LONG for hit in result.hits)
@@ -198,7 +186,7 @@ class ToolExecutor:
       self, tool: Tool, call: ToolCall, query: Query, caller: str
   ) -> ToolResult:
     key = call_key(call, query, version=tool.version)
-    recording = self._shared.recording
+    recording = self._recording
     if recording is not None and recording.plays:
       self.counts.add(f'{call.name}/replayed')
       return await asyncio.to_thread(recording.play, key, call, query, caller)
@@ -239,7 +227,7 @@ class ToolExecutor:
 
   def _free(self, result: ToolResult) -> ToolResult:
     """Nothing is paid for what is kept; a recording says what it cost then."""
-    if self._shared.recording is not None:
+    if self._recording is not None:
       return result
     return dataclasses.replace(result, price=0.0)
 

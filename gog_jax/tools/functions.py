@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import concurrent.futures
+import dataclasses
 import functools
 import inspect
 import json
-import math
 import types
 import typing
 from typing import Any, Literal
@@ -35,11 +35,15 @@ from PIL import Image
 
 from gog_jax import images
 from gog_jax import seams
+from gog_jax.config import fields
+from gog_jax.config.tools import INHERITED
+from gog_jax.config.tools import ToolLimits
 from gog_jax.errors import UserError
 from gog_jax.tools.base import in_thread
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import Query
+from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolResult
@@ -58,78 +62,60 @@ _TYPES = {
 }  # fmt: skip
 
 
-def load(name: str) -> FunctionTool:
+def load(name: str) -> Tool:
   """The tool that `config.tools.extra` names.
 
   Raises:
     UserError: There is no such function, or it cannot be a tool.
   """
   function = seams.load(name, KNOWN, field=_FIELD)
-  for attribute in ('price', 'timeout_s', 'max_concurrency'):
-    value = getattr(function, attribute, 0)
-    whole = attribute == 'max_concurrency'
-    kinds = (int,) if whole else (int, float)
-    if type(value) not in kinds or not 0 <= value < math.inf:
-      raise UserError(f'{_FIELD}: {name} has {attribute}={value!r}')
+  limits = {
+      field.name: getattr(function, field.name, 0)
+      for field in dataclasses.fields(ToolLimits)
+  }
   version = seams.digest(name, KNOWN, field=_FIELD)
-  return FunctionTool(function, version=version.rpartition(':')[2])
+  return tool_of(
+      function,
+      version=version.rpartition(':')[2],
+      limits=fields.read(ToolLimits, limits, f'{_FIELD}: {name}'),
+  )
 
 
-class FunctionTool:
+def tool_of(
+    function: Callable[..., Any],
+    *,
+    version: str,
+    limits: ToolLimits = INHERITED,
+) -> Tool:
   """A tool that calls a function.
 
-  Attributes:
-    function: What it calls.
+  Raises:
+    UserError: It has no docstring or no name, or a parameter for which there
+      is no schema.
   """
-
-  def __init__(self, function: Callable[..., Any], *, version: str):
-    """Reads the function's signature.
-
-    Args:
-      function: See above.
-      version: Changes with what it does.
-
-    Raises:
-      UserError: It has no docstring or no name, or a parameter for which there
-        is no schema.
-    """
-    self.function = function
-    self.version = version
-    self.name = getattr(function, '__name__', '')
-    self.description = inspect.getdoc(function) or ''
-    if not inspect.isroutine(function) or not self.name.isidentifier():
-      raise UserError(f'{_FIELD}: {version} is no function')
-    if not self.description:
-      raise UserError(
-          f'{_FIELD}: {self.name} has no docstring, which would tell the '
-          'policy what it does'
-      )
-    self._context = ''  # The parameter that takes it.
-    # Its own: a slow function must not hold up what else needs threads.
-    self._pool = concurrent.futures.ThreadPoolExecutor(
-        _MOST_THREADS, thread_name_prefix=self.name
+  name = getattr(function, '__name__', '')
+  if not inspect.isroutine(function) or not name.isidentifier():
+    raise UserError(f'{_FIELD}: {version} is no function')
+  description = inspect.getdoc(function)
+  if not description:
+    raise UserError(
+        f'{_FIELD}: {name} has no docstring, which would tell the policy what '
+        'it does'
     )
-    self.parameters = self._schema()
+  parameters, context_name = _signature(function, name)
+  properties = parameters['properties']
+  # Its own: a slow function must not hold up what else needs threads.
+  pool = concurrent.futures.ThreadPoolExecutor(
+      _MOST_THREADS, thread_name_prefix=name
+  )
 
-  async def query(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> Query:
-    """A call of the function; nothing is called yet."""
-    properties = self.parameters['properties']
-    given = {k: _as_hinted(v, properties[k]) for k, v in arguments.items()}
-    seen: dict[str, Any] = {}
-    if self._context:
-      given[self._context] = context
-      seen = {'scope': context.scope, 'views': context.views}
-    return Query(ask=functools.partial(self._call, given), **seen)
-
-  async def _call(self, arguments: Mapping[str, Any]) -> ToolResult:
-    call = functools.partial(self.function, **arguments)
+  async def ask(arguments: Mapping[str, Any]) -> ToolResult:
+    call = functools.partial(function, **arguments)
     try:
-      if inspect.iscoroutinefunction(self.function):
+      if inspect.iscoroutinefunction(function):
         returned = await call()
       else:
-        returned = await in_thread(self._pool, call)
+        returned = await in_thread(pool, call)
     except (ValueError, ModelError) as error:
       return ToolResult(
           status=ToolStatus.MODEL_ERROR,
@@ -137,42 +123,69 @@ class FunctionTool:
       )
     return ToolResult(parts=_parts(returned))
 
-  def _schema(self) -> dict[str, Any]:
-    function = self.function
+  async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:
+    given = {k: _as_hinted(v, properties[k]) for k, v in arguments.items()}
+    if not context_name:
+      return Query(ask=functools.partial(ask, given))
+    given[context_name] = context
+    return Query(
+        ask=functools.partial(ask, given),
+        scope=context.scope,
+        views=context.views,
+    )
+
+  return Tool(
+      name=name,
+      description=description,
+      parameters=parameters,
+      version=version,
+      query=query,
+      limits=limits,
+  )
+
+
+def _signature(
+    function: Callable[..., Any], function_name: str
+) -> tuple[dict[str, Any], str]:
+  """The JSON schema of the parameters, and the one that takes a ToolContext.
+
+  Raises:
+    UserError: There is no schema for one of them.
+  """
+  try:
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+  except (NameError, TypeError, ValueError) as error:
+    raise UserError(
+        f'{_FIELD}: the type hints of {function_name} cannot be read ({error})'
+    ) from error
+  properties, context_name = {}, ''
+  for parameter in parameters:
+    name, default = parameter.name, parameter.default
+    where = f'{_FIELD}: {function_name}, parameter {name},'
+    if parameter.kind not in (
+        parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
+    ):  # fmt: skip
+      raise UserError(f'{where} cannot be given by its name')
+    if name not in hints:
+      raise UserError(f'{where} has no type hint')
+    if ToolContext in (hint := hints[name], *typing.get_args(hint)):
+      context_name = name
+      continue
+    properties[name] = _schema_of(hint, where)
+    if default is parameter.empty:
+      continue
     try:
-      hints = typing.get_type_hints(function)
-      parameters = inspect.signature(function).parameters.values()
-    except (NameError, TypeError, ValueError) as error:
-      raise UserError(
-          f'{_FIELD}: the type hints of {self.name} cannot be read ({error})'
-      ) from error
-    properties, required = {}, []
-    for parameter in parameters:
-      name, default = parameter.name, parameter.default
-      where = f'{_FIELD}: {self.name}, parameter {name},'
-      if parameter.kind not in (
-          parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
-      ):  # fmt: skip
-        raise UserError(f'{where} cannot be given by its name')
-      if name not in hints:
-        raise UserError(f'{where} has no type hint')
-      if ToolContext in (hint := hints[name], *typing.get_args(hint)):
-        self._context = name
-        continue
-      properties[name] = _schema_of(hint, where)
-      if default is parameter.empty:
-        required.append(name)
-        continue
-      try:
-        properties[name]['default'] = json.loads(json.dumps(default))
-      except (TypeError, ValueError) as error:
-        raise UserError(f'{where} has a default that is not JSON') from error
-    return {
-        'type': 'object',
-        'properties': properties,
-        'required': required,
-        'additionalProperties': False,
-    }
+      properties[name]['default'] = json.loads(json.dumps(default))
+    except (TypeError, ValueError) as error:
+      raise UserError(f'{where} has a default that is not JSON') from error
+  schema = {
+      'type': 'object',
+      'properties': properties,
+      'required': [n for n, one in properties.items() if 'default' not in one],
+      'additionalProperties': False,
+  }
+  return schema, context_name
 
 
 def _schema_of(hint: Any, where: str) -> dict[str, Any]:

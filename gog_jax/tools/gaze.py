@@ -16,89 +16,62 @@ from typing import Any
 from gog_jax import images
 from gog_jax.boxes import BoxError
 from gog_jax.boxes import BoxSpec
-from gog_jax.tools.base import IMAGE
+from gog_jax.config.tools import IMAGE
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.search import image_query
 from gog_jax.types import Box
 from gog_jax.types import View
 
+_PARAMETERS = {
+    'type': 'object',
+    'properties': {
+        'bbox_2d': {
+            'type': 'array',
+            'items': {'type': 'number'},
+            'minItems': 4,
+            'maxItems': 4,
+            'description': 'The region: [x1, y1, x2, y2].',
+        },
+        'image': {
+            'type': 'integer',
+            'minimum': 1,
+            'default': 1,
+            'description': (
+                'Which image, numbered from 1 in order of appearance.'
+            ),
+        },
+    },
+    'required': ['bbox_2d'],
+    'additionalProperties': False,
+}
+_SEARCHES = 'Crop a region of an image, see it enlarged and search with it.'
+_SHOWS = 'Crop a region of an image and see it enlarged.'
 
-class Gaze:
-  """Crops a box of any image in the conversation and searches with it."""
 
-  name = 'gaze'
-  needs = None
-  description = (
-      'Crop a region of an image, see it enlarged and search with it.'
-  )
-  parameters = {
-      'type': 'object',
-      'properties': {
-          'bbox_2d': {
-              'type': 'array',
-              'items': {'type': 'number'},
-              'minItems': 4,
-              'maxItems': 4,
-              'description': 'The region: [x1, y1, x2, y2].',
-          },
-          'image': {
-              'type': 'integer',
-              'minimum': 1,
-              'default': 1,
-              'description': (
-                  'Which image, numbered from 1 in order of appearance.'
-              ),
-          },
-      },
-      'required': ['bbox_2d'],
-      'additionalProperties': False,
-  }
+def gaze(
+    backend: SearchBackend,
+    *,
+    top_k: int,
+    box_spec: BoxSpec,
+    seen_size: Callable[[int, int], tuple[int, int]],
+) -> Tool:
+  """Crops a box of any image in the conversation and searches with it.
 
-  def __init__(
-      self,
-      backend: SearchBackend,
-      *,
-      top_k: int,
-      box_spec: BoxSpec,
-      seen_size: Callable[[int, int], tuple[int, int]],
-  ):
-    """Initialises the tool.
+  The query's view is the crop, in original pixels.
 
-    Args:
-      backend: What is searched.
-      top_k: Hits per search.
-      box_spec: What the numbers in `bbox_2d` mean to this policy.
-      seen_size: (width, height) of an image file -> of what the model sees.
-    """
-    self.version = backend.version
-    self.searches = IMAGE in backend.kinds
-    if not self.searches:
-      self.description = 'Crop a region of an image and see it enlarged.'
-    self._backend, self._top_k = backend, top_k
-    self._box_spec = box_spec
-    self._seen_size = seen_size
+  Args:
+    backend: What is searched.
+    top_k: Hits per search.
+    box_spec: What the numbers in `bbox_2d` mean to this policy.
+    seen_size: (width, height) of an image file -> of what the model sees.
+  """
+  searches = IMAGE in backend.kinds
 
-  async def query(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> Query:
-    """Crops; the query's view is the crop, in original pixels.
-
-    Raises:
-      ModelError: No such image, or a box that BoxSpec refuses.
-    """
-    view = await asyncio.to_thread(self._crop, arguments, context)
-    if not self.searches:
-      return Query(view=view)
-    return image_query(
-        self._backend, view.data, context.scope, self._top_k, view
-    )
-
-  def _crop(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> View:
+  def crop(arguments: Mapping[str, Any], context: ToolContext) -> View:
     number = int(arguments.get('image', 1))
     n_views = len(context.views)
     if not 1 <= number <= n_views:
@@ -106,16 +79,28 @@ class Gaze:
     view = context.views[number - 1]
     size = images.size_of(view.data)
     try:
-      box_in_view = self._box_spec.to_original(
-          arguments['bbox_2d'],
-          original_size=size,
-          seen_size=self._seen_size(*size),
+      box_in_view = box_spec.to_original(
+          arguments['bbox_2d'], original_size=size, seen_size=seen_size(*size)
       )
     except BoxError as error:
       raise ModelError(str(error)) from error
     box = _whole_pixels(box_in_view, size)
-    crop = images.encode_png(images.decode(view.data).crop(box))
-    return View(data=crop, root=view.root, box=_shift(box, view.box))
+    data = images.encode_png(images.decode(view.data).crop(box))
+    return View(data=data, root=view.root, box=_shift(box, view.box))
+
+  async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:
+    view = await asyncio.to_thread(crop, arguments, context)
+    if not searches:
+      return Query(view=view)
+    return image_query(backend, view.data, context.scope, top_k, view)
+
+  return Tool(
+      name='gaze',
+      description=_SEARCHES if searches else _SHOWS,
+      parameters=_PARAMETERS,
+      version=backend.version,
+      query=query,
+  )
 
 
 def _whole_pixels(box: Box, size: tuple[int, int]) -> Box:

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Mapping
 import hashlib
 import json
-from typing import Any, Protocol
+from typing import Any
 
 from absl import logging
 
@@ -20,25 +20,15 @@ from gog_jax.types import ToolStatus
 from gog_jax.types import View
 
 
-class Kept(Protocol):
-  """Keeps results by the key of their call. Its methods block."""
-
-  def get(self, key: str) -> ToolResult | None:
-    """What is known of a call; infrastructure failures never are."""
-
-  def put(
-      self, key: str, call: ToolCall, query: Query, result: ToolResult
-  ) -> None:
-    """Keeps a result that is no infrastructure failure."""
-
-
 class Cache:
-  """Results in a `Store`, for this run and others."""
+  """Results in a `Store`, for this run and others, but no failures of the
+  infrastructure. Its methods block."""
 
   def __init__(self, store: Store):
     self._store = store
 
   def get(self, key: str) -> ToolResult | None:
+    """What is known of a call."""
     record = self._store.get(key)
     if record is None:
       return None

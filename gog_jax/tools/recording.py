@@ -25,14 +25,14 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.tools import record as record_lib
-from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import Query
-from gog_jax.tools.base import TEXT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
@@ -237,28 +237,24 @@ class Recording:
     """Finds where each call's line begins.
 
     Args:
-      mend: Ends the last line, or removes it if a kill has cut it off.
+      mend: Removes the last line if a kill has cut it off: it was never served.
 
     Raises:
       UserError: A line is damaged.
     """
-    start, whole, record = 0, True, None
+    start = 0
     with self._calls.open('rb') as f:
       for number, line in enumerate(f, start=1):
-        record, whole = _record(line), line.endswith(b'\n')
+        record = _record(line)
         if record is not None:
           self._remember(record, start)
           start += len(line)
-        elif whole:  # Else it was cut off, and never served.
+        elif line.endswith(b'\n'):
           raise UserError(
               f'{self._calls}, line {number}, is damaged; delete that line'
           )
-    if mend and not whole:
-      with open(self._calls, 'rb+') as f:
-        f.truncate(start)
-        f.seek(start)
-        if record is not None:
-          f.write(b'\n')
+    if mend:
+      os.truncate(self._calls, start)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

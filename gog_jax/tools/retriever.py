@@ -17,18 +17,19 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Collection, Mapping
+import contextlib
 import sys
 from typing import Any
 
 import aiohttp
 
 from gog_jax import images
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.config.tools import Tools
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
-from gog_jax.tools.base import IMAGE
 from gog_jax.tools.base import SearchError
-from gog_jax.tools.base import TEXT
 from gog_jax.tools.base import TransientError
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
@@ -90,36 +91,37 @@ class Retriever:
     Raises:
       UserError: The address is none, or nobody answers there.
     """
-    field = 'config.tools.url'
     url = http_json.check_url(
-        url, field=field, like='http://127.0.0.1:8000', variable=KEY_VARIABLE
+        url,
+        field='config.tools.url',
+        like='http://127.0.0.1:8000',
+        variable=KEY_VARIABLE,
     )
     if '?' in url or '#' in url:
       raise UserError(
-          f'{field} has more than a path behind its host: leave out what '
-          f'follows ? or #, and put a key into {KEY_VARIABLE}'
+          'config.tools.url has more than a path behind its host: leave out '
+          f'what follows ? or #, and put a key into {KEY_VARIABLE}'
       )
-    health = asyncio.run(_ask_once(url, 'health', None))
-    said: Mapping[str, Any] = health if isinstance(health, Mapping) else {}
-    kinds = [
-        kind
-        for kind, field in ((TEXT, 'documents'), (IMAGE, 'images'))
-        if said.get(field) != 0
-    ]
-    if health is None:  # Does it search at all, and with images?
-      probe = {'queries': ['probe'], 'topk': 1, 'return_scores': True}
-      if asyncio.run(_ask_once(url, 'retrieve', probe)) is None:
+    field = f'config.tools.url={url}'
+    try:
+      stated, kinds = asyncio.run(_introduced(url))
+    except http_json.Refused as error:
+      if error.status in (401, 403):
         raise UserError(
-            f'what answers at config.tools.url={url} is no retriever: it has '
-            'no /retrieve'
-        )
-    if 'images' not in said and asyncio.run(_lacks_images(url)):
-      kinds.remove(IMAGE)
-    own = said.get('version')
-    if isinstance(own, str) and 0 < len(own) <= _MAX_VERSION:
-      version = f'retriever/{" ".join(own.split())}'
-    else:
-      version = f'retriever/{url} {version}'.rstrip()
+            f'the retriever at {field} wants a key ({error}): put it into the '
+            f'environment variable {KEY_VARIABLE}'
+        ) from error
+      raise UserError(
+          f'the retriever at {field} is not well ({error}): wait until it is '
+          'ready, or look at its log'
+      ) from error
+    except (ConnectionError, TimeoutError) as error:
+      raise UserError(
+          f'no retriever answers at {field} ({error or "no reply"}): start '
+          'one, e.g. with python -m gog_jax.main --config=configs/retrieve.py '
+          '--config.index=DIR'
+      ) from error
+    version = f'retriever/{stated or f"{url} {version}".rstrip()}'
     return cls(url, version=version, kinds=kinds)
 
   async def search_text(
@@ -185,46 +187,51 @@ def from_config(config: Tools) -> Retriever:
   return Retriever.connect(config.url, version=config.version)
 
 
-async def _lacks_images(url: str) -> bool:
-  """Whether a server has no address for searches with images."""
-  probe = {'images': [], 'topk': 1}
-  try:
-    return await _ask_once(url, 'retrieve_image', probe) is None
-  except UserError:  # It has one, and finds this request wrong.
-    return False
+async def _introduced(url: str) -> tuple[str, list[str]]:
+  """The version that a server states, if any, and what it searches with.
 
+  Raises:
+    UserError: It is no retriever.
+    Refused, ConnectionError, TimeoutError: It is not well, or not there.
+  """
 
-async def _ask_once(
-    url: str, path: str, body: Mapping[str, Any] | None
-) -> Any:
-  """What a server says; None if it has no such address, or says no JSON."""
-  session = http_json.session(shared_key())
-  try:
-    async with session as client, asyncio.timeout(_HEALTH_S):
-      value, _ = await http_json.ask(
-          client, f'{url}/{path}', body, max_bytes=_MAX_BYTES
-      )
-      return value
-  except http_json.Refused as error:
-    if error.status in (401, 403):
-      raise UserError(
-          f'the retriever at {url} wants a key ({error}): put it into the '
-          f'environment variable {KEY_VARIABLE}'
-      ) from error
-    if error.status in _NO_ADDRESS:  # Search-R1's own server has none.
+  async def reply(path: str, body: Mapping[str, Any] | None = None) -> Any:
+    """None if there is no such address, or no JSON comes from it."""
+    try:
+      async with asyncio.timeout(_HEALTH_S):
+        value, _ = await http_json.ask(
+            client, f'{url}/{path}', body, max_bytes=_MAX_BYTES
+        )
+        return value
+    except http_json.Garbled:
       return None
-    raise UserError(
-        f'the retriever at config.tools.url={url} is not well ({error}): wait '
-        'until it is ready, or look at its log'
-    ) from error
-  except http_json.Garbled:
-    return None
-  except (ConnectionError, TimeoutError) as error:
-    raise UserError(
-        f'no retriever answers at config.tools.url={url} ({error or "no reply"}'
-        '): start one, e.g. with python -m gog_jax.main '
-        '--config=configs/retrieve.py --config.index=DIR'
-    ) from error
+    except http_json.Refused as error:
+      if error.status not in _NO_ADDRESS:
+        raise
+      return None
+
+  async with http_json.session(shared_key()) as client:
+    health = await reply('health')  # Search-R1's own server has none.
+    said = health if isinstance(health, dict) else {}
+    fields = ((TEXT, 'documents'), (IMAGE, 'images'))
+    kinds = [kind for kind, field in fields if said.get(field) != 0]
+    probe = {'queries': ['probe'], 'topk': 1, 'return_scores': True}
+    if health is None and await reply('retrieve', probe) is None:
+      raise UserError(
+          f'what answers at config.tools.url={url} is no retriever: it has no '
+          '/retrieve'
+      )
+    if 'images' not in said:
+      # One that finds this request wrong has the address.
+      with contextlib.suppress(
+          http_json.Refused, ConnectionError, TimeoutError
+      ):
+        if await reply('retrieve_image', {'images': [], 'topk': 1}) is None:
+          kinds.remove(IMAGE)
+  version = said.get('version')
+  if not isinstance(version, str) or len(version) > _MAX_VERSION:
+    version = ''
+  return ' '.join(version.split()), kinds
 
 
 def _items(value: Any) -> list[Any]:

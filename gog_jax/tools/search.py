@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import functools
 from typing import Any
 
-from gog_jax.tools.base import IMAGE
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
-from gog_jax.tools.base import TEXT
+from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.types import View
 
@@ -18,76 +19,67 @@ from gog_jax.types import View
 _MAX_LENGTH = 4096
 
 
-class _Search:
+def text_search(
+    backend: SearchBackend, *, top_k: int, **unused: Any
+) -> Tool | None:
+  """Finds documents by a text query; None if the backend cannot."""
+  if TEXT not in backend.kinds:
+    return None
 
-  def __init__(self, backend: SearchBackend, *, top_k: int, **unused: Any):
-    self.version = backend.version
-    self._backend, self._top_k = backend, top_k
-
-
-class TextSearch(_Search):
-  """Finds documents by a text query."""
-
-  name = 'text_search'
-  needs = TEXT
-  description = 'Search documents with a text query.'
-  parameters = {
-      'type': 'object',
-      'properties': {
-          'query': {'type': 'string', 'description': 'What to search for.'}
-      },
-      'required': ['query'],
-      'additionalProperties': False,
-  }
-
-  async def query(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> Query:
-    """The words in `arguments['query']`.
-
-    Raises:
-      ModelError: They are blank, too many, or not text that UTF-8 can carry.
-    """
-    query = arguments['query'].strip()
-    if not query:
+  async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:
+    text = arguments['query'].strip()
+    if not text:
       raise ModelError('query is empty')
-    if len(query) > _MAX_LENGTH:
+    if len(text) > _MAX_LENGTH:
       raise ModelError(f'query is longer than {_MAX_LENGTH} characters')
     try:
-      query.encode()  # JSON can spell lone surrogates; no backend takes them.
+      text.encode()  # JSON can spell lone surrogates; no backend takes them.
     except UnicodeEncodeError as error:
       raise ModelError('query is not valid Unicode') from error
-    where = {'scope': context.scope, 'top_k': self._top_k}
-    ask = functools.partial(self._backend.search_text, query, **where)
-    return Query(ask=ask, text=query, **where)
+    where = {'scope': context.scope, 'top_k': top_k}
+    ask = functools.partial(backend.search_text, text, **where)
+    return Query(ask=ask, text=text, **where)
+
+  return Tool(
+      name='text_search',
+      description='Search documents with a text query.',
+      parameters={
+          'type': 'object',
+          'properties': {
+              'query': {'type': 'string', 'description': 'What to search for.'}
+          },
+          'required': ['query'],
+          'additionalProperties': False,
+      },
+      version=backend.version,
+      query=query,
+  )
 
 
-class ImageSearch(_Search):
+def image_search(
+    backend: SearchBackend, *, top_k: int, **unused: Any
+) -> Tool | None:
   """Finds what looks like the example's first image, uncropped."""
+  if IMAGE not in backend.kinds:
+    return None
 
-  name = 'image_search'
-  needs = IMAGE
-  description = 'Search with the whole image.'
-  parameters = {
-      'type': 'object',
-      'properties': {},
-      'additionalProperties': False,
-  }
-
-  async def query(
-      self, arguments: Mapping[str, Any], context: ToolContext
-  ) -> Query:
-    """Image 1.
-
-    Raises:
-      ModelError: The conversation holds no image.
-    """
+  async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:
     del arguments
     if not context.views:
       raise ModelError('there is no image to search with')
-    return image_query(
-        self._backend, context.views[0].data, context.scope, self._top_k
-    )
+    return image_query(backend, context.views[0].data, context.scope, top_k)
+
+  return Tool(
+      name='image_search',
+      description='Search with the whole image.',
+      parameters={
+          'type': 'object',
+          'properties': {},
+          'additionalProperties': False,
+      },
+      version=backend.version,
+      query=query,
+  )
 
 
 def image_query(

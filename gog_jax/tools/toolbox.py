@@ -1,16 +1,16 @@
-"""Makes what `config.tools` says: a run's services, and its executors."""
+"""Makes what `config.tools` says: a run's services, and a policy's tools."""
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+import dataclasses
 import inspect
-from typing import Any
 
 from etils import epath
 
 from gog_jax import seams
 from gog_jax.boxes import BoxSpec
+from gog_jax.config.tools import SEARCHES
 from gog_jax.config.tools import Tools
 from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
@@ -18,10 +18,8 @@ from gog_jax.storage.store import Store
 from gog_jax.tools import functions
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
-from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.functions import FunctionTool
-from gog_jax.tools.limits import Limits
-from gog_jax.tools.limits import Shared
+from gog_jax.tools.breaker import Breaker
+from gog_jax.tools.counts import ToolCounts
 from gog_jax.tools.record import Cache
 from gog_jax.tools.recording import Recording
 from gog_jax.types import ToolResult
@@ -34,159 +32,143 @@ BACKENDS = {
     'index': 'gog_jax.index.backend:from_config',
     'retriever': 'gog_jax.tools.retriever:from_config',
 }
-# Tools that search, in the order in which policies are told of them.
-TOOLS = {
-    'text_search': 'gog_jax.tools.search:TextSearch',
-    'image_search': 'gog_jax.tools.search:ImageSearch',
-    'gaze': 'gog_jax.tools.gaze:Gaze',
-}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Toolbox:
-  """What a whole run shares: backend, counts, cache, recording, ledger.
+  """What all executors of a run share.
 
   Attributes:
+    backend: What is searched; None if the tools search nothing.
+    functions: Users' tools, by the names that the config gives them.
     counts: Of all calls.
-    functions: The names of the users' tools.
+    breakers: By the version of what is asked.
+    ledger: Where spending is written down, if anything costs.
+    cache: Results of this run and others.
+    recording: Where calls are recorded, or replayed from: then none is made.
   """
 
-  def __init__(self, config: Tools, workdir: epath.PathLike):
-    """Opens what the config names.
+  backend: SearchBackend | None = None
+  functions: Mapping[str, Tool] = dataclasses.field(
+      default_factory=dict
+  )
+  counts: ToolCounts = dataclasses.field(default_factory=ToolCounts)
+  breakers: dict[str, Breaker] = dataclasses.field(default_factory=dict)
+  ledger: Ledger | None = None
+  cache: Cache | None = None
+  recording: Recording | None = None
+
+  @classmethod
+  def open(cls, config: Tools, workdir: epath.PathLike) -> Toolbox:
+    """Opens what a run's config names.
 
     Args:
       config: What to offer and to search.
       workdir: Where the recording and the ledger go if nowhere else.
 
     Raises:
-      UserError: The backend, a tool, the cache or the recording cannot be used.
+      UserError: The backend, a tool or a file cannot be used; or calls cost
+        money without a cap.
     """
-    self._workdir = epath.Path(workdir)
-    self._replays = config.mode == 'replay'
-    self._functions = {name: functions.load(name) for name in config.extra}
-    named = collections.Counter(
-        [*TOOLS, *(tool.name for tool in self._functions.values())]
-    )
-    if twice := [name for name, n in named.items() if n > 1]:
+    workdir = epath.Path(workdir)
+    own = {name: functions.load(name) for name in config.extra}
+    names = [*SEARCHES, *(tool.name for tool in own.values())]
+    if twice := [name for name in names if names.count(name) > 1]:
       raise UserError(
           f'config.tools.extra: another tool is called {twice[0]!r}; rename '
           'the function'
       )
-    folder = config.recording or self._workdir / 'recording'
-    recording = None
-    if self._replays:
+    folder = config.recording or workdir / 'recording'
+    if config.mode == 'replay':
       recording = Recording(folder, backend=None)
-      self._backend: Any = _Recorded(recording.backend, recording.kinds)
-    else:
-      self._backend = _backend(config)
+      return cls(
+          backend=_Recorded(recording.backend, recording.kinds),
+          functions=own,
+          recording=recording,
+      )
+    backend, recording, cache, ledger = _backend(config), None, None, None
     if config.mode == 'record':
       recording = Recording(
-          folder, backend=self._backend.version, kinds=self._backend.kinds
+          folder, backend=backend.version, kinds=backend.kinds
       )
-    self._shared = Shared(
-        failures=config.rest_after,
-        rest_s=config.rest_s,
-        backend=self._backend,
+    if config.cache:
+      store = Store(
+          config.cache,
+          field='tools.cache',
+          days=config.cache_days,
+          max_bytes=config.cache_gb * 1e9,
+      )
+      cache = Cache(store)
+    limits = [tool.limits for tool in own.values()]
+    price = max(one.price for one in (*limits, *config.limits.values()))
+    if price and not config.max_spend:
+      raise UserError(
+          f'calls cost up to ${price:g}: say how much the run may spend with '
+          '--config.tools.max_spend=DOLLARS'
+      )
+    if price:
+      path = config.ledger or workdir / 'spent.jsonl'
+      ledger = Ledger(path, cap=config.max_spend)
+    return cls(
+        backend=backend,
+        functions=own,
+        ledger=ledger,
+        cache=cache,
         recording=recording,
-        drain_s=config.drain_s,
     )
-    self.counts = self._shared.counts
 
   @property
   def version(self) -> str:
     """Of what is searched, or was when it was recorded, and of users' tools."""
-    return ', '.join(
-        [
-            self._backend.version,
-            *(tool.version for tool in self._functions.values()),
-        ]
-    )
+    tools = [self.backend, *self.functions.values()]
+    return ', '.join(one.version for one in tools if one is not None)
 
-  def executor(
+  def tools(
       self,
       config: Tools,
       can_call: Callable[[str], bool],
       *,
       box_spec: BoxSpec,
       seen_size: Callable[[int, int], tuple[int, int]],
-  ) -> ToolExecutor:
-    """Runs a policy's calls, within the limits of its own config.
+  ) -> list[Tool]:
+    """What a policy may call.
 
     Args:
-      config: The policy's own section `tools`, which names what it may call.
+      config: The policy's own section `tools`, which names what it is offered.
         What the backend cannot be searched with is left out.
       can_call: Whether its dialect has a way to call a tool.
       box_spec: How it writes boxes.
       seen_size: Of an image, as it sees it, by its original size.
     """
-    tools: list[Any] = []
-    for name in TOOLS:
-      make = seams.load(name, TOOLS, field='config.tools')
-      if name in config.offered and make.needs in (None, *self._backend.kinds):
-        tools.append(
-            make(
-                self._backend,
-                top_k=config.top_k,
-                box_spec=box_spec,
-                seen_size=seen_size,
-            )
+    places = {name: search.place for name, search in SEARCHES.items()}
+    tools: list[Tool | None] = [
+        seams.load(name, places, field='config.tools.offered')(
+            self.backend,
+            top_k=config.top_k,
+            box_spec=box_spec,
+            seen_size=seen_size,
         )
-    tools += [self._functions[name] for name in config.extra]
-    tools = [tool for tool in tools if can_call(tool.name)]
-    limits = {tool.name: self._limits(config, tool) for tool in tools}
-    self._open(config, max((one.price for one in limits.values()), default=0))
-    return ToolExecutor(
-        tools, limits, self._shared, hit_characters=config.hit_characters
-    )
-
-  def _limits(self, config: Tools, tool: Tool) -> Limits:
-    is_users = isinstance(tool, FunctionTool)
-    # Zero, or missing, is inherited.
-    own = tool.function if is_users else getattr(config, tool.name)
-    return Limits(
-        timeout_s=getattr(own, 'timeout_s', 0) or config.timeout_s,
-        max_concurrency=getattr(own, 'max_concurrency', 0)
-        or config.max_concurrency,
-        price=0.0 if self._replays else getattr(own, 'price', 0.0),
-        max_attempts=config.max_attempts,
-        backoff_s=config.backoff_s,
-    )
-
-  def _open(self, config: Tools, price: float) -> None:
-    """Opens the files that calls need.
-
-    Raises:
-      UserError: One cannot be used; or calls cost money without a cap.
-    """
-    shared = self._shared
-    if config.cache and not self._replays and shared.cache is None:
-      shared.cache = Cache(
-          Store(
-              config.cache,
-              field='tools.cache',
-              days=config.cache_days,
-              max_bytes=config.cache_gb * 1e9,
-          )
-      )
-    if price and not config.max_spend:
-      raise UserError(
-          f'calls cost up to ${price:g}: say how much the run may spend with '
-          '--config.tools.max_spend=DOLLARS'
-      )
-    if price and shared.ledger is None:
-      path = config.ledger or self._workdir / 'spent.jsonl'
-      shared.ledger = Ledger(path, cap=config.max_spend)
+        for name in places
+        if name in config.offered
+    ]
+    tools += [self.functions[name] for name in config.extra]
+    return [tool for tool in tools if tool is not None and can_call(tool.name)]
 
 
+@dataclasses.dataclass
 class _Recorded:
   """Stands for the backend of a recording: it cannot be asked."""
 
-  def __init__(self, version: str, kinds: Collection[str]):
-    self.version, self.kinds = version, kinds
+  version: str
+  kinds: Collection[str]
 
   async def search_text(self, *unused_args, **unused_kwargs) -> ToolResult:
     raise AssertionError('a replay does not search')
 
   search_image = search_text
+
+  async def close(self) -> None:
+    """Nothing is open."""
 
 
 def _backend(config: Tools) -> SearchBackend:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from gog_jax.tools.base import IMAGE
-from gog_jax.tools.base import TEXT
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.knowledge import Entity
