@@ -297,7 +297,9 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
     facts = stage.make(run.with_config(stage.config(run.config)), folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
-  about = {} if run.judge is None else {'judge': run.judge.facts()}
+  about = {}
+  if run.judge is not None:
+    about['judge'] = {**run.judge.about, **run.judge.counts.take()}
   if name == 'eval' and facts:
     about['benchmark'] = dict(evaluate.items(run).facts)
   manifest.write(folder, complete=True, facts=facts, tools=tools, **about)

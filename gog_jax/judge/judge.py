@@ -36,8 +36,9 @@ class Judge:
   """A remote model that says whether answers are right.
 
   Attributes:
-    version: Of the judge: its model and a digest of all that its verdicts hang
-      on, the prompt first.
+    version: The model, and a digest of all that its verdicts depend on.
+    about: The version and what is in it, for reports.
+    identity: All that decides what is right, for manifests.
     counts: Each answer is one of: `exact_match`, `empty` and `too_long`, about
       which nobody is asked; `same`, as another one of its batch; `cached`; and
       `asked`. Of those asked, `failed` got no verdict; `failures` says why. See
@@ -58,14 +59,17 @@ class Judge:
     self._config = config
     self._endpoint = Endpoint(config, name='judge', workdir=workdir)
     self._prompt = prompt.load(config.prompt)
-    self._facts = {
+    facts = {
         'model': config.model,
         'prompt_sha256': hashlib.sha256(self._prompt.encode()).hexdigest(),
         'temperature': config.temperature,
         'max_tokens': config.max_tokens,
     }
-    digest = _digest([prompt.FORMAT, *self._facts.values()])
+    digest = _digest([prompt.FORMAT, *facts.values()])
     self.version = f'{config.model} {digest[:16]}'
+    self.about = {**facts, 'version': self.version}
+    most = config.max_answer_characters
+    self.identity = f'{self.version}, answers of {most} characters at most'
     self.counts = self._endpoint.counts
     self._store = Store(
         config.cache or epath.Path(workdir) / 'verdicts.sqlite',
@@ -74,21 +78,6 @@ class Judge:
     )
     self._known: dict[str, bool] = {}  # Whatever becomes of the disk.
     self._examples: dict[str, str] = {}  # An error of each reason.
-
-  @property
-  def identity(self) -> str:
-    """Of all that decides what is right, for manifests."""
-    most = self._config.max_answer_characters
-    return f'{self.version}, answers of {most} characters at most'
-
-  def facts(self) -> dict[str, object]:
-    """Who it is, and what was counted since the last time."""
-    return {**self.about, **self.counts.take()}
-
-  @property
-  def about(self) -> dict[str, object]:
-    """Who it is."""
-    return {**self._facts, 'version': self.version}
 
   def judged(
       self, examples: Sequence[Example], trajectories: Sequence[Trajectory]

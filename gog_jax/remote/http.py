@@ -19,7 +19,7 @@ import aiohttp
 from gog_jax.errors import UserError
 from gog_jax.remote.secrets import from_environment
 from gog_jax.remote.secrets import redact
-from gog_jax.remote.secrets import redact_json
+from gog_jax.remote.secrets import redact_all
 
 _CHUNK = 2**16
 _REASON = 200  # Characters of a server's own words that are passed on.
@@ -154,7 +154,7 @@ async def ask(
   try:
     text = data.decode()
     value = json.loads(text)
-    clean = redact_json(value)
+    clean = redact_all(value)
     # What it held may have been spelled with escapes.
     return clean, text if clean == value else json.dumps(clean)
   except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ their error what they were sent.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import traceback
 from typing import Any
@@ -34,14 +35,16 @@ def redact(text: str) -> str:
   return text
 
 
-def redact_json(value: Any) -> Any:
-  """A JSON value, in which a secret may have been spelled with escapes."""
-  if isinstance(value, str):
+def redact_all(value: Any) -> Any:
+  """A JSON value, or a record, with every text in it redacted."""
+  if type(value) is str:
     return redact(value)
-  if isinstance(value, list):
-    return [redact_json(item) for item in value]
+  if isinstance(value, (list, tuple)):
+    return type(value)(map(redact_all, value))
   if isinstance(value, dict):
-    return {redact(key): redact_json(item) for key, item in value.items()}
+    return {redact(key): redact_all(item) for key, item in value.items()}
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    return dataclasses.replace(value, **redact_all(vars(value)))
   return value
 
 

@@ -15,7 +15,7 @@ from gog_jax.config.tools import Tools
 from gog_jax.errors import RunStopped
 from gog_jax.remote import retries
 from gog_jax.remote.ledger import charged
-from gog_jax.remote.secrets import redact
+from gog_jax.remote.secrets import redact_all
 from gog_jax.remote.secrets import redact_traceback
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import SearchError
@@ -133,7 +133,10 @@ class Limiter:
         raise TimeoutError(f'no reply within {limits.timeout_s:g} s')
       if task.cancelled():  # By the service itself: nobody cancelled us.
         raise RuntimeError('the call was cancelled')
-      result = _without_secrets(task.result())
+      result = task.result()
+      if not isinstance(result, ToolResult):
+        raise TypeError(f'{type(result).__name__} in place of a ToolResult')
+      result = redact_all(result)  # A server may repeat the key it was sent.
     except RunStopped:
       raise
     except Exception as error:
@@ -168,23 +171,3 @@ class Limiter:
       self._loop = loop
       self._slots = asyncio.Semaphore(self.limits.max_concurrency)
     return self._slots
-
-
-def _without_secrets(result: ToolResult) -> ToolResult:
-  """A server may repeat the key that it was sent: it goes no further."""
-  if not isinstance(result, ToolResult):
-    raise TypeError(f'{type(result).__name__} in place of a ToolResult')
-  return dataclasses.replace(
-      result,
-      hits=tuple(
-          dataclasses.replace(
-              hit, title=redact(hit.title), text=redact(hit.text)
-          )
-          for hit in result.hits
-      ),
-      parts=tuple(
-          redact(part) if isinstance(part, str) else part
-          for part in result.parts
-      ),
-      raw=None if result.raw is None else redact(result.raw),
-  )
