@@ -1,4 +1,4 @@
-"""Does the judge say what people say? Measured on answers labelled by hand."""
+"""How often a judge agrees with people, on answers labelled by hand."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _WRONG = 'wrong field'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Label:
-  """An answer that somebody has judged.
+  """An answer that a person has judged.
 
   Attributes:
-    case: The answer, and what it answers.
-    right: What that somebody says.
-    line: Where it stands in the file, from 1.
+    case: The answer and its question.
+    right: What the person says.
+    line: Its line in the file, from 1.
   """
 
   case: Case

@@ -1,10 +1,10 @@
-"""What a judge is told, and what of its reply is a verdict.
+"""What a judge is told, and how a verdict is read from its reply.
 
-Whoever wrote an answer may want it to be called right. So what others wrote is
+An answer may try to talk the judge into calling it right. So untrusted text is
 shown as JSON strings, in which nothing can begin a line, end the string or
-spell a control token; and a verdict has to repeat a code that hangs on the
-whole answer, so that no answer can hold its own: a judge that repeats what it
-was shown has given no verdict.
+spell a control token; and a verdict has to repeat a code that depends on the
+whole answer, so that no answer can hold its own: a judge that only repeats what
+it was shown has given no verdict.
 """
 
 from __future__ import annotations
@@ -97,8 +97,7 @@ def write(text: str, case: Case, code: str) -> str:
 
 
 def quoted(text: str) -> str:
-  """A JSON string on one line, of printable characters, without `<` and `[`.
-  """
+  """A JSON string on one line: printable characters, but no `<` and no `[`."""
   return ''.join(
       _BRACKETS.get(c, c) if c.isprintable() else json.dumps(c)[1:-1]
       for c in json.dumps(text, ensure_ascii=False)

@@ -62,11 +62,11 @@ def check_url(url: str, *, field: str, like: str, variable: str) -> str:
   Args:
     url: As the user gave it.
     field: The config field that holds it.
-    like: An example of one.
-    variable: Of the environment, for the server's key.
+    like: An example of an address.
+    variable: The environment variable for the server's key.
 
   Raises:
-    UserError: It is no http(s) address, or holds a password.
+    UserError: This is no http(s) address, or it holds a password.
   """
   try:
     parts = urllib.parse.urlsplit(url)

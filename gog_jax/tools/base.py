@@ -66,10 +66,10 @@ class ToolContext:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Query:
-  """A call whose arguments are right, ready to be made.
+  """A call that is ready to be made.
 
-  Its answer may depend on these fields, on the call's arguments and on the
-  tool's version alone: equal queries are answered from caches and recordings.
+  Its answer depends on nothing but these fields, the call's arguments and the
+  tool's version: equal queries are answered from caches and recordings.
 
   Attributes:
     ask: Makes the call; raises as `SearchBackend` says. None where there is

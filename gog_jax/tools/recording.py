@@ -5,9 +5,9 @@
                                searched with, status, raw response, hits, time
     FOLDER/images/SHA256.png   crops, images and thumbnails by their content
 
-A call that worked is recorded once: whoever makes the same call again, in the
-run that is recorded or in a replay, gets the same result. A failure is that of
-one call of one rollout, which `caller` names; if that very call is made again
+A call that worked is recorded once: the same call gets the same result wherever
+it is made again, in the recorded run or in a replay. A failure belongs to one
+call of one rollout, which `caller` names; if that very call is made again
 (after a kill) and works, another line says so, and counts instead.
 
 The run may be killed at any instant: images are written before the line that
@@ -156,14 +156,15 @@ class Recording:
       result: ToolResult,
       caller: str = '',
   ) -> None:
-    """Records a result, but none that is recorded.
+    """Records a result, unless it is recorded already.
 
     Args:
-      key: Of the call.
-      call: The call.
+      key: Identifies the call.
+      call: What was called.
       query: What it asked.
-      result: For whoever makes this call, or
-      caller: for this one alone: that it failed, or works where it had failed.
+      result: What it brought back.
+      caller: The only call that the result belongs to: one that failed, or that
+        works where it had failed. '' for everyone who makes this call.
 
     Raises:
       RunStopped: The folder cannot be written.

@@ -82,14 +82,14 @@ class Retriever:
 
   @classmethod
   def connect(cls, url: str, *, version: str = '') -> Retriever:
-    """Asks a server who it is.
+    """Asks a server for its version and for what it can be searched with.
 
     Args:
       url: Such as http://127.0.0.1:8000
       version: Of what it holds, where it does not say so itself.
 
     Raises:
-      UserError: The address is none, or nobody answers there.
+      UserError: This is no address, or no retriever answers there.
     """
     url = http_json.check_url(
         url,
