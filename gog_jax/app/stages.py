@@ -297,14 +297,12 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
     facts = stage.make(run.with_config(stage.config(run.config)), folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
-  about = {}
-  if run.judge is not None:
-    about['judge'] = {**run.judge.about, **run.judge.counts.take()}
+  about = {} if run.judge is None else {'judge': run.judge.facts()}
   if name == 'eval' and facts:
     about['benchmark'] = dict(evaluate.items(run).facts)
   manifest.write(folder, complete=True, facts=facts, tools=tools, **about)
-  judge = describe(about.get('judge', {}))
-  for line in (trouble(tools.get('all', {})), judge and f'judge: {judge}'):
+  judged = describe(about.get('judge', {}))
+  for line in (trouble(tools.get('all', {})), judged and f'judge: {judged}'):
     if line:
       metrics.say(f'{name}: {line}')
   return facts

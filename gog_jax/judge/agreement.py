@@ -114,7 +114,7 @@ def measure(
       'labels': str(labels),
       **agreement(judge, records.items),
       'left_out': records.reasons(),
-      'judge': {**judge.about, **judge.counts.take()},
+      'judge': judge.facts(),
   }
   files.write_json(path, found, sort_keys=True)
   return found

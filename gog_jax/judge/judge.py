@@ -79,6 +79,10 @@ class Judge:
     self._known: dict[str, bool] = {}  # Whatever becomes of the disk.
     self._examples: dict[str, str] = {}  # An error of each reason.
 
+  def facts(self) -> dict[str, object]:
+    """Who it is, and what was counted since the last time."""
+    return {**self.about, **self.counts.take()}
+
   def judged(
       self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
   ) -> list[Trajectory]:
