@@ -25,7 +25,6 @@ from gog_jax.chat import Chat
 from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
 from gog_jax.config import Config
-from gog_jax.config.config import WORLD
 from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
 from gog_jax.models import sharding
@@ -300,14 +299,14 @@ class Run:
         damaged.
     """
     held = self.questions(split)
-    if getattr(self.config.questions, split) != WORLD:
+    if not self.config.questions.only_world(split):
       n = min(n, len(held) - start)
     return held.part(start, n)
 
   def graded_examples(self) -> list[Example]:
     """What follows the demos': fresh to the SFT policy, so that it is fair."""
     c = self.config
-    start = c.sft.n_candidates if c.questions.train == WORLD else 0
+    start = c.sft.n_candidates if c.questions.only_world('train') else 0
     return list(self.examples('train', start=start, n=c.grade.n_queries))
 
   def seed(self, *what: Any) -> int:

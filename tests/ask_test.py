@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 import pytest
 
 from configs import ask as ask_page
 from gog_jax import images
 from gog_jax.app import ask
 from gog_jax.app import commands
-from gog_jax.config.tools import IMAGE
-from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.storage import trajectories as store
@@ -249,15 +249,15 @@ def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('changed', 'words'),
     [
-        ({'question': ' '}, ['--config.question=']),
-        ({'image': ''}, ['--config.image=FILE']),
+        ({'question': ' '}, ['config.question must be given']),
+        ({'image': ''}, ['config.image must be given']),
         ({'image': '/no/such.jpg'}, ['--config.image=/no/such.jpg']),
         ({'image': __file__}, [__file__, 'no known image format']),
         (
             {'policy': 'rll'},
-            ["no 'rll'", 'remote, model, direct', 'sft', 'rl'],
+            ["no policy 'rll'; the nearest is 'rl'", 'remote', 'model'],
         ),
-        ({'policy': 'expert'}, ["no 'expert'"]),
+        ({'policy': 'expert'}, ['expert cannot answer questions of yours']),
         ({'remote.url': ''}, ['--config.remote.url=', 'config.remote.model']),
         ({'remote.model': ''}, ['--config.remote.model=NAME']),
         ({'remote.url': 'http://u:p@h/v1'}, ['OPENAI_API_KEY']),

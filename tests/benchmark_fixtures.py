@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs import sections
-from gog_jax.config.evaluation import Benchmark
-from gog_jax.config.fields import read
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.questions import benchmarks
 from gog_jax.questions.questions import examples
 from gog_jax.questions.questions import Question
+from gog_jax.storage import typed
 from gog_jax.storage.records import Loaded
 from gog_jax.types import Example
 
@@ -291,7 +291,7 @@ def open_benchmark(
     name: str, path: str = '', *, workdir='', **fields
 ) -> benchmarks.Benchmark:
   values = dict(sections.benchmark(), name=name, path=path) | fields
-  section = read(Benchmark, values, 'config.benchmark')
+  section = typed.read(BenchmarkConfig, values, 'config.benchmark')
   return benchmarks.open(section, workdir=workdir)
 
 

@@ -16,14 +16,14 @@ import pytest
 
 from gog_jax import models
 from gog_jax import types
-from gog_jax.config.evaluation import Reward
+from gog_jax.config.evaluation import RewardConfig
 from gog_jax.models import config as config_lib
 from gog_jax.models import rope
 from gog_jax.models import vlm
 
 IMAGE_TOKEN = 10
 # The paper's reward.
-REWARD = Reward(accuracy='exact_match', format_weight=0.1, extra=())
+REWARD = RewardConfig(accuracy='exact_match', format_weight=0.1, extra=())
 
 
 def require(module: str) -> Any:

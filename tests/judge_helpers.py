@@ -9,10 +9,10 @@ from typing import Any
 from aiohttp import web
 
 from configs import sections
-from gog_jax.config import fields
-from gog_jax.config import tools
+from gog_jax.config.tools import JudgeConfig
 from gog_jax.judge.judge import Judge
 from gog_jax.judge.prompt import Case
+from gog_jax.storage import typed
 from tests import endpoints
 from tests.endpoints import says
 
@@ -35,7 +35,7 @@ def settings(url: str, **changed: Any) -> Any:
       'min_success': 0.0,
       **changed,
   })
-  return fields.read(tools.Judge, section.to_dict(), 'config.judge')
+  return typed.read(JudgeConfig, section.to_dict(), 'config.judge')
 
 
 def make_judge(server: Any, workdir: Any, **changed: Any) -> Judge:

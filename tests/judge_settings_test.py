@@ -67,10 +67,9 @@ def test_a_cache_that_cannot_be_one(tmp_path):
     [
         ({'url': ''}, '--config.judge.url='),
         ({'url': 'localhost'}, '--config.judge.url'),
-        ({'model': ''}, '--config.judge.model=NAME'),
         ({'key_variable': 'sk-1'}, '--config.judge.key_variable'),
-        ({'min_success': 1.5}, 'config.judge.min_success is a share'),
-        ({'min_success': float('nan')}, 'min_success is nan'),
+        ({'min_success': 1.5}, 'config.judge.min_success must be from 0 to 1'),
+        ({'min_success': float('nan')}, 'min_success must be from 0 to'),
         ({'concurrency': 0}, 'config.judge.concurrency must be 1'),
         ({'max_attempts': 0}, 'config.judge.max_attempts must be 1'),
         ({'max_answer_characters': 0}, 'max_answer_characters must be 1'),

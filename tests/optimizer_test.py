@@ -8,12 +8,12 @@ import optax
 import pytest
 
 from configs import common
-from gog_jax.config import fields
-from gog_jax.config.training import Optimizer
+from gog_jax.config.training import OptimizerConfig
 from gog_jax.errors import UserError
 from gog_jax.models import layers
 from gog_jax.models import sharding
 from gog_jax.models.config import TowerConfig
+from gog_jax.storage import typed
 from gog_jax.train import optimizer as optimizer_lib
 
 
@@ -112,7 +112,7 @@ def test_state_of_muon_is_laid_out_on_a_mesh(params):
 )
 def test_unknown_words(changes, message):
   with pytest.raises(UserError, match=message):
-    fields.read(Optimizer, config(**changes))
+    typed.read(OptimizerConfig, config(**changes).to_dict())
 
 
 def test_cosine_reaches_zero_at_the_last_step():

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from gog_jax.app import stages
-from gog_jax.config.evaluation import Reward
+from gog_jax.config.evaluation import RewardConfig
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
@@ -63,7 +63,7 @@ def parts(tmp_path):
 
 
 def config_of(accuracy='exact_match', *extra):
-  return Reward(
+  return RewardConfig(
       accuracy=accuracy, format_weight=0.1, extra=extra
   )
 

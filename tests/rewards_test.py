@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gog_jax.config.evaluation import Reward
+from gog_jax.config.evaluation import RewardConfig
 from gog_jax.rewards import answers
 from gog_jax.rewards import score as rewards
 from gog_jax.types import Example
@@ -22,7 +22,7 @@ from gog_jax.types import Verdict
 
 pytestmark = pytest.mark.quick
 
-CONFIG = Reward(accuracy='exact_match', format_weight=0.1, extra=())
+CONFIG = RewardConfig(accuracy='exact_match', format_weight=0.1, extra=())
 EXAMPLE = Example(
     id='q',
     images=(),

@@ -62,7 +62,7 @@ def read(row, kind=Whole, **options):
 
 def test_every_kind_of_field_is_read():
   got = read(ROW)
-  assert got.colour is Colour.RED and type(got.share) is float
+  assert got.colour is Colour.RED and type(got.share) is int
   assert got.parts == ('text', Part(data=b'file', box=(1.0, 2.5)))
   assert got.mask.dtype == np.int8 and got.mask.tolist() == [1, 0]
   assert got.extra == {'a': [None, 1]} and got.flags == [True]
@@ -95,8 +95,8 @@ def test_other_names_and_unknown_fields():
         ({'n': -1}, 'row.n must be 0 or more, not -1'),
         ({'n': 13}, 'row.n is unlucky'),
         ({'share': math.nan}, 'row.share must be from 0 to 1, not nan'),
-        ({'share': 10**400}, 'row.share: int too large'),
-        ({'more': 0}, 'row.more must be more than 0 seconds, not 0.0'),
+        ({'share': 10**400}, 'row.share must be from 0 to 1, not 1000'),
+        ({'more': 0}, 'row.more must be more than 0 seconds, not 0'),
         ({'parts': 'x'}, "row.parts must be a list, not 'x'"),
         ({'parts': [3]}, r'row.parts\[0\] must be an object, not 3'),
         ({'parts': [{'data': 'x'}]}, r'row.parts\[0\].box is missing'),

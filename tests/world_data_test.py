@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from gog_jax import interrupt
-from gog_jax.config import fields
-from gog_jax.config.evaluation import World
+from gog_jax.config.evaluation import DataConfig
 from gog_jax.errors import UserError
+from gog_jax.storage import typed
 from gog_jax.toy import dataset
 from gog_jax.toy import knowledge
 from gog_jax.toy import questions
@@ -18,7 +18,7 @@ from tests import mini
 from tests.world_helpers import stdout_of
 
 _HARD = dataclasses.replace(knowledge.USUAL, emblems=6, twins=1.0)
-_DATA = World(
+_DATA = DataConfig(
     world_seed=0,
     n_train=40,
     n_validation=17,
@@ -124,11 +124,11 @@ def test_what_a_user_can_mend_is_said_in_one_line(tmp_path, folder):
 @pytest.mark.parametrize(
     ('field', 'value', 'said'),
     [
-        ('n_test', 0, 'data.n_test must be 1 to 16000000'),
-        ('n_train', 16_000_001, 'data.n_train must be 1 to 16000000'),
+        ('n_test', 0, 'data.n_test must be from 1 to'),
+        ('n_train', 16_000_001, 'data.n_train must be from 1 to'),
         ('world_seed', -1, 'data.world_seed must be 0 or more'),
-        ('hard.emblems', 9, 'data.hard.emblems must be 3 to 6'),
-        ('difficulty.noise', 2.0, 'data.difficulty.noise is a share'),
+        ('hard.emblems', 9, 'data.hard.emblems must be from 3 to 6'),
+        ('difficulty.noise', 2.0, 'data.difficulty.noise must be from 0 to 1'),
     ],
 )
 def test_a_data_set_that_cannot_be_is_refused(field, value, said):
@@ -136,16 +136,16 @@ def test_a_data_set_that_cannot_be_is_refused(field, value, said):
   *section, name = field.split('.')
   (page[section[0]] if section else page)[name] = value
   with pytest.raises(UserError, match=said):
-    fields.read(World, page, 'config.data')
+    typed.read(DataConfig, page, 'config.data')
 
 
 def test_data_needs_neither_tensorflow_nor_torch(tmp_path):
   script = f"""
 import sys
-from gog_jax.config.evaluation import World
+from gog_jax.config.evaluation import DataConfig
 from gog_jax.toy import dataset
 from gog_jax.toy.knowledge import USUAL
-data = World(world_seed=0, n_train=2, n_validation=1, n_test=1, n_hard=1,
+data = DataConfig(world_seed=0, n_train=2, n_validation=1, n_test=1, n_hard=1,
              difficulty=USUAL, hard=USUAL)
 dataset.prepare({str(tmp_path)!r}, data)
 assert len(dataset.load({str(tmp_path)!r}, 'train')[0].images[0]) > 1000

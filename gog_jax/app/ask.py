@@ -9,7 +9,7 @@ from etils import epath
 from gog_jax import images
 from gog_jax.app import narrator
 from gog_jax.config import paradigms
-from gog_jax.config.config import AskConfig
+from gog_jax.config.pages import AskPage
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.remote import secrets
@@ -27,18 +27,17 @@ from gog_jax.types import StopReason
 from gog_jax.types import Trajectory
 
 
-def ask(config: AskConfig, workdir: epath.Path) -> None:
+def ask(config: AskPage, workdir: epath.Path) -> None:
   """Asks, tells it on the terminal, and writes the record and the page.
 
   Raises:
     UserError: The image cannot be read, the policy is not there or fails, or
       the folder cannot be written.
   """
-  # What is replayed comes from a recording, whatever was searched for it.
-  if config.tools.backend == 'world' and config.tools.mode != 'replay':
+  if config.tools.searches_world:
     knowledge.world_of(config.scope)
   example = read_example(config)
-  name = config.policy_name
+  name = config.policy
   model = paradigms.parse(name, config.arms).model
   run = build(policies.config_of(config, name), workdir)
   policy = policies.make(run, name, tolerant=False)
@@ -76,7 +75,7 @@ def ask(config: AskConfig, workdir: epath.Path) -> None:
   told.footer(trajectory, **facts)
 
 
-def read_example(config: AskConfig) -> Example:
+def read_example(config: AskPage) -> Example:
   """The question with its image; what would be right is not known.
 
   Raises:

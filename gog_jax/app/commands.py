@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax.app import stages
-from gog_jax.config.config import WORLD
+from gog_jax.config import paradigms
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
@@ -90,7 +90,7 @@ def instruct(config: Any, workdir: epath.Path) -> None:
   needed = settings.stages(config)
   stages.bring(run, needed, 'instruct')
   inputs = {name: stages.identity(run, name) for name in needed}
-  if config.instruct.teacher == settings.EXPERT:
+  if config.instruct.teacher == paradigms.EXPERT:
     inputs['maker'] = expert.version()
   run = run.with_config(settings.teacher_config(config))
   facts = instruct_build.build(run, inputs)
@@ -190,7 +190,8 @@ def _check(config: Any) -> None:
     sources.check(names, field=f'config.questions.{split}')
   evaluate.check(config)
   makes = stages.order_for(config) if config.stage in stages.TARGETS else []
-  if config.questions.train != WORLD and {'demos', 'demos_no_gaze'} & {*makes}:
+  only_world = config.questions.only_world('train')
+  if not only_world and {'demos', 'demos_no_gaze'} & {*makes}:
     raise UserError(
         'config.questions.train: the expert whom SFT imitates knows the '
         'embedded world alone; pass --config.sft.data=FILE, what to imitate'

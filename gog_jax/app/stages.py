@@ -18,7 +18,6 @@ from etils import epath
 from gog_jax.config import Config
 from gog_jax.config import paradigms
 from gog_jax.config import picked
-from gog_jax.config.config import WORLD
 from gog_jax.conversations import sft_data
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
@@ -334,7 +333,7 @@ def manifest_of(run: Run, name: str) -> Manifest:
   split = _ASKED.get(name, '')
   if split == 'validation' and not own.sft.n_validation:
     split = ''
-  if split and getattr(own.questions, split) != WORLD:
+  if split and not own.questions.only_world(split):
     inputs['questions'] = run.questions(split).digest
   if stage.version:
     inputs['maker'] = stage.version

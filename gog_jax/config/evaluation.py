@@ -6,70 +6,69 @@ import dataclasses
 import functools
 import importlib.util
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from gog_jax.config.fields import at_least
-from gog_jax.config.fields import between
-from gog_jax.config.fields import FieldError
-from gog_jax.config.fields import Section
-from gog_jax.config.fields import share
+from gog_jax.config.fields import Names
 from gog_jax.errors import UserError
+from gog_jax.storage.typed import between
+from gog_jax.storage.typed import Count
+from gog_jax.storage.typed import FieldError
+from gog_jax.storage.typed import Finite
+from gog_jax.storage.typed import Positive
+from gog_jax.storage.typed import Share
+
+# Beyond 16 million questions the scopes would be those of the next seed.
+WorldSize = Annotated[int, between(1, 16_000_000)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Difficulty(Section):
-  """What makes the embedded world's questions hard.
+class DifficultyConfig:
+  """What makes the embedded world's questions hard."""
 
-  All but the first are shares, or for `noise` of a cosine, from 0 to 1.
-  """
-
-  emblems: int = between(3, 6)  # The most in a scene.
-  small: float = share()  # Of emblems, those that are tiny.
+  emblems: Annotated[int, between(3, 6)]  # The most in a scene.
+  small: Share  # Of emblems, those that are tiny.
   # Of the questions that a gaze answers, those about one of two emblems that a
   # glance cannot tell apart.
-  twins: float = share()
-  aliased: float = share()  # Of facts, those filed under an alias only.
+  twins: Share
+  aliased: Share  # Of facts, those filed under an alias only.
   # Of looks, those that image search does not know; documents describe them.
-  unpictured: float = share()
+  unpictured: Share
   # Standard deviation of what is added to an image's similarities.
-  noise: float = share()
+  noise: Share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class World(Section):
+class DataConfig:
   """The embedded world, a TFDS data set."""
 
-  world_seed: int = at_least(0)
-  # Beyond 16 million questions the scopes would be those of the next seed.
-  n_train: int = between(1, 16_000_000)
-  n_validation: int = between(1, 16_000_000)
-  n_test: int = between(1, 16_000_000)
-  n_hard: int = between(1, 16_000_000)  # Of the benchmark 'world_hard'.
-  difficulty: Difficulty
-  hard: Difficulty
+  world_seed: Count
+  n_train: WorldSize
+  n_validation: WorldSize
+  n_test: WorldSize
+  n_hard: WorldSize  # Of the benchmark 'world_hard'.
+  difficulty: DifficultyConfig
+  hard: DifficultyConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Questions(Section):
+class QuestionsConfig:
   """Where questions come from, see questions/sources.py.
 
   'world', the embedded world's split; KIND:PATH, as 'jsonl:FILE'; or a user's
   function, FILE.py:NAME. Several are taken in turn.
   """
 
-  train: tuple[str, ...]  # Graded, trained on by RL, and built from.
-  validation: tuple[str, ...]  # Tell SFT when to stop.
-  test: tuple[str, ...]  # Evaluated.
+  train: Names  # Graded, trained on by RL, and built from.
+  validation: Names  # Tell SFT when to stop.
+  test: Names  # Evaluated.
 
-  def __post_init__(self):
-    super().__post_init__()
-    for split in ('train', 'validation', 'test'):
-      if not getattr(self, split):
-        raise FieldError(f"{split} is empty: name one at least, e.g. 'world'")
+  def only_world(self, split: str) -> bool:
+    """Whether a split's questions are the embedded world's alone."""
+    return getattr(self, split) == ('world',)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reward(Section):
+class RewardConfig:
   """How a trajectory is scored, see rewards/score.py.
 
   Its parts are functions: one of rewards/parts.py by name ('exact_match',
@@ -77,7 +76,7 @@ class Reward(Section):
   """
 
   accuracy: str  # The part that says what is right, from 0 to 1.
-  format_weight: float = share()  # lambda of the paper.
+  format_weight: Share  # lambda of the paper.
   extra: tuple[str, ...]  # 'PART=WEIGHT', added to the reward.
 
   @functools.cached_property
@@ -115,7 +114,7 @@ class Reward(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Eval(Section):
+class EvalConfig:
   """Who is evaluated, greedily, and on what."""
 
   # 'test', which is questions.test; 'world', 'world_hard', 'world_validation',
@@ -124,29 +123,24 @@ class Eval(Section):
   # function, FILE.py:NAME.
   benchmark: str
   # At most, of questions.test or the world's; benchmark.n is the others'.
-  n_examples: int = at_least(1)
+  n_examples: Positive
   # PARADIGM@MODEL, or a short name: config/paradigms.py.
-  policies: tuple[str, ...]
+  policies: Names
   script: str  # MODULE:FUNCTION of the model `script`: evaluation/scripts.py.
   # Items that failed because a tool failed are asked again when the same
   # command is given again; else they are counted.
   retry_errors: bool
 
-  def __post_init__(self):
-    super().__post_init__()
-    if not self.policies:
-      raise FieldError('policies is empty: name one at least')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Benchmark(Section):
+class BenchmarkConfig:
   """A published set of questions, see questions/benchmarks/."""
 
   name: str  # '' is none.
   path: str  # Its folder or file, or its id on the Hugging Face hub.
   ids: str  # A file of the ids that are wanted: one a line, or a JSON list.
   images: str  # A folder of images that it names or links to.
-  n: int = at_least(0)  # So many of it, for a cheap run; 0 is all.
+  n: Count  # So many of it, for a cheap run; 0 is all.
   seed: int  # Chooses, where some are to be chosen.
   fetch_images: bool  # Fetch images that it only links to.
   options: bool  # Show LiveVQA's options with the question.
@@ -155,14 +149,14 @@ class Benchmark(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report(Section):
+class ReportConfig:
   """The report's page."""
 
-  n_trajectories: int = at_least(0)
+  n_trajectories: Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Log(Section):
+class LogConfig:
   """Where metrics go beside metrics.jsonl and TensorBoard's events/."""
 
   # A project at Weights & Biases, if any; needs pip install wandb. Its own
@@ -170,7 +164,6 @@ class Log(Section):
   wandb: str
 
   def __post_init__(self):
-    super().__post_init__()
     if self.wandb and importlib.util.find_spec('wandb') is None:
       raise FieldError(
           f'wandb={self.wandb} asks for Weights & Biases, which is not '
@@ -179,35 +172,35 @@ class Log(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Instruct(Section):
+class InstructConfig:
   """The GoG-Instruct builder, see instruct/."""
 
   # Who answers: 'remote', a model behind an endpoint; 'expert', the world's,
   # who knows its own questions only; 'model', the one in model.path as it is;
   # or what the run in --workdir has trained, as 'sft' and 'rl'.
   teacher: str
-  n: int = at_least(1)  # Samples of the set,
-  no_search: float = share()  # of which this share does not search.
+  n: Positive  # Samples of the set,
+  no_search: Share  # of which this share does not search.
   fewer: bool  # Where a kind is short, a smaller set of the same shares.
   # Questions that are asked at most, in whole chunks: no more than it takes.
-  n_queries: int = at_least(1)
+  n_queries: Positive
   # Questions asked before it is seen whether that is enough.
-  chunk: int = at_least(1)
+  chunk: Positive
   # The uncertainty filter: direct answers without tools. A question of which
   # all are right is too easy. 0 asks none.
-  n_direct: int = at_least(0)
-  direct_temperature: float  # Of a remote teacher's.
+  n_direct: Count
+  direct_temperature: Finite  # Of a remote teacher's.
   easy: Literal['keep', 'drop']  # As samples that do not search; or not at all.
-  samples: int = at_least(1)  # Trajectories tried, until one passes.
+  samples: Positive  # Trajectories tried, until one passes.
   gold: Literal['any', 'each', 'off']  # How many gazes must hit a gold region.
-  gold_iou: float = share()  # Overlap from which a gaze hits.
+  gold_iou: Share  # Overlap from which a gaze hits.
   evidence: bool  # Where it searched, the answer must stand in the results.
   repeats: bool  # Whether a call may be made twice.
   # How often a conversation that a tool's failure spoilt is begun anew, and the
   # share of a chunk that may stay spoilt.
-  retries: int = at_least(0)
-  most_errors: float = share()
-  concurrency: int = at_least(1)  # Conversations with a remote teacher at once.
-  n_review: int = at_least(0)  # Samples on the review page.
+  retries: Count
+  most_errors: Share
+  concurrency: Positive  # Conversations with a remote teacher at once.
+  n_review: Count  # Samples on the review page.
   review: str  # The file which that page has exported.
   licence: str  # What the data card says of it.

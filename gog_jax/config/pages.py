@@ -2,26 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 import dataclasses
 import importlib.util
 import pathlib
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from gog_jax.config import config as config_lib
+from gog_jax.config import paradigms
 from gog_jax.config.config import Config
-from gog_jax.config.evaluation import Benchmark
-from gog_jax.config.fields import read
-from gog_jax.config.fields import Section
-from gog_jax.config.tools import Judge
+from gog_jax.config.evaluation import BenchmarkConfig
+from gog_jax.config.evaluation import InstructConfig
+from gog_jax.config.fields import Given
+from gog_jax.config.tools import JudgeConfig
+from gog_jax.config.training import PretrainConfig
 from gog_jax.errors import UserError
+from gog_jax.storage import typed
+from gog_jax.storage.typed import FieldError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Page(Section):
+class PretrainPage(Config):
+  """Of configs/pretrain.py."""
+
+  pretrain: PretrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InstructPage(Config):
+  """Of configs/instruct.py."""
+
+  instruct: InstructConfig
+
+  def __post_init__(self):
+    super().__post_init__()
+    c = self.instruct
+    # Those that have to answer at once have no trajectories to show.
+    known = (*paradigms.TEACHERS, *self.arms)
+    if c.teacher not in known:
+      raise FieldError(
+          f'instruct.teacher is {c.teacher!r}, not one of {", ".join(known)}'
+      )
+    own = not self.questions.only_world('train')
+    if c.teacher == paradigms.EXPERT and own:
+      raise FieldError(
+          'instruct.teacher: the expert knows the questions of the embedded '
+          'world only: pass --config.instruct.teacher=remote, or another that '
+          'can read yours'
+      )
+    if c.teacher == paradigms.REMOTE:
+      self.remote.check('remote')
+      if c.n_direct > 1 and not c.direct_temperature:
+        raise FieldError(
+            'instruct.direct_temperature=0 gives the same answer every time: '
+            'raise it, or pass --config.instruct.n_direct=1'
+        )
+    if own and self.tools.searches_world:
+      raise FieldError(
+          'tools.backend: the embedded world knows nothing about your '
+          'questions: pass --config.tools.backend=index or retriever'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AskPage(Config):
+  """Of configs/ask.py."""
+
+  image: Given  # A file: PNG, JPEG, WebP, ...
+  question: Given
+  policy: str  # As in eval.policies; but nobody has scripted this question.
+  scope: str  # Which world or corpus is searched; the backend says which.
+  page: str  # Where the page goes, if not beside the record.
+
+  def __post_init__(self):
+    super().__post_init__()
+    try:
+      model = paradigms.parse(self.policy, self.arms).model
+    except UserError as error:
+      raise FieldError(f'policy: {error}') from error
+    if model in (paradigms.EXPERT, paradigms.SCRIPT):
+      raise FieldError(
+          f'policy: {model} cannot answer questions of yours; pass '
+          '--config.policy=remote, model, or what was trained in --workdir'
+      )
+    if model == paradigms.REMOTE:
+      self.remote.check('remote')
+    if self.tools.searches_world and not self.scope:
+      raise FieldError(
+          'scope is empty: the embedded world only knows its own pictures, '
+          'so pass another --config.tools.backend, or the --config.scope of '
+          'one of its questions'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertPage(Config):
+  """Of configs/convert.py."""
+
+  input: Given  # A file or a folder.
+  output: Given  # A .json or .jsonl file for sharegpt and swift; or a folder.
+  format: Literal['sharegpt', 'swift', 'trajectories', 'tfds']
+  split: str  # Of a TFDS set that is read.
+  name: str  # Of a TFDS set that is written, and
+  description: str  # what it is.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
   """What every page has."""
 
   stage: str
@@ -52,19 +141,22 @@ class RetrievePage(Page):
 class BenchmarkPage(Page):
   """Of configs/benchmark.py."""
 
-  benchmark: Benchmark
+  benchmark: BenchmarkConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JudgePage(Page):
   """Of configs/judge.py."""
 
-  labels: str  # A file of JSON lines.
-  judge: Judge
+  labels: Given  # A file of JSON lines.
+  judge: JudgeConfig
+
+  def __post_init__(self):
+    self.judge.check('judge')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableFields(Section):
+class TableConfig:
   """The section `table`."""
 
   workdirs: tuple[str, ...]  # Of the runs to read; () is the --workdir.
@@ -75,7 +167,7 @@ class TableFields(Section):
 class TablePage(Page):
   """Of configs/table.py."""
 
-  table: TableFields
+  table: TableConfig
 
 
 KINDS: dict[str, type[Any]] = {
@@ -84,10 +176,10 @@ KINDS: dict[str, type[Any]] = {
     'grade': Config,
     'eval': Config,
     'inspect': Config,
-    'pretrain': config_lib.PretrainConfig,
-    'instruct': config_lib.InstructConfig,
-    'ask': config_lib.AskConfig,
-    'convert': config_lib.ConvertConfig,
+    'pretrain': PretrainPage,
+    'instruct': InstructPage,
+    'ask': AskPage,
+    'convert': ConvertPage,
     'index': IndexPage,
     'retrieve': RetrievePage,
     'benchmark': BenchmarkPage,
@@ -113,8 +205,47 @@ def from_page(page: ConfigDict, given: Container[str] = ()) -> Any:
         f'unknown stage {values["stage"]!r}; there are {", ".join(KINDS)}'
     )
   if issubclass(kind, Config):
-    values = config_lib.arms_and_general(values, given)
-  return read(kind, values)
+    values = _arms_and_general(values, given)
+  return typed.read(kind, values, 'config')
+
+
+def _arms_and_general(
+    values: Mapping[str, Any], given: Container[str]
+) -> dict[str, Any]:
+  """A page's fields with `arms` and `general` as whole sections.
+
+  Args:
+    values: The page's; its arms and its `general` hold what differs.
+    given: Dotted names of the fields that the command line set: these hold for
+      general models, too, unless their own were set as well.
+  """
+  arms = {
+      name: _with(values['rl'], fields)
+      for name, fields in values['arms'].items()
+  }
+  general = {}
+  for section, fields in values['general'].items():
+    differing = {
+        name: value
+        for name, value in fields.items()
+        if f'{section}.{name}' not in given
+        or f'general.{section}.{name}' in given
+    }
+    general[section] = _with(values[section], differing)
+  return {**values, 'arms': arms, 'general': general or None}
+
+
+def _with(
+    values: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Nested values with others in their place."""
+  found = dict(values)
+  for name, value in changes.items():
+    old = found.get(name)
+    if isinstance(old, Mapping) and isinstance(value, Mapping):
+      value = _with(old, value)
+    found[name] = value
+  return found
 
 
 def sibling(page: str, name: str) -> ModuleType:

@@ -44,15 +44,15 @@ SFT, SFT_NO_GAZE, RL = 'sft', 'sft_no_gaze', 'rl'
 _TRAINED = (SFT, SFT_NO_GAZE, RL)
 MODELS = (BASE, *_TRAINED, REMOTE, EXPERT, SCRIPT)
 
-# Of those paradigms that a model's own name does not stand for.
+# Short names; any other is a model's, that plays GOG.
 _ALIASES = {
+    'model': f'{GOG}@{BASE}',
     DIRECT: f'{DIRECT}@{SFT}',
     FULL_SEARCH: f'{FULL_SEARCH}@{SFT}',
     SFT_NO_GAZE: f'{NO_GAZE}@{SFT_NO_GAZE}',
 }
-# The short names, but for those of arms, in the order of the story.
-SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT, SFT_NO_GAZE, RL)
-
+# Who may teach: all whose trajectories show how they search.
+TEACHERS = (REMOTE, 'model', EXPERT, *_TRAINED)
 
 TEST = 'test'  # The benchmark that the config's `questions.test` are.
 # Benchmarks that are splits of the embedded world, 'world_hard' being harder.
@@ -128,11 +128,14 @@ def parse(name: str, arms: Iterable[str] = ()) -> Named:
   models = (*MODELS, *arms)
   paradigm, _, model = spelled_out(name).partition('@')
   if paradigm not in PARADIGMS or model not in models:
+    known = short = list(dict.fromkeys((*models, *_ALIASES)))
+    if '@' in name:
+      known = [f'{one}@{other}' for one in PARADIGMS for other in models]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     raise UserError(
-        f'there is no policy {name!r}; the nearest is '
-        f'{_nearest(name, models)!r} (PARADIGM@MODEL, with '
-        f'{", ".join(PARADIGMS)} and {", ".join(models)}; or '
-        f'{", ".join(_short(models))})'
+        f'there is no policy {name!r}; the nearest is {nearest!r} '
+        f'(PARADIGM@MODEL, with {", ".join(PARADIGMS)} and '
+        f'{", ".join(models)}; or {", ".join(short)})'
     )
   if model == EXPERT and paradigm not in (GOG, NO_GAZE):
     raise UserError(
@@ -140,15 +143,3 @@ def parse(name: str, arms: Iterable[str] = ()) -> Named:
         f'{GOG}@{EXPERT} or another model'
     )
   return Named(paradigm=paradigm, model=model)
-
-
-def _short(models: Iterable[str]) -> list[str]:
-  return [*(m for m in models if m not in SHORT), *SHORT]
-
-
-def _nearest(name: str, models: tuple[str, ...]) -> str:
-  if '@' in name:
-    known = [f'{one}@{model}' for one in PARADIGMS for model in models]
-  else:
-    known = _short(models)
-  return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]

@@ -21,7 +21,7 @@ from etils import epath
 from gog_jax import seams
 from gog_jax.config import paradigms
 from gog_jax.config import picked
-from gog_jax.config.evaluation import Benchmark
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.collect import Collector
@@ -80,7 +80,9 @@ def items(run: Run) -> benchmarks.Benchmark:
 
 
 @functools.lru_cache(maxsize=1)  # It reads every image.
-def _load(workdir: epath.Path, section: Benchmark) -> benchmarks.Benchmark:
+def _load(
+    workdir: epath.Path, section: BenchmarkConfig
+) -> benchmarks.Benchmark:
   return benchmarks.open(section, workdir=workdir)
 
 

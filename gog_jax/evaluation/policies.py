@@ -9,7 +9,6 @@ from flax import nnx
 from gog_jax import seams
 from gog_jax.config import Config
 from gog_jax.config import paradigms
-from gog_jax.config.fields import FieldError
 from gog_jax.config.paradigms import Named
 from gog_jax.errors import UserError
 from gog_jax.evaluation import scripts
@@ -23,6 +22,7 @@ from gog_jax.rollout.scripted import Opening
 from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
+from gog_jax.storage.typed import FieldError
 from gog_jax.types import ToolCall
 
 REMOTE = paradigms.REMOTE

@@ -21,7 +21,7 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax.config.evaluation import Instruct
+from gog_jax.config.evaluation import InstructConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import check_outage
 from gog_jax.evaluation.collect import Collector
@@ -192,7 +192,7 @@ class Answers:
   _tries: Collector
 
   @property
-  def _config(self) -> Instruct:
+  def _config(self) -> InstructConfig:
     return self._teacher.run.config.instruct
 
   @property

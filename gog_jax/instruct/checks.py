@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import dataclasses
 
-from gog_jax.config.evaluation import Instruct
+from gog_jax.config.evaluation import InstructConfig
 from gog_jax.evaluation.collect import infra_error
 from gog_jax.images import size_of
 from gog_jax.rewards import answers
@@ -54,7 +54,7 @@ def spoilt(trajectory: Trajectory) -> Failure | None:
 
 
 def failure(
-    example: Example, trajectory: Trajectory, c: Instruct, frame: Frame
+    example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
 ) -> Failure | None:
   """The first check that a valid, scored trajectory fails.
 
@@ -68,7 +68,7 @@ def failure(
 
 
 def _failures(
-    example: Example, trajectory: Trajectory, c: Instruct, frame: Frame
+    example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
 ) -> Iterator[Failure]:
   """Each check that it fails, in order."""
   ended = f'it ended with {trajectory.stop_reason.value}'
@@ -119,7 +119,7 @@ def _box_outside(trajectory: Trajectory, frame: Frame) -> str:
 
 
 def _gold_missed(
-    example: Example, trajectory: Trajectory, c: Instruct
+    example: Example, trajectory: Trajectory, c: InstructConfig
 ) -> str:
   looks = behaviour.gazes(example, trajectory)
   if c.gold == 'off' or not example.gold_regions or not looks:
@@ -133,7 +133,7 @@ def _gold_missed(
 
 
 def _no_evidence(
-    example: Example, trajectory: Trajectory, c: Instruct
+    example: Example, trajectory: Trajectory, c: InstructConfig
 ) -> str:
   """Looks for whole words of an accepted answer in what came back."""
   found = list(_found(trajectory))
@@ -149,7 +149,7 @@ def _no_evidence(
   return f'{example.answers[0]!r} stands in none of {len(texts)} results'
 
 
-def _repeated(trajectory: Trajectory, c: Instruct) -> str:
+def _repeated(trajectory: Trajectory, c: InstructConfig) -> str:
   seen: set[str] = set()
   for call, _ in _made(trajectory):
     text = f'{call.name} {files.dumps(dict(call.arguments))}'

@@ -6,11 +6,9 @@ from typing import Any
 
 from gog_jax.config import paradigms
 from gog_jax.config import picked
-from gog_jax.config.config import InstructConfig
+from gog_jax.config.pages import InstructPage
 from gog_jax.evaluation import policies
 from gog_jax.questions import sources
-
-MODEL, EXPERT = 'model', 'expert'  # Teachers, beside those of policies.py.
 
 # What is asked, and what becomes of it, hangs on these alone: the others may
 # change between two starts, and no teacher is asked again.
@@ -27,7 +25,7 @@ _SECTIONS = (
 )  # fmt: skip
 
 
-def identity(config: InstructConfig) -> dict[str, Any]:
+def identity(config: InstructPage) -> dict[str, Any]:
   """The fields on which the committed chunks depend."""
   names = [*_SECTIONS, *(f'instruct.{name}' for name in _ASKED)]
   if config.instruct.teacher == policies.REMOTE:
@@ -35,12 +33,10 @@ def identity(config: InstructConfig) -> dict[str, Any]:
   return picked(config, names, without=())
 
 
-def teacher_config(config: InstructConfig) -> InstructConfig:
+def teacher_config(config: InstructPage) -> InstructPage:
   """The config with the tools, wording and limits that the teacher has."""
-  if config.instruct.teacher == MODEL:
-    return config
   own = policies.config_of(config, config.instruct.teacher)
-  assert isinstance(own, InstructConfig)
+  assert isinstance(own, InstructPage)
   return own
 
 
@@ -57,8 +53,6 @@ def stages(config: Any) -> tuple[str, ...]:
   needed = []
   if sources.WORLD in config.questions.train:
     needed.append('data')
-  if config.instruct.teacher not in (policies.REMOTE, MODEL, EXPERT):
-    stage = paradigms.parse(config.instruct.teacher, config.arms).stage
-    assert stage is not None
+  if stage := paradigms.parse(config.instruct.teacher, config.arms).stage:
     needed.append(stage)
   return tuple(needed)

@@ -8,7 +8,6 @@ import functools
 
 from gog_jax.config import paradigms
 from gog_jax.evaluation import policies
-from gog_jax.instruct import settings
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.types import Trajectory
@@ -44,14 +43,12 @@ class Teacher:
     """Answers with tools."""
     if self.is_remote:
       return self._remote(self.run)
-    if self._name == settings.EXPERT:
+    if self._name == paradigms.EXPERT:
       return policies.expert_policy(self.run)
-    if self._name == settings.MODEL:
-      model = self.run.load_model()
-    else:
-      stage = paradigms.parse(self._name, self.run.config.arms).stage
-      assert stage is not None
-      model = policies.trained(self.run, stage)
+    stage = paradigms.parse(self._name, self.run.config.arms).stage
+    model = (
+        policies.trained(self.run, stage) if stage else self.run.load_model()
+    )
     return self.run.make_policy(model, greedy=False)
 
   @functools.cached_property
@@ -59,7 +56,7 @@ class Teacher:
     """Answers at once; it is of `direct_run`."""
     if self.is_remote:
       return self._remote(self.direct_run)
-    if self._name == settings.EXPERT:
+    if self._name == paradigms.EXPERT:
       return policies.expert_policy(self.run, answers_at_once=True)
     # Where it calls a tool all the same, it has not answered.
     return self.policy

@@ -48,8 +48,6 @@ def read(path: epath.PathLike) -> Loaded[Label]:
   Raises:
     UserError: The file cannot be read, or no line of it is of use.
   """
-  if not path:
-    raise UserError('nothing to agree with: pass --config.labels=FILE')
   labels, drops = [], []
   try:
     for line in json_lines(path, max_bytes=_MAX_BYTES):

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from etils import epath
 
-from gog_jax.config import tools as config_lib
+from gog_jax.config.tools import JudgeConfig
 from gog_jax.errors import RunStopped
 from gog_jax.judge import prompt
 from gog_jax.judge.prompt import Case
@@ -45,7 +45,7 @@ class Judge:
       `Endpoint` for the rest.
   """
 
-  def __init__(self, config: config_lib.Judge, workdir: epath.PathLike):
+  def __init__(self, config: JudgeConfig, workdir: epath.PathLike):
     """Opens what the config names; nothing is asked yet.
 
     Args:

@@ -86,14 +86,13 @@ class Endpoint:
     """Reads the key from the environment; nothing is asked yet.
 
     Args:
-      section: A `config.tools.Endpoint`; a `Remote` may have requests carry
-        their conversation's own seed.
+      section: An EndpointConfig; a RemoteConfig may have requests carry their
+        conversation's own seed.
       name: The section's, for messages.
       workdir: Where the ledger is if the section names none.
 
     Raises:
-      UserError: The address, the key or the ledger cannot be one, or the model
-        has no name.
+      UserError: The address, the key or the ledger cannot be one.
     """
     self._section, self._name = section, name
     url = http_json.check_url(
@@ -106,11 +105,6 @@ class Endpoint:
     path = parts.path.rstrip('/').removesuffix(_PATH) + _PATH
     self._address = parts._replace(path=path, fragment='').geturl()
     self._shown = shown_url(section.url)
-    if not section.model:
-      raise UserError(
-          f'no remote model is named: pass {self._flag("model")}=NAME, as the '
-          f'endpoint calls it (GET {self._shown}/models lists them)'
-      )
     variable = section.key_variable
     if variable and not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', variable):
       raise UserError(  # Which is not quoted: it may be the key itself.

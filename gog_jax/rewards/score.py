@@ -17,7 +17,7 @@ import math
 from typing import Any
 
 from gog_jax import seams
-from gog_jax.config.evaluation import Reward
+from gog_jax.config.evaluation import RewardConfig
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.rewards import behaviour
@@ -33,7 +33,7 @@ def score(
     example: Example,
     trajectory: Trajectory,
     *,
-    config: Reward,
+    config: RewardConfig,
     call_cost: float = 0.0,
 ) -> Trajectory:
   """The trajectory with `reward`, `reward_parts` and maybe `masked` set.
@@ -94,7 +94,7 @@ def score_all(
     examples: Sequence[Example],
     trajectories: Sequence[Trajectory],
     *,
-    config: Reward,
+    config: RewardConfig,
     call_cost: float = 0.0,
 ) -> list[Trajectory]:
   """`score` of each trajectory, one of each example."""
@@ -104,7 +104,7 @@ def score_all(
   ]
 
 
-def check(config: Reward) -> None:
+def check(config: RewardConfig) -> None:
   """Loads every part.
 
   Raises:
@@ -123,7 +123,7 @@ def check(config: Reward) -> None:
     taken.add(_short(name))
 
 
-def identity(config: Reward) -> dict[str, str]:
+def identity(config: RewardConfig) -> dict[str, str]:
   """Digests of users' parts, for manifests; the config names ours."""
   return {
       f'reward {name}': seams.digest(name, parts.PARTS, field='config.reward')

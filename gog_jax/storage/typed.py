@@ -45,7 +45,7 @@ class Bound:
   """Which values of a type are meant: those for which `holds` is true."""
 
   must: str
-  holds: Callable[[Any], bool]
+  holds: Callable[[Any], object]
 
 
 def at_least(low: float, why: str = '') -> Bound:
@@ -103,9 +103,14 @@ class _Reader:
   load: Callable[[str], bytes] | None
 
   def read(self, hint: Any, value: Any, name: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or type(value) is hint:
       return value
+    if hint is float and type(value) is int:  # As PEP 484 has it.
+      return value
+    origin, args = _form(hint)
+    if origin is None and dataclasses.is_dataclass(hint):
+      if isinstance(value, Mapping):
+        return self._fields(hint, value, name)
     if origin is Annotated:
       value, bound = self.read(args[0], value, name), args[1]
       if not bound.holds(value):
@@ -124,15 +129,11 @@ class _Reader:
       return self._items(origin, args, value, name)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
       return {
-          key: self.read(args[1], item, _join(name, key))
+          key: self.read(args[1], item, f'{name}.{key}')
           for key, item in value.items()
       }
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-      return self._fields(hint, value, name)
     if isinstance(hint, type):
       try:
-        if hint is float and type(value) is int:
-          return float(value)
         if hint is bytes and isinstance(value, str) and self.load:
           return self.load(value)
         if issubclass(hint, enum.Enum):
@@ -154,41 +155,40 @@ class _Reader:
     )
 
   def _fields(self, kind: Any, row: Mapping[str, Any], name: str) -> Any:
-    fields = {
-        self.keys.get(field, field): (field, hint, has_default)
-        for field, hint, has_default in _declared(kind)
-    }
-    if not self.ignore_unknown:
-      for key in sorted(row.keys() - fields.keys()):
-        raise FieldError(f'{_join(name, key)}: there is no such field')
+    at = f'{name}.' if name else ''
+    declared = _declared(kind)
     values = {}
-    for key, (field, hint, has_default) in fields.items():
+    for field, (hint, has_default) in declared.items():
+      key = self.keys.get(field, field)
       if key in row:
-        values[field] = self.read(hint, row[key], _join(name, key))
+        values[field] = self.read(hint, row[key], at + key)
       elif not has_default:
-        raise FieldError(f'{_join(name, key)} is missing')
+        raise FieldError(f'{at}{key} is missing')
+    if len(values) < len(row) and not self.ignore_unknown:
+      unknown = row.keys() - {self.keys.get(field, field) for field in declared}
+      raise FieldError(f'{at}{min(unknown)}: there is no such field')
     try:
       return kind(**values)
     except FieldError as error:  # Of fields that do not fit each other.
-      raise FieldError(_join(name, str(error))) from error
+      raise FieldError(f'{at}{error}') from error
 
 
 @functools.cache
-def _declared(kind: Any) -> list[tuple[str, Any, bool]]:
-  """Name and type of each field of a dataclass, and if it has a default."""
+def _form(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+  return typing.get_origin(hint), typing.get_args(hint)
+
+
+@functools.cache
+def _declared(kind: Any) -> dict[str, tuple[Any, bool]]:
+  """The type of each field of a dataclass, and whether it has a default."""
   hints = typing.get_type_hints(kind, include_extras=True)
-  return [
-      (
-          field.name,
+  return {
+      field.name: (
           hints[field.name],
           field.default is not field.default_factory,  # Else both are missing.
       )
       for field in dataclasses.fields(kind)
-  ]
-
-
-def _join(name: str, field: str) -> str:
-  return f'{name}.{field}' if name else field
+  }
 
 
 def _wrong(name: str, must: str, value: Any) -> FieldError:

@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import time
 
-from gog_jax.config.tools import Tools
+from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import RunStopped
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
@@ -46,7 +46,9 @@ class ToolExecutor:
     counts: Shared with the run's other executors.
   """
 
-  def __init__(self, tools: Sequence[Tool], config: Tools, toolbox: Toolbox):
+  def __init__(
+      self, tools: Sequence[Tool], config: ToolsConfig, toolbox: Toolbox
+  ):
     """Initialises the executor.
 
     Args:

@@ -35,10 +35,10 @@ from PIL import Image
 
 from gog_jax import images
 from gog_jax import seams
-from gog_jax.config import fields
 from gog_jax.config.tools import INHERITED
 from gog_jax.config.tools import ToolLimits
 from gog_jax.errors import UserError
+from gog_jax.storage import typed
 from gog_jax.tools.base import in_thread
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
@@ -77,7 +77,7 @@ def load(name: str) -> Tool:
   return tool_of(
       function,
       version=version.rpartition(':')[2],
-      limits=fields.read(ToolLimits, limits, f'{_FIELD}: {name}'),
+      limits=typed.read(ToolLimits, limits, f'{_FIELD}: {name}'),
   )
 
 

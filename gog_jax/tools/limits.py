@@ -11,7 +11,7 @@ import time
 from absl import logging
 
 from gog_jax.config.tools import ToolLimits
-from gog_jax.config.tools import Tools
+from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import RunStopped
 from gog_jax.remote import retries
 from gog_jax.remote.ledger import charged
@@ -28,7 +28,7 @@ from gog_jax.types import ToolStatus
 Ask = Callable[[], Awaitable[ToolResult]]
 
 
-def limits_of(tool: Tool, config: Tools) -> ToolLimits:
+def limits_of(tool: Tool, config: ToolsConfig) -> ToolLimits:
   """The limits that hold for a tool."""
   own = config.limits.get(tool.name, tool.limits)
   return ToolLimits(
@@ -49,7 +49,7 @@ class Limiter:
   def __init__(
       self,
       tool: Tool,
-      config: Tools,
+      config: ToolsConfig,
       toolbox: Toolbox,
       *,
       stopped: Callable[[], bool],

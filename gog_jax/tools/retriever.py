@@ -26,7 +26,7 @@ import aiohttp
 from gog_jax import images
 from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
-from gog_jax.config.tools import Tools
+from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.tools.base import SearchError
@@ -182,7 +182,7 @@ class Retriever:
     return self._session
 
 
-def from_config(config: Tools) -> Retriever:
+def from_config(config: ToolsConfig) -> Retriever:
   """The server that a config names; raises as `connect`."""
   return Retriever.connect(config.url, version=config.version)
 

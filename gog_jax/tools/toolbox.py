@@ -11,7 +11,7 @@ from etils import epath
 from gog_jax import seams
 from gog_jax.boxes import BoxSpec
 from gog_jax.config.tools import SEARCHES
-from gog_jax.config.tools import Tools
+from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
 from gog_jax.storage.store import Store
@@ -59,7 +59,7 @@ class Toolbox:
   recording: Recording | None = None
 
   @classmethod
-  def open(cls, config: Tools, workdir: epath.PathLike) -> Toolbox:
+  def open(cls, config: ToolsConfig, workdir: epath.PathLike) -> Toolbox:
     """Opens what a run's config names.
 
     Args:
@@ -125,7 +125,7 @@ class Toolbox:
 
   def tools(
       self,
-      config: Tools,
+      config: ToolsConfig,
       can_call: Callable[[str], bool],
       *,
       box_spec: BoxSpec,
@@ -171,7 +171,7 @@ class _Recorded:
     """Nothing is open."""
 
 
-def _backend(config: Tools) -> SearchBackend:
+def _backend(config: ToolsConfig) -> SearchBackend:
   """The backend that the config names, ours or a user's.
 
   Raises:

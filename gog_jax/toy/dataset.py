@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 import tensorflow_datasets as tfds
 
-from gog_jax.config.evaluation import Difficulty
-from gog_jax.config.evaluation import World
+from gog_jax.config.evaluation import DataConfig
+from gog_jax.config.evaluation import DifficultyConfig
 from gog_jax.errors import UserError
 from gog_jax.storage import metrics
 from gog_jax.storage import tfds_files
@@ -30,7 +30,9 @@ _VERSION = f'{VERSION}.0.0'
 _SCOPES_PER_SEED = 1_000_000
 
 
-def prepare(data_dir: str | os.PathLike[str], data: World) -> dict[str, int]:
+def prepare(
+    data_dir: str | os.PathLike[str], data: DataConfig
+) -> dict[str, int]:
   """Writes the data set, replacing what is there.
 
   Args:
@@ -64,7 +66,7 @@ def prepare(data_dir: str | os.PathLike[str], data: World) -> dict[str, int]:
 
 
 def _rows(
-    split: str, size: int, world_seed: int, difficulty: Difficulty
+    split: str, size: int, world_seed: int, difficulty: DifficultyConfig
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   first = world_seed * _SCOPES_PER_SEED
   with metrics.Progress(split, total=size) as progress:

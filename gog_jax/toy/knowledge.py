@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gog_jax.config.evaluation import Difficulty
+from gog_jax.config.evaluation import DifficultyConfig
 from gog_jax.errors import UserError
+from gog_jax.storage import typed
 from gog_jax.toy import vocabulary
 from gog_jax.toy.scenes import Identity
 
@@ -29,7 +30,7 @@ SPLITS = ('train', 'validation', 'test', 'hard')
 N_ENTITIES = 48
 # Syllable pairs are dealt into eight buckets; each split has its own.
 _BUCKETS = {'train': range(5), 'validation': (5,), 'test': (6,), 'hard': (7,)}
-USUAL = Difficulty(
+USUAL = DifficultyConfig(
     emblems=4, small=0.0, twins=0.7, aliased=0.35, unpictured=0.08, noise=0.0
 )
 
@@ -60,7 +61,7 @@ class World:
   """All that a scope holds: entities, and documents as (subject, text)."""
 
   scope: str
-  difficulty: Difficulty
+  difficulty: DifficultyConfig
   entities: tuple[Entity, ...]
   documents: tuple[tuple[str, str], ...]
 
@@ -87,19 +88,21 @@ def draw_names(rng: np.random.Generator, n: int, split: str) -> list[str]:
   return [pool[i] for i in rng.choice(len(pool), n, replace=False)]
 
 
-def text_of(difficulty: Difficulty) -> str:
+def text_of(difficulty: DifficultyConfig) -> str:
   """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""
   return '-'.join(f'{value:g}' for value in dataclasses.astuple(difficulty))
 
 
-def make_scope(split: str, seed: int, difficulty: Difficulty = USUAL) -> str:
+def make_scope(
+    split: str, seed: int, difficulty: DifficultyConfig = USUAL
+) -> str:
   """Names a scope, e.g. 'world/4/train/7/4-0-0.7-0.35-0.08-0'."""
   if split not in SPLITS or seed < 0:
     raise ValueError(f'no scope for split {split!r} and seed {seed}')
   return f'world/{VERSION}/{split}/{seed}/{text_of(difficulty)}'
 
 
-def _parse(scope: str) -> tuple[str, Difficulty]:
+def _parse(scope: str) -> tuple[str, DifficultyConfig]:
   """Returns a scope's split and difficulty.
 
   Raises:
@@ -108,12 +111,13 @@ def _parse(scope: str) -> tuple[str, Difficulty]:
   try:
     _, _, split, seed, text = scope.split('/')
     emblems, *shares = text.split('-')
-    names = [field.name for field in dataclasses.fields(Difficulty)]
+    names = [field.name for field in dataclasses.fields(DifficultyConfig)]
     values: tuple[Any, ...] = (int(emblems), *map(float, shares))
-    difficulty = Difficulty(**dict(zip(names, values, strict=True)))
+    fields = dict(zip(names, values, strict=True))
+    difficulty = typed.read(DifficultyConfig, fields)
     if scope == make_scope(split, int(seed), difficulty):
       return split, difficulty
-  except (ValueError, TypeError, UserError):
+  except ValueError:
     pass
   raise UserError(
       f'scope {scope!r} is not one of world version {VERSION}: make the data '

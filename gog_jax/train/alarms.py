@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gog_jax.config.training import Alarms
+from gog_jax.config.training import AlarmsConfig
 from gog_jax.errors import UserError
 from gog_jax.storage.metrics import say
 
@@ -22,7 +22,7 @@ SIGNS = {
 
 
 def raised(
-    rows: Sequence[Mapping[str, Any]], config: Alarms
+    rows: Sequence[Mapping[str, Any]], config: AlarmsConfig
 ) -> dict[str, str]:
   """The bounds that each of the last steps has overstepped.
 
@@ -55,7 +55,9 @@ def raised(
 
 
 def heed(
-    found: Mapping[str, str], rows: Sequence[Mapping[str, Any]], config: Alarms
+    found: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    config: AlarmsConfig,
 ) -> None:
   """Says what was raised at the last step but not at the one before.
 

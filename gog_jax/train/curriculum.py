@@ -9,8 +9,8 @@ from etils import epath
 import grain
 import numpy as np
 
-from gog_jax.config.training import Grade
-from gog_jax.config.training import RL
+from gog_jax.config.training import GradeConfig
+from gog_jax.config.training import RLConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation import grade
 from gog_jax.run import Run
@@ -38,8 +38,8 @@ class Curriculum:
       self,
       examples: Sequence[Example],
       *,
-      rl: RL,
-      grade: Grade,
+      rl: RLConfig,
+      grade: GradeConfig,
       seed: int,
       folder: epath.Path,
   ):

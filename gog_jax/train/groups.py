@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from gog_jax.config.training import RL
+from gog_jax.config.training import RLConfig
 from gog_jax.run import Run
 from gog_jax.train.advantages import GroupAdvantages
 from gog_jax.types import Example
@@ -50,7 +50,7 @@ class Drawn:
     draws: So far; the caller appends.
   """
 
-  config: RL
+  config: RLConfig
   draws: list[Groups] = dataclasses.field(default_factory=list)
 
   @property

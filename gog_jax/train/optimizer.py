@@ -8,11 +8,11 @@ import jax
 import optax
 from optax import contrib
 
-from gog_jax.config.training import Optimizer
+from gog_jax.config.training import OptimizerConfig
 
 
 def make_optimizer(
-    config: Optimizer, *, n_steps: int
+    config: OptimizerConfig, *, n_steps: int
 ) -> optax.GradientTransformation:
   """Clips gradients, then AdamW or Muon on its schedule.
 
@@ -47,7 +47,7 @@ def make_optimizer(
 
 
 def _schedule(
-    config: Optimizer, peak: float, n_steps: int
+    config: OptimizerConfig, peak: float, n_steps: int
 ) -> optax.Schedule:
   if config.decay == 'cosine':
     return optax.warmup_cosine_decay_schedule(

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from gog_jax import interrupt
-from gog_jax.config.training import RL
+from gog_jax.config.training import RLConfig
 from gog_jax.errors import RunStopped
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
@@ -148,7 +148,7 @@ def _saved_if_stopped(
     raise
 
 
-def loss_config(c: RL) -> losses.GRPOConfig:
+def loss_config(c: RLConfig) -> losses.GRPOConfig:
   """The variant's loss, with what the config says instead."""
   variant = losses.VARIANTS[c.variant]
   low, high = c.loss.clip or variant.clip
@@ -161,7 +161,7 @@ def loss_config(c: RL) -> losses.GRPOConfig:
   )
 
 
-def advantage_options(c: RL) -> dict[str, Any]:
+def advantage_options(c: RLConfig) -> dict[str, Any]:
   """What `group_advantages` is told, from the config's `rl`."""
   divide = losses.VARIANTS[c.variant].divide_by_std
   return {'eps': c.advantage_eps, 'divide_by_std': divide}

@@ -12,7 +12,7 @@ import collections
 import os
 import re
 
-from gog_jax.config.evaluation import Benchmark as BenchmarkSection
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import json_lines
@@ -28,7 +28,7 @@ _DATED = re.compile(r'\.(\d{6})\.jsonl$')
 _CHINESE = re.compile('[\u3400-\u9fff]')
 
 
-def read(c: BenchmarkSection, fetched: str) -> Reading:
+def read(c: BenchmarkConfig, fetched: str) -> Reading:
   """Reads one version.
 
   Raises:
@@ -80,7 +80,7 @@ def _is_chinese(form: str) -> bool:
   return bool(_CHINESE.search(form))
 
 
-def _file(c: BenchmarkSection) -> tuple[str, str]:
+def _file(c: BenchmarkConfig) -> tuple[str, str]:
   """The file of a version, and its date: the paper's or else the latest."""
   versions = collections.defaultdict(list)
   for file in files_of(c.path, '.jsonl'):

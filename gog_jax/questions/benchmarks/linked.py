@@ -14,7 +14,7 @@ import urllib.parse
 import aiohttp
 
 from gog_jax import images
-from gog_jax.config.evaluation import Benchmark as BenchmarkSection
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.questions.local_files import ImageFolder
 from gog_jax.questions.local_files import url_key
@@ -112,7 +112,7 @@ class Linked:
 
   def __init__(
       self,
-      c: BenchmarkSection,
+      c: BenchmarkConfig,
       fetched: str,
       urls: Iterable[str],
       *folders: str,

@@ -18,7 +18,7 @@ import json
 import os
 from typing import Any
 
-from gog_jax.config.evaluation import Benchmark as BenchmarkSection
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import json_lines
@@ -59,7 +59,7 @@ class _Asked:
     return value if isinstance(value, str) else ''
 
 
-def read(c: BenchmarkSection, fetched: str) -> Reading:
+def read(c: BenchmarkConfig, fetched: str) -> Reading:
   """Reads every part that is there.
 
   Raises:
@@ -149,7 +149,7 @@ def _asked(row: Any, level: str, *, part: str, folder: ImageFolder) -> _Asked:
   return _Asked(f'{part}/{id}/{level.removesuffix("_qa")}', fields, folder)
 
 
-def _folder(c: BenchmarkSection, path: str) -> ImageFolder:
+def _folder(c: BenchmarkConfig, path: str) -> ImageFolder:
   """Where the images of a part may be."""
   roots = [os.path.dirname(path)]
   if c.images:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from gog_jax import images as image_files
-from gog_jax.config.evaluation import Benchmark as BenchmarkSection
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.models import hub
 from gog_jax.questions import questions as q
@@ -74,7 +74,7 @@ class Benchmark:
 
 
 def open(
-    c: BenchmarkSection,
+    c: BenchmarkConfig,
     *,
     workdir: epath.PathLike = '',
     n_world: int | None = None,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import functools
 import os
 
-from gog_jax.config.evaluation import Benchmark as BenchmarkSection
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import infoseek
@@ -37,7 +37,7 @@ _SUBSET = 'mmsearch_r1_infoseek_sub_2k'
 _INFOSEEK_FILES = ('infoseek_val.jsonl', 'infoseek_val_withkb.jsonl')
 
 
-def _read_fvqa(c: BenchmarkSection, fetched: str) -> Reading:
+def _read_fvqa(c: BenchmarkConfig, fetched: str) -> Reading:
   del fetched
   found = verl.read(
       c.path,
@@ -49,7 +49,7 @@ def _read_fvqa(c: BenchmarkSection, fetched: str) -> Reading:
   return Reading(found=found, published=True)
 
 
-def _read_infoseek(c: BenchmarkSection, fetched: str) -> Reading:
+def _read_infoseek(c: BenchmarkConfig, fetched: str) -> Reading:
   """Reads MMSearch-R1's subset in parquet if it is there, else JSON lines.
 
   Which 2,000 questions the paper has is not published. MMSearch-R1's, which
@@ -84,7 +84,7 @@ def _infoseek_file(path: str) -> str:
 
 
 def _read_columns(
-    c: BenchmarkSection,
+    c: BenchmarkConfig,
     fetched: str,
     *,
     columns: Mapping[str, str],

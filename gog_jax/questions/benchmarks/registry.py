@@ -25,7 +25,7 @@ import dataclasses
 from typing import Any
 
 from gog_jax import seams
-from gog_jax.config.evaluation import Benchmark as BenchmarkSection
+from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.questions import questions as q
 from gog_jax.storage.records import Loaded
 
@@ -87,7 +87,7 @@ class Spec:
   name: str
   title: str
   n: int = 0
-  read: Callable[[BenchmarkSection, str], Reading] | None = None
+  read: Callable[[BenchmarkConfig, str], Reading] | None = None
   split: str = ''
   function: Callable[..., Any] | None = None
   hub_id: str = ''
