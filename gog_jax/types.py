@@ -14,6 +14,7 @@ import enum
 import math
 from typing import Any
 
+from jaxtyping import Float32, Int8, Int32
 import numpy as np
 
 # x1, y1, x2, y2; which frame (original or resized pixels, thousandths) is said
@@ -270,10 +271,10 @@ class Trajectory:
   Attributes:
     example_id: Whose rollout it is.
     sample: Which member of its group, from 0.
-    token_ids: int32[T]: prompt, sampled turns and observations.
-    loss_mask: int8[T], 1 exactly where the policy sampled the token. Aligned
-      with token_ids; only batching shifts.
-    sampler_logprobs: float32[T], 0 where loss_mask is 0.
+    token_ids: Prompt, sampled turns and observations.
+    loss_mask: 1 exactly where the policy sampled the token. Aligned with
+      token_ids; only batching shifts.
+    sampler_logprobs: 0 where loss_mask is 0.
     images: Every image the policy saw, in order of appearance.
     placements: Where each stands in token_ids.
     turns: The same conversation, read.
@@ -294,9 +295,9 @@ class Trajectory:
 
   example_id: str
   sample: int
-  token_ids: np.ndarray
-  loss_mask: np.ndarray
-  sampler_logprobs: np.ndarray
+  token_ids: Int32[np.ndarray, ' T']
+  loss_mask: Int8[np.ndarray, ' T']
+  sampler_logprobs: Float32[np.ndarray, ' T']
   images: tuple[View, ...]
   placements: tuple[Placement, ...]
   turns: tuple[Turn, ...]
@@ -309,6 +310,13 @@ class Trajectory:
   masked: str = ''
   usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
   error: str = ''
+
+  def __post_init__(self):
+    arrays = (self.token_ids, self.loss_mask, self.sampler_logprobs)
+    if len(set(map(np.shape, arrays))) > 1:
+      raise ValueError(
+          'token_ids, loss_mask and sampler_logprobs differ in size'
+      )
 
   @property
   def valid(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.storage import typed
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -101,11 +102,11 @@ def from_row(row: Mapping[str, Any]) -> Record:
   trajectory = json.loads(row['trajectory'])
   arrays = {key: row[key] for key in ARRAYS}
   return Record(
-      example=trajectories_lib.example_of(
-          json.loads(row['example']), load_image
+      example=typed.read(
+          Example, json.loads(row['example']), 'example', load=load_image
       ),
-      trajectory=trajectories_lib.trajectory_of(
-          {**trajectory, **arrays}, load_image
+      trajectory=typed.read(
+          Trajectory, {**trajectory, **arrays}, 'trajectory', load=load_image
       ),
       facts=json.loads(row['facts']),
   )

@@ -158,7 +158,7 @@ def _grade(
 def read_grades(folder: epath.PathLike) -> list[Grade]:
   """The finished file of `grade_examples`."""
   path = epath.Path(folder) / 'graded.jsonl'
-  return [Grade(**row) for row in files.read_jsonl(path)]
+  return list(files.read_jsonl(path, Grade))
 
 
 def facts(grades: Sequence[Grade]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gog_jax.judge.judge import Judge
 from gog_jax.judge.prompt import Case
 from gog_jax.storage import files
 from gog_jax.storage import metrics
+from gog_jax.storage import typed
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import json_lines
 from gog_jax.storage.records import Line
@@ -24,7 +25,6 @@ from gog_jax.storage.records import Unusable
 _SHOWN = 10  # Disagreements on the terminal.
 _LENGTH = 60  # Characters of each text there.
 _MAX_BYTES = 2**24  # Of a line.
-_WRONG = 'wrong field'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,29 +69,14 @@ def read(path: epath.PathLike) -> Loaded[Label]:
 
 
 def _label(line: Line) -> Label:
-  row = line.value
-  if isinstance(row, Unusable):
-    raise row
-  if not isinstance(row, dict):
-    raise Unusable(_WRONG, 'is no object')
-  answers: Any = row.get('answers')
-  several = isinstance(answers, list) and bool(answers)
-  for fits, wrong in (
-      (isinstance(row.get('question'), str), '"question" is no text'),
-      (several, '"answers" is no list of accepted answers'),
-      (
-          several and all(isinstance(one, str) for one in answers),
-          '"answers" holds what is no text',
-      ),
-      (isinstance(row.get('answer'), str), '"answer" is no text'),
-      (isinstance(row.get('right'), bool), '"right" is neither true nor false'),
-  ):
-    if not fits:
-      raise Unusable(_WRONG, wrong)
-  case = Case(
-      question=row['question'], answers=tuple(answers), answer=row['answer']
-  )
-  return Label(case=case, right=row['right'], line=line.number)
+  if isinstance(line.value, Unusable):
+    raise line.value
+  try:
+    case = typed.read(Case, line.value, ignore_unknown=True)
+    right = typed.read(bool, line.value.get('right'), 'right')
+  except typed.FieldError as error:
+    raise Unusable('wrong field', str(error)) from error
+  return Label(case=case, right=right, line=line.number)
 
 
 def measure(

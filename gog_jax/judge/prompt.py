@@ -13,12 +13,14 @@ import dataclasses
 import hashlib
 import json
 import string
+from typing import Annotated
 
 from etils import epath
 
 from gog_jax.errors import UserError
 from gog_jax.remote.endpoint import Completion
 from gog_jax.storage import files
+from gog_jax.storage.typed import Bound
 
 # Of how strings are shown and verdicts are read: a part of a judge's version.
 FORMAT = 1
@@ -45,7 +47,7 @@ class Case:
   """
 
   question: str
-  answers: tuple[str, ...]
+  answers: Annotated[tuple[str, ...], Bound('one or more texts', bool)]
   answer: str
 
 

@@ -155,33 +155,28 @@ def read_json(
     raise UserError(f'{path} cannot be read ({reason}); {advice}') from error
 
 
-def read_jsonl(path: epath.PathLike) -> Iterator[Any]:
-  """Yields the JSON object on each line.
+def read_jsonl(
+    path: epath.PathLike, kind: Any = dict[str, Any]
+) -> Iterator[Any]:
+  """Yields what each line holds; `kind` is that of `typed.read`.
 
   Raises:
-    UserError: The file is missing or not UTF-8, or a line is not JSON; names
-      the line.
+    UserError: The file is missing or not UTF-8, or a line is not JSON or holds
+      something else; names the line.
   """
-  path = epath.Path(path)
-  if not path.exists():
-    raise UserError(f'{path} does not exist')
+  where = path
   try:
-    text = path.read_text()
-  except UnicodeDecodeError as error:
+    # Not splitlines, which also splits at U+2028 and its like.
+    lines = epath.Path(path).read_text().removesuffix('\n').split('\n')
+    for number, line in enumerate(lines if lines != [''] else [], start=1):
+      where = f'{path}, line {number},'
+      yield typed.read(kind, json.loads(line))
+  except (OSError, ValueError) as error:
+    reason = getattr(error, 'strerror', None) or error
     raise UserError(
-        f'{path} is not UTF-8 ({error.reason}); delete the file to have it '
-        'made again'
+        f'{where} cannot be read ({reason}); delete the file to have it made '
+        'again'
     ) from error
-  # Not splitlines, which also splits at U+2028 and its like.
-  lines = text.removesuffix('\n').split('\n')
-  for number, line in enumerate(lines if lines != [''] else [], start=1):
-    try:
-      yield json.loads(line)
-    except json.JSONDecodeError as error:
-      raise UserError(
-          f'{path}, line {number}, is not JSON ({error.msg}); '
-          'delete the file to have it made again'
-      ) from error
 
 
 def dumps(value: Any) -> str:

@@ -161,7 +161,7 @@ class Rollouts:
         f.seek(lines[index].start)
         _, trajectory = store.decode(
             f.readline(),
-            store.trajectory_of,
+            Trajectory,
             load,
             where=f'{path}, item {index},',
         )

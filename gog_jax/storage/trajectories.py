@@ -27,18 +27,9 @@ import numpy as np
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
+from gog_jax.storage import typed
 from gog_jax.types import Example
-from gog_jax.types import Hit
-from gog_jax.types import ParsedTurn
-from gog_jax.types import Placement
-from gog_jax.types import StopReason
-from gog_jax.types import ToolCall
-from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
-from gog_jax.types import Turn
-from gog_jax.types import Verdict
-from gog_jax.types import View
 
 VERSION = 1
 # How a line begins; what it says of its item follows.
@@ -87,12 +78,12 @@ def read(path: epath.PathLike, **options: Any) -> list[Trajectory]:
     UserError: The file or an image is missing or damaged, a line is cut off,
       or another version wrote it; names the file and the line.
   """
-  return _read(epath.Path(path), trajectory_of, **options)
+  return _read(epath.Path(path), Trajectory, **options)
 
 
 def read_examples(path: epath.PathLike, **options: Any) -> list[Example]:
   """Reads examples; options and errors are those of `read`."""
-  return _read(epath.Path(path), example_of, **options)
+  return _read(epath.Path(path), Example, **options)
 
 
 def encode(
@@ -149,7 +140,7 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 def _read(
     path: epath.Path,
-    decode_row: Callable[[Mapping[str, Any], Load], T],
+    kind: type[T],
     *,
     images: bool = True,
     damaged: list[UserError] | None = None,
@@ -165,7 +156,7 @@ def _read(
         break
       where = f'{path}, line {number},'
       try:
-        index, record = decode(line, decode_row, load, where=where)
+        index, record = decode(line, kind, load, where=where)
         found[number - 1 if index is None else index] = record
       except UserError as error:
         if damaged is None:
@@ -181,16 +172,12 @@ def loader(folder: epath.PathLike) -> Load:
 
 
 def decode(
-    line: bytes,
-    decode_row: Callable[[Mapping[str, Any], Load], T],
-    load: Load,
-    *,
-    where: str,
+    line: bytes, kind: type[T], load: Load, *, where: str
 ) -> tuple[int | None, T]:
-  """Reads one line; `where` names it in errors.
+  """Reads the record on a line, which `where` names in errors.
 
   Returns:
-    The item's number, if the line has one, and the record.
+    The item's number, if the line has one, and the record, bit for bit.
 
   Raises:
     UserError: It is damaged, or another version wrote it, or an image is
@@ -201,103 +188,20 @@ def decode(
   except ValueError as error:
     broken = 'is not JSON' if line.endswith(b'\n') else 'is cut off'
     raise UserError(f'{where} {broken}; delete that line') from error
-  version = row.get('version') if isinstance(row, dict) else None
+  version = row.pop('version', None) if isinstance(row, dict) else None
   if version != VERSION:
     raise UserError(
         f'{where} has version {version}, but this gog_jax reads version '
         f'{VERSION}; make the file again'
     )
   try:
-    index = row['item']['index'] if 'item' in row else None
-    return index, decode_row(row, load)
-  except (KeyError, TypeError, ValueError) as error:
+    item = typed.read(dict[str, Any], row.pop('item', {}), 'item')
+    return item.get('index'), typed.read(kind, row, load=load)
+  except ValueError as error:
     raise UserError(
-        f'{where} is damaged ({type(error).__name__}: {error}); '
-        'delete that line'
+        f'{where} is damaged ({error}); delete that line'
     ) from error
   except OSError as error:
     raise UserError(
         f'{where} needs {error.filename}, which is missing or damaged'
     ) from error
-
-
-def trajectory_of(row: Mapping[str, Any], load: Load) -> Trajectory:
-  """Turns what `plain` made back into a Trajectory, bit for bit.
-
-  Raises:
-    KeyError, TypeError, ValueError: It is damaged.
-    OSError: As `load`.
-  """
-  token_ids = np.array(row['token_ids'], np.int32)
-  loss_mask = np.array(row['loss_mask'], np.int8)
-  sampler_logprobs = np.array(row['sampler_logprobs'], np.float32)
-  if not token_ids.shape == loss_mask.shape == sampler_logprobs.shape:
-    raise ValueError('token_ids, loss_mask and sampler_logprobs differ in size')
-  return Trajectory(
-      example_id=row['example_id'],
-      sample=row['sample'],
-      token_ids=token_ids,
-      loss_mask=loss_mask,
-      sampler_logprobs=sampler_logprobs,
-      images=tuple(_view(view, load) for view in row['images']),
-      placements=tuple(
-          Placement(**{**placement, 'grid': tuple(placement['grid'])})
-          for placement in row['placements']
-      ),
-      turns=tuple(_turn(turn, load) for turn in row['turns']),
-      stop_reason=StopReason(row['stop_reason']),
-      answer=row['answer'],
-      seconds=row['seconds'],
-      reward=row['reward'],
-      reward_parts=row['reward_parts'],
-      verdict=Verdict(**row['verdict']) if row.get('verdict') else None,
-      masked=row.get('masked', ''),
-      usage=row.get('usage', {}),
-      error=row.get('error', ''),
-  )
-
-
-def _turn(row: Mapping[str, Any], load: Load) -> Turn:
-  parsed = row['parsed']
-  calls = tuple(ToolCall(**call) for call in parsed['calls'])
-  return Turn(
-      parsed=ParsedTurn(**{**parsed, 'calls': calls}),
-      results=tuple(_result(result, load) for result in row['results']),
-      n_sampled=row['n_sampled'],
-  )
-
-
-def _result(row: Mapping[str, Any], load: Load) -> ToolResult:
-  view = row['view']
-  hits = [
-      Hit(**{**hit, 'image': load(hit['image']) if hit['image'] else None})
-      for hit in row['hits']
-  ]
-  return ToolResult(**{
-      **row,
-      'status': ToolStatus(row['status']),
-      'hits': tuple(hits),
-      'view': None if view is None else _view(view, load),
-      'parts': tuple(
-          part if isinstance(part, str) else _view(part, load)
-          for part in row.get('parts', ())
-      ),
-  })
-
-
-def _view(row: Mapping[str, Any], load: Load) -> View:
-  return View(
-      data=load(row['data']), root=row['root'], box=tuple(row['box'])
-  )
-
-
-def example_of(row: Mapping[str, Any], load: Load) -> Example:
-  """Turns what `plain` made back into an Example; raises as `trajectory_of`."""
-  about = ('version', 'item')  # Of the line, not of the example.
-  row = {key: value for key, value in row.items() if key not in about}
-  return Example(**{
-      **row,
-      'images': tuple(load(name) for name in row['images']),
-      'answers': tuple(row['answers']),
-      'gold_regions': tuple(tuple(box) for box in row['gold_regions']),
-  })

@@ -16,6 +16,7 @@ from gog_jax.errors import UserError
 from gog_jax.storage import metrics
 from gog_jax.storage import tfds_files
 from gog_jax.storage import trajectories
+from gog_jax.storage import typed
 from gog_jax.storage.records import Lazy
 from gog_jax.toy.knowledge import make_scope
 from gog_jax.toy.knowledge import SPLITS
@@ -102,9 +103,10 @@ class Examples(Lazy[Example]):
 
   def item(self, index: int) -> Example:
     row: Mapping[str, Any] = self._rows[index]
-    return trajectories.example_of(
+    return typed.read(
+        Example,
         json.loads(row['example']),
-        lambda image: bytes(row['images'][int(image)]),
+        load=lambda image: bytes(row['images'][int(image)]),
     )
 
 
