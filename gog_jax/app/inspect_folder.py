@@ -159,8 +159,9 @@ def _architecture(found: Findings, config: VLMConfig) -> None:
       + ('the embedding (tied)' if config.tied else 'its own (untied)'),
   )
   sizes = {'text': 0, 'vision': 0}
-  for path, shape in hf_table.shapes(config).items():
-    sizes[path[0]] += math.prod(shape)
+  for entry in hf_table.table(config):
+    n = max(entry.n_layers, 1) * math.prod(entry.shape)
+    sizes[entry.path[0]] += n // entry.part[1]
   total = sum(sizes.values())
   found.fact(
       'parameters',

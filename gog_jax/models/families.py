@@ -116,7 +116,7 @@ _QWEN3 = Family(
         'rope_theta': 1e4,
     },
     modules={
-        'vision.positions': 'visual.pos_embed',
+        'vision.positions': 'visual.pos_embed.weight',
         'vision.merger.norm': 'visual.merger.norm',
         'vision.merger.up': 'visual.merger.linear_fc1',
         'vision.merger.down': 'visual.merger.linear_fc2',

@@ -7,10 +7,10 @@ arrays of the size of what a device gets; saving goes tensor by tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import functools
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 from flax import nnx
@@ -28,6 +28,8 @@ from gog_jax.models import hub
 from gog_jax.models import sharding
 from gog_jax.models import vlm
 from gog_jax.models.hf_table import Entry
+
+M = TypeVar('M', bound=nnx.Module)
 
 # Of parameters above this, layers are brought to the host one by one.
 _MOST_AT_ONCE = 2**30
@@ -61,12 +63,37 @@ def from_pretrained(
   folder = hub.local_folder(folder)
   config = hf_config.read_config(folder)
   tensors = check(folder, config)
-  graphdef, state = nnx.split(vlm.abstract(config, dtype=dtype))
+  model = vlm.abstract(config, dtype=dtype)
+  table = hf_table.table(config)
+  return load(model, table, tensors, folder=folder, mesh=mesh), config
+
+
+def load(
+    model: M,
+    table: Iterable[Entry],
+    tensors: Mapping[str, hf_files.Tensor],
+    *,
+    folder: epath.Path,
+    mesh: Mesh | None = None,
+) -> M:
+  """Fills an abstract model.
+
+  Args:
+    model: Of jax.ShapeDtypeStructs.
+    table: Its parameters.
+    tensors: By name in the table; checked (hf_files.check).
+    folder: Where they are, for messages.
+    mesh: As in from_pretrained.
+
+  Raises:
+    UserError: A tensor holds non-finite values.
+  """
+  graphdef, state = nnx.split(model)
   flat = dict(nnx.to_flat_state(state))
   whole = where = None
   if mesh is not None:
     whole = NamedSharding(mesh, PartitionSpec())
-  for entry in hf_table.table(config):
+  for entry in table:
     variable = flat[entry.path]
     param = variable.get_value()
     if mesh is not None:
@@ -84,7 +111,7 @@ def from_pretrained(
           'folder again'
       )
     flat[entry.path] = variable.replace(array)
-  return nnx.merge(graphdef, nnx.from_flat_state(flat)), config
+  return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
 def check(
@@ -108,7 +135,8 @@ def check(
     tensors[key] = tensor
   # A tied model's folder may hold the head all the same.
   head = tensors.pop(hf_table.HEAD, None) if config.tied else None
-  hf_files.check(folder, tensors, hf_table.their_shapes(config))
+  shapes = hf_table.their_shapes(hf_table.table(config))
+  hf_files.check(folder, tensors, shapes)
   embedding = tensors[hf_table.EMBEDDING]
   if head is not None and not _equal(head, embedding):
     raise errors.UserError(
@@ -198,10 +226,9 @@ def save_pretrained(
   groups: dict[str, list[Entry]] = {}
   for entry in hf_table.table(config):
     groups.setdefault(entry.key, []).append(entry)
-  shapes = hf_table.their_shapes(config)
   specs = {
       hf_table.file_key(key, config.family): jax.ShapeDtypeStruct(
-          shapes[key], dtype_of(entries[0].path)
+          entries[0].shape, dtype_of(entries[0].path)
       )
       for entries in groups.values()
       for key in entries[0].keys
@@ -210,13 +237,13 @@ def save_pretrained(
   def arrays() -> Iterator[np.ndarray]:
     for entries in groups.values():
       layers = [_layers(entry, params[entry.path]) for entry in entries]
-      for key, *parts in zip(entries[0].keys, *layers, strict=True):
+      for parts in zip(*layers, strict=True):
         whole = np.concatenate([
             ours.T if entry.transposed else ours
             for entry, ours in zip(entries, parts, strict=True)
         ])
         whole = whole.astype(dtype_of(entries[0].path), copy=False)
-        yield whole.reshape(shapes[key])
+        yield whole.reshape(entries[0].shape)
 
   written = dtype_of(('text', 'embedding')).name
   hf_files.write(

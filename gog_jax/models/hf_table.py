@@ -9,7 +9,7 @@ is the one that a family was published in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 import functools
 import re
 from typing import Any, NamedTuple
@@ -35,14 +35,12 @@ _NEWER_LAYOUT = (
 
 HEAD = 'lm_head.weight'
 EMBEDDING = 'model.embed_tokens.weight'
-_CONVOLUTION = 'visual.patch_embed.proj.weight'
 
-# Our modules -> theirs, of all families. Those that a model lacks (a norm of
-# queries, an untied head) are skipped.
+# Our modules -> theirs, of all families, as `entries` takes them.
 MODULES = {
-    'text.embedding': 'model.embed_tokens',
+    'text.embedding': EMBEDDING,
     'text.norm': 'model.norm',
-    'text.untied_head': 'lm_head',
+    'text.untied_head': HEAD,
     'text.blocks.attention_norm': 'model.layers.{layer}.input_layernorm',
     'text.blocks.mlp_norm': 'model.layers.{layer}.post_attention_layernorm',
     'text.blocks.query_norm': 'model.layers.{layer}.self_attn.q_norm',
@@ -57,7 +55,6 @@ MODULES = {
     'vision.patch_embed': 'visual.patch_embed.proj',
     'vision.blocks.attention_norm': 'visual.blocks.{layer}.norm1',
     'vision.blocks.mlp_norm': 'visual.blocks.{layer}.norm2',
-    # Several of ours that are one of theirs are its equal parts, in this order.
     'vision.blocks.query': 'visual.blocks.{layer}.attn.qkv',
     'vision.blocks.key': 'visual.blocks.{layer}.attn.qkv',
     'vision.blocks.value': 'visual.blocks.{layer}.attn.qkv',
@@ -74,6 +71,7 @@ class Entry(NamedTuple):
     n_layers: Tensors that ours stacks; 0 if it is not stacked.
     part: (i, n): ours is the i-th of n equal parts of theirs, along axis 0.
     transposed: Whether theirs is [out, in] (a convolution is flattened).
+    shape: Of each of their tensors.
   """
 
   path: Path
@@ -81,6 +79,7 @@ class Entry(NamedTuple):
   n_layers: int
   part: tuple[int, int]
   transposed: bool
+  shape: tuple[int, ...]
 
   @property
   def keys(self) -> list[str]:
@@ -88,17 +87,6 @@ class Entry(NamedTuple):
     if not self.n_layers:
       return [self.key]
     return [self.key.format(layer=i) for i in range(self.n_layers)]
-
-  def their_shape(
-      self, shape: tuple[int, ...], vision: config_lib.VisionConfig
-  ) -> tuple[int, ...]:
-    """Of each of their tensors, where our parameter has `shape`."""
-    *rest, last = shape[1:] if self.n_layers else shape
-    last *= self.part[1]
-    if self.key == _CONVOLUTION:
-      sides = (vision.patch_size,) * 2
-      return (last, vision.in_channels, vision.temporal_patch_size, *sides)
-    return (last, *rest) if self.transposed else (*rest, last)
 
   def their_index(
       self, index: tuple[slice, ...], shape: tuple[int, ...]
@@ -121,52 +109,77 @@ class Entry(NamedTuple):
     return layers, tuple(theirs[::-1] if self.transposed else theirs)
 
 
-@functools.cache
-def shapes(config: config_lib.VLMConfig) -> dict[Path, tuple[int, ...]]:
-  """Shapes of all our parameters."""
-  state = nnx.state(vlm.abstract(config, dtype=jnp.float32))
-  return {path: x.get_value().shape for path, x in nnx.to_flat_state(state)}
+def entries(
+    modules: Mapping[str, str],
+    model: nnx.Module,
+    *,
+    convolution: tuple[int, ...],
+) -> tuple[Entry, ...]:
+  """Every parameter of a model, once.
 
-
-@functools.cache
-def table(config: config_lib.VLMConfig) -> tuple[Entry, ...]:
-  """Every parameter of the model, once."""
-  entries = tuple(_entries(config))
-  assert {entry.path for entry in entries} == shapes(config).keys()
-  return entries
-
-
-def _entries(config: config_lib.VLMConfig) -> Iterator[Entry]:
-  parameters = shapes(config)
-  modules = {**MODULES, **FAMILIES[config.family].modules}
-  for module, key in modules.items():
-    same = [ours for ours, theirs in modules.items() if theirs == key]
-    for leaf, kind in (
-        ((), 'weight'),
-        (('kernel',), 'weight'),
-        (('scale',), 'weight'),
-        (('bias',), 'bias'),
+  Args:
+    modules: Our modules -> theirs, with {layer} where ours stacks one of each
+      layer; a bare parameter -> the name of its tensor. Several of ours that
+      are one of theirs are its equal parts, in this order. Those that the
+      model lacks are skipped.
+    model: May be abstract.
+    convolution: Channels and sides of the kernel that `patch_embed` flattens.
+  """
+  flat = nnx.to_flat_state(nnx.state(model))
+  parameters = {path: x.get_value().shape for path, x in flat}
+  found = []
+  for module, theirs in modules.items():
+    same = [ours for ours, other in modules.items() if other == theirs]
+    dot = '' if theirs.endswith('_') else '.'
+    for leaf, key in (
+        ((), theirs),
+        (('kernel',), f'{theirs}{dot}weight'),
+        (('scale',), f'{theirs}{dot}weight'),
+        (('bias',), f'{theirs}{dot}bias'),
     ):
       path = (*module.split('.'), *leaf)
       if path not in parameters:
         continue
-      yield Entry(
-          path=path,
-          key=f'{key}.{kind}',
-          n_layers=parameters[path][0] if '{layer}' in key else 0,
-          part=(same.index(module), len(same)),
-          transposed=leaf == ('kernel',) or module == 'text.untied_head',
+      shape = parameters[path]
+      n_layers = shape[0] if '{layer}' in key else 0
+      *rest, last = shape[1:] if n_layers else shape
+      last *= len(same)
+      transposed = path[-1] in ('kernel', 'untied_head')
+      if path[-2:] == ('patch_embed', 'kernel'):
+        rest = convolution
+      found.append(
+          Entry(
+              path=path,
+              key=key,
+              n_layers=n_layers,
+              part=(same.index(module), len(same)),
+              transposed=transposed,
+              shape=(last, *rest) if transposed else (*rest, last),
+          )
       )
+  assert {entry.path for entry in found} == parameters.keys()
+  return tuple(found)
 
 
-def their_shapes(config: config_lib.VLMConfig) -> dict[str, tuple[int, ...]]:
+def their_shapes(table: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
   """Shapes of their tensors, by name in the table."""
-  ours = shapes(config)
-  return {
-      key: entry.their_shape(ours[entry.path], config.vision)
-      for entry in table(config)
-      for key in entry.keys
-  }
+  return {key: entry.shape for entry in table for key in entry.keys}
+
+
+@functools.cache
+def table(config: config_lib.VLMConfig) -> tuple[Entry, ...]:
+  """Every parameter of a vision-language model, once."""
+  vision = config.vision
+  return entries(
+      {**MODULES, **FAMILIES[config.family].modules},
+      vlm.abstract(config, dtype=jnp.float32),
+      convolution=(
+          vision.in_channels,
+          vision.temporal_patch_size,
+          vision.patch_size,
+          vision.patch_size,
+      ),
+  )
 
 
 def published_key(key: str) -> str:
