@@ -179,26 +179,26 @@ def test_cut_off_within_the_header(folder, n_bytes):
 def test_no_safetensors_at_all(folder):
   path = shard_of(folder, NORM)
   path.write_bytes(b'<html>not found</html>')
-  expect(folder, str(path), 'does not begin with the length of a header')
+  expect(folder, str(path), 'it is no safetensors file')
 
 
 def test_bytes_too_many(folder):
   path = shard_of(folder, NORM)
   path.write_bytes(path.read_bytes() + b'123')
-  expect(folder, str(path), '3 bytes at its end')
+  expect(folder, str(path), 'file not fully covered')
 
 
 @pytest.mark.parametrize(
     ('change', 'word'),
     [
-        (lambda entry: entry.update(shape=[3]), 'cannot have'),
-        (lambda entry: entry.update(dtype='F64'), 'cannot have'),
-        (lambda entry: entry.update(shape=[-1, -64]), 'cannot have'),
+        (lambda entry: entry.update(shape=[3]), 'invalid shape'),
+        (lambda entry: entry.update(dtype='F64'), 'invalid shape'),
+        (lambda entry: entry.update(shape=[-1, -64]), 'integer `-1`'),
         (
             lambda entry: entry.update(
                 data_offsets=[n + 4 for n in entry['data_offsets']]
             ),
-            'does not begin where',
+            f'invalid offset for tensor `{NORM}`',
         ),
         (lambda entry: entry.pop('shape'), "KeyError('shape')"),
     ],
