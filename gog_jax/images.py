@@ -8,11 +8,11 @@ static shapes cannot afford.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import contextlib
+import dataclasses
 import functools
 import io
-import json
 import math
 import struct
 from typing import Any
@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 
 from gog_jax.errors import UserError
+from gog_jax.storage import files
+from gog_jax.storage import typed
 
 # Hugging Face's processor refuses longer and thinner images.
 MAX_ASPECT = 200
@@ -42,6 +44,7 @@ _FIXED = {
     'do_normalize': True,
     'resample': 3,
 }
+_COPY = "copy it from the model's page"
 _EXIF_MARKS = (b'eXIf', b'exif', b'xmp')
 _ORIENTATION = 0x0112
 # What undoes each of its values. (ImageOps.exif_transpose also writes all other
@@ -93,11 +96,16 @@ def decode(data: bytes) -> Image.Image:
       image = image.transpose(turn)
     if image.mode.startswith(('I', 'F')):
       image = _eight_bits(image)
-    if image.has_transparency_data:
-      image = image.convert('RGBA')
-      white = Image.new('RGBA', image.size, 'white')
-      image = Image.alpha_composite(white, image)
-    return image.convert('RGB')
+    return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Returns the picture as RGB; transparency is composited on white."""
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    white = Image.new('RGBA', image.size, 'white')
+    image = Image.alpha_composite(white, image)
+  return image.convert('RGB')
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -201,96 +209,105 @@ def _known_formats() -> list[str]:
   return [name for name in _FORMATS if name in Image.OPEN]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageProcessor:
   """Turns an image file into the patches of a Qwen-VL vision tower.
 
   `C = 3 * temporal_patch_size * patch_size ** 2` values a patch. The patches
   of one merged token (merge_size x merge_size of them) are neighbours in the
   output, so that token i owns patches [i * merge_size ** 2, ...).
+
+  Attributes:
+    patch_size: Side of a patch in pixels.
+    merge_size: Patches along either side of a token.
+    temporal_patch_size: Frames per patch.
+    min_pixels: The least of an image; max_pixels where that is less.
+    max_pixels: The most of an image.
+    image_mean: Of each channel, subtracted.
+    image_std: Of each channel, divided by.
   """
 
-  def __init__(
-      self,
-      *,
-      patch_size: int,
-      merge_size: int,
-      temporal_patch_size: int,
-      min_pixels: int,
-      max_pixels: int,
-      image_mean: Sequence[float],
-      image_std: Sequence[float],
-  ):
-    for size in (patch_size, merge_size, temporal_patch_size):
-      if type(size) is not int or size < 1:
-        raise ValueError(f'a size of {size!r}')
-    factor = patch_size * merge_size
-    if max_pixels < factor**2:
+  patch_size: typed.Positive
+  merge_size: typed.Positive
+  temporal_patch_size: typed.Positive
+  min_pixels: typed.Positive
+  max_pixels: typed.Positive
+  image_mean: tuple[float, float, float]
+  image_std: tuple[
+      typed.PositiveFloat, typed.PositiveFloat, typed.PositiveFloat
+  ]
+
+  def __post_init__(self):
+    if self.max_pixels < self.unit**2:
       raise UserError(
-          f'max_pixels {max_pixels} is below one image token '
-          f'({factor} x {factor} pixels); raise the cap on image tokens'
+          f'max_pixels {self.max_pixels} is below one image token '
+          f'({self.unit} x {self.unit} pixels); raise the cap on image tokens'
       )
-    self.patch_size = patch_size
-    # Of one image.
-    self.max_patches = max_pixels // factor**2 * merge_size**2
-    self.merge_size = merge_size
-    self.temporal_patch_size = temporal_patch_size
-    self.min_pixels = min(min_pixels, max_pixels)
-    self.max_pixels = max_pixels
-    # 256 x 3: a table of every value a channel can take. Same operations in
-    # the same precisions as Hugging Face's, hence the same last bit.
+
+  @property
+  def unit(self) -> int:
+    """Side of the square that becomes a token, in pixels."""
+    return self.patch_size * self.merge_size
+
+  @property
+  def max_patches(self) -> int:
+    """The most patches of an image."""
+    return self.max_pixels // self.unit**2 * self.merge_size**2
+
+  @functools.cached_property
+  def _table(self) -> np.ndarray:
+    """float32[256, 3]: the normalised value of each that a channel can take.
+
+    Same operations in the same precisions as Hugging Face's, hence the same
+    last bit.
+    """
     values = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    mean = np.asarray(image_mean, dtype=np.float32)
-    std = np.asarray(image_std, dtype=np.float32)
-    if mean.shape != (3,) or std.shape != (3,) or not std.all():
-      raise ValueError(f'image_mean {image_mean!r}, image_std {image_std!r}')
-    self._table = (values[:, None] - mean) / std
+    mean, std = np.array([self.image_mean, self.image_std], np.float32)
+    return (values[:, None] - mean) / std
 
   @classmethod
   def from_folder(
-      cls, folder: epath.PathLike, *, max_pixels: int | None = None
+      cls, folder: epath.PathLike, *, max_tokens: int | None = None
   ) -> ImageProcessor:
     """Reads a model folder's settings of its image processor.
 
     Args:
-      folder: Holds preprocessor_config.json; or, as newer transformers save
-        it, processor_config.json with all processors, which comes first.
-      max_pixels: Lowers the file's cap on pixels per image; never raises it.
+      folder: As `processor_settings` reads it.
+      max_tokens: Lowers the file's cap on an image's size; never raises it.
 
     Raises:
       UserError: The file is missing, is not JSON, lacks a key, or asks for
         something this processor does not do.
     """
-    path, config = _settings(epath.Path(folder))
+    settings = processor_settings(epath.Path(folder))
+    if settings is None:
+      raise UserError(
+          f'{folder} holds neither preprocessor_config.json nor a '
+          f'processor_config.json with an image_processor; {_COPY}'
+      )
+    path, config = settings
     for key, value in _FIXED.items():
       if config.get(key, value) != value:
         raise UserError(
             f'{path}: {key} {config[key]!r} is not supported, only {value!r}'
         )
     try:
-      if abs(config.get('rescale_factor', 1 / 255) * 255 - 1) > 1e-6:
-        raise UserError(f'{path}: only a rescale_factor of 1/255 is supported')
+      factor = config.get('rescale_factor', 1 / 255)
+      if abs(typed.read(float, factor, 'rescale_factor') * 255 - 1) > 1e-6:
+        raise typed.FieldError(f'rescale_factor must be 1/255, not {factor}')
       # Older folders name the bounds outright, newer ones as areas of "edges".
-      size = config.get('size') or {}
-      low = config.get('min_pixels') or size.get('shortest_edge')
-      high = config.get('max_pixels') or size.get('longest_edge')
-      if not low or not high:
-        raise KeyError('min_pixels and max_pixels')
-      keys = ('patch_size', 'merge_size', 'temporal_patch_size')
-      keys += ('image_mean', 'image_std')
-      return cls(
-          min_pixels=low,
-          max_pixels=high if max_pixels is None else min(high, max_pixels),
-          **{key: config[key] for key in keys},
-      )
-    except KeyError as error:
-      raise UserError(
-          f'{path} lacks {error.args[0]}; copy it from the model\'s page'
-      ) from error
-    except (AttributeError, TypeError, ValueError) as error:
-      raise UserError(
-          f'{path} holds a value of the wrong kind ({error}); copy it from the '
-          'model\'s page'
-      ) from error
+      size = typed.read(dict[str, Any], config.get('size') or {}, 'size')
+      bounds = {
+          'min_pixels': config.get('min_pixels') or size.get('shortest_edge'),
+          'max_pixels': config.get('max_pixels') or size.get('longest_edge'),
+      }
+      processor = typed.read(cls, {**config, **bounds}, ignore_unknown=True)
+    except typed.FieldError as error:
+      raise UserError(f'{path}: {error}; {_COPY}') from error
+    if max_tokens is None:
+      return processor
+    most = min(processor.max_pixels, max_tokens * processor.unit**2)
+    return dataclasses.replace(processor, max_pixels=most)
 
   def seen_size(self, width: int, height: int) -> tuple[int, int]:
     """Returns (width, height) of the image as the model sees it, in pixels.
@@ -308,15 +325,16 @@ class ImageProcessor:
           f'an image of {width} x {height} pixels is more than {MAX_ASPECT} '
           'times as long as wide; crop it or drop the example'
       )
-    unit = self.patch_size * self.merge_size
+    unit = self.unit
+    least = min(self.min_pixels, self.max_pixels)
     # Python's round: halves go to the even neighbour, as in the original.
     rows, columns = round(height / unit), round(width / unit)
     if rows * columns * unit**2 > self.max_pixels:
       shrink = math.sqrt(height * width / self.max_pixels)
       rows = max(1, math.floor(height / shrink / unit))
       columns = max(1, math.floor(width / shrink / unit))
-    elif rows * columns * unit**2 < self.min_pixels:
-      grow = math.sqrt(self.min_pixels / (height * width))
+    elif rows * columns * unit**2 < least:
+      grow = math.sqrt(least / (height * width))
       rows = math.ceil(height * grow / unit)
       columns = math.ceil(width * grow / unit)
     cap = self.max_pixels // unit**2
@@ -363,28 +381,32 @@ class ImageProcessor:
     return pixels.reshape(rows * columns, -1), (1, rows, columns)
 
 
-def _settings(folder: epath.Path) -> tuple[epath.Path, dict[str, Any]]:
-  """The file that Hugging Face would read, and its image processor's part."""
-  for name, key in (
-      ('processor_config.json', 'image_processor'),
-      ('preprocessor_config.json', None),
-  ):
-    path = folder / name
-    try:
-      config = json.loads(path.read_text())
-    except FileNotFoundError:
-      continue
-    except ValueError as error:
-      raise UserError(f'{path} is not JSON ({error}); copy it anew') from error
-    if key and isinstance(config, dict):
-      if key not in config:
-        continue  # As older ones: it is of another processor alone.
-      config = config[key]
-    if not isinstance(config, dict):
-      raise UserError(f'{path} is not a JSON object; copy it anew')
-    return path, config
-  raise UserError(
-      f'{folder} holds neither preprocessor_config.json nor a '
-      'processor_config.json with an image_processor; copy one from the '
-      "model's page"
-  )
+@dataclasses.dataclass(frozen=True)
+class _Processors:
+  """What is read of processor_config.json."""
+
+  image_processor: dict[str, Any] | None = None
+
+
+def processor_settings(
+    folder: epath.Path,
+) -> tuple[epath.Path, dict[str, Any]] | None:
+  """A folder's settings of its image processor, and the file they are in.
+
+  They are in preprocessor_config.json or, as newer transformers save them, in
+  processor_config.json with all processors, which comes first.
+
+  Raises:
+    UserError: The file cannot be read.
+  """
+  path = folder / 'processor_config.json'
+  if path.exists():
+    found = files.read_json(
+        path, _Processors, ignore_unknown=True, advice=_COPY
+    ).image_processor
+    if found is not None:
+      return path, found
+  path = folder / 'preprocessor_config.json'
+  if path.exists():
+    return path, files.read_json(path, advice=_COPY)
+  return None

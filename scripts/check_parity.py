@@ -55,10 +55,7 @@ def check(
     ) from error
   folder = str(models.local_folder(folder))
   ours, config = models.from_pretrained(folder, dtype=jnp.dtype(dtype))
-  unit = config.vision.patch_size * config.vision.merge_size
-  processor = ImageProcessor.from_folder(
-      folder, max_pixels=max_image_tokens * unit**2
-  )
+  processor = ImageProcessor.from_folder(folder, max_tokens=max_image_tokens)
   patches, grid = processor.patches(data)
   # Without torchvision this is the one that transformers has.
   theirs_of = image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil

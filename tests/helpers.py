@@ -84,7 +84,7 @@ def tiny_config(
           patch_size=14,
           temporal_patch_size=2,
           merge_size=2,
-          window_size=None if qwen3 else 56,
+          window_size=0 if qwen3 else 56,
           full_attention_layers=() if qwen3 else (1,),
           n_positions=49 if qwen3 else 0,
           deepstack_layers=(0, 2) if qwen3 else (),

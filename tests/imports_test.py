@@ -16,7 +16,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # Lowest first. A package, or a module at the root, imports from lower layers
 # only; within the lowest, from those before it.
 LAYERS = (
-    ('errors', 'seams', 'types', 'interrupt', 'images', 'boxes', 'storage'),
+    ('errors', 'seams', 'types', 'interrupt', 'storage', 'images', 'boxes'),
     ('remote', 'config'),
     ('models', 'chat', 'tools', 'rewards'),
     ('rollout',),

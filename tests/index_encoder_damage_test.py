@@ -54,9 +54,9 @@ def test_no_config(folder):
 @pytest.mark.parametrize(
     ('data', 'words'),
     [
-        (b'{', 'as JSON'),
-        (b'\xff\xfe{', 'as JSON'),
-        (b'[]', 'not a JSON object'),
+        (b'{', 'cannot be read'),
+        (b'\xff\xfe{', 'cannot be read'),
+        (b'[]', 'must be an object'),
     ],
 )
 def test_no_json(clip, name, data, words):
@@ -160,7 +160,7 @@ def test_no_vector(clip):
         ({'model_type': 'siglip2'}, 'NaFlex'),
         ({'model_type': 'siglip2_vision_model'}, 'fixed resolution'),
         ({'vision_config': [1]}, 'vision_config must be an object'),
-        ({'projection_dim': 0}, 'projection_dim must be a whole number'),
+        ({'projection_dim': 0}, 'projection_dim must be 1 or more'),
         ({'architectures': 5}, 'config.json'),
     ],
 )
@@ -173,7 +173,7 @@ def test_config(clip, change, words):
     ('change', 'words'),
     [
         ({'model_type': 'siglip2_vision_model'}, 'siglip2_vision_model'),
-        ({'hidden_act': 'relu'}, "hidden_act 'relu' is not supported"),
+        ({'hidden_act': 'relu'}, "hidden_act must be one of quick_gelu"),
         ({'hidden_act': ['gelu']}, 'hidden_act'),
         ({'hidden_size': '32'}, "hidden_size must be a whole number"),
         ({'hidden_size': True}, "hidden_size must be a whole number"),
@@ -181,7 +181,7 @@ def test_config(clip, change, words):
         ({'num_attention_heads': 5}, 'not a multiple'),
         ({'patch_size': 31}, 'below patch_size'),
         ({'num_channels': 1}, 'num_channels 1 is not supported'),
-        ({'layer_norm_eps': 0}, 'layer_norm_eps must be a positive number'),
+        ({'layer_norm_eps': 0}, 'layer_norm_eps must be more than 0'),
         ({'layer_norm_eps': None}, 'layer_norm_eps'),
         ({'vision_use_head': False}, 'vision_use_head'),
     ],

@@ -86,7 +86,7 @@ def _vision_attention(
 ) -> float:
   """What of vision_flops are products of pairs."""
   n_windowed = 0
-  if config.window_size is not None:
+  if config.window_size:
     n_windowed = config.n_layers - len(config.full_attention_layers)
   keys = min(longest_image, n_patches) * (config.n_layers - n_windowed)
   keys += min(config.window_patches, n_patches) * n_windowed

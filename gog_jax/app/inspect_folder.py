@@ -5,11 +5,10 @@ The verdicts are those of loading itself: each check calls what a run calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
-import json
 import math
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from etils import epath
 
@@ -25,6 +24,7 @@ from gog_jax.models import hf_params
 from gog_jax.models import hf_table
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.families import FAMILIES
+from gog_jax.storage import files
 
 # A folder with a file that ends so is one to look at.
 _SIGNS = (
@@ -35,6 +35,7 @@ _SIGNS = (
     '.bin',
     '.gguf',
 )
+_COPY = "copy it from the model's page"
 _SAMPLING = ('temperature', 'top_p', 'top_k', 'repetition_penalty')
 
 _T = TypeVar('_T')
@@ -206,7 +207,7 @@ def _tokenizer(
 def _images(
     found: Findings, processor: ImageProcessor, config: VLMConfig | None
 ) -> None:
-  unit = processor.patch_size * processor.merge_size
+  unit = processor.unit
   low, high = processor.min_pixels, processor.max_pixels
   found.fact(
       'images',
@@ -255,7 +256,7 @@ def _generation(found: Findings, folder: epath.Path) -> None:
   path = folder / 'generation_config.json'
   if not path.exists():
     return
-  raw = _read(path)
+  raw = files.read_json(path, advice=_COPY)
   shown = [f'{name} {raw[name]}' for name in _SAMPLING if name in raw]
   if shown:
     found.fact(
@@ -266,7 +267,7 @@ def _generation(found: Findings, folder: epath.Path) -> None:
 
 
 def _adapter(found: Findings, folder: epath.Path) -> None:
-  raw = _read(folder / 'adapter_config.json')
+  raw = files.read_json(folder / 'adapter_config.json', advice=_COPY)
   base = raw.get('base_model_name_or_path') or 'a base it does not name'
   found.fact(
       'adapter',
@@ -277,16 +278,6 @@ def _adapter(found: Findings, folder: epath.Path) -> None:
       f'an adapter is no model by itself: merge it into {base} '
       '(models.load_adapters, merge_lora, save_pretrained) and give that folder'
   )
-
-
-def _read(path: epath.Path) -> Mapping[str, Any]:
-  try:
-    raw = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} is not JSON; copy it anew') from error
-  if not isinstance(raw, Mapping):
-    raise UserError(f'{path} is not a JSON object; copy it anew')
-  return raw
 
 
 def _count(n: int) -> str:

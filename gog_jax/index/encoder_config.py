@@ -4,43 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import json
-import math
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 
 from gog_jax.errors import UserError
-
-ACTIVATIONS = ('quick_gelu', 'gelu', 'gelu_pytorch_tanh')
+from gog_jax.storage import files
+from gog_jax.storage import typed
 
 # What a config.json leaves out, transformers takes from here, too; that of a
 # published SigLIP leaves out everything.
+_COMMON = {
+    'hidden_size': 768,
+    'intermediate_size': 3072,
+    'num_hidden_layers': 12,
+    'num_attention_heads': 12,
+    'num_channels': 3,
+    'image_size': 224,
+}
 _FALLBACKS = {
-    'clip': {
-        'hidden_size': 768,
-        'intermediate_size': 3072,
-        'num_hidden_layers': 12,
-        'num_attention_heads': 12,
-        'num_channels': 3,
-        'image_size': 224,
+    'clip': _COMMON | {
         'patch_size': 32,
         'hidden_act': 'quick_gelu',
         'layer_norm_eps': 1e-5,
+        'projection_dim': 512,
     },
-    'siglip': {
-        'hidden_size': 768,
-        'intermediate_size': 3072,
-        'num_hidden_layers': 12,
-        'num_attention_heads': 12,
-        'num_channels': 3,
-        'image_size': 224,
+    'siglip': _COMMON | {
         'patch_size': 16,
         'hidden_act': 'gelu_pytorch_tanh',
         'layer_norm_eps': 1e-6,
     },
 }
-_PROJECTION_FALLBACK = 512
+# Our fields -> theirs.
+_KEYS = {
+    'width': 'hidden_size',
+    'n_layers': 'num_hidden_layers',
+    'n_heads': 'num_attention_heads',
+    'ffn': 'intermediate_size',
+    'activation': 'hidden_act',
+    'norm_eps': 'layer_norm_eps',
+}
 # These hold a projection, which must not be missing.
 _PROJECTED = ('CLIPModel', 'CLIPVisionModelWithProjection')
 
@@ -58,7 +61,7 @@ class EncoderConfig:
     image_size: Rows and columns of the pixels it sees.
     patch_size: Rows and columns of a patch; what is left over at the lower and
       right border is not looked at.
-    activation: One of ACTIVATIONS.
+    activation: Of the MLPs.
     norm_eps: Of all norms.
     projection: Width of CLIP's projection, where the folder has one; 0 for
       SigLIP, which has none.
@@ -66,16 +69,27 @@ class EncoderConfig:
   """
 
   family: str
-  width: int
-  n_layers: int
-  n_heads: int
-  ffn: int
-  image_size: int
-  patch_size: int
-  activation: str
-  norm_eps: float
+  width: typed.Positive
+  n_layers: typed.Positive
+  n_heads: typed.Positive
+  ffn: typed.Positive
+  image_size: typed.Positive
+  patch_size: typed.Positive
+  activation: Literal['quick_gelu', 'gelu', 'gelu_pytorch_tanh']
+  norm_eps: typed.PositiveFloat
   projection: int
   needs_projection: bool
+
+  def __post_init__(self):
+    if self.width % self.n_heads:
+      raise ValueError(
+          f'hidden_size {self.width} is not a multiple of num_attention_heads '
+          f'{self.n_heads}'
+      )
+    if self.image_size < self.patch_size:
+      raise ValueError(
+          f'image_size {self.image_size} is below patch_size {self.patch_size}'
+      )
 
   @property
   def n_patches(self) -> int:
@@ -94,28 +108,11 @@ def from_folder(folder: epath.Path) -> EncoderConfig:
         f'{folder} holds no config.json: set the encoder to a Hugging Face '
         'folder of CLIP or SigLIP'
     )
-  raw = read_json(path)
+  raw = files.read_json(path, advice='fetch it again')
   try:
     return from_dict(raw)
   except (TypeError, ValueError) as error:
     raise UserError(f'{path}: {error}') from error
-
-
-def read_json(path: epath.Path) -> dict[str, Any]:
-  """The object in a JSON file.
-
-  Raises:
-    UserError: The file cannot be read, or holds something else.
-  """
-  try:
-    raw = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(
-        f'{path} cannot be read as JSON ({error}): fetch it again'
-    ) from error
-  if not isinstance(raw, dict):
-    raise UserError(f'{path} is not a JSON object: fetch it again')
-  return raw
 
 
 def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
@@ -144,81 +141,32 @@ def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
     )
   given = raw
   if kind == family:  # With a text tower.
-    given = raw.get('vision_config') or {}
-    if not isinstance(given, Mapping):
-      raise ValueError(f'vision_config must be an object, not {given!r}')
+    given = typed.read(
+        Mapping[str, Any], raw.get('vision_config') or {}, 'vision_config'
+    )
     inner = given.get('model_type', f'{family}_vision_model')
     if inner != f'{family}_vision_model':
       raise ValueError(f'vision_config: model_type {inner!r} is not supported')
+  given = {**_FALLBACKS[family], **given}
+  for field, supported in (('num_channels', 3), ('vision_use_head', True)):
+    if given.get(field, supported) != supported:
+      raise ValueError(
+          f'{field} {given[field]!r} is not supported, only {supported}'
+      )
   projection = 0
   if family == 'clip':
-    projection = raw.get('projection_dim', _PROJECTION_FALLBACK)
-    projection = whole('projection_dim', projection)
-  return _read(
-      family,
-      {**_FALLBACKS[family], **given},
-      projection=projection,
-      needs_projection=any(
+    projection = typed.read(
+        typed.Positive,
+        raw.get('projection_dim', given['projection_dim']),
+        'projection_dim',
+    )
+  ours = {
+      'family': family,
+      'projection': projection,
+      'needs_projection': any(
           name in _PROJECTED for name in raw.get('architectures') or ()
       ),
-  )
-
-
-def _read(
-    family: str, given: Mapping[str, Any], **others: Any
-) -> EncoderConfig:
-  """Of the vision tower's own section."""
-  sizes = {
-      ours: whole(theirs, given[theirs])
-      for ours, theirs in (
-          ('width', 'hidden_size'),
-          ('n_layers', 'num_hidden_layers'),
-          ('n_heads', 'num_attention_heads'),
-          ('ffn', 'intermediate_size'),
-          ('image_size', 'image_size'),
-          ('patch_size', 'patch_size'),
-      )
   }
-  if sizes['width'] % sizes['n_heads']:
-    raise ValueError(
-        f'hidden_size {sizes["width"]} is not a multiple of '
-        f'num_attention_heads {sizes["n_heads"]}'
-    )
-  if sizes['image_size'] < sizes['patch_size']:
-    raise ValueError(
-        f'image_size {sizes["image_size"]} is below patch_size '
-        f'{sizes["patch_size"]}'
-    )
-  if given['num_channels'] != 3:
-    raise ValueError(
-        f'num_channels {given["num_channels"]!r} is not supported, only 3'
-    )
-  if given['hidden_act'] not in ACTIVATIONS:
-    raise ValueError(
-        f'hidden_act {given["hidden_act"]!r} is not supported, only '
-        f'{", ".join(ACTIVATIONS)}'
-    )
-  eps = given['layer_norm_eps']
-  if type(eps) not in (int, float) or not 0 < eps < math.inf:
-    raise ValueError(f'layer_norm_eps must be a positive number, not {eps!r}')
-  if not given.get('vision_use_head', True):
-    raise ValueError(
-        'vision_use_head false is not supported: without its head the tower '
-        'makes no vector of an image'
-    )
-  return EncoderConfig(
-      family=family,
-      **sizes,
-      activation=given['hidden_act'],
-      norm_eps=float(eps),
-      **others,
+  return typed.read(
+      EncoderConfig, given | ours, keys=_KEYS, ignore_unknown=True
   )
-
-
-def whole(name: str, value: Any) -> int:
-  """The value, if it is a whole number of at least 1."""
-  if type(value) is not int or value < 1:  # True is no number.
-    raise ValueError(
-        f'{name} must be a whole number of at least 1, not {value!r}'
-    )
-  return value

@@ -15,8 +15,10 @@ from etils import epath
 import numpy as np
 from PIL import Image
 
+from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.index import encoder_config
+from gog_jax.storage import typed
 
 # What a preprocessor_config.json leaves out, transformers takes from here, too.
 _FALLBACKS = {
@@ -65,7 +67,7 @@ class Pixels:
 
   def __call__(self, picture: Image.Image) -> np.ndarray:
     """Returns uint8[side, side, 3]; black where a crop exceeds the picture."""
-    picture = _rgb(picture)
+    picture = images.to_rgb(picture)
     columns, rows = self._resized(*picture.size)
     left, top = (columns - self.side) // 2, (rows - self.side) // 2
     right, bottom = left + self.side, top + self.side
@@ -101,39 +103,18 @@ class Pixels:
     return longer, self.shortest_edge
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-  """Transparency is composited on white."""
-  if picture.has_transparency_data:
-    picture = picture.convert('RGBA')
-    white = Image.new('RGBA', picture.size, 'white')
-    picture = Image.alpha_composite(white, picture)
-  return picture.convert('RGB')
-
-
 def from_folder(
     folder: epath.Path, config: encoder_config.EncoderConfig
 ) -> Pixels:
   """Reads a folder's settings; those of the family where there are none.
 
-  They are in preprocessor_config.json or, as newer transformers save them, in
-  processor_config.json with all processors, which comes first.
-
   Raises:
     UserError: The file is not JSON, or asks for something else than pictures of
       the size that the tower sees.
   """
-  for name, key in (
-      ('processor_config.json', 'image_processor'),
-      ('preprocessor_config.json', None),
-  ):
-    path = folder / name
-    if not path.exists():
-      continue
-    raw = encoder_config.read_json(path)
-    if key is not None:
-      if key not in raw:
-        continue  # As older ones: it is of another processor alone.
-      raw = raw[key]
+  settings = images.processor_settings(folder)
+  if settings is not None:
+    path, raw = settings
     try:
       return from_dict(raw, config)
     except (AttributeError, TypeError, ValueError) as error:
@@ -216,11 +197,10 @@ def _family(kind: str) -> str:
 
 def _size(size: Any) -> tuple[int | None, tuple[int, int] | None]:
   """(shortest edge, None), or (None, (rows, columns))."""
-  whole = encoder_config.whole
   if isinstance(size, int):
-    return whole('size', size), None
+    return typed.read(typed.Positive, size, 'size'), None
   given = {
-      key: whole(key, value)
+      key: typed.read(typed.Positive, value, key)
       for key, value in size.items()
       if value is not None
   }

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
+from gog_jax.storage import typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,13 @@ class TowerConfig:
     gated: SwiGLU, or else a plain MLP with tanh-approximated GELU.
   """
 
-  width: int
-  n_layers: int
-  n_heads: int
-  n_kv_heads: int
-  head_dim: int
-  ffn: int
-  norm_eps: float
+  width: typed.Positive
+  n_layers: typed.Positive
+  n_heads: typed.Positive
+  n_kv_heads: typed.Positive
+  head_dim: typed.Positive
+  ffn: typed.Positive
+  norm_eps: typed.PositiveFloat
   qkv_bias: bool = False
   other_bias: bool = False
   qk_norm: bool = False
@@ -66,15 +67,13 @@ class TextConfig(TowerConfig):
       the other (Qwen2.5-VL).
   """
 
-  vocab_size: int
-  rope_theta: float
-  mrope_sections: tuple[int, int, int]
+  vocab_size: typed.Positive
+  rope_theta: typed.PositiveFloat
+  mrope_sections: tuple[typed.Count, typed.Count, typed.Count]
   mrope_interleaved: bool = False
 
   def __post_init__(self):
     super().__post_init__()
-    if len(self.mrope_sections) != 3:
-      raise ValueError(f'mrope_section {self.mrope_sections} needs 3 parts')
     if 2 * sum(self.mrope_sections) != self.head_dim:
       raise ValueError(
           f'mrope_section {self.mrope_sections} does not sum to half of '
@@ -93,7 +92,7 @@ class VisionConfig(TowerConfig):
     patch_size: Side of a patch in pixels.
     temporal_patch_size: Frames per patch; a still image is repeated.
     merge_size: merge_size x merge_size patches become one feature.
-    window_size: Side of an attention window in pixels; None where every layer
+    window_size: Side of an attention window in pixels; 0 where every layer
       sees the whole image (Qwen3-VL).
     full_attention_layers: Layers that do so where others have windows.
     n_positions: Rows of the table of learned positions, a square that is
@@ -104,16 +103,16 @@ class VisionConfig(TowerConfig):
     patch_bias: Whether the patch embedding has one.
   """
 
-  rope_theta: float
-  out_width: int
-  in_channels: int
-  patch_size: int
-  temporal_patch_size: int
-  merge_size: int
-  window_size: int | None = None
-  full_attention_layers: tuple[int, ...] = ()
-  n_positions: int = 0
-  deepstack_layers: tuple[int, ...] = ()
+  rope_theta: typed.PositiveFloat
+  out_width: typed.Positive
+  in_channels: typed.Positive
+  patch_size: typed.Positive
+  temporal_patch_size: typed.Positive
+  merge_size: typed.Positive
+  window_size: typed.Count = 0
+  full_attention_layers: tuple[typed.Count, ...] = ()
+  n_positions: typed.Count = 0
+  deepstack_layers: tuple[typed.Count, ...] = ()
   patch_bias: bool = False
 
   def __post_init__(self):
@@ -124,7 +123,7 @@ class VisionConfig(TowerConfig):
           'heads, which the two-dimensional rotation needs'
       )
     merged = self.patch_size * self.merge_size
-    if self.window_size is not None and self.window_size % merged:
+    if self.window_size % merged:
       raise ValueError(
           f'window_size {self.window_size} is not a whole number of merged '
           f'patches ({merged} pixels)'
@@ -166,7 +165,7 @@ class VisionConfig(TowerConfig):
   @property
   def window_patches(self) -> int:
     """The most patches that a window has; 0 where there are no windows."""
-    return ((self.window_size or 0) // self.patch_size) ** 2
+    return (self.window_size // self.patch_size) ** 2
 
   def masks_windows(self, n_patches: int) -> bool:
     """Whether a row of so many patches gets its windows by a mask.
@@ -216,12 +215,12 @@ class VLMConfig:
   text: TextConfig
   vision: VisionConfig
   tied: bool
-  image_token_id: int
-  video_token_id: int
-  vision_start_token_id: int
-  vision_end_token_id: int
-  eos_token_id: int | None
-  pad_token_id: int | None
+  image_token_id: typed.Count
+  video_token_id: typed.Count
+  vision_start_token_id: typed.Count
+  vision_end_token_id: typed.Count
+  eos_token_id: typed.Count | None
+  pad_token_id: typed.Count | None
 
   def __post_init__(self):
     if len(self.vision.deepstack_layers) > self.text.n_layers:

@@ -45,11 +45,7 @@ def processor_of(config: Config, folder: epath.Path) -> ImageProcessor:
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
     )
-  found = ImageProcessor.from_folder(folder)
-  side = found.patch_size * found.merge_size
-  return ImageProcessor.from_folder(
-      folder, max_pixels=c.max_image_tokens * side**2
-  )
+  return ImageProcessor.from_folder(folder, max_tokens=c.max_image_tokens)
 
 
 def check_family(profile: str, family: str) -> None:

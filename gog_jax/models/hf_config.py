@@ -8,21 +8,21 @@ checkpoints (`rope_scaling`; Qwen2.5-VL's are flat and say `in_chans`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-import dataclasses
 import difflib
-import json
-import math
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 
 from gog_jax import errors
 from gog_jax.models import hub
 from gog_jax.models.config import TextConfig
-from gog_jax.models.config import TowerConfig
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.families import FAMILIES
+from gog_jax.storage import files
+from gog_jax.storage import typed
+
+Tower = TypeVar('Tower', TextConfig, VisionConfig)
 
 # The config.json of each published size, under a name of ours.
 PUBLISHED = epath.Path(__file__).parents[1] / 'assets' / 'published'
@@ -70,15 +70,10 @@ def read_config(folder: epath.PathLike) -> VLMConfig:
         f'{folder} holds no config.json: set --config.model.path to a Hugging '
         'Face model folder (or was writing this one interrupted?)'
     )
+  raw = files.read_json(path, advice='fetch it again')
   try:
-    return from_dict(json.loads(path.read_text()))
-  except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-    raise errors.UserError(
-        f'{path} cannot be read as JSON ({error}): fetch it again'
-    ) from error
-  except KeyError as error:
-    raise errors.UserError(f'{path} has no {error}: fetch it again') from error
-  except (TypeError, ValueError) as error:
+    return from_dict(raw)
+  except ValueError as error:
     raise errors.UserError(f'{path}: {error}') from error
 
 
@@ -102,17 +97,15 @@ def published_config(name: str) -> VLMConfig:
   return read_config(PUBLISHED / name)
 
 
-def from_dict(raw: Any) -> VLMConfig:
+def from_dict(raw: Mapping[str, Any]) -> VLMConfig:
   """Reads the contents of a config.json.
 
   Raises:
-    KeyError: A required key is missing.
-    ValueError: The file describes something that is not supported.
+    ValueError: A required key is missing, or the file describes something that
+      is not supported.
   """
-  if not isinstance(raw, Mapping):
-    raise ValueError('not a JSON object')
   model_type = raw.get('model_type')
-  if model_type not in FAMILIES:
+  if model_type not in list(FAMILIES):
     raise ValueError(
         f'model_type {model_type!r} is not supported, only '
         f'{", ".join(FAMILIES)}'
@@ -120,8 +113,6 @@ def from_dict(raw: Any) -> VLMConfig:
   family = FAMILIES[model_type]
   text_raw = _section(raw, 'text_config') or raw
   vision_raw = _section(raw, 'vision_config')
-  if not vision_raw:
-    raise KeyError('vision_config')
   # The published files call the channels by an older name.
   if 'in_chans' in vision_raw:
     vision_raw = {'in_channels': vision_raw['in_chans'], **vision_raw}
@@ -137,21 +128,23 @@ def from_dict(raw: Any) -> VLMConfig:
       VISION_KEYS | family.vision_keys,
       family.vision,
   )
-  tokens = {field: _whole(field, raw[field], 0) for field in _TOKENS}
-  for field, token in tokens.items():
-    if token >= text.vocab_size:
+  tied = [x.get('tie_word_embeddings') or False for x in (raw, text_raw)]
+  ours = {
+      'family': model_type,
+      'text': text,
+      'vision': vision,
+      'tied': tied[0] or tied[1],
+      'eos_token_id': _token_id('eos_token_id', raw, text_raw),
+      'pad_token_id': _token_id('pad_token_id', raw, text_raw),
+  }
+  config = typed.read(VLMConfig, {**raw, **ours}, ignore_unknown=True)
+  for field in _TOKENS:
+    if getattr(config, field) >= text.vocab_size:
       raise ValueError(
-          f'{field} is {token}, of a vocabulary of {text.vocab_size}'
+          f'{field} is {getattr(config, field)}, of a vocabulary of '
+          f'{text.vocab_size}'
       )
-  return VLMConfig(
-      family=model_type,
-      text=text,
-      vision=vision,
-      tied=any(_flag(x, 'tie_word_embeddings') for x in (raw, text_raw)),
-      **tokens,
-      eos_token_id=_token_id('eos_token_id', raw, text_raw),
-      pad_token_id=_token_id('pad_token_id', raw, text_raw),
-  )
+  return config
 
 
 def to_dict(config: VLMConfig) -> dict[str, Any]:
@@ -159,6 +152,10 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
   family = FAMILIES[config.family]
   text, vision = config.text, config.vision
   interleaved = {'mrope_interleaved': True} if text.mrope_interleaved else {}
+
+  def written(tower, keys):
+    return {key: getattr(tower, field) for field, key in keys.items()}
+
   return {
       'architectures': [family.hf_class],
       'model_type': config.family,
@@ -166,7 +163,8 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
       **{field: getattr(config, field) for field in _TOKENS},
       'text_config': {
           'model_type': f'{config.family}_text',
-          **_written(text, TEXT_KEYS | family.text_keys),
+          **written(text, TEXT_KEYS | family.text_keys),
+          'hidden_act': _activation(family.text),
           **family.text_constants,
           'rope_parameters': {
               'rope_type': 'default',
@@ -181,7 +179,8 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
       },
       'vision_config': {
           'model_type': f'{config.family}_vision',
-          **_written(vision, VISION_KEYS | family.vision_keys),
+          **written(vision, VISION_KEYS | family.vision_keys),
+          'hidden_act': _activation(family.vision),
           'rope_parameters': {
               'rope_type': 'axial',
               'rope_theta': vision.rope_theta,
@@ -190,99 +189,63 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
   }
 
 
-def _written(tower: TowerConfig, keys: Mapping[str, str]) -> dict[str, Any]:
-  values = {key: getattr(tower, field) for field, key in keys.items()}
-  return {**values, 'hidden_act': _activation(tower.gated)}
+def _activation(tower: Mapping[str, Any]) -> str:
+  return 'silu' if tower.get('gated', True) else 'gelu_pytorch_tanh'
 
 
-def _activation(gated: bool) -> str:
-  return 'silu' if gated else 'gelu_pytorch_tanh'
-
-
-def _token_id(name: str, *places: Mapping[str, Any]) -> int | None:
+def _token_id(name: str, *places: Mapping[str, Any]) -> Any:
   """The first mention of a token; the first of several alternatives."""
   for raw in places:
     token_id = raw.get(name)
     if isinstance(token_id, list):
       token_id = token_id[0] if token_id else None
     if token_id is not None:
-      return _whole(name, token_id, 0)
+      return token_id
   return None
 
 
 def _tower(
-    cls: type[Any],
+    kind: type[Tower],
     raw: Mapping[str, Any],
     keys: Mapping[str, str],
     shared: Mapping[str, Any],
-) -> Any:
+) -> Tower:
   """A TextConfig or VisionConfig.
 
   Args:
-    cls: Which.
+    kind: Which.
     raw: Its section of the file, defaults filled in.
     keys: Its fields -> names in the section.
     shared: Its fields that the family fixes.
   """
   rope = _section(raw, 'rope_parameters') or _section(raw, 'rope_scaling')
-  kind = rope.get('rope_type', rope.get('type', 'default'))
-  if kind not in ('default', 'mrope' if cls is TextConfig else 'axial'):
-    raise ValueError(f'rope_type {kind!r} is not supported')
+  rope_type = rope.get('rope_type', rope.get('type', 'default'))
+  own_rope = 'mrope' if kind is TextConfig else 'axial'
   raw = {**raw, **rope}
-  activation = _activation(shared.get('gated', True))
-  if raw.get('hidden_act', activation) != activation:
-    raise ValueError(f'hidden_act {raw["hidden_act"]!r} is not supported')
-  for field in ('use_sliding_window', 'attention_bias'):
-    if _flag(raw, field):
-      raise ValueError(f'{field} is not supported')
-  interleaved = shared.get('mrope_interleaved', False)
-  if _flag(raw, 'mrope_interleaved', interleaved) != interleaved:
-    raise ValueError(f'mrope_interleaved {not interleaved} is not supported')
-  keys = {**keys, 'rope_theta': 'rope_theta'}
-  kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-  readers = {'int': _whole, 'int | None': _whole, 'float': _positive}
-  values = {
-      field: readers.get(kinds[field], _wholes)(key, raw[key])
-      for field, key in keys.items()
-      if field != 'n_kv_heads' or raw[key] is not None
-  }
-  heads = values['n_heads']
-  implied = {'n_kv_heads': heads, 'head_dim': values['width'] // heads}
-  return cls(**{**implied, **values, **shared})
+  for field, value, supported in (
+      ('rope_type', rope_type, ('default', own_rope)),
+      ('hidden_act', raw.get('hidden_act'), (_activation(shared), None)),
+      ('use_sliding_window', raw.get('use_sliding_window'), (False, None)),
+      ('attention_bias', raw.get('attention_bias'), (False, None)),
+      (
+          'mrope_interleaved',
+          raw.get('mrope_interleaved'),
+          (shared.get('mrope_interleaved', False), None),
+      ),
+  ):
+    if value not in supported:
+      raise ValueError(f'{field} {value!r} is not supported')
+  width, n_heads = (
+      typed.read(typed.Positive, raw.get(key), key)
+      for key in (keys['width'], keys['n_heads'])
+  )
+  raw.setdefault('head_dim', width // n_heads)
+  kv_heads = keys.get('n_kv_heads', 'n_kv_heads')
+  if raw.get(kv_heads) is None:
+    raw[kv_heads] = n_heads
+  return typed.read(kind, {**raw, **shared}, keys=keys, ignore_unknown=True)
 
 
 def _section(raw: Mapping[str, Any], field: str) -> Mapping[str, Any]:
   """An object in the file; an empty one where there is none."""
-  value = raw.get(field) or {}
-  if not isinstance(value, Mapping):
-    raise ValueError(f'{field} must be an object, not {value!r}')
-  return value
-
-
-def _whole(field: str, value: Any, least: int = 1) -> int:
-  if type(value) is not int or value < least:  # True is no number.
-    raise ValueError(
-        f'{field} must be a whole number of at least {least}, not {value!r}'
-    )
-  return value
-
-
-def _wholes(field: str, value: Any) -> tuple[int, ...]:
-  if not isinstance(value, list | tuple):
-    raise ValueError(f'{field} must be a list, not {value!r}')
-  return tuple(_whole(field, one, 0) for one in value)
-
-
-def _positive(field: str, value: Any) -> float:
-  if type(value) not in (int, float) or not 0 < value < math.inf:
-    raise ValueError(f'{field} must be a positive number, not {value!r}')
-  return float(value)
-
-
-def _flag(raw: Mapping[str, Any], field: str, default: bool = False) -> bool:
-  value = raw.get(field)
-  if value is None:
-    return default
-  if not isinstance(value, bool):
-    raise ValueError(f'{field} must be true or false, not {value!r}')
-  return value
+  return typed.read(Mapping[str, Any], raw.get(field) or {}, field)

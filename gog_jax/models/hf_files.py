@@ -8,11 +8,12 @@ here a few megabytes are mapped at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
 import json
 import math
 import os
 import struct
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from etils import epath
 import jax
@@ -22,6 +23,7 @@ import safetensors
 
 from gog_jax import errors
 from gog_jax.storage import files
+from gog_jax.storage import typed
 
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -39,8 +41,21 @@ _LFS = b'version https://git-lfs'
 # How much of a file is mapped at a time.
 _MAPPED = 2**26
 
+_IN_THE_FOLDER = typed.Bound('a file of the folder', lambda x: '/' not in x)
+
 # Rows that are transposed at a time: three times as fast as all at once.
 _ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class _Index:
+  """What is read of model.safetensors.index.json.
+
+  Attributes:
+    weight_map: Tensor -> shard.
+  """
+
+  weight_map: dict[str, Annotated[str, _IN_THE_FOLDER]]
 
 
 class Tensor(NamedTuple):
@@ -125,7 +140,9 @@ def tensors(folder: epath.Path) -> list[Tensor]:
         'the folder; others than safetensors are not read: convert them '
         '(transformers: from_pretrained, then save_pretrained)'
     )
-  shard_of = _read_index(folder / INDEX)
+  shard_of = files.read_json(
+      folder / INDEX, _Index, ignore_unknown=True, advice='fetch it again'
+  ).weight_map
   result = []
   for name in sorted(set(shard_of.values())):
     path = folder / name
@@ -194,22 +211,6 @@ def some(keys: Iterable[str]) -> str:
   return ', '.join(keys[:4]) + more
 
 
-def _read_index(path: epath.Path) -> dict[str, str]:
-  """Which shard holds which tensor."""
-  try:
-    weight_map = json.loads(path.read_text())['weight_map']
-    if not weight_map or not all(
-        isinstance(name, str) and '/' not in name
-        for name in weight_map.values()
-    ):
-      raise ValueError('weight_map')
-    return dict(weight_map)
-  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-    raise errors.UserError(
-        f'{path} is damaged ({error!r}): fetch it again'
-    ) from error
-
-
 def read_header(path: epath.Path) -> dict[str, Tensor]:
   """Where a file's tensors lie; all of its bytes are accounted for.
 
@@ -276,21 +277,22 @@ def write(
     max_shard_bytes: A shard holds no more than that, or a single tensor.
   """
   shards = _shards(specs, max_shard_bytes)
-  names = [WEIGHTS]
-  if len(shards) > 1:
+  if len(shards) == 1:
+    names = [WEIGHTS]
+  else:
     names = [
         f'model-{i:05}-of-{len(shards):05}.safetensors'
         for i in range(1, len(shards) + 1)
     ]
-  partial = lambda name: folder / f'{name}.partial'
+  partial = folder / 'partial_model'
   arrays = iter(arrays)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob('model*.partial'):
-      leftover.unlink()
+  with files.writable(folder, 'make room or choose another folder'):
+    if partial.exists():
+      partial.rmtree()
+    partial.mkdir(parents=True)
     try:
       for name, shard in zip(names, shards, strict=True):
-        _write_file(partial(name), shard, arrays)
+        _write_file(partial / name, shard, arrays)
       if len(shards) > 1:
         index = {
             'metadata': {
@@ -303,27 +305,19 @@ def write(
                 for key in shard
             },
         }
-        names.append(INDEX)
-        text = json.dumps(index, indent=2, sort_keys=True) + '\n'
-        partial(INDEX).write_text(text)
+        files.write_json(partial / INDEX, index, sort_keys=True)
     except OSError:
-      for name in names:  # A full disk need not stay full.
-        partial(name).unlink(missing_ok=True)
+      partial.rmtree()  # A full disk need not stay full.
       raise
     # From here to the end there is no config.json, and so no model.
     (folder / 'config.json').unlink(missing_ok=True)
-    stale = [folder / WEIGHTS, folder / INDEX]
-    for path in [*stale, *folder.glob('model-*-of-*.safetensors')]:
-      path.unlink(missing_ok=True)
-    for name in names:
-      partial(name).replace(folder / name)
-    files.write_atomic(
-        folder / 'config.json', json.dumps(config, indent=2) + '\n'
-    )
-  except OSError as error:
-    raise errors.UserError(
-        f'cannot write the model to {folder}: {error.strerror or error}'
-    ) from error
+    for pattern in (WEIGHTS, INDEX, 'model-*-of-*.safetensors'):
+      for path in folder.glob(pattern):
+        path.unlink()
+    for path in partial.iterdir():
+      path.replace(folder / path.name)
+    partial.rmdir()
+    files.write_json(folder / 'config.json', config)
 
 
 def _n_bytes(spec: jax.ShapeDtypeStruct) -> int:

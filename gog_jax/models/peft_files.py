@@ -15,9 +15,9 @@ which is the same map, since alpha / rank is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-import json
+import dataclasses
 import re
-from typing import Any
+from typing import Literal
 
 from etils import epath
 import numpy as np
@@ -29,35 +29,64 @@ from gog_jax.models import hf_table
 from gog_jax.models import layers
 from gog_jax.models import lora
 from gog_jax.models import vlm
+from gog_jax.storage import files
+from gog_jax.storage import typed
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
 
 _PREFIX = 'base_model.model.'
 
-# Fields of their config that change what an adapter computes, and the values
-# for which it computes what ours does.
-_SUPPORTED = {
-    'peft_type': ('LORA',),
-    # Others change the base's weights when they begin.
-    'init_lora_weights': (True, False, 'gaussian', 'orthogonal', 'eva'),
-    'use_rslora': (False, True, None),
-    'bias': ('none',),
-    'use_dora': (False, None),
-    'modules_to_save': (None, []),
-    'lora_bias': (False, None),
-    'fan_in_fan_out': (False, None),
-    'layer_replication': (None,),
-    'target_parameters': (None, []),
-    'trainable_token_indices': (None,),
-    'use_qalora': (False, None),
-    'use_bdlora': (None, False),
-    'alora_invocation_tokens': (None,),
-    'arrow_config': (None,),
-    'kasa_config': (None,),
-    'monteclora_config': (None,),
-    'velora_config': (None,),
-}
+# Fields of their config that change what an adapter computes, where they are
+# set.
+_UNSUPPORTED = (
+    'use_dora', 'modules_to_save', 'lora_bias', 'fan_in_fan_out',
+    'layer_replication', 'target_parameters', 'trainable_token_indices',
+    'use_qalora', 'use_bdlora', 'alora_invocation_tokens', 'arrow_config',
+    'kasa_config', 'monteclora_config', 'velora_config',
+)  # fmt: skip
+_MERGE = (
+    'merge the adapter into its base with PEFT (merge_and_unload) and load that'
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Config:
+  """What is read of adapter_config.json."""
+
+  peft_type: Literal['LORA']
+  r: typed.Positive
+  lora_alpha: float
+  rank_pattern: Mapping[str, typed.Positive] = dataclasses.field(
+      default_factory=dict
+  )
+  alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  use_rslora: bool = False
+  bias: Literal['none'] = 'none'
+  # Others change the base's weights when they begin.
+  init_lora_weights: Literal[True, False, 'gaussian', 'orthogonal', 'eva'] = (
+      True
+  )
+
+  def __post_init__(self):
+    try:
+      for pattern in [*self.rank_pattern, *self.alpha_pattern]:
+        re.compile(pattern)
+    except re.error as error:
+      raise typed.FieldError(f'pattern {pattern!r}: {error}') from error
+
+  def rank_and_scale(self, module: str) -> tuple[int, float]:
+    """Of a module's adapter; patterns match ends of names."""
+
+    def look_up(patterns, default):
+      for pattern, value in patterns.items():
+        if re.match(rf'(.*\.)?({pattern})$', module):
+          return value
+      return default
+
+    rank = look_up(self.rank_pattern, self.r)
+    alpha = look_up(self.alpha_pattern, self.lora_alpha)
+    return rank, alpha / (rank**0.5 if self.use_rslora else rank)
 
 
 def save_adapters(
@@ -119,14 +148,10 @@ def save_adapters(
   }
   folder = epath.Path(folder)
   data = safetensors.numpy.save(tensors, metadata={'format': 'pt'})
-  try:
+  with files.writable(folder, 'choose another folder'):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(data)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + '\n')
-  except OSError as error:
-    raise errors.UserError(
-        f'cannot write the adapters to {folder}: {error.strerror or error}'
-    ) from error
+    files.write_json(folder / CONFIG, config)
 
 
 def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
@@ -165,7 +190,13 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
       if missing:
         raise errors.UserError(f'{folder} lacks {missing[0]}: copy it again')
       pairs[layer] = [unused.pop(side) for side in sides]
-      scales.add(_scale(config, name, pairs[layer][0]))
+      rank, scale = config.rank_and_scale(name)
+      a = pairs[layer][0]
+      if a.shape[:1] != (rank,):
+        raise errors.UserError(
+            f'{a} has shape {list(a.shape)}, {CONFIG} says rank {rank}'
+        )
+      scales.add((rank, scale))
     if len(scales) > 1:
       raise errors.UserError(
           f'{folder}: layers of {key} have different ranks or scales '
@@ -200,60 +231,25 @@ def _modules(
   yield from parts.items()
 
 
-def _read_config(folder: epath.Path) -> dict[str, Any]:
+def _read_config(folder: epath.Path) -> _Config:
   for name in (CONFIG, WEIGHTS):
     if not (folder / name).exists():
       raise errors.UserError(
           f'{folder} holds no {name}: it is not a folder that peft saved, or '
           'not with safe_serialization'
       )
-  try:
-    config = json.loads((folder / CONFIG).read_text())
-    for pattern in {**_patterns(config, 'rank'), **_patterns(config, 'alpha')}:
-      re.compile(pattern)
-    for rank in (config['r'], *_patterns(config, 'rank').values()):
-      if type(rank) is not int or rank < 1:
-        raise ValueError(f'a rank of {rank!r}')
-    for alpha in (config['lora_alpha'], *_patterns(config, 'alpha').values()):
-      if type(alpha) not in (int, float):
-        raise ValueError(f'an alpha of {alpha!r}')
-  except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-    raise errors.UserError(
-        f'{folder / CONFIG} is damaged ({error}): fetch it again'
-    ) from error
-  for field, supported in _SUPPORTED.items():
-    if field in config and config[field] not in supported:
+  advice = f'fetch it again, or {_MERGE}'
+  raw = files.read_json(folder / CONFIG, advice=advice)
+  given = {field: value for field, value in raw.items() if value is not None}
+  for field in _UNSUPPORTED:
+    if value := given.get(field):
       raise errors.UserError(
-          f'{folder / CONFIG}: {field} {config[field]!r} is not supported, '
-          f'only {supported[0]!r}; merge the adapter into its base with PEFT '
-          '(merge_and_unload) and load that'
+          f'{folder / CONFIG}: {field} {value!r} is not supported; {_MERGE}'
       )
-  return config
-
-
-def _patterns(config: Mapping[str, Any], of: str) -> Mapping[str, Any]:
-  return config.get(f'{of}_pattern') or {}
-
-
-def _scale(
-    config: Mapping[str, Any],
-    name: str,
-    a: hf_files.Tensor,
-) -> tuple[int, float]:
-  """Rank and scale of a module's adapter; patterns match ends of names."""
-
-  def look_up(of, default):
-    for pattern, value in _patterns(config, of).items():
-      if re.match(rf'(.*\.)?({pattern})$', name):
-        return value
-    return config[default]
-
-  rank, alpha = look_up('rank', 'r'), look_up('alpha', 'lora_alpha')
-  if a.shape[:1] != (rank,):
-    raise errors.UserError(
-        f'{a} has shape {list(a.shape)}, {CONFIG} says rank {rank}'
-    )
-  return rank, alpha / (rank**0.5 if config.get('use_rslora') else rank)
+  try:
+    return typed.read(_Config, given, ignore_unknown=True)
+  except typed.FieldError as error:
+    raise errors.UserError(f'{folder / CONFIG}: {error}; {advice}') from error
 
 
 def _stack(

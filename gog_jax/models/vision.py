@@ -166,7 +166,7 @@ class VisionTower(nnx.Module):
         inputs.coords, head_dim=config.head_dim, theta=config.rope_theta
     )
     sees_all = np.ones(config.n_layers, bool)
-    if config.window_size is not None:
+    if config.window_size:
       sees_all = np.isin(
           np.arange(config.n_layers), config.full_attention_layers
       )
@@ -187,7 +187,7 @@ class VisionTower(nnx.Module):
     )
 
     def attend(sees_all, *projected):
-      if config.window_size is None:
+      if not config.window_size:
         return of_image(*projected)
       if config.masks_windows(inputs.patches.shape[1]):
         ids = jnp.where(sees_all, inputs.image_ids, inputs.window_ids)
@@ -226,7 +226,7 @@ class VisionTower(nnx.Module):
       merger = layers.layer_slice(self.deepstack_mergers, index)
       features.append(merger(after))
     features = jnp.concatenate(features, axis=-1)
-    if config.window_size is None:
+    if not config.window_size:
       return features  # Nothing was sorted.
     return jnp.take_along_axis(features, inputs.order[..., None], axis=1)
 
@@ -291,7 +291,7 @@ def patch_layout(
       2, h // merge, merge, w // merge, merge
   ).swapaxes(2, 3).reshape(2, -1)
   window_ids = np.zeros_like(rows)
-  if config.window_size is not None:
+  if config.window_size:
     side = config.window_size // config.patch_size  # In patches.
     windows_across = -(-w // side)
     window_ids = rows // side * windows_across + columns // side

@@ -62,6 +62,7 @@ def between(low: float, high: float) -> Bound:
 
 Count = Annotated[int, at_least(0)]
 Positive = Annotated[int, at_least(1)]
+PositiveFloat = Annotated[float, above(0)]
 Finite = Annotated[float, Bound('finite', math.isfinite)]
 Share = Annotated[float, between(0, 1)]
 
