@@ -96,11 +96,11 @@ PIXELS, GRIDS = (processed()[k] for k in ('pixel_values', 'image_grid_thw'))
         ),
         (
             with_tokens(insert_text),
-            'image 0, from row 0 on, do not stand together',
+            'image 0 of row 0 do not stand together',
         ),
         (
             with_tokens(over_two_rows),
-            'image 0, from row 0 on, do not stand together',
+            'image 0 of row 0 do not stand together',
         ),
         (
             processed(pixel_values=PIXELS[:-4]),
@@ -110,8 +110,8 @@ PIXELS, GRIDS = (processed()[k] for k in ('pixel_values', 'image_grid_thw'))
             processed(pixel_values=PIXELS[:, :768]),
             r'float\[P, 1176\] for patch_size 14, 3 channels',
         ),
-        (processed(image_grid_thw=None), 'without image_grid_thw: pass both'),
-        (processed(pixel_values=None), 'image_grid_thw without pixel_values'),
+        (processed(image_grid_thw=None), 'belong together: pass both'),
+        (processed(pixel_values=None), 'belong together: pass both'),
         (processed(image_grid_thw=GRIDS[0]), r'must be int\[I, 3\]'),
         (
             processed(image_grid_thw=np.array([[3, 4, 2], [1, 2, 4]])),
@@ -120,11 +120,11 @@ PIXELS, GRIDS = (processed()[k] for k in ('pixel_values', 'image_grid_thw'))
         (processed(image_grid_thw=GRIDS * 1.0), 'not float64'),
         (
             processed(image_grid_thw=np.array([[1, 0, 4], [1, 2, 4]])),
-            r'holds \[1, 0, 4\], not 1 or more',
+            r'\(1, 0, 4\) is not that of a still image',
         ),
         (
             processed(image_grid_thw=np.array([[1, 3, 8], [1, 2, 4]])),
-            r'holds \[1, 3, 8\]',
+            r'grid \(1, 3, 8\)',
         ),
         (
             processed(attention_mask=np.full((1, 18), -1e9)),
@@ -132,7 +132,7 @@ PIXELS, GRIDS = (processed()[k] for k in ('pixel_values', 'image_grid_thw'))
         ),
         (
             processed(attention_mask=np.ones((1, 5), int)),
-            r'attention_mask has shape \[1, 5\], input_ids has \[1, 18\]',
+            r'input_ids, \[1, 18\], not \[1, 5\]',
         ),
         (processed(pixel_values_videos=PIXELS), 'videos are not supported'),
         (processed(video_grid_thw=GRIDS), 'videos are not supported'),

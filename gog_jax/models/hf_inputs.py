@@ -63,25 +63,32 @@ def from_processor(
   if attention_mask is not None:
     mask = np.asarray(attention_mask)
     valid = mask.astype(bool)
-    if (mask != valid).any():
+    if valid.shape != tokens.shape or (mask != valid).any():
       raise ValueError(
-          'attention_mask must hold 1, or 0 at padding: pass the one that the '
-          'processor returns'
-      )
-    if valid.shape != tokens.shape:
-      raise ValueError(
-          f'attention_mask has shape {list(valid.shape)}, input_ids has '
-          f'{list(tokens.shape)}: pass both of one batch'
+          f'attention_mask must hold 1, or 0 at padding, and have the shape of '
+          f'input_ids, {list(tokens.shape)}, not {list(mask.shape)}: pass both '
+          'of one call of the processor'
       )
   images = _images(pixel_values, image_grid_thw, config.vision)
-  merge_size = config.vision.merge_size
   is_image = valid & (tokens == config.image_token_id)
-  rows, placements = _place(images, is_image, valid, merge_size=merge_size)
+  merge_size = config.vision.merge_size
+  n_features = sum(len(patches) for patches, _ in images) // merge_size**2
+  if is_image.sum() != n_features:
+    raise ValueError(
+        f'input_ids has {is_image.sum()} image tokens, the {len(images)} '
+        f'images have {n_features} features: pass ids and images of one call '
+        'of the processor (was a row truncated?)'
+    )
+  rows, n_placed = [], 0
   positions = np.zeros((len(tokens), 3, tokens.shape[1]), np.int32)
   for row, mask in enumerate(valid):
+    at = np.flatnonzero(is_image[row][mask])
+    placements = _placements(at, images[n_placed:], merge_size, row=row)
     positions[row][:, mask], _ = rope.mrope_positions(
-        int(mask.sum()), placements[row], merge_size=merge_size
+        int(mask.sum()), placements, merge_size=merge_size
     )
+    rows.append(images[n_placed : n_placed + len(placements)])
+    n_placed += len(placements)
   inputs = None
   if images:
     most = max(sum(len(patches) for patches, _ in row) for row in rows)
@@ -99,21 +106,18 @@ def from_processor(
 
 def _token_ids(input_ids: Any, vocab_size: int) -> np.ndarray:
   """int32[B, T], each an id that the embedding has."""
-  wanted = 'input_ids must be int[B, T]'
   try:
     tokens = np.asarray(input_ids)
   except ValueError as error:  # Rows of unequal lengths.
     raise ValueError(
-        f'{wanted}, rows of one length: ask the processor for padding=True '
-        "and return_tensors='np'"
+        'input_ids must be int[B, T], rows of one length: ask the processor '
+        "for padding=True and return_tensors='np'"
     ) from error
-  if tokens.ndim != 2 or not tokens.size:
+  if tokens.ndim != 2 or not tokens.size or tokens.dtype.kind not in 'iu':
     raise ValueError(
-        f'{wanted}, not of shape {list(tokens.shape)}: one conversation is a '
-        'batch of one, input_ids[None]'
+        f'input_ids must be int[B, T], not {_kind(tokens)}: one conversation '
+        'is a batch of one, input_ids[None]'
     )
-  if not np.issubdtype(tokens.dtype, np.integer):
-    raise ValueError(f'{wanted}, not {tokens.dtype}')
   for token in (tokens.min(), tokens.max()):
     if not 0 <= token < vocab_size:
       raise ValueError(
@@ -128,35 +132,23 @@ def _images(
 ) -> list[Image]:
   """The batch's images in order, each with its grid."""
   if (pixel_values is None) != (image_grid_thw is None):
-    given, lacking = 'pixel_values', 'image_grid_thw'
-    if pixel_values is None:
-      given, lacking = lacking, given
     raise ValueError(
-        f'{given} without {lacking}: pass both, as the processor returns them'
+        'pixel_values and image_grid_thw belong together: pass both, as the '
+        'processor returns them'
     )
   if pixel_values is None:
     return []
   patches, grids = np.asarray(pixel_values), np.asarray(image_grid_thw)
-  if grids.ndim != 2 or grids.shape[1] != 3:
-    raise ValueError(
-        f'image_grid_thw must be int[I, 3], not of shape {list(grids.shape)}'
-    )
-  if not np.issubdtype(grids.dtype, np.integer):
-    raise ValueError(f'image_grid_thw must be int[I, 3], not {grids.dtype}')
-  merge_size = config.merge_size
-  for t, h, w in grids.tolist():
-    if min(t, h, w) < 1 or h % merge_size or w % merge_size:
-      raise ValueError(
-          f'image_grid_thw holds {[t, h, w]}, not 1 or more frames of rows and '
-          f'columns that {merge_size} divides: use the model folder\'s own '
-          'processor'
-      )
+  if grids.shape != (len(grids), 3) or grids.dtype.kind not in 'iu':
+    raise ValueError(f'image_grid_thw must be int[I, 3], not {_kind(grids)}')
+  for grid in grids.tolist():
+    vision.patch_layout(tuple(grid), config)  # Checks it.
   if patches.ndim != 2 or patches.shape[1] != config.patch_dim:
     raise ValueError(
         f'pixel_values must be float[P, {config.patch_dim}] for patch_size '
         f'{config.patch_size}, {config.in_channels} channels and '
-        f'temporal_patch_size {config.temporal_patch_size}, not of shape '
-        f'{list(patches.shape)}'
+        f'temporal_patch_size {config.temporal_patch_size}, not '
+        f'{_kind(patches)}'
     )
   sizes = grids.prod(axis=1)
   if sizes.sum() != len(patches):
@@ -165,57 +157,39 @@ def _images(
         f'{len(patches)}: pass both of one call of the processor'
     )
   parts = np.split(patches, np.cumsum(sizes))[: len(grids)]
-  return [
-      (part, (t, h, w))
-      for part, (t, h, w) in zip(parts, grids.tolist(), strict=True)
-  ]
+  return list(zip(parts, map(tuple, grids.tolist()), strict=True))
 
 
-def _place(
-    images: list[Image],
-    is_image: np.ndarray,
-    valid: np.ndarray,
-    *,
-    merge_size: int,
-) -> tuple[list[list[Image]], list[list[types.Placement]]]:
-  """Gives each image, in order, the next of the image tokens.
+def _kind(array: np.ndarray) -> str:
+  """Dtype and shape, such as 'int64[2, 3]'."""
+  return f'{array.dtype}{list(array.shape)}'
+
+
+def _placements(
+    image_tokens: np.ndarray, images: list[Image], merge_size: int, *, row: int
+) -> list[types.Placement]:
+  """Gives the images of a row, in order, its image tokens.
 
   Args:
-    images: Of the batch.
-    is_image: bool[B, T], where the image tokens are.
-    valid: bool[B, T].
+    image_tokens: int[n], where they stand among the row's valid tokens.
+    images: The row's and those of the rows below.
     merge_size: Patches per feature, along one side.
-
-  Returns:
-    The images of each row, and where among its valid tokens they stand.
+    row: For messages.
   """
-  rows, columns = np.nonzero(is_image)
-  starts = valid.cumsum(axis=1)[rows, columns] - 1
-  sizes = [len(patches) // merge_size**2 for patches, _ in images]
-  if len(rows) != sum(sizes):
-    raise ValueError(
-        f'input_ids has {len(rows)} image tokens, the {len(images)} images '
-        f'have {sum(sizes)} features: pass ids and images of one call of the '
-        'processor (was a row truncated?)'
-    )
-  row_images = [[] for _ in valid]
-  placements = [[] for _ in valid]
-  end = 0
-  for number, (image, n_tokens) in enumerate(zip(images, sizes, strict=True)):
-    first, end = end, end + n_tokens
-    row, start = int(rows[first]), int(starts[first])
-    if (rows[end - 1], starts[end - 1]) != (row, start + n_tokens - 1):
+  placements = []
+  while image_tokens.size:
+    patches, grid = images[len(placements)]
+    n_tokens = len(patches) // merge_size**2
+    own, image_tokens = np.split(image_tokens, [n_tokens])
+    start = int(own[0])
+    if not np.array_equal(own, start + np.arange(n_tokens)):
       raise ValueError(
-          f'the {n_tokens} tokens of image {number}, from row {row} on, do not '
-          'stand together: pass ids and images of one call of the processor'
+          f'the {n_tokens} tokens of image {len(placements)} of row {row} do '
+          'not stand together: pass ids and images of one call of the processor'
       )
-    placements[row].append(
+    placements.append(
         types.Placement(
-            start=start,
-            image=len(row_images[row]),
-            grid=image[1],
-            n_tokens=n_tokens,
+            start=start, image=len(placements), grid=grid, n_tokens=n_tokens
         )
     )
-    row_images[row].append(image)
-  return row_images, placements
+  return placements

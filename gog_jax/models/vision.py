@@ -285,8 +285,11 @@ def patch_layout(
   """
   t, h, w = grid
   merge = config.merge_size
-  if t != 1 or h % merge or w % merge:
-    raise ValueError(f'grid {grid} is not that of a still image')
+  if t != 1 or min(h, w) < 1 or h % merge or w % merge:
+    raise ValueError(
+        f'grid {grid} is not that of a still image, with rows and columns that '
+        f'{merge} divides'
+    )
   rows, columns = np.indices((h, w), dtype=np.int32).reshape(
       2, h // merge, merge, w // merge, merge
   ).swapaxes(2, 3).reshape(2, -1)
