@@ -11,6 +11,7 @@ import pytest
 
 from gog_jax import models
 from gog_jax.aot import costs
+from gog_jax.models.layers import Execution
 from tests import helpers
 
 pytestmark = pytest.mark.quick
@@ -63,7 +64,7 @@ def test_vision_flops_are_the_compilers():
   inputs = models.pack_images([[]], n_patches=n, config=vision)
 
   def run(model, inputs):
-    return model.encode_images(inputs, scan=False)
+    return model.encode_images(inputs, Execution(scan=False))
 
   compiled = jax.jit(run).lower(model, inputs).compile()
   counted = costs.vision_flops(vision, n, n)

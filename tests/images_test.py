@@ -201,7 +201,7 @@ def test_the_cap_on_image_tokens(tmp_path, family):
         (None, 'neither preprocessor_config.json nor'),
         ('{', 'cannot be read'),
         ('[]', 'must be an object'),
-        ('{}', 'min_pixels'),
+        ('{}', 'patch_size'),
         ('{"min_pixels": 1, "max_pixels": 9}', 'patch_size'),
         ('{"do_resize": false}', 'do_resize'),
         ('{"resample": 2}', 'resample 2 is not supported, only 3'),

@@ -85,15 +85,15 @@ def loss_fn(config, *, scan, remat):
   )
 
   def loss(model):
-    how = {'scan': scan, 'remat': remat}
-    features = model.encode_images(inputs, **how)
+    how = layers.Execution(scan, remat)
+    features = model.encode_images(inputs, how)
     hidden = model.hidden(
         tokens,
         turn.positions[None],
         np.ones_like(tokens),
         features,
         turn.image_index()[None],
-        **how,
+        how,
     )
     logprobs, _ = models.token_logprobs(
         hidden[:, :-1], model.head(), tokens[:, 1:], chunk=8

@@ -13,6 +13,7 @@ import pytest
 from gog_jax import errors
 from gog_jax import models
 from gog_jax.models import sharding
+from gog_jax.models.layers import Execution
 from tests import helpers
 
 CONFIG = helpers.tiny_config(tied=False)
@@ -53,7 +54,7 @@ def loss(model, batch):
       jnp.ones_like(tokens),
       features,
       batch['index'],
-      remat='full',
+      Execution(remat='full'),
   )
   logprobs, _ = models.token_logprobs(
       hidden[:, :-1], model.head(), tokens[:, 1:], chunk=8

@@ -14,6 +14,7 @@ import pytest
 
 from gog_jax.models import sharding
 from gog_jax.models.families import FAMILIES
+from gog_jax.models.layers import Execution
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.train import losses
@@ -65,7 +66,7 @@ def start(mesh, *, lora, dtype=jnp.float32, family='qwen2_5_vl', **how):
       mesh=mesh,
       seed=0,
       logprob_chunk=32,
-      **{'scan': False, 'remat': 'none', **how},
+      **{'execution': Execution(scan=False), **how},
   )
   return state, model, optimizer
 
@@ -171,7 +172,7 @@ def test_as_the_full_profiles_do(family, lora, trajectories):
       (one_device(), {}),
       (
           sharding.make_mesh(2, 2, 2),
-          {'scan': True, 'remat': 'full', 'longest_image': longest},
+          {'execution': Execution(remat='full'), 'longest_image': longest},
       ),
   ):
     state, model, optimizer = start(mesh, lora=lora, family=family, **how)

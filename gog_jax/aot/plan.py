@@ -27,6 +27,7 @@ from gog_jax.models import lora
 from gog_jax.models import sharding
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
+from gog_jax.models.layers import Execution
 from gog_jax.models.vision import VisionInputs
 from gog_jax.rollout import features
 from gog_jax.rollout import sampler
@@ -66,10 +67,8 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   frozen_model = state_lib.FrozenModel(
       graph,
       frozen,
-      c.model.scan,
-      c.model.remat,
+      Execution(c.model.scan, c.model.remat, attention),
       c.model.logprob_chunk,
-      attention=attention,
       longest_image=max_patches,
       dtype=dtype,
   )

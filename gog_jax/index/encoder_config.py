@@ -43,6 +43,7 @@ _KEYS = {
     'ffn': 'intermediate_size',
     'activation': 'hidden_act',
     'norm_eps': 'layer_norm_eps',
+    'projection': 'projection_dim',
 }
 # These hold a projection, which must not be missing.
 _PROJECTED = ('CLIPModel', 'CLIPVisionModelWithProjection')
@@ -77,10 +78,12 @@ class EncoderConfig:
   patch_size: typed.Positive
   activation: Literal['quick_gelu', 'gelu', 'gelu_pytorch_tanh']
   norm_eps: typed.PositiveFloat
-  projection: int
+  projection: typed.Count
   needs_projection: bool
 
   def __post_init__(self):
+    if self.family == 'clip' and not self.projection:
+      raise ValueError('projection_dim must be 1 or more')
     if self.width % self.n_heads:
       raise ValueError(
           f'hidden_size {self.width} is not a multiple of num_attention_heads '
@@ -155,14 +158,10 @@ def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
       )
   projection = 0
   if family == 'clip':
-    projection = typed.read(
-        typed.Positive,
-        raw.get('projection_dim', given['projection_dim']),
-        'projection_dim',
-    )
+    projection = raw.get('projection_dim', given['projection_dim'])
   ours = {
       'family': family,
-      'projection': projection,
+      'projection_dim': projection,
       'needs_projection': any(
           name in _PROJECTED for name in raw.get('architectures') or ()
       ),

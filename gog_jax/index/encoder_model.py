@@ -100,7 +100,7 @@ class Tower(nnx.Module):
       x += block.out(attended.reshape(x.shape))
       return x + _mlp(block, block.mlp_norm(x), config.activation)
 
-    x = layers.run_blocks(step, x, self.blocks, scan=True, remat='none')
+    x = layers.run_blocks(step, x, self.blocks, layers.Execution())
     if self.pool is not None:
       return self.pool(self.norm(x))
     x = self.norm(x[:, 0])

@@ -198,12 +198,9 @@ def _family(kind: str) -> str:
 def _size(size: Any) -> tuple[int | None, tuple[int, int] | None]:
   """(shortest edge, None), or (None, (rows, columns))."""
   if isinstance(size, int):
-    return typed.read(typed.Positive, size, 'size'), None
-  given = {
-      key: typed.read(typed.Positive, value, key)
-      for key, value in size.items()
-      if value is not None
-  }
+    size = {'shortest_edge': size}
+  size = {key: value for key, value in size.items() if value is not None}
+  given = typed.read(dict[str, typed.Positive], size, 'size')
   if given.keys() == {'shortest_edge'}:
     return given['shortest_edge'], None
   if given.keys() == {'height', 'width'}:

@@ -236,10 +236,10 @@ def _tower(
     if value not in supported:
       raise ValueError(f'{field} {value!r} is not supported')
   width, n_heads = (
-      typed.read(typed.Positive, raw.get(key), key)
+      typed.read(int, raw.get(key), key)
       for key in (keys['width'], keys['n_heads'])
   )
-  raw.setdefault('head_dim', width // n_heads)
+  raw.setdefault('head_dim', width // max(n_heads, 1))
   kv_heads = keys.get('n_kv_heads', 'n_kv_heads')
   if raw.get(kv_heads) is None:
     raw[kv_heads] = n_heads

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from flax import nnx
 import jax
@@ -33,6 +33,23 @@ Draw = Callable[[tuple[int, ...], float], Any]
 Carry = TypeVar('Carry')
 
 REMAT_POLICIES = ('none', 'full', 'dots')
+
+
+class Execution(NamedTuple):
+  """How a tower runs, never what it computes.
+
+  Attributes:
+    scan: One compiled body for all layers (quick to compile), or one copy per
+      layer.
+    remat: What the backward pass keeps of a layer: 'none' recomputes nothing,
+      'full' recomputes everything, 'dots' keeps the outputs of matrix products
+      with parameters.
+    attention: One of attention.BACKENDS.
+  """
+
+  scan: bool = True
+  remat: str = 'none'
+  attention: str = 'xla'
 
 
 @jax.custom_vjp
@@ -231,9 +248,7 @@ def run_blocks(
     step: Callable[[Carry, Any], Carry],
     x: Carry,
     layers: Any,
-    *,
-    scan: bool,
-    remat: str,
+    how: Execution,
 ) -> Carry:
   """Applies x = step(x, layer) for each slice of `layers`, first to last.
 
@@ -241,24 +256,20 @@ def run_blocks(
     step: One layer.
     x: The residual stream, or a pytree of it and more.
     layers: A pytree (a Block, or a tuple of it and more) stacked on axis 0.
-    scan: One compiled body for all layers (quick to compile), or one copy
-      per layer. The result is the same.
-    remat: What the backward pass keeps of a layer: 'none' recomputes nothing,
-      'full' recomputes everything, 'dots' keeps the outputs of matrix
-      products with parameters.
+    how: Whether to scan, and what to recompute.
 
   Raises:
     ValueError: An unknown remat policy.
   """
-  if remat not in REMAT_POLICIES:
-    raise ValueError(f'remat {remat!r} is not one of {REMAT_POLICIES}')
-  if remat != 'none':
+  if how.remat not in REMAT_POLICIES:
+    raise ValueError(f'remat {how.remat!r} is not one of {REMAT_POLICIES}')
+  if how.remat != 'none':
     policy = None
-    if remat == 'dots':
+    if how.remat == 'dots':
       policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     # A scan's body cannot be merged with the forward pass by accident.
-    step = jax.checkpoint(step, policy=policy, prevent_cse=not scan)
-  if scan:
+    step = jax.checkpoint(step, policy=policy, prevent_cse=not how.scan)
+  if how.scan:
     return lax.scan(lambda x, layer: (step(x, layer), None), x, layers)[0]
   for index in range(len(jax.tree.leaves(layers)[0])):
     x = step(x, layer_slice(layers, index))

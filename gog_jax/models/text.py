@@ -101,10 +101,7 @@ class TextTower(nnx.Module):
       deepstack: Float[Array, 'E B T D'] | None,
       positions: Int[Array, 'B 3 T'],
       segment_ids: Int[Array, 'B T'],
-      *,
-      scan: bool,
-      remat: str,
-      attention: str,
+      how: layers.Execution,
   ) -> Float[Array, 'B T D']:
     """Hidden states of whole rows, after the final norm.
 
@@ -122,7 +119,7 @@ class TextTower(nnx.Module):
           *block.project(x, rotary),
           segment_ids,
           causal=True,
-          backend=attention,
+          backend=how.attention,
       )
       x = sharding.constrain_rows(block.finish(x, attended))
       if deepstack is None:
@@ -137,8 +134,7 @@ class TextTower(nnx.Module):
         step,
         sharding.constrain_rows(x),
         (self.blocks, np.arange(self.config.n_layers)),
-        scan=scan,
-        remat=remat,
+        how,
     )
     return self.norm(x)
 

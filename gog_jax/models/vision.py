@@ -146,9 +146,7 @@ class VisionTower(nnx.Module):
       inputs: VisionInputs,
       *,
       dtype: Any,
-      scan: bool,
-      remat: str,
-      attention: str,
+      how: layers.Execution,
       longest_image: int | None,
   ) -> Float[Array, 'B M F']:
     """Features in the processor's order of patches; M = P / merge_size^2.
@@ -156,9 +154,7 @@ class VisionTower(nnx.Module):
     Args:
       inputs: P must be a multiple of merge_size^2, and so must each image.
       dtype: Of the activations.
-      scan: As in layers.run_blocks.
-      remat: As in layers.run_blocks.
-      attention: One of attention.BACKENDS; windows always take 'xla'.
+      how: Windows always take attention 'xla'.
       longest_image: As in VLM.encode_images.
     """
     config = self.config
@@ -177,7 +173,7 @@ class VisionTower(nnx.Module):
         attention_in,
         segment_ids=inputs.image_ids,
         longest=longest_image,
-        backend=attention,
+        backend=how.attention,
     )
     # A window has few patches: a block of queries and its neighbours.
     of_window = functools.partial(
@@ -217,8 +213,7 @@ class VisionTower(nnx.Module):
           step,
           x,
           layers.layer_slice((self.blocks, sees_all), slice(start, end)),
-          scan=scan,
-          remat=remat,
+          how,
       )
       taken.append(x)
     features = [self.merger(x)]

@@ -59,24 +59,19 @@ class VLM(nnx.Module):
   def encode_images(
       self,
       inputs: vision.VisionInputs,
+      how: layers.Execution = layers.Execution(),
       *,
-      scan: bool = True,
-      remat: str = 'none',
-      attention: str = 'xla',
       longest_image: int | None = None,
   ) -> Float[Array, 'B M F']:
     """One feature per merge_size x merge_size patches, in patch order.
 
-    `scan`, `remat` (layers.run_blocks) and `attention` (attention.BACKENDS)
-    say how it runs, never what it computes. No image may have more patches than
-    `longest_image`; a bound makes rows of several images cheaper.
+    No image may have more patches than `longest_image`; a bound makes rows of
+    several images cheaper.
     """
     return self.vision(
         inputs,
         dtype=self.text.embedding.dtype,
-        scan=scan,
-        remat=remat,
-        attention=attention,
+        how=how,
         longest_image=longest_image,
     )
 
@@ -87,10 +82,7 @@ class VLM(nnx.Module):
       segment_ids: Int[Array, 'B T'],
       image_features: Float[Array, 'B M F'] | None,
       image_index: Int[Array, 'B T'] | None,
-      *,
-      scan: bool = True,
-      remat: str = 'none',
-      attention: str = 'xla',
+      how: layers.Execution = layers.Execution(),
   ) -> Float[Array, 'B T D']:
     """Hidden states after the final norm, over whole (packed) rows.
 
@@ -102,20 +94,10 @@ class VLM(nnx.Module):
       image_features: From encode_images; None where no row has an image.
       image_index: Which of the row's features stands here; -1 for text.
         Not read where image_features is None.
-      scan: As in layers.run_blocks.
-      remat: As in layers.run_blocks.
-      attention: One of attention.BACKENDS.
+      how: The decoder runs.
     """
     x, deepstack = self._embed(tokens, image_features, image_index)
-    return self.text.full(
-        x,
-        deepstack,
-        positions,
-        segment_ids,
-        scan=scan,
-        remat=remat,
-        attention=attention,
-    )
+    return self.text.full(x, deepstack, positions, segment_ids, how)
 
   def extend(
       self,

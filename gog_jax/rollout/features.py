@@ -15,6 +15,7 @@ import numpy as np
 from gog_jax.images import ImageProcessor
 from gog_jax.models import sharding
 from gog_jax.models.config import VisionConfig
+from gog_jax.models.layers import Execution
 from gog_jax.models.vision import pack_images
 from gog_jax.models.vision import VisionInputs
 
@@ -88,4 +89,6 @@ class FeatureCache:
 @functools.partial(jax.jit, static_argnums=0, static_argnames=('attention',))
 def encode(graph, state, vision: VisionInputs, *, attention: str) -> jax.Array:
   """The ViT's output for packed images, [B, N, F]."""
-  return nnx.merge(graph, state).encode_images(vision, attention=attention)
+  return nnx.merge(graph, state).encode_images(
+      vision, Execution(attention=attention)
+  )

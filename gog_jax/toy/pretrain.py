@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from gog_jax import models
 from gog_jax.chat.codec import Codec
 from gog_jax.models import hf_config
+from gog_jax.models.layers import Execution
 from gog_jax.run import Run
 from gog_jax.toy.lessons import Lessons
 from gog_jax.toy.lessons import PHASES
@@ -74,8 +75,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       optimizer=optimizer,
       mesh=run.mesh,
       seed=run.seed('pretrain'),
-      scan=run.config.model.scan,
-      remat='none',
+      execution=Execution(scan=run.config.model.scan),
       logprob_chunk=run.config.model.logprob_chunk,
   )
   step = steps.make_sft_step(model, optimizer, state)

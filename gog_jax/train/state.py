@@ -14,6 +14,7 @@ import optax
 from gog_jax.models import lora
 from gog_jax.models import sharding
 from gog_jax.models.attention import backend_for
+from gog_jax.models.layers import Execution
 from gog_jax.models.logprobs import token_logprobs
 from gog_jax.models.vlm import VLM
 from gog_jax.rollout.batching import Batch
@@ -45,10 +46,8 @@ class FrozenModel:
   Attributes:
     graph: The model's definition; `nnx.merge(graph, params, frozen)` is it.
     frozen: Parameters that no step touches and none donates.
-    scan: Layers are scanned (quick to compile at depth) or unrolled.
-    remat: Name of the rematerialisation policy.
+    execution: How the towers run.
     logprob_chunk: Positions whose logits exist at once.
-    attention: One of attention.BACKENDS.
     longest_image: The most patches of an image, if that is known.
     dtype: Of activations, and so of parameters where they are used; None for
       that of the parameters.
@@ -56,21 +55,10 @@ class FrozenModel:
 
   graph: nnx.GraphDef
   frozen: nnx.State
-  scan: bool
-  remat: str
+  execution: Execution
   logprob_chunk: int
-  attention: str = 'xla'
   longest_image: int | None = None
   dtype: Any = None
-
-  @property
-  def how(self) -> dict[str, Any]:
-    """How the towers run, as `VLM.hidden` takes it."""
-    return {
-        'scan': self.scan,
-        'remat': self.remat,
-        'attention': self.attention,
-    }
 
   def in_use(self, params: nnx.State) -> nnx.State:
     """Trained parameters in the dtype that they are used in."""
@@ -103,10 +91,10 @@ def start_state(
       optimizer=optimizer,
       mesh=run.mesh,
       seed=run.seed('state'),
-      scan=c.model.scan,
-      remat=c.model.remat,
+      execution=Execution(
+          c.model.scan, c.model.remat, backend_for(c.model.attention)
+      ),
       logprob_chunk=c.model.logprob_chunk,
-      attention=backend_for(c.model.attention),
       longest_image=run.processor.max_patches,
   )
   return model, state, frozen_model
@@ -156,7 +144,7 @@ def image_features(
     return None
   vlm = nnx.merge(model.graph, model.in_use(params), frozen)
   return vlm.encode_images(
-      batch.vision, longest_image=model.longest_image, **model.how
+      batch.vision, model.execution, longest_image=model.longest_image
   )
 
 
@@ -179,7 +167,7 @@ def batch_logprobs(
   vlm = nnx.merge(model.graph, model.in_use(params), frozen)
   if features is None:
     encode = functools.partial(image_features, model)
-    if model.remat == 'full':
+    if model.execution.remat == 'full':
       # Or what is kept of each of the tower's layers would wait for the
       # decoder's backward pass, where memory is scarcest.
       encode = jax.checkpoint(encode)
@@ -190,7 +178,7 @@ def batch_logprobs(
       batch.segment_ids,
       features,
       batch.image_index,
-      **model.how,
+      model.execution,
   )
   return token_logprobs(
       hidden, vlm.head(), batch.targets, chunk=model.logprob_chunk
