@@ -370,7 +370,7 @@ def build(
       processor=processor,
       tools=[describe(tool) for tool in tools],
   )
-  model_config.check_tokenizer(chat.codec)
+  model_config.check_tokenizer(chat.codec.vocab_size, chat.codec.id_of)
   if c.processor == 'folder':
     model_config.vision.check_processor(processor)
   return Run(

@@ -84,7 +84,7 @@ def test_missing_shard(folder):
 def test_index_points_at_a_shard_without_the_tensor(folder):
   path = shard_of(folder, NORM)
   edit(path, lambda tensors: tensors.pop(NORM))
-  expect(folder, str(path), f'lacks {NORM}')
+  expect(folder, str(path), f'differ in {NORM}')
 
 
 def test_tensor_in_two_shards(folder):

@@ -200,7 +200,7 @@ def _tokenizer(
   if config is not None:
     found.check(
         'tokenizer: its ids are those of config.json',
-        lambda: config.check_tokenizer(codec),
+        lambda: config.check_tokenizer(codec.vocab_size, codec.id_of),
     )
 
 

@@ -173,5 +173,7 @@ def _linear(in_width: int, out_width: int, *, bias: bool = True):
   )
 
 
-def _norm(width: int, eps: float) -> layers.LayerNorm:
-  return layers.LayerNorm(width, eps=eps, stack=(), dtype=jnp.float32)
+def _norm(width: int, eps: float) -> layers.Norm:
+  return layers.Norm(
+      width, layer_norm=True, eps=eps, stack=(), dtype=jnp.float32
+  )

@@ -5,9 +5,9 @@ models/hf_config.py reads them from a folder's config.json.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import math
-from typing import Protocol
 
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
@@ -185,15 +185,6 @@ class VisionConfig(TowerConfig):
     return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
 
-class Tokenizer(Protocol):
-  """What check_tokenizer needs, such as a chat.codec.Codec."""
-
-  @property
-  def vocab_size(self) -> int: ...
-
-  def id_of(self, token: str) -> int | None: ...
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VLMConfig:
   """A vision-language model.
@@ -231,15 +222,21 @@ class VLMConfig:
           f'decoder of width {self.text.width}'
       )
 
-  def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+  def check_tokenizer(
+      self, vocab_size: int, id_of: Callable[[str], int | None]
+  ) -> None:
     """Refuses a tokenizer of another model.
+
+    Args:
+      vocab_size: The tokenizer's.
+      id_of: The id of one of its added tokens.
 
     Raises:
       UserError: It has more ids than the embedding, or other image tokens.
     """
-    if tokenizer.vocab_size > self.text.vocab_size:
+    if vocab_size > self.text.vocab_size:
       raise UserError(
-          f'tokenizer.json has {tokenizer.vocab_size} ids for '
+          f'tokenizer.json has {vocab_size} ids for '
           f'{self.text.vocab_size} rows of the vocabulary; copy it from this '
           "very model's page"
       )
@@ -248,8 +245,8 @@ class VLMConfig:
         ('<|vision_start|>', self.vision_start_token_id),
         ('<|vision_end|>', self.vision_end_token_id),
     ):
-      if tokenizer.id_of(token) != index:
+      if id_of(token) != index:
         raise UserError(
-            f'{token} is {tokenizer.id_of(token)} in tokenizer.json, {index} '
+            f'{token} is {id_of(token)} in tokenizer.json, {index} '
             "in config.json; copy both from this very model's page"
         )

@@ -47,12 +47,20 @@ class Family:
   modules: dict[str, str]
 
 
+_VISION = {'qkv_bias': True, 'other_bias': True, 'norm_eps': 1e-6}
+_VISION_DEFAULTS = {
+    'in_channels': 3,
+    'temporal_patch_size': 2,
+    'spatial_merge_size': 2,
+    'rope_theta': 1e4,
+}
+
 _QWEN2_5 = Family(
     hf_class='Qwen2_5_VLForConditionalGeneration',
     box='resized_pixels',
     nested_keys=False,
     text={'qkv_bias': True},
-    vision={'qkv_bias': True, 'other_bias': True, 'norm_eps': 1e-6},
+    vision=_VISION,
     text_keys={},
     vision_keys={
         'window_size': 'window_size',
@@ -64,14 +72,10 @@ _QWEN2_5 = Family(
         'rope_theta': 1e6,
         'mrope_section': (16, 24, 24),
     },
-    vision_defaults={
-        'in_channels': 3,
+    vision_defaults=_VISION_DEFAULTS | {
         'patch_size': 14,
-        'temporal_patch_size': 2,
-        'spatial_merge_size': 2,
         'window_size': 112,
         'fullatt_block_indexes': (7, 15, 23, 31),
-        'rope_theta': 1e4,
     },
     modules={
         'vision.merger.norm': 'visual.merger.ln_q',
@@ -88,14 +92,7 @@ _QWEN3 = Family(
     box='thousandths',
     nested_keys=True,
     text={'qk_norm': True, 'mrope_interleaved': True},
-    vision={
-        'qkv_bias': True,
-        'other_bias': True,
-        'layer_norm': True,
-        'gated': False,
-        'patch_bias': True,
-        'norm_eps': 1e-6,
-    },
+    vision=_VISION | {'layer_norm': True, 'gated': False, 'patch_bias': True},
     text_keys={'head_dim': 'head_dim'},
     vision_keys={
         'n_positions': 'num_position_embeddings',
@@ -107,14 +104,8 @@ _QWEN3 = Family(
         'head_dim': 128,
         'mrope_section': (24, 20, 20),
     },
-    vision_defaults={
-        'in_channels': 3,
-        'patch_size': 16,
-        'temporal_patch_size': 2,
-        'spatial_merge_size': 2,
-        'num_position_embeddings': 2304,
-        'rope_theta': 1e4,
-    },
+    vision_defaults=_VISION_DEFAULTS
+    | {'patch_size': 16, 'num_position_embeddings': 2304},
     modules={
         'vision.positions': 'visual.pos_embed.weight',
         'vision.merger.norm': 'visual.merger.norm',

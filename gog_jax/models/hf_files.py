@@ -153,14 +153,10 @@ def tensors(folder: epath.Path) -> list[Tensor]:
           f'{some(expected)}: fetch it'
       )
     found = read_header(path)
-    for keys, problem in (
-        (expected - found.keys(), 'lacks'),
-        (found.keys() - expected, 'unexpectedly holds'),
-    ):
-      if keys:
-        raise errors.UserError(
-            f'{path} {problem} {some(keys)}, going by {INDEX}: fetch both again'
-        )
+    if differ := found.keys() ^ expected:
+      raise errors.UserError(
+          f'{path} and {INDEX} differ in {some(differ)}: fetch both again'
+      )
     result += found.values()
   return result
 

@@ -82,44 +82,37 @@ def _matmul_backward(kept, cotangent):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-class RMSNorm(nnx.Module):
-  """x / rms(x) * scale, in float32."""
+class Norm(nnx.Module):
+  """RMSNorm, x / rms(x) * scale; or LayerNorm, (x - mean) / std * scale + bias.
+
+  In float32.
+  """
 
   def __init__(
-      self, width: int, *, eps: float, stack: tuple[int, ...], dtype: Any
+      self,
+      width: int,
+      *,
+      layer_norm: bool,
+      eps: float,
+      stack: tuple[int, ...],
+      dtype: Any,
   ):
     self.eps = eps
-    self.scale = nnx.Param(
-        jnp.ones((*stack, width), dtype), axes=(*_stacked(stack), 'norm')
-    )
+    shape, axes = (*stack, width), (*_stacked(stack), 'norm')
+    self.scale = nnx.Param(jnp.ones(shape, dtype), axes=axes)
+    self.bias = nnx.data(None)
+    if layer_norm:
+      self.bias = nnx.Param(jnp.zeros(shape, dtype), axes=axes)
 
   def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
     y = x.astype(jnp.float32)
-    y = y * lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
-    return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
-
-
-class LayerNorm(RMSNorm):
-  """(x - mean(x)) / std(x) * scale + bias, in float32."""
-
-  def __init__(
-      self, width: int, *, eps: float, stack: tuple[int, ...], dtype: Any
-  ):
-    super().__init__(width, eps=eps, stack=stack, dtype=dtype)
-    self.bias = nnx.Param(
-        jnp.zeros((*stack, width), dtype), axes=(*_stacked(stack), 'norm')
-    )
-
-  def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
-    y = x.astype(jnp.float32)
-    y -= jnp.mean(y, axis=-1, keepdims=True)
+    if self.bias is not None:
+      y -= jnp.mean(y, axis=-1, keepdims=True)
     y *= lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    if self.bias is None:
+      return y.astype(x.dtype) * self.scale[...].astype(x.dtype)
     y = y * self.scale[...].astype(y.dtype) + self.bias[...].astype(y.dtype)
     return y.astype(x.dtype)
-
-
-def norm_class(config: config_lib.TowerConfig) -> type[RMSNorm]:
-  return LayerNorm if config.layer_norm else RMSNorm
 
 
 class Linear(nnx.Module):
@@ -195,10 +188,14 @@ class Block(nnx.Module):
     linear = functools.partial(Linear, stack=stack, dtype=dtype, draw=draw)
     qkv = functools.partial(linear, bias=config.qkv_bias)
     other = functools.partial(linear, bias=config.other_bias)
-    norm, head_norm = (
-        functools.partial(kind, eps=config.norm_eps, stack=stack, dtype=dtype)
-        for kind in (norm_class(config), RMSNorm)
+    norm = functools.partial(
+        Norm,
+        layer_norm=config.layer_norm,
+        eps=config.norm_eps,
+        stack=stack,
+        dtype=dtype,
     )
+    head_norm = functools.partial(norm, head_dim, layer_norm=False)
     small = residual_gain * (2 * config.n_layers) ** -0.5
     q_width, kv_width = config.n_heads * head_dim, config.n_kv_heads * head_dim
     self.attention_norm = norm(width)
@@ -206,8 +203,8 @@ class Block(nnx.Module):
     self.key = qkv(width, kv_width, axes=('embed', 'kv_heads'))
     self.value = qkv(width, kv_width, axes=('embed', 'kv_heads'))
     self.out = other(q_width, width, axes=('heads', 'embed'), gain=small)
-    self.query_norm = head_norm(head_dim) if config.qk_norm else None
-    self.key_norm = head_norm(head_dim) if config.qk_norm else None
+    self.query_norm = head_norm() if config.qk_norm else None
+    self.key_norm = head_norm() if config.qk_norm else None
     self.mlp_norm = norm(width)
     self.gate = nnx.data(None)
     if config.gated:

@@ -71,8 +71,12 @@ class TextTower(nnx.Module):
         # An embedding, as small as the head wants it, is not to be drowned.
         residual_gain=0.2,
     )
-    self.norm = layers.norm_class(config)(
-        config.width, eps=config.norm_eps, stack=(), dtype=dtype
+    self.norm = layers.Norm(
+        config.width,
+        layer_norm=config.layer_norm,
+        eps=config.norm_eps,
+        stack=(),
+        dtype=dtype,
     )
     self.untied_head = nnx.data(None)
     if not tied:

@@ -81,8 +81,9 @@ class Merger(nnx.Module):
     self.norm_merged = norm_merged
     width = config.width * self.group
     kwargs = {'bias': True, 'stack': stack, 'dtype': dtype, 'draw': draw}
-    self.norm = layers.norm_class(config)(
+    self.norm = layers.Norm(
         width if norm_merged else config.width,
+        layer_norm=config.layer_norm,
         eps=config.norm_eps,
         stack=stack,
         dtype=dtype,
