@@ -34,11 +34,12 @@ def test_text_flops_are_the_compilers(family):
   )  # fmt: skip
   model = models.abstract(config, dtype=jnp.float32)
   n = 64
-  cache = jax.eval_shape(lambda: model.init_cache(1, n, jnp.float32))
+  cache = jax.eval_shape(lambda: model.text.init_cache(1, n, jnp.float32))
 
   def run(model, tokens, positions, n_valid, cache):
-    hidden, cache = model.extend(tokens, positions, n_valid, None, None, cache)
-    return model.logits(hidden), cache
+    text = model.text
+    hidden, cache = text.extend(tokens, positions, n_valid, None, None, cache)
+    return text.logits(hidden), cache
 
   ints = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
   compiled = (
@@ -64,7 +65,7 @@ def test_vision_flops_are_the_compilers():
   inputs = models.pack_images([[]], n_patches=n, config=vision)
 
   def run(model, inputs):
-    return model.encode_images(inputs, Execution(scan=False))
+    return model.vision(inputs, Execution(scan=False))
 
   compiled = jax.jit(run).lower(model, inputs).compile()
   counted = costs.vision_flops(vision, n, n)

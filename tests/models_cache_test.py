@@ -25,14 +25,16 @@ def model(request):
 
 @jax.jit
 def full(model, tokens, positions, segment_ids, inputs, image_index):
-  features = model.encode_images(inputs)
-  return model.hidden(tokens, positions, segment_ids, features, image_index)
+  features = model.vision(inputs)
+  return model.text.hidden(
+      tokens, positions, segment_ids, features, image_index
+  )
 
 
 @jax.jit
 def extend(model, tokens, positions, n_valid, inputs, image_index, cache):
-  features = None if inputs is None else model.encode_images(inputs)
-  return model.extend(
+  features = None if inputs is None else model.vision(inputs)
+  return model.text.extend(
       tokens, positions, n_valid, features, image_index, cache
   )
 
@@ -75,7 +77,7 @@ def test_prefill_and_decode_over_two_turns_equal_the_full_forward(model):
   ]
   expected = [alone(model, c) for c in conversations]
   actual = [np.zeros_like(e) for e in expected]
-  cache = model.init_cache(2, 80, jnp.float32)
+  cache = model.text.init_cache(2, 80, jnp.float32)
   lengths = np.zeros(2, int)
 
   def feed(chunks, inputs):
@@ -122,7 +124,7 @@ def test_prefill_and_decode_over_two_turns_equal_the_full_forward(model):
 
 def test_rows_without_new_tokens_keep_their_cache(model):
   rng = np.random.default_rng(0)
-  cache = model.init_cache(2, 6, jnp.float32)
+  cache = model.text.init_cache(2, 6, jnp.float32)
 
   def step(n_valid, width=4):
     nonlocal cache
@@ -158,9 +160,9 @@ def test_extend_runs_in_a_while_loop(model):
   def decode(model, hidden, cache):
     def step(carry):
       t, hidden, cache, tokens = carry
-      token = model.logits(hidden).argmax(-1)
+      token = model.text.logits(hidden).argmax(-1)
       positions = jnp.broadcast_to(cache.lengths[:, None, None], (1, 3, 1))
-      hidden, cache = model.extend(
+      hidden, cache = model.text.extend(
           token[:, None], positions, jnp.ones(1, int), None, None, cache
       )
       return t + 1, hidden[:, 0], cache, tokens.at[:, t].set(token)
@@ -177,7 +179,7 @@ def test_extend_runs_in_a_while_loop(model):
       np.array([8]),
       None,
       None,
-      model.init_cache(1, 16, jnp.float32),
+      model.text.init_cache(1, 16, jnp.float32),
   )
   sampled = np.asarray(decode(model, hidden[:, -1], cache))
   tokens = np.concatenate([tokens, sampled], axis=1)
@@ -204,7 +206,7 @@ def test_nothing_later_nor_in_another_segment_is_seen(model):
   positions = np.broadcast_to([0, 1, 2, 3, 0, 1, 2, 3, 0, 0], (1, 3, 10))
 
   def state_of_6(features):
-    hidden = model.hidden(
+    hidden = model.text.hidden(
         np.full((1, 10), 50), positions, segments, features, np.arange(10)[None]
     )
     return hidden[0, 6].sum()
@@ -221,9 +223,9 @@ def test_padding_gives_finite_gradients(model):
   inputs = pack(model, [[]], n_patches=16)
 
   def loss(model):
-    features = model.encode_images(inputs)
+    features = model.vision(inputs)
     zeros = np.zeros((1, 6), int)
-    hidden = model.hidden(
+    hidden = model.text.hidden(
         zeros, np.zeros((1, 3, 6), int), zeros, features, zeros - 1
     )
     return jnp.sum(hidden * 0) + jnp.sum(features * 0)

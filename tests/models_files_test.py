@@ -217,5 +217,5 @@ def test_a_tied_folder_may_hold_the_head_too(folder):
   edit_weights(folder, add_head)
   model, _ = load(folder)
   np.testing.assert_array_equal(
-      model.head(), model.text.embedding[...].T
+      model.text.head(), model.text.embedding[...].T
   )

@@ -117,12 +117,12 @@ def our_states(model, turn, features):
   )
   tokens = turn.tokens[None]
 
-  features_of = jax.jit(lambda model, inputs: model.encode_images(inputs)[0])
+  features_of = jax.jit(lambda model, inputs: model.vision(inputs)[0])
   encode = lambda model: features_of(model, inputs)
 
   @jax.jit
   def decode(model, features):
-    return model.hidden(
+    return model.text.hidden(
         tokens,
         turn.positions[None],
         jnp.ones_like(tokens),

@@ -86,8 +86,8 @@ def loss_fn(config, *, scan, remat):
 
   def loss(model):
     how = layers.Execution(scan, remat)
-    features = model.encode_images(inputs, how)
-    hidden = model.hidden(
+    features = model.vision(inputs, how)
+    hidden = model.text.hidden(
         tokens,
         turn.positions[None],
         np.ones_like(tokens),
@@ -96,7 +96,7 @@ def loss_fn(config, *, scan, remat):
         how,
     )
     logprobs, _ = models.token_logprobs(
-        hidden[:, :-1], model.head(), tokens[:, 1:], chunk=8
+        hidden[:, :-1], model.text.head(), tokens[:, 1:], chunk=8
     )
     return -logprobs.mean()
 
@@ -226,8 +226,8 @@ def test_bfloat16_runs_in_bfloat16():
 
   @jax.jit
   def run(model):
-    features = model.encode_images(inputs)
-    hidden = model.hidden(
+    features = model.vision(inputs)
+    hidden = model.text.hidden(
         turn.tokens[None],
         turn.positions[None],
         np.ones_like(turn.tokens)[None],
@@ -238,5 +238,5 @@ def test_bfloat16_runs_in_bfloat16():
 
   features, hidden = run(model)
   assert features.dtype == hidden.dtype == jnp.bfloat16
-  assert model.logits(hidden[:, -1]).dtype == jnp.float32
+  assert model.text.logits(hidden[:, -1]).dtype == jnp.float32
   assert np.isfinite(hidden.astype(np.float32)).all()

@@ -46,9 +46,9 @@ def batch(config=CONFIG):
 
 
 def loss(model, batch):
-  features = model.encode_images(batch['vision'])
+  features = model.vision(batch['vision'])
   tokens = batch['tokens']
-  hidden = model.hidden(
+  hidden = model.text.hidden(
       tokens,
       batch['positions'],
       jnp.ones_like(tokens),
@@ -57,7 +57,7 @@ def loss(model, batch):
       Execution(remat='full'),
   )
   logprobs, _ = models.token_logprobs(
-      hidden[:, :-1], model.head(), tokens[:, 1:], chunk=8
+      hidden[:, :-1], model.text.head(), tokens[:, 1:], chunk=8
   )
   return -logprobs.mean()
 

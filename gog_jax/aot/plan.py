@@ -263,7 +263,7 @@ def _vision_kernels(
 
 
 def _cache(model, n_slots: int, length: int, dtype: Any, mesh: Mesh) -> Any:
-  cache = jax.eval_shape(lambda: model.init_cache(n_slots, length, dtype))
+  cache = jax.eval_shape(lambda: model.text.init_cache(n_slots, length, dtype))
 
   def place(leaf):
     if leaf.ndim < 4:  # Lengths.

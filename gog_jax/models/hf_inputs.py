@@ -20,7 +20,7 @@ Image = tuple[np.ndarray, tuple[int, int, int]]
 
 
 class Inputs(NamedTuple):
-  """Arguments of VLM.encode_images and VLM.hidden.
+  """Arguments of VisionTower and of TextTower.hidden.
 
   Attributes:
     tokens: int32[B, T].

@@ -99,22 +99,32 @@ class TextTower(nnx.Module):
         interleaved=self.config.mrope_interleaved,
     )
 
-  def full(
+  def hidden(
       self,
-      x: Float[Array, 'B T D'],
-      deepstack: Float[Array, 'E B T D'] | None,
+      tokens: Int[Array, 'B T'],
       positions: Int[Array, 'B 3 T'],
       segment_ids: Int[Array, 'B T'],
-      how: layers.Execution,
+      image_features: Float[Array, 'B M F'] | None,
+      image_index: Int[Array, 'B T'] | None,
+      how: layers.Execution = layers.Execution(),
   ) -> Float[Array, 'B T D']:
-    """Hidden states of whole rows, after the final norm.
-
-    Deepstack features are added to the outputs of the first E layers.
+    """Hidden states after the final norm, over whole (packed) rows.
 
     A token sees itself and the tokens before it in its own segment, whatever
     their positions, which start again in each segment. Padding is a segment
     like any other, so that every query sees at least itself.
+
+    Args:
+      tokens: Ids; any at image tokens and padding.
+      positions: M-RoPE positions, from rope.mrope_positions.
+      segment_ids: Which trajectory of the row a token belongs to; 0 is
+        padding.
+      image_features: The vision tower's; None where no row has an image.
+      image_index: Which of the row's features stands here; -1 for text.
+        Not read where image_features is None.
+      how: The decoder runs.
     """
+    x, deepstack = self._embed(tokens, image_features, image_index)
     rotary = self.rotary(positions)
 
     def step(x, layer: tuple[layers.Block, Any]):
@@ -144,19 +154,36 @@ class TextTower(nnx.Module):
 
   def extend(
       self,
-      x: Float[Array, 'B T D'],
-      deepstack: Float[Array, 'E B T D'] | None,
+      tokens: Int[Array, 'B T'],
       positions: Int[Array, 'B 3 T'],
       n_valid: Int[Array, ' B'],
+      image_features: Float[Array, 'B M F'] | None,
+      image_index: Int[Array, 'B T'] | None,
       cache: KVCache,
   ) -> tuple[Float[Array, 'B T D'], KVCache]:
-    """Hidden states of T more tokens per row, and the longer cache.
+    """Appends up to T tokens to each row, at the row's own length.
 
     Layers are unrolled: the cache is then updated in place, where a scan
     would copy it from its inputs to its outputs. On several devices a chunk of
     tokens is split by rows and gathers the parameters, a single one goes to
     where they lie.
+
+    Args:
+      tokens: Ids; T = 1 is a step of decoding.
+      positions: M-RoPE positions; they go on from the row's last turn.
+      n_valid: How many of a row's tokens are real; the others leave no trace
+        in the cache, and their hidden states mean nothing.
+      image_features: As in `hidden`.
+      image_index: As in `hidden`.
+      cache: From init_cache or the last call. Donate it: it is updated in
+        place. What does not fit into its S slots is dropped, so the caller
+        stops a row before it is full.
+
+    Returns:
+      Hidden states after the final norm, and the cache with its lengths grown
+      by n_valid.
     """
+    x, deepstack = self._embed(tokens, image_features, image_index)
     place = sharding.constrain_rows
     if x.shape[1] == 1:
       place = sharding.constrain_whole
@@ -183,3 +210,50 @@ class TextTower(nnx.Module):
         x += deepstack[index]
     lengths = jnp.minimum(cache.lengths + n_valid, n_slots)
     return self.norm(x), KVCache(tuple(keys), tuple(values), lengths)
+
+  def init_cache(
+      self,
+      batch: int,
+      max_len: int,
+      dtype: Any,
+      mesh: jax.sharding.Mesh | None = None,
+  ) -> KVCache:
+    """An empty cache of `max_len` slots for each of `batch` rows.
+
+    On a mesh, rows are split as those of a batch are, and heads.
+    """
+    config = self.config
+    shape = (batch, config.n_kv_heads, max_len, config.head_dim)
+    place = None if mesh is None else sharding.cache_sharding(shape, mesh)
+
+    def empty():
+      # One buffer each: they are donated, which a shared one could not be.
+      return tuple(
+          jnp.zeros(shape, dtype, device=place) for _ in range(config.n_layers)
+      )
+
+    return KVCache(empty(), empty(), jnp.zeros((batch,), jnp.int32))
+
+  def logits(self, hidden: Float[Array, '*B D']) -> Float[Array, '*B V']:
+    """float32 logits; for single positions, not for whole rows."""
+    return jnp.dot(
+        sharding.constrain_widths(hidden),
+        self.head().astype(hidden.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+  def _embed(self, tokens, image_features, image_index):
+    """Embeddings [B, T, D], and what deepstack adds [E, B, T, D] or None."""
+    x = self.embedding[...][tokens]
+    if image_features is None:
+      return x, None
+    features = jnp.take_along_axis(
+        image_features, jnp.maximum(image_index, 0)[..., None], axis=1
+    )
+    is_image = image_index[..., None] >= 0
+    features = jnp.where(is_image, features.astype(x.dtype), 0)
+    features = features.reshape(*x.shape[:-1], -1, x.shape[-1])
+    x = jnp.where(is_image, features[..., 0, :], x)
+    if features.shape[-2] == 1:
+      return x, None
+    return x, jnp.moveaxis(features[..., 1:, :], -2, 0)

@@ -145,18 +145,17 @@ class VisionTower(nnx.Module):
   def __call__(
       self,
       inputs: VisionInputs,
+      how: layers.Execution = layers.Execution(),
       *,
-      dtype: Any,
-      how: layers.Execution,
-      longest_image: int | None,
+      longest_image: int | None = None,
   ) -> Float[Array, 'B M F']:
     """Features in the processor's order of patches; M = P / merge_size^2.
 
     Args:
       inputs: P must be a multiple of merge_size^2, and so must each image.
-      dtype: Of the activations.
       how: Windows always take attention 'xla'.
-      longest_image: As in VLM.encode_images.
+      longest_image: No image has more patches; a bound makes rows of several
+        images cheaper.
     """
     config = self.config
     rotary = rope.image_rotary(
@@ -196,6 +195,7 @@ class VisionTower(nnx.Module):
       attended = attend(sees_all, *block.project(x, rotary))
       return sharding.constrain_rows(block.finish(x, attended))
 
+    dtype = self.patch_embed.kernel.dtype
     x = self.patch_embed(inputs.patches.astype(dtype))
     if self.positions is not None:
       x += _learned_positions(

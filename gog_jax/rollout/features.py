@@ -89,6 +89,6 @@ class FeatureCache:
 @functools.partial(jax.jit, static_argnums=0, static_argnames=('attention',))
 def encode(graph, state, vision: VisionInputs, *, attention: str) -> jax.Array:
   """The ViT's output for packed images, [B, N, F]."""
-  return nnx.merge(graph, state).encode_images(
+  return nnx.merge(graph, state).vision(
       vision, Execution(attention=attention)
   )

@@ -90,7 +90,7 @@ class JaxPolicy:
         dtype=dtype,
     )
     self._graph, self._state = nnx.split(model)
-    self._cache: KVCache = model.init_cache(
+    self._cache: KVCache = model.text.init_cache(
         n_slots, max_context, dtype, mesh=self._mesh
     )
     self._hidden = jnp.zeros((n_slots, model.config.text.width), dtype)
@@ -275,7 +275,7 @@ def extend_rows(
   def put_rows(leaf, new):
     return new if rows is None else leaf.at[rows].set(new, mode='drop')
 
-  hidden, some = model.extend(
+  hidden, some = model.text.extend(
       tokens, positions, n_valid, embeds, index, jax.tree.map(of_rows, cache)
   )
   cache = jax.tree.map(put_rows, cache, some)
@@ -321,7 +321,7 @@ def decode(
     return (carry['t'] < max_turn_tokens) & carry['open'].any()
 
   def step(carry):
-    logits = model.logits(carry['hidden']).astype(jnp.float32)
+    logits = model.text.logits(carry['hidden']).astype(jnp.float32)
     if greedy:
       allowed = logits.at[:, list(banned_ids)].set(-jnp.inf)
       token = allowed.argmax(axis=-1)
@@ -337,7 +337,7 @@ def decode(
     is_open = carry['open']
     t = carry['t']
     fed = is_open.astype(jnp.int32)
-    new_hidden, new_cache = model.extend(
+    new_hidden, new_cache = model.text.extend(
         token[:, None],
         jnp.broadcast_to(carry['position'][:, None, None], (batch, 3, 1)),
         fed,

@@ -143,7 +143,7 @@ def image_features(
   if not batch.vision.patches.shape[1]:
     return None
   vlm = nnx.merge(model.graph, model.in_use(params), frozen)
-  return vlm.encode_images(
+  return vlm.vision(
       batch.vision, model.execution, longest_image=model.longest_image
   )
 
@@ -172,7 +172,7 @@ def batch_logprobs(
       # decoder's backward pass, where memory is scarcest.
       encode = jax.checkpoint(encode)
     features = encode(params, frozen, batch)
-  hidden = vlm.hidden(
+  hidden = vlm.text.hidden(
       batch.tokens,
       batch.positions,
       batch.segment_ids,
@@ -181,7 +181,7 @@ def batch_logprobs(
       model.execution,
   )
   return token_logprobs(
-      hidden, vlm.head(), batch.targets, chunk=model.logprob_chunk
+      hidden, vlm.text.head(), batch.targets, chunk=model.logprob_chunk
   )
 
 
