@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import math
 from typing import Any, Literal
 
+from gog_jax.storage import typed
 from gog_jax.types import Box
 
 # Half of what image processors refuse, since rounding may stretch a crop.
@@ -20,6 +20,8 @@ MAX_ASPECT = 100
 
 # A box shows its target from this overlap (intersection over union) on.
 HIT_IOU = 0.5
+
+_Numbers = tuple[typed.Finite, typed.Finite, typed.Finite, typed.Finite]
 
 KINDS = ('resized_pixels', 'thousandths')
 
@@ -151,24 +153,13 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
   return both / (sum(areas) - both)
 
 
-def _four_numbers(box: Any) -> Sequence[float]:
-  if (
-      not isinstance(box, Sequence)
-      or isinstance(box, (str, bytes))
-      or len(box) != 4
-      or not all(_is_number(value) for value in box)
-  ):
-    raise BoxError(f'four finite numbers are needed, got {_show(box)}')
-  return [float(value) for value in box]
-
-
-def _is_number(value: Any) -> bool:
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
-    return False
+def _four_numbers(box: Any) -> tuple[float, float, float, float]:
   try:
-    return math.isfinite(value)
-  except OverflowError:  # An integer beyond any float.
-    return False
+    return typed.read(_Numbers, box)
+  except typed.FieldError as error:
+    raise BoxError(
+        f'four finite numbers are needed, got {_show(box)}'
+    ) from error
 
 
 def _show(box: Any) -> str:

@@ -15,7 +15,7 @@ import functools
 import io
 import math
 import struct
-from typing import Any
+from typing import Annotated, Any, Literal
 import warnings
 import zlib
 
@@ -29,26 +29,20 @@ from gog_jax.storage import typed
 
 # Hugging Face's processor refuses longer and thinner images.
 MAX_ASPECT = 200
-# Below Pillow's own alarm, so that a decompression bomb ends in our one line.
+# Below Pillow's own limit, so that a decompression bomb gets our own error.
 MAX_DECODED_PIXELS = 80_000_000
-# Pillow knows more, some of them programs: it runs Ghostscript on an EPS.
+# Pillow reads more, some by running programs (Ghostscript for EPS).
 _FORMATS = (
     'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'JPEG2000', 'PPM',
 )  # fmt: skip
-# What Pillow finds odd is either refused here in one line, or does no harm.
+# Whatever Pillow warns about is either refused here in one line, or harmless.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-# Settings that our arithmetic has built in; resampling is bicubic.
-_FIXED = {
-    'do_resize': True,
-    'do_rescale': True,
-    'do_normalize': True,
-    'resample': 3,
-}
+_RESCALED = typed.Bound('1/255', lambda x: abs(x * 255 - 1) <= 1e-6)
 _COPY = "copy it from the model's page"
 _EXIF_MARKS = (b'eXIf', b'exif', b'xmp')
 _ORIENTATION = 0x0112
-# What undoes each of its values. (ImageOps.exif_transpose also writes all other
-# tags anew, and fails where one of them is damaged.)
+# What undoes each orientation. (ImageOps.exif_transpose also rewrites all other
+# tags, and fails where one of them is damaged.)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,18 +54,10 @@ _UPRIGHT = {
 }
 # What Pillow raises, format by format, on bytes that are not what they claim.
 _DECODE_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+    OSError, EOFError, SyntaxError, ValueError, OverflowError, RuntimeError,
+    TypeError, struct.error, zlib.error, Image.DecompressionBombError,
     Image.DecompressionBombWarning,
-)
+)  # fmt: skip
 
 
 def decode(data: bytes) -> Image.Image:
@@ -131,7 +117,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-  """Returns an RGB image as a JPEG file, near enough for any eye."""
+  """Returns an RGB image as a JPEG file of high quality."""
   return _encode(image, format='JPEG', quality=95)
 
 
@@ -164,8 +150,8 @@ def size_of(data: bytes) -> tuple[int, int]:
 def kind_of(data: bytes) -> str | None:
   """Returns 'png' or 'jpeg' where any reader sees what `decode` gives.
 
-  None of other formats, and of files with an orientation, transparency or
-  other colours than RGB and grey, of which readers make what they like.
+  None for other formats, and for files with an orientation, transparency or
+  colours other than RGB and grey, on which readers differ.
 
   Raises:
     UserError: The header is not an image's.
@@ -225,8 +211,16 @@ class ImageProcessor:
     max_pixels: The most of an image.
     image_mean: Of each channel, subtracted.
     image_std: Of each channel, divided by.
+
+  The other fields have the only values that the arithmetic here supports;
+  resampling is bicubic.
   """
 
+  do_resize: Literal[True] = True
+  do_rescale: Literal[True] = True
+  do_normalize: Literal[True] = True
+  resample: Literal[3] = 3
+  rescale_factor: Annotated[float, _RESCALED] = 1 / 255
   patch_size: typed.Positive
   merge_size: typed.Positive
   temporal_patch_size: typed.Positive
@@ -286,15 +280,7 @@ class ImageProcessor:
           f'processor_config.json with an image_processor; {_COPY}'
       )
     path, config = settings
-    for key, value in _FIXED.items():
-      if config.get(key, value) != value:
-        raise UserError(
-            f'{path}: {key} {config[key]!r} is not supported, only {value!r}'
-        )
     try:
-      factor = config.get('rescale_factor', 1 / 255)
-      if abs(typed.read(float, factor, 'rescale_factor') * 255 - 1) > 1e-6:
-        raise typed.FieldError(f'rescale_factor must be 1/255, not {factor}')
       # Older folders name the bounds outright, newer ones as areas of "edges".
       size = typed.read(dict[str, Any], config.get('size') or {}, 'size')
       bounds = {
@@ -338,12 +324,10 @@ class ImageProcessor:
       rows = math.ceil(height * grow / unit)
       columns = math.ceil(width * grow / unit)
     cap = self.max_pixels // unit**2
-    if rows * columns > cap:
-      rows, columns = (
-          (max(1, cap // columns), columns)
-          if rows > columns
-          else (rows, max(1, cap // rows))
-      )
+    if rows > columns:
+      rows = min(rows, max(1, cap // columns))
+    else:
+      columns = min(columns, max(1, cap // rows))
     return columns * unit, rows * unit
 
   def grid(self, width: int, height: int) -> tuple[int, int, int]:

@@ -204,7 +204,7 @@ def test_the_cap_on_image_tokens(tmp_path, family):
         ('{}', 'patch_size'),
         ('{"min_pixels": 1, "max_pixels": 9}', 'patch_size'),
         ('{"do_resize": false}', 'do_resize'),
-        ('{"resample": 2}', 'resample 2 is not supported, only 3'),
+        ('{"resample": 2}', 'resample must be one of 3, not 2'),
         ('{"rescale_factor": 1}', 'rescale_factor'),
         (json.dumps(TOY | {'patch_size': '14'}), 'must be a whole number'),
     ],

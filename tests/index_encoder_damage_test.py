@@ -45,7 +45,7 @@ def test_no_batch_size(clip, batch_size):
 
 def test_no_config(folder):
   (folder / 'config.json').unlink()
-  tiny.expect(folder, 'holds no config.json')
+  tiny.expect(folder, 'config.json cannot be read (No such file')
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_missing_folder(name):
 
 
 def test_folder_without_config(tmp_path):
-  with pytest.raises(errors.UserError, match='no config.json'):
+  with pytest.raises(errors.UserError, match='config.json cannot be read'):
     load(tmp_path)
 
 

@@ -1,11 +1,11 @@
-"""Pictures -> vectors whose products say how alike they look.
+"""Pictures -> unit vectors whose dot products are similarities.
 
     encoder = Encoder.from_folder('/models/siglip2-base-patch16-224')
     vectors = encoder.encode(pictures)
     likeness = vectors @ vectors.T
 
-The vision tower of CLIP or SigLIP, from a Hugging Face folder. Of SigLIP2 those
-of fixed resolution, which are SigLIPs to their config.json.
+The vision tower of CLIP or SigLIP, from a Hugging Face folder. A SigLIP2 of
+fixed resolution is a SigLIP by its config.json.
 """
 
 from __future__ import annotations

@@ -106,12 +106,11 @@ def from_folder(folder: epath.Path) -> EncoderConfig:
     UserError: The file is missing, is not JSON, or describes another model.
   """
   path = folder / 'config.json'
-  if not path.exists():
-    raise UserError(
-        f'{folder} holds no config.json: set the encoder to a Hugging Face '
-        'folder of CLIP or SigLIP'
-    )
-  raw = files.read_json(path, advice='fetch it again')
+  raw = files.read_json(
+      path,
+      advice='fetch it again, or set the encoder to a Hugging Face folder of '
+      'CLIP or SigLIP',
+  )
   try:
     return from_dict(raw)
   except (TypeError, ValueError) as error:

@@ -181,7 +181,7 @@ def from_dict(
 
 
 def _family(kind: str) -> str:
-  """Whose a processor is, by its class name."""
+  """The family of a processor, by its class name."""
   for start, family in (
       ('CLIPImage', 'clip'),
       ('CLIPFeature', 'clip'),
@@ -212,7 +212,7 @@ def _size(size: Any) -> tuple[int | None, tuple[int, int] | None]:
 
 
 def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
-  """So many numbers; one is repeated."""
+  """`count` numbers; a single one is repeated."""
   numbers = value if isinstance(value, list | tuple) else (value,) * count
   if len(numbers) != count or not all(
       type(x) in (int, float) and math.isfinite(x) for x in numbers

@@ -1,6 +1,6 @@
 """A CLIP or SigLIP folder's weights -> the vision tower.
 
-The text tower, if there is one, is not looked at.
+The text tower, if there is one, is ignored.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def load(
   table = hf_table.entries(
       _MODULES, tower, convolution=(3, config.patch_size, config.patch_size)
   )
-  shapes = hf_table.their_shapes(table)
-  hf_files.check(folder, tensors, shapes, what=' in its vision tower')
+  hf_files.check(folder, tensors, hf_table.their_shapes(table))
   tower = hf_params.load(tower, table, tensors, folder=folder)
   params = dict(nnx.to_flat_state(nnx.state(tower)))
   digest = hashlib.sha256()

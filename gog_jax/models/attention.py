@@ -25,20 +25,21 @@ from gog_jax.models import sharding
 
 BACKENDS = ('xla', 'splash', 'splash_interpret')
 
-# A logit whose probability is 0; finite, so that no gradient is NaN.
+# The logit of probability 0; finite, so that no gradient is NaN.
 _MASKED = -1e30
 
-# Causal attention goes by at most so many blocks of queries, of at least so
-# many each. More of them save little and take longer to compile.
+# Causal attention takes at most _MOST_BLOCKS blocks of at least _BLOCK queries:
+# more of them save little and take longer to compile.
 _MOST_BLOCKS, _BLOCK = 4, 128
 
-# Rows longer than this go by blocks of so many queries, one after the other.
+# Rows longer than _LONG are attended to _QUERIES_AT_ONCE queries at a time.
 _LONG, _QUERIES_AT_ONCE = 2048, 512
 
-# Segments up to this long are attended to by blocks and their neighbours.
+# Up to this length, segments are attended to in blocks and their neighbours.
 _NEAR = 128
 
-# The kernel wants whole tiles: of heads, and of time, the largest that fits.
+# The kernel takes whole tiles: of head dimensions, and of time the largest that
+# fits.
 _LANES, _TILES = 128, (512, 256, 128)
 _BLOCK_SIZES = (
     'block_q', 'block_kv', 'block_q_dkv', 'block_kv_dkv', 'block_q_dq',

@@ -146,16 +146,13 @@ class VisionConfig(TowerConfig):
     Raises:
       UserError: Names the fields.
     """
-    fields = ('patch_size', 'merge_size', 'temporal_patch_size')
-    if wrong := [
-        f'{field} {getattr(processor, field)}, not {getattr(self, field)}'
-        for field in fields
-        if getattr(processor, field) != getattr(self, field)
-    ]:
-      raise UserError(
-          f'the image processor has {", ".join(wrong)} as config.json says; '
-          "copy both from this very model's page"
-      )
+    for field in ('patch_size', 'merge_size', 'temporal_patch_size'):
+      theirs, ours = getattr(processor, field), getattr(self, field)
+      if theirs != ours:
+        raise UserError(
+            f'the image processor has {field} {theirs}, not {ours} as '
+            "config.json says; copy both from this very model's page"
+        )
 
   @property
   def position_side(self) -> int:
@@ -164,19 +161,19 @@ class VisionConfig(TowerConfig):
 
   @property
   def window_patches(self) -> int:
-    """The most patches that a window has; 0 where there are no windows."""
+    """The most patches in a window; 0 where there are no windows."""
     return (self.window_size // self.patch_size) ** 2
 
   def masks_windows(self, n_patches: int) -> bool:
-    """Whether a row of so many patches gets its windows by a mask.
+    """Whether a row of `n_patches` gets its windows from a mask.
 
-    It is so short that all pairs are multiplied either way; no kernel is used.
+    In so short a row all pairs are multiplied either way; no kernel is used.
     """
     return n_patches <= 3 * self.window_patches
 
   @property
   def feature_width(self) -> int:
-    """Width of an image feature: the embedding, then one for each deepstack."""
+    """Width of an image feature: an embedding, then one for each deepstack."""
     return self.out_width * (1 + len(self.deepstack_layers))
 
   @property

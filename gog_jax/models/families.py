@@ -1,8 +1,8 @@
-"""The families of backbones, and all in which they differ.
+"""The families of backbones, and everything in which they differ.
 
-A dense variant of a family is one more entry of FAMILIES: reading config.json,
-building the model, finding its weights, writing both and checking a folder
-follow from it. Only new arithmetic needs code.
+A dense variant of a family is one more entry of FAMILIES, from which follow
+reading config.json, building the model, finding its weights, writing both and
+checking a folder. Only new arithmetic needs code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model folder that a config names, and what is read of it first."""
+"""The model folder that a config names, and what is read from it first."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def processor_of(config: Config, folder: epath.Path) -> ImageProcessor:
         temporal_patch_size=2,
         min_pixels=_GENERAL_SIDE**2,
         max_pixels=c.max_image_tokens * _GENERAL_SIDE**2,
-        # Nobody looks at what is normalised by these.
+        # Nothing reads the normalised pixels.
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
     )
@@ -51,7 +51,7 @@ def processor_of(config: Config, folder: epath.Path) -> ImageProcessor:
 def check_family(profile: str, family: str) -> None:
   """Refuses a model of another family than the profile is named after.
 
-  Its boxes would be read in the wrong frame, in silence.
+  Its boxes would silently be read in the wrong frame.
   """
   families = [one for one in FAMILIES if profile.startswith(one)]
   if families and family not in families:

@@ -22,7 +22,7 @@ from gog_jax.models.families import FAMILIES
 from gog_jax.storage import files
 from gog_jax.storage import typed
 
-Tower = TypeVar('Tower', TextConfig, VisionConfig)
+C = TypeVar('C', TextConfig, VisionConfig)
 
 # The config.json of each published size, under a name of ours.
 PUBLISHED = epath.Path(__file__).parents[1] / 'assets' / 'published'
@@ -65,12 +65,11 @@ def read_config(folder: epath.PathLike) -> VLMConfig:
   """
   folder = hub.local_folder(folder)
   path = folder / 'config.json'
-  if not path.exists():
-    raise errors.UserError(
-        f'{folder} holds no config.json: set --config.model.path to a Hugging '
-        'Face model folder (or was writing this one interrupted?)'
-    )
-  raw = files.read_json(path, advice='fetch it again')
+  raw = files.read_json(
+      path,
+      advice='fetch it again, or set --config.model.path to a Hugging Face '
+      'model folder (was writing this one interrupted?)',
+  )
   try:
     return from_dict(raw)
   except ValueError as error:
@@ -205,11 +204,11 @@ def _token_id(name: str, *places: Mapping[str, Any]) -> Any:
 
 
 def _tower(
-    kind: type[Tower],
+    kind: type[C],
     raw: Mapping[str, Any],
     keys: Mapping[str, str],
     shared: Mapping[str, Any],
-) -> Tower:
+) -> C:
   """A TextConfig or VisionConfig.
 
   Args:
@@ -219,22 +218,16 @@ def _tower(
     shared: Its fields that the family fixes.
   """
   rope = _section(raw, 'rope_parameters') or _section(raw, 'rope_scaling')
-  rope_type = rope.get('rope_type', rope.get('type', 'default'))
-  own_rope = 'mrope' if kind is TextConfig else 'axial'
-  raw = {**raw, **rope}
-  for field, value, supported in (
-      ('rope_type', rope_type, ('default', own_rope)),
-      ('hidden_act', raw.get('hidden_act'), (_activation(shared), None)),
-      ('use_sliding_window', raw.get('use_sliding_window'), (False, None)),
-      ('attention_bias', raw.get('attention_bias'), (False, None)),
-      (
-          'mrope_interleaved',
-          raw.get('mrope_interleaved'),
-          (shared.get('mrope_interleaved', False), None),
-      ),
+  raw = {**raw, **rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
+  for field, supported in (
+      ('rope_type', ('default', 'mrope' if kind is TextConfig else 'axial')),
+      ('hidden_act', (_activation(shared),)),
+      ('use_sliding_window', (False,)),
+      ('attention_bias', (False,)),
+      ('mrope_interleaved', (shared.get('mrope_interleaved', False),)),
   ):
-    if value not in supported:
-      raise ValueError(f'{field} {value!r} is not supported')
+    if raw.get(field) not in (None, *supported):
+      raise ValueError(f'{field} {raw[field]!r} is not supported')
   width, n_heads = (
       typed.read(int, raw.get(key), key)
       for key in (keys['width'], keys['n_heads'])

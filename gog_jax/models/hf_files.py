@@ -35,16 +35,20 @@ DTYPES = {
     'BF16': np.dtype(ml_dtypes.bfloat16),
 }
 
-# How Git LFS begins a file that stands for another.
+# The beginning of a Git LFS pointer, which stands for another file.
 _LFS = b'version https://git-lfs'
 
-# How much of a file is mapped at a time.
+# Bytes of a file that are mapped at a time.
 _MAPPED = 2**26
 
 _IN_THE_FOLDER = typed.Bound('a file of the folder', lambda x: '/' not in x)
 
-# Rows that are transposed at a time: three times as fast as all at once.
-_ROWS = 256
+_FETCH = (
+    'config.json and weights do not belong together; fetch the folder again'
+)
+
+# Bytes that are transposed at a time: three times as fast as all at once.
+_TRANSPOSED = 2**21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Tensor(NamedTuple):
     key: Its name there.
     dtype: As the format calls it, a key of DTYPES or not.
     shape: Its shape.
-    start: Its first byte, in the file.
-    n_bytes: How many it has.
+    start: Where it begins in the file, in bytes.
+    n_bytes: Its size.
   """
 
   path: epath.Path
@@ -91,38 +95,27 @@ class Tensor(NamedTuple):
       out: Of the slice's shape.
       transposed: Whether `out` has its two axes exchanged.
     """
-    dtype = DTYPES[self.dtype]
     shape = self.shape
     if transposed:
       shape = (shape[0], math.prod(shape[1:]))
       out = out.T
-    row_bytes = dtype.itemsize * math.prod(shape[1:])
+    row_bytes = DTYPES[self.dtype].itemsize * math.prod(shape[1:])
     first, last, _ = index[0].indices(shape[0])
-    n_rows = max(1, _MAPPED // row_bytes)
+    n_rows = max(1, (_TRANSPOSED if transposed else _MAPPED) // row_bytes)
+    # NumPy copies integers several times as fast as bfloat16.
+    as_bits = np.dtype(f'u{out.dtype.itemsize}')
     for start in range(first, last, n_rows):
-      stop = min(start + n_rows, last)
+      rows = slice(start, min(start + n_rows, last))
       # Mapped anew each time: pages count as resident while they are mapped.
-      rows = np.memmap(
-          self.path,
-          dtype,
-          'r',
-          self.start + start * row_bytes,
-          (stop - start, *shape[1:]),
-      )[:, *index[1:]]
-      step = _ROWS if transposed else len(rows)
-      for row in range(0, len(rows), step):
-        some = rows[row : row + step].astype(out.dtype, copy=False)
-        there = out[start - first + row :][: len(some)]
-        # NumPy copies integers several times as fast as bfloat16.
-        as_bits = np.dtype(f'u{out.dtype.itemsize}')
-        there.view(as_bits)[...] = some.view(as_bits)
+      some = self.map().reshape(shape)[rows, *index[1:]]
+      some = some.astype(out.dtype, copy=False)
+      there = out[start - first :][: len(some)]
+      there.view(as_bits)[...] = some.view(as_bits)
 
-  def rows(self, start: int, stop: int) -> np.ndarray:
-    """Some rows as they are."""
-    out = np.empty((stop - start, *self.shape[1:]), DTYPES[self.dtype])
-    index = [slice(start, stop), *map(slice, self.shape[1:])]
-    self.read(index, out, transposed=False)
-    return out
+  def map(self) -> np.ndarray:
+    """The tensor as it is in the file, which is read where it is looked at."""
+    dtype = DTYPES[self.dtype]
+    return np.memmap(self.path, dtype, 'r', self.start, self.shape)
 
 
 def tensors(folder: epath.Path) -> list[Tensor]:
@@ -166,7 +159,7 @@ def check(
     tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     *,
-    what: str = '',
+    advice: str = _FETCH,
 ) -> None:
   """Refuses tensors of other names or shapes than a model's, or quantised.
 
@@ -174,7 +167,7 @@ def check(
     folder: Where they are.
     tensors: By the names that `shapes` has.
     shapes: The model's.
-    what: Part of the model, for messages.
+    advice: Where names differ.
   """
   problems = []
   if missing := shapes.keys() - tensors.keys():
@@ -182,10 +175,7 @@ def check(
   if extra := tensors.keys() - shapes.keys():
     problems.append(f'has unknown {some(tensors[key].key for key in extra)}')
   if problems:
-    raise errors.UserError(
-        f'{folder} {" and ".join(problems)}{what}: config.json and weights do '
-        'not belong together; fetch the folder again'
-    )
+    raise errors.UserError(f'{folder} {" and ".join(problems)}: {advice}')
   for key, shape in shapes.items():
     tensor = tensors[key]
     if tensor.dtype not in DTYPES:
@@ -262,13 +252,13 @@ def write(
 ) -> None:
   """Writes model.safetensors, or shards and their index, and config.json.
 
-  Weights of an earlier call go. A kill leaves the folder as it was, or without
-  a config.json, which nothing loads, or complete.
+  Weights of an earlier call are removed. A kill leaves the folder as it was,
+  or without a config.json, which nothing loads, or complete.
 
   Args:
     folder: Made if need be; other files in it are left alone.
     specs: All tensors, in the order in which they are written.
-    arrays: Them; one is held at a time.
+    arrays: The tensors themselves; one is held at a time.
     config: Contents of config.json.
     max_shard_bytes: A shard holds no more than that, or a single tensor.
   """

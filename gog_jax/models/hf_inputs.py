@@ -16,8 +16,6 @@ from gog_jax.models import config as config_lib
 from gog_jax.models import rope
 from gog_jax.models import vision
 
-Image = tuple[np.ndarray, tuple[int, int, int]]
-
 
 class Inputs(NamedTuple):
   """Arguments of VisionTower and of TextTower.hidden.
@@ -129,7 +127,7 @@ def _token_ids(input_ids: Any, vocab_size: int) -> np.ndarray:
 
 def _images(
     pixel_values: Any, image_grid_thw: Any, config: config_lib.VisionConfig
-) -> list[Image]:
+) -> list[vision.ImagePatches]:
   """The batch's images in order, each with its grid."""
   if (pixel_values is None) != (image_grid_thw is None):
     raise ValueError(
@@ -166,7 +164,11 @@ def _kind(array: np.ndarray) -> str:
 
 
 def _placements(
-    image_tokens: np.ndarray, images: list[Image], merge_size: int, *, row: int
+    image_tokens: np.ndarray,
+    images: list[vision.ImagePatches],
+    merge_size: int,
+    *,
+    row: int,
 ) -> list[types.Placement]:
   """Gives the images of a row, in order, its image tokens.
 

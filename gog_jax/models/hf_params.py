@@ -31,10 +31,10 @@ from gog_jax.models.hf_table import Entry
 
 M = TypeVar('M', bound=nnx.Module)
 
-# Of parameters above this, layers are brought to the host one by one.
+# Larger parameters are brought to the host layer by layer.
 _MOST_AT_ONCE = 2**30
 
-# Numbers of two tensors that are compared at a time.
+# Elements of two tensors that are compared at a time.
 _COMPARED = 2**22
 
 
@@ -180,15 +180,14 @@ def _finite(place: NamedSharding | None) -> Callable[[jax.Array], jax.Array]:
 
 
 def _equal(tensor: hf_files.Tensor, other: hf_files.Tensor) -> bool:
-  """Whether both hold the same bits; some megabytes are read at a time."""
+  """Whether both hold the same bits; reads a few megabytes at a time."""
   if (tensor.dtype, tensor.shape) != (other.dtype, other.shape):
     return False
   n_rows, width = tensor.shape
   step = max(1, _COMPARED // width)
   for start in range(0, n_rows, step):
-    stop = min(start + step, n_rows)
-    one, two = (x.rows(start, stop).view(np.uint8) for x in (tensor, other))
-    if not np.array_equal(one, two):
+    one, two = (x.map()[start : start + step] for x in (tensor, other))
+    if not np.array_equal(one.view(np.uint8), two.view(np.uint8)):
       return False
   return True
 
@@ -256,7 +255,7 @@ def save_pretrained(
 
 
 def _layers(entry: Entry, param: jax.Array) -> Iterator[np.ndarray]:
-  """On the host, whole or layer by layer."""
+  """A parameter's layers on the host, brought there together or one by one."""
   if not entry.n_layers:
     return iter([np.asarray(param)])
   if param.nbytes <= _MOST_AT_ONCE:

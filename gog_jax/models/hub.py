@@ -12,7 +12,7 @@ from gog_jax import errors
 # org/name or org/name@revision.
 _HUB_ID = re.compile(r'([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?')
 
-# What is read of a repository.
+# The files that are read from a repository.
 _FILES = ('*.json', '*.safetensors', '*.txt', '*.jinja')
 
 
@@ -25,8 +25,8 @@ def local_folder(path: epath.PathLike) -> epath.Path:
       it is there. A folder of that name comes first.
 
   Raises:
-    UserError: There is no such folder, it is not local, or the hub does not
-      give it.
+    UserError: There is no such folder, it is not local, or the hub cannot
+      provide it.
   """
   name = str(path)
   if '://' in name:
@@ -56,11 +56,11 @@ def fetch(
   Args:
     name: As `local_folder` takes ids.
     repo_type: 'model' or 'dataset'.
-    patterns: Of the files that are needed.
+    patterns: Glob patterns of the files that are needed.
     field: The config field that holds the name, for messages.
 
   Raises:
-    UserError: The hub does not give it.
+    UserError: The hub cannot provide it.
   """
   hub_id = _HUB_ID.fullmatch(name)
   if not hub_id:

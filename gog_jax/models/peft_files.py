@@ -22,6 +22,7 @@ from typing import Literal
 from etils import epath
 import numpy as np
 import safetensors.numpy
+import scipy.linalg
 
 from gog_jax import errors
 from gog_jax.models import hf_files
@@ -34,8 +35,6 @@ from gog_jax.storage import typed
 
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
-
-_PREFIX = 'base_model.model.'
 
 # Fields of their config that change what an adapter computes, where they are
 # set.
@@ -104,27 +103,23 @@ def save_adapters(
   """
   tensors, ranks = {}, {}
   for key, linears in _modules(model):
-    stacked_a, stacked_b = [], []
-    for linear in linears:
-      if linear.lora_a is not None and linear.lora_b is not None:
-        stacked_a.append(np.asarray(linear.lora_a[...]))
-        stacked_b.append(np.asarray(linear.lora_b[...]))
-    if not stacked_a:
-      continue
-    scale = linears[0].lora_scale
-    for layer in range(len(stacked_a[0])):
-      parts_a = [a[layer].T for a in stacked_a]
-      parts_b = [b[layer].T for b in stacked_b]
+    stacks = [
+        (np.asarray(linear.lora_a[...]), np.asarray(linear.lora_b[...]))
+        for linear in linears
+        if linear.lora_a is not None and linear.lora_b is not None
+    ]
+    for layer in range(len(stacks[0][0]) if stacks else 0):
+      parts_a = [a[layer].T for a, _ in stacks]
+      parts_b = [b[layer].T for _, b in stacks]
       if not any(x.any() for x in parts_a + parts_b):
         continue  # A layer that a loaded folder had nothing for.
       if all(np.array_equal(a, parts_a[0]) for a in parts_a):
         a, b = parts_a[0], np.concatenate(parts_b)
       else:
-        a, b = np.concatenate(parts_a), _block_diagonal(parts_b)
+        a, b = np.concatenate(parts_a), scipy.linalg.block_diag(*parts_b)
       name = key.format(layer=layer)
-      tensors[f'{_PREFIX}{name}.lora_A.weight'] = np.ascontiguousarray(a)
-      tensors[f'{_PREFIX}{name}.lora_B.weight'] = np.ascontiguousarray(b)
-      alpha = len(a) * scale
+      tensors.update(zip(_tensors(name), map(np.ascontiguousarray, (a, b))))
+      alpha = len(a) * linears[0].lora_scale
       # As peft writes it, 16 in place of 16.0.
       ranks[name] = (len(a), int(alpha) if alpha == int(alpha) else alpha)
   if not ranks:
@@ -175,46 +170,50 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   """
   folder = epath.Path(folder)
   config = _read_config(folder)
-  unused = dict(hf_files.read_header(folder / WEIGHTS))
-  made = []
+  tensors = hf_files.read_header(folder / WEIGHTS)
+  found, shapes = [], {}
   for key, linears in _modules(model):
     if linears[0].lora_a is not None:
       raise ValueError('the model has adapters already')
-    pairs, scales = {}, set()
-    for layer in range(linears[0].kernel.shape[0]):
-      name = key.format(layer=layer)
-      sides = [f'{_PREFIX}{name}.lora_{side}.weight' for side in 'AB']
-      missing = [side for side in sides if side not in unused]
-      if len(missing) == 2:
-        continue
-      if missing:
-        raise errors.UserError(f'{folder} lacks {missing[0]}: copy it again')
-      pairs[layer] = [unused.pop(side) for side in sides]
-      rank, scale = config.rank_and_scale(name)
-      a = pairs[layer][0]
-      if a.shape[:1] != (rank,):
-        raise errors.UserError(
-            f'{a} has shape {list(a.shape)}, {CONFIG} says rank {rank}'
-        )
-      scales.add((rank, scale))
+    n_layers, in_width, out_width = linears[0].kernel.shape
+    names = [key.format(layer=layer) for layer in range(n_layers)]
+    held = {
+        layer: name
+        for layer, name in enumerate(names)
+        if not tensors.keys().isdisjoint(_tensors(name))
+    }
+    scales = {config.rank_and_scale(name) for name in held.values()}
     if len(scales) > 1:
       raise errors.UserError(
           f'{folder}: layers of {key} have different ranks or scales '
           '(rank_pattern, alpha_pattern), which is not supported'
       )
-    if pairs:
-      made.append((linears, *_stack(linears, pairs), scales.pop()[1]))
-  if unused:
-    raise errors.UserError(
-        f'{folder} has unknown {hf_files.some(unused)}: adapters of another '
-        'base model, or outside the blocks, are to be merged into their base '
-        'with PEFT (merge_and_unload)'
-    )
-  if not made:
+    for rank, scale in scales:
+      a, b = (rank, in_width), (len(linears) * out_width, rank)
+      for name in held.values():
+        shapes.update(zip(_tensors(name), (a, b)))
+      found.append((linears, held, rank, scale))
+  hf_files.check(
+      folder,
+      tensors,
+      shapes,
+      advice='adapters of another base model, or outside the blocks, are to be '
+      'merged into their base with PEFT (merge_and_unload)',
+  )
+  if not found:
     raise errors.UserError(f'{folder / WEIGHTS} holds no adapters')
-  for linears, a, parts_b, scale in made:  # Only once all is well.
-    for linear, b in zip(linears, parts_b, strict=True):
-      lora.put_adapter(linear, a, b, scale)
+  for linears, held, rank, scale in found:
+    a, b = _stack(linears, held, tensors, rank)
+    for linear, part in zip(linears, np.split(b, len(linears), axis=-1)):
+      lora.put_adapter(linear, a, part, scale)
+
+
+def _tensors(module: str) -> tuple[str, str]:
+  """Names of the A and B of a module."""
+  return (
+      f'base_model.model.{module}.lora_A.weight',
+      f'base_model.model.{module}.lora_B.weight',
+  )
 
 
 def _modules(
@@ -254,39 +253,30 @@ def _read_config(folder: epath.Path) -> _Config:
 
 def _stack(
     linears: list[layers.Linear],
-    pairs: Mapping[int, list[hf_files.Tensor]],
-) -> tuple[np.ndarray, list[np.ndarray]]:
-  """A [L, in, r], and B [L, r, out] of each part; zero where there is none.
+    held: Mapping[int, str],
+    tensors: Mapping[str, hf_files.Tensor],
+    rank: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """A [L, in, r] and B [L, r, parts * out]; zero where there is none.
 
   In the dtype of the files, or in float32 if there are several.
+
+  Args:
+    linears: The parts of their module.
+    held: Layer -> module, of those that have adapters.
+    tensors: By name.
+    rank: r.
   """
-  found = [tensor for pair in pairs.values() for tensor in pair]
-  for tensor in found:
-    if tensor.dtype not in hf_files.DTYPES:
-      raise errors.UserError(
-          f'{tensor} is {tensor.dtype}; adapters are one of '
-          f'{", ".join(hf_files.DTYPES)}'
-      )
-  dtypes = {hf_files.DTYPES[tensor.dtype] for tensor in found}
+  dtypes = {
+      hf_files.DTYPES[tensors[key].dtype]
+      for name in held.values()
+      for key in _tensors(name)
+  }
   dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
   n_layers, in_width, out_width = linears[0].kernel.shape
-  rank = found[0].shape[0]
   a = np.zeros((n_layers, in_width, rank), dtype)
   b = np.zeros((n_layers, rank, len(linears) * out_width), dtype)
-  for layer, pair in pairs.items():
-    for tensor, ours in zip(pair, (a, b), strict=True):
-      if tensor.shape != ours.shape[:0:-1]:
-        raise errors.UserError(
-            f'{tensor} has shape {list(tensor.shape)}, the model wants '
-            f'{list(ours.shape[:0:-1])}'
-        )
-      ours[layer] = tensor.rows(0, tensor.shape[0]).T
-  return a, np.split(b, len(linears), axis=-1)
-
-
-def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
-  return np.block([
-      [block if of is block else np.zeros((len(block), of.shape[1]), of.dtype)
-       for of in blocks]
-      for block in blocks
-  ])  # fmt: skip
+  for layer, name in held.items():
+    for key, ours in zip(_tensors(name), (a, b)):
+      ours[layer] = tensors[key].map().T
+  return a, b

@@ -57,18 +57,18 @@ class TextTower(nnx.Module):
   ):
     self.config = config
 
-    def table(axes, shape):
+    def matrix(axes, shape):
       values = draw(shape, config.width**-0.5)
       return nnx.Param(jnp.asarray(values, dtype), axes=axes)
 
-    self.embedding = table(
+    self.embedding = matrix(
         ('vocab', 'embed'), (config.vocab_size, config.width)
     )
     self.blocks = layers.Block(
         config,
         dtype=dtype,
         draw=draw,
-        # An embedding, as small as the head wants it, is not to be drowned.
+        # Larger updates would drown the embeddings, which the head needs small.
         residual_gain=0.2,
     )
     self.norm = layers.Norm(
@@ -80,7 +80,7 @@ class TextTower(nnx.Module):
     )
     self.untied_head = nnx.data(None)
     if not tied:
-      self.untied_head = table(
+      self.untied_head = matrix(
           ('embed', 'vocab'), (config.width, config.vocab_size)
       )
 
@@ -122,7 +122,7 @@ class TextTower(nnx.Module):
       image_features: The vision tower's; None where no row has an image.
       image_index: Which of the row's features stands here; -1 for text.
         Not read where image_features is None.
-      how: The decoder runs.
+      how: It runs.
     """
     x, deepstack = self._embed(tokens, image_features, image_index)
     rotary = self.rotary(positions)

@@ -30,6 +30,9 @@ from gog_jax.models import layers
 from gog_jax.models import rope
 from gog_jax.models import sharding
 
+# The patches of an image, float[P, C], and its grid.
+ImagePatches = tuple[np.ndarray, tuple[int, int, int]]
+
 
 class VisionInputs(NamedTuple):
   """Patches of all images of each row, end to end, then padding.
@@ -304,7 +307,7 @@ def patch_layout(
 
 
 def pack_images(
-    rows: Sequence[Sequence[tuple[np.ndarray, tuple[int, int, int]]]],
+    rows: Sequence[Sequence[ImagePatches]],
     *,
     n_patches: int,
     config: config_lib.VisionConfig,
@@ -316,7 +319,7 @@ def pack_images(
   0 .. i - 1, divided by merge_size^2.
 
   Args:
-    rows: For each row its images: (patches float[P_i, C], grid).
+    rows: The images of each row.
     n_patches: P, to which every row is padded.
     config: Of the vision transformer.
     dtype: Of patches: that of activations, to which the tower casts them, is
