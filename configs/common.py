@@ -11,10 +11,10 @@ with: `qwen3_vl_8b` is the Instruct model, `qwen3_vl_8b_thinking` the other.
 Each page sets `stage` and composes these.
 """
 
-from gog_jax.config.tools import SEARCHES
 from ml_collections import ConfigDict
 
 from gog_jax.config import sibling
+from gog_jax.config.tools import SEARCHES
 
 sections = sibling(__file__, 'sections')
 

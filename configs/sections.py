@@ -2,9 +2,10 @@
 
 import dataclasses
 
+from ml_collections import ConfigDict
+
 from gog_jax.config.tools import INHERITED
 from gog_jax.config.tools import SEARCHES
-from ml_collections import ConfigDict
 
 
 def tools() -> ConfigDict:

@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 
-from gog_jax.config.tools import IMAGE
-from gog_jax.config.tools import TEXT
 import pytest
 
 from configs import ask as ask_page
 from gog_jax import images
 from gog_jax.app import ask
 from gog_jax.app import commands
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.storage import trajectories as store

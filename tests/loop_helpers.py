@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
-from gog_jax.config.tools import IMAGE
-from gog_jax.config.tools import TEXT
-
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.images import ImageProcessor
 from gog_jax.rollout import loop
 from gog_jax.rollout.policy import Conversation

@@ -8,11 +8,11 @@ import json
 import sys
 import traceback
 
+import pytest
+
 from gog_jax.config.tools import Search
 from gog_jax.config.tools import SEARCHES
 from gog_jax.config.tools import TEXT
-import pytest
-
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.rewards import behaviour

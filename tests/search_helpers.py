@@ -8,10 +8,9 @@ import dataclasses
 import functools
 from typing import Any
 
-from gog_jax.config.tools import INHERITED
-
 from configs import sections
 from gog_jax.chat.grammar import CallChecker
+from gog_jax.config.tools import INHERITED
 from gog_jax.storage.store import Store
 from gog_jax.tools import base
 from gog_jax.tools.base import Query
