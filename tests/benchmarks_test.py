@@ -290,7 +290,7 @@ def test_every_part_of_an_item_counts(tmp_path):
   assert said in str(caught.value)
   (record,) = (tmp_path / 'run/benchmarks').glob('*.json')
   record.write_text('{}')
-  with pytest.raises(UserError, match='is no record of a benchmark; delete'):
+  with pytest.raises(UserError, match='digest is missing.; delete'):
     fixtures.load('fvqa_test', folder, **run)
   record.unlink()
   assert fixtures.load('fvqa_test', folder, **run).n == 2

@@ -148,7 +148,7 @@ def test_damage_is_one_line_that_names_the_place(tmp_path):
   with pytest.raises(UserError, match='line 1, is damaged'):
     Recording(tmp_path, backend=None)
   (tmp_path / 'recording.json').write_text('{')
-  with pytest.raises(UserError, match='recording.json is damaged'):
+  with pytest.raises(UserError, match='recording.json cannot be read'):
     Recording(tmp_path, backend=None)
 
 

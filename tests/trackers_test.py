@@ -280,5 +280,5 @@ def test_wandb_that_fails_does_not_take_the_run_along(
   assert len(list(files.read_jsonl(tmp_path / 'sft' / 'metrics.jsonl'))) == 3
   assert capsys.readouterr().err.count('cut off') == 1
   (tmp_path / 'sft' / 'wandb.json').write_text('{')
-  with pytest.raises(UserError, match='wandb.json is damaged'):
+  with pytest.raises(UserError, match='wandb.json cannot be read'):
     metrics.open_log(asked, epath.Path(tmp_path / 'sft'), resume_step=0)

@@ -268,16 +268,17 @@ def _shown(config: dict[str, Any]) -> dict[str, Any]:
 
 def _run_id(folder: epath.Path) -> str:
   path = folder / 'wandb.json'
-  if path.exists():
-    try:
-      return json.loads(path.read_text())['id']
-    except (ValueError, KeyError, TypeError) as error:
-      raise UserError(
-          f'{path} is damaged; delete it to begin a new run at W&B'
-      ) from error
-  name = uuid.uuid4().hex[:16]
-  files.write_atomic(path, json.dumps({'id': name}) + '\n')
-  return name
+  if not path.exists():
+    files.write_json(path, {'id': uuid.uuid4().hex[:16]})
+  advice = 'delete it to begin a new run at W&B'
+  return files.read_json(path, _RunId, advice=advice).id
+
+
+@dataclasses.dataclass(frozen=True)
+class _RunId:
+  """What wandb.json holds."""
+
+  id: str
 
 
 class Progress:

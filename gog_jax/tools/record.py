@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import hashlib
 import json
 from typing import Any
 
 from absl import logging
 
+from gog_jax.storage import typed
 from gog_jax.storage.store import Store
+from gog_jax.storage.trajectories import plain
 from gog_jax.tools.base import Query
-from gog_jax.types import Hit
-from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
-from gog_jax.types import View
 
 
 class Cache:
@@ -36,7 +34,7 @@ class Cache:
       return from_json(
           record, lambda text: base64.b64decode(text, validate=True)
       )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
       logging.log_first_n(
           logging.WARNING, '%s: %s', 1, self._store.path, error
       )
@@ -81,70 +79,15 @@ def to_json(
     result: ToolResult, store_image: Callable[[bytes], str]
 ) -> dict[str, Any]:
   """A record; `store_image` gives images a name."""
-  record: dict[str, Any] = {
-      'status': result.status.value,
-      'error': result.error,
-      'hits': [
-          {
-              **vars(hit),
-              'image': None if hit.image is None else store_image(hit.image),
-          }
-          for hit in result.hits
-      ],
-      'raw': result.raw,
-      'price': result.price,
-      'latency_s': result.latency_s,
-      'time': result.time,
-  }
-  if result.parts:
-    record['parts'] = [
-        part
-        if isinstance(part, str)
-        else {'image': store_image(part.data), 'box': list(part.box)}
-        for part in result.parts
-    ]
-  return record
+  return plain(result, store_image) | {'raw': result.raw, 'time': result.time}
 
 
-def from_json(
-    record: Mapping[str, Any], load_image: Callable[[str], bytes]
-) -> ToolResult:
-  """Reads what `to_json` made.
+def from_json(record: Any, load_image: Callable[[str], bytes]) -> ToolResult:
+  """Reads what `to_json` made, among other fields.
 
   Raises:
-    KeyError, TypeError, ValueError: It did not.
+    ValueError: It did not.
   """
-  raw = record['raw']
-  return ToolResult(
-      status=ToolStatus(record['status']),
-      error=_of(str, record['error']),
-      hits=tuple(
-          Hit(
-              title=_of(str, hit['title']),
-              text=_of(str, hit['text']),
-              score=_of((int, float), hit['score']),
-              image=None if hit['image'] is None else load_image(hit['image']),
-          )
-          for hit in record['hits']
-      ),
-      parts=tuple(
-          part
-          if isinstance(part, str)
-          else View(
-              data=load_image(part['image']),
-              root=NO_ROOT,
-              box=tuple(part['box']),
-          )
-          for part in record.get('parts', ())
-      ),
-      raw=None if raw is None else _of(str, raw),
-      price=_of((int, float), record['price']),
-      latency_s=_of((int, float), record['latency_s']),
-      time=_of(str, record['time']),
-  )
-
-
-def _of(kind: Any, value: Any) -> Any:
-  if not isinstance(value, kind):
-    raise TypeError(f'{value!r:.40} is of the wrong kind')
-  return value
+  if 'status' not in record:  # All that a result has to say.
+    raise ValueError('it is no result')
+  return typed.read(ToolResult, record, ignore_unknown=True, load=load_image)

@@ -16,12 +16,13 @@ names them, and the next start removes a line that was cut off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+import dataclasses
 import functools
 import json
 import os
 import threading
-from typing import Any
+from typing import Literal
 
 from etils import epath
 
@@ -31,14 +32,33 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
+from gog_jax.storage import typed
 from gog_jax.tools import record as record_lib
 from gog_jax.tools.base import Query
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 _SHOWN = 200  # Characters of a call in a message.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Header:
+  """Of recording.json."""
+
+  backend: str
+  format: Literal[1] = FORMAT
+  kinds: tuple[str, ...] = (TEXT, IMAGE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Line:
+  """What of a line says whose result it is."""
+
+  key: str
+  caller: str
+  status: ToolStatus
 
 
 class Recording:
@@ -85,7 +105,7 @@ class Recording:
     # Where lines begin: of what worked, by key; of failures, by caller too.
     self._worked: dict[str, int] = {}
     self._failed: dict[tuple[str, str], int] = {}
-    header = self.folder / 'recording.json'
+    path = self.folder / 'recording.json'
     self._lock = None
     if backend is not None:
       self._lock = files.lock(
@@ -94,17 +114,21 @@ class Recording:
           'it is done, or choose another --config.tools.recording',
           unwritable='choose a folder on a local disk that you can write',
       )
-    if header.exists():
-      self.backend, self.kinds = self._read_header(header)
+    if path.exists():
+      header = files.read_json(
+          path,
+          _Header,
+          advice=f'copy the recording anew or delete {folder}',
+      )
     elif backend is None:
       raise UserError(
           f'{folder} holds no recording: make one with '
           '--config.tools.mode=record --config.tools.recording=FOLDER'
       )
     else:
-      self.backend, self.kinds = backend, tuple(kinds)
-      about = {'backend': backend, 'format': FORMAT, 'kinds': sorted(kinds)}
-      files.write_atomic(header, files.dumps(about) + '\n')
+      header = _Header(backend=backend, kinds=tuple(sorted(kinds)))
+      files.write_atomic(path, files.dumps(vars(header)) + '\n')
+    self.backend, self.kinds = header.backend, header.kinds
     if backend not in (None, self.backend):
       raise UserError(
           f'{folder} is a recording of {self.backend}, not of {backend}; '
@@ -189,13 +213,14 @@ class Recording:
       }
       with self._guard:
         start = files.append_line(self._calls, files.dumps(record))
-        self._remember(record, start)
+        line = _Line(key=key, caller=caller, status=result.status)
+        self._remember(line, start)
     except UserError as error:  # A full disk is not the call's failure.
       raise RunStopped(str(error)) from error
 
-  def _remember(self, record: Mapping[str, Any], start: int) -> None:
-    key, caller = record['key'], record['caller']
-    if record['status'] == ToolStatus.INFRA_ERROR:
+  def _remember(self, line: _Line, start: int) -> None:
+    key, caller = line.key, line.caller
+    if line.status == ToolStatus.INFRA_ERROR:
       self._failed[key, caller] = start
       return
     self._failed.pop((key, caller), None)
@@ -212,27 +237,11 @@ class Recording:
           f'{self._calls} needs {error.filename}, which is '
           f'{error.strerror}; copy the recording anew'
       ) from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
       raise RunStopped(
           f'{self._calls} is damaged from byte {start} on '
-          f'({type(error).__name__}: {error}); copy the recording anew'
+          f'({error}); copy the recording anew'
       ) from error
-
-  def _read_header(self, path: epath.Path) -> tuple[str, tuple[str, ...]]:
-    try:
-      header = json.loads(path.read_text())
-      found, backend = header['format'], header['backend']
-      kinds = tuple(header.get('kinds', (TEXT, IMAGE)))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-      raise UserError(
-          f'{path} is damaged; copy the recording anew or delete '
-          f'{self.folder}'
-      ) from error
-    if found != FORMAT:
-      raise UserError(
-          f'{path} is of format {found}, this gog_jax reads {FORMAT}'
-      )
-    return backend, kinds
 
   def _read(self, *, mend: bool) -> None:
     """Finds where each call's line begins.
@@ -258,13 +267,9 @@ class Recording:
       os.truncate(self._calls, start)
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-  """What a line holds; None if it is no record."""
+def _record(line: bytes) -> _Line | None:
+  """What a line is about; None if it is no record."""
   try:
-    record = json.loads(line)
+    return typed.read(_Line, json.loads(line), ignore_unknown=True)
   except (ValueError, RecursionError):
     return None
-  whole = isinstance(record, dict) and all(
-      isinstance(record.get(name), str) for name in ('key', 'caller', 'status')
-  )
-  return record if whole else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
-import json
 import os
 from typing import Any, TypeVar
 
@@ -137,7 +136,7 @@ def open(
     tag = hashlib.sha256(key.encode()).hexdigest()[:8]
     _check_unchanged(
         epath.Path(folder) / f'{c.name}-{tag}.json',
-        {'digest': digest, 'path': c.path, 'key': key, 'items': hashes},
+        _Seen(digest=digest, path=c.path, key=key, items=hashes),
     )
   return Benchmark(
       name=c.name,
@@ -233,32 +232,38 @@ def _with_images(
   return kept, hashes, drops
 
 
-def _check_unchanged(record: epath.Path, found: Mapping[str, Any]) -> None:
-  """Writes down what was found; the next time, compares.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Seen:
+  """What a benchmark held when it was loaded.
 
-  Args:
-    record: Of this benchmark, with its items chosen this way.
-    found: `digest` of the whole, `path` where it was read, `key` that says how
-      items were chosen, and `items`, a hash of each by id.
+  Attributes:
+    digest: Of the whole.
+    path: Where it was read.
+    key: How its items were chosen.
+    items: A hash of each, by id.
+  """
+
+  digest: str
+  path: str
+  key: str
+  items: Mapping[str, str]
+
+
+def _check_unchanged(record: epath.Path, found: _Seen) -> None:
+  """Writes down what was found; the next time, compares.
 
   Raises:
     UserError: It is not what it was.
   """
   if not record.exists():
-    files.write_json(record, found)
+    files.write_json(record, vars(found))
     return
-  try:
-    known = json.loads(record.read_text())
-    before, was, then = known['items'], known['digest'], known['path']
-    if not isinstance(before, dict):
-      raise ValueError
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-        f'{record} is no record of a benchmark; delete it to have it made again'
-    ) from error
-  if was == found['digest']:
+  known = files.read_json(
+      record, _Seen, advice='delete it to have it made again'
+  )
+  if known.digest == found.digest:
     return
-  now = found['items']
+  before, now = known.items, found.items
   changed = [id for id in now if id in before and before[id] != now[id]]
   new = [id for id in now if id not in before]
   gone = [id for id in before if id not in now]
@@ -268,7 +273,7 @@ def _check_unchanged(record: epath.Path, found: Mapping[str, Any]) -> None:
       if ids
   ] or ['the order changed']
   raise UserError(
-      f'{found["path"]} is not what it was when it was first loaded from '
-      f'{then}: {", ".join(said)}; numbers over both do not compare. Put it '
-      f'back, or delete {record} to go on with this one'
+      f'{found.path} is not what it was when it was first loaded from '
+      f'{known.path}: {", ".join(said)}; numbers over both do not compare. '
+      f'Put it back, or delete {record} to go on with this one'
   )
