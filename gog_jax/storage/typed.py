@@ -106,12 +106,9 @@ class _Reader:
   def read(self, hint: Any, value: Any, name: str) -> Any:
     if hint is Any or type(value) is hint:
       return value
-    if hint is float and type(value) is int:  # As PEP 484 has it.
-      return value
+    if isinstance(hint, type):
+      return self._of_type(hint, value, name)
     origin, args = _form(hint)
-    if origin is None and dataclasses.is_dataclass(hint):
-      if isinstance(value, Mapping):
-        return self._fields(hint, value, name)
     if origin is Annotated:
       value, bound = self.read(args[0], value, name), args[1]
       if not bound.holds(value):
@@ -128,22 +125,28 @@ class _Reader:
       raise _wrong(name, f'one of {", ".join(map(str, args))}', value)
     if origin in (tuple, list) and isinstance(value, (tuple, list)):
       return self._items(origin, args, value, name)
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
+    if origin in (dict, Mapping) and isinstance(value, dict):
       return {
           key: self.read(args[1], item, f'{name}.{key}')
           for key, item in value.items()
       }
-    if isinstance(hint, type):
-      try:
-        if hint is bytes and isinstance(value, str) and self.load:
-          return self.load(value)
-        if issubclass(hint, enum.Enum):
-          return hint(value)
-        if issubclass(hint, jaxtyping.AbstractArray):
-          return np.array(value, hint.dtypes[0])
-      except (ValueError, TypeError, OverflowError) as error:
-        raise FieldError(f'{name}: {error}') from error
-    raise _wrong(name, _WORDS.get(origin or hint, 'an object'), value)
+    raise _wrong(name, _WORDS.get(origin, 'an object'), value)
+
+  def _of_type(self, hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+      return self._fields(hint, value, name)
+    if hint is float and type(value) is int:  # As PEP 484 has it.
+      return value
+    try:
+      if hint is bytes and isinstance(value, str) and self.load:
+        return self.load(value)
+      if issubclass(hint, enum.Enum):
+        return hint(value)
+      if issubclass(hint, jaxtyping.AbstractArray):
+        return np.array(value, hint.dtypes[0])
+    except (ValueError, TypeError, OverflowError) as error:
+      raise FieldError(f'{name}: {error}') from error
+    raise _wrong(name, _WORDS.get(hint, 'an object'), value)
 
   def _items(self, origin: Any, args: Any, value: Any, name: str) -> Any:
     if origin is list or args[-1] is ...:
@@ -155,14 +158,17 @@ class _Reader:
         for index, (arg, item) in enumerate(zip(args, value, strict=True))
     )
 
-  def _fields(self, kind: Any, row: Mapping[str, Any], name: str) -> Any:
+  def _fields(self, kind: Any, row: dict[str, Any], name: str) -> Any:
     at = f'{name}.' if name else ''
     declared = _declared(kind)
     values = {}
     for field, (hint, has_default) in declared.items():
       key = self.keys.get(field, field)
       if key in row:
-        values[field] = self.read(hint, row[key], at + key)
+        value = row[key]
+        if type(value) is not hint:  # Of most, the rest takes its time.
+          value = self.read(hint, value, at + key)
+        values[field] = value
       elif not has_default:
         raise FieldError(f'{at}{key} is missing')
     if len(values) < len(row) and not self.ignore_unknown:
