@@ -17,6 +17,7 @@ from gog_jax.rewards import score as rewards
 from gog_jax.rewards.parts import PARTS as PARTS_OF_OURS
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
+from gog_jax.storage import typed
 from gog_jax.types import Verdict
 from tests import mini
 from tests import report_helpers
@@ -63,9 +64,8 @@ def parts(tmp_path):
 
 
 def config_of(accuracy='exact_match', *extra):
-  return RewardConfig(
-      accuracy=accuracy, format_weight=0.1, extra=extra
-  )
+  fields = {'accuracy': accuracy, 'format_weight': 0.1, 'extra': extra}
+  return typed.read(RewardConfig, fields, 'config.reward')
 
 
 def scored(config, *, example=None, **more):
@@ -136,8 +136,8 @@ def test_a_part_that_fails_is_one_line_with_its_example(parts, name, said):
     [
         ('exact_mach', (), "config.reward.accuracy: .* is 'exact_match'"),
         ('exact_match', ('formatt=1',), "reward.extra: .* is 'format'"),
-        ('exact_match', ('token_f1',), 'is not PART=WEIGHT'),
-        ('exact_match', ('token_f1=nan',), 'is not PART=WEIGHT'),
+        ('exact_match', ('token_f1',), 'must be PART=WEIGHT'),
+        ('exact_match', ('token_f1=nan',), 'must be PART=WEIGHT'),
         ('exact_match', ('{}:none=1',), 'cannot load'),
         ('exact_match', ('{}:format=1',), "recorded as 'format', rename"),
     ],

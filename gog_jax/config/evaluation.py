@@ -9,8 +9,8 @@ import math
 from typing import Annotated, Literal
 
 from gog_jax.config.fields import Names
-from gog_jax.errors import UserError
 from gog_jax.storage.typed import between
+from gog_jax.storage.typed import Bound
 from gog_jax.storage.typed import Count
 from gog_jax.storage.typed import FieldError
 from gog_jax.storage.typed import Finite
@@ -25,15 +25,15 @@ WorldSize = Annotated[int, between(1, 16_000_000)]
 class DifficultyConfig:
   """What makes the embedded world's questions hard."""
 
-  emblems: Annotated[int, between(3, 6)]  # The most in a scene.
-  small: Share  # Of emblems, those that are tiny.
-  # Of the questions that a gaze answers, those about one of two emblems that a
-  # glance cannot tell apart.
+  emblems: Annotated[int, between(3, 6)]  # At most, in a scene.
+  small: Share  # Emblems that are tiny.
+  # Questions answered by a gaze in which a glance cannot tell the emblem asked
+  # about from another.
   twins: Share
-  aliased: Share  # Of facts, those filed under an alias only.
-  # Of looks, those that image search does not know; documents describe them.
+  aliased: Share  # Facts that are filed under an alias only.
+  # Looks that image search does not find; documents describe them.
   unpictured: Share
-  # Standard deviation of what is added to an image's similarities.
+  # Standard deviation of the noise on an image's similarities.
   noise: Share
 
 
@@ -58,13 +58,26 @@ class QuestionsConfig:
   function, FILE.py:NAME. Several are taken in turn.
   """
 
-  train: Names  # Graded, trained on by RL, and built from.
-  validation: Names  # Tell SFT when to stop.
-  test: Names  # Evaluated.
+  train: Names  # For grading, RL and the GoG-Instruct builder.
+  validation: Names  # By which SFT stops.
+  test: Names  # For evaluation.
 
   def only_world(self, split: str) -> bool:
     """Whether a split's questions are the embedded world's alone."""
     return getattr(self, split) == ('world',)
+
+
+def _is_extra_part(text: str) -> bool:
+  part, _, weight = text.rpartition('=')
+  try:
+    return bool(part) and math.isfinite(float(weight))
+  except ValueError:
+    return False
+
+
+ExtraPart = Annotated[
+    str, Bound("PART=WEIGHT, e.g. 'rewards.py:brevity=0.1'", _is_extra_part)
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,35 +89,22 @@ class RewardConfig:
   """
 
   accuracy: str  # The part that says what is right, from 0 to 1.
-  format_weight: Share  # lambda of the paper.
-  extra: tuple[str, ...]  # 'PART=WEIGHT', added to the reward.
+  format_weight: Share  # The paper's lambda.
+  extra: tuple[ExtraPart, ...]  # Added to the reward.
+
+  def __post_init__(self):
+    if len(self.weights) < len(self.extra):
+      raise FieldError(f'extra={self.extra} names a part twice')
 
   @functools.cached_property
   def weights(self) -> dict[str, float]:
-    """Part to weight, of the extra ones.
-
-    Raises:
-      UserError: A part is named twice or has no weight.
-    """
-    found = {}
-    for entry in self.extra:
-      name, _, weight = entry.rpartition('=')
-      if name in found:
-        raise UserError(f'config.reward.extra names {name} twice')
-      try:
-        found[name] = float(weight)
-        if not name or not math.isfinite(found[name]):
-          raise ValueError(entry)
-      except ValueError as error:
-        raise UserError(
-            f'config.reward.extra: {entry!r} is not PART=WEIGHT, e.g. '
-            "'rewards.py:brevity=0.1'"
-        ) from error
-    return found
+    """The weight of each extra part."""
+    pairs = (entry.rpartition('=') for entry in self.extra)
+    return {part: float(weight) for part, _, weight in pairs}
 
   @property
   def parts(self) -> tuple[str, ...]:
-    """Every part that is measured; raises as `weights`."""
+    """Every part that is measured."""
     return (self.accuracy, *self.weights)
 
   @property
@@ -117,18 +117,19 @@ class RewardConfig:
 class EvalConfig:
   """Who is evaluated, greedily, and on what."""
 
-  # 'test', which is questions.test; 'world', 'world_hard', 'world_validation',
-  # splits of the embedded world; 'fvqa_test', 'infoseek', 'simplevqa',
-  # 'mmsearch', 'livevqa', 'dynvqa', as the section `benchmark` finds them; or a
+  # 'test' stands for questions.test; 'world', 'world_hard', 'world_validation'
+  # for splits of the embedded world; 'fvqa_test', 'infoseek', 'simplevqa',
+  # 'mmsearch', 'livevqa', 'dynvqa' for what the section `benchmark` names; or a
   # function, FILE.py:NAME.
   benchmark: str
-  # At most, of questions.test or the world's; benchmark.n is the others'.
+  # The most that are taken of questions.test or the world; for other
+  # benchmarks see benchmark.n.
   n_examples: Positive
   # PARADIGM@MODEL, or a short name: config/paradigms.py.
   policies: Names
   script: str  # MODULE:FUNCTION of the model `script`: evaluation/scripts.py.
-  # Items that failed because a tool failed are asked again when the same
-  # command is given again; else they are counted.
+  # Whether the same command, given again, asks items again that failed because
+  # a tool failed; otherwise they are only counted.
   retry_errors: bool
 
 
@@ -136,16 +137,16 @@ class EvalConfig:
 class BenchmarkConfig:
   """A published set of questions, see questions/benchmarks/."""
 
-  name: str  # '' is none.
+  name: str  # '' for none.
   path: str  # Its folder or file, or its id on the Hugging Face hub.
-  ids: str  # A file of the ids that are wanted: one a line, or a JSON list.
-  images: str  # A folder of images that it names or links to.
-  n: Count  # So many of it, for a cheap run; 0 is all.
-  seed: int  # Chooses, where some are to be chosen.
+  ids: str  # A file of the ids to take: one a line, or a JSON list.
+  images: str  # A folder with the images that it names or links to.
+  n: Count  # Draws this many, for a cheap run; 0 takes all.
+  seed: int  # Of the draw.
   fetch_images: bool  # Fetch images that it only links to.
   options: bool  # Show LiveVQA's options with the question.
   scope: str  # The world or corpus that its searches run in.
-  date: str  # Its version, where there are several; '' is the paper's.
+  date: str  # Its version, where there are several; '' for the paper's.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,8 +160,8 @@ class ReportConfig:
 class LogConfig:
   """Where metrics go beside metrics.jsonl and TensorBoard's events/."""
 
-  # A project at Weights & Biases, if any; needs pip install wandb. Its own
-  # variables hold: WANDB_MODE=offline, WANDB_ENTITY, WANDB_API_KEY.
+  # A project at Weights & Biases, if any; needs pip install wandb, which heeds
+  # its own variables: WANDB_MODE=offline, WANDB_ENTITY, WANDB_API_KEY.
   wandb: str
 
   def __post_init__(self):
@@ -175,32 +176,29 @@ class LogConfig:
 class InstructConfig:
   """The GoG-Instruct builder, see instruct/."""
 
-  # Who answers: 'remote', a model behind an endpoint; 'expert', the world's,
-  # who knows its own questions only; 'model', the one in model.path as it is;
-  # or what the run in --workdir has trained, as 'sft' and 'rl'.
+  # 'remote', a model behind an endpoint; 'expert', the embedded world's, who
+  # knows its questions alone; 'model', the one in model.path; or one that the
+  # run in --workdir has trained, as 'sft' and 'rl'.
   teacher: str
-  n: Positive  # Samples of the set,
+  n: Positive  # Samples in the set,
   no_search: Share  # of which this share does not search.
-  fewer: bool  # Where a kind is short, a smaller set of the same shares.
-  # Questions that are asked at most, in whole chunks: no more than it takes.
-  n_queries: Positive
-  # Questions asked before it is seen whether that is enough.
-  chunk: Positive
-  # The uncertainty filter: direct answers without tools. A question of which
-  # all are right is too easy. 0 asks none.
+  fewer: bool  # If a kind runs short, make a smaller set of the same shares.
+  n_queries: Positive  # The most questions that are asked, in whole chunks.
+  chunk: Positive  # Questions between checks whether there are enough samples.
+  # The uncertainty filter: direct answers without tools. If all are right, the
+  # question is too easy. 0 turns it off.
   n_direct: Count
-  direct_temperature: Finite  # Of a remote teacher's.
-  easy: Literal['keep', 'drop']  # As samples that do not search; or not at all.
-  samples: Positive  # Trajectories tried, until one passes.
+  direct_temperature: Finite  # Of a remote teacher.
+  # What becomes of easy questions: samples that do not search, or nothing.
+  easy: Literal['keep', 'drop']
+  samples: Positive  # The most attempts at a trajectory that passes.
   gold: Literal['any', 'each', 'off']  # How many gazes must hit a gold region.
-  gold_iou: Share  # Overlap from which a gaze hits.
-  evidence: bool  # Where it searched, the answer must stand in the results.
+  gold_iou: Share  # The least overlap of a gaze that hits.
+  evidence: bool  # After a search, the answer must stand in the results.
   repeats: bool  # Whether a call may be made twice.
-  # How often a conversation that a tool's failure spoilt is begun anew, and the
-  # share of a chunk that may stay spoilt.
-  retries: Count
-  most_errors: Share
+  retries: Count  # Of a conversation that failed because a tool failed.
+  most_errors: Share  # Of a chunk, that may fail for good.
   concurrency: Positive  # Conversations with a remote teacher at once.
   n_review: Count  # Samples on the review page.
-  review: str  # The file which that page has exported.
-  licence: str  # What the data card says of it.
+  review: str  # The file exported by that page.
+  licence: str  # For the data card.

@@ -13,7 +13,7 @@ from gog_jax.storage.typed import Positive
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-  """Devices along each axis; -1 is all the rest."""
+  """Devices along each axis; -1 for all that remain."""
 
   data: int
   fsdp: int
@@ -27,19 +27,18 @@ class ModelConfig:
   path: str  # 'toy_base' ships with the package; or a folder, or a hub id.
   dtype: Literal['float32', 'bfloat16']
   dialect: str  # Prompts and wording: of chat/dialects/, or a .json file.
-  # How it is told to work; a policy's name says so, see config/paradigms.py.
+  # How it is told to work: part of a policy's name, see config/paradigms.py.
   paradigm: Literal['gog', 'direct', 'full_search', 'no_gaze']
   box: Literal['resized_pixels', 'thousandths']  # Its box frame, see boxes.py.
   box_step: Positive  # Corners are written in multiples of this.
-  # Original pixels; smaller boxes grow to this.
-  min_box_side: Positive
-  # What images are cut up by: the folder's processor, or, for a model that is
-  # elsewhere, one as published models have.
+  min_box_side: Positive  # In original pixels; smaller boxes grow to this.
+  # The image processor in the folder, or, for a model that runs elsewhere, one
+  # like those of published models.
   processor: Literal['folder', 'general']
   max_image_tokens: Positive  # Per image, in training and evaluation.
-  scan: bool  # Scan over layers; unrolled is quicker when there are few.
+  scan: bool  # Scan over layers; a few are faster unrolled.
   remat: Literal['none', 'full', 'dots']
-  # A Pallas kernel for TPUs ('splash'), or what the platform has ('auto').
+  # 'splash' is a Pallas kernel for TPUs; 'auto' takes what the platform has.
   attention: Literal['auto', 'xla', 'splash', 'splash_interpret']
   logprob_chunk: Positive  # Positions whose logits exist at once.
 
@@ -60,8 +59,8 @@ class RolloutConfig:
   max_turns: Positive
   max_turn_tokens: Positive
   max_context: Positive
-  # Calls of each tool; 0, or a tool that is not named, is no limit. A dialect
-  # may have tighter ones.
+  # Calls of each tool; 0 is no limit, nor is there one for other tools. A
+  # dialect may have tighter limits.
   max_calls: Mapping[str, Count]
 
 
@@ -69,9 +68,9 @@ class RolloutConfig:
 class SamplerConfig:
   """The JAX policy's cache."""
 
-  # Conversations held at once; more where devices do not divide them.
+  # Conversations at once, rounded up to a multiple of the devices.
   n_slots: Positive
-  chunk: Positive  # Tokens of each that are prefilled at once.
+  chunk: Positive  # Tokens of a conversation that are prefilled at once.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ class ToolsConfig:
   url: str  # The retriever's, e.g. http://127.0.0.1:8000
   version: str  # Of what the retriever holds, where it does not say so itself.
   top_k: Positive
-  # Of a document, that the policy is shown.
+  # Of a document, shown to the policy.
   hit_characters: Annotated[int, at_least(50)]
   timeout_s: Seconds  # Of a call, all attempts together.
   max_attempts: Positive  # Where a failure may be gone soon.

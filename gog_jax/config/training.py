@@ -26,8 +26,8 @@ class OptimizerConfig:
   """
 
   name: Literal['adamw', 'muon']
-  learning_rate: Amount  # At its peak; of Muon, all but kernels'.
-  muon_learning_rate: Amount  # At its peak, of the kernels.
+  learning_rate: Amount  # At its peak; with Muon, not that of kernels.
+  muon_learning_rate: Amount  # At its peak, of kernels.
   warmup_steps: Count  # Linear from 0.
   decay: Literal['constant', 'cosine']  # Cosine reaches 0 at the last step.
   b1: Share
@@ -41,24 +41,24 @@ class OptimizerConfig:
 class SFTConfig:
   """Stage 1: supervised fine-tuning."""
 
-  n_candidates: Positive  # Questions that the expert is asked.
-  n_demos: Positive  # Trajectories chosen of its answers:
+  n_candidates: Positive  # Questions for the expert.
+  n_demos: Positive  # Trajectories chosen from its answers:
   no_search: Share  # this share does not search,
   recovered: Share  # at least this share gazes wrong, then right.
   steps: Positive  # At most.
   eval_every: Positive
   n_validation: Count  # Training ends when their accuracy is flat.
   batch_size: Positive  # Trajectories a step.
-  # Rows whose gradients are taken at once, more where shards do not divide
-  # them; a step has as many of such micro-batches as it fills.
+  # Rows of a micro-batch, rounded up to a multiple of the shards; a step has as
+  # many micro-batches as its trajectories fill.
   micro_rows: Positive
   checkpoint_every: Positive
-  # A user's own, in place of the expert's demos: a TFDS set of trajectories, a
+  # '' for the expert's demos, or a user's data: a TFDS set of trajectories, a
   # folder with trajectories.jsonl, or a file of LLaMA-Factory's ShareGPT or
-  # ms-swift's messages; '' is the demos.
+  # ms-swift's messages.
   data: str
-  epochs: Amount  # Over `data`; 0 is `steps` steps.
-  data_workers: Count  # Processes that read it; 0 is a thread.
+  epochs: Amount  # Over `data`; 0 trains for `steps`.
+  data_workers: Count  # Processes that read it; 0 for a thread.
   optimizer: OptimizerConfig
 
 
@@ -71,7 +71,7 @@ class GradeConfig:
   solved: Share  # Pass rate from here: Level 0.
   often_failed: Share  # Below: Level 2. Between: Level 1.
   # Share of samples that may fail because a tool failed: a query with more is
-  # not graded, and where more of the latest fail, grading stops.
+  # not graded; if more of the latest samples fail, grading stops.
   most_errors: Share
 
   def __post_init__(self):
@@ -122,10 +122,10 @@ class RLConfig:
 
   variant: Literal['grpo', 'dr_grpo', 'dapo', 'gspo']
   level: Literal[-1, 0, 1, 2]  # Of the grades; -1 is all of them.
-  regrade: bool  # Leave out what RL's own rollouts find to be easier,
-  recheck_every: Positive  # for so many steps.
+  regrade: bool  # Skip questions that RL's own rollouts find easier,
+  recheck_every: Positive  # for this many steps.
   call_cost: Share  # Of a right answer's reward, for each search.
-  dynamic_sampling: bool  # Refill groups that have no variance.
+  dynamic_sampling: bool  # Replace groups without variance.
   max_refills: Count
   steps: Positive
   n_prompts: Positive  # P, questions a step.
@@ -136,9 +136,9 @@ class RLConfig:
   updates_per_batch: Positive
   micro_rows: Positive
   train_dead: bool  # Whether groups without variance feel the KL.
-  # Steps after which the sampler gets new weights; resuming gives it them too.
+  # Steps between the sampler's new weights; it also gets them on a resume.
   sync_every: Positive
-  shuffle_rewards: bool  # Within groups: a control that cannot learn.
+  shuffle_rewards: bool  # Within groups: a control, which cannot learn.
   advantage_eps: Annotated[
       float, above(0, ', or groups without variance divide by 0')
   ]
@@ -158,15 +158,15 @@ class RLConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
-  """Steps of pretraining in which `reading` of the exchanges are about texts.
+  """A phase of pretraining.
 
-  The others are about a scene, of each kind of toy/grounding.py in proportion
-  to its number here.
+  A share of its exchanges is about texts, `reading`; the others are about a
+  scene, each kind of toy/grounding.py in proportion to its number here.
   """
 
   steps: int
   reading: Share
-  # Of scenes, those that hold twins: none while colours stand for places.
+  # Scenes that hold twins: none while colours stand for places.
   twins: Finite
   survey: Finite
   list: Finite
@@ -184,15 +184,13 @@ class PretrainConfig:
 
   batch_size: Positive  # Lessons a step.
   micro_rows: Positive
-  # Of a lesson, or as many as max_context holds.
-  n_exchanges: Positive
-  # Each task is learnt by way of the one before.
+  n_exchanges: Positive  # In a lesson, as far as max_context holds them.
+  # Each task builds on the one before.
   read: PhaseConfig
   look: PhaseConfig
   refer: PhaseConfig
-  # Of exchanges about texts, those of random tokens.
-  copying: Share
-  start_from: str  # A model folder to go on from; '' is a random model.
+  copying: Share  # Exchanges about texts that are random tokens.
+  start_from: str  # A model folder to go on from; '' for a random model.
   checkpoint_every: Positive
   n_probes: Positive  # Tasks of each kind that measure the base.
   optimizer: OptimizerConfig
