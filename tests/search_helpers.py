@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from configs import sections
-from gog_jax.chat.grammar import CallChecker
+from gog_jax.chat import grammar
 from gog_jax.config.tools import INHERITED
 from gog_jax.storage.store import Store
 from gog_jax.tools import base
@@ -90,8 +90,13 @@ def call(x: float = 0, name: str = 'fake') -> ToolCall:
 
 def checked(tools: Iterable[Tool], name: str, arguments: Any) -> ToolCall:
   """A call as it comes out of a policy's message."""
-  checker = CallChecker([base.describe(tool) for tool in tools])
-  return checker.checked(name, arguments)
+  check = grammar.tool_checker([base.describe(tool) for tool in tools])
+  error = check(name, arguments)
+  return ToolCall(
+      name=name,
+      arguments=arguments,
+      error=error and grammar._one_line(error),
+  )
 
 
 def run_turn(
