@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import sys
 from typing import Any
@@ -157,13 +157,13 @@ class Retriever:
       self,
       path: str,
       body: Mapping[str, Any],
-      hit: Callable[[Any], Hit],
+      hit: Callable[[Mapping[str, Any], float], Hit],
   ) -> ToolResult:
     try:
       value, raw = await http_json.ask(
           self._client(), f'{self._url}/{path}', body, max_bytes=_MAX_BYTES
       )
-      hits = tuple(hit(item) for item in _items(value))
+      hits = tuple(hit(*found) for found in _documents(value))
     except (http_json.Refused, http_json.NotSent) as error:
       failure = TransientError if error.transient else SearchError
       raise failure(
@@ -234,21 +234,30 @@ async def _introduced(url: str) -> tuple[str, list[str]]:
   return ' '.join(version.split()), kinds
 
 
-def _items(value: Any) -> list[Any]:
-  """The list for the only query.
+def _documents(value: Any) -> Iterator[tuple[Mapping[str, Any], float]]:
+  """What was found for the only query, with scores.
 
   Raises:
-    Garbled: There is none.
+    Garbled: This is no answer.
   """
   match value:
     case {'result': [list(items)]}:
-      return items
-  raise http_json.Garbled('the answer has no "result" of one list')
+      pass
+    case _:
+      raise http_json.Garbled('the answer has no "result" of one list')
+  for item in items:
+    if not isinstance(item, dict):
+      raise http_json.Garbled('a result is no JSON object')
+    # Without scores, Search-R1's server sends documents alone.
+    document, score = item.get('document', item), item.get('score', 0.0)
+    if not isinstance(document, dict):
+      raise http_json.Garbled('a document is no JSON object')
+    if type(score) not in (int, float) or not abs(score) <= _MAX_FLOAT:
+      raise http_json.Garbled('a score is no number')
+    yield document, float(score)
 
 
-def _text_hit(item: Any) -> Hit:
-  # Without scores, Search-R1's server sends documents alone.
-  document, score = _parts(item)
+def _text_hit(document: Mapping[str, Any], score: float) -> Hit:
   title = _text(document, 'title')
   text = _text(document, 'text') or _text(document, 'contents')
   if not title and '\n' in text:
@@ -257,26 +266,13 @@ def _text_hit(item: Any) -> Hit:
   return Hit(title=title, text=text, score=score)
 
 
-def _image_hit(item: Any) -> Hit:
-  document, score = _parts(item)
+def _image_hit(document: Mapping[str, Any], score: float) -> Hit:
   return Hit(
       title=_text(document, 'title'),
       text=_text(document, 'text') or _text(document, 'caption'),
       score=score,
       image=_thumbnail(_text(document, 'thumbnail')),
   )
-
-
-def _parts(item: Any) -> tuple[Mapping[str, Any], float]:
-  if not isinstance(item, dict):
-    raise http_json.Garbled('a result is no JSON object')
-  document = item.get('document', item)
-  score = item.get('score', 0.0)
-  if not isinstance(document, dict):
-    raise http_json.Garbled('a document is no JSON object')
-  if type(score) not in (int, float) or not abs(score) <= _MAX_FLOAT:
-    raise http_json.Garbled('a score is no number')
-  return document, float(score)
 
 
 def _text(document: Mapping[str, Any], field: str) -> str:
