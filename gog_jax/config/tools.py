@@ -103,14 +103,6 @@ class ToolsConfig:
   # Seconds that the run's end waits for searches that may have been paid for.
   drain_s: Amount
 
-  def __post_init__(self):
-    prices = [limits.price for limits in self.limits.values()]
-    if any(prices) and self.mode != 'replay' and not self.max_spend:
-      raise FieldError(
-          f'max_spend is 0, but searches cost up to ${max(prices):g}: say how '
-          'much the run may spend with --config.tools.max_spend=DOLLARS'
-      )
-
   @property
   def searches_world(self) -> bool:
     """Whether the embedded world is searched; a replay searches nothing."""
