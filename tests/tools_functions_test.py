@@ -92,5 +92,5 @@ def test_a_union_takes_what_fits():
 def test_a_concurrency_is_a_whole_number(tmp_path):
   path = tmp_path / 'half.py'
   path.write_text('def f() -> str:\n  """Does."""\nf.max_concurrency = 2.5\n')
-  with pytest.raises(UserError, match='f.max_concurrency is 2.5, which'):
+  with pytest.raises(UserError, match='f.max_concurrency must be a whole'):
     functions.load(f'{path}:f')

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import functools
 import math
+import sys
 import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar, Union
@@ -63,7 +64,9 @@ def between(low: float, high: float) -> Bound:
 Count = Annotated[int, at_least(0)]
 Positive = Annotated[int, at_least(1)]
 PositiveFloat = Annotated[float, above(0)]
-Finite = Annotated[float, Bound('finite', math.isfinite)]
+Finite = Annotated[
+    float, Bound('finite', lambda value: abs(value) <= sys.float_info.max)
+]
 Share = Annotated[float, between(0, 1)]
 
 
