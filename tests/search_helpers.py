@@ -18,7 +18,7 @@ from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.executor import ToolExecutor
-from gog_jax.tools.record import Cache
+from gog_jax.tools.results import Cache
 from gog_jax.tools.toolbox import Toolbox
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall

@@ -12,8 +12,8 @@ from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
 from gog_jax.storage.store import Store
 from gog_jax.tools.base import Query
-from gog_jax.tools.record import Cache
-from gog_jax.tools.record import call_key
+from gog_jax.tools.results import Cache
+from gog_jax.tools.results import call_key
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult

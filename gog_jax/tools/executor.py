@@ -28,7 +28,7 @@ from gog_jax.tools.base import ToolContext
 from gog_jax.tools.counts import UNKNOWN
 from gog_jax.tools.excerpt import excerpts
 from gog_jax.tools.limits import Limiter
-from gog_jax.tools.record import call_key
+from gog_jax.tools.results import call_key
 from gog_jax.tools.toolbox import Toolbox
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult

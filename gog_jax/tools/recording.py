@@ -33,7 +33,7 @@ from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.storage import typed
-from gog_jax.tools import record as record_lib
+from gog_jax.tools import results
 from gog_jax.tools.base import Query
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
@@ -209,7 +209,7 @@ class Recording:
           'top_k': query.top_k,
           'backend': self.backend,
           'caller': caller,
-          **record_lib.to_json(result, store),
+          **results.to_json(result, store),
       }
       with self._guard:
         start = files.append_line(self._calls, files.dumps(record))
@@ -231,7 +231,7 @@ class Recording:
     try:
       with self._calls.open('rb') as f:
         f.seek(start)
-        return record_lib.from_json(json.loads(f.readline()), load)
+        return results.from_json(json.loads(f.readline()), load)
     except OSError as error:
       raise RunStopped(
           f'{self._calls} needs {error.filename}, which is '

@@ -20,8 +20,8 @@ from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.breaker import Breaker
 from gog_jax.tools.counts import ToolCounts
-from gog_jax.tools.record import Cache
 from gog_jax.tools.recording import Recording
+from gog_jax.tools.results import Cache
 from gog_jax.types import ToolResult
 
 # What `config.tools.backend` may name beside a user's own: a callable that
