@@ -58,7 +58,7 @@ class _Line:
 
   key: str
   caller: str
-  status: ToolStatus
+  status: str  # Read as a ToolStatus with the result.
 
 
 class Recording:
