@@ -20,7 +20,7 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 
@@ -31,17 +31,9 @@ from gog_jax.storage import trajectories as store
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-KINDS = ('examples', 'trajectories')
 _SYNC_S = 1.0  # A power failure loses no more than this.
 _BUCKET_S = 60.0
 _GOES_ON = 'what finished before is kept: the same command goes on'
-
-
-class _Line(NamedTuple):
-  """An item's line: its first byte, and what it says of the item."""
-
-  start: int
-  item: Mapping[str, Any]
 
 
 def items(folder: epath.PathLike) -> dict[int, Mapping[str, Any]]:
@@ -50,8 +42,8 @@ def items(folder: epath.PathLike) -> dict[int, Mapping[str, Any]]:
   Raises:
     UserError: A line is no item's.
   """
-  lines, _ = _scan(epath.Path(folder) / 'trajectories.jsonl')
-  return {index: line.item for index, line in lines.items()}
+  found, _, _ = _scan(epath.Path(folder) / 'trajectories.jsonl')
+  return found
 
 
 def read(
@@ -105,13 +97,11 @@ class Rollouts:
             unwritable='choose a folder you can write with --workdir=FOLDER',
         )
         stack.callback(lock.release)
-      self._examples, self._trajectories = (
-          _File(self._folder / f'{kind}.jsonl', stack) for kind in KINDS
-      )
+      self._examples = _File(self._folder / 'examples.jsonl', stack)
+      self._trajectories = _File(self._folder / 'trajectories.jsonl', stack)
       self._open = stack.pop_all()
     self._synced = time.monotonic()
-    lines = self._trajectories.lines
-    self.items = {index: line.item for index, line in lines.items()}
+    self.items = self._trajectories.items
 
   def __enter__(self) -> Rollouts:
     return self
@@ -140,10 +130,9 @@ class Rollouts:
       UserError: The files cannot be written.
     """
     asked = index // self._samples
-    if example is not None and asked not in self._examples.lines:
+    if example is not None and asked not in self._examples.items:
       self._examples.add({'index': asked}, example)
-    self.items[index] = {'index': index, **item}
-    self._trajectories.add(self.items[index], trajectory)
+    self._trajectories.add({'index': index, **item}, trajectory)
     if time.monotonic() - self._synced > self._sync_s:
       self.sync()
 
@@ -154,18 +143,11 @@ class Rollouts:
       UserError: As `trajectories.read`.
     """
     self.sync()
-    path, lines = self._trajectories.path, self._trajectories.lines
     load = store.loader(self._folder)
-    with path.open('rb') as f:
-      for index in indices:
-        f.seek(lines[index].start)
-        _, trajectory = store.decode(
-            f.readline(),
-            Trajectory,
-            load,
-            where=f'{path}, item {index},',
-        )
-        yield trajectory
+    for index, line in self._trajectories.lines(indices):
+      where = f'{self._trajectories.path}, item {index},'
+      _, trajectory = store.decode(line, Trajectory, load, where=where)
+      yield trajectory
 
   def sync(self) -> None:
     """Has what was added reach the disk."""
@@ -177,7 +159,8 @@ class Rollouts:
     """Rewrites the files in the items' order; nothing is added after that."""
     self.sync()
     for file in (self._examples, self._trajectories):
-      files.write_atomic(file.path, file.in_order())
+      lines = file.lines(sorted(file.items))
+      files.write_atomic(file.path, (line.decode('ascii') for _, line in lines))
 
 
 class _File:
@@ -185,13 +168,13 @@ class _File:
 
   Attributes:
     path: Where it is.
-    lines: The last line of each item.
+    items: What the last line of each item notes of it.
   """
 
   def __init__(self, path: epath.Path, stack: contextlib.ExitStack):
     """Drops a line that was cut off; `stack` closes the file."""
     self.path = path
-    self.lines, self._end = _scan(path)
+    self.items, self._starts, self._end = _scan(path)
     self._synced = self._end
     self._texts, self._file = [], None
     if '://' not in str(path):
@@ -210,7 +193,8 @@ class _File:
       with files.writable(self.path, _GOES_ON):
         while rest:
           rest = rest[self._file.write(rest) :]
-    self.lines[item['index']] = _Line(self._end, item)
+    self.items[item['index']] = item
+    self._starts[item['index']] = self._end
     self._end += len(text)
 
   def sync(self) -> None:
@@ -222,26 +206,33 @@ class _File:
       os.fsync(self._file)
     self._synced = self._end
 
-  def in_order(self) -> Iterator[str]:
-    """The lines in the order of the items, read one at a time."""
-    if not self.lines:
+  def lines(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """Items with their last lines, read one at a time."""
+    if not self.items:
       return
     with self.path.open('rb') as f:
-      for index in sorted(self.lines):
-        f.seek(self.lines[index].start)
-        yield f.readline().decode('ascii')
+      for index in indices:
+        f.seek(self._starts[index])
+        yield index, f.readline()
 
 
-def _scan(path: epath.Path) -> tuple[dict[int, _Line], int]:
-  """The last whole line of each item, and where the whole lines end.
+def _scan(
+    path: epath.Path,
+) -> tuple[dict[int, Mapping[str, Any]], dict[int, int], int]:
+  """Reads what is noted of items, by their numbers.
+
+  Returns:
+    What the last whole line of each item notes of it, where that line begins,
+    and where the whole lines end.
 
   Raises:
     UserError: A line is no item's.
   """
-  found: dict[int, _Line] = {}
+  items: dict[int, Mapping[str, Any]] = {}
+  starts: dict[int, int] = {}
   start = 0
   if not path.exists():
-    return found, start
+    return items, starts, start
   decoder = json.JSONDecoder()
   with path.open('rb') as f:
     for number, line in enumerate(f, start=1):
@@ -252,11 +243,12 @@ def _scan(path: epath.Path) -> tuple[dict[int, _Line], int]:
         if not text.startswith(store.HEAD):
           raise ValueError
         item, _ = decoder.raw_decode(text, len(store.HEAD))
-        found[item['index']] = _Line(start, item)
+        items[item['index']] = item
+        starts[item['index']] = start
       except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path}, line {number}, is damaged or of another version; '
             f'delete {path.parent} to have it made again'
         ) from error
       start += len(line)
-  return found, start
+  return items, starts, start
