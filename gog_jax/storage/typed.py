@@ -135,7 +135,7 @@ class _Reader:
       }
     raise _wrong(name, _WORDS.get(origin, 'an object'), value)
 
-  def _of_type(self, hint: Any, value: Any, name: str) -> Any:
+  def _of_type(self, hint: type, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
       return self._fields(hint, value, name)
     if hint is float and type(value) is int:  # As PEP 484 has it.
