@@ -28,7 +28,7 @@ from gog_jax.types import ToolStatus
 Ask = Callable[[], Awaitable[ToolResult]]
 
 
-def limits_of(tool: Tool, config: ToolsConfig) -> ToolLimits:
+def tool_limits(tool: Tool, config: ToolsConfig) -> ToolLimits:
   """The limits that hold for a tool."""
   own = config.limits.get(tool.name, tool.limits)
   return ToolLimits(
@@ -62,7 +62,7 @@ class Limiter:
       toolbox: Where calls are counted and charged, and services rest.
       stopped: Whether no attempt may be begun any more.
     """
-    self.limits = limits_of(tool, config)
+    self.limits = tool_limits(tool, config)
     if toolbox.ledger is None and self.limits.price:
       raise ValueError('calls that cost money need a ledger')
     self._tool, self._config = tool.name, config
