@@ -47,7 +47,7 @@ def test_what_is_read_is_written_back(tmp_path, layout, suffix):
   assert not found.drops
   assert [one.id for one in found.items] == ['a', 'b\ud800', 'c']
   target = tmp_path / 'out' / f'other{suffix}'
-  assert json_files.write(target, found.items, LAYOUTS[layout]) == []
+  assert not json_files.write(target, found.items, LAYOUTS[layout]).drops
   assert helpers.rows_of(target) == wanted
   images = target.parent / 'images'
   assert (images / 'scene.png').read_bytes() == SCENE

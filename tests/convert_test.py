@@ -84,9 +84,10 @@ def test_ours_goes_out_in_words_and_is_encoded_anew(run, tmp_path, layout):
     assert a.reward is None and not a.sampler_logprobs.any()
   (row,) = helpers.rows_of(path)
   assert 'gog_jax' not in row
-  said = row[LAYOUTS[layout].messages]
-  assert said[-1][LAYOUTS[layout].content].endswith('<answer>129</answer>')
-  said[-1][LAYOUTS[layout].content] = '130'
+  said = row[LAYOUTS[layout].columns['messages']]
+  content = LAYOUTS[layout].tags['content_tag']
+  assert said[-1][content].endswith('<answer>129</answer>')
+  said[-1][content] = '130'
   path.write_text(json.dumps(row) + '\n')
   (got,) = reader.read(path, chat=lambda: run.chat).items
   assert got.trajectory.answer == '130'

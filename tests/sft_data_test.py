@@ -209,7 +209,6 @@ def test_a_digest_changes_with_each_format_s_content(files):
 @pytest.mark.parametrize(
     ('source', 'target', 'form', 'words'),
     [
-        ('mine', 'x', 'parquet', 'there are sharegpt, swift, trajec'),
         ('mine', 'x', 'swift', 'written to a .json or .jsonl file'),
         ('mine', 'x.json', 'tfds', 'written to a folder'),
         ('gone', 'x', 'tfds', 'gone does not exist'),

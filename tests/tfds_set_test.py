@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import operator
 import pathlib
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.tfds_set import Record
 from gog_jax.errors import UserError
+from gog_jax.storage.records import Mapped
 from gog_jax.train.pipeline import endless_batches
 from gog_jax.types import Example
 from tests import trajectories_test
@@ -168,7 +170,7 @@ def drawn(iterator, n):
 
 
 def test_workers_keep_the_order_and_resume_in_the_middle(folder):
-  items = tfds_set.Trajectories(tfds_set.load(folder))
+  items = Mapped(tfds_set.load(folder), operator.attrgetter('trajectory'))
 
   def batches(**options):
     return endless_batches(items, batch_size=6, seed=5, **options)

@@ -6,7 +6,8 @@ words and images, from which it is encoded anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+import dataclasses
 
 from etils import epath
 
@@ -26,14 +27,12 @@ from gog_jax.conversations.messages import Role
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.storage import blobs
-from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 from gog_jax.types import ParsedTurn
 from gog_jax.types import TokenChunk
 from gog_jax.types import View
-
-FORMATS = (*LAYOUTS, 'trajectories', 'tfds')
 
 
 def convert(
@@ -53,7 +52,7 @@ def convert(
   Args:
     source: See `reader.read`.
     target: A .json or .jsonl file for formats in words; else a folder.
-    form: Of FORMATS.
+    form: 'sharegpt', 'swift', 'trajectories' or 'tfds'.
     chat: Between words and tokens; called only if that is asked.
     split: Of a TFDS set that is read.
     name: Of a TFDS set that is written.
@@ -63,11 +62,9 @@ def convert(
     The ids of what was written, and what was not.
 
   Raises:
-    UserError: A path or the format will not do, or nothing is of use.
+    UserError: A path will not do, or nothing is of use.
   """
   target, in_words = epath.Path(target), form in LAYOUTS
-  if form not in FORMATS:
-    raise UserError(f'unknown format {form!r}; there are {", ".join(FORMATS)}')
   if in_words != (target.suffix in ('.json', '.jsonl')):
     raise UserError(
         f'--config.output={target}: format {form} is written to a '
@@ -75,44 +72,27 @@ def convert(
     )
   if epath.Path(source) == target:
     raise UserError(f'{target} would be written over itself; name another')
-  drops: list[Drop] = []
   if in_words and reader.kind_of(source) == 'words':
     found = json_files.read(source)
-    drops += json_files.write(target, found.items, LAYOUTS[form])
-    names = [conversation.id for conversation in found.items]
+    written = json_files.write(target, found.items, LAYOUTS[form])
   else:
     found = reader.read(source, chat=chat, split=split)
-    names = [record.example.id for record in found.items]
     if in_words:
-      told = _exported(found.items, chat(), drops)
-      drops += json_files.write(target, told, LAYOUTS[form])
-    elif form == 'trajectories':
-      reader.write_trajectories(target, found.items)
+      told = Mapped(found.items, lambda one: export(one, chat()))
+      written = json_files.write(target, told, LAYOUTS[form])
     else:
-      tfds_set.write(
-          target,
-          found.items,
-          name=name,
-          description=description
-          or f'Converted from {epath.Path(source).name}.',
-      )
-  drops = [*found.drops, *drops]
-  failed = {drop.where for drop in drops}
-  items = [one for one in names if one not in failed]
-  if not items:
+      ids = [record.example.id for record in found.items]
+      written = Loaded(name=found.name, items=ids)
+    if form == 'trajectories':
+      reader.write_trajectories(target, found.items)
+    elif form == 'tfds':
+      about = description or f'Converted from {epath.Path(source).name}.'
+      tfds_set.write(target, found.items, name=name, description=about)
+  drops = (*found.drops, *written.drops)
+  if not written.items:
     first = f': {drops[0]}' if drops else ''
     raise UserError(f'{found.name} holds nothing of use{first}')
-  return Loaded(name=found.name, items=items, drops=tuple(drops))
-
-
-def _exported(
-    records: Sequence[Record], chat: Chat, drops: list[Drop]
-) -> Iterator[Conversation]:
-  for record in records:
-    try:
-      yield export(record, chat)
-    except Unusable as error:
-      drops.append(Drop.of(record.example.id, error))
+  return dataclasses.replace(written, drops=drops)
 
 
 def export(record: Record, chat: Chat) -> Conversation:

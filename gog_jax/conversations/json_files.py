@@ -9,7 +9,7 @@ What cannot be used is a Drop: one line, counted; the rest is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 import json
 import pathlib
 import re
@@ -81,9 +81,9 @@ def read(
 
 def write(
     path: epath.PathLike,
-    conversations: Iterable[Conversation],
+    conversations: Sequence[Conversation],
     layout: Layout,
-) -> list[Drop]:
+) -> Loaded[str]:
   """Writes a file, atomically, and the images it names, before it.
 
   A picture keeps the path it has, so that what was read is written back; one
@@ -91,30 +91,30 @@ def write(
 
   Args:
     path: To write; .jsonl for one object a line, else a list.
-    conversations: What to write.
+    conversations: What to write; one may raise Unusable when it is asked for.
     layout: How; for SHAREGPT, dataset_info.json gets an entry for the file.
 
   Returns:
-    What could not be written.
+    The ids of what was written, and what could not be.
 
   Raises:
     UserError: The folder cannot be written.
   """
   path = epath.Path(path)
-  lines: list[str] = []
+  lines, written = [], []
   drops: list[Drop] = []
-  for conversation in conversations:
+  for index in range(len(conversations)):
     try:
+      one = conversations[index]
       paths = {
           picture.name: _store(path.parent, picture)
-          for picture in conversation.pictures
+          for picture in one.pictures
       }
+      row = layouts.write_row(one, layout, paths=paths)
+      lines.append(json.dumps(row))
+      written.append(one.id)
     except Unusable as error:
-      drops.append(Drop.of(conversation.id, error))
-      continue
-    lines.append(
-        json.dumps(layouts.write_row(conversation, layout, paths=paths))
-    )
+      drops.append(Drop.of(f'{path.name}, record {index + 1}', error))
   if path.suffix == '.jsonl':
     text = ''.join(line + '\n' for line in lines)
   else:
@@ -125,7 +125,7 @@ def write(
     entries = _info(info) if info.exists() else {}
     entries[path.stem] = layouts.entry(path.name)
     files.write_json(info, entries)
-  return drops
+  return Loaded(name=str(path), items=written, drops=tuple(drops))
 
 
 def _elements(path: epath.Path, most: int) -> Iterator[Any]:
@@ -169,17 +169,10 @@ def _store(folder: epath.Path, picture: Picture) -> str:
   """Writes a picture into the folder; returns its path from there."""
   data, path = picture.read(), folder / picture.name
   parts = pathlib.PurePosixPath(picture.name)
-  if parts.is_absolute() or '..' in parts.parts:
+  outside = parts.is_absolute() or '..' in parts.parts
+  if outside or (path.exists() and path.read_bytes() != data):
     return blobs.put(folder, data)
-  if path.exists():
-    same = path.read_bytes() == data
-    return picture.name if same else blobs.put(folder, data)
-  with files.writable(path, 'choose a folder you can write'):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.partial')
-    partial.write_bytes(data)
-    partial.replace(path)
-  return picture.name
+  return blobs.put(folder, data, picture.name)
 
 
 def described(path: epath.Path) -> tuple[epath.Path, Layout | None]:

@@ -29,69 +29,55 @@ JOINT = f'\n{protocol.END_RESPONSE}\n{protocol.RESPONSE}\n'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-  """Names of columns and words for roles.
+  """Names of columns and words for roles, as dataset_info.json gives them.
 
   Attributes:
     merged: Whether a turn is one message, see above.
-    messages: The column of messages, each an object with
-    role: the key that says who speaks and
-    content: the key that holds what.
-    system: The column of the system message; '' where it is a message.
-    images: The column of paths.
-    tags: The word for each role.
-    aliases: Other words that are read as a role.
+    columns: What the columns `messages` and `images` are called, and `system`
+      where the system message is not one of the messages.
+    tags: `role_tag` and `content_tag` are the keys of a message; ROLE_tag is
+      the word for a role.
   """
 
   merged: bool
-  messages: str
-  role: str
-  content: str
-  system: str
-  images: str = 'images'
-  tags: Mapping[Role, str]
-  aliases: Mapping[str, Role] = dataclasses.field(default_factory=dict)
+  columns: Mapping[str, str]
+  tags: Mapping[str, str]
 
 
 SHAREGPT = Layout(
     merged=True,
-    messages='conversations',
-    role='from',
-    content='value',
-    system='system',
+    columns={
+        'messages': 'conversations',
+        'system': 'system',
+        'tools': 'tools',
+        'images': 'images',
+    },
     tags={
-        Role.SYSTEM: 'system',
-        Role.USER: 'human',
-        Role.ASSISTANT: 'gpt',
-        Role.CALL: 'function_call',
-        Role.REPLY: 'observation',
+        'role_tag': 'from',
+        'content_tag': 'value',
+        'user_tag': 'human',
+        'assistant_tag': 'gpt',
+        'observation_tag': 'observation',
+        'function_tag': 'function_call',
+        'system_tag': 'system',
     },
 )
 SWIFT = Layout(
     merged=False,
-    messages='messages',
-    role='role',
-    content='content',
-    system='',
+    columns={'messages': 'messages', 'images': 'images'},
     tags={
-        Role.SYSTEM: 'system',
-        Role.USER: 'user',
-        Role.ASSISTANT: 'assistant',
-        Role.CALL: 'tool_call',
-        Role.REPLY: 'tool_response',
+        'role_tag': 'role',
+        'content_tag': 'content',
+        'user_tag': 'user',
+        'assistant_tag': 'assistant',
+        'observation_tag': 'tool_response',
+        'function_tag': 'tool_call',
+        'system_tag': 'system',
     },
-    aliases={'tool': Role.REPLY},
 )
 LAYOUTS = {'sharegpt': SHAREGPT, 'swift': SWIFT}
 
-# What an entry of LLaMA-Factory's dataset_info.json may call otherwise.
-_COLUMNS = ('messages', 'system', 'images')
-_TAGS = {
-    'user_tag': Role.USER,
-    'assistant_tag': Role.ASSISTANT,
-    'observation_tag': Role.REPLY,
-    'function_tag': Role.CALL,
-    'system_tag': Role.SYSTEM,
-}
+_ALIASES = {'tool': Role.REPLY}  # Another word that ms-swift reads.
 
 
 def entry(file_name: str) -> dict[str, Any]:
@@ -99,17 +85,8 @@ def entry(file_name: str) -> dict[str, Any]:
   return {
       'file_name': file_name,
       'formatting': 'sharegpt',
-      'columns': {
-          'messages': SHAREGPT.messages,
-          'system': SHAREGPT.system,
-          'tools': 'tools',
-          'images': SHAREGPT.images,
-      },
-      'tags': {
-          'role_tag': SHAREGPT.role,
-          'content_tag': SHAREGPT.content,
-          **{tag: SHAREGPT.tags[role] for tag, role in _TAGS.items()},
-      },
+      'columns': SHAREGPT.columns,
+      'tags': SHAREGPT.tags,
   }
 
 
@@ -124,17 +101,10 @@ def of_entry(described: Mapping[str, Any]) -> Layout:
         f'{described.get("file_name")} is not of formatting sharegpt, or holds '
         'preferences: only conversations can be read'
     )
-  columns = described.get('columns', {})
-  words = described.get('tags', {})
   return dataclasses.replace(
       SHAREGPT,
-      role=words.get('role_tag', SHAREGPT.role),
-      content=words.get('content_tag', SHAREGPT.content),
-      tags={
-          role: words.get(tag, SHAREGPT.tags[role])
-          for tag, role in _TAGS.items()
-      },
-      **{name: columns[name] for name in _COLUMNS if name in columns},
+      columns={**SHAREGPT.columns, **described.get('columns', {})},
+      tags={**SHAREGPT.tags, **described.get('tags', {})},
   )
 
 
@@ -154,25 +124,26 @@ def read_row(
   """
   if not isinstance(row, dict):
     raise Unusable('not a conversation', 'is not a JSON object')
-  for known in LAYOUTS.values():
-    if layout is None and known.messages in row:
-      layout = known
   if layout is None:
-    names = ' nor '.join(repr(one.messages) for one in LAYOUTS.values())
-    raise Unusable('not a conversation', f'has neither {names}')
-  columns = dict(row)
-  said = columns.pop(layout.messages, None)
+    for known in LAYOUTS.values():
+      if known.columns['messages'] in row:
+        layout = known
+  if layout is None:
+    names = [repr(one.columns['messages']) for one in LAYOUTS.values()]
+    raise Unusable('not a conversation', f'has neither {" nor ".join(names)}')
+  rest, columns = dict(row), layout.columns
+  said = rest.pop(columns['messages'], None)
   if not isinstance(said, list) or not said:
-    raise Unusable('no messages', f'has no {layout.messages!r}')
-  # Empty and null are kept as they are, to be written so.
-  paths = columns.pop(layout.images) if columns.get(layout.images) else []
-  messages = [_message(one, layout) for one in said]
+    raise Unusable('no messages', f'has no {columns["messages"]!r}')
+  messages = [_message(one, layout.tags) for one in said]
   if layout.merged:
     messages = _split(messages)
-  if layout.system and (system := columns.get(layout.system)) is not None:
+  # Empty and null are kept as they are, to be written so.
+  paths = rest.pop(columns['images']) if rest.get(columns['images']) else []
+  if (column := columns.get('system')) and rest.get(column) is not None:
+    system = rest.pop(column)
     if not isinstance(system, str):
-      raise Unusable('not text', f'its {layout.system!r} is not text')
-    del columns[layout.system]
+      raise Unusable('not text', f'its {column!r} is not text')
     messages.insert(0, Message(role=Role.SYSTEM, text=system))
   conversation = Conversation(
       id=str(row.get('id', name)),
@@ -181,7 +152,7 @@ def read_row(
           _picture(path, folder)
           for path in ([paths] if isinstance(paths, str) else paths)
       ),
-      columns=columns,
+      columns=rest,
   )
   conversation.check()
   return conversation
@@ -195,37 +166,40 @@ def write_row(
   `paths` has the path of each picture by its name.
   """
   row, messages = dict(conversation.columns), list(conversation.messages)
+  columns, tags = layout.columns, layout.tags
   if layout.merged:
     messages = _merge(messages)
-  if layout.system and messages[0].role == Role.SYSTEM:
-    row[layout.system] = messages.pop(0).text
-  row[layout.messages] = [
+  if 'system' in columns and messages[0].role == Role.SYSTEM:
+    row[columns['system']] = messages.pop(0).text
+  row[columns['messages']] = [
       {
-          layout.role: layout.tags[one.role],
-          layout.content: one.text,
+          tags['role_tag']: tags[f'{one.role}_tag'],
+          tags['content_tag']: one.text,
           **one.extra,
       }
       for one in messages
   ]
   if conversation.pictures:
-    row[layout.images] = [paths[one.name] for one in conversation.pictures]
+    row[columns['images']] = [paths[one.name] for one in conversation.pictures]
   return row
 
 
-def _message(said: Any, layout: Layout) -> Message:
+def _message(said: Any, tags: Mapping[str, str]) -> Message:
   if not isinstance(said, dict):
     raise Unusable('not a message', 'a message is not a JSON object')
   extra = dict(said)
-  word, text = extra.pop(layout.role, None), extra.pop(layout.content, None)
-  known = {tag: role for role, tag in layout.tags.items()}
-  role = (known | dict(layout.aliases)).get(str(word))
+  word = str(extra.pop(tags['role_tag'], None))
+  text = extra.pop(tags['content_tag'], None)
+  known = {tags[f'{role}_tag']: role for role in Role}
+  role = (_ALIASES | known).get(word)
   if role is None:
     raise Unusable(
         'unknown role',
-        f'{layout.role!r} is {word!r}, not one of {", ".join(known)}',
+        f'{tags["role_tag"]!r} is {word!r}, not one of {", ".join(known)}',
     )
   if not isinstance(text, str):
-    raise Unusable('not text', f'the {layout.content!r} of {word} is not text')
+    detail = f'the {tags["content_tag"]!r} of {word} is not text'
+    raise Unusable('not text', detail)
   return Message(role=role, text=text, extra=extra)
 
 

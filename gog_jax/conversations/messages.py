@@ -30,13 +30,13 @@ _THOUGHT = re.compile(
 
 
 class Role(enum.StrEnum):
-  """Who speaks."""
+  """Who speaks, in the words of LLaMA-Factory's dataset_info.json."""
 
   SYSTEM = 'system'
   USER = 'user'
   ASSISTANT = 'assistant'  # A thought or an answer; or anything it said.
-  CALL = 'call'  # JSON of one call.
-  REPLY = 'reply'  # What a tool answered.
+  CALL = 'function'  # JSON of one call.
+  REPLY = 'observation'  # What a tool answered.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import hashlib
 
 from etils import epath
@@ -12,13 +11,11 @@ from gog_jax.chat import Chat
 from gog_jax.conversations import json_files
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.encode import encode
-from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Drop
-from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
@@ -68,23 +65,21 @@ def read(
   Raises:
     UserError: There is no such file, or nothing of use in it.
   """
-  place = epath.Path(path)
-  kind = kind_of(place)
+  place, kind = epath.Path(path), kind_of(path)
+  names = None
   if kind == 'tfds':
     found = Loaded(name=str(place), items=tfds_set.load(place, split))
   elif kind == 'trajectories':
-    found = _read_trajectories(
-        place.parent if place.name == TRAJECTORIES else place
-    )
+    found = _read_trajectories(_folder_of(place))
   else:
     told = json_files.read(place)
-    items = _Encoded(told.items, chat)
+    names = [conversation.id for conversation in told.items]
+    items = Mapped(told.items, lambda one: encode(one, chat()))
     found = Loaded(name=told.name, items=items, drops=told.drops)
   kept: list[int] = []
   drops = list(found.drops)
   seen: set[tuple[str, int]] = set()
   for index in range(len(found.items)):
-    where = f'{found.name}, record {index + 1}'
     try:
       record = found.items[index]
       key = (record.example.id, record.trajectory.sample)
@@ -92,11 +87,10 @@ def read(
         raise Unusable('duplicate id', f'id {key[0]!r} came before')
       check(record)
     except (Unusable, UserError) as error:
-      if isinstance(found.items, _Encoded):
-        where = f'{found.name}, {found.items.conversations[index].id}'
       if isinstance(error, UserError):
         error = Unusable('damaged', str(error))
-      drops.append(Drop.of(where, error))
+      name = names[index] if names else f'record {index + 1}'
+      drops.append(Drop.of(f'{found.name}, {name}', error))
     else:
       seen.add(key)
       kept.append(index)
@@ -116,8 +110,8 @@ def digest(path: epath.PathLike) -> str:
   if kind == 'tfds':
     paths = sorted(tfds_set.find(path).iterdir())
   elif kind == 'trajectories':  # Which name images by their content.
-    folder = path.parent if path.name == TRAJECTORIES else path
-    paths = [folder / name for name in (TRAJECTORIES, EXAMPLES, FACTS)]
+    names = (TRAJECTORIES, EXAMPLES, FACTS)
+    paths = [_folder_of(path) / name for name in names]
     paths = [file for file in paths if file.exists()]
   else:
     paths = [json_files.described(path)[0]]
@@ -132,18 +126,9 @@ def digest(path: epath.PathLike) -> str:
   return found.hexdigest()[:16]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Encoded(Lazy[Record]):
-  """Conversations as records."""
-
-  conversations: Sequence[Conversation]
-  chat: Callable[[], Chat]
-
-  def __len__(self) -> int:
-    return len(self.conversations)
-
-  def item(self, index: int) -> Record:
-    return encode(self.conversations[index], self.chat())
+def _folder_of(path: epath.Path) -> epath.Path:
+  """Of trajectories, which may be named by their file."""
+  return path.parent if path.name == TRAJECTORIES else path
 
 
 def _read_trajectories(folder: epath.Path) -> Loaded[Record]:

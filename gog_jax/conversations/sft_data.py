@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 import math
+import operator
 from typing import Any
 
 from etils import epath
@@ -22,6 +23,7 @@ from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Trajectory
 
@@ -59,7 +61,7 @@ def read(
     )
     records = tfds_set.load(folder / 'data')
   facts = {'n_demos': len(records), 'dropped': found.reasons()}
-  return tfds_set.Trajectories(records), facts
+  return Mapped(records, operator.attrgetter('trajectory')), facts
 
 
 def say(found: Loaded[Any]) -> None:

@@ -7,18 +7,31 @@ arrays; all else is JSON, escaped to ASCII, as in trajectories.jsonl.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import json
+from typing import Any
 
 from etils import epath
+import numpy as np
+import tensorflow_datasets as tfds
 
-from gog_jax.conversations import record as record_lib
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.storage import tfds_files
+from gog_jax.storage import trajectories as trajectories_lib
+from gog_jax.storage import typed
 from gog_jax.storage.records import Lazy
+from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
 VERSION = '1.0.0'  # Of how a record is laid out.
+
+# Of a trajectory, what is no JSON: numbers by the thousand.
+_ARRAYS = {
+    'token_ids': np.int32,
+    'loss_mask': np.int8,
+    'sampler_logprobs': np.float32,
+}
 
 
 def write(
@@ -48,10 +61,10 @@ def write(
   return tfds_files.write(
       folder,
       # Grain shuffles, each epoch anew.
-      {'train': ((n, record_lib.to_row(records[n])) for n in numbers)},
+      {'train': ((n, _to_row(records[n])) for n in numbers)},
       name=name,
       version=VERSION,
-      features=record_lib.features(),
+      features=_features(),
       description=description,
       card=card,
   )
@@ -123,7 +136,7 @@ class Split(Lazy[Record]):
 
   def item(self, index: int) -> Record:
     try:
-      return record_lib.from_row(self._rows[index])
+      return _from_row(self._rows[index])
     # What array_record raises, and what a row that decodes to nonsense does.
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
       reason = (str(error) or repr(error)).splitlines()[0]
@@ -133,14 +146,73 @@ class Split(Lazy[Record]):
       ) from error
 
 
-class Trajectories(Lazy[Trajectory]):
-  """The trajectories of records, read as they are asked for."""
+def _features() -> tfds.features.FeaturesDict:
+  """The columns of a set."""
+  text = tfds.features.Text
+  return tfds.features.FeaturesDict({
+      'id': text(doc='Of the example.'),
+      'question': text(),
+      'answer': text(doc='That the trajectory gives; empty for none.'),
+      'images': tfds.features.Sequence(tfds.features.Image()),
+      'example': text(doc='JSON; images are indices of `images`.'),
+      'trajectory': text(doc='JSON without the arrays that follow.'),
+      'facts': text(doc='JSON.'),
+      **{
+          key: tfds.features.Tensor(shape=(None,), dtype=dtype)
+          for key, dtype in _ARRAYS.items()
+      },
+  })
 
-  def __init__(self, records: Sequence[Record]):
-    self._records = records
 
-  def __len__(self) -> int:
-    return len(self._records)
+def _to_row(record: Record) -> dict[str, Any]:
+  """Lays a record out as `_features` has it."""
+  images: dict[bytes, str] = {}  # To the index, as text: `store` says so.
 
-  def item(self, index: int) -> Trajectory:
-    return self._records[index].trajectory
+  def store(data: bytes) -> str:
+    return images.setdefault(data, str(len(images)))
+
+  example = trajectories_lib.plain(record.example, store)
+  trajectory = trajectories_lib.plain(record.trajectory, store)
+  arrays = {
+      key: np.asarray(trajectory.pop(key), dtype)
+      for key, dtype in _ARRAYS.items()
+  }
+  return {
+      'id': _text(record.example.id),
+      'question': _text(record.example.question),
+      'answer': _text(record.trajectory.answer or ''),
+      'example': json.dumps(example),
+      'trajectory': json.dumps(trajectory),
+      'facts': json.dumps(dict(record.facts)),
+      'images': list(images),
+      **arrays,
+  }
+
+
+def _from_row(row: Mapping[str, Any]) -> Record:
+  """Returns what `_to_row` was given, from a row whose images are encoded.
+
+  Raises:
+    KeyError, IndexError, TypeError, ValueError: It is damaged.
+  """
+  images = [bytes(data) for data in row['images']]
+
+  def load_image(index: str) -> bytes:
+    return images[int(index)]
+
+  trajectory = json.loads(row['trajectory'])
+  arrays = {key: row[key] for key in _ARRAYS}
+  return Record(
+      example=typed.read(
+          Example, json.loads(row['example']), 'example', load=load_image
+      ),
+      trajectory=typed.read(
+          Trajectory, {**trajectory, **arrays}, 'trajectory', load=load_image
+      ),
+      facts=json.loads(row['facts']),
+  )
+
+
+def _text(text: str) -> str:
+  """For people: what UTF-8 cannot carry is only in the JSON."""
+  return text.encode('utf-8', 'replace').decode('utf-8')

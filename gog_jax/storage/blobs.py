@@ -13,32 +13,34 @@ from gog_jax.storage import files
 _FOLDER = 'images'
 
 
-def put(folder: epath.Path, data: bytes) -> str:
+def put(folder: epath.Path, data: bytes, name: str = '') -> str:
   """Stores an image file whole; its name is relative to `folder`.
+
+  Args:
+    folder: On a local disk or in a bucket.
+    data: The file.
+    name: In place of one by its content; a file of that name stays.
 
   Raises:
     UserError: The folder cannot be written.
   """
-  name = name_of(data)
+  name = name or name_of(data)
   path = os.path.join(folder, name)
   if '://' in path:
     if not (there := epath.Path(path)).exists():
       with files.writable(path):
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_bytes(data)  # A bucket holds no half of an object.
-  elif not os.path.exists(path):  # One that does holds the same bytes.
+  elif not os.path.exists(path):
     with files.writable(path):
-      write(path, data)
+      _write(path, data)
   return name
 
 
-def write(path: str, data: bytes) -> None:
+def _write(path: str, data: bytes) -> None:
   """Writes a local file, whole or not at all, in few calls of the system.
 
   Threads may write the same one at the same time.
-
-  Raises:
-    OSError: It cannot be written.
   """
   partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
   try:

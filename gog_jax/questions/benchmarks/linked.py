@@ -12,6 +12,7 @@ import os
 import urllib.parse
 
 import aiohttp
+from etils import epath
 
 from gog_jax import images
 from gog_jax.config.evaluation import BenchmarkConfig
@@ -97,9 +98,7 @@ def _keep(data: bytes, folder: str, url: str) -> None:
   suffix = blobs.suffix_of(data)
   if suffix == 'bin':  # Of any other format that images are decoded from.
     suffix = 'webp'
-  path = os.path.join(folder, f'{url_key(url)}.{suffix}')
-  with files.writable(path):
-    blobs.write(path, data)
+  blobs.put(epath.Path(folder), data, f'{url_key(url)}.{suffix}')
 
 
 class Linked:
