@@ -182,15 +182,20 @@ def test_evidence_is_whole_words_as_answers_are_compared():
 
 def test_what_the_infrastructure_spoilt_has_an_owner():
   well = helpers.trajectory('a')
-  assert checks.spoilt(well) is None
+
+  def spoilt(trajectory):
+    frame = lambda *size: size
+    return checks.failure(helpers.example('a'), trajectory, SECTION, frame)
+
+  assert spoilt(well) is None
   down = (helpers.text(status=ToolStatus.INFRA_ERROR, error='time is up'),)
-  tool = checks.spoilt(helpers.trajectory('a', down))
-  assert tool == checks.Failure(reason='tool failed', detail='time is up')
+  tool = spoilt(helpers.trajectory('a', down))
+  assert tool == checks.Failure('tool failed', 'time is up')
   no_word = dataclasses.replace(
       well, verdict=Verdict(right=None, by='judge/1', error='no judge')
   )
-  judge = checks.spoilt(no_word)
-  assert judge == checks.Failure(reason='judge failed', detail='no judge')
+  judge = spoilt(no_word)
+  assert judge == checks.Failure('judge failed', 'no judge')
   broken = dataclasses.replace(
       well,
       turns=(),
@@ -198,14 +203,10 @@ def test_what_the_infrastructure_spoilt_has_an_owner():
       stop_reason=StopReason.ERROR,
       error='answers 500',
   )
-  teacher = checks.spoilt(broken)
-  assert teacher == checks.Failure(
-      reason='model failed', detail='answers 500'
-  )
-  unknown = checks.spoilt(dataclasses.replace(well, masked='my_part'))
-  assert unknown == checks.Failure(reason='reward unknown', detail='my_part')
-  reasons = {tool.reason, judge.reason, teacher.reason, unknown.reason}
-  assert reasons == set(checks.SPOILT)
+  teacher = spoilt(broken)
+  assert teacher == checks.Failure('model failed', 'answers 500')
+  unknown = spoilt(dataclasses.replace(well, masked='my_part'))
+  assert unknown == checks.Failure('reward unknown', 'my_part')
 
 
 def test_calls_of_a_last_turn_were_not_made():
@@ -243,9 +244,10 @@ def test_the_largest_set_that_a_short_kind_allows():
   # By hand: of 7, round(3.045) = 3 do not search, of 8 round(3.48) = 3, of 9
   # round(3.915) = 4, and there are 3.
   kinds = ['no_search'] * 3 + ['search'] * 20
-  assert mixture.most(kinds, n=100, no_search=0.435) == 8
-  assert mixture.most(kinds, n=5, no_search=0.435) == 5
-  assert mixture.most(['search'] * 9, n=9, no_search=0.435) == 1
-  assert mixture.most(['no_search'] * 9, n=9, no_search=0.3) == 0
-  with pytest.raises(ValueError, match='missing'):
-    mixture.choose(kinds, n=9, no_search=0.435)
+  for given, n, share, want in (
+      (kinds, 100, 0.435, 8),
+      (kinds, 5, 0.435, 5),
+      (['search'] * 9, 9, 0.435, 1),
+      (['no_search'] * 9, 9, 0.3, 0),
+  ):
+    assert len(mixture.choose(given, n=n, no_search=share)) == want

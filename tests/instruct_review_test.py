@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import html.parser
 import json
@@ -16,6 +15,7 @@ import pytest
 from gog_jax.conversations.tfds_set import Record
 from gog_jax.errors import UserError
 from gog_jax.instruct import review
+from gog_jax.questions.benchmarks import choice
 from gog_jax.types import Hit
 from tests import report_helpers as helpers
 
@@ -192,15 +192,15 @@ def exported(**samples):
 @pytest.mark.parametrize(
     ('value', 'message'),
     [
-        ('no JSON', 'cannot read .*export it anew'),
-        ({}, 'no file of the review page'),
-        ([], 'no file of the review page'),
+        ('no JSON', 'cannot be read .*export it anew'),
+        ({}, 'gog_jax_review is missing.*; export it anew'),
+        ([], 'must be an object.*; export it anew'),
         ({**exported(), 'fingerprint': 'f2'}, 'another build .f2, this one is'),
-        (exported(a={'verdict': 'maybe', 'note': ''}), 'is damaged'),
-        (exported(a={'verdict': 'accept'}), 'is damaged'),
-        (exported(a={'verdict': 'accept', 'note': 3}), 'is damaged'),
-        (exported(a=[]), 'is damaged'),
-        (exported(a={'verdict': [], 'note': ''}), 'is damaged'),
+        (exported(a={'verdict': 'maybe', 'note': ''}), 'a.verdict must be one'),
+        (exported(a={'verdict': 'accept'}), 'samples.a.note is missing'),
+        (exported(a={'verdict': 'accept', 'note': 3}), 'a.note must be text'),
+        (exported(a=[]), 'samples.a must be an object'),
+        (exported(a={'verdict': [], 'note': ''}), 'a.verdict must be one of'),
     ],
 )
 def test_a_file_that_is_no_review_of_this_build(value, message, tmp_path):
@@ -209,7 +209,7 @@ def test_a_file_that_is_no_review_of_this_build(value, message, tmp_path):
   with pytest.raises(UserError, match=message) as caught:
     review.read(str(path), fingerprint='f1')
   assert str(path) in str(caught.value)
-  with pytest.raises(UserError, match='cannot read'):
+  with pytest.raises(UserError, match='cannot be read'):
     review.read(str(tmp_path / 'absent'), fingerprint='f1')
 
 
@@ -223,20 +223,18 @@ def test_a_review_of_samples_that_there_are_not(tmp_path):
     read.check({'a', 'b'})
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-  index: int
-  example_id: str
-
-
 def test_who_is_shown_is_drawn_by_id_alone():
-  entries = [Shown(i, f'q{i}') for i in range(200)]
-  shown = review.sample(entries, n=20, seed=0)
-  assert len(shown) == 20 and shown == review.sample(entries, n=20, seed=0)
-  assert [e.index for e in shown] == sorted(e.index for e in shown)
-  assert shown != review.sample(entries, n=20, seed=1)
+  entries = [f'q{i}' for i in range(200)]
+
+  def drawn(entries, n=20, seed=0):
+    return [entries[i] for i in choice.draw(entries, n=n, seed=seed)]
+
+  shown = drawn(entries)
+  assert len(shown) == 20 and shown == drawn(entries)
+  assert sorted(shown, key=entries.index) == shown
+  assert shown != drawn(entries, seed=1)
   assert shown != entries[:20]
   # Without some of the others, those that stay are shown still.
-  fewer = [e for e in entries if e.index % 2 or e in shown]
-  assert review.sample(fewer, n=20, seed=0) == shown
-  assert review.sample(entries, n=999, seed=0) == entries
+  fewer = [e for i, e in enumerate(entries) if i % 2 or e in shown]
+  assert drawn(fewer) == shown
+  assert drawn(entries, n=999) == entries

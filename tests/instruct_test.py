@@ -13,7 +13,7 @@ from gog_jax.errors import UserError
 from gog_jax.instruct import answers
 from gog_jax.instruct import build
 from gog_jax.instruct import estimate
-from gog_jax.instruct import settings
+from gog_jax.instruct import teachers
 from gog_jax.questions import sources
 from gog_jax.questions import verl
 from gog_jax.storage import files
@@ -40,7 +40,7 @@ def make_run(workdir, fields, url='http://127.0.0.1:1/v1', **more):
   }
   fields = {name.replace('.', '__'): value for name, value in fields.items()}
   run = mini.make_run(workdir, 'instruct', **small | fields | more)
-  return run.with_config(settings.teacher_config(run.config))
+  return run.with_config(teachers.config_of(run.config))
 
 
 @pytest.fixture(scope='module')

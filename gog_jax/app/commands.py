@@ -81,18 +81,18 @@ def benchmark(config: Any, workdir: epath.Path) -> None:
 def instruct(config: Any, workdir: epath.Path) -> None:
   """Builds a GoG-Instruct set."""
   from gog_jax.instruct import build as instruct_build
-  from gog_jax.instruct import settings
+  from gog_jax.instruct import teachers
   from gog_jax.toy import expert
 
   _check(config)
   run = build(config, workdir)
   files.check_writable(workdir)
-  needed = settings.stages(config)
+  needed = teachers.stages_of(config)
   stages.bring(run, needed, 'instruct')
   inputs = {name: stages.identity(run, name) for name in needed}
   if config.instruct.teacher == paradigms.EXPERT:
     inputs['maker'] = expert.version()
-  run = run.with_config(settings.teacher_config(config))
+  run = run.with_config(teachers.config_of(config))
   facts = instruct_build.build(run, inputs)
   print(instruct_build.shown(run, facts))
 
@@ -162,7 +162,7 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
   """
   from gog_jax.evaluation import estimate
   from gog_jax.instruct import estimate as instruct_estimate
-  from gog_jax.instruct import settings
+  from gog_jax.instruct import teachers
 
   if config.stage == 'eval':
     _check(config)
@@ -170,9 +170,9 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
     print(estimate.describe(estimate.estimate(run)))
   elif config.stage == 'instruct':
     run = build(config, workdir)
-    needed = [name for name in settings.stages(config) if name == 'data']
+    needed = [name for name in teachers.stages_of(config) if name == 'data']
     stages.bring(run, needed, 'instruct')
-    run = run.with_config(settings.teacher_config(config))
+    run = run.with_config(teachers.config_of(config))
     print(instruct_estimate.table(run))
   else:
     raise UserError(

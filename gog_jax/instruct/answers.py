@@ -12,8 +12,7 @@ build that was stopped ends with the same set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
 import dataclasses
 import datetime
 import functools
@@ -21,7 +20,6 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax.config.evaluation import InstructConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import check_outage
 from gog_jax.evaluation.collect import Collector
@@ -51,6 +49,7 @@ class Outcome:
     item: Number of the try that passed; else None.
     kind: 'search' or 'no_search' of that try.
     date: The day on which it was made, UTC.
+    infra_error: What spoilt the last try; empty where nothing did.
   """
 
   index: int
@@ -62,15 +61,7 @@ class Outcome:
   item: int | None = None
   kind: str | None = None
   date: str = ''
-
-  @property
-  def infra_error(self) -> str:
-    """What spoilt the last try; empty where nothing did."""
-    if self.item is None:
-      last = self.failures[-1]
-      if last.reason in checks_lib.SPOILT:
-        return f'{last.reason}: {last.detail}'
-    return ''
+  infra_error: str = ''
 
 
 def outcome_of(
@@ -101,15 +92,18 @@ def outcome_of(
           item=item, kind=tries[item]['kind'], date=tries[item]['date']
       )
       break
+  failures = [Failure(**one['failure']) for one in notes if one['failure']]
+  error = ''
+  if not notes[-1]['valid']:
+    error = f'{failures[-1].reason}: {failures[-1].detail}'
   return Outcome(
       index=index,
       example_id=notes[-1]['id'],
       n_direct=len(valid),
       n_right=sum(answer['accuracy'] == 1.0 for answer in valid),
       easy=0 in slots,
-      failures=tuple(
-          Failure(**note['failure']) for note in notes if note['failure']
-      ),
+      failures=tuple(failures),
+      infra_error=error,
       **passed,
   )
 
@@ -131,69 +125,71 @@ def _slots(answers: Sequence[Mapping[str, Any]], config: Any) -> Sequence[int]:
   return [0] if all(answer['valid'] for answer in answers) else []
 
 
-@contextlib.contextmanager
-def opened(
-    folder: epath.Path, teacher: Teacher, questions: Sequence[Example]
-) -> Iterator[Answers]:
-  """Opens the folders of a build; continues where an earlier process stopped.
+class Answers:
+  """The open folders of a build; continues where an earlier process stopped."""
 
-  Raises:
-    UserError: As `Collector`.
-  """
-  c = teacher.run.config.instruct
-  frame = checks_lib.frame_of(teacher.run)
+  def __init__(
+      self, folder: epath.Path, teacher: Teacher, questions: Sequence[Example]
+  ):
+    """Opens the folders.
 
-  def direct(item: int) -> Request:
-    index, number = divmod(item, c.n_direct)
-    return teacher.direct_run.request(
-        questions[index], seed=('instruct', 'direct', number), what=''
+    Raises:
+      UserError: As `Collector`.
+    """
+    self._folder = folder
+    self._teacher = teacher
+    self._questions = questions
+    self._config = c = teacher.run.config.instruct
+    self._frame = checks_lib.frame_of(teacher.run)
+    opened = functools.partial(
+        Collector, notes=self._notes, retries=c.retries
+    )
+    self._direct = opened(
+        teacher.direct_run,
+        folder / 'direct',
+        self._direct_request,
+        samples=max(c.n_direct, 1),
+    )
+    self._tries = opened(
+        teacher.run,
+        folder / 'tries',
+        self._try_request,
+        samples=1 + c.samples,
     )
 
-  def tried(item: int) -> Request:
-    index, slot = divmod(item, 1 + c.samples)
-    seed = ('instruct', 'try', slot - 1) if slot else ('instruct', 'direct')
-    return teacher.run.request(questions[index], seed=seed, what='')
+  def __enter__(self) -> Answers:
+    return self
 
-  def notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:
-    failed = checks_lib.spoilt(trajectory) or checks_lib.failure(
-        example, trajectory, c, frame
+  def __exit__(self, *error) -> None:
+    self._direct.__exit__(*error)
+    self._tries.__exit__(*error)
+
+  def _direct_request(self, item: int) -> Request:
+    index, number = divmod(item, self._config.n_direct)
+    return self._teacher.direct_run.request(
+        self._questions[index], seed=('instruct', 'direct', number), what=''
+    )
+
+  def _try_request(self, item: int) -> Request:
+    index, slot = divmod(item, 1 + self._config.samples)
+    seed = ('instruct', 'try', slot - 1) if slot else ('instruct', 'direct')
+    return self._teacher.run.request(
+        self._questions[index], seed=seed, what=''
+    )
+
+  def _notes(
+      self, example: Example, trajectory: Trajectory
+  ) -> dict[str, Any]:
+    failed = checks_lib.failure(
+        example, trajectory, self._config, self._frame
     )
     return {
         'id': example.id,
         'question': sources.digest(example),
-        'failure': None if failed is None else dataclasses.asdict(failed),
+        'failure': failed and dataclasses.asdict(failed),
         'kind': checks_lib.kind_of(trajectory),
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-
-  collector = functools.partial(Collector, notes=notes, retries=c.retries)
-  with (
-      collector(
-          teacher.direct_run,
-          folder / 'direct',
-          direct,
-          samples=max(c.n_direct, 1),
-      ) as answers,
-      collector(
-          teacher.run, folder / 'tries', tried, samples=1 + c.samples
-      ) as tries,
-  ):
-    yield Answers(folder, teacher, questions, answers, tries)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Answers:
-  """The open folders of a build."""
-
-  _folder: epath.Path
-  _teacher: Teacher
-  _questions: Sequence[Example]
-  _direct: Collector
-  _tries: Collector
-
-  @property
-  def _config(self) -> InstructConfig:
-    return self._teacher.run.config.instruct
 
   @property
   def n_retried(self) -> int:

@@ -21,30 +21,55 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.config import paradigms
+from gog_jax.config import picked
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.tfds_set import Record
 from gog_jax.errors import UserError
-from gog_jax.instruct import answers as answers_lib
 from gog_jax.instruct import card
 from gog_jax.instruct import mixture
 from gog_jax.instruct import review
-from gog_jax.instruct import settings
+from gog_jax.instruct import teachers
 from gog_jax.instruct.answers import Answers
 from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.instruct.teachers import Teacher
 from gog_jax.questions import sources
+from gog_jax.questions.benchmarks import choice
 from gog_jax.rewards import score as rewards
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage.manifest import Manifest
-from gog_jax.storage.records import Lazy
+from gog_jax.storage.records import Mapped
 
 NAME = 'gog_instruct'
 REJECTED = 'rejected by review'
 TOO_EASY = 'too easy'
 SURPLUS = 'more of its kind than the mixture takes'
+
+
+# What is asked, and what becomes of it, hangs on these alone: the others may
+# change between two starts, and no teacher is asked again.
+_ASKED = (
+    'seed', 'model', 'rollout', 'reward', 'batch.row_patches',
+    'questions.train', 'tools.offered', 'tools.backend', 'tools.top_k',
+    'tools.hit_characters', 'instruct.teacher', 'instruct.chunk',
+    'instruct.n_direct', 'instruct.direct_temperature', 'instruct.samples',
+    'instruct.gold', 'instruct.gold_iou', 'instruct.evidence',
+    'instruct.repeats',
+)  # fmt: skip
+# Not the address, which may change with every start of a server.
+_REMOTE = (
+    'remote.model', 'remote.temperature', 'remote.max_tokens', 'remote.seeded',
+)  # fmt: skip
+
+
+def _identity(config: Any) -> dict[str, Any]:
+  """The fields on which answers depend."""
+  is_remote = config.instruct.teacher == paradigms.REMOTE
+  names = (*_ASKED, *_REMOTE) if is_remote else _ASKED
+  return picked(config, names, without=())
 
 
 def folder_of(run: Run) -> epath.Path:
@@ -78,7 +103,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   folder, c = folder_of(run), run.config.instruct
   manifest = Manifest(
       stage='instruct',
-      config=settings.identity(run.config),
+      config=_identity(run.config),
       inputs={
           'model_folder': run.model_digest,
           'searched': run.toolbox.version,
@@ -94,42 +119,41 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   if c.review:
     reviewed = review.read(c.review, fingerprint=manifest.fingerprint())
   questions = questions_of(run)
-  with answers_lib.opened(folder, Teacher(run), questions) as answers:
+  with Answers(folder, Teacher(run), questions) as answers:
     asked = _ask(answers, len(questions), c, reviewed)
     passed = [one for one in asked if _passed(one, c)]
     reviewed.check({one.example_id for one in passed})
     taken = [one for one in passed if one.example_id not in reviewed.rejected]
     chosen = _mix(taken, c)
 
-    teacher = settings.teacher_name(run.config)
-    samples = Samples(chosen, answers, questions, reviewed, teacher)
+    made = _Records(
+        answers, questions, reviewed, teachers.name_of(run.config)
+    )
     drops = list(_drops(asked, chosen, questions, reviewed, c))
-    facts = card.facts(samples, asked, drops)
-    text = card.write(run, facts, reviewed)
-    fingerprint = hashlib.sha256(
-        files.dumps([
-            manifest.fingerprint(), text, drops, c.n_review,
-            [samples.facts(i) | {'id': one.example_id}
-             for i, one in enumerate(chosen)],
-        ]).encode()
-    ).hexdigest()[:16]  # fmt: skip
+    facts = card.facts(chosen, asked, questions, drops)
+    text = card.write(run, manifest.config, facts, reviewed)
+    known = [made.facts(one) | {'id': one.example_id} for one in chosen]
+    content = [manifest.fingerprint(), text, drops, c.n_review, known]
+    fingerprint = hashlib.sha256(files.dumps(content).encode()).hexdigest()[:16]
     if _made(folder) == fingerprint:
       metrics.say(f'instruct: complete in {folder}, unchanged')
       return facts
     manifest.write(folder, complete=False)
     tfds_set.write(
         folder / 'set',
-        samples,
+        Mapped(chosen, made.record),
         name=NAME,
         description=card.DESCRIPTION,
         card=text,
     )
     files.write_jsonl(folder / 'drops.jsonl', drops)
-    drawn = review.sample(passed, n=c.n_review, seed=run.config.seed)
+    drawn = choice.draw(
+        [one.example_id for one in passed], n=c.n_review, seed=run.config.seed
+    )
     page = review.render(
-        dataclasses.replace(samples, outcomes=drawn),
+        [made.record(passed[i]) for i in drawn],
         fingerprint=manifest.fingerprint(),
-        teacher=teacher,
+        teacher=made.teacher,
     )
     files.write_atomic(folder / 'review.html', page)
     manifest.write(folder, complete=True, facts=facts, made=fingerprint)
@@ -153,39 +177,33 @@ def shown(run: Run, facts: Mapping[str, Any]) -> str:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Samples(Lazy[Record]):
-  """Records of the set, read one at a time."""
+class _Records:
+  """Makes records of questions whose answers passed."""
 
-  outcomes: Sequence[Outcome]
-  _answers: Answers
-  _questions: sources.Questions
-  _reviewed: Review
-  _teacher: str
+  answers: Answers
+  questions: sources.Questions
+  reviewed: Review
+  teacher: str
 
-  def __len__(self) -> int:
-    return len(self.outcomes)
-
-  def item(self, index: int) -> Record:
-    outcome = self.outcomes[index]
-    assert outcome.item is not None
+  def record(self, one: Outcome) -> Record:
+    assert one.item is not None
     return Record(
-        example=self._questions[outcome.index],
-        trajectory=self._answers.trajectory(outcome.item),
-        facts=self.facts(index),
+        example=self.questions[one.index],
+        trajectory=self.answers.trajectory(one.item),
+        facts=self.facts(one),
     )
 
-  def facts(self, index: int) -> dict[str, Any]:
+  def facts(self, one: Outcome) -> dict[str, Any]:
     """What is known of a sample beside its conversation."""
-    outcome = self.outcomes[index]
     return {
-        'kind': outcome.kind,
-        'teacher': self._teacher,
-        'direct_answers': outcome.n_direct,
-        'direct_answers_right': outcome.n_right,
-        'too_easy': outcome.easy,
-        'tries_before': len(outcome.failures),
-        'review': self._reviewed.decisions.get(outcome.example_id, ''),
-        'note': self._reviewed.notes.get(outcome.example_id, ''),
+        'kind': one.kind,
+        'teacher': self.teacher,
+        'direct_answers': one.n_direct,
+        'direct_answers_right': one.n_right,
+        'too_easy': one.easy,
+        'tries_before': len(one.failures),
+        'review': self.reviewed.decisions.get(one.example_id, ''),
+        'note': self.reviewed.notes.get(one.example_id, ''),
     }
 
 
@@ -228,7 +246,8 @@ def _mix(taken: Sequence[Outcome], c: Any) -> list[Outcome]:
     UserError: There are too few of a kind, if that matters.
   """
   kinds = [str(one.kind) for one in taken]
-  n = mixture.most(kinds, n=c.n, no_search=c.no_search)
+  chosen = mixture.choose(kinds, n=c.n, no_search=c.no_search)
+  n = len(chosen)
   if n < c.n and not (c.fewer and n):
     short = ' and '.join(
         f'{kinds.count(kind)} {kind} ({needed} are needed)'
@@ -241,10 +260,7 @@ def _mix(taken: Sequence[Outcome], c: Any) -> list[Outcome]:
     )
   if n < c.n:
     metrics.say(f'instruct: a set of {n}, not {c.n}: too few of a kind')
-  return [
-      taken[i]
-      for i in mixture.choose(kinds, n=n, no_search=c.no_search)
-  ]
+  return [taken[i] for i in chosen]
 
 
 def _drops(

@@ -8,9 +8,11 @@ import json
 from typing import Any
 
 import gog_jax
-from gog_jax.instruct import settings
+from gog_jax.instruct import teachers
+from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.run import Run
+from gog_jax.types import Example
 
 DESCRIPTION = (
     'Glance-or-Gaze conversations for supervised fine-tuning: a teacher '
@@ -36,23 +38,26 @@ _LIMITS = (
 
 
 def facts(
-    samples: Any, asked: Sequence[Any], drops: Sequence[Mapping[str, Any]]
+    chosen: Sequence[Outcome],
+    asked: Sequence[Outcome],
+    questions: Sequence[Example],
+    drops: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
   """All counts, for the card and the manifest.
 
   Args:
-    samples: Of the set, see `build.Samples`.
-    asked: Outcomes of all questions that were asked.
+    chosen: The samples of the set.
+    asked: Those of all questions that were asked.
+    questions: What both are about.
     drops: Lines of drops.jsonl.
   """
-  chosen = samples.outcomes
   dates = sorted({one.date for one in chosen})
   return {
-      'n': len(samples),
+      'n': len(chosen),
       'asked': len(asked),
       'by_kind': _count(one.kind for one in chosen),
       'by_source': _count(
-          samples[i].example.source or 'unknown' for i in range(len(samples))
+          questions[one.index].source or 'unknown' for one in chosen
       ),
       'too_easy_kept': sum(one.easy for one in chosen),
       'by_direct_answers_right': _count(
@@ -66,11 +71,17 @@ def facts(
   }
 
 
-def write(run: Run, found: Mapping[str, Any], reviewed: Review) -> str:
+def write(
+    run: Run,
+    identity: Mapping[str, Any],
+    found: Mapping[str, Any],
+    reviewed: Review,
+) -> str:
   """The card as Markdown.
 
   Args:
     run: With the judge and the tools.
+    identity: The config fields on which the set depends.
     found: What `facts` gives.
     reviewed: What people said.
   """
@@ -92,7 +103,7 @@ def write(run: Run, found: Mapping[str, Any], reviewed: Review) -> str:
       '',
       '## How it was made',
       '',
-      f'- teacher: {settings.teacher_name(config)}',
+      f'- teacher: {teachers.name_of(config)}',
       f'- judge: {judge}',
       f'- searched: {run.toolbox.version}, from {first} to {last} (UTC)',
       f'- made with: gog_jax {gog_jax.__version__}',
@@ -130,7 +141,7 @@ def write(run: Run, found: Mapping[str, Any], reviewed: Review) -> str:
         for name, note in sorted(reviewed.notes.items())
     ]
     lines.append('')
-  settled = json.dumps(settings.identity(config), indent=2, sort_keys=True)
+  settled = json.dumps(identity, indent=2, sort_keys=True)
   lines += [
       '## Licence',
       '',

@@ -23,14 +23,11 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
-# The infrastructure's.
-SPOILT = ('model failed', 'tool failed', 'judge failed', 'reward unknown')
-
 # Width and height of an image file -> of the frame in which boxes are written.
 Frame = Callable[[int, int], tuple[int, int]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Failure:
   """Why a trajectory is not taken: a few words, and a line."""
 
@@ -45,18 +42,10 @@ def frame_of(run: Run) -> Frame:
   return run.processor.seen_size
 
 
-def spoilt(trajectory: Trajectory) -> Failure | None:
-  """What the infrastructure did to it; None where it is valid."""
-  if trajectory.valid:
-    return None
-  reason, detail = infra_error(trajectory)
-  return Failure(reason=reason, detail=detail)
-
-
 def failure(
     example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
 ) -> Failure | None:
-  """The first check that a valid, scored trajectory fails.
+  """The first check that a scored trajectory fails; None where it passes all.
 
   Args:
     example: The question.
@@ -71,23 +60,24 @@ def _failures(
     example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
 ) -> Iterator[Failure]:
   """Each check that it fails, in order."""
+  if not trajectory.valid:
+    yield Failure(*infra_error(trajectory))
   ended = f'it ended with {trajectory.stop_reason.value}'
   if trajectory.answer is None:
-    yield Failure(reason='no answer', detail=ended)
+    yield Failure('no answer', ended)
   if trajectory.reward_parts['accuracy'] != 1.0:
     detail = f'{trajectory.answer!r} in place of {example.answers[0]!r}'
-    yield Failure(reason='wrong answer', detail=detail)
+    yield Failure('wrong answer', detail)
   if parts.format_reward(example, trajectory) != 1.0:
-    yield Failure(reason='format', detail=_format_error(trajectory) or ended)
-  missed = _gold_missed(example, trajectory, c)
-  for reason, detail in (
-      ('box outside the image', _box_outside(trajectory, frame)),
-      ('gaze misses the gold region', missed),
-      ('no evidence', _no_evidence(example, trajectory, c)),
-      ('repeated call', _repeated(trajectory, c)),
-  ):
-    if detail:
-      yield Failure(reason=reason, detail=detail)
+    yield Failure('format', _format_error(trajectory) or ended)
+  if detail := _box_outside(trajectory, frame):
+    yield Failure('box outside the image', detail)
+  if detail := _gold_missed(example, trajectory, c):
+    yield Failure('gaze misses the gold region', detail)
+  if detail := _no_evidence(example, trajectory, c):
+    yield Failure('no evidence', detail)
+  if not c.repeats and (detail := _repeated(trajectory)):
+    yield Failure('repeated call', detail)
 
 
 def kind_of(trajectory: Trajectory) -> str:
@@ -149,11 +139,11 @@ def _no_evidence(
   return f'{example.answers[0]!r} stands in none of {len(texts)} results'
 
 
-def _repeated(trajectory: Trajectory, c: InstructConfig) -> str:
+def _repeated(trajectory: Trajectory) -> str:
   seen: set[str] = set()
   for call, _ in _made(trajectory):
     text = f'{call.name} {files.dumps(dict(call.arguments))}'
-    if text in seen and not c.repeats:
+    if text in seen:
       return text
     seen.add(text)
   return ''

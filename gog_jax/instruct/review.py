@@ -17,18 +17,33 @@ import base64
 from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
-import json
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 import markupsafe
 
 from gog_jax.errors import UserError
 from gog_jax.report import cards
+from gog_jax.storage import files
 
-VERSION = 1
 _SCRIPT = epath.Path(__file__).parents[1] / 'report' / 'templates' / 'review.js'
-_DECISIONS = ('accept', 'reject', '')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+  """Of a sample."""
+
+  verdict: Literal['accept', 'reject', '']
+  note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exported:
+  """What the page's file holds, see above."""
+
+  gog_jax_review: Literal[1]
+  fingerprint: str
+  samples: dict[str, _Said]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,53 +87,25 @@ def read(path: str, *, fingerprint: str) -> Review:
   Raises:
     UserError: It is no such file, or of another build.
   """
-  try:
-    value = json.loads(epath.Path(path).read_text())
-  except (OSError, ValueError) as error:
+  found = files.read_json(
+      path, _Exported, advice='export it anew from the review page'
+  )
+  if found.fingerprint != fingerprint:
     raise UserError(
-        f'cannot read --config.instruct.review={path} '
-        f'({type(error).__name__}); export it anew from the review page'
-    ) from error
-  if not isinstance(value, dict) or value.get('gog_jax_review') != VERSION:
-    raise UserError(
-        f'{path} is no file of the review page; export it with its button'
+        f'{path} reviews another build ({found.fingerprint}, this one is '
+        f'{fingerprint}): review the page of this one'
     )
-  if value.get('fingerprint') != fingerprint:
-    raise UserError(
-        f'{path} reviews another build ({value.get("fingerprint")}, this one '
-        f'is {fingerprint}): review the page of this one'
-    )
-  try:
-    said = {n: one['verdict'] for n, one in value['samples'].items()}
-    notes = {n: one['note'].strip() for n, one in value['samples'].items()}
-    if not all(decision in _DECISIONS for decision in said.values()):
-      raise ValueError
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(
-        f'{path} is damaged; export it anew from the review page'
-    ) from error
+  notes = {name: said.note.strip() for name, said in found.samples.items()}
   return Review(
-      decisions={n: decision for n, decision in said.items() if decision},
-      notes={n: note for n, note in notes.items() if note},
+      decisions={n: s.verdict for n, s in found.samples.items() if s.verdict},
+      notes={name: note for name, note in notes.items() if note},
   )
 
 
-def sample(outcomes: Sequence[Any], *, n: int, seed: int) -> list[Any]:
-  """Which are shown: drawn by their ids, so that others do not move them."""
-
-  def drawn(outcome: Any) -> str:
-    text = f'{seed}/{outcome.example_id}'
-    return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()
-
-  shown = sorted(outcomes, key=drawn)[:n]
-  return sorted(shown, key=lambda outcome: outcome.index)
-
-
-def render(samples: Sequence[Any], *, fingerprint: str, teacher: str) -> str:
+def render(records: Sequence[Any], *, fingerprint: str, teacher: str) -> str:
   """The page, of records; `teacher` is for people."""
   script = _SCRIPT.read_text()
   digest = hashlib.sha256(script.encode()).digest()
-  records = [samples[i] for i in range(len(samples))]
   return cards.render(
       'review.html.j2',
       cards=[

@@ -7,10 +7,39 @@ import dataclasses
 import functools
 
 from gog_jax.config import paradigms
+from gog_jax.config.pages import InstructPage
 from gog_jax.evaluation import policies
+from gog_jax.questions import sources
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.types import Trajectory
+
+
+def config_of(config: InstructPage) -> InstructPage:
+  """The config with the tools, wording and limits that the teacher has."""
+  own = policies.config_of(config, config.instruct.teacher)
+  assert isinstance(own, InstructPage)
+  return own
+
+
+def name_of(config: InstructPage) -> str:
+  """Who teaches, for people."""
+  name = config.instruct.teacher
+  if name == paradigms.REMOTE:
+    return f'{config.remote.model} (by an OpenAI-compatible endpoint)'
+  return f'{name} ({config.profile})'
+
+
+def stages_of(config: InstructPage) -> tuple[str, ...]:
+  """The stages whose output a build reads."""
+  data = ('data',) if sources.WORLD in config.questions.train else ()
+  trained = _stage_of(config)
+  return (*data, trained) if trained else data
+
+
+def _stage_of(config: InstructPage) -> str | None:
+  """The stage that has trained the teacher, if one has."""
+  return paradigms.parse(config.instruct.teacher, config.arms).stage
 
 
 class Teacher:
@@ -27,7 +56,7 @@ class Teacher:
 
   @property
   def is_remote(self) -> bool:
-    return self._name == policies.REMOTE
+    return self._name == paradigms.REMOTE
 
   def repeating(self, answers: Sequence[Trajectory]) -> Policy:
     """A policy that says what was said in these, token by token."""
@@ -45,9 +74,9 @@ class Teacher:
       return self._remote(self.run)
     if self._name == paradigms.EXPERT:
       return policies.expert_policy(self.run)
-    stage = paradigms.parse(self._name, self.run.config.arms).stage
-    model = (
-        policies.trained(self.run, stage) if stage else self.run.load_model()
+    stage = _stage_of(self.run.config)
+    model = policies.trained(self.run, stage) if stage else (
+        self.run.load_model()
     )
     return self.run.make_policy(model, greedy=False)
 
