@@ -31,6 +31,7 @@ from gog_jax.storage.records import Unusable
 
 # Of a record, its texts; longer ones are a mistake, and not read.
 MAX_RECORD_BYTES = 2**26
+_MEND = 'put it right, or name the file of conversations itself'
 _SPACE = re.compile(r'\s*')
 
 
@@ -122,7 +123,7 @@ def write(
   files.write_atomic(path, text)
   if layout is layouts.SHAREGPT:
     info = path.parent / 'dataset_info.json'
-    entries = _info(info) if info.exists() else {}
+    entries = files.read_json(info, advice=_MEND) if info.exists() else {}
     entries[path.stem] = layouts.entry(path.name)
     files.write_json(info, entries)
   return Loaded(name=str(path), items=written, drops=tuple(drops))
@@ -183,7 +184,7 @@ def described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
     raise UserError(f'{path} does not exist')
   if path.name != 'dataset_info.json':
     return path, None
-  info = _info(path)
+  info = files.read_json(path, advice=_MEND)
   if len(info) != 1:
     raise UserError(
         f'{path} describes {len(info)} data sets; name the file of one'
@@ -192,13 +193,3 @@ def described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
   if not isinstance(described, dict) or 'file_name' not in described:
     raise UserError(f'{path} names no file on this disk')
   return path.parent / described['file_name'], layouts.of_entry(described)
-
-
-def _info(path: epath.Path) -> dict[str, Any]:
-  try:
-    info = json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(f'{path} is not JSON ({error})') from error
-  if not isinstance(info, dict):
-    raise UserError(f'{path} is no JSON object')
-  return info
