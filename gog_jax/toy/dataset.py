@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import json
 import os
 from typing import Any
@@ -17,7 +17,7 @@ from gog_jax.storage import metrics
 from gog_jax.storage import tfds_files
 from gog_jax.storage import trajectories
 from gog_jax.storage import typed
-from gog_jax.storage.records import Lazy
+from gog_jax.storage.records import Mapped
 from gog_jax.toy.knowledge import make_scope
 from gog_jax.toy.knowledge import SPLITS
 from gog_jax.toy.knowledge import VERSION
@@ -91,27 +91,8 @@ def _rows(
       progress.advance()
 
 
-class Examples(Lazy[Example]):
-  """A split on disk as a random-access sequence; no image is decoded."""
-
-  def __init__(self, path: epath.Path, split: str):
-    """Opens the split of the data set in `path`."""
-    self._rows = tfds_files.rows(path, split)
-
-  def __len__(self) -> int:
-    return len(self._rows)
-
-  def item(self, index: int) -> Example:
-    row: Mapping[str, Any] = self._rows[index]
-    return typed.read(
-        Example,
-        json.loads(row['example']),
-        load=lambda image: bytes(row['images'][int(image)]),
-    )
-
-
-def load(data_dir: str | os.PathLike[str], split: str) -> Examples:
-  """Opens a split for reading.
+def load(data_dir: str | os.PathLike[str], split: str) -> Sequence[Example]:
+  """Opens a split; its examples are read on access, no image is decoded.
 
   Args:
     data_dir: As given to `prepare`.
@@ -126,10 +107,18 @@ def load(data_dir: str | os.PathLike[str], split: str) -> Examples:
         f'{data_dir} holds no data set of world version {VERSION}: delete it, '
         'it is made anew'
     )
-  return Examples(path, split)
+  return Mapped(tfds_files.rows(path, split), _example_of)
 
 
-def questions(split: str, workdir: epath.PathLike) -> Examples:
+def _example_of(row: Mapping[str, Any]) -> Example:
+  return typed.read(
+      Example,
+      json.loads(row['example']),
+      load=lambda image: bytes(row['images'][int(image)]),
+  )
+
+
+def questions(split: str, workdir: epath.PathLike) -> Sequence[Example]:
   """The world as a question source: a split of the data set in a workdir.
 
   Raises:
