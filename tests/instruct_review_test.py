@@ -178,10 +178,12 @@ def test_what_the_page_exports_is_what_the_builder_reads(tmp_path):
   path = tmp_path / 'review.json'
   path.write_text(first['blob'])
   read = review.read(str(path), fingerprint='f1')
-  assert read.rejected == {EVIL_ID}
-  assert read.decisions == {EVIL_ID: 'reject', 'c': 'accept'}
-  assert read.notes == {EVIL_ID: 'the box is too wide'}
-  assert read.counts() == (1, 1)
+  assert read.samples == {
+      EVIL_ID: review.Said('reject', 'the box is too wide'),
+      'c': review.Said('accept', ''),
+  }
+  assert read.with_verdict('reject') == {EVIL_ID}
+  assert read.with_verdict('accept') == {'c'}
   read.check({EVIL_ID, 'b', 'c'})
 
 

@@ -1,13 +1,13 @@
-"""What the teacher answered, and what becomes of each question.
+"""The teacher's answers, and the outcome of each question.
 
     instruct/direct/   direct answers, `n_direct` of each question
     instruct/tries/    `1 + samples` tries of each question: the first is the
                        direct answer where that was too easy, the others are
                        conversations with tools
 
-Both are folders of items, see evaluation/collect.py: the teacher is not asked
-again what it has answered. Outcomes are a function of what is noted there, so a
-build that was stopped ends with the same set.
+Both are folders of items, see evaluation/collect.py: the teacher never answers
+twice. Outcomes depend on what is noted there alone, so a build that was stopped
+ends with the same set.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ Items = Mapping[int, Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-  """What became of a question.
+  """The outcome of a question.
 
   Attributes:
     index: Of the question.
     example_id: Its id.
-    n_direct: Direct answers that were valid.
-    n_right: Of these, the right ones.
-    easy: All were asked for, valid and right: too easy.
+    n_direct: The number of valid direct answers.
+    n_right: How many of these are right.
+    easy: Whether all direct answers are valid and right.
     failures: Of the tries before the one that passed, in order.
-    item: Number of the try that passed; else None.
-    kind: 'search' or 'no_search' of that try.
-    date: The day on which it was made, UTC.
-    infra_error: What spoilt the last try; empty where nothing did.
+    item: The number of the try that passed, if any.
+    kind: Whether that try is 'search' or 'no_search'.
+    date: The day it was made, UTC.
+    infra_error: What spoilt the last try; empty if it is valid.
   """
 
   index: int
@@ -67,12 +67,12 @@ class Outcome:
 def outcome_of(
     index: int, direct: Items, tries: Items, config: Any
 ) -> Outcome | None:
-  """The outcome of a question; None while there is more to ask.
+  """The outcome of a question; None while the teacher has more to answer.
 
   Args:
     index: Of the question.
-    direct: What is noted of direct answers.
-    tries: What is noted of tries.
+    direct: The notes of direct answers, by item.
+    tries: The notes of tries, by item.
     config: `config.instruct`.
   """
   answers = _noted(direct, index, config.n_direct)
@@ -109,15 +109,15 @@ def outcome_of(
 
 
 def _noted(items: Items, index: int, n: int) -> list[Mapping[str, Any]]:
-  """What is noted of those of a question's `n` items that are finished."""
+  """The notes of a question's finished items, of `n`."""
   return [items[i] for i in range(index * n, (index + 1) * n) if i in items]
 
 
 def _slots(answers: Sequence[Mapping[str, Any]], config: Any) -> Sequence[int]:
-  """Which tries a question takes, by its direct answers.
+  """The tries to make for a question, given its direct answers.
 
-  None are taken of a question of which a direct answer was spoilt and no other
-  is wrong: nobody knows whether it is too easy.
+  There are none if a direct answer was spoilt and no other is wrong: the
+  question may be too easy.
   """
   wrong = any(a['valid'] and a['accuracy'] != 1.0 for a in answers)
   if wrong or not answers:
@@ -193,15 +193,15 @@ class Answers:
 
   @property
   def n_retried(self) -> int:
-    """Conversations that the infrastructure spoilt and were begun anew."""
+    """How often a conversation failed because of a tool and was begun again."""
     return self._direct.n_retried + self._tries.n_retried
 
   def outcomes(self, indices: Sequence[int]) -> list[Outcome]:
-    """What became of questions; the teacher is asked what is open.
+    """The outcomes of questions; asks the teacher what is missing.
 
     Raises:
-      UserError: The folder is about other questions; or it is an outage. What
-        was answered is kept.
+      UserError: The folder holds answers to other questions, or it is an
+        outage; answers are kept.
     """
     for index in indices:
       self._check_question(index)
@@ -215,7 +215,7 @@ class Answers:
     return found
 
   def trajectory(self, item: int) -> Trajectory:
-    """A try that passed, without what a clock decides."""
+    """A try that passed, without what depends on the clock."""
     (trajectory,) = self._tries.rollouts.read([item])
     return without_clock(trajectory)
 
@@ -228,7 +228,7 @@ class Answers:
     )
 
   def _check_question(self, index: int) -> None:
-    """Refuses answers to what is no longer asked."""
+    """Refuses answers to a question that has changed since."""
     c = self._config
     notes = [
         *_noted(self._direct.items, index, c.n_direct),
@@ -259,17 +259,17 @@ class Answers:
         self._tries.collect(items, lambda: teacher.policy)
 
   def _takes(self, index: int, slot: int) -> bool:
-    """Whether a question of which no try has passed takes this one."""
+    """Whether to make this try: none has passed, and it is one to make."""
     answers = _noted(self._direct.items, index, self._config.n_direct)
     found = self._outcome(index)
     passed = found is not None and found.item is not None
     return not passed and slot in _slots(answers, self._config)
 
   def _repeat(self, indices: Sequence[int], items: Sequence[int]) -> None:
-    """Makes direct answers those of a policy that has tools.
+    """Turns direct answers into tries of a policy that has tools.
 
-    A remote model was told that it has none. What it said is said again, token
-    by token, in a conversation that offers them.
+    A remote model was offered none: its answers are repeated, token by token,
+    in conversations that offer them.
     """
     direct = [index * self._config.n_direct for index in indices]
     answers = list(self._direct.rollouts.read(direct))
@@ -282,10 +282,9 @@ class Answers:
 
 
 def without_clock(trajectory: Trajectory) -> Trajectory:
-  """What the same conversation would be at any other time.
+  """A trajectory without times, prices and the endpoint's counts.
 
-  Seconds, prices and the endpoint's own counts go; a set that was built twice
-  is the same.
+  Two builds of the same answers then make the same set.
   """
   turns = tuple(
       dataclasses.replace(

@@ -1,4 +1,4 @@
-"""From questions to a data set.
+"""Builds a GoG-Instruct set.
 
     WORKDIR/instruct/manifest.json    what it was made from, and what came of it
     WORKDIR/instruct/direct/, tries/  what was answered, see answers.py
@@ -6,8 +6,8 @@
     WORKDIR/instruct/drops.jsonl      what is not in it, and why
     WORKDIR/instruct/review.html      for people, see review.py
 
-A start with a larger target or another mixture builds on the answers that there
-are; no more questions are asked than the set takes.
+A build with a larger target or another mixture reuses all answers; no more
+questions are asked than the set needs.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def folder_of(run: Run) -> epath.Path:
 
 
 def questions_of(run: Run) -> sources.Questions:
-  """The questions that a build may ask: whole chunks of them."""
+  """The questions that a build may ask, in whole chunks."""
   c = run.config.instruct
   return sources.open(
       run.config.questions.train,
@@ -89,16 +89,17 @@ def questions_of(run: Run) -> sources.Questions:
 
 
 def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
-  """Makes the set, or what is missing of it; returns its facts.
+  """Makes the set, or what is missing; returns facts about it.
 
   Args:
     run: Of configs/instruct.py.
-    inputs: Fingerprints of the stages that it reads, by name.
+    inputs: Fingerprints of the stages it reads, by name.
 
   Raises:
-    Interrupted: After a signal; what was answered stays.
-    UserError: The folder holds another build, names the fields; the sources,
-      the teacher or the review cannot be used; or too few samples pass.
+    Interrupted: After a signal; answers are kept.
+    UserError: The folder holds another build (names the fields that differ);
+      the sources, the teacher or the review cannot be used; or too few samples
+      pass.
   """
   folder, c = folder_of(run), run.config.instruct
   manifest = Manifest(
@@ -123,7 +124,8 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     asked = _ask(answers, len(questions), c, reviewed)
     passed = [one for one in asked if _passed(one, c)]
     reviewed.check({one.example_id for one in passed})
-    taken = [one for one in passed if one.example_id not in reviewed.rejected]
+    rejected = reviewed.with_verdict('reject')
+    taken = [one for one in passed if one.example_id not in rejected]
     chosen = _mix(taken, c)
 
     made = _Records(
@@ -161,7 +163,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def shown(run: Run, facts: Mapping[str, Any]) -> str:
-  """A build in a few lines for the terminal."""
+  """A summary for the terminal."""
   folder = folder_of(run)
 
   def counts(values: Mapping[str, int]) -> str:
@@ -178,7 +180,7 @@ def shown(run: Run, facts: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Records:
-  """Makes records of questions whose answers passed."""
+  """Makes records of the tries that passed."""
 
   answers: Answers
   questions: sources.Questions
@@ -195,6 +197,7 @@ class _Records:
 
   def facts(self, one: Outcome) -> dict[str, Any]:
     """What is known of a sample beside its conversation."""
+    said = self.reviewed.of(one.example_id)
     return {
         'kind': one.kind,
         'teacher': self.teacher,
@@ -202,17 +205,18 @@ class _Records:
         'direct_answers_right': one.n_right,
         'too_easy': one.easy,
         'tries_before': len(one.failures),
-        'review': self.reviewed.decisions.get(one.example_id, ''),
-        'note': self.reviewed.notes.get(one.example_id, ''),
+        'review': said.verdict,
+        'note': said.note,
     }
 
 
 def _ask(
     answers: Answers, n: int, c: Any, reviewed: Review
 ) -> list[Outcome]:
-  """Asks until there are enough samples or no more of the `n` questions."""
+  """Asks until there are enough samples, or all `n` questions were asked."""
   asked: list[Outcome] = []
   needed = mixture.sizes(c.n, c.no_search)
+  rejected = reviewed.with_verdict('reject')
   with metrics.Progress('instruct', total=n) as progress:
     for first in range(0, n, c.chunk):
       found = answers.outcomes(range(first, min(first + c.chunk, n)))
@@ -220,7 +224,7 @@ def _ask(
       kinds = [
           one.kind
           for one in asked
-          if _passed(one, c) and one.example_id not in reviewed.rejected
+          if _passed(one, c) and one.example_id not in rejected
       ]
       held = {kind: kinds.count(kind) for kind in needed}
       progress.advance(len(found), **held)
@@ -240,10 +244,10 @@ def _passed(outcome: Outcome, c: Any) -> bool:
 
 
 def _mix(taken: Sequence[Outcome], c: Any) -> list[Outcome]:
-  """The samples of the set.
+  """Chooses the samples of the set.
 
   Raises:
-    UserError: There are too few of a kind, if that matters.
+    UserError: There are too few of a kind, and the config wants no fewer.
   """
   kinds = [str(one.kind) for one in taken]
   chosen = mixture.choose(kinds, n=c.n, no_search=c.no_search)
@@ -270,7 +274,7 @@ def _drops(
     reviewed: Review,
     c: Any,
 ):
-  """Records, tries and questions that are not in the set, each with why."""
+  """Records, tries and questions that are not in the set, and why."""
   for drop in questions.drops:
     yield {'of': 'record', **dataclasses.asdict(drop)}
   kept = {one.index for one in chosen}
@@ -289,8 +293,8 @@ def _drops(
       detail = f'{one.n_right} of {one.n_direct} direct answers are right'
     elif one.kind is None:
       reason, detail = one.failures[-1].reason, one.failures[-1].detail
-    elif one.example_id in reviewed.rejected:
-      reason, detail = REJECTED, reviewed.notes.get(one.example_id, '')
+    elif reviewed.of(one.example_id).verdict == 'reject':
+      reason, detail = REJECTED, reviewed.of(one.example_id).note
     else:
       reason = SURPLUS
     yield {
@@ -302,7 +306,7 @@ def _drops(
 
 
 def _made(folder: epath.Path) -> str | None:
-  """Of the complete set that is there; None without one."""
+  """The fingerprint of the complete set in a folder; None if there is none."""
   written = ('manifest.json', 'drops.jsonl', 'review.html', f'set/{NAME}')
   if not all((folder / name).exists() for name in written):
     return None

@@ -46,10 +46,10 @@ def facts(
   """All counts, for the card and the manifest.
 
   Args:
-    chosen: The samples of the set.
-    asked: Those of all questions that were asked.
-    questions: What both are about.
-    drops: Lines of drops.jsonl.
+    chosen: The outcomes that are in the set.
+    asked: All outcomes.
+    questions: The questions, by the outcomes' indices.
+    drops: The lines of drops.jsonl.
   """
   dates = sorted({one.date for one in chosen})
   return {
@@ -92,7 +92,9 @@ def write(
   n = found['n']
   no_search = found['by_kind'].get('no_search', 0)
   first, last = found['searched']
-  accepted, rejected = reviewed.counts()
+  accepted = len(reviewed.with_verdict('accept'))
+  rejected = len(reviewed.with_verdict('reject'))
+  notes = {n: one.note for n, one in reviewed.samples.items() if one.note}
   lines = [
       '# GoG-Instruct',
       '',
@@ -134,11 +136,11 @@ def write(
       '',
       *_table('reason', found['dropped']['record']),
   ]
-  if reviewed.notes:
+  if notes:
     lines += ['## Notes of the review', '']
     lines += [
         f'- {_inline(name)}: {_inline(note)}'
-        for name, note in sorted(reviewed.notes.items())
+        for name, note in sorted(notes.items())
     ]
     lines.append('')
   settled = json.dumps(identity, indent=2, sort_keys=True)
@@ -168,13 +170,13 @@ def _table(name: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _inline(text: str) -> str:
-  """On one line, with nothing that Markdown or HTML would act on."""
+  """Text on one line, with marks of Markdown and HTML escaped."""
   for mark, safe in (('&', '&amp;'), ('<', '&lt;'), ('|', '\\|')):
     text = text.replace(mark, safe)
   return ' '.join(text.split())
 
 
 def _count(values: Any) -> dict[str, int]:
-  """How often each occurs, the commonest first, then by name."""
+  """How often each value occurs, the commonest first, then by name."""
   counts = collections.Counter(values)
   return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

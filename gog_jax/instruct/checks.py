@@ -1,7 +1,8 @@
-"""What a trajectory has to be to be imitated, each check with its reason.
+"""The checks that a trajectory has to pass to be imitated.
 
-The first check that fails names the reason, so the counts add up. What the
-infrastructure spoilt is no failure of the teacher's.
+The first that fails gives the reason, so that counts add up. A trajectory that
+a tool or the judge spoilt has reasons of its own: it is no fault of the
+teacher's.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
-# Width and height of an image file -> of the frame in which boxes are written.
+# From the size of an image to that of the frame in which boxes are written.
 Frame = Callable[[int, int], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """Why a trajectory is not taken: a few words, and a line."""
+  """Why a trajectory is not taken: in a few words, and in a line."""
 
   reason: str
   detail: str
@@ -45,13 +46,13 @@ def frame_of(run: Run) -> Frame:
 def failure(
     example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
 ) -> Failure | None:
-  """The first check that a scored trajectory fails; None where it passes all.
+  """The first failure of a scored trajectory; None if it passes all checks.
 
   Args:
     example: The question.
-    trajectory: Of it.
-    c: Which checks there are.
-    frame: Where boxes are written.
+    trajectory: A trajectory of it.
+    c: Says which checks to make.
+    frame: The frame in which the policy writes boxes.
   """
   return next(_failures(example, trajectory, c, frame), None)
 
@@ -59,7 +60,7 @@ def failure(
 def _failures(
     example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
 ) -> Iterator[Failure]:
-  """Each check that it fails, in order."""
+  """The failures, in the order of checks."""
   if not trajectory.valid:
     yield Failure(*infra_error(trajectory))
   ended = f'it ended with {trajectory.stop_reason.value}'
@@ -81,7 +82,7 @@ def _failures(
 
 
 def kind_of(trajectory: Trajectory) -> str:
-  """'search' where a call brought something back, else 'no_search'."""
+  """'search' if a call succeeded, else 'no_search'."""
   return 'search' if any(True for _ in _found(trajectory)) else 'no_search'
 
 
@@ -96,7 +97,7 @@ def _format_error(trajectory: Trajectory) -> str:
 
 
 def _box_outside(trajectory: Trajectory, frame: Frame) -> str:
-  """The executor clamps a box to the image; a teacher should not need it."""
+  """The executor clamps boxes to the image; a teacher should not need that."""
   for call, result in _made(trajectory):
     if result.view is None:
       continue
@@ -125,7 +126,7 @@ def _gold_missed(
 def _no_evidence(
     example: Example, trajectory: Trajectory, c: InstructConfig
 ) -> str:
-  """Looks for whole words of an accepted answer in what came back."""
+  """Looks for an accepted answer, as whole words, in the results."""
   found = list(_found(trajectory))
   if not c.evidence or not found:
     return ''
@@ -150,7 +151,7 @@ def _repeated(trajectory: Trajectory) -> str:
 
 
 def _made(trajectory: Trajectory) -> Iterator[tuple[ToolCall, ToolResult]]:
-  """Calls that were made, with what they brought back."""
+  """Calls that were made, with their results."""
   for turn in trajectory.turns:
     yield from zip(turn.parsed.calls, turn.results)
 

@@ -1,4 +1,4 @@
-"""What a build would take at most, before anything is asked."""
+"""Estimates what a build takes at most, before it asks anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the samples that passed make the set."""
+"""Chooses the samples of a set."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ NO_SEARCH, SEARCH = 'no_search', 'search'
 
 
 def sizes(n: int, no_search: float) -> dict[str, int]:
-  """How many of each kind make a set of `n`: the share, exact to one."""
+  """How many of each kind a set of `n` has; the share is exact to one."""
   n_no_search = round(no_search * n)
   return {NO_SEARCH: n_no_search, SEARCH: n - n_no_search}
 
 
 def choose(kinds: Sequence[str], *, n: int, no_search: float) -> list[int]:
-  """The largest set of this share, of at most `n`: the first of each kind.
+  """Chooses the first samples of each kind, as many as keep the share.
+
+  Args:
+    kinds: Of all samples.
+    n: The most to choose.
+    no_search: The share of those that do not search.
 
   Returns:
-    Their indices, in order.
+    The indices of the chosen samples, in order.
   """
   held = collections.Counter(kinds)
   while any(

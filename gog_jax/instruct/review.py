@@ -1,14 +1,13 @@
-"""A page on which people accept or reject samples, and what they said there.
+"""A page on which people accept or reject samples, and its exported file.
 
-The page needs nothing but itself. It keeps what is said in the browser and
-exports it as a file:
+The page is self-contained. It keeps the review in the browser and exports it:
 
     {"gog_jax_review": 1, "fingerprint": "...", "samples":
       {ID: {"verdict": "accept" | "reject" | "", "note": "..."}}}
 
-It holds the one script of this project's pages. Its content security policy
-allows that script by its hash and nothing else; everything that a policy, a
-source or a search has said is escaped.
+Its script is the only one in this project's pages. The content security policy
+allows it by its hash and nothing else; text by policies, sources and searches
+is escaped.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ _SCRIPT = epath.Path(__file__).parents[1] / 'report' / 'templates' / 'review.js'
 
 
 @dataclasses.dataclass(frozen=True)
-class _Said:
-  """Of a sample."""
+class Said:
+  """What people said about a sample; '' is nothing."""
 
   verdict: Literal['accept', 'reject', '']
   note: str
@@ -39,42 +38,32 @@ class _Said:
 
 @dataclasses.dataclass(frozen=True)
 class _Exported:
-  """What the page's file holds, see above."""
+  """The file that the page exports."""
 
   gog_jax_review: Literal[1]
   fingerprint: str
-  samples: dict[str, _Said]
+  samples: dict[str, Said]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Review:
-  """What people said, by the ids of questions.
+  """What people said about samples, by the ids of questions."""
 
-  Attributes:
-    decisions: 'accept' or 'reject'.
-    notes: Without the empty ones.
-  """
+  samples: Mapping[str, Said] = dataclasses.field(default_factory=dict)
 
-  decisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  def of(self, name: str) -> Said:
+    return self.samples.get(name, Said('', ''))
 
-  @property
-  def rejected(self) -> set[str]:
-    return {n for n, said in self.decisions.items() if said == 'reject'}
-
-  def counts(self) -> tuple[int, int]:
-    """How many are accepted, and rejected."""
-    said = list(self.decisions.values())
-    return said.count('accept'), said.count('reject')
+  def with_verdict(self, verdict: str) -> set[str]:
+    return {n for n, said in self.samples.items() if said.verdict == verdict}
 
   def check(self, known: set[str]) -> None:
-    """Refuses what was said of samples that there are not.
+    """Refuses a review of unknown samples.
 
     Raises:
       UserError: Names one of them.
     """
-    unknown = sorted((self.decisions.keys() | self.notes.keys()) - known)
-    if unknown:
+    if unknown := sorted(self.samples.keys() - known):
       raise UserError(
           f'the review speaks of {len(unknown)} samples that this build does '
           f'not have, e.g. {unknown[0]!r}: review the page that it has written'
@@ -85,7 +74,7 @@ def read(path: str, *, fingerprint: str) -> Review:
   """Reads what the page has exported.
 
   Raises:
-    UserError: It is no such file, or of another build.
+    UserError: It is not such a file, or reviews another build.
   """
   found = files.read_json(
       path, _Exported, advice='export it anew from the review page'
@@ -95,15 +84,15 @@ def read(path: str, *, fingerprint: str) -> Review:
         f'{path} reviews another build ({found.fingerprint}, this one is '
         f'{fingerprint}): review the page of this one'
     )
-  notes = {name: said.note.strip() for name, said in found.samples.items()}
-  return Review(
-      decisions={n: s.verdict for n, s in found.samples.items() if s.verdict},
-      notes={name: note for name, note in notes.items() if note},
-  )
+  said = {
+      name: dataclasses.replace(one, note=one.note.strip())
+      for name, one in found.samples.items()
+  }
+  return Review({n: one for n, one in said.items() if one.verdict or one.note})
 
 
 def render(records: Sequence[Any], *, fingerprint: str, teacher: str) -> str:
-  """The page, of records; `teacher` is for people."""
+  """Renders the page for some records; `teacher` is for people."""
   script = _SCRIPT.read_text()
   digest = hashlib.sha256(script.encode()).digest()
   return cards.render(

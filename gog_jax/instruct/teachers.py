@@ -1,4 +1,4 @@
-"""Who answers: with the tools of the run, and at once without them."""
+"""The teacher, who answers with the run's tools, or directly without any."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def _stage_of(config: InstructPage) -> str | None:
 
 
 class Teacher:
-  """A policy with its tools, and the same without; made when first asked.
+  """A policy with tools and one without, both made on first use.
 
   Attributes:
-    run: Whose chat and tools its trajectories have.
+    run: Its chat and tools are those of the trajectories.
   """
 
   def __init__(self, run: Run):
@@ -59,7 +59,7 @@ class Teacher:
     return self._name == paradigms.REMOTE
 
   def repeating(self, answers: Sequence[Trajectory]) -> Policy:
-    """A policy that says what was said in these, token by token."""
+    """A policy that repeats what was sampled in these, token by token."""
     said = {
         t.example_id: t.token_ids[t.loss_mask > 0].tolist() for t in answers
     }
@@ -69,7 +69,7 @@ class Teacher:
 
   @functools.cached_property
   def policy(self) -> Policy:
-    """Answers with tools."""
+    """The policy that answers with tools."""
     if self.is_remote:
       return self._remote(self.run)
     if self._name == paradigms.EXPERT:
@@ -82,17 +82,17 @@ class Teacher:
 
   @functools.cached_property
   def direct(self) -> Policy:
-    """Answers at once; it is of `direct_run`."""
+    """The policy that answers directly, in `direct_run`."""
     if self.is_remote:
       return self._remote(self.direct_run)
     if self._name == paradigms.EXPERT:
       return policies.expert_policy(self.run, answers_at_once=True)
-    # Where it calls a tool all the same, it has not answered.
+    # If it calls a tool nevertheless, it has not answered.
     return self.policy
 
   @functools.cached_property
   def direct_run(self) -> Run:
-    """The run of one message; a remote model's has a chat without tools."""
+    """A run with a single turn; for a remote model, without tools."""
     c = self.run.config
     rollout = dataclasses.replace(c.rollout, max_turns=1)
     own = dataclasses.replace(c, rollout=rollout)
