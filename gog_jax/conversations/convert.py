@@ -1,7 +1,7 @@
-"""From one format of training data to another.
+"""Converts training data from one format to another.
 
 `trajectories` and `tfds` hold all of a record; `sharegpt` and `swift` hold its
-words and images, from which it is encoded anew.
+text and images, from which it is encoded again.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ def convert(
     name: str = 'gog_instruct',
     description: str = '',
 ) -> Loaded[str]:
-  """Writes what one file or folder holds as another.
+  """Converts a file or folder.
 
-  From words to words nothing is encoded, and all is kept that the file says.
+  Between `sharegpt` and `swift` nothing is encoded and every column is kept.
 
   Args:
     source: See `reader.read`.
-    target: A .json or .jsonl file for formats in words; else a folder.
+    target: A .json or .jsonl file for `sharegpt` and `swift`; else a folder.
     form: 'sharegpt', 'swift', 'trajectories' or 'tfds'.
-    chat: Between words and tokens; called only if that is asked.
-    split: Of a TFDS set that is read.
-    name: Of a TFDS set that is written.
-    description: Of the same.
+    chat: Returns what encodes text; called only if that is needed.
+    split: The split of a TFDS set to read.
+    name: The name of a TFDS set to write.
+    description: Its description.
 
   Returns:
-    The ids of what was written, and what was not.
+    The ids of what was written, and what was dropped.
 
   Raises:
-    UserError: A path will not do, or nothing is of use.
+    UserError: `target` does not fit, or there is no usable record.
   """
   target, in_words = epath.Path(target), form in LAYOUTS
   if in_words != (target.suffix in ('.json', '.jsonl')):
@@ -96,16 +96,17 @@ def convert(
 
 
 def export(record: Record, chat: Chat) -> Conversation:
-  """A record in words, read out of its tokens: what the policy saw and said.
+  """Decodes a record's tokens: what the policy saw and said, as text.
 
-  Ids, logprobs, scores, lineage of crops, accepted answers and reward are lost.
+  Token ids, logprobs, scores, lineage of crops, accepted answers and reward are
+  lost.
 
   Args:
-    record: Its tokens are `chat`'s.
-    chat: Reads them.
+    record: Its tokens are those of `chat`.
+    chat: Decodes them.
 
   Raises:
-    Unusable: There is no message in it.
+    Unusable: There are no messages in it.
   """
   trajectory = record.trajectory
   messages: list[Message] = []
@@ -130,7 +131,7 @@ def export(record: Record, chat: Chat) -> Conversation:
       text = text.removeprefix(f'{protocol.RESPONSE}\n')
       text = text.removesuffix(f'\n{protocol.END_RESPONSE}')
       replies = text.split(JOINT)
-      if len(replies) != len(results):  # It is the text itself that spells it.
+      if len(replies) != len(results):  # The text itself spells it.
         replies = [text]
       messages += [Message(role=Role.REPLY, text=reply) for reply in replies]
     else:
@@ -152,7 +153,7 @@ def export(record: Record, chat: Chat) -> Conversation:
 
 
 def _said(text: str, parsed: ParsedTurn | None) -> list[Message]:
-  """A turn of the policy: its calls where all are sound, else its words."""
+  """A turn of the policy: its calls if all are valid, else its text."""
   if (
       parsed is None
       or not parsed.calls

@@ -1,9 +1,9 @@
-"""Conversations in words -> records with tokens, for fine-tuning.
+"""Encodes conversations as records with tokens, for fine-tuning.
 
-The system message and the tools are the chat's own: what a policy is trained
-on is what it will be shown. What a file writes in its own way is written in
-ours: a call's JSON within `<tool_call>`, a plain answer within `<answer>`.
-Targets are the agent's words alone, but for a message whose `loss` is false.
+System message and tools are the chat's own, so that a policy is trained on what
+it will be shown. Other notations become ours: a call's JSON goes into
+`<tool_call>`, a plain answer into `<answer>`. Targets are the agent's messages,
+except those whose `loss` is false.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ _ANSWER = re.compile(f'{protocol.ANSWER}(.*?){protocol.END_ANSWER}', re.DOTALL)
 _REPLIES = re.compile(
     f'{protocol.RESPONSE}\n?(.*?)\n?{protocol.END_RESPONSE}', re.DOTALL
 )
-# Images before all words, and the line end that may part them.
+# Images before any text, and the line end after them.
 _LEADING = re.compile(f'(?:\\s*{IMAGE})+\n?')
 
 
 def encode(conversation: Conversation, chat: Chat) -> Record:
   """Encodes a conversation; logprobs are 0.
 
-  Its example has the first message for a question and the last answer for the
-  accepted one. Calls that the chat's tools do not take make it unusable: no
-  policy can do with them what it shows.
+  The example's question is the first message, its accepted answer the last
+  answer. A conversation with calls that the chat's tools do not take cannot be
+  used: no policy could make them.
 
   Raises:
-    Unusable: Says why.
+    Unusable: The conversation cannot be encoded.
   """
   encoder = _Encoder(conversation, chat)
   for asked, said in messages_lib.exchanges(conversation.messages):
@@ -63,7 +63,7 @@ def encode(conversation: Conversation, chat: Chat) -> Record:
 
 
 class _Encoder:
-  """A conversation as far as it is encoded."""
+  """A conversation that is being encoded."""
 
   def __init__(self, conversation: Conversation, chat: Chat):
     self._conversation = conversation
@@ -99,9 +99,9 @@ class _Encoder:
     self._transcript.append(self._chat.ask(images, question, first=first))
 
   def _refuse_prompt(self) -> None:
-    """Refuses a prompt of this dialect's in place of a question.
+    """Refuses a whole prompt of this dialect where a question belongs.
 
-    The prompt would stand there twice, the second time with its tags broken up.
+    It would appear twice, the second time with its tags broken up.
     """
     grammar = self._chat.grammar
     explained = (*grammar.think, *grammar.reply)
@@ -130,7 +130,7 @@ class _Encoder:
     self._transcript.turns.append(turn)
 
   def record(self) -> Record:
-    """Returns what was appended."""
+    """The record of what was appended."""
     answer = self._transcript.turns[-1].parsed.answer
     return Record(
         example=Example(
@@ -148,11 +148,11 @@ class _Encoder:
     )
 
   def _pieces(self, text: str) -> Iterator[Piece]:
-    """Text, and the pictures that stand in it."""
+    """Splits a text into its text and pictures."""
     for number, part in enumerate(text.split(IMAGE)):
       if number:
         (view,) = whole([next(self._pictures).read()])
-        # Of later images it is not said where they were cut.
+        # Files do not say where later images, crops, were cut.
         if not self._transcript.turns:
           self._images += (view.data,)
           view = dataclasses.replace(view, root=len(self._images) - 1)
@@ -161,7 +161,8 @@ class _Encoder:
         yield messages_lib.unescape(part)
 
   def _turn(self, said: Sequence[Message]) -> tuple[list[int], ParsedTurn]:
-    """Token ids of a turn, as it is written or else as we write it."""
+    """Encodes a turn as it is written if that is valid, else in our notation.
+    """
     text = ''.join(
         messages_lib.unescape(one.text)
         for one in said
@@ -204,7 +205,7 @@ def _result(content: Sequence[Piece]) -> ToolResult:
 
 
 def _call(text: str) -> ToolCall:
-  """Reads a call's JSON; its arguments may be JSON in a text."""
+  """Reads a call's JSON; its arguments may be JSON text themselves."""
   try:
     call = json.loads(messages_lib.unescape(text))
     name, arguments = call['name'], call['arguments']

@@ -4,7 +4,7 @@
     FOLDER/images/...            what they show, named relative to FOLDER
     FOLDER/dataset_info.json     LLaMA-Factory's entry for the file
 
-What cannot be used is a Drop: one line, counted; the rest is read.
+Records that cannot be used are dropped and counted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 
-# Of a record, its texts; longer ones are a mistake, and not read.
+# The text of a record; a longer one must be a mistake.
 MAX_RECORD_BYTES = 2**26
 _MEND = 'put it right, or name the file of conversations itself'
 _SPACE = re.compile(r'\s*')
@@ -38,15 +38,15 @@ _SPACE = re.compile(r'\s*')
 def read(
     path: epath.PathLike, *, max_record_bytes: int = MAX_RECORD_BYTES
 ) -> Loaded[Conversation]:
-  """Reads a file; pictures stay on disk until they are asked for.
+  """Reads a file; pictures are read on access.
 
   Args:
-    path: A .json or .jsonl file of either layout, found by its columns; or a
-      dataset_info.json, or its folder, that describes one file.
-    max_record_bytes: Records of more are dropped.
+    path: A .json or .jsonl file in either layout; or a dataset_info.json that
+      describes one file, or its folder.
+    max_record_bytes: Larger records are dropped.
 
   Raises:
-    UserError: There is no such file, or it is of no known kind.
+    UserError: There is no such file, or its format is unknown.
   """
   path, layout = described(epath.Path(path))
   if path.suffix not in ('.json', '.jsonl'):
@@ -85,18 +85,18 @@ def write(
     conversations: Sequence[Conversation],
     layout: Layout,
 ) -> Loaded[str]:
-  """Writes a file, atomically, and the images it names, before it.
+  """Writes the images, then atomically the file that names them.
 
-  A picture keeps the path it has, so that what was read is written back; one
-  that lies elsewhere, or whose path another image has, is named by content.
+  A picture keeps its path, unless that leads out of the folder or is taken by
+  another image: then it is named by its content.
 
   Args:
-    path: To write; .jsonl for one object a line, else a list.
-    conversations: What to write; one may raise Unusable when it is asked for.
-    layout: How; for SHAREGPT, dataset_info.json gets an entry for the file.
+    path: A .jsonl file for an object a line, or a .json file for a list.
+    conversations: Their items may raise Unusable on access.
+    layout: For SHAREGPT, dataset_info.json gets an entry for the file.
 
   Returns:
-    The ids of what was written, and what could not be.
+    The ids of what was written, and what was dropped.
 
   Raises:
     UserError: The folder cannot be written.
@@ -130,9 +130,9 @@ def write(
 
 
 def _elements(path: epath.Path, most: int) -> Iterator[Any]:
-  """The objects of a list; an Unusable in place of one that cannot be read.
+  """Yields the objects of a list, or Unusable for one that cannot be read.
 
-  What follows a damaged one is lost, what precedes it is not.
+  Those before a damaged one are still read; those after it are lost.
   """
   try:
     text = path.read_text()
@@ -167,7 +167,7 @@ def _after_space(text: str, start: int) -> int:
 
 
 def _store(folder: epath.Path, picture: Picture) -> str:
-  """Writes a picture into the folder; returns its path from there."""
+  """Writes a picture into a folder; returns its path relative to that."""
   data, path = picture.read(), folder / picture.name
   parts = pathlib.PurePosixPath(picture.name)
   outside = parts.is_absolute() or '..' in parts.parts
@@ -177,7 +177,7 @@ def _store(folder: epath.Path, picture: Picture) -> str:
 
 
 def described(path: epath.Path) -> tuple[epath.Path, Layout | None]:
-  """The file that a dataset_info.json, or its folder, describes."""
+  """The file that a dataset_info.json or its folder describes, and how."""
   if path.is_dir():
     path = path / 'dataset_info.json'
   if not path.exists():

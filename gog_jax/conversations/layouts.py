@@ -1,7 +1,7 @@
-"""A conversation as one object of a file of LLaMA-Factory's or ms-swift's.
+"""Conversations as JSON objects in the layouts of LLaMA-Factory and ms-swift.
 
-LLaMA-Factory merges a turn of the agent, its thought and all its calls, into
-one message, and what answers them into one; ms-swift has a message for each.
+LLaMA-Factory merges an agent's thought and calls into one message, and so the
+replies to them; ms-swift has a message for each.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gog_jax.conversations.messages import Role
 from gog_jax.errors import UserError
 from gog_jax.storage.records import Unusable
 
-# Between two replies of one message: a template that puts the whole message
-# into <tool_response> tags makes two of it.
+# Between two replies in one message: a template that wraps the message in
+# <tool_response> tags then makes two of it.
 JOINT = f'\n{protocol.END_RESPONSE}\n{protocol.RESPONSE}\n'
 
 
@@ -32,11 +32,11 @@ class Layout:
   """Names of columns and words for roles, as dataset_info.json gives them.
 
   Attributes:
-    merged: Whether a turn is one message, see above.
-    columns: What the columns `messages` and `images` are called, and `system`
-      where the system message is not one of the messages.
-    tags: `role_tag` and `content_tag` are the keys of a message; ROLE_tag is
-      the word for a role.
+    merged: Whether a turn is one message, as above.
+    columns: The names of the columns `messages` and `images`, and of `system`
+      if the system message has a column of its own.
+    tags: `role_tag` and `content_tag` are a message's keys; ROLE_tag is the
+      word for a role.
   """
 
   merged: bool
@@ -81,7 +81,7 @@ _ALIASES = {'tool': Role.REPLY}  # Another word that ms-swift reads.
 
 
 def entry(file_name: str) -> dict[str, Any]:
-  """What dataset_info.json says of a file that SHAREGPT describes."""
+  """The entry of dataset_info.json for a file in the layout SHAREGPT."""
   return {
       'file_name': file_name,
       'formatting': 'sharegpt',
@@ -94,7 +94,7 @@ def of_entry(described: Mapping[str, Any]) -> Layout:
   """The layout that an entry of dataset_info.json describes.
 
   Raises:
-    UserError: It is of another kind than conversations.
+    UserError: It does not describe conversations.
   """
   if described.get('formatting') != 'sharegpt' or described.get('ranking'):
     raise UserError(
@@ -114,13 +114,13 @@ def read_row(
   """Reads one object.
 
   Args:
-    row: What the file holds.
-    layout: How it is laid out; None: as its columns say.
-    folder: What paths of images are relative to.
-    name: Its id where it has none itself.
+    row: The object.
+    layout: Its layout; None to tell from its columns.
+    folder: The folder that paths of images are relative to.
+    name: Its id if it has none.
 
   Raises:
-    Unusable: It is no conversation, or lacks what it shows.
+    Unusable: It is not a conversation, or one of its images is missing.
   """
   if not isinstance(row, dict):
     raise Unusable('not a conversation', 'is not a JSON object')
@@ -161,10 +161,7 @@ def read_row(
 def write_row(
     conversation: Conversation, layout: Layout, *, paths: Mapping[str, str]
 ) -> dict[str, Any]:
-  """Lays a conversation out; `read_row` reads the same from it.
-
-  `paths` has the path of each picture by its name.
-  """
+  """The inverse of `read_row`; `paths` maps names of pictures to paths."""
   row, messages = dict(conversation.columns), list(conversation.messages)
   columns, tags = layout.columns, layout.tags
   if layout.merged:
@@ -212,7 +209,7 @@ def _picture(path: Any, folder: epath.Path) -> Picture:
 
 
 def _split(merged: Sequence[Message]) -> list[Message]:
-  """A message for each thought, call and reply."""
+  """Splits messages so that each thought, call and reply has its own."""
   messages: list[Message] = []
   n_calls = 0
   for message in merged:
@@ -228,14 +225,14 @@ def _split(merged: Sequence[Message]) -> list[Message]:
         )
     elif message.role == Role.REPLY:
       replies = message.text.split(JOINT)
-      if len(replies) == n_calls:  # Else it is the text itself that spells it.
+      if len(replies) == n_calls:  # Else the text itself spells JOINT.
         texts = replies
     messages += [dataclasses.replace(message, text=text) for text in texts]
   return messages
 
 
 def _calls(text: str) -> list[str]:
-  """The JSON of each call of a merged message, without the thought."""
+  """The JSON of each call in a merged message without its thought."""
   try:
     calls = json.loads(text)
   except (ValueError, RecursionError) as error:
@@ -248,7 +245,7 @@ def _calls(text: str) -> list[str]:
 
 
 def _merge(messages: Sequence[Message]) -> list[Message]:
-  """One message for each turn, and one for the replies to it."""
+  """Merges each turn into one message, and the replies to it into one."""
   merged: list[list[Message]] = []
   for message in messages:
     if merged and (merged[-1][-1].role, message.role) in (
@@ -275,6 +272,6 @@ def _joined(run: Sequence[Message]) -> str:
   calls = [one.text for one in run if one.role == Role.CALL]
   before = run[0].text if run[0].role == Role.ASSISTANT else ''
   if before.strip() and protocol.THINK not in before:
-    # LLaMA-Factory takes nothing but a thought to stand before a call.
+    # LLaMA-Factory allows only a thought before a call.
     before = f'{protocol.THINK}\n{before.strip()}\n{protocol.END_THINK}\n'
   return before + (calls[0] if len(calls) == 1 else f'[{", ".join(calls)}]')

@@ -1,8 +1,8 @@
-"""One conversation with an agent, in words: typed messages and pictures.
+"""A conversation with an agent as text: typed messages and pictures.
 
-An image stands in a text as `<image>`; the n-th of these is the n-th picture. A
-text that merely spells `<image>` is written with an invisible zero-width space
-in it (`escape`), and read back without (`unescape`).
+`<image>` in a text stands for an image: the n-th is the n-th picture. A text
+that merely spells `<image>` is written with a zero-width space in it (`escape`)
+that is removed when it is read (`unescape`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Role(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Message:
-  """Attributes: role, text as the file has it, and what else it says of it."""
+  """A message; `text` is as in the file, `extra` holds its other fields."""
 
   role: Role
   text: str
@@ -53,8 +53,8 @@ class Picture:
   """An image file.
 
   Attributes:
-    name: Its path as the conversation names it, e.g. 'images/a.png'.
-    data: Its bytes, or where they are.
+    name: Its path in the conversation, e.g. 'images/a.png'.
+    data: Its content, or where to read it.
   """
 
   name: str
@@ -64,7 +64,7 @@ class Picture:
     """The file's bytes.
 
     Raises:
-      Unusable: It cannot be read, or is no image.
+      Unusable: It cannot be read or is not an image.
     """
     try:
       data = self.data if isinstance(self.data, bytes) else (
@@ -83,11 +83,11 @@ class Conversation:
   """A conversation.
 
   Attributes:
-    id: Unique in its file; where that gives none, file and number.
-    messages: In order; a turn is a thought, if any, and a message for each
+    id: Unique in its file; defaults to the file's name and a number.
+    messages: In order. A turn is a thought, if any, and a message for each
       call, or an answer.
     pictures: One for each `<image>`, in order.
-    columns: All else that the file says of it, its tools included.
+    columns: Its other columns in the file, e.g. its tools.
   """
 
   id: str
@@ -96,7 +96,7 @@ class Conversation:
   columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def check(self) -> None:
-    """Raises Unusable where messages or pictures do not fit together."""
+    """Raises Unusable if messages or pictures do not match."""
     for _ in exchanges(self.messages):
       pass
     n_shown = sum(one.text.count(IMAGE) for one in self.messages)
@@ -110,17 +110,17 @@ class Conversation:
 
 
 def escape(text: str) -> str:
-  """Text in which nothing stands for an image."""
+  """Text in which no `<image>` stands for an image."""
   return _SPELLED.sub('<\\1\\2\u200b>', text)
 
 
 def unescape(text: str) -> str:
-  """What `escape` was given."""
+  """The inverse of `escape`."""
   return _SPELLED.sub(lambda m: f'<{m[1]}{m[2][1:]}>', text)
 
 
 def split_thought(text: str) -> tuple[str | None, str]:
-  """What stands within the first `<think>`, stripped, and all around it."""
+  """The text in the first `<think>`, stripped, or None; and the rest."""
   match = _THOUGHT.search(text)
   if match is None:
     return None, text
@@ -128,7 +128,7 @@ def split_thought(text: str) -> tuple[str | None, str]:
 
 
 def after_thought(text: str) -> int:
-  """Where a thought that a text begins with ends; 0 if it has none."""
+  """Where a thought at the start of a text ends; 0 if there is none."""
   match = _THOUGHT.match(text, len(text) - len(text.lstrip()))
   return match.end() if match else 0
 
@@ -136,11 +136,11 @@ def after_thought(text: str) -> int:
 def exchanges(
     messages: Sequence[Message],
 ) -> Iterator[tuple[list[Message], list[Message]]]:
-  """Yields what is said to the agent, and its turn.
+  """Yields pairs of what the agent is told and what it says.
 
   Raises:
-    Unusable: They do not follow one another so: user, then the agent, then
-      the user or replies to its calls, ..., the agent last.
+    Unusable: The messages are out of order: the user speaks first, then the
+      agent, then the user or replies to its calls, and so on, the agent last.
   """
   rest = collections.deque(messages)
 
@@ -177,7 +177,7 @@ def exchanges(
 
 
 def _is_reply(message: Message) -> bool:
-  """Whether it looks like Hermes' message of the user with replies."""
+  """Whether it is a user message with replies, as in Hermes' format."""
   text = message.text.strip()
   return text.startswith(protocol.RESPONSE) and text.endswith(
       protocol.END_RESPONSE

@@ -1,4 +1,4 @@
-"""Records from whatever file or folder they are in."""
+"""Reads training data of any format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 
-# What a folder of trajectories may hold.
+# The files of a folder of trajectories.
 TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'
 FACTS = 'facts.jsonl'
 
@@ -29,7 +29,7 @@ def kind_of(path: epath.PathLike) -> str:
   """'tfds', 'trajectories', or 'words': conversations in JSON.
 
   Raises:
-    UserError: There is nothing.
+    UserError: The path does not exist.
   """
   path = epath.Path(path)
   if not path.exists():
@@ -50,20 +50,20 @@ def read(
     split: str = 'train',
     check: Callable[[Record], None] = lambda record: None,
 ) -> Loaded[Record]:
-  """Reads records, or makes them of conversations in words.
+  """Reads records, or encodes conversations as records.
 
   Args:
     path: A TFDS set, a folder with trajectories.jsonl and examples.jsonl, or a
-      file of another project, see json_files.py.
-    chat: Encodes what has no tokens yet; called only if there is any.
-    split: Of a TFDS set.
-    check: Raises Unusable for what is of no use.
+      file as in json_files.py.
+    chat: Returns what encodes conversations; called only if there are any.
+    split: The split of a TFDS set.
+    check: Raises Unusable to drop a record.
 
   Returns:
-    What is left, read or encoded as it is asked for; and what was dropped.
+    The usable records, read or encoded on access, and the dropped ones.
 
   Raises:
-    UserError: There is no such file, or nothing of use in it.
+    UserError: There is no such file, or it holds no usable record.
   """
   place, kind = epath.Path(path), kind_of(path)
   names = None
@@ -104,7 +104,7 @@ def read(
 
 
 def digest(path: epath.PathLike) -> str:
-  """16 hex digits that change with anything that `read` reads."""
+  """16 hex digits that change with all that `read` reads."""
   path = epath.Path(path)
   kind, found = kind_of(path), hashlib.sha256()
   if kind == 'tfds':
@@ -127,7 +127,7 @@ def digest(path: epath.PathLike) -> str:
 
 
 def _folder_of(path: epath.Path) -> epath.Path:
-  """Of trajectories, which may be named by their file."""
+  """The folder of trajectories, given that or its file."""
   return path.parent if path.name == TRAJECTORIES else path
 
 
@@ -167,7 +167,7 @@ def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
 def write_trajectories(
     folder: epath.PathLike, records: Sequence[Record]
 ) -> None:
-  """Writes records as a folder that `read` reads.
+  """Writes records to a folder, as `read` reads them.
 
   Raises:
     UserError: The folder cannot be written.

@@ -12,7 +12,7 @@ from gog_jax.types import Trajectory
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-  """A question, what was done about it, and what else is known of both.
+  """A question, a trajectory of it, and facts about them.
 
   Attributes:
     example: The question.

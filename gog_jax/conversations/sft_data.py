@@ -1,8 +1,7 @@
-"""What SFT imitates: the expert's demos, or a file of the user's own.
+"""What SFT imitates: the expert's demos, or a user's own data.
 
-Of a file, whatever its format, the records of use are written to the stage's
-folder as a TFDS set (a set is read where it lies): encoded once, read by
-random access, by any number of worker processes.
+Unless the data is a TFDS set, its usable records are written to the stage's
+folder as one: encoded once, and read at random by any number of workers.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Trajectory
 
-# Of a file or folder, once a process: it is asked for by every stage.
+# Every stage asks for it; it is computed once a process.
 digest = functools.cache(reader.digest)
 
 _SAID = 5  # Drops that are said one by one.
@@ -36,16 +35,16 @@ _SAID = 5  # Drops that are said one by one.
 def read(
     run: Run, folder: epath.Path, *, demos: str, path: str
 ) -> tuple[Sequence[Trajectory], dict[str, Any]]:
-  """Returns what to imitate, and facts about it for the manifest.
+  """Reads what to imitate; returns it with facts for the manifest.
 
   Args:
-    run: Its chat and limits decide what is of use.
+    run: Its chat and limits decide what can be used.
     folder: The stage's.
-    demos: The stage that made them, where there is no file.
-    path: The file or folder; '' for none.
+    demos: The stage that made the demos, if there is no `path`.
+    path: The user's file or folder, or ''.
 
   Raises:
-    UserError: Nothing in it is of use.
+    UserError: There is no usable record.
   """
   if not path:
     shown = trajectories_lib.read(run.workdir / demos / 'trajectories.jsonl')
@@ -65,7 +64,7 @@ def read(
 
 
 def say(found: Loaded[Any]) -> None:
-  """Says what was dropped, in all by reason and some of it in full."""
+  """Prints the first drops, and how many there are by reason."""
   for drop in found.drops[:_SAID]:
     metrics.say(f'dropped: {drop}')
   if len(found.drops) > _SAID:
@@ -76,10 +75,10 @@ def say(found: Loaded[Any]) -> None:
 
 
 def _check(run: Run, record: Record) -> None:
-  """Refuses what this run cannot train on.
+  """Refuses a record that this run cannot train on.
 
   Raises:
-    Unusable: Says why.
+    Unusable: It is too long, has no targets, or was made for another model.
   """
   trajectory, c = record.trajectory, run.config.batch
   n_tokens = len(trajectory.token_ids)

@@ -1,8 +1,8 @@
-"""A set of trajectories as a TFDS data set, see storage/tfds_files.py.
+"""Records as a TFDS data set, see storage/tfds_files.py.
 
-Each record is a question, one trajectory of it, and facts about them. Images
-stand in it once, as the files' bytes; token ids, masks and logprobs are typed
-arrays; all else is JSON, escaped to ASCII, as in trajectories.jsonl.
+A row holds a question, one trajectory of it, and facts about them. Image files
+are stored once a row; token ids, masks and logprobs are typed arrays; the rest
+is JSON, escaped to ASCII, as in trajectories.jsonl.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gog_jax.storage.records import Lazy
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-VERSION = '1.0.0'  # Of how a record is laid out.
+VERSION = '1.0.0'  # Of the layout of rows.
 
-# Of a trajectory, what is no JSON: numbers by the thousand.
+# The parts of a trajectory that are no JSON: thousands of numbers.
 _ARRAYS = {
     'token_ids': np.int32,
     'loss_mask': np.int8,
@@ -90,10 +90,10 @@ def load(folder: epath.PathLike, split: str = 'train') -> Split:
 
 
 def find(folder: epath.PathLike) -> epath.Path:
-  """The folder of the one set in `folder`, or below it.
+  """The folder of the only set in `folder` or below.
 
   Raises:
-    UserError: There is none, or several.
+    UserError: There is none, or there are several.
   """
   folder = epath.Path(folder)
   found = [
@@ -119,7 +119,7 @@ def find(folder: epath.PathLike) -> epath.Path:
 class Split(Lazy[Record]):
   """A split on disk.
 
-  May be pickled, for Grain's worker processes: it is opened where it is read.
+  When it is unpickled, in a worker of Grain's, it is opened again.
   """
 
   def __init__(self, path: epath.Path, split: str):
@@ -165,7 +165,7 @@ def _features() -> tfds.features.FeaturesDict:
 
 
 def _to_row(record: Record) -> dict[str, Any]:
-  """Lays a record out as `_features` has it."""
+  """A record as a row with the columns of `_features`."""
   images: dict[bytes, str] = {}  # To the index, as text: `store` says so.
 
   def store(data: bytes) -> str:
@@ -190,7 +190,7 @@ def _to_row(record: Record) -> dict[str, Any]:
 
 
 def _from_row(row: Mapping[str, Any]) -> Record:
-  """Returns what `_to_row` was given, from a row whose images are encoded.
+  """The inverse of `_to_row`; the row's images are encoded.
 
   Raises:
     KeyError, IndexError, TypeError, ValueError: It is damaged.
@@ -214,5 +214,5 @@ def _from_row(row: Mapping[str, Any]) -> Record:
 
 
 def _text(text: str) -> str:
-  """For people: what UTF-8 cannot carry is only in the JSON."""
+  """Text for people; lone surrogates are kept in the JSON only."""
   return text.encode('utf-8', 'replace').decode('utf-8')

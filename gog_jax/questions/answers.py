@@ -1,4 +1,4 @@
-"""Accepted answers, in the ways that data sets write them."""
+"""Accepted answers, as data sets write them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gog_jax.questions.questions import Mismatch
 
 
 def forms(*values: Any) -> tuple[str, ...]:
-  """Every text and number in the values, however nested, each once, in order.
+  """Every distinct text and number in the values, however nested, in order.
 
-  A mapping with a `range` is an answer that numbers within it are right for
-  (InfoSeek): its `wikidata` value is a form, and so is the range in words, for
-  a judge to read; nothing but a judge can tell that 1.4 lies in it.
+  A mapping with a `range` accepts any number within it (InfoSeek). Its forms
+  are the `wikidata` value and the range in words: only a judge, who reads
+  these, can tell that 1.4 lies in it.
   """
   found: dict[str, None] = {}
   for value in values:
@@ -26,10 +26,10 @@ def forms(*values: Any) -> tuple[str, ...]:
 
 
 def listed(value: Any, *, column: str) -> Any:
-  """A list that may be written as JSON, as verl's `candidate_answers` is.
+  """A list that may be JSON text, as verl's `candidate_answers` is.
 
   Raises:
-    Mismatch: It is text that is no JSON list.
+    Mismatch: It is text, but not a JSON list.
   """
   if not isinstance(value, str):
     return value

@@ -26,12 +26,12 @@ def read(
 
   Args:
     path: The JSON lines.
-    images: OVEN's images; if '', they are beside the file, or there in
-      `oven_images` or `images`.
+    images: The folder of OVEN's images; if '', the file's own, or
+      `oven_images` or `images` in it.
     name: The data set's, for messages and `Example.source`.
 
   Raises:
-    UserError: The file cannot be read, or has other columns.
+    UserError: The file cannot be read or has unknown columns.
   """
   here = images or os.path.dirname(path)
   folder = ImageFolder(

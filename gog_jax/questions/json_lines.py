@@ -1,9 +1,9 @@
-"""Questions in JSON lines that others wrote, and in those of a user's own.
+"""Questions in JSON lines: published ones, and the format for a user's own.
 
-A question of `jsonl:FILE` is a line with an object; a user's function gives
-such objects too (see sources.py):
+Each line of `jsonl:FILE` is an object with these fields; a user's function may
+return such objects, too (see sources.py):
 
-    id               unique; the number of the line if there is none
+    id               unique; defaults to the line number
     question         text
     answers          every accepted form, the canonical one first; or `answer`
     images           a list, or `image`: a path, relative to the file, a data:
@@ -41,7 +41,7 @@ _OPTIONAL = {
 
 
 def lines(path: str) -> Iterator[tuple[str, records.Line | Unusable]]:
-  """Yields where each line stands, and the line, whose value is an object.
+  """Yields each line's place, and the line if its value is an object.
 
   Raises:
     UserError: The file cannot be read.
@@ -66,7 +66,7 @@ def field(
     types: type | tuple[type, ...] = str,
     expected: str = 'text',
 ) -> Any:
-  """A field that has to be there, of one of these types; else a Mismatch."""
+  """A required field of one of these types; raises Mismatch otherwise."""
   if column not in row:
     raise q.Mismatch(
         column,
@@ -83,10 +83,10 @@ def field(
 
 
 def read(path: str) -> Loaded[q.Question]:
-  """Reads a user's own file, see above; no image is kept in memory.
+  """Reads a user's own file; no image is kept in memory.
 
   Raises:
-    UserError: The file cannot be read, or no line of it is of use.
+    UserError: The file cannot be read, or none of its lines can be used.
   """
   folder = os.path.dirname(path)
 
@@ -102,15 +102,15 @@ def read(path: str) -> Loaded[q.Question]:
 
 
 def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
-  """What an object asks.
+  """The question in an object.
 
   Args:
-    row: As above.
-    folder: What paths are relative to.
-    id: For an object that has none.
+    row: The object, as above.
+    folder: The folder that paths are relative to.
+    id: Its id if it has none.
 
   Raises:
-    Unusable: A field is missing or of another type, or an image not there.
+    Unusable: A field is missing or has the wrong type, or an image is missing.
   """
   question = row.get('question')
   if not isinstance(question, str):
@@ -155,7 +155,7 @@ def _image(value: Any, folder: str) -> q.Image:
 
 
 def _boxes(value: Any) -> tuple[Box, ...]:
-  """Of gold_regions: [[x1, y1, x2, y2], ...]."""
+  """Reads gold_regions: [[x1, y1, x2, y2], ...]."""
   try:
     return tuple(
         (float(x1), float(y1), float(x2), float(y2))
@@ -167,7 +167,7 @@ def _boxes(value: Any) -> tuple[Box, ...]:
 
 
 def _read_image(path: str, start: int, index: int) -> bytes:
-  """An image of the line that starts at a byte of a file."""
+  """Reads an image of the line that starts at byte `start`."""
   try:
     with open(path, 'rb') as f:
       f.seek(start)

@@ -17,12 +17,12 @@ SUFFIXES = (
 def files_of(
     path: str, *endings: str, prefer: Sequence[str] = ('',)
 ) -> list[str]:
-  """Files below a folder, or the one given, in the order of names.
+  """The files in a folder and below, sorted by path; or the one file given.
 
   Args:
     path: A folder or a file.
-    *endings: Of a file's path, one of which it has to have.
-    prefer: Words; only files whose path has the first of them that any has.
+    *endings: Only files whose path has one of these endings.
+    prefer: Words; only files whose path contains the first word that is in any.
   """
   if os.path.isfile(path):
     return [path]
@@ -43,30 +43,28 @@ def files_of(
 
 
 def url_key(url: str) -> str:
-  """What an image is called, but for its suffix, that was fetched from there.
-  """
+  """The name, without suffix, of an image fetched from an address."""
   return hashlib.sha256(url.encode(errors='replace')).hexdigest()
 
 
 class ImageFolder:
-  """Folders, in the order in which they are looked through.
+  """Folders that are searched for images, in order.
 
-  What a data set calls an image is not trusted: only names within the folders
-  are looked for.
+  Names from data sets are not trusted: none can lead out of the folders.
   """
 
   def __init__(self, *roots: str):
     self.roots = tuple(
         dict.fromkeys(root for root in roots if root and os.path.isdir(root))
     )
-    # Where one was found: folder, which of the subfolders, suffix.
+    # Where the last one was found: folder, index of the subfolder, suffix.
     self._last = (self.roots[0] if self.roots else '', 0, SUFFIXES[0])
 
   def __str__(self) -> str:
     return ', '.join(self.roots) or 'any folder: give config.benchmark.images'
 
   def by_name(self, name: str) -> str | None:
-    """The file of that name, which may have folders in it."""
+    """The file of that name, which may contain folders."""
     name = name.replace('\\', '/')
     parts = name.split('/')
     if '..' in parts or name.startswith('/') or '\0' in name or ':' in parts[0]:
@@ -80,16 +78,16 @@ class ImageFolder:
   def by_stem(
       self, stem: str, *, subfolders: Sequence[str] = ('',)
   ) -> str | None:
-    """The file of that name and any suffix of an image's.
+    """The file of that name with the suffix of an image.
 
     Args:
-      stem: Its name; nothing that leads elsewhere is looked for.
-      subfolders: Of each folder, those to look in.
+      stem: Its name.
+      subfolders: Where to look within each folder.
     """
     if not re.fullmatch(r'[\w-][\w.-]*', stem):
       return None
     places = itertools.product(self.roots, range(len(subfolders)), SUFFIXES)
-    # Most sets have one layout: what found the last one is tried first.
+    # Most sets have one layout: try first what found the last image.
     for place in (self._last, *places):
       root, at, suffix = place
       if at < len(subfolders):
@@ -100,7 +98,7 @@ class ImageFolder:
     return None
 
   def anywhere(self, name: str) -> str | None:
-    """The one file of that name in the folders and all that is in them."""
+    """The only file of that name in the folders or below."""
     paths = self._by_name.get(name, ())
     return paths[0] if len(paths) == 1 else None
 

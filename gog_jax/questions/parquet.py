@@ -1,7 +1,7 @@
-"""Parquet files of questions, row by row, without all of them in memory.
+"""Parquet files, read row by row, never whole into memory.
 
-Of a field, its length is known before anything is made of it: one over the cap
-is dropped, having been unpacked once by Arrow, never a second time into Python.
+The length of a field is checked before it becomes a Python object: a field over
+the cap is unpacked by Arrow, but never copied.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _LFS = b'version https://git-lfs'
 
 
 class Table:
-  """A file, opened.
+  """An open file.
 
-  One thread at a time reads it; others wait. A copy in another process opens
-  the file anew.
+  Threads take turns reading it. Unpickled in another process, it opens the
+  file again.
   """
 
   def __init__(self, path: str):
-    """Reads the footer alone.
+    """Reads only the footer.
 
     Raises:
-      Unusable: It is cut off, or no parquet file.
+      Unusable: It is truncated or not a parquet file.
     """
     self.path = path
     try:
@@ -72,7 +72,7 @@ class Table:
   def _read(
       self, group: int, columns: Sequence[str], n_rows: int
   ) -> Iterator[pa.RecordBatch]:
-    """A row group, so many rows at a time."""
+    """Reads a row group in batches of `n_rows`."""
     return self._file.iter_batches(
         batch_size=n_rows,
         row_groups=[group],
@@ -83,10 +83,10 @@ class Table:
   def rows(
       self, columns: Sequence[str]
   ) -> Iterator[tuple[int, dict[str, pa.Array] | Unusable]]:
-    """Yields each row as arrays of length one, or why rows are not there.
+    """Yields each row as arrays of length one, or why rows are missing.
 
-    A row group that is damaged costs the rows from there to its end, said once
-    with the first of them.
+    Where a row group is damaged, its remaining rows are lost; they are reported
+    once, in place of the first.
     """
     for group, (start, end) in enumerate(itertools.pairwise(self._starts)):
       row = start
@@ -101,13 +101,13 @@ class Table:
         )
 
   def cell(self, column: str, row: int) -> pa.Array:
-    """A field, as an array of length one.
+    """A field as an array of length one.
 
-    Rows of a row group are best asked for in order: what comes before one is
-    passed over to reach it.
+    Ask for the rows of a row group in order: reaching one means passing over
+    those before it.
 
     Raises:
-      UserError: It cannot be read any more.
+      UserError: It can no longer be read.
     """
     group = bisect.bisect_right(self._starts, row) - 1
     with self._lock:
@@ -129,24 +129,24 @@ class Table:
 
 
 def value(cell: pa.Array, *, column: str) -> Any:
-  """A cell as Python has it.
+  """A cell as a Python object.
 
   Raises:
-    Unusable: It is too large; nothing of it has been copied.
+    Unusable: It is too large; it has not been copied.
   """
   check_size(size_of(cell), column=column)
   return cell[0].as_py()
 
 
 def check_size(n_bytes: int, *, column: str) -> None:
-  """Refuses a field over the cap, as Unusable."""
+  """Raises Unusable for a field over the cap."""
   if n_bytes > (cap := q.MAX_FIELD_BYTES):
     detail = f'{column} has {n_bytes} bytes, over the {cap} that are read'
     raise Unusable(TOO_LARGE, detail)
 
 
 def size_of(array: pa.Array) -> int:
-  """Bytes of text and binary data that an array holds, whatever its nesting."""
+  """Bytes of text and binary data in an array, however nested."""
   kind = array.type
   if pa.types.is_struct(kind):
     return sum(size_of(child) for child in array.flatten())

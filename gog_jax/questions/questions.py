@@ -1,7 +1,8 @@
-"""Questions as files hold them -> examples, whose images are read when asked.
+"""The questions of a data set, and the examples they become.
 
-A reader looks at every record once, keeps what it says, and notes where its
-images are: opening a set of a gigabyte takes no gigabyte.
+A reader goes through all records once, keeps their text and notes where their
+images are, which are read on demand: opening a set of a gigabyte takes far less
+memory.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ DUPLICATE = 'duplicate id'
 # No question, answer or photograph is larger.
 MAX_FIELD_BYTES = 64 * 2**20
 
-# Reads an image file; a UserError if it is gone. Those of sets can be pickled.
+# Reads an image file; a UserError if it is gone. A data set's can be pickled.
 Image = Callable[[], bytes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-  """What a record says, and where its images are.
+  """A record's text, and how to read its images.
 
   Attributes:
     images: In the order shown.
     where: File and record, for messages.
-    scope: '' is the data set's.
+    scope: The data set's if ''.
     id, question, answers, search_required, gold_regions, hops: As in `Example`.
   """
 
@@ -78,18 +79,18 @@ class Question:
 def examples(
     questions: Sequence[Question], *, source: str, scope: str = ''
 ) -> Sequence[Example]:
-  """Questions as examples; each reads its images when it is asked for.
+  """Questions as examples, whose images are read on access.
 
-  Reading in order is fast: an image of a parquet file is reached through those
-  before it in its row group. No more of such a file is in memory than Arrow
-  unpacks at once, a page of at most 1,024 rows.
+  Read them in order: an image in a parquet file is reached by passing over
+  those before it in its row group. No more of such a file is in memory than
+  Arrow unpacks at once, a page of at most 1,024 rows.
   """
   read = functools.partial(Question.example, source=source, scope=scope)
   return Mapped(questions, read)
 
 
 def read_image(path: str) -> bytes:
-  """An image that is a file of its own."""
+  """Reads an image that is a file of its own."""
   try:
     with open(path, 'rb') as f:
       return f.read()
@@ -101,7 +102,7 @@ def read_image(path: str) -> bytes:
 
 
 def found_image(path: str | None, absent: str) -> tuple[Image, ...]:
-  """The one image of a question; Unusable, for that reason, if it is absent."""
+  """A question's only image; Unusable, with `absent` as detail, if None."""
   if path is None:
     raise Unusable(MISSING_IMAGE, absent)
   return (functools.partial(read_image, path),)
@@ -122,7 +123,7 @@ def base64_bytes(text: str) -> bytes:
 
 
 class Mismatch(Unusable):
-  """A record without a column that it must have, or with another type in it."""
+  """A required column is missing from a record or has the wrong type."""
 
   def __init__(self, column: str, detail: str):
     super().__init__(BAD, detail)
@@ -130,11 +131,11 @@ class Mismatch(Unusable):
 
 
 def check(one: Question | Example, taken: Mapping[str, str]) -> None:
-  """Refuses what cannot be asked.
+  """Refuses a question that cannot be asked.
 
   Args:
     one: The question.
-    taken: Where each question before it stands, by id.
+    taken: By id, where each earlier question stands.
 
   Raises:
     Unusable: It asks nothing, has no answer or image, or its id is taken.
@@ -157,17 +158,17 @@ def load(
     records: Iterable[tuple[str, Any]],
     question_of: Callable[[Any], Question | None],
 ) -> Loaded[Question]:
-  """Makes questions of a data set's records.
+  """Turns the records of a data set into questions.
 
   Args:
     name: The data set's, for messages.
-    records: Each with where it stands; an Unusable in place of a damaged one.
-    question_of: Makes a question of a record, or raises Unusable; None for a
-      record that is no part of the set.
+    records: Pairs of a place and a record, or an Unusable for a damaged one.
+    question_of: Turns a record into a question or raises Unusable; returns None
+      to skip a record that is not part of the set.
 
   Raises:
-    UserError: A column is missing, or of another type, in every record; or
-      nothing is left.
+    UserError: A column is missing or has the wrong type in every record, or no
+      question is left.
   """
   kept: dict[str, Question] = {}
   taken: dict[str, str] = {}

@@ -7,10 +7,10 @@
     examples:FOLDER    examples.jsonl of this project, or its folder
     FILE.py:NAME       a user's own function; MODULE:NAME as well
 
-A function is called with `split`, 'train', 'validation' or 'test', if it takes
-one. It returns `types.Example`s or objects as json_lines.py has them, whose
-paths are relative to where the program runs. A sequence is read at random, each
-item when it is needed; of anything else all is held in memory.
+A function that has a parameter `split` is passed 'train', 'validation' or
+'test'. It returns `types.Example`s, or objects as in json_lines.py whose paths
+are relative to the working directory. A sequence is read item by item, on
+access; any other iterable is held in memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
 WORLD = 'world'
-# Each reads a path; that of the world a split, and the workdir.
+# Each takes a path; the world's takes a split and the workdir.
 SOURCES = {
     WORLD: 'gog_jax.toy.dataset:questions',
     'jsonl': 'gog_jax.questions.json_lines:read',
@@ -52,7 +52,7 @@ _FIELD = 'config.questions'
 
 
 def read_examples(path: str) -> Loaded[Example]:
-  """A file of examples as `storage.trajectories` writes it, or its folder."""
+  """Reads what `storage.trajectories` wrote, given the file or its folder."""
   file = epath.Path(path)
   if file.suffix != '.jsonl':
     file = file / 'examples.jsonl'
@@ -60,11 +60,11 @@ def read_examples(path: str) -> Loaded[Example]:
 
 
 def check(names: Sequence[str], *, field: str = _FIELD) -> None:
-  """Refuses sources that nothing reads, without reading any.
+  """Refuses unknown sources, without reading any.
 
   Raises:
-    UserError: There are none, one is named twice, is of no known kind, or is a
-      user's and cannot be imported.
+    UserError: None is named, one is named twice or of an unknown kind, or a
+      user's function cannot be imported.
   """
   if not names:
     raise UserError(f"{field} is empty: name one at least, e.g. 'world'")
@@ -82,12 +82,12 @@ def open(
     n: int | None = None,
     field: str = _FIELD,
 ) -> Questions:
-  """Opens sources, to be taken in turn until there are `n` questions of use.
+  """Opens sources and takes questions from them in turn, at most `n`.
 
-  What is not the world's is read once, to check and digest it.
+  All but the world's are read once, to be checked and digested.
 
   Raises:
-    UserError: One cannot be read, or nothing in them is of use.
+    UserError: A source cannot be read, or there are no usable questions.
   """
   check(names, field=field)
   found, digests = [], []
@@ -107,7 +107,7 @@ def open(
       digests.append(seams.digest(name, {}, field=field))
   if tuple(names) != (WORLD,):
     return in_turn(found, n=n, digests=digests)
-  size = len(found[0].items)  # The world's are sound: none has to be read.
+  size = len(found[0].items)  # The world's need no check.
   size = size if n is None else min(n, size)
   return Questions(found, [(0, i) for i in range(size)])
 
@@ -126,7 +126,7 @@ def _reader(name: str, *, field: str) -> Any:
 
 
 def _example_of(given: Any, source: str, number: int) -> Example:
-  """A source's item as an example; Unusable where there is none in it."""
+  """Turns a source's item into an example; Unusable if it is not one."""
   if isinstance(given, Mapping):
     given = json_lines.question_of(given, '', id=str(number))
   if isinstance(given, q.Question):
@@ -138,15 +138,15 @@ def _example_of(given: Any, source: str, number: int) -> Example:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Questions(Lazy[Example]):
-  """The questions of sources, read as they are asked for.
+  """The questions of all sources, read on access.
 
   Attributes:
-    sources: What was opened.
-    places: The source and the record of each question.
-    drops: Records that no question could be made of.
-    digest: Changes with whatever is asked, accepted or shown; empty for the
-      world, whose data stage has a manifest.
-    checked: Whether the images are known to be sound.
+    sources: The open sources.
+    places: For each question, the indices of its source and its record there.
+    drops: Records that could not be used.
+    digest: Changes with any question, answer or image; empty for the world,
+      whose data stage has a manifest.
+    checked: Whether the images have been decoded before.
   """
 
   sources: Sequence[Loaded[Any]]
@@ -201,12 +201,17 @@ def in_turn(
     n: int | None = None,
     digests: Sequence[str] = (),
 ) -> Questions:
-  """The first question of each, the second of each, ..., up to `n` of use.
+  """Takes the first question of each source, then the second, and so on.
 
-  Each is read and checked; what is of no use is dropped.
+  Each is read and checked; unusable ones are dropped and do not count.
+
+  Args:
+    found: The sources.
+    n: The number of questions to take; None takes all.
+    digests: Of the functions that gave some of them.
 
   Raises:
-    UserError: None is of use.
+    UserError: There are no usable questions.
   """
   records = Questions(found, ())
   taken: dict[str, str] = {}
@@ -253,7 +258,7 @@ def in_turn(
 
 
 def digest(example: Example) -> str:
-  """16 hex digits that change with anything that is asked or accepted."""
+  """16 hex digits that change with a question, its answers or its images."""
   shown = [hashlib.sha256(image).hexdigest() for image in example.images]
   text = repr((
       example.id, example.question, example.answers, example.scope, shown,
@@ -263,7 +268,7 @@ def digest(example: Example) -> str:
 
 
 def _bad_image(example: Example, decode: Callable[[bytes], Any]) -> str:
-  """Says which image cannot be decoded; '' where all can."""
+  """Names the first image that cannot be decoded; '' if all can."""
   for number, data in enumerate(example.images, start=1):
     try:
       decode(data)
@@ -273,7 +278,7 @@ def _bad_image(example: Example, decode: Callable[[bytes], Any]) -> str:
 
 
 def _decode_if_doubtful(data: bytes) -> None:
-  """Decodes an image, but for a PNG with right checksums: these are quicker."""
+  """Decodes an image unless it is a PNG with valid checksums, for speed."""
   try:
     with Image.open(io.BytesIO(data), formats=['PNG']) as image:
       image.verify()

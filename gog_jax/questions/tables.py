@@ -22,7 +22,7 @@ _LONGEST_NAME = 4096
 SUFFIXES = ('.parquet', '.pq')
 
 Row = dict[str, Any]
-# Of columns: what they hold, in words, and whether a type fits.
+# By name: what a column holds, in words, and a test for its type.
 Columns = dict[str, tuple[str, Callable[[pa.DataType], bool]]]
 
 
@@ -67,17 +67,17 @@ def read(
   Args:
     path: The file or folder.
     name: The data set's, for messages and `Example.source`.
-    needed: Columns that have to be there.
-    optional: Others that are read if they are there.
-    image: The needed column that holds images.
-    question_of: Makes a question, without images, of a row's other columns
-      and an id for one that has none; None if the row is no part of the set.
-    images: A folder of the images that rows name; beside the files if ''.
-    prefer: As `files_of`.
+    needed: Required columns.
+    optional: Columns that are read if they exist.
+    image: The required column that holds images.
+    question_of: Turns a row's other columns and a default id into a question
+      without images; returns None to skip a row that is not part of the set.
+    images: The folder of images that rows name; the files' own if ''.
+    prefer: See `files_of`.
 
   Raises:
-    UserError: There is no such file, none can be read, or a column is not what
-      it should be.
+    UserError: There is no such file, none can be read, or a column is missing
+      or has the wrong type.
   """
   files = files_of(path, *SUFFIXES, prefer=prefer)
   if not files:
@@ -146,7 +146,7 @@ def _images(
     row: int,
     folder: ImageFolder,
 ) -> Iterator[q.Image]:
-  """Where the images of a row are; no byte of them is copied."""
+  """Locates the images of a row without copying them."""
   for index, entry in enumerate(_entries(cell)):
     held = _bytes_of(entry)
     n_bytes = parquet.size_of(held) if held is not None else 0
@@ -162,7 +162,7 @@ def _images(
 def _read_cell(
     table: parquet.Table, column: str, row: int, index: int
 ) -> bytes:
-  """An image in a field of a parquet file, or in a list there."""
+  """Reads an image from a field of a parquet file or from a list in one."""
   held = _bytes_of(_entries(table.cell(column, row))[index])
   data = held[0].as_py() if held is not None else None
   if isinstance(data, str):

@@ -1,4 +1,4 @@
-"""Which questions of a set: those of a list, or some, drawn."""
+"""Which questions of a set to use: those in a list, or a random draw."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gog_jax.errors import UserError
 
 
 def read_ids(path: str) -> tuple[str, ...]:
-  """The ids in a file: one a line, or a JSON list of texts or numbers.
+  """Reads ids from a file: one a line, or a JSON list of texts or numbers.
 
   Raises:
-    UserError: The file cannot be read, is empty, or is no such list.
+    UserError: The file cannot be read or holds no ids.
   """
   try:
     with open(path, encoding='utf-8-sig') as f:
@@ -30,10 +30,10 @@ def read_ids(path: str) -> tuple[str, ...]:
 
 
 def draw(ids: Sequence[str], *, n: int, seed: int) -> list[int]:
-  """The indices of at most `n`, in their order.
+  """Draws at most `n`; returns their indices in order.
 
-  Whether a question is drawn depends on the seed and its id alone: a draw of
-  fewer is part of a draw of more.
+  Questions are ranked by a hash of the seed and their id, so a smaller draw is
+  part of a larger one.
   """
   ranked = sorted(
       range(len(ids)),

@@ -17,7 +17,7 @@ _LENGTH = 200  # Characters of a question.
 
 
 def describe(benchmark: Benchmark, *, n_samples: int = 3, seed: int = 0) -> str:
-  """What it holds: counts, drops by reason, hash, label, some questions."""
+  """Counts, drops by reason, hash, label and some questions, for a terminal."""
   return '\n'.join(
       map(_printable, _lines(benchmark, n_samples=n_samples, seed=seed))
   )
@@ -63,7 +63,7 @@ def _sample(example: Example) -> Iterator[str]:
 
 
 def _printable(line: str) -> str:
-  """What sets say is untrusted: nothing of it moves a cursor."""
+  """Untrusted text without control characters, which could move the cursor."""
   return ''.join(c if c.isprintable() else '\ufffd' for c in line)
 
 

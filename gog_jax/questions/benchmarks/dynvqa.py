@@ -32,7 +32,7 @@ def read(c: BenchmarkConfig, fetched: str) -> Reading:
   """Reads one version.
 
   Raises:
-    UserError: There is none, or not of that date, or its columns are others.
+    UserError: There is none of that date, or it has unknown columns.
   """
   path, date = _file(c)
   lines = list(json_lines.lines(path))
@@ -81,7 +81,7 @@ def _is_chinese(form: str) -> bool:
 
 
 def _file(c: BenchmarkConfig) -> tuple[str, str]:
-  """The file of a version, and its date: the paper's or else the latest."""
+  """A version's file and date: as configured, the paper's, or the latest."""
   versions = collections.defaultdict(list)
   for file in files_of(c.path, '.jsonl'):
     dated = _DATED.search(file)

@@ -1,6 +1,4 @@
-"""Images that a set links to: on this machine, or fetched if that is asked.
-
-Each is fetched once; each failure is said and counted.
+"""Images that a data set links to: found on this machine, or fetched once.
 """
 
 from __future__ import annotations
@@ -33,17 +31,17 @@ _HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; gog_jax)'}
 
 
 def fetch(urls: Sequence[str], folder: str) -> dict[str, str]:
-  """Fetches images into a folder, named by the hash of their addresses.
+  """Fetches images into a folder, named by the hashes of their addresses.
 
   Args:
-    urls: http or https; others are failures.
-    folder: Where they go.
+    urls: Addresses; all but http and https fail.
+    folder: Where the images go.
 
   Returns:
-    For each that failed, why, in one line.
+    For each address that failed, why, in one line.
 
   Raises:
-    UserError: There is no folder, or it cannot be written.
+    UserError: No folder is given, or it cannot be written.
   """
   if not urls:
     return {}
@@ -93,7 +91,7 @@ async def _get(client: aiohttp.ClientSession, url: str) -> bytes:
 
 
 def _keep(data: bytes, folder: str, url: str) -> None:
-  """Writes an image whole, or not at all; what is no image is a UserError."""
+  """Writes an image; raises UserError if it is not one."""
   images.size_of(data)  # Of its header.
   suffix = blobs.suffix_of(data)
   if suffix == 'bin':  # Of any other format that images are decoded from.
@@ -102,11 +100,11 @@ def _keep(data: bytes, folder: str, url: str) -> None:
 
 
 class Linked:
-  """Finds the images of addresses.
+  """Finds the files of images that are known by their addresses.
 
-  A file is an address's if it is called by the address's hash, as fetched ones
-  are; or as the address ends, with as many of its folders as there are, where
-  no other address of the set ends so: DynVQA has two of many image_1.jpeg.
+  A file belongs to an address if it is named by the address's hash, as fetched
+  images are, or by an ending of the address that no other address of the set
+  has: the file name alone is often ambiguous, as DynVQA's image_1.jpeg.
   """
 
   def __init__(
@@ -116,16 +114,16 @@ class Linked:
       urls: Iterable[str],
       *folders: str,
   ):
-    """Fetches those that are not here, if that is asked for.
+    """Fetches missing images if the config says so.
 
     Args:
-      c: Says where images may be, and whether to fetch.
-      fetched: Where images go that are fetched, and are looked for; or ''.
-      urls: All that the set has; '' is none.
-      *folders: The set's own.
+      c: The config's section.
+      fetched: The folder of fetched images, or ''.
+      urls: All addresses in the set; '' is none.
+      *folders: The set's own folders of images.
 
     Raises:
-      UserError: There is nowhere to put what is fetched.
+      UserError: Images are to be fetched, but `fetched` is empty.
     """
     self._folders = (c.images, *folders, fetched)
     self._folder = ImageFolder(*self._folders)
@@ -140,7 +138,7 @@ class Linked:
       self._folder = ImageFolder(*self._folders)
 
   def find(self, url: str) -> str | None:
-    """The file of an address; None where it is not here."""
+    """The file of an address; None if there is none."""
     if not url:
       return None
     if path := self._folder.by_stem(url_key(url)):
@@ -153,7 +151,7 @@ class Linked:
     return None
 
   def why(self, url: str) -> str:
-    """Why there is none, for a message."""
+    """Why an address has no file, for a message."""
     if not url:
       return 'names no image that is here, and links to none'
     if url in self._failed:

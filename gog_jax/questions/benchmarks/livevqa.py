@@ -40,8 +40,7 @@ MAX_FILE_BYTES = 256 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-  """A level of a record: the id of its question, its fields, and its images.
-  """
+  """One level of a record: its question's id, its fields, and its images."""
 
   id: str
   fields: dict[str, Any]
@@ -60,10 +59,10 @@ class _Asked:
 
 
 def read(c: BenchmarkConfig, fetched: str) -> Reading:
-  """Reads every part that is there.
+  """Reads every part that exists.
 
   Raises:
-    UserError: There is none, or its columns are others.
+    UserError: There is none, or it has unknown columns.
   """
   files = _files(c.path)
   records = [
@@ -96,7 +95,7 @@ def read(c: BenchmarkConfig, fetched: str) -> Reading:
 def _question(
     fields: dict[str, Any], *, options: bool
 ) -> tuple[str, tuple[str, ...]]:
-  """What is asked, and the accepted answers."""
+  """The question's text and the accepted answers."""
   text = json_lines.field(fields, 'question').strip()
   right = json_lines.field(
       fields, 'Ground_Truth_List', (list, str, type(None)), 'a list of texts'
@@ -115,7 +114,7 @@ def _question(
 def _records(
     path: str, folder: ImageFolder
 ) -> Iterator[tuple[str, _Asked | Unusable]]:
-  """Each level of each record of a file; or what is wrong with the file."""
+  """Yields each level of each record, or why the file cannot be read."""
   try:
     n_bytes = os.path.getsize(path)
     if n_bytes > MAX_FILE_BYTES:
@@ -164,7 +163,7 @@ def _part(path: str) -> str:
 
 
 def _files(path: str) -> list[str]:
-  """The file of each part; copies of it lie among the images."""
+  """The file of each part; there are copies of it among the images."""
   files = files_of(path, *(f'/{part}/{_FILE}' for part in _PARTS))
   single = os.path.join(path, _FILE)
   if not files and os.path.isfile(single):

@@ -1,4 +1,4 @@
-"""Opens a benchmark: reads it, chooses its items, and says what they are."""
+"""Opens a benchmark: reads it, chooses its items and labels them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ T = TypeVar('T', q.Question, Example)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-  """Questions of a benchmark, and how they stand to the paper's.
+  """The questions of a benchmark, and how they relate to the paper's.
 
   Attributes:
-    name: The registry's.
-    title: The registry's.
-    examples: Random access; each reads its images when it is asked for.
-    expected_n: How many the paper has; 0 where it has none.
-    drops: Records that are of no use, with reasons.
-    digest: Changes with ids, questions, answers and image files; empty for the
-      embedded world, which the data stage has made.
-    label: '' for the paper's items as far as is known; else why they are not.
-    notes: What else there is to say, a line each.
-    date: Of the version that was read, where there are several.
+    name: In configs and tables.
+    title: For people.
+    examples: Their images are read on access.
+    expected_n: How many the paper has; 0 if it is not in the paper.
+    drops: Unusable records.
+    digest: Changes with ids, questions, answers and images; empty for the
+      embedded world, whose data stage has a manifest.
+    label: '' if these are the paper's items, as far as is known; else why not.
+    notes: Other remarks, a line each.
+    date: The version, if there are several.
   """
 
   name: str
@@ -78,18 +78,18 @@ def open(
     workdir: epath.PathLike = '',
     n_world: int | None = None,
 ) -> Benchmark:
-  """Opens a benchmark; of a published set only headers of images are decoded.
+  """Opens a benchmark; of a published set, only image headers are decoded.
 
   Args:
-    c: The config's section; its name is one of `registry.BENCHMARKS`, or a
-      user's.
-    workdir: Holds what was found the first time, and fetched images; '' keeps
-      neither.
-    n_world: Of the embedded world, whose data is in `workdir`, these many.
+    c: The config's section; its name is a key of `registry.BENCHMARKS` or names
+      a user's function.
+    workdir: Where hashes and fetched images are kept; '' keeps neither. Holds
+      the data of the embedded world.
+    n_world: The number of questions of the embedded world.
 
   Raises:
-    UserError: There is nothing of the kind, its columns are not those known,
-      or it is not what it was when it was first opened.
+    UserError: It does not exist, has unknown columns, or has changed since it
+      was first opened.
   """
   spec = registry.find(c.name, field='config.benchmark.name')
   if spec.split:
@@ -97,7 +97,7 @@ def open(
   if spec.read is None:
     return _users(spec, n=c.n, seed=c.seed)
   folder = f'{workdir}/benchmarks' if str(workdir) else ''
-  local = '://' not in folder  # Images are looked for on this machine alone.
+  local = '://' not in folder  # Images have to be on this machine.
   reading = spec.read(
       dataclasses.replace(c, path=_local_path(spec, c.path)),
       f'{folder}/images' if folder and local else '',
@@ -184,13 +184,13 @@ def _users(spec: Spec, *, n: int, seed: int) -> Benchmark:
 
 
 def _draw(items: Sequence[T], *, n: int, seed: int) -> Sequence[T]:
-  """Some questions, or examples, drawn by their ids; read when asked for."""
+  """Draws `n` questions or examples by their ids."""
   drawn = choice.draw([one.id for one in items], n=n, seed=seed)
   return Mapped(drawn, items.__getitem__)
 
 
 def _local_path(spec: Spec, path: str) -> str:
-  """A folder or file on this machine, fetched from the hub if need be."""
+  """The folder or file on this machine, fetched from the hub if need be."""
   if path and os.path.exists(path):
     return path
   where = f' or to its id on the hub, {spec.hub_id}' if spec.hub_id else ''
@@ -211,7 +211,7 @@ def _local_path(spec: Spec, path: str) -> str:
 def _with_images(
     questions: Iterable[q.Question],
 ) -> tuple[list[q.Question], dict[str, str], list[Drop]]:
-  """Questions whose images have an image's header, with hashes by id."""
+  """Questions whose images have valid headers, their hashes, and the rest."""
   kept, hashes, drops = [], {}, []
   for question in questions:
     try:
@@ -250,7 +250,7 @@ class _Seen:
 
 
 def _check_unchanged(record: epath.Path, found: _Seen) -> None:
-  """Writes down what was found; the next time, compares.
+  """Records what was found, or compares it with the record.
 
   Raises:
     UserError: It is not what it was.

@@ -47,15 +47,14 @@ BENCHMARKS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-  """What was there.
+  """What a reader has found.
 
   Attributes:
     found: All questions, and what was left out.
-    why: Reasons for which they are not the paper's, beside their number.
-    notes: What else there is to say.
-    published: Whether the paper's items, or the peers', were published as such
-      and are these.
-    date: The version that was read, where there are several.
+    why: Why these are not the paper's items, apart from their number.
+    notes: Other remarks.
+    published: Whether these are the published items of the paper or its peers.
+    date: The version, if there are several.
   """
 
   found: Loaded[q.Question]
@@ -70,18 +69,17 @@ class Spec:
   """A benchmark.
 
   Attributes:
-    name: As configs and tables name it.
+    name: In configs and tables.
     title: For people.
-    n: The paper's number of items; 0 where it has none.
-    read: Reads a published set: given the config's section, whose `path` is on
-      this machine, and the folder of fetched images, '' for none.
-    split: The embedded world's, where it is one of those.
-    function: A user's, that gives the questions.
-    hub_id: Its data set on the Hugging Face hub, '' where it is not there.
-    patterns: Of the files that are needed of it.
-    drawn: Whether the paper's items are some of those published, and nobody
-      says which.
-    label: What stands beside its numbers whatever it holds.
+    n: The paper's number of items; 0 if it is not in the paper.
+    read: Reads a published set, given the config's section with a local `path`
+      and the folder for fetched images, '' for none.
+    split: The embedded world's split, if it is one.
+    function: A user's function that returns the questions, if it is one.
+    hub_id: Its data set on the Hugging Face hub, if any.
+    patterns: Files to fetch from there.
+    drawn: Whether the paper's items are an unpublished part of the set.
+    label: Always stands beside its numbers.
   """
 
   name: str
@@ -111,10 +109,10 @@ WORLD_VALIDATION = _world('world_validation', 'validation')
 
 
 def find(name: str, *, field: str = 'config.eval.benchmark') -> Spec:
-  """The benchmark that a config names; `field` is for messages.
+  """The benchmark of that name; `field` is for messages.
 
   Raises:
-    UserError: There is none, or a user's cannot be loaded.
+    UserError: It is unknown, or a user's and cannot be loaded.
   """
   found = seams.load(name, BENCHMARKS, field=field)
   if isinstance(found, Spec):
