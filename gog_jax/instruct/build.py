@@ -12,7 +12,7 @@ questions are asked than the set needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -121,16 +121,15 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     reviewed = review.read(c.review, fingerprint=manifest.fingerprint())
   questions = questions_of(run)
   with Answers(folder, Teacher(run), questions) as answers:
-    asked = _ask(answers, len(questions), c, reviewed)
+    rejected = reviewed.with_verdict('reject')
+    asked = _ask(answers, len(questions), c, rejected)
     passed = [one for one in asked if _passed(one, c)]
     reviewed.check({one.example_id for one in passed})
-    rejected = reviewed.with_verdict('reject')
     taken = [one for one in passed if one.example_id not in rejected]
     chosen = _mix(taken, c)
 
-    made = _Records(
-        answers, questions, reviewed, teachers.name_of(run.config)
-    )
+    teacher = teachers.name_of(run.config)
+    made = _Records(answers, questions, reviewed, teacher)
     drops = list(_drops(asked, chosen, questions, reviewed, c))
     facts = card.facts(chosen, asked, questions, drops)
     text = card.write(run, manifest.config, facts, reviewed)
@@ -155,7 +154,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     page = review.render(
         [made.record(passed[i]) for i in drawn],
         fingerprint=manifest.fingerprint(),
-        teacher=made.teacher,
+        teacher=teacher,
     )
     files.write_atomic(folder / 'review.html', page)
     manifest.write(folder, complete=True, facts=facts, made=fingerprint)
@@ -211,12 +210,11 @@ class _Records:
 
 
 def _ask(
-    answers: Answers, n: int, c: Any, reviewed: Review
+    answers: Answers, n: int, c: Any, rejected: Collection[str]
 ) -> list[Outcome]:
   """Asks until there are enough samples, or all `n` questions were asked."""
   asked: list[Outcome] = []
   needed = mixture.sizes(c.n, c.no_search)
-  rejected = reviewed.with_verdict('reject')
   with metrics.Progress('instruct', total=n) as progress:
     for first in range(0, n, c.chunk):
       found = answers.outcomes(range(first, min(first + c.chunk, n)))
