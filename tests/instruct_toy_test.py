@@ -17,11 +17,11 @@ from tests import mini
     ('field', 'value', 'message'),
     [
         ('instruct.teacher', 'human', 'teacher is .human., not one of'),
-        ('questions.train', (), 'train is empty'),
+        ('questions.train', (), 'train must be one or more names'),
         ('questions.train', ('csv:x',), 'there are world, jsonl:PATH, verl'),
         ('questions.train', ('examples:',), 'there are world, jsonl:PATH'),
         ('questions.train', ('world', 'world'), 'twice'),
-        ('remote.url', '', 'needs an endpoint'),
+        ('remote.url', '', 'remote.url is empty'),
         ('remote.price_in', 1.0, 'config.remote.max_spend is 0'),
         ('instruct.direct_temperature', 0.0, 'the same answer every time'),
         ('tools.backend', 'world', 'knows nothing about your questions'),
