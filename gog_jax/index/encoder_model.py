@@ -1,7 +1,7 @@
 """The vision towers of CLIP and SigLIP: pixels -> one vector an image.
 
-CLIP puts a class token before the patches and takes what has become of it;
-SigLIP lets a learned query attend to the patches.
+CLIP puts a class token before the patches and takes its final state; in SigLIP
+a learned query attends to the patches.
 
 Axis letters: B image, T token, D width, N heads, H head dimension.
 """

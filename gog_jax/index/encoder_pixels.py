@@ -106,7 +106,7 @@ class Pixels:
 def from_folder(
     folder: epath.Path, config: encoder_config.EncoderConfig
 ) -> Pixels:
-  """Reads a folder's settings; those of the family where there are none.
+  """Reads a folder's settings; the family's defaults if it has none.
 
   Raises:
     UserError: The file is not JSON, or asks for something else than pictures of

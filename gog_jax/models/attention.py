@@ -4,10 +4,10 @@ Axis letters: B row, T query time, S key time, N query heads, K key-value heads
 (query head n reads key-value head n // (N / K)), H head dimension.
 
 `segment_attention` is what training and the vision tower run. It has two
-backends: 'xla', everywhere and the oracle, which goes by blocks of queries
+backends: 'xla', the oracle, which runs everywhere and takes blocks of queries
 where all logits at once would be too many; and 'splash', JAX's Pallas kernel
-for TPUs, which never holds them. 'splash_interpret' is the same kernel run by
-an interpreter, slowly, where there is no TPU.
+for TPUs, which never holds them. 'splash_interpret' runs the same kernel in an
+interpreter, slowly, on machines without a TPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _BLOCK_SIZES = (
 
 
 def backend_for(choice: str) -> str:
-  """The backend for a config's choice; 'auto' goes by the platform."""
+  """The backend for a config's choice; 'auto' depends on the platform."""
   if choice != 'auto':
     return choice
   return 'splash' if jax.default_backend() == 'tpu' else 'xla'
@@ -135,7 +135,7 @@ def cached_attention(
     value: Float[Array, 'B K S H'],
     mask: Bool[Array, 'B T S'],
 ) -> Float[Array, 'B T N H']:
-  """The same over a cache, whose heads come before its slots.
+  """`attention` over a cache, in which heads come before slots.
 
   With few queries the cost is reading the cache. The queries that share a
   key-value head become the rows of one matrix, so that neither product has to

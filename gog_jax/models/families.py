@@ -23,14 +23,14 @@ class Family:
     text: Fields of TextConfig that all of them share, and config.json does not
       hold.
     vision: The same of VisionConfig.
-    text_keys: Fields of TextConfig -> their names in config.json, beside those
-      that all families have (hf_config.TEXT_KEYS).
+    text_keys: Fields of TextConfig -> their names in config.json, in addition
+      to those of all families (hf_config.TEXT_KEYS).
     vision_keys: The same of VisionConfig.
-    text_constants: Written to config.json beside all these.
-    text_defaults: What transformers takes for keys that config.json leaves
-      out. All that differs between published sizes has to be in the file.
+    text_constants: Written to config.json in addition.
+    text_defaults: transformers' values of keys that config.json omits.
+      Whatever differs between published sizes must be in the file.
     vision_defaults: The same of vision_config.
-    modules: Our modules -> theirs, beside those that all families have
+    modules: Our modules -> theirs, in addition to those of all families
       (hf_table.MODULES).
   """
 

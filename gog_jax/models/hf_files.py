@@ -1,4 +1,4 @@
-"""Safetensors files: where each tensor of a folder lies, and slices of it.
+"""Safetensors files: where tensors lie, slices of them, and writing folders.
 
 The library checks headers. It is not used to read tensors, because it maps a
 file as a whole, so that whatever was read stays in the process's resident set;
@@ -113,7 +113,7 @@ class Tensor(NamedTuple):
       there.view(as_bits)[...] = some.view(as_bits)
 
   def map(self) -> np.ndarray:
-    """The tensor as it is in the file, which is read where it is looked at."""
+    """The tensor, mapped into memory; only what is accessed is read."""
     dtype = DTYPES[self.dtype]
     return np.memmap(self.path, dtype, 'r', self.start, self.shape)
 

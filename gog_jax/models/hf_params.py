@@ -46,8 +46,8 @@ def from_pretrained(
 ) -> tuple[vlm.VLM, config_lib.VLMConfig]:
   """Loads Qwen2.5-VL or Qwen3-VL as Hugging Face keeps it.
 
-  Each host reads the slices that its own devices hold. Beside those it needs
-  memory for a device's part of one parameter, or 1 GiB of it, and 64 MiB.
+  Each host reads the slices that its own devices hold. Besides those it needs
+  memory for a device's part of one parameter, at most 1 GiB, and 64 MiB.
 
   Args:
     folder: A local folder with config.json and safetensors, or the id of one
@@ -156,7 +156,7 @@ def _read(
   """A slice of a parameter."""
   layers, theirs = entry.their_index(index, param.shape)
   shape = [len(range(*s.indices(n))) for s, n in zip(index, param.shape)]
-  # Aligned so that JAX's CPU devices take it as it is, without a copy.
+  # Aligned, so that JAX's CPU devices use it without a copy.
   n_bytes = math.prod(shape) * param.dtype.itemsize
   buffer = np.empty(n_bytes + 64, np.uint8)
   start = -buffer.ctypes.data % 64
@@ -171,7 +171,7 @@ def _read(
 
 @functools.cache
 def _finite(place: NamedSharding | None) -> Callable[[jax.Array], jax.Array]:
-  """x -> bool[first axis], whether all of it is finite, on each device."""
+  """x -> bool[first axis], whether x is finite, on every device."""
 
   def finite(x):
     return jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))

@@ -24,14 +24,11 @@ from gog_jax.models.families import FAMILIES
 # As in nnx.to_flat_state.
 Path = tuple[Any, ...]
 
-# Tensors that a folder may hold beside the parameters.
+# Tensors that a folder may hold in addition to the parameters.
 IGNORED = re.compile(r'(^|\.)rotary_(emb|pos_emb)\.inv_freq$')
 
 # From the layout of transformers' classes since 4.52 to the published one.
-_NEWER_LAYOUT = (
-    ('model.language_model.', 'model.'),
-    ('model.visual.', 'visual.'),
-)
+_NEWER_LAYOUT = {'model.language_model.': 'model.', 'model.visual.': 'visual.'}
 
 HEAD = 'lm_head.weight'
 EMBEDDING = 'model.embed_tokens.weight'
@@ -184,17 +181,18 @@ def table(config: config_lib.VLMConfig) -> tuple[Entry, ...]:
 
 def published_key(key: str) -> str:
   """A name of either layout, in the table's."""
-  for newer, older in _NEWER_LAYOUT:
-    if key.startswith(newer):
-      return older + key.removeprefix(newer)
-  return key
+  return _renamed(key, _NEWER_LAYOUT)
 
 
 def nested_key(key: str) -> str:
   """A name of the table, in the newer layout."""
-  for newer, older in _NEWER_LAYOUT:
-    if key.startswith(older):
-      return newer + key.removeprefix(older)
+  return _renamed(key, {older: newer for newer, older in _NEWER_LAYOUT.items()})
+
+
+def _renamed(key: str, prefixes: Mapping[str, str]) -> str:
+  for old, new in prefixes.items():
+    if key.startswith(old):
+      return new + key.removeprefix(old)
   return key
 
 

@@ -231,7 +231,7 @@ class Block(nnx.Module):
   def finish(
       self, x: Float[Array, 'B T D'], attended: Float[Array, 'B T N H']
   ) -> jax.Array:
-    """Adds what attention found, then what the MLP makes of it: [B, T, D]."""
+    """Adds the output of attention, then that of the MLP: [B, T, D]."""
     x += self.out(attended.reshape(*x.shape[:-1], -1))
     y = self.mlp_norm(x)
     if self.gate is None:
@@ -251,8 +251,8 @@ def run_blocks(
 
   Args:
     step: One layer.
-    x: The residual stream, or a pytree of it and more.
-    layers: A pytree (a Block, or a tuple of it and more) stacked on axis 0.
+    x: The residual stream, or a pytree that holds it.
+    layers: A pytree (a Block, or a tuple that holds one) stacked on axis 0.
     how: Whether to scan, and what to recompute.
 
   Raises:

@@ -27,7 +27,7 @@ def token_logprobs(
 
   Over the ambient mesh (jax.set_mesh) rows, widths and vocabulary are split as
   `sharding` says: the head is gathered once for all chunks, and its gradient
-  is summed over devices once. Left to itself, as it is where rows do not
+  is summed over devices once. Left to itself, as where rows do not
   divide, the compiler does both for each chunk.
 
   Args:

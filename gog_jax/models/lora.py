@@ -15,7 +15,6 @@ copy of the base:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from flax import nnx
 import jax
@@ -45,10 +44,9 @@ def add_lora(
     alpha: float,
     rngs: nnx.Rngs,
     vision: bool,
-    dtype: Any = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
 ) -> None:
-  """Adds an adapter to every linear map of every block, in place.
+  """Adds a float32 adapter to every linear map of every block, in place.
 
   Args:
     model: Has none yet.
@@ -56,7 +54,6 @@ def add_lora(
     alpha: The adapter is scaled by alpha / rank.
     rngs: Draws A ~ N(0, 1 / in width).
     vision: Whether the vision tower's blocks get adapters too.
-    dtype: Of the adapters; the optimizer's precision, not the base's.
     mesh: Over which they are laid out, if any.
 
   Raises:
@@ -71,8 +68,8 @@ def add_lora(
     a = jax.random.normal(rngs.params(), (n_layers, in_width, rank))
     put_adapter(
         linear,
-        (a * in_width**-0.5).astype(dtype),
-        jnp.zeros((n_layers, rank, out_width), dtype),
+        a * in_width**-0.5,
+        jnp.zeros((n_layers, rank, out_width)),
         alpha / rank,
     )
   if mesh is not None:

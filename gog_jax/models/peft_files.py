@@ -36,8 +36,8 @@ from gog_jax.storage import typed
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
 
-# Fields of their config that change what an adapter computes, where they are
-# set.
+# Fields of their config that, where they are set, change what an adapter
+# computes.
 _UNSUPPORTED = (
     'use_dora', 'modules_to_save', 'lora_bias', 'fan_in_fan_out',
     'layer_replication', 'target_parameters', 'trainable_token_indices',
@@ -62,7 +62,7 @@ class _Config:
   alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
   use_rslora: bool = False
   bias: Literal['none'] = 'none'
-  # Others change the base's weights when they begin.
+  # Other initialisations change the base's weights.
   init_lora_weights: Literal[True, False, 'gaussian', 'orthogonal', 'eva'] = (
       True
   )
@@ -157,8 +157,8 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   layers: where a folder has some layers of a kind only, the others' A and B are
   zero. They add nothing, get no gradient, and are not saved.
 
-  They have the dtype that the files have: to train them on by other means than
-  ours, which take float32 masters, cast them first.
+  They have the files' dtype. Our trainer keeps float32 masters; cast them first
+  to train them by other means.
 
   Args:
     model: Has none yet.
@@ -257,9 +257,9 @@ def _stack(
     tensors: Mapping[str, hf_files.Tensor],
     rank: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """A [L, in, r] and B [L, r, parts * out]; zero where there is none.
+  """A [L, in, r] and B [L, r, parts * out]; zero in layers without adapters.
 
-  In the dtype of the files, or in float32 if there are several.
+  In the files' dtype; float32 if they have several.
 
   Args:
     linears: The parts of their module.

@@ -176,7 +176,7 @@ def _read_onto(
     some = slice(start, min(start + n_rows, rows.stop))
     part = jax.device_put(read((some, *others)), device)
     whole = jax.block_until_ready(_fill(whole, part, start - rows.start))
-    del part  # Or the next would be read beside it.
+    del part  # Or the next one would be read while it is still held.
   return whole
 
 
@@ -242,7 +242,7 @@ def constrain_rows(x: jax.Array) -> jax.Array:
 
   Left to itself the compiler may instead split them as the parameters are,
   and gather activations where gathering weights is cheaper. Without an
-  ambient mesh, or where the rows do not divide, x is returned as it is.
+  ambient mesh, or where the rows do not divide, x is returned unchanged.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or x.shape[0] % n_row_shards(mesh):

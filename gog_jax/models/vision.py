@@ -43,8 +43,8 @@ class VisionInputs(NamedTuple):
   Attributes:
     patches: float[B, P, C], as the image processor normalises them.
     coords: int32[B, P, 2], row and column of each patch in its image.
-    image_ids: int32[B, P], from 1 within a row; 0 is padding, which is thereby
-      an image of its own: it attends to itself and to nothing that counts.
+    image_ids: int32[B, P], from 1 within a row; 0 is padding, which attends to
+      itself alone, like an image.
     window_ids: int32[B, P], from 1 within a row; 0 is padding.
     sizes: int32[B, P, 2], rows and columns of each patch's image; 0 at padding.
     order: int32[B, M], where among the merged patches each feature stands, in

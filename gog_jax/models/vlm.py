@@ -71,7 +71,7 @@ class VLM(nnx.Module):
         inputs = processor(text=..., images=..., return_tensors='np')
         logits = model(**inputs)
 
-    To try a model with: every new length of a batch is compiled anew, and all
+    For trying a model out: every new batch shape is compiled again, and all
     logits are in memory at once.
 
     Args:
