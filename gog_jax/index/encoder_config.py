@@ -9,6 +9,7 @@ from typing import Any, Literal
 from etils import epath
 
 from gog_jax.errors import UserError
+from gog_jax.models.config import TowerConfig
 from gog_jax.storage import files
 from gog_jax.storage import typed
 
@@ -93,6 +94,23 @@ class EncoderConfig:
       raise ValueError(
           f'image_size {self.image_size} is below patch_size {self.patch_size}'
       )
+
+  @property
+  def tower(self) -> TowerConfig:
+    """Of its blocks and norms."""
+    return TowerConfig(
+        width=self.width,
+        n_layers=self.n_layers,
+        n_heads=self.n_heads,
+        n_kv_heads=self.n_heads,
+        head_dim=self.width // self.n_heads,
+        ffn=self.ffn,
+        norm_eps=self.norm_eps,
+        qkv_bias=True,
+        other_bias=True,
+        layer_norm=True,
+        gated=False,
+    )
 
   @property
   def n_patches(self) -> int:

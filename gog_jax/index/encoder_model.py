@@ -17,7 +17,6 @@ from jaxtyping import Array, Float
 
 from gog_jax.index import encoder_config
 from gog_jax.models import layers
-from gog_jax.models.config import TowerConfig
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -37,33 +36,21 @@ class Tower(nnx.Module):
       projected: Whether CLIP's projection follows.
     """
     self.config = config
-    width, eps = config.width, config.norm_eps
+    width = config.width
     is_clip = config.family == 'clip'
     self.patch_embed = _linear(
         3 * config.patch_size**2, width, bias=not is_clip
     )
     self.positions = _zeros(config.n_patches + is_clip, width)
     self.blocks = layers.Block(
-        TowerConfig(
-            width=width,
-            n_layers=config.n_layers,
-            n_heads=config.n_heads,
-            n_kv_heads=config.n_heads,
-            head_dim=width // config.n_heads,
-            ffn=config.ffn,
-            norm_eps=eps,
-            qkv_bias=True,
-            other_bias=True,
-            layer_norm=True,
-            gated=False,
-        ),
+        config.tower,
         dtype=jnp.float32,
         draw=_draw,
         residual_gain=1.0,
     )
-    self.norm = _norm(width, eps)
+    self.norm = _norm(config)
     self.class_token = nnx.data(_zeros(width) if is_clip else None)
-    self.pre_norm = nnx.data(_norm(width, eps) if is_clip else None)
+    self.pre_norm = nnx.data(_norm(config) if is_clip else None)
     self.pool = nnx.data(None if is_clip else Pool(config))
     self.projection = nnx.data(None)
     if projected:
@@ -118,7 +105,7 @@ class Pool(nnx.Module):
     self.key = _linear(width, width)
     self.value = _linear(width, width)
     self.out = _linear(width, width)
-    self.mlp_norm = _norm(width, config.norm_eps)
+    self.mlp_norm = _norm(config)
     self.up = _linear(width, config.ffn)
     self.down = _linear(config.ffn, width)
 
@@ -173,7 +160,5 @@ def _linear(in_width: int, out_width: int, *, bias: bool = True):
   )
 
 
-def _norm(width: int, eps: float) -> layers.Norm:
-  return layers.Norm(
-      width, layer_norm=True, eps=eps, stack=(), dtype=jnp.float32
-  )
+def _norm(config: encoder_config.EncoderConfig) -> layers.Norm:
+  return layers.Norm(config.width, config.tower, stack=(), dtype=jnp.float32)

@@ -28,8 +28,8 @@ class TowerConfig:
     norm_eps: Added to the mean square, or variance, before its root.
     qkv_bias: Whether queries, keys and values have biases.
     other_bias: Whether the attention's output and the MLP have biases.
-    qk_norm: Whether each head's queries and keys are normalised (RMSNorm)
-      before they are rotated.
+    qk_norm: Whether each head's queries and keys are normalised before they
+      are rotated.
     layer_norm: LayerNorm in place of RMSNorm.
     gated: SwiGLU, or else a plain MLP with tanh-approximated GELU.
   """

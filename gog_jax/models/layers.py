@@ -91,17 +91,16 @@ class Norm(nnx.Module):
   def __init__(
       self,
       width: int,
+      config: config_lib.TowerConfig,
       *,
-      layer_norm: bool,
-      eps: float,
       stack: tuple[int, ...],
       dtype: Any,
   ):
-    self.eps = eps
+    self.eps = config.norm_eps
     shape, axes = (*stack, width), (*_stacked(stack), 'norm')
     self.scale = nnx.Param(jnp.ones(shape, dtype), axes=axes)
-    self.bias = nnx.data(None)
-    if layer_norm:
+    self.bias: nnx.Param | None = nnx.data(None)
+    if config.layer_norm:
       self.bias = nnx.Param(jnp.zeros(shape, dtype), axes=axes)
 
   def __call__(self, x: Float[Array, '*B D']) -> jax.Array:
@@ -188,14 +187,7 @@ class Block(nnx.Module):
     linear = functools.partial(Linear, stack=stack, dtype=dtype, draw=draw)
     qkv = functools.partial(linear, bias=config.qkv_bias)
     other = functools.partial(linear, bias=config.other_bias)
-    norm = functools.partial(
-        Norm,
-        layer_norm=config.layer_norm,
-        eps=config.norm_eps,
-        stack=stack,
-        dtype=dtype,
-    )
-    head_norm = functools.partial(norm, head_dim, layer_norm=False)
+    norm = functools.partial(Norm, config=config, stack=stack, dtype=dtype)
     small = residual_gain * (2 * config.n_layers) ** -0.5
     q_width, kv_width = config.n_heads * head_dim, config.n_kv_heads * head_dim
     self.attention_norm = norm(width)
@@ -203,8 +195,8 @@ class Block(nnx.Module):
     self.key = qkv(width, kv_width, axes=('embed', 'kv_heads'))
     self.value = qkv(width, kv_width, axes=('embed', 'kv_heads'))
     self.out = other(q_width, width, axes=('heads', 'embed'), gain=small)
-    self.query_norm = head_norm() if config.qk_norm else None
-    self.key_norm = head_norm() if config.qk_norm else None
+    self.query_norm = norm(head_dim) if config.qk_norm else None
+    self.key_norm = norm(head_dim) if config.qk_norm else None
     self.mlp_norm = norm(width)
     self.gate = nnx.data(None)
     if config.gated:

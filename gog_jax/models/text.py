@@ -71,13 +71,7 @@ class TextTower(nnx.Module):
         # Larger updates would drown the embeddings, which the head needs small.
         residual_gain=0.2,
     )
-    self.norm = layers.Norm(
-        config.width,
-        layer_norm=config.layer_norm,
-        eps=config.norm_eps,
-        stack=(),
-        dtype=dtype,
-    )
+    self.norm = layers.Norm(config.width, config, stack=(), dtype=dtype)
     self.untied_head = nnx.data(None)
     if not tied:
       self.untied_head = matrix(

@@ -86,8 +86,7 @@ class Merger(nnx.Module):
     kwargs = {'bias': True, 'stack': stack, 'dtype': dtype, 'draw': draw}
     self.norm = layers.Norm(
         width if norm_merged else config.width,
-        layer_norm=config.layer_norm,
-        eps=config.norm_eps,
+        config,
         stack=stack,
         dtype=dtype,
     )
@@ -130,13 +129,9 @@ class VisionTower(nnx.Module):
     self.positions = nnx.data(None)
     self.deepstack_mergers = nnx.data(None)
     if config.n_positions:
-      self.positions = nnx.Param(
-          jnp.asarray(
-              draw((config.n_positions, config.width), config.width**-0.5),
-              dtype,
-          ),
-          axes=('patch', 'embed'),
-      )
+      shape = (config.n_positions, config.width)
+      table = jnp.asarray(draw(shape, config.width**-0.5), dtype)
+      self.positions = nnx.Param(table, axes=('patch', 'embed'))
     if config.deepstack_layers:
       self.deepstack_mergers = Merger(
           config,
@@ -164,11 +159,8 @@ class VisionTower(nnx.Module):
     rotary = rope.image_rotary(
         inputs.coords, head_dim=config.head_dim, theta=config.rope_theta
     )
-    sees_all = np.ones(config.n_layers, bool)
-    if config.window_size:
-      sees_all = np.isin(
-          np.arange(config.n_layers), config.full_attention_layers
-      )
+    # Where there are windows.
+    sees_all = np.isin(np.arange(config.n_layers), config.full_attention_layers)
     attention_in = functools.partial(
         attention_lib.segment_attention, causal=False
     )
