@@ -263,21 +263,13 @@ def write(
     max_shard_bytes: A shard holds no more than that, or a single tensor.
   """
   shards = _shards(specs, max_shard_bytes)
-  if len(shards) == 1:
-    names = [WEIGHTS]
-  else:
-    names = [
-        f'model-{i:05}-of-{len(shards):05}.safetensors'
-        for i in range(1, len(shards) + 1)
-    ]
   partial = folder / 'partial_model'
   arrays = iter(arrays)
   with files.writable(folder, 'make room or choose another folder'):
-    if partial.exists():
-      partial.rmtree()
+    partial.rmtree(missing_ok=True)
     partial.mkdir(parents=True)
     try:
-      for name, shard in zip(names, shards, strict=True):
+      for name, shard in shards.items():
         _write_file(partial / name, shard, arrays)
       if len(shards) > 1:
         index = {
@@ -286,13 +278,11 @@ def write(
                 'total_size': sum(map(_n_bytes, specs.values())),
             },
             'weight_map': {
-                key: name
-                for name, shard in zip(names, shards, strict=True)
-                for key in shard
+                key: name for name, shard in shards.items() for key in shard
             },
         }
         files.write_json(partial / INDEX, index, sort_keys=True)
-    except OSError:
+    except (OSError, errors.UserError):
       partial.rmtree()  # A full disk need not stay full.
       raise
     # From here to the end there is no config.json, and so no model.
@@ -302,7 +292,7 @@ def write(
         path.unlink()
     for path in partial.iterdir():
       path.replace(folder / path.name)
-    partial.rmdir()
+    partial.rmtree(missing_ok=True)  # Empty; a bucket has none then.
     files.write_json(folder / 'config.json', config)
 
 
@@ -312,8 +302,8 @@ def _n_bytes(spec: jax.ShapeDtypeStruct) -> int:
 
 def _shards(
     specs: Mapping[str, jax.ShapeDtypeStruct], max_bytes: int
-) -> list[dict[str, jax.ShapeDtypeStruct]]:
-  """The tensors in order, each shard as full as it can be."""
+) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+  """File -> tensors, in order, each shard as full as it can be."""
   shards, left = [], 0
   for key, spec in specs.items():
     left -= _n_bytes(spec)
@@ -321,7 +311,12 @@ def _shards(
       shards.append({})
       left = max_bytes - _n_bytes(spec)
     shards[-1][key] = spec
-  return shards
+  if len(shards) == 1:
+    return {WEIGHTS: shards[0]}
+  return {
+      f'model-{i:05}-of-{len(shards):05}.safetensors': shard
+      for i, shard in enumerate(shards, start=1)
+  }
 
 
 def _write_file(
