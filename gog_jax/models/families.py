@@ -26,7 +26,6 @@ class Family:
     text_keys: Fields of TextConfig -> their names in config.json, in addition
       to those of all families (hf_config.TEXT_KEYS).
     vision_keys: The same of VisionConfig.
-    text_constants: Written to config.json in addition.
     text_defaults: transformers' values of keys that config.json omits.
       Whatever differs between published sizes must be in the file.
     vision_defaults: The same of vision_config.
@@ -41,7 +40,6 @@ class Family:
   vision: dict[str, Any]
   text_keys: dict[str, str]
   vision_keys: dict[str, str]
-  text_constants: dict[str, Any]
   text_defaults: dict[str, Any]
   vision_defaults: dict[str, Any]
   modules: dict[str, str]
@@ -66,7 +64,6 @@ _QWEN2_5 = Family(
         'window_size': 'window_size',
         'full_attention_layers': 'fullatt_block_indexes',
     },
-    text_constants={},
     text_defaults={
         'rms_norm_eps': 1e-5,
         'rope_theta': 1e6,
@@ -98,7 +95,6 @@ _QWEN3 = Family(
         'n_positions': 'num_position_embeddings',
         'deepstack_layers': 'deepstack_visual_indexes',
     },
-    text_constants={'attention_bias': False},
     text_defaults={
         'rms_norm_eps': 1e-6,
         'head_dim': 128,

@@ -164,7 +164,6 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
           'model_type': f'{config.family}_text',
           **written(text, TEXT_KEYS | family.text_keys),
           'hidden_act': _activation(family.text),
-          **family.text_constants,
           'rope_parameters': {
               'rope_type': 'default',
               'rope_theta': text.rope_theta,
