@@ -116,8 +116,9 @@ def entries(
 
   Args:
     modules: Our modules -> theirs, with {layer} where ours stacks one of each
-      layer; a bare parameter -> the name of its tensor. Several of ours that
-      are one of theirs are its equal parts, in this order. Those that the
+      layer; a bare parameter -> the name of its tensor. 'weight' or 'bias'
+      follows after a dot, or after the '_' that a name ends in. Several of ours
+      that are one of theirs are its equal parts, in this order. Those that the
       model lacks are skipped.
     model: May be abstract.
     convolution: Channels and sides of the kernel that `patch_embed` flattens.
