@@ -69,11 +69,11 @@ def claim_size(png: bytes, side: int) -> bytes:
         ('{"id": "b", "text": 3}', 'its "text" is no text'),
         ('{"id": "b", "text": "x", "image": ["a.png"]}', 'its "image"'),
         ('{"id": "a", "text": "x"}', "the id 'a' is that of line 1"),
-        ('{"id": "b", "text": "' + 'x' * 5000 + '"}', 'is longer than 4096'),
+        ('{"id": "b", "text": "' + 'x' * 5000 + '"}', 'over the 4096'),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, monkeypatch, line, said):
-  if 'longer' in said:
+  if '4096' in said:
     monkeypatch.setattr(corpora, 'MAX_LINE_BYTES', 4096)
   with pytest.raises(UserError, match='c.jsonl, line 2') as error:
     read(tmp_path, {'id': 'a', 'text': 'x'}, line)
@@ -157,7 +157,7 @@ def test_a_sidecar_that_leads_out_is_refused(tmp_path):
   images = write_images(tmp_path / 'im', {'a.png': 1})
   (tmp_path / 'secret').write_text('secret')
   os.symlink(tmp_path / 'secret', images / 'a.txt')
-  with pytest.raises(UserError, match=r'a\.txt is a link out of'):
+  with pytest.raises(UserError, match=r'a\.txt .* a link that leads out of'):
     build(str(tmp_path / 'ix'), images=str(images))
 
 
@@ -167,7 +167,7 @@ def test_a_bad_sidecar_is_named(tmp_path):
   with pytest.raises(UserError, match=r'a\.txt, line 2, is not UTF-8'):
     build(str(tmp_path / 'ix'), images=str(images))
   (images / 'a.txt').write_text('x' * (corpora.MAX_CAPTION_BYTES + 1))
-  with pytest.raises(UserError, match=r'a\.txt is over'):
+  with pytest.raises(UserError, match=r'a\.txt .* over 65536 bytes'):
     build(str(tmp_path / 'ix'), images=str(images))
 
 

@@ -254,12 +254,11 @@ def test_many_vectors_are_found_approximately(tmp_path):
     files = []
     for i in range(2):
       path = tmp_path / f'{name}{i}'
-      vectors.build(
-          path, lambda: parts, width=128, flat_limit=1000, code=code
-      )
+      settings = vectors.Settings(flat_limit=1000, code=code, n_probe=8)
+      vectors.build(path, lambda: parts, settings)
       files.append(path.read_bytes())
     assert files[0] == files[1]
     index = vectors.load(path)
-    _, found = vectors.search(index, rows[:200], 10, n_probe=8)
+    _, found = vectors.search(index, rows[:200], 10)
     hits = [i in near for i, near in enumerate(found)]
     assert np.mean(hits) > 0.97, name

@@ -7,15 +7,12 @@ import os
 import pathlib
 from typing import Any
 
-import safetensors
-
 from gog_jax import images
 from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.index import manifest
 from gog_jax.index.encoder import Encoder
-from gog_jax.index.features import ImageEncoder
 from gog_jax.index.image_index import ImageIndex
 from gog_jax.index.text_index import TextIndex
 from gog_jax.tools.base import in_thread
@@ -23,15 +20,7 @@ from gog_jax.types import Hit
 from gog_jax.types import ToolResult
 
 # What the libraries raise on files that are not what they wrote.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    UserError,
-    safetensors.SafetensorError,
-)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, UserError)
 
 
 class LocalIndex:
@@ -48,7 +37,7 @@ class LocalIndex:
     threads: Where searches run.
   """
 
-  def __init__(self, folder: str, encoder: ImageEncoder | None = None):
+  def __init__(self, folder: str, encoder: Encoder | None = None):
     """Opens the index in a folder.
 
     Args:
@@ -66,7 +55,7 @@ class LocalIndex:
     )
     while True:
       made = manifest.read(index)
-      if made is None:
+      if made == manifest.NOTHING:
         raise UserError(
             f'there is no index in {index}; run configs/index.py with '
             f'--config.index={index} first'
@@ -90,7 +79,7 @@ class LocalIndex:
       self,
       index: pathlib.Path,
       made: manifest.Manifest,
-      encoder: ImageEncoder | None,
+      encoder: Encoder | None,
   ) -> None:
     if damaged := made.damaged(index):
       raise ValueError(f'{damaged[0]} is missing or not what was written')
@@ -99,10 +88,10 @@ class LocalIndex:
     if made.images:
       self._images = ImageIndex(index, index / made.images, encoder)
     self.version = f'index/{made.version}'
+    held = ((TEXT, made.texts), (IMAGE, made.images))
+    self.kinds = tuple(kind for kind, part in held if part)
     self.n_documents = len(self._texts or ())
     self.n_images = len(self._images or ())
-    held = ((TEXT, self.n_documents), (IMAGE, self.n_images))
-    self.kinds = tuple(kind for kind, n in held if n)
 
   def text(
       self, query: str, top_k: int

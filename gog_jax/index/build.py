@@ -17,11 +17,14 @@ from gog_jax.index import features
 from gog_jax.index import image_index
 from gog_jax.index import manifest
 from gog_jax.index import text_index
+from gog_jax.index.corpora import Document
+from gog_jax.index.encoder import Encoder
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 
 # How many skipped lines or images a warning names.
 _MAX_NAMED = 10
+_UNLINKED = Document(id='', title='', text='', contents='')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,15 +55,6 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Link:
-  """The first document that refers to an image, and how its text begins."""
-
-  id: str = ''
-  title: str = ''
-  beginning: str = ''
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Documents:
   """What a file of documents holds.
 
@@ -69,14 +63,15 @@ class _Documents:
     n: How many these are.
     digest: Changes with any of them.
     empty: Lines of the others.
-    links: By the name of an image.
+    links: The first document that refers to an image, by the image's name; of
+      its text the beginning.
   """
 
   copy: pathlib.Path
   n: int = 0
   digest: str = ''
   empty: Sequence[int] = ()
-  links: Mapping[str, _Link] = dataclasses.field(default_factory=dict)
+  links: Mapping[str, Document] = dataclasses.field(default_factory=dict)
 
 
 def build(
@@ -84,7 +79,7 @@ def build(
     *,
     docs: str = '',
     images: str = '',
-    encoder: features.ImageEncoder | None = None,
+    encoder: Encoder | None = None,
 ) -> Summary:
   """Brings the index in a folder up to date with documents and images.
 
@@ -104,7 +99,7 @@ def build(
         'there is nothing to index; give --config.docs=FILE, '
         '--config.images=FOLDER or both'
     )
-  if '://' in index:
+  if '://' in str(index):
     raise UserError(f'{index} is no local folder; give --config.index=FOLDER')
   folder = pathlib.Path(index)
   with manifest.lock(folder):
@@ -115,12 +110,12 @@ def _build(
     index: pathlib.Path,
     docs: str,
     images: str,
-    encoder: features.ImageEncoder | None,
+    encoder: Encoder | None,
 ) -> Summary:
-  current = None
+  current = manifest.NOTHING
   with contextlib.suppress(UserError):  # A damaged one is as good as none.
     current = manifest.read(index)
-  damaged = current.damaged(index) if current else []
+  damaged = current.damaged(index)
   for name in damaged:
     (index / name).unlink(missing_ok=True)
 
@@ -130,7 +125,7 @@ def _build(
   found = features.extract(index, folder, names, encoder)
   unreadable = refused | found.unreadable
   pictures = [
-      _picture(folder, name, key, documents.links.get(name, _Link()))
+      _picture(folder, name, key, documents.links.get(name, _UNLINKED))
       for name, key in found.keys.items()
       if name not in unreadable
   ]
@@ -147,21 +142,31 @@ def _build(
   if not documents.n and not pictures:
     nothing = 'there is nothing to index: no document and no image'
     raise UserError('; '.join([nothing, *warnings]))
-  if current:
-    _check_nothing_vanishes(index, current, documents.n, len(pictures))
+  for part, n, what, flag in (
+      (current.texts, documents.n, 'documents', 'docs'),
+      (current.images, len(pictures), 'images', 'images'),
+  ):
+    # A flag was forgotten, or a disk is not mounted; features took long.
+    if part and not n:
+      raise UserError(
+          f'{index} holds {what}, and now there are none: give '
+          f'--config.{flag}, or delete the folder for an index without them'
+      )
 
   kept = {
       part
-      for part in ((current.texts, current.images) if current else ())
+      for part in (current.texts, current.images)
       if not any(name.startswith(f'{part}/') for name in damaged)
   }
   version = encoder.version if encoder is not None else ''
-  made = manifest.describe(
-      index,
-      texts=_texts(index, documents, kept),
-      images=_images(index, pictures, found, version, kept),
+  texts_part = _texts(index, documents, kept)
+  images_part = _images(index, pictures, found, version, kept)
+  used = found.paths([picture['key'] for picture in pictures])
+  made = manifest.Manifest(
+      texts=texts_part,
+      images=images_part,
       encoder=version,
-      chunks=found.paths([picture['key'] for picture in pictures]),
+      files=manifest.describe(index, (texts_part, images_part), used),
   )
   if made != current:
     made.write(index)
@@ -175,30 +180,6 @@ def _build(
   )
 
 
-def _check_nothing_vanishes(
-    index: pathlib.Path,
-    current: manifest.Manifest,
-    n_documents: int,
-    n_images: int,
-) -> None:
-  """Refuses to throw away all images, or all documents, of an index.
-
-  A flag was forgotten, or a disk is not mounted; their features took long.
-
-  Raises:
-    UserError: Says which are missing.
-  """
-  for had, has, what, flag in (
-      (current.texts, n_documents, 'documents', 'docs'),
-      (current.images, n_images, 'images', 'images'),
-  ):
-    if had and not has:
-      raise UserError(
-          f'{index} holds {what}, and now there are none: give '
-          f'--config.{flag}, or delete the folder for an index without them'
-      )
-
-
 def _read_documents(
     index: pathlib.Path, docs: str, images: Collection[str]
 ) -> _Documents:
@@ -209,7 +190,7 @@ def _read_documents(
     return _Documents(copy=copy)
   copy.mkdir(parents=True, exist_ok=True)
   digest, n, empty = hashlib.sha256(), 0, []
-  links: dict[str, _Link] = {}
+  links: dict[str, Document] = {}
   with (copy / text_index.DOCUMENTS).open('wb') as f:
     for document in corpora.read_documents(pathlib.Path(docs), images):
       interrupt.check()
@@ -221,30 +202,28 @@ def _read_documents(
       digest.update(line)
       n += 1
       if document.image:
-        link = _Link(
-            id=document.id,
-            title=document.title.strip(),
-            beginning=document.text[: corpora.CAPTION_LENGTH].strip(),
+        beginning = document.text[: corpora.CAPTION_LENGTH].strip()
+        links.setdefault(
+            document.image, dataclasses.replace(document, text=beginning)
         )
-        links.setdefault(document.image, link)
   return _Documents(
       copy=copy, n=n, digest=digest.hexdigest(), empty=empty, links=links
   )
 
 
 def _picture(
-    folder: pathlib.Path, name: str, key: str, link: _Link
+    folder: pathlib.Path, name: str, key: str, linked: Document
 ) -> dict[str, str]:
   """A line of image_index's `pictures.jsonl`."""
-  caption = corpora.caption_of(folder, name) or link.beginning
+  caption = corpora.caption_of(folder, name) or linked.text
   # A hit shows how the document begins, but not twice.
-  parts = dict.fromkeys((caption, link.beginning))
+  parts = dict.fromkeys((caption, linked.text))
   return {
       'id': name,
-      'title': link.title or corpora.readable(name),
+      'title': linked.title.strip() or corpora.readable(name),
       'caption': caption,
       'image': name,
-      'link': link.id,
+      'link': linked.id,
       'text': '\n'.join(filter(None, parts)),
       'key': key,
   }
@@ -279,7 +258,7 @@ def _images(
   if part not in kept:
     metrics.say(f'index of {len(pictures)} images: putting it together')
     shutil.rmtree(index / part, ignore_errors=True)  # Unfinished.
-    image_index.build(index / part, pictures, found.local, found.encoded)
+    image_index.build(index / part, pictures, found)
   return part
 
 

@@ -20,7 +20,6 @@ from typing import Any
 from gog_jax.errors import UserError
 from gog_jax.storage.records import json_lines
 from gog_jax.storage.records import Line
-from gog_jax.storage.records import TOO_LARGE
 from gog_jax.storage.records import Unusable
 
 # A longer line is no passage but a broken file.
@@ -105,13 +104,11 @@ def read_documents(
 
 def _document(line: Line, where: str) -> Document:
   row = line.value
-  if isinstance(row, Unusable):
-    wrong = f'{row.detail}; each line is one object in UTF-8'
-    if row.reason == TOO_LARGE:
-      wrong = f'is longer than {MAX_LINE_BYTES} bytes; split it into passages'
-    raise UserError(f'{where}, {wrong}') from row
   if not isinstance(row, dict):
-    raise UserError(f'{where}, is not a JSON object; each line is one object')
+    wrong = row.detail if isinstance(row, Unusable) else 'is not a JSON object'
+    raise UserError(
+        f'{where}, {wrong}; each line is one passage, a JSON object in UTF-8'
+    )
   if type(row.get('id')) is int:
     row['id'] = str(row['id'])
   if not (name := _text(row, 'id', where)):
@@ -165,7 +162,6 @@ def image_names(
   if not folder.is_dir():
     raise UserError(f'{folder} is no folder; give --config.images=FOLDER')
   names, refused = [], {}
-  root = folder.resolve()
   for place, folders, files in os.walk(folder, onerror=_raise_unreadable):
     folders[:] = sorted(f for f in folders if not f.startswith('.'))
     for file in files:
@@ -173,7 +169,7 @@ def image_names(
       if file.startswith('.') or path.suffix.lower() not in _SUFFIXES:
         continue
       name = path.relative_to(folder).as_posix()
-      if reason := _refusal(path, name, root):
+      if reason := _refusal(folder, name, MAX_IMAGE_BYTES):
         refused[name] = reason
       else:
         names.append(name)
@@ -187,20 +183,20 @@ def _raise_unreadable(error: OSError) -> None:
   ) from error
 
 
-def _refusal(path: pathlib.Path, name: str, root: pathlib.Path) -> str:
-  """Why a file is not read; '' if it may be."""
+def _refusal(folder: pathlib.Path, name: str, max_bytes: int) -> str:
+  """Why a file of the folder is not read; '' if it may be."""
   if name != name.encode(errors='replace').decode():
     return 'its name is not UTF-8'
   try:
-    target = path.resolve(strict=True)
+    target = (folder / name).resolve(strict=True)
   except (OSError, RuntimeError):
     return 'a link to nowhere'
-  if not target.is_relative_to(root):
+  if not target.is_relative_to(folder.resolve()):
     return 'a link that leads out of the folder'
   if not target.is_file():
     return 'not a plain file'
-  if target.stat().st_size > MAX_IMAGE_BYTES:
-    return f'over {MAX_IMAGE_BYTES} bytes'
+  if target.stat().st_size > max_bytes:
+    return f'over {max_bytes} bytes'
   return ''
 
 
@@ -213,15 +209,13 @@ def caption_of(folder: pathlib.Path, name: str) -> str:
   path = (folder / name).with_suffix('.txt')
   if not path.is_file():
     return ''
-  if not path.resolve().is_relative_to(folder.resolve()):
-    raise UserError(f'{path} is a link out of the images folder; copy it there')
-  with path.open('rb') as f:
-    data = f.read(MAX_CAPTION_BYTES + 1)
-  if len(data) > MAX_CAPTION_BYTES:
+  sidecar = path.relative_to(folder).as_posix()
+  if reason := _refusal(folder, sidecar, MAX_CAPTION_BYTES):
     raise UserError(
-        f'{path} is over {MAX_CAPTION_BYTES} bytes, and taken for the caption '
-        'of an image; rename one of them'
+        f'{path} is taken for the caption of an image, but cannot be one: '
+        f'{reason}; replace or rename it'
     )
+  data = path.read_bytes()
   try:
     return data.decode('utf-8-sig').strip()
   except UnicodeDecodeError as error:

@@ -8,6 +8,7 @@ small colour thumbnail then tells the picture from those that share its shapes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 
 import cv2
@@ -37,16 +38,22 @@ class Features:
   """One image, as the index knows it.
 
   Attributes:
-    frame: (width, height) in pixels of the frame of the keypoints.
+    frame: int32[2], width and height in pixels of the frame of the keypoints.
     keypoints: float32[n, 2], x and y in the frame; n <= MAX_KEYPOINTS.
     descriptors: uint8[n, WIDTH].
     colours: uint8[GRID, GRID, 3], RGB.
   """
 
-  frame: tuple[int, int]
+  frame: np.ndarray
   keypoints: np.ndarray
   descriptors: np.ndarray
   colours: np.ndarray
+
+  @functools.cached_property
+  def smooth(self) -> np.ndarray:
+    """float32 colours, blurred by what a small error of a map may shift them.
+    """
+    return cv2.GaussianBlur(self.colours.astype(np.float32), (0, 0), 0.7)
 
 
 def extract(image: Image.Image) -> Features:
@@ -64,7 +71,7 @@ def extract(image: Image.Image) -> Features:
   )
   keypoints, descriptors = _local(grey)
   return Features(
-      frame=frame,
+      frame=np.array(frame, np.int32),
       keypoints=keypoints,
       descriptors=descriptors,
       colours=cv2.resize(pixels, (GRID, GRID), interpolation=cv2.INTER_AREA),

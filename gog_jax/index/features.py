@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,25 +21,10 @@ from gog_jax import interrupt
 from gog_jax.errors import UserError
 from gog_jax.index import chunks
 from gog_jax.index import descriptor
+from gog_jax.index.encoder import Encoder
 from gog_jax.storage import metrics
 
 _MAX_WORKERS = 8
-
-
-class ImageEncoder(Protocol):
-  """Turns pictures into vectors that are near for like things.
-
-  Attributes:
-    version: Changes with the vectors.
-  """
-
-  @property
-  def version(self) -> str:
-    ...
-
-  def encode(self, pictures: list[Image.Image]) -> np.ndarray:
-    """float32[n, width], each of length 1."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +53,7 @@ def extract(
     index: pathlib.Path,
     folder: pathlib.Path,
     names: Sequence[str],
-    encoder: ImageEncoder | None,
+    encoder: Encoder | None,
 ) -> Extracted:
   """Opens the features of image files, and writes those that are lacking.
 
@@ -158,25 +142,14 @@ def _hash(
 
 
 def _local_features(picture: Image.Image) -> chunks.Tensors:
-  found = descriptor.extract(picture)
-  return {
-      'frame': np.array(found.frame, np.int32),
-      'keypoints': found.keypoints,
-      'descriptors': found.descriptors,
-      'colours': found.colours,
-      'thumbnail': np.frombuffer(descriptor.thumbnail(picture), np.uint8),
-  }
+  thumbnail = np.frombuffer(descriptor.thumbnail(picture), np.uint8)
+  return {**vars(descriptor.extract(picture)), 'thumbnail': thumbnail}
 
 
 def load(local: chunks.Chunks, key: str) -> descriptor.Features:
   """An image's local features, read back."""
-  width, height = local.get(key, 'frame')
-  return descriptor.Features(
-      frame=(int(width), int(height)),
-      keypoints=local.get(key, 'keypoints'),
-      descriptors=local.get(key, 'descriptors'),
-      colours=local.get(key, 'colours'),
-  )
+  names = [field.name for field in dataclasses.fields(descriptor.Features)]
+  return descriptor.Features(**{name: local.get(key, name) for name in names})
 
 
 def _digest(data: bytes) -> str:

@@ -21,12 +21,13 @@ from gog_jax.index import descriptor
 from gog_jax.index import features
 from gog_jax.index import vectors
 from gog_jax.index.descriptor import Features
+from gog_jax.index.encoder import Encoder
 from gog_jax.index.verify import verify
 from gog_jax.storage import files
 from gog_jax.types import Hit
 
 # Change it with how the same features are searched.
-VERSION = 'images-1'
+VERSION = 'images-2'
 
 # Fields of a picture that a server shows.
 _SHOWN = ('id', 'title', 'caption', 'image', 'link')
@@ -47,50 +48,36 @@ _VOTE_LIMIT = 0.6
 _MEANING_WEIGHT = 0.3
 _COLOUR_SIDE = 8  # Of the thumbnail that is the colour vector, in pixels.
 
-_LOCAL_FLAT = 10_000  # A query has hundreds of local descriptors.
-_GLOBAL_FLAT = 100_000
-_LOCAL_PROBES = 4
-_GLOBAL_PROBES = 16
+# A query has hundreds of local descriptors, but one vector of a whole picture.
+_LOCAL = vectors.Settings(flat_limit=10_000, code='PQ32x4fs', n_probe=4)
+_GLOBAL = vectors.Settings(flat_limit=100_000, code='SQ8', n_probe=16)
 
 
 def build(
     folder: pathlib.Path,
     pictures: Sequence[Mapping[str, str]],
-    local: chunks.Chunks,
-    encoded: chunks.Chunks | None,
+    found: features.Extracted,
 ) -> None:
-  """Writes an index of pictures into a new folder.
-
-  Args:
-    folder: Where it goes.
-    pictures: As in `pictures.jsonl`.
-    local: Their local features.
-    encoded: The vectors of an encoder, if there is one.
-  """
+  """Writes an index of pictures, as in `pictures.jsonl`, into a new folder."""
+  local, encoded = found.local, found.encoded
   folder.mkdir()
   files.write_jsonl(folder / 'pictures.jsonl', pictures)
   keys = [picture['key'] for picture in pictures]
   vectors.build(
       folder / 'local.faiss',
       lambda: (local.get(key, 'descriptors') for key in keys),
-      width=descriptor.WIDTH,
-      flat_limit=_LOCAL_FLAT,
-      code='PQ32x4fs',
+      _LOCAL,
   )
   vectors.build(
       folder / 'colour.faiss',
       lambda: (_colour_vector(local.get(key, 'colours')) for key in keys),
-      width=3 * _COLOUR_SIDE**2,
-      flat_limit=_GLOBAL_FLAT,
-      code='SQ8',
+      _GLOBAL,
   )
   if encoded is not None:
     vectors.build(
         folder / 'encoded.faiss',
         lambda: (encoded.get(key, 'vector')[None] for key in keys),
-        width=encoded.n_rows(keys[0], 'vector'),
-        flat_limit=_GLOBAL_FLAT,
-        code='SQ8',
+        _GLOBAL,
     )
 
 
@@ -109,7 +96,7 @@ class ImageIndex:
       self,
       index: pathlib.Path,
       folder: pathlib.Path,
-      encoder: features.ImageEncoder | None,
+      encoder: Encoder | None,
   ):
     self._pictures = list(files.read_jsonl(folder / 'pictures.jsonl'))
     keys = [picture['key'] for picture in self._pictures]
@@ -164,7 +151,7 @@ class ImageIndex:
     if not len(query.descriptors) or not self._local.ntotal:
       return []
     distances, found = vectors.search(
-        self._local, query.descriptors, _NEIGHBOURS, n_probe=_LOCAL_PROBES
+        self._local, query.descriptors, _NEIGHBOURS
     )
     limit = (_VOTE_LIMIT * descriptor.SCALE) ** 2
     weights = np.clip(1 - distances / limit, 0, 1) * (found >= 0)
@@ -182,10 +169,7 @@ class ImageIndex:
 
   def _by_colour(self, query: Features) -> list[int]:
     _, found = vectors.search(
-        self._colour,
-        _colour_vector(query.colours),
-        _BY_COLOUR,
-        n_probe=_GLOBAL_PROBES,
+        self._colour, _colour_vector(query.colours), _BY_COLOUR
     )
     return [int(number) for number in found[0] if number >= 0]
 
@@ -194,10 +178,7 @@ class ImageIndex:
     if self._encoder is None or self._encoded is None:
       return {}
     distances, found = vectors.search(
-        self._encoded,
-        self._encoder.encode([image]),
-        _BY_MEANING,
-        n_probe=_GLOBAL_PROBES,
+        self._encoded, self._encoder.encode([image]), _BY_MEANING
     )
     return {
         int(number): float(1 - distance / 2)  # Of vectors of length 1.

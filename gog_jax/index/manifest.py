@@ -68,9 +68,10 @@ class Manifest:
 
   def write(self, index: pathlib.Path) -> None:
     """Makes the files count, once the disk holds all of them."""
-    for name in (*self.files, *{os.path.dirname(name) for name in self.files}):
+    names = [pathlib.PurePath(name) for name in self.files]
+    folders = {folder for name in names for folder in name.parents}
+    for name in (*names, *folders):
       _sync(index / name)
-    _sync(index / PARTS)
     row = {'format': _FORMAT, **dataclasses.asdict(self)}
     files.write_atomic(index / _MANIFEST, files.dumps(row) + '\n')
     _sync(index)
@@ -86,30 +87,23 @@ class Manifest:
 
 
 def describe(
-    index: pathlib.Path,
-    *,
-    texts: str,
-    images: str,
-    encoder: str,
-    chunks: Iterable[pathlib.Path],
-) -> Manifest:
-  """The manifest of parts that have been written."""
-  paths = {*chunks}
-  for part in filter(None, (texts, images)):
+    index: pathlib.Path, parts: Iterable[str], chunks: Iterable[pathlib.Path]
+) -> dict[str, Sequence[Any]]:
+  """What a manifest says of the files of parts, and of chunks of features."""
+  paths = set(chunks)
+  for part in filter(None, parts):
     paths |= {*(index / part).iterdir()}
-  return Manifest(
-      texts=texts,
-      images=images,
-      encoder=encoder,
-      files={
-          path.relative_to(index).as_posix(): _facts(path)
-          for path in sorted(paths)
-      },
-  )
+  return {
+      path.relative_to(index).as_posix(): _facts(path)
+      for path in sorted(paths)
+  }
 
 
-def read(index: pathlib.Path) -> Manifest | None:
-  """The manifest of an index; None if nothing has been built.
+NOTHING = Manifest(texts='', images='', encoder='', files={})
+
+
+def read(index: pathlib.Path) -> Manifest:
+  """The manifest of an index; NOTHING if none has been built.
 
   Raises:
     UserError: It is damaged, or of another format.
@@ -124,10 +118,8 @@ def read(index: pathlib.Path) -> Manifest | None:
       )
     return Manifest(**row)
   except FileNotFoundError:
-    return None
-  except OSError as error:
-    raise UserError(f'{path} cannot be read ({error.strerror})') from error
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    return NOTHING
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise damaged(index, f'{_MANIFEST} is not what was written') from error
 
 

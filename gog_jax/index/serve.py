@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 import hmac
 import json
 from typing import Any
@@ -105,11 +105,9 @@ def make_app(index: LocalIndex) -> web.Application:
     body = await _body(request)
     top_k, scored = _top_k(body), body.get('return_scores', False)
     result = []
-    for query in _list(body, 'queries', _MAX_QUERIES):
-      if not isinstance(query, str) or len(query) > _MAX_QUERY_LENGTH:
-        raise UserError(
-            f'"queries" are texts of at most {_MAX_QUERY_LENGTH} characters'
-        )
+    for query in _texts(body, 'queries', _MAX_QUERIES):
+      if len(query) > _MAX_QUERY_LENGTH:
+        raise UserError(f'a query has over {_MAX_QUERY_LENGTH} characters')
       found = await in_thread(index.threads, index.text, query, top_k)
       result.append([_text_item(row, score, scored) for row, score in found])
     return web.json_response({'result': result})
@@ -118,7 +116,7 @@ def make_app(index: LocalIndex) -> web.Application:
     body = await _body(request)
     top_k, full = _top_k(body), body.get('return_hits', False)
     result = []
-    for number, text in enumerate(_list(body, 'images', _MAX_IMAGES)):
+    for number, text in enumerate(_texts(body, 'images', _MAX_IMAGES)):
       try:
         data = _image(text)
         found = await in_thread(index.threads, index.image, data, top_k)
@@ -200,10 +198,14 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
   return body
 
 
-def _list(body: Mapping[str, Any], field: str, most: int) -> Sequence[Any]:
+def _texts(body: Mapping[str, Any], field: str, most: int) -> list[str]:
   value = body.get(field)
-  if not isinstance(value, list) or len(value) > most:
-    raise UserError(f'"{field}" must be a list of at most {most}')
+  if (
+      not isinstance(value, list)
+      or len(value) > most
+      or not all(isinstance(item, str) for item in value)
+  ):
+    raise UserError(f'"{field}" must be a list of at most {most} texts')
   return value
 
 
@@ -216,9 +218,7 @@ def _top_k(body: Mapping[str, Any]) -> int:
   return value
 
 
-def _image(text: Any) -> bytes:
-  if not isinstance(text, str):
-    raise UserError('not base64 of an image file')
+def _image(text: str) -> bytes:
   # As browsers write it: data:image/png;base64,...
   encoded = text.partition('base64,')[2] if text.startswith('data:') else text
   try:

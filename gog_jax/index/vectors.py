@@ -7,6 +7,7 @@ give equal files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+import dataclasses
 import math
 import os
 import pathlib
@@ -27,39 +28,42 @@ _BLOCK = 65536
 Blocks = Callable[[], Iterable[np.ndarray]]
 
 
-def use_threads() -> None:
-  """Sets how many threads FAISS uses in the calling thread."""
-  faiss.omp_set_num_threads(min(_MAX_THREADS, os.cpu_count() or 1))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """How vectors are searched.
+
+  Attributes:
+    flat_limit: Up to this many, search is exact.
+    code: How FAISS keeps them if there are more, e.g. 'SQ8'.
+    n_probe: How many of its lists FAISS then looks at.
+  """
+
+  flat_limit: int
+  code: str
+  n_probe: int
 
 
-def build(
-    path: pathlib.Path,
-    blocks: Blocks,
-    *,
-    width: int,
-    flat_limit: int,
-    code: str,
-) -> None:
+def build(path: pathlib.Path, blocks: Blocks, settings: Settings) -> None:
   """Writes an index of all vectors, numbered in order, by L2 distance.
 
   Args:
     path: The file to write.
     blocks: Called as often as needed, yields [n, width] arrays.
-    width: Of a vector.
-    flat_limit: Up to this many vectors, search is exact.
-    code: How FAISS keeps the vectors if there are more, e.g. 'SQ8'.
+    settings: How they are searched.
   """
-  use_threads()
-  n = sum(len(block) for block in blocks())
-  if n <= flat_limit:
+  _use_threads()
+  sizes = [block.shape for block in blocks()]
+  n, width = sum(n for n, _ in sizes), sizes[0][1]
+  if n <= settings.flat_limit:
     index = faiss.IndexFlatL2(width)
   else:
     n_lists = 2 ** max(0, int(math.log2(n / _PER_LIST)))
     n_lists = min(_MAX_CENTROIDS, n_lists)
-    index = faiss.index_factory(width, f'IVF{n_lists},{code}')
-    clustering = faiss.extract_index_ivf(index).cp
-    clustering.seed = _SEED
-    clustering.max_points_per_centroid = _PER_CENTROID
+    index = faiss.index_factory(width, f'IVF{n_lists},{settings.code}')
+    lists = faiss.extract_index_ivf(index)
+    lists.nprobe = settings.n_probe
+    lists.cp.seed = _SEED
+    lists.cp.max_points_per_centroid = _PER_CENTROID
     index.train(_sample(blocks, n, n_lists * _PER_CENTROID))
   for block in _gathered(blocks()):
     index.add(block)
@@ -97,13 +101,13 @@ def load(path: pathlib.Path) -> faiss.Index:
 
 
 def search(
-    index: faiss.Index, queries: np.ndarray, k: int, *, n_probe: int
+    index: faiss.Index, queries: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Squared distances float32[n, k] and numbers int64[n, k]; -1 where none."""
-  use_threads()
-  params = None
-  if isinstance(index, faiss.IndexIVF):
-    params = faiss.SearchParametersIVF()
-    params.nprobe = n_probe
-  k = min(k, index.ntotal)
-  return index.search(queries.astype(np.float32), k, params=params)
+  _use_threads()
+  return index.search(queries.astype(np.float32), min(k, index.ntotal))
+
+
+def _use_threads() -> None:
+  """Sets how many threads FAISS uses in the calling thread."""
+  faiss.omp_set_num_threads(min(_MAX_THREADS, os.cpu_count() or 1))

@@ -57,26 +57,21 @@ class Agreement:
 
 def verify(query: Features, pictures: Sequence[Features]) -> list[Agreement]:
   """Judges every picture against the query."""
-  seen = _smooth(query.colours)
-  agreements = []
-  for picture, (theirs, ours) in zip(
-      pictures, _matches(query, pictures), strict=True
-  ):
-    maps = _fit(theirs, ours)
-    if not maps and _same_shape(query, picture):
-      maps.append((_whole(query, picture), 0))
-    colours = _smooth(picture.colours)
-    agreements.append(
-        max(
-            (
-                _judge(query, seen, picture, colours, matrix, inliers)
-                for matrix, inliers in maps
-            ),
-            key=lambda agreement: agreement.score,
-            default=Agreement(),
-        )
-    )
-  return agreements
+  return [
+      _agreement(query, picture, theirs, ours)
+      for picture, (theirs, ours) in zip(
+          pictures, _matches(query, pictures), strict=True
+      )
+  ]
+
+
+def _agreement(
+    query: Features, picture: Features, theirs: np.ndarray, ours: np.ndarray
+) -> Agreement:
+  """The best that a map makes of the places that match."""
+  maps = _fit(theirs, ours) or _whole(query, picture)
+  found = [_explain(query, picture, *fitted) for fitted in maps]
+  return max(found, key=lambda one: one.score, default=Agreement())
 
 
 def _matches(
@@ -86,18 +81,14 @@ def _matches(
 
   Matches are mutual nearest neighbours, and clearly nearer than the second.
   """
+  if not pictures:
+    return
   ours = query.descriptors.astype(np.float32) / SCALE
-  sizes = [len(picture.descriptors) for picture in pictures]
-  theirs = np.concatenate(
-      [picture.descriptors for picture in pictures]
-      or [np.zeros((0, ours.shape[1]), np.uint8)]
-  )
+  theirs = np.concatenate([picture.descriptors for picture in pictures])
+  ends = np.cumsum([len(picture.descriptors) for picture in pictures])
   # All at once: one large product is many times faster than small ones.
-  near = (theirs.astype(np.float32) / SCALE) @ ours.T
-  start = 0
-  for picture, size in zip(pictures, sizes, strict=True):
-    block = near[start : start + size]
-    start += size
+  near = np.split((theirs.astype(np.float32) / SCALE) @ ours.T, ends[:-1])
+  for picture, block in zip(pictures, near, strict=True):
     if min(block.shape) < 2:
       yield np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
       continue
@@ -147,30 +138,23 @@ def _fit(
   return maps
 
 
-def _same_shape(query: Features, picture: Features) -> bool:
-  ours = query.frame[0] / query.frame[1]
-  theirs = picture.frame[0] / picture.frame[1]
-  return 1 / _ASPECT_LIMIT < ours / theirs < _ASPECT_LIMIT
+def _whole(
+    query: Features, picture: Features
+) -> list[tuple[np.ndarray, int]]:
+  """The map of the whole picture to the whole query, if their shapes are near.
+  """
+  x, y = query.frame / picture.frame
+  if not 1 / _ASPECT_LIMIT < x / y < _ASPECT_LIMIT:
+    return []
+  return [(np.array([[x, 0.0, 0.0], [0.0, y, 0.0]]), 0)]
 
 
-def _whole(query: Features, picture: Features) -> np.ndarray:
-  """The map that lays the whole picture on the whole query."""
-  return np.array([
-      [query.frame[0] / picture.frame[0], 0.0, 0.0],
-      [0.0, query.frame[1] / picture.frame[1], 0.0],
-  ])
-
-
-def _judge(
-    query: Features,
-    seen: np.ndarray,
-    picture: Features,
-    colours: np.ndarray,
-    matrix: np.ndarray,
-    inliers: int,
+def _explain(
+    query: Features, picture: Features, matrix: np.ndarray, inliers: int
 ) -> Agreement:
   """What the map of the picture's frame to the query's explains."""
-  share = _share(seen, colours, _to_grid(matrix, picture.frame, query.frame))
+  grid = _to_grid(matrix, picture.frame, query.frame)
+  share = _share(query.smooth, picture.smooth, grid)
   cover = _cover(matrix, picture.frame, query.frame)
   doubt = 1 - inliers / (inliers + _HALF_INLIERS)
   score = share * (1 - _COVER_WEIGHT * (1 - cover) - _INLIER_WEIGHT * doubt)
@@ -178,14 +162,14 @@ def _judge(
 
 
 def _to_grid(
-    matrix: np.ndarray, theirs: tuple[int, int], ours: tuple[int, int]
+    matrix: np.ndarray, theirs: np.ndarray, ours: np.ndarray
 ) -> np.ndarray:
   """The map between the two colour grids.
 
   Centres of pixels are at whole numbers, in the frames as in the grids.
   """
-  size = np.array(theirs) / GRID  # Of the picture's cells, in its frame.
-  per_cell = GRID / np.array(ours)
+  size = theirs / GRID  # Of the picture's cells, in its frame.
+  per_cell = GRID / ours
   linear = per_cell[:, None] * matrix[:, :2] * size
   shift = matrix[:, :2] @ ((size - 1) / 2) + matrix[:, 2] + 0.5
   return np.column_stack([linear, per_cell * shift - 0.5])
@@ -211,11 +195,11 @@ def _share(
 
 
 def _cover(
-    matrix: np.ndarray, theirs: tuple[int, int], ours: tuple[int, int]
+    matrix: np.ndarray, theirs: np.ndarray, ours: np.ndarray
 ) -> float:
   """Share of the picture's area that lies within the query."""
 
-  def corners(frame: tuple[int, int]) -> np.ndarray:
+  def corners(frame: np.ndarray) -> np.ndarray:
     w, h = frame
     return np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
 
@@ -223,8 +207,3 @@ def _cover(
   placed = placed.astype(np.float32)
   area, _ = cv2.intersectConvexConvex(placed, corners(ours))
   return min(1.0, area / max(cv2.contourArea(placed), 1e-6))
-
-
-def _smooth(colours: np.ndarray) -> np.ndarray:
-  """float32, blurred by what a small error of the map may shift it."""
-  return cv2.GaussianBlur(colours.astype(np.float32), (0, 0), 0.7)
