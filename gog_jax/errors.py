@@ -11,3 +11,9 @@ class UserError(Exception):
 
 class RunStopped(UserError):
   """The run cannot go on for now: it ends, and what it has is kept."""
+
+
+def first_line(error: BaseException) -> str:
+  """What an error says, on one line; its type if it says nothing."""
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__

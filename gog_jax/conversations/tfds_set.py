@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gog_jax.conversations.record import Record
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.storage import tfds_files
 from gog_jax.storage import trajectories as trajectories_lib
@@ -139,10 +140,9 @@ class Split(Lazy[Record]):
       return _from_row(self._rows[index])
     # What array_record raises, and what a row that decodes to nonsense does.
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
-      reason = (str(error) or repr(error)).splitlines()[0]
       raise UserError(
           f'{self._path}, split {self._split}, record {index} is damaged '
-          f'({reason}); make the set again'
+          f'({first_line(error)}); make the set again'
       ) from error
 
 

@@ -17,12 +17,8 @@ def forms(*values: Any) -> tuple[str, ...]:
   are the `wikidata` value and the range in words: only a judge, who reads
   these, can tell that 1.4 lies in it.
   """
-  found: dict[str, None] = {}
-  for value in values:
-    for form in _walk(value):
-      if form := form.strip():
-        found.setdefault(form)
-  return tuple(found)
+  found = (form.strip() for form in _walk(values))
+  return tuple(dict.fromkeys(form for form in found if form))
 
 
 def listed(value: Any, *, column: str) -> Any:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.questions import questions as q
 from gog_jax.storage.records import TOO_LARGE
@@ -53,7 +54,7 @@ class Table:
       self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
     except ERRORS as error:
       raise Unusable(
-          q.UNREADABLE, f'cut off, or no parquet file ({_line(error)})'
+          q.UNREADABLE, f'cut off, or no parquet file ({first_line(error)})'
       ) from error
     self.schema = self._file.schema_arrow
     metadata = self._file.metadata
@@ -96,9 +97,8 @@ class Table:
             yield row, {name: batch[name].slice(i, 1) for name in columns}
             row += 1
       except ERRORS as error:
-        yield row, Unusable(
-            q.DAMAGED, f'rows {row + 1} to {end} are damaged ({_line(error)})'
-        )
+        what = f'rows {row + 1} to {end} are damaged ({first_line(error)})'
+        yield row, Unusable(q.DAMAGED, what)
 
   def cell(self, column: str, row: int) -> pa.Array:
     """A field as an array of length one.
@@ -122,7 +122,7 @@ class Table:
         self._at = None
         raise UserError(
             f'{self.path}, row {row + 1}: {column} cannot be read '
-            f'({_line(error)}); download the file anew'
+            f'({first_line(error)}); download the file anew'
         ) from error
       assert self._last is not None
       return self._last
@@ -173,8 +173,3 @@ def is_struct_with(kind: pa.DataType, *fields: str) -> bool:
   return pa.types.is_struct(kind) and all(
       kind.get_field_index(field) >= 0 for field in fields
   )
-
-
-def _line(error: BaseException) -> str:
-  text = str(error).strip().splitlines()
-  return text[0][:200] if text else type(error).__name__

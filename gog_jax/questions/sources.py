@@ -28,6 +28,7 @@ from PIL import Image
 from gog_jax import images
 from gog_jax import interrupt
 from gog_jax import seams
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
@@ -188,9 +189,8 @@ class Questions(Lazy[Example]):
       given = source.items[number]
     except (RuntimeError, ValueError) as error:  # What array_record raises.
       raise UserError(
-          f'{self.where(place)}, cannot be read '
-          f'({(str(error) or repr(error)).splitlines()[0]}); delete the data '
-          'folder to have it made again'
+          f'{self.where(place)}, cannot be read ({first_line(error)}); delete '
+          'the data folder to have it made again'
       ) from error
     return _example_of(given, source.name, number)
 

@@ -14,6 +14,7 @@ from etils import epath
 
 from gog_jax import images
 from gog_jax.config.evaluation import BenchmarkConfig
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.questions.local_files import ImageFolder
 from gog_jax.questions.local_files import url_key
@@ -68,8 +69,7 @@ async def _fetch_all(urls: Sequence[str], folder: str) -> dict[str, str]:
               aiohttp.ClientError, TimeoutError, ValueError, UserError,
               http.Refused, http.Garbled,
           ) as error:  # fmt: skip
-            text = str(error).strip().splitlines()
-            failed[url] = text[0] if text else type(error).__name__
+            failed[url] = first_line(error)
           progress.advance()
 
       await asyncio.gather(*map(one, urls))
