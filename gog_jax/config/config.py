@@ -17,15 +17,15 @@ from gog_jax.config.fields import DIFFERENT
 from gog_jax.errors import UserError
 from gog_jax.storage.typed import FieldError
 
-# Stages that ask no more questions than there are, whatever the sizes.
+# Stages that ask only as many questions as it takes.
 _UNSIZED = ('pretrain', 'instruct', 'ask')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneralConfig:
-  """Sections as a general model needs them where the page's are the toy's.
+  """Sections for general models, where the page's own are sized for the toy.
 
-  For remote models, and scripts outside the embedded world.
+  For remote models, and scripts outside the toy world.
   """
 
   model: models.ModelConfig

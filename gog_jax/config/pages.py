@@ -72,7 +72,7 @@ class AskPage(Config):
 
   image: Given  # A file: PNG, JPEG, WebP, ...
   question: Given
-  policy: str  # As in eval.policies; but nobody has scripted this question.
+  policy: str  # As in eval.policies, but no expert and no script.
   scope: str  # Which world or corpus is searched; the backend says which.
   page: str  # Where the page goes, if not beside the record.
 
@@ -212,7 +212,7 @@ def from_page(page: ConfigDict, given: Container[str] = ()) -> Any:
 def _arms_and_general(
     values: Mapping[str, Any], given: Container[str]
 ) -> dict[str, Any]:
-  """A page's fields with `arms` and `general` as whole sections.
+  """A page's fields with `arms` and `general` as complete sections.
 
   Args:
     values: The page's; its arms and its `general` hold what differs.

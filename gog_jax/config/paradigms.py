@@ -19,7 +19,7 @@ Models:
     rl, rl_...    after stage 2: the page's, or an arm's
     remote        behind an OpenAI-compatible endpoint, config.remote
     expert        the embedded world's, whom SFT imitates
-    script        a play of one's own in Python, config.eval.script
+    script        a user's script in Python, config.eval.script
 
 A model that was trained is asked in the words it was trained with; the others
 in those that the dialect has for the paradigm.
@@ -40,11 +40,11 @@ PARADIGMS = (DIRECT, FULL_SEARCH, GOG, NO_GAZE, MMSEARCH_R1)
 
 BASE, REMOTE, EXPERT, SCRIPT = 'base', 'remote', 'expert', 'script'
 SFT, SFT_NO_GAZE, RL = 'sft', 'sft_no_gaze', 'rl'
-# Who is trained by the stage of that name; and the arms of RL.
+# Each is trained by the stage of its name, as are the arms of RL.
 _TRAINED = (SFT, SFT_NO_GAZE, RL)
 MODELS = (BASE, *_TRAINED, REMOTE, EXPERT, SCRIPT)
 
-# Short names; any other is a model's, that plays GOG.
+# Short names; any other names a model that plays GOG.
 _ALIASES = {
     'model': f'{GOG}@{BASE}',
     DIRECT: f'{DIRECT}@{SFT}',
@@ -64,7 +64,7 @@ _WORLD = {
 
 
 def split_of(benchmark: str) -> str:
-  """The split of the embedded world's data set that it is; '' if none."""
+  """A benchmark's split of the embedded world; '' for other benchmarks."""
   return _WORLD.get(benchmark, '')
 
 
@@ -94,7 +94,7 @@ class Named:
 
   @property
   def max_turns(self) -> int:
-    """Messages that the paradigm leaves it, those said for it included."""
+    """Messages that the paradigm allows, forced ones included; 0: no limit."""
     return {DIRECT: 1, FULL_SEARCH: 3}.get(self.paradigm, 0)
 
   @property
@@ -105,7 +105,7 @@ class Named:
     return self.paradigm != NO_GAZE and self.model != SFT_NO_GAZE
 
   def offered(self, tools: Iterable[str]) -> tuple[str, ...]:
-    """Those of the tools that are called in the paradigm, by it or for it."""
+    """Which of the tools the paradigm uses, called by the policy or for it."""
     # What was trained keeps the tools that it was told of.
     told = self.paradigm if self.stage is None else GOG
     if told == DIRECT:
@@ -116,7 +116,7 @@ class Named:
 
 
 def spelled_out(name: str) -> str:
-  """PARADIGM@MODEL for a short name; whether there are such is not asked."""
+  """PARADIGM@MODEL for a policy's name; neither part is checked."""
   return name if '@' in name else _ALIASES.get(name, f'{GOG}@{name}')
 
 
@@ -124,8 +124,8 @@ def parse(name: str, arms: Iterable[str] = ()) -> Named:
   """Reads a policy's name, PARADIGM@MODEL or a short one.
 
   Raises:
-    UserError: It is none, or the model cannot play the paradigm; names the
-      nearest that there is.
+    UserError: There is no such policy (names the nearest), or the model cannot
+      play the paradigm.
   """
   models = (*MODELS, *arms)
   paradigm, _, model = spelled_out(name).partition('@')

@@ -82,8 +82,8 @@ class ToolsConfig:
   # Of a document, shown to the policy.
   hit_characters: Annotated[int, at_least(50)]
   timeout_s: Seconds  # Of a call, all attempts together.
-  max_attempts: Positive  # Where a failure may be gone soon.
-  # At most, before the second attempt; then twice as long.
+  max_attempts: Positive  # Where a failure may be transient.
+  # The most before the second attempt; it doubles with each.
   backoff_s: Amount
   max_concurrency: Positive  # Calls of one tool at a time.
   limits: Mapping[str, ToolLimits]  # By the name of a search.
@@ -100,7 +100,7 @@ class ToolsConfig:
   cache: str  # A file of answers, for this and other runs; '' is none.
   cache_days: Annotated[float, above(0, _NO_CACHE)]
   cache_gb: Annotated[float, above(0, _NO_CACHE)]
-  # Seconds that the run's end waits for searches that may have been paid for.
+  # Seconds to wait at the end for searches that may have been paid for.
   drain_s: Amount
 
   @property
@@ -117,7 +117,7 @@ class EndpointConfig:
   model: str  # Its name at the endpoint.
   key_variable: str  # The environment variable that holds its key.
   timeout_s: Seconds  # Of a message, with all attempts.
-  max_attempts: Positive  # Where a failure may be gone soon.
+  max_attempts: Positive  # Where a failure may be transient.
   temperature: Finite  # Negative leaves it to the endpoint.
   max_tokens: Count  # Of a message; 0 leaves it to the endpoint.
   concurrency: Positive  # Requests at a time.
@@ -158,8 +158,7 @@ class JudgeConfig(EndpointConfig):
 
   prompt: str  # A file; '' is judge/prompt.txt.
   cache: str  # A file of verdicts; '' is WORKDIR/verdicts.sqlite.
-  # Share of the answers asked about that must get a verdict: below, the run
-  # stops.
+  # Share of the answers asked about that must get a verdict, or the run stops.
   min_success: Share
   # Longer answers are wrong: no lists of guesses.
   max_answer_characters: Positive

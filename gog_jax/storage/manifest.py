@@ -78,7 +78,7 @@ class Manifest:
   def taken_back(self, folder: epath.PathLike) -> Iterator[None]:
     """Forgets the start of a stage that is refused before it makes anything.
 
-    Or what it was refused for, put right, would be another input.
+    Otherwise what the user mends would count as another input.
     """
     try:
       yield

@@ -39,8 +39,13 @@ class Unusable(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drop:
-  """A record that was left out: where it stands, e.g. 'a.parquet, row 12';
-  reason and detail are those of `Unusable`."""
+  """A record that was left out.
+
+  Attributes:
+    where: Where it stands, e.g. 'a.parquet, row 12'.
+    reason: That of `Unusable`.
+    detail: Likewise.
+  """
 
   where: str
   reason: str
