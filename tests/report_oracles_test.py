@@ -331,6 +331,7 @@ def test_tokens_and_bills_by_hand():
       report_helpers.trajectory('a', (report_helpers.text(),)),
       token_ids=np.arange(20, dtype=np.int32),
       loss_mask=np.array([0] * 14 + [1] * 6, np.int8),
+      sampler_logprobs=np.zeros(20, np.float32),
       placements=(
           Placement(start=2, image=0, grid=(1, 4, 6), n_tokens=6),
           Placement(start=9, image=1, grid=(1, 2, 4), n_tokens=2),
