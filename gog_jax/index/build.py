@@ -59,12 +59,12 @@ class _Documents:
   """What a file of documents holds.
 
   Attributes:
-    copy: Folder of a copy of those that are not empty.
-    n: How many these are.
-    digest: Changes with any of them.
-    empty: Lines of the others.
-    links: The first document that refers to an image, by the image's name; of
-      its text the beginning.
+    copy: Folder with a copy of the documents that are not empty.
+    n: Number of documents in the copy.
+    digest: Changes with any document in the copy.
+    empty: Line numbers of empty documents.
+    links: The first document that refers to each image, by the image's name,
+      its text cut to the beginning.
   """
 
   copy: pathlib.Path
@@ -87,7 +87,7 @@ def build(
     index: The folder; made if there is none.
     docs: A file of JSON lines, or ''.
     images: A folder of images, or ''.
-    encoder: Adds pictures of like things to those that show the same one.
+    encoder: Also finds pictures that look alike, not just the same picture.
 
   Raises:
     UserError: There is nothing to index, the documents are not what they
@@ -183,8 +183,7 @@ def _build(
 def _read_documents(
     index: pathlib.Path, docs: str, images: Collection[str]
 ) -> _Documents:
-  """Checks and copies every document, so that the file may change from now on.
-  """
+  """Checks and copies the documents; the file may change from then on."""
   copy = index / manifest.PARTS / 'texts.partial'
   if not docs:
     return _Documents(copy=copy)

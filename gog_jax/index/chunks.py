@@ -63,8 +63,7 @@ class Chunks:
     return self._where[image][1].get_slice(f'{image}/{feature}').get_shape()[0]
 
   def write(self, images: Mapping[str, Tensors]) -> None:
-    """Commits the features of some images, by name; of none, it does nothing.
-    """
+    """Commits the features of images, by their names, as one chunk."""
     if not images:
       return
     self._folder.mkdir(parents=True, exist_ok=True)

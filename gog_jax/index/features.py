@@ -69,7 +69,7 @@ def extract(
   bad: dict[str, str] = {}
 
   def load(name: str) -> tuple[str, chunks.Tensors, Image.Image | None]:
-    """An image's key, its local features and its picture, if lacking."""
+    """The image's key, and what it lacks: local features, picture to encode."""
     key = keys[name]
     try:
       data = (folder / name).read_bytes()

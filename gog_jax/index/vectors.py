@@ -33,9 +33,9 @@ class Settings:
   """How vectors are searched.
 
   Attributes:
-    flat_limit: Up to this many, search is exact.
-    code: How FAISS keeps them if there are more, e.g. 'SQ8'.
-    n_probe: How many of its lists FAISS then looks at.
+    flat_limit: Up to this many vectors, search is exact.
+    code: How FAISS compresses a larger number, e.g. 'SQ8'.
+    n_probe: How many inverted lists a search then visits.
   """
 
   flat_limit: int

@@ -68,7 +68,7 @@ def verify(query: Features, pictures: Sequence[Features]) -> list[Agreement]:
 def _agreement(
     query: Features, picture: Features, theirs: np.ndarray, ours: np.ndarray
 ) -> Agreement:
-  """The best that a map makes of the places that match."""
+  """The agreement of the best map between picture and query."""
   maps = _fit(theirs, ours) or _whole(query, picture)
   found = [_explain(query, picture, *fitted) for fitted in maps]
   return max(found, key=lambda one: one.score, default=Agreement())
