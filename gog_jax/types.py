@@ -319,6 +319,15 @@ class Trajectory:
       )
 
   @property
+  def calls(self) -> list[tuple[ToolCall, ToolResult]]:
+    """Every call that was made, in order, with what it brought back."""
+    return [
+        made
+        for turn in self.turns
+        for made in zip(turn.parsed.calls, turn.results)
+    ]
+
+  @property
   def valid(self) -> bool:
     """False where the infrastructure failed or the reward is unknown."""
     if self.stop_reason == StopReason.ERROR or self.masked:
@@ -326,7 +335,5 @@ class Trajectory:
     if self.verdict is not None and self.verdict.right is None:
       return False
     return all(
-        result.status != ToolStatus.INFRA_ERROR
-        for turn in self.turns
-        for result in turn.results
+        result.status != ToolStatus.INFRA_ERROR for _, result in self.calls
     )

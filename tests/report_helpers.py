@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from PIL import ImageDraw
 
 from gog_jax.report.reading import Evaluated
+from gog_jax.rewards import parts
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason
@@ -90,7 +92,7 @@ def trajectory(name, *turns, right=True, well_formed=True, answer='kelo'):
       for pairs in turns
   ]
   said.append(Turn(parsed=ParsedTurn(text='t', thought='so', answer=answer)))
-  return Trajectory(
+  made = Trajectory(
       example_id=name,
       sample=0,
       token_ids=np.arange(4, dtype=np.int32),
@@ -102,8 +104,15 @@ def trajectory(name, *turns, right=True, well_formed=True, answer='kelo'):
       stop_reason=StopReason.ANSWER,
       answer=answer,
       reward=0.9 * right + 0.1 * well_formed,
-      reward_parts={'accuracy': float(right), 'format': float(well_formed)},
   )
+  asked = example(name)
+  measured = {
+      'accuracy': float(right),
+      'format': float(well_formed),
+      'exact_match': parts.exact_match(asked, made),
+      'f1': parts.token_f1(asked, made),
+  }
+  return dataclasses.replace(made, reward_parts=measured)
 
 
 def ten():

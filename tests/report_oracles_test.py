@@ -321,7 +321,7 @@ def test_the_unjudged_are_counted_apart_from_what_failed():
   assert (found['n'], found['infra_errors'], found['unjudged']) == (3, 0, 1)
   assert found['answers']['judge']['mean'] == 0.5
   assert found['answers']['judge']['n'] == 2
-  # Records without these parts: 'kelo' is right, 'kelo star' half so.
+  # 'kelo' is right, 'kelo star' half so.
   assert found['answers']['exact_match']['mean'] == pytest.approx(1 / 3)
   assert found['answers']['f1']['mean'] == pytest.approx((1 + 0 + 2 / 3) / 3)
 

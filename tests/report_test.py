@@ -247,7 +247,7 @@ def test_over_seeds_differences_have_an_interval_of_their_own(tmp_path):
   folders = {seed: tmp_path / f'seed_{seed}' for seed in (0, 1)}
   _write_run(folders[0], policies=('sft', 'rl', 'rl_once'))
   _write_run(folders[1], policies=('sft', 'rl'))
-  summary = pages.make_overall(tmp_path, folders, seed=0)
+  summary = pages.make(tmp_path, n_trajectories=0, seed=0, seeds=folders)
   pairs = {(d['policy'], d['against']): d for d in summary['differences']}
   every = pairs['rl', 'sft']['accuracy']
   low, high = every['ci95_seeds']

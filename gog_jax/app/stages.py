@@ -246,11 +246,12 @@ def _walk_seeds(run: Run) -> None:
     )
     bring(one, order_for(one.config), one.config.stage)
   if TARGETS[run.config.stage] == 'report':
-    summary = report.make_overall(
+    summary = report.make(
         run.workdir,
-        folders,
+        n_trajectories=0,
         seed=run.seed('report'),
         benchmark=run.config.eval.benchmark,
+        seeds=folders,
     )
     print(f'seeds {", ".join(map(str, folders))}')
     _print_summary(summary)

@@ -52,7 +52,7 @@ _ALIASES = {
     SFT_NO_GAZE: f'{NO_GAZE}@{SFT_NO_GAZE}',
 }
 # The short names, but for those of arms, in the order of the story.
-SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT, SFT_NO_GAZE, RL)
+SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT_NO_GAZE, SFT, RL)
 # Who may teach: all whose trajectories show how they search.
 TEACHERS = (REMOTE, 'model', EXPERT, *_TRAINED)
 

@@ -19,7 +19,6 @@ from gog_jax.rewards import parts
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.types import Example
-from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
@@ -90,7 +89,7 @@ def _format_error(trajectory: Trajectory) -> str:
   for number, turn in enumerate(trajectory.turns, start=1):
     if turn.parsed.format_error:
       return f'message {number}: {turn.parsed.format_error}'
-  for call, result in _made(trajectory):
+  for call, result in trajectory.calls:
     if result.status == ToolStatus.MODEL_ERROR:
       return f'{call.name}: {result.error}'
   return ''
@@ -98,7 +97,7 @@ def _format_error(trajectory: Trajectory) -> str:
 
 def _box_outside(trajectory: Trajectory, frame: Frame) -> str:
   """The executor clamps boxes to the image; a teacher should not need that."""
-  for call, result in _made(trajectory):
+  for call, result in trajectory.calls:
     if result.view is None:
       continue
     view = trajectory.images[int(call.arguments.get('image', 1)) - 1]
@@ -142,7 +141,7 @@ def _no_evidence(
 
 def _repeated(trajectory: Trajectory) -> str:
   seen: set[str] = set()
-  for call, _ in _made(trajectory):
+  for call, _ in trajectory.calls:
     text = f'{call.name} {files.dumps(dict(call.arguments))}'
     if text in seen:
       return text
@@ -150,13 +149,7 @@ def _repeated(trajectory: Trajectory) -> str:
   return ''
 
 
-def _made(trajectory: Trajectory) -> Iterator[tuple[ToolCall, ToolResult]]:
-  """Calls that were made, with their results."""
-  for turn in trajectory.turns:
-    yield from zip(turn.parsed.calls, turn.results)
-
-
 def _found(trajectory: Trajectory) -> Iterator[ToolResult]:
-  for _, result in _made(trajectory):
+  for _, result in trajectory.calls:
     if result.status == ToolStatus.OK:
       yield result

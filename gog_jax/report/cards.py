@@ -28,12 +28,12 @@ from gog_jax.types import ToolCall
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 
-# Longest sides, in pixels, of what the page embeds.
+# Longest sides, in pixels, of embedded images.
 _SCENE_SIDE = 640
 _THUMBNAIL_SIDE = 192
 # Above this many pixels JPEG is several times smaller and looks the same.
 _PNG_PIXELS = 256 * 256
-_LINE = 64  # Arguments that fit are printed on one line.
+_LINE = 64  # Up to this length, arguments stand on one line.
 
 
 def render(template: str, **values: Any) -> str:
@@ -95,7 +95,7 @@ def card(
 
 
 def _outcome(example: Example, trajectory: Trajectory) -> str:
-  if not example.answers:  # Nobody knows what would be right.
+  if not example.answers:  # It is not known what would be right.
     return 'unanswered' if trajectory.answer is None else 'answered'
   if not trajectory.valid:
     return 'infra'
@@ -125,18 +125,12 @@ def _scene(
   except UserError:
     width, height = 1, 1
   size = 0.052 * max(width, height)
-  drawn, taken = [], []
+  drawn, badges = [], []
   for gaze in gazes:
     if gaze.view.root == root:
       label = labels[gaze.turn, gaze.call]
-      badge = _badge(gaze.view.box, label, size, (width, height), taken)
-      taken.append(badge)
-      drawn.append({
-          'box': gaze.view.box,
-          'label': label,
-          'hit': gaze.hit,
-          'badge': badge,
-      })
+      badges.append(_badge(gaze.view.box, label, size, width, badges))
+      drawn.append({'gaze': gaze, 'label': label, 'badge': badges[-1]})
   return {
       'image': _embed(example.images[root], _SCENE_SIDE),
       'width': width,
@@ -152,22 +146,21 @@ def _badge(
     box: Box,
     label: str,
     size: float,
-    image_size: tuple[int, int],
+    image_width: int,
     taken: Sequence[Box],
 ) -> Box:
-  """Where a gaze's number goes.
+  """Where a gaze's number goes: above its box if there is room, else inside.
 
-  Above its box if there is room, else inside it; beside earlier badges.
+  It is moved to the right of earlier badges.
   """
   width, height = size * (0.62 * len(label) + 0.55), size * 1.3
   y = box[1] - height if box[1] >= height else box[1]
-  x = min(box[0], image_size[0] - width)
-  while any(
-      boxes.iou((x, y, x + width, y + height), other) > 0
-      for other in taken
-  ):
+  x = min(box[0], image_width - width)
+  while True:
+    badge = (x, y, x + width, y + height)
+    if not any(boxes.iou(badge, other) > 0 for other in taken):
+      return badge
     x += width * 1.05
-  return x, y, x + width, y + height
 
 
 def _turn(

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from gog_jax.report.reading import place
 from gog_jax.storage import metrics
 
-WIDTH, HEIGHT = 300, 168
+_WIDTH, _HEIGHT = 300, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 22
-# More points than pixels are averaged; from so many on, a mean is drawn too.
-_MAX_POINTS = 250
-_SMOOTH_FROM = 24
-# What a reader looks for first, in this order.
+_MAX_POINTS = 250  # Longer series are averaged down to as many points.
+_SMOOTH_FROM = 24  # From as many points on, the running mean is drawn too.
+# What readers look for first, in this order.
 _FIRST = (
     'reward', 'accuracy', 'validation_accuracy', 'format', 'searches', 'loss',
     'kl', 'entropy', 'grad_norm', 'sampler_gap',
@@ -33,22 +33,16 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     data: 'raw' and, for long series, 'mean'), x_ticks and y_ticks (position
     and label).
   """
-  numbers = [
-      {name: x for name, x in metrics.scalars(row).items() if math.isfinite(x)}
-      for row in rows
+  series: dict[str, list[tuple[float, float]]] = {}
+  for row in rows:
+    for name, value in metrics.scalars(row).items():
+      if math.isfinite(value):
+        series.setdefault(name, []).append((row['step'], value))
+  return [
+      _chart(name, np.array(series[name], np.float64))
+      for name in sorted(series, key=lambda name: place(name, _FIRST))
+      if series[name][0][0] < series[name][-1][0]
   ]
-  names = {name for found in numbers for name in found}
-  order = {name: place for place, name in enumerate(_FIRST)}
-  drawn = []
-  for name in sorted(names, key=lambda n: (order.get(n, len(order)), n)):
-    points = [
-        (row['step'], found[name])
-        for row, found in zip(rows, numbers, strict=True)
-        if name in found
-    ]
-    if len(points) >= 2 and points[0][0] < points[-1][0]:
-      drawn.append(_chart(name, np.array(points, np.float64)))
-  return drawn
 
 
 def budget_charts(
@@ -56,7 +50,7 @@ def budget_charts(
 ) -> dict[str, list[dict[str, Any]]]:
   """Accuracy against each kind of budget, a chart for each policy.
 
-  All reach as far to the right as whoever spends most, and from 0 to 1.
+  All x axes reach to the largest budget; all y axes go from 0 to 1.
 
   Args:
     rows: Of each policy, see `measures.describe`.
@@ -95,7 +89,7 @@ def _chart(
     *,
     y_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-  """`points`: float64[N, 2], step and value; y_range is theirs if not given."""
+  """`points`: float64[N, 2], step and value; they set y_range by default."""
   last = points[-1, 1]
   points = _thinned(points)
   low, high = y_range or (points[:, 1].min(), points[:, 1].max())
@@ -104,12 +98,12 @@ def _chart(
   y_low, y_high = y_ticks[0], y_ticks[-1]
 
   def x_of(step):
-    inner = WIDTH - _LEFT - _RIGHT
+    inner = _WIDTH - _LEFT - _RIGHT
     return _LEFT + inner * (step - x_low) / (x_high - x_low)
 
   def y_of(value):
-    inner = HEIGHT - _TOP - _BOTTOM
-    return HEIGHT - _BOTTOM - inner * (value - y_low) / (y_high - y_low)
+    inner = _HEIGHT - _TOP - _BOTTOM
+    return _HEIGHT - _BOTTOM - inner * (value - y_low) / (y_high - y_low)
 
   def path(values) -> str:
     return 'M' + 'L'.join(
@@ -122,6 +116,8 @@ def _chart(
     paths['mean'] = path(_running_mean(points[:, 1], len(points) // 12))
   return {
       'name': name,
+      'width': _WIDTH,
+      'height': _HEIGHT,
       'last': short(last),
       'paths': paths,
       'x_ticks': [
@@ -152,8 +148,8 @@ def _thinned(points: np.ndarray) -> np.ndarray:
 def _running_mean(values: np.ndarray, reach: int) -> np.ndarray:
   """Centred means over 2 * reach + 1 values.
 
-  Towards the ends they reach less far, to both sides alike, so that a steep
-  beginning stays where it is.
+  Near the ends they reach less far, equally on both sides, so that a steep
+  beginning stays in place.
   """
   totals = np.concatenate([[0.0], np.cumsum(values)])
   index = np.arange(len(values))

@@ -1,6 +1,6 @@
-"""95 % intervals that hold what they promise, for few questions as for many.
+"""95 % intervals that cover as promised, for few questions and for many.
 
-What was simulated decides (tests/report_intervals_test.py):
+Chosen by simulation (tests/report_intervals_test.py):
 
   * Shares of questions, each asked once and right or wrong: Clopper and
     Pearson's exact interval. It covers the truth in 95 % of cases or more,
@@ -8,9 +8,9 @@ What was simulated decides (tests/report_intervals_test.py):
     and a share of 0.9, and in none once all ten are right ([1, 1]); BCa is
     undefined there, and Wilson's falls to 86 % for shares near 0 and 1.
   * All else (several samples of a question, token F1, paired differences): the
-    percentile bootstrap over questions, of what was seen and one question more
-    at either end of the scale. They count for nothing among hundreds; among
-    ten they keep it from claiming that what was not seen cannot be.
+    percentile bootstrap over questions, to which one is added at either end of
+    the scale. Among hundreds they make no difference; among ten they keep the
+    interval from ruling out what happened not to be seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RESAMPLES_AT_ONCE = 500
 def of_share(
     values: Sequence[float], groups: Sequence[str], *, seed: int
 ) -> list[float] | None:
-  """Of the mean of values from 0 to 1.
+  """The interval of the mean of values from 0 to 1.
 
   Args:
     values: One per trajectory.
@@ -47,7 +47,7 @@ def of_share(
 def of_difference(
     values: Sequence[float], groups: Sequence[str], *, seed: int
 ) -> list[float] | None:
-  """Of the mean of paired differences of such values; as `of_share`."""
+  """The interval of the mean of paired differences; as `of_share`."""
   return bootstrap(values, groups, seed=seed, ends=(-1.0, 1.0))
 
 
@@ -86,7 +86,7 @@ def bootstrap(
   size = counts.mean()
   totals = np.concatenate([totals, size * np.array(ends, np.float64)])
   counts = np.concatenate([counts, np.full(len(ends), size)])
-  # Many groups are alike: how often each kind is drawn is all that matters.
+  # Many groups are alike; only how often each kind is drawn matters.
   kinds, multiples = np.unique(
       np.stack([totals, counts], axis=1), axis=0, return_counts=True
   )
@@ -105,8 +105,8 @@ def bootstrap(
 def across_seeds(differences: Sequence[float]) -> list[float] | None:
   """The interval of the mean over training seeds, by Student's t.
 
-  Questions drawn anew say nothing about how a run would have gone with another
-  seed: this does, with as many degrees of freedom as there are seeds but one.
+  Resampled questions say nothing about how another seed would have gone: this
+  does, with one degree of freedom fewer than there are seeds.
 
   Args:
     differences: One per seed.

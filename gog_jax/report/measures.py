@@ -17,7 +17,6 @@ from gog_jax.config.tools import SEARCHES
 from gog_jax.report import intervals
 from gog_jax.report.reading import Evaluated
 from gog_jax.rewards import behaviour
-from gog_jax.rewards import parts
 from gog_jax.rewards.behaviour import mean
 from gog_jax.rewards.behaviour import Pairs
 from gog_jax.rewards.score import RECORDED
@@ -25,16 +24,16 @@ from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
-_UNKNOWN = 'unknown'  # Of examples that do not say how many hops they take.
+_UNKNOWN = 'unknown'  # Hops of examples that do not say how many they take.
 _SEARCH_LABELS = {True: 'required', False: 'free', None: 'unknown'}
-_QUANTILES = 11  # Points of a curve whose budgets are no small integers.
+_QUANTILES = 11  # Points of curves over tokens and dollars.
 
 
 def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   """All that is measured of one policy; shares are fractions of 1.
 
-  Over valid trajectories, but for `calls`, `stop_reasons` and the total of
-  `cost`'s price, which are over all. What has nothing to divide by is None.
+  Over valid trajectories, except `calls`, `stop_reasons` and the total price in
+  `cost`, which are over all. Shares and means of nothing are None.
 
   Args:
     evaluated: A policy and its trajectories.
@@ -49,10 +48,9 @@ def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
     calibration, calls, cost, budget: see `calibration`, `calls`, `costs` and
     `curves`. stop_reasons: how many of each.
   """
-  examples, trajectories = evaluated.examples, evaluated.trajectories
+  trajectories = evaluated.trajectories
   valid = [t for t in trajectories if t.valid]
-  pairs = [(examples[t.example_id], t) for t in valid]
-  n_invalid = len(trajectories) - len(valid)
+  pairs = [(evaluated.examples[t.example_id], t) for t in valid]
   unjudged = -len(valid) + sum(
       dataclasses.replace(t, verdict=None, masked='').valid
       for t in trajectories
@@ -65,9 +63,9 @@ def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   return {
       'policy': evaluated.policy,
       'n': len(valid),
-      'infra_errors': n_invalid - unjudged,
+      'infra_errors': len(trajectories) - len(valid) - unjudged,
       'unjudged': unjudged,
-      'answers': answers(pairs, seed=seed),
+      'answers': answers(valid, seed=seed),
       'parts': {
           name: mean([t.reward_parts.get(name) for t in valid])
           for name in sorted({n for t in valid for n in t.reward_parts})
@@ -75,17 +73,7 @@ def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
       },
       'format': mean([t.reward_parts['format'] for t in valid]),
       'behaviour': behaviour.measure(pairs),
-      'by_hop': {
-          hop: {
-              'accuracy': mean([accuracy(t) for _, t in some]),
-              **{
-                  name: behaviour.measure(some)[name]
-                  for name in ('no_search', 'hybrid')
-              },
-              'n': len(some),
-          }
-          for hop, some in sorted(by_hop.items())
-      },
+      'by_hop': {hop: _of_hop(by_hop[hop]) for hop in sorted(by_hop)},
       'calibration': calibration(pairs),
       'calls': calls(trajectories),
       'stop_reasons': dict(sorted(stops.items())),
@@ -98,49 +86,54 @@ def accuracy(trajectory: Trajectory) -> float:
   return trajectory.reward_parts['accuracy']
 
 
+def _of_hop(pairs: Pairs) -> dict[str, Any]:
+  shares = behaviour.measure(pairs)
+  return {
+      'accuracy': mean([accuracy(t) for _, t in pairs]),
+      'no_search': shares['no_search'],
+      'hybrid': shares['hybrid'],
+      'n': len(pairs),
+  }
+
+
 def hops(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """The numbers of hops that rows tell apart; none where none is known."""
   found = sorted({hop for row in rows for hop in row['by_hop']})
   return [] if found == [_UNKNOWN] else found
 
 
-def answers(pairs: Pairs, *, seed: int) -> dict[str, Any]:
+def answers(
+    valid: Sequence[Trajectory], *, seed: int
+) -> dict[str, dict[str, Any] | None]:
   """Every measure of being right: {'mean', 'ci95', 'n'} by name.
 
   accuracy is what the run was told to score; exact_match and f1 are always
   there; judge is a judge's word. None where there is nothing to measure.
   """
+  groups = [t.example_id for t in valid]
+  found: dict[str, dict[str, Any] | None] = {
+      name: _measured([t.reward_parts[name] for t in valid], groups, seed=seed)
+      for name in ('accuracy', 'exact_match', 'f1')
+  }
+  judged = [(t.example_id, t.verdict.right) for t in valid if t.verdict]
+  return found | {
+      'judge': _measured(
+          [float(right is True) for _, right in judged],
+          [name for name, _ in judged],
+          seed=seed,
+      )
+  }
 
-  def measured(
-      some: Pairs, value: Callable[[Example, Trajectory], float]
-  ) -> dict[str, Any] | None:
-    if not some:
-      return None
-    values = [float(value(e, t)) for e, t in some]
-    groups = [t.example_id for _, t in some]
-    return {
-        'mean': mean(values),
-        'ci95': intervals.of_share(values, groups, seed=seed),
-        'n': len(values),
-    }
 
-  def recorded(name: str, part: Callable[[Example, Trajectory], float]):
-    """As it was scored; counted anew for records that lack it."""
-
-    def value(example: Example, trajectory: Trajectory) -> float:
-      if name in trajectory.reward_parts:
-        return trajectory.reward_parts[name]
-      return part(example, trajectory) if example.answers else 0.0
-
-    return value
-
-  judged = [(e, t) for e, t in pairs if t.verdict is not None]
-  exact_match = recorded('exact_match', parts.exact_match)
+def _measured(
+    values: Sequence[float], groups: Sequence[str], *, seed: int
+) -> dict[str, Any] | None:
+  if not values:
+    return None
   return {
-      'accuracy': measured(pairs, lambda _, t: accuracy(t)),
-      'exact_match': measured(pairs, exact_match),
-      'f1': measured(pairs, recorded('f1', parts.token_f1)),
-      'judge': measured(judged, parts.judge),
+      'mean': mean(values),
+      'ci95': intervals.of_share(values, groups, seed=seed),
+      'n': len(values),
   }
 
 
@@ -150,34 +143,34 @@ def calibration(pairs: Pairs) -> dict[str, dict[str, Any]]:
   By what the example says of itself (required, free, unknown) and by what was
   done (searched, not_searched).
   """
-  cases: dict[tuple[str, bool], list[float]] = collections.defaultdict(list)
+  cases = {
+      label: {'searched': [], 'not_searched': []}
+      for label in _SEARCH_LABELS.values()
+  }
   for example, trajectory in pairs:
-    searched = bool(behaviour.kinds_of_search(trajectory))
+    searched = behaviour.kinds_of_search(trajectory)
+    done = 'searched' if searched else 'not_searched'
     label = _SEARCH_LABELS[example.search_required]
-    cases[label, searched].append(accuracy(trajectory))
+    cases[label][done].append(accuracy(trajectory))
   return {
       label: {
-          name: {
-              'n': len(cases[label, searched]),
-              'accuracy': mean(cases[label, searched]),
-          }
-          for name, searched in (('searched', True), ('not_searched', False))
+          done: {'n': len(values), 'accuracy': mean(values)}
+          for done, values in by_done.items()
       }
-      for label in _SEARCH_LABELS.values()
+      for label, by_done in cases.items()
   }
 
 
 def calls(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, int]]:
   """How many calls ended how, by tool and in 'all'.
 
-  A name that never was a tool's is counted under 'unknown': policies invent
-  them without end.
+  Calls of tools that do not exist are counted under 'unknown': policies invent
+  names without end.
   """
   made = [
       (call.name, result.status)
       for trajectory in trajectories
-      for turn in trajectory.turns
-      for call, result in zip(turn.parsed.calls, turn.results)
+      for call, result in trajectory.calls
   ]
   tools = set(SEARCHES) | {
       name for name, status in made if status != ToolStatus.MODEL_ERROR
@@ -198,8 +191,8 @@ def costs(
   """Means per query, and quantiles of the seconds.
 
   Args:
-    valid: Whom the means are over.
-    trajectories: Whom totals are over: what failed was paid for as well.
+    valid: The means are over these.
+    trajectories: Totals are over these: what failed was paid for as well.
 
   Returns:
     searches: By tool and in 'all'; sub-queries that came back.
@@ -212,11 +205,10 @@ def costs(
   """
   searches: dict[str, int] = collections.Counter({'all': 0})
   for trajectory in valid:
-    for turn in trajectory.turns:
-      for call, result in zip(turn.parsed.calls, turn.results):
-        if result.n_searches:
-          searches[call.name] += result.n_searches
-          searches['all'] += result.n_searches
+    for call, result in trajectory.calls:
+      if result.n_searches:
+        searches[call.name] += result.n_searches
+        searches['all'] += result.n_searches
   vision = [sum(p.n_tokens for p in t.placements) for t in valid]
   completion = [int(t.loss_mask.sum()) for t in valid]
   lengths = [len(t.token_ids) for t in valid]
@@ -242,19 +234,19 @@ def costs(
           'completion': mean([u.get('completion_tokens', 0) for u in billed]),
           'n': len(billed),
       },
-      'seconds': {
-          part: {
-              'mean': mean(values),
-              'p50': float(np.quantile(values, 0.5)) if values else None,
-              'p95': float(np.quantile(values, 0.95)) if values else None,
-          }
-          for part, values in seconds.items()
-      },
+      'seconds': {part: _spread(values) for part, values in seconds.items()},
       'price': {
           'per_query': mean([price(t) for t in valid]),
           'total': float(sum(price(t) for t in trajectories)),
       },
   }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+  p50 = p95 = None
+  if values:
+    p50, p95 = np.quantile(values, (0.5, 0.95)).tolist()
+  return {'mean': mean(values), 'p50': p50, 'p95': p95}
 
 
 def curves(valid: Sequence[Trajectory]) -> dict[str, list[dict[str, float]]]:
@@ -284,10 +276,10 @@ def curves(valid: Sequence[Trajectory]) -> dict[str, list[dict[str, float]]]:
     ]
 
   def levels(used: Sequence[float]) -> list[float]:
-    """What was used at tenths of the trajectories, ordered."""
+    """The deciles of what was used."""
     if not any(used):
       return []
-    # 'higher': what somebody used, so that comparing is exact.
+    # 'higher' gives values that occur, so that comparisons are exact.
     shares = np.linspace(0, 1, _QUANTILES)
     return np.unique(np.quantile(used, shares, method='higher')).tolist()
 
@@ -302,14 +294,14 @@ def curves(valid: Sequence[Trajectory]) -> dict[str, list[dict[str, float]]]:
 
 
 def price(trajectory: Trajectory) -> float:
-  """US dollars that its searches and, where it has one, its endpoint took."""
+  """US dollars for its searches and, where it has one, its endpoint."""
   return trajectory.usage.get('price', 0.0) + sum(
-      result.price for turn in trajectory.turns for result in turn.results
+      result.price for _, result in trajectory.calls
   )
 
 
 def n_tokens(trajectory: Trajectory) -> float:
-  """Billed ones where an endpoint says so, else all of the record."""
+  """Billed tokens where an endpoint reports them, else those of the record."""
   usage = trajectory.usage
   if 'prompt_tokens' in usage:
     return usage['prompt_tokens'] + usage.get('completion_tokens', 0)

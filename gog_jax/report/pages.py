@@ -1,15 +1,17 @@
 """A run, judged from its files alone: a summary and a web page.
 
-Reads what reading.py says and writes report/summary.json and report/index.html.
-Nothing else of the run needs to be left, so that it can be judged after the
-machine is gone. The page needs nothing but itself: images are embedded, charts
-are SVG, there are no scripts and no addresses. How untrusted text is kept from
-doing harm is said in cards.py.
+Reads the files that reading.py lists and writes report/summary.json and
+report/index.html: a run can be judged after its machine is gone. The page is
+self-contained: images are embedded, charts are SVG, and there are no scripts
+and no addresses. cards.py says how untrusted text is kept from doing harm.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import itertools
 import random
 from typing import Any
 
@@ -36,107 +38,124 @@ def make(
     n_trajectories: int,
     seed: int,
     benchmark: str = paradigms.TEST,
+    seeds: Mapping[int, epath.PathLike] | None = None,
 ) -> dict[str, Any]:
-  """Writes the report of a run.
+  """Writes the report of a run, or of several that differ in their seed.
 
   Args:
-    workdir: The run's folder, local or gs://.
+    workdir: Where the report goes, local or gs://; and the run, if it is one.
     n_trajectories: How many trajectories the page shows, if there are as many.
     seed: Of the bootstrap and of the choice of trajectories.
-    benchmark: Whose evaluation.
+    benchmark: Which evaluation is reported.
+    seeds: Seed to the folder of its run.
 
   Returns:
     What summary.json holds: {'rows': [one per policy], 'differences': [of RL
     against each other policy, of its arms against the SFT], 'benchmark': [what
     manifests say of the items]}, with fields as in `measures.describe` and
-    `measures.difference`.
+    `measures.difference`. Of several runs it is over all their trajectories,
+    questions being resampled; 'seeds' is each seed's own, and differences that
+    every seed has hold 'ci95_seeds', see `intervals.across_seeds`.
 
   Raises:
     UserError: An evaluation is missing, damaged or unscored; names the command
       that makes it.
   """
   workdir = epath.Path(workdir)
-  evaluated = _evaluations(workdir, benchmark)
-  summary = _summary(evaluated, seed=seed)
-  _write(
-      workdir,
-      benchmark,
-      summary,
-      evaluated=evaluated,
-      curves=reading.curves(workdir),
-      shown=_choose(evaluated, n_trajectories, seed=seed),
-  )
-  return summary
-
-
-def make_overall(
-    workdir: epath.PathLike,
-    seeds: Mapping[int, epath.Path],
-    *,
-    seed: int,
-    benchmark: str = paradigms.TEST,
-) -> dict[str, Any]:
-  """Writes the report over runs that differ in their seed.
-
-  Its page has all of a run's but trajectories.
-
-  Args:
-    workdir: Where the report goes.
-    seeds: Seed to that run's folder; the runs' own reports stand there.
-    seed: Of the bootstrap.
-    benchmark: Whose evaluation.
-
-  Returns:
-    As `make`, over the trajectories of all seeds, questions being resampled;
-    and 'seeds': seed to its own summary. Differences that every seed has also
-    hold 'ci95_seeds', see `intervals.across_seeds`.
-
-  Raises:
-    UserError: As `make`.
-  """
-  workdir = epath.Path(workdir)
-  by_seed = {n: _evaluations(path, benchmark) for n, path in seeds.items()}
-  pooled: dict[str, list[Evaluated]] = {}
-  for evaluated in by_seed.values():
-    for one in evaluated:
-      pooled.setdefault(one.policy, []).append(one)
-  together = [
-      Evaluated(
-          policy=policy,
-          examples={k: e for one in ones for k, e in one.examples.items()},
-          trajectories=[t for one in ones for t in one.trajectories],
-          manifest=ones[0].manifest,
-      )
-      for policy, ones in pooled.items()
+  folders = {'': workdir}
+  if seeds:
+    folders = {f'seed {n}: ': epath.Path(path) for n, path in seeds.items()}
+  eval_folder = paradigms.folder_name('eval', benchmark)
+  runs = [
+      reading.evaluations(folder / eval_folder) for folder in folders.values()
   ]
-  summary = _summary(together, seed=seed)
-  own = {str(n): _summary(found, seed=seed) for n, found in by_seed.items()}
-  for row in summary['differences']:
-    for name in text.DIFFERENCES:
-      values = [
-          other[name]['difference']
-          for one in own.values()
-          for other in one['differences']
-          if (other['policy'], other['against'])
-          == (row['policy'], row['against'])
-          and other[name] is not None
-      ]
-      if row[name] is not None and len(values) == len(seeds):
-        row[name]['ci95_seeds'] = intervals.across_seeds(values)
-  summary['seeds'] = own
-  _write(
-      workdir,
-      benchmark,
-      summary,
-      evaluated=together,
+  evaluated = _pooled(runs)
+  summary = _summary(evaluated, seed=seed)
+  if seeds:
+    own = [_summary(found, seed=seed) for found in runs]
+    _add_intervals_over_seeds(summary['differences'], own)
+    summary['seeds'] = dict(zip(map(str, seeds), own, strict=True))
+  curves = {
+      name + stage: rows
+      for name, folder in folders.items()
+      for stage, rows in reading.curves(folder).items()
+  }
+  page = cards.render(
+      'report.html.j2',
+      title=workdir.name,
+      rows=summary['rows'],
+      differences=summary['differences'],
+      budgets=charts.budget_charts(summary['rows']),
+      hops=measures.hops(summary['rows']),
+      about=map(text.about, summary['benchmark']),
       curves={
-          f'seed {number}: {stage}': rows
-          for number, path in seeds.items()
-          for stage, rows in reading.curves(path).items()
+          stage: drawn
+          for stage, rows in curves.items()
+          if (drawn := charts.charts(rows))
       },
-      shown=(),
+      alarms={stage: _alarms(rows) for stage, rows in curves.items()},
+      cards=[
+          _card(one, trajectory, evaluated)
+          for one, trajectory in _choose(evaluated, n_trajectories, seed=seed)
+      ],
+      hit_iou=boxes.HIT_IOU,
+      same_iou=behaviour.SAME_REGION_IOU,
   )
+  folder = workdir / paradigms.folder_name('report', benchmark)
+  files.write_json(folder / 'summary.json', summary, allow_nan=False)
+  files.write_atomic(folder / 'index.html', page)
   return summary
+
+
+def _pooled(runs: Sequence[Sequence[Evaluated]]) -> list[Evaluated]:
+  """Each policy's trajectories of all runs, one run after another."""
+  pooled: dict[str, Evaluated] = {}
+  for one in itertools.chain(*runs):
+    if before := pooled.get(one.policy):
+      one = dataclasses.replace(
+          before,
+          examples={**before.examples, **one.examples},
+          trajectories=[*before.trajectories, *one.trajectories],
+      )
+    pooled[one.policy] = one
+  return list(pooled.values())
+
+
+def _add_intervals_over_seeds(
+    differences: Sequence[dict[str, Any]], own: Sequence[Mapping[str, Any]]
+) -> None:
+  """Adds 'ci95_seeds' to those that every seed's own summary has."""
+  for row in differences:
+    key = (row['policy'], row['against'])
+    same = [
+        other
+        for summary in own
+        for other in summary['differences']
+        if (other['policy'], other['against']) == key
+    ]
+    for name in text.DIFFERENCES:
+      found = [other[name] for other in same if other[name] is not None]
+      if row[name] is not None and len(found) == len(own):
+        values = [one['difference'] for one in found]
+        row[name]['ci95_seeds'] = intervals.across_seeds(values)
+
+
+def _card(
+    one: Evaluated, trajectory: Trajectory, evaluated: Sequence[Evaluated]
+) -> dict[str, Any]:
+  """A trajectory, with what the other policies answered."""
+  return cards.card(
+      one.policy,
+      one.examples[trajectory.example_id],
+      trajectory,
+      others=[
+          (other.policy, t)
+          for other in evaluated
+          if other is not one
+          for t in other.trajectories
+          if t.example_id == trajectory.example_id
+      ],
+  )
 
 
 def show_scalars(
@@ -144,7 +163,7 @@ def show_scalars(
 ) -> None:
   """Writes every policy's numbers as event files and, if asked for, to W&B.
 
-  A report is made anew from whatever is there, and so are these: at step 0 of
+  Like the report they are made anew each time: at step 0 of
   FOLDER/events/POLICY, and as the summary of a run at W&B.
 
   Raises:
@@ -172,7 +191,7 @@ def show_scalars(
 def _flat(
     values: Mapping[str, Any], prefix: str = ''
 ) -> Iterator[tuple[str, float]]:
-  """Numbers at any depth, 'cost/price/total'; neither lists nor names."""
+  """Numbers at any depth, as 'cost/price/total'; no lists, no text."""
   for name, value in values.items():
     if isinstance(value, Mapping):
       yield from _flat(value, f'{prefix}{name}/')
@@ -180,14 +199,8 @@ def _flat(
       yield prefix + name, value
 
 
-def _evaluations(workdir: epath.Path, benchmark: str) -> list[Evaluated]:
-  return reading.evaluations(
-      workdir / paradigms.folder_name('eval', benchmark)
-  )
-
-
 def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
-  """Rows, and differences of RL to all and of its arms to the SFT."""
+  """Rows, and differences of RL from all and of its arms from SFT."""
 
   def compared(one: str, other: str) -> bool:
     if one == 'rl':
@@ -207,55 +220,6 @@ def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
           one for i, one in enumerate(items) if one not in items[:i]
       ],
   }
-
-
-def _write(
-    workdir: epath.Path,
-    benchmark: str,
-    summary: Mapping[str, Any],
-    *,
-    evaluated: Sequence[Evaluated],
-    curves: Mapping[str, Sequence[Mapping[str, Any]]],
-    shown: Sequence[tuple[Evaluated, Trajectory]],
-) -> None:
-  """Writes the summary and its page, with these trajectories."""
-  page = cards.render(
-      'report.html.j2',
-      title=workdir.name,
-      rows=summary['rows'],
-      differences=summary['differences'],
-      budgets=charts.budget_charts(summary['rows']),
-      hops=measures.hops(summary['rows']),
-      about=map(text.about, summary['benchmark']),
-      curves={
-          stage: drawn
-          for stage, rows in curves.items()
-          if (drawn := charts.charts(rows))
-      },
-      alarms={stage: _alarms(rows) for stage, rows in curves.items()},
-      chart_width=charts.WIDTH,
-      chart_height=charts.HEIGHT,
-      cards=[
-          cards.card(
-              one.policy,
-              one.examples[trajectory.example_id],
-              trajectory,
-              others=[
-                  (other.policy, t)
-                  for other in evaluated
-                  if other is not one
-                  for t in other.trajectories
-                  if t.example_id == trajectory.example_id
-              ],
-          )
-          for one, trajectory in shown
-      ],
-      hit_iou=boxes.HIT_IOU,
-      same_iou=behaviour.SAME_REGION_IOU,
-  )
-  folder = workdir / paradigms.folder_name('report', benchmark)
-  files.write_json(folder / 'summary.json', summary, allow_nan=False)
-  files.write_atomic(folder / 'index.html', page)
 
 
 def _alarms(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -279,9 +243,9 @@ def _choose(
 ) -> list[tuple[Evaluated, Trajectory]]:
   """`n` trajectories, the last policy's first, every kind of outcome in turn.
 
-  Policies share them equally: one that has stopped to gaze must not hide how
+  Policies share them equally: one that has stopped gazing must not hide how
   the others do. Kinds differ in hops, in being right, and in how their gazes
-  went. If a policy has too few, those before it fill up.
+  went. If a policy has too few, those before it get more.
   """
   chosen = []
   for policies_left, one in zip(
@@ -290,22 +254,20 @@ def _choose(
     upto = len(chosen) + -(-(n - len(chosen)) // policies_left)
     trajectories = list(one.trajectories)
     random.Random(seed).shuffle(trajectories)
-    kinds: dict[Any, list[Trajectory]] = {}
+    ranked, of_kind = [], collections.Counter()
     for trajectory in trajectories:
       example = one.examples[trajectory.example_id]
       hits = [g.hit for g in behaviour.gazes(example, trajectory)]
-      kind = (
-          not trajectory.valid,  # Failures of the infrastructure come last.
+      kind = str((
+          not trajectory.valid,  # Infrastructure failures come last.
           not hits,
           str(example.hops),
           measures.accuracy(trajectory) < 1,
           hits[:1],
           any(hits),
-      )
-      kinds.setdefault(str(kind), []).append(trajectory)
-    queues = [kinds[kind][::-1] for kind in sorted(kinds)]
-    while queues and len(chosen) < upto:
-      for queue in queues[: upto - len(chosen)]:
-        chosen.append((one, queue.pop()))
-      queues = [queue for queue in queues if queue]
+      ))
+      ranked.append((of_kind[kind], kind, trajectory))
+      of_kind[kind] += 1
+    ranked.sort(key=lambda found: found[:2])
+    chosen += [(one, t) for *_, t in ranked[: upto - len(chosen)]]
   return chosen

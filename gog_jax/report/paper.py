@@ -24,6 +24,7 @@ COLUMNS = (
     ('dynvqa', 'DynVQA', 706),
 )
 NAMES = tuple(name for name, _, _ in COLUMNS)
+TITLES = {name: title for name, title, _ in COLUMNS}
 N = {name: n for name, _, n in COLUMNS}
 
 QWEN2_5, QWEN3, GPT = 'qwen2_5_vl', 'qwen3_vl', 'gpt_4o'
@@ -55,7 +56,7 @@ class PaperRow:
     family: Of its backbone, one of BACKBONES.
     average: As printed.
     scores: By column, as printed; empty where only the average is.
-    footnote: Of which column FOOTNOTE speaks, if of any.
+    footnote: The column that FOOTNOTE is about, if any.
   """
 
   paradigm: str
@@ -65,11 +66,11 @@ class PaperRow:
   footnote: str = ''
 
   def right(self, name: str) -> int:
-    """How many of a column's questions were right, as near as can be told."""
+    """How many of a column's questions were right, recovered from the score."""
     return round(self.scores[NAMES.index(name)] / 100 * N[name])
 
   def interval(self, name: str) -> list[float]:
-    """Ours, exact, from the recovered count; fractions of 1."""
+    """Our exact interval, from the recovered count; fractions of 1."""
     return intervals.exact(self.right(name), N[name])
 
 
@@ -132,11 +133,11 @@ def family_of(*hints: str) -> str | None:
 
 
 def paradigm_of(policy: str, model: str = '') -> str | None:
-  """Which of the paper's paradigms a policy plays, None if none of them.
+  """Which of the paper's paradigms a policy plays; None if none.
 
-  The paper's direct answers and full searches are of backbones as they come: a
-  trained model that is made to answer so is neither, nor is one that merely
-  speaks MMSearch-R1's dialect MMSearch-R1.
+  The paper's direct answers and full searches are of untrained backbones: a
+  trained model that answers so is neither, and one that merely speaks
+  MMSearch-R1's dialect is not MMSearch-R1.
 
   Args:
     policy: Its name, PARADIGM@MODEL or a short one.

@@ -1,7 +1,6 @@
 """Reads what a run left: its evaluations and its training curves.
 
     WORKDIR/eval/POLICY/trajectories.jsonl, examples.jsonl, manifest.json
-    WORKDIR/eval/manifest.json             where the policy's does not say
     WORKDIR/STAGE/metrics.jsonl, validation.jsonl
 
 Evaluations of other benchmarks than `questions.test` stand in eval_BENCHMARK.
@@ -11,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
 
+from gog_jax.config import paradigms
 from gog_jax.errors import UserError
+from gog_jax.storage import manifest
 from gog_jax.storage import metrics
 from gog_jax.storage import rollouts
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
 _STAGES = ('pretrain', 'sft_no_gaze', 'sft', 'rl')  # Then the arms.
-# The order in which the policies tell the story.
-_POLICIES = ('direct', 'full_search', 'expert', 'sft_no_gaze', 'sft', 'rl')
-_PARTS = {'accuracy', 'format'}
+# Scores that every trajectory holds.
+_MEASURES = {'accuracy', 'format', 'exact_match', 'f1'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class Evaluated:
     examples: By id; holds every trajectory's example.
     trajectories: Scored ones, in the order of the data set.
     benchmark: What was asked.
-    manifest: What is known of how it was made.
+    manifest: How it was made.
     run: Its workdir, where several are compared.
   """
 
@@ -50,41 +49,39 @@ class Evaluated:
 
   @property
   def items(self) -> Mapping[str, Any]:
-    """Of the benchmark as it was read: 'name', 'digest', 'label', 'n', ..."""
-    facts = self.manifest.get('facts') or {}
-    return self.manifest.get('benchmark') or facts.get('benchmark') or {}
-
-  @property
-  def who(self) -> str:
-    """The model's part of the policy's name; a short name whole."""
-    return self.policy.rpartition('@')[2]
+    """Facts about the benchmark as read: 'name', 'digest', 'label', 'n', ..."""
+    return self.manifest.get('benchmark', {})
 
   @property
   def model(self) -> str:
-    """The path or the name of what was asked; empty where no model was."""
-    if self.who in ('script', 'expert'):
+    """Path or name of the model that was asked; empty where none was."""
+    if self._who in (paradigms.SCRIPT, paradigms.EXPERT):
       return ''
-    section, field = ('model', 'path')
-    if self.who == 'remote':
-      section, field = 'remote', 'model'
-    return self._config(section).get(field) or ''
+    if self._who == paradigms.REMOTE:
+      return self._config('remote', 'model')
+    return self._config('model', 'path')
 
   @property
   def dialect(self) -> str:
-    """Empty for a remote model, which may be any, however it is asked."""
-    if self.who == 'remote':
+    """Empty for a remote model: its dialect does not tell what it is."""
+    if self._who == paradigms.REMOTE:
       return ''
-    return self._config('model').get('dialect', '')
+    return self._config('model', 'dialect')
 
   @property
   def scored_by(self) -> tuple[str, str]:
     """The accuracy's name, and the version of a judge or of a user's part."""
-    name = self._config('reward').get('accuracy', '')
-    inputs = self.manifest.get('inputs') or {}
-    return name, inputs.get('judge') or inputs.get(f'reward {name}') or ''
+    name = self._config('reward', 'accuracy')
+    inputs = self.manifest.get('inputs', {})
+    return name, inputs.get('judge') or inputs.get(f'reward {name}', '')
 
-  def _config(self, section: str) -> Mapping[str, Any]:
-    return (self.manifest.get('config') or {}).get(section) or {}
+  @property
+  def _who(self) -> str:
+    """The model's part of the policy's name; a short name whole."""
+    return self.policy.rpartition('@')[2]
+
+  def _config(self, section: str, field: str) -> str:
+    return self.manifest.get('config', {}).get(section, {}).get(field, '')
 
 
 def evaluations(
@@ -116,48 +113,40 @@ def evaluations(
     if not (path / 'trajectories.jsonl').exists():
       continue
     if not (path / 'examples.jsonl').exists():
-      raise UserError(f'{path / "examples.jsonl"} does not exist; {remedy}')
+      raise UserError(f'{path}/examples.jsonl does not exist; {remedy}')
     trajectories, asked = rollouts.read(path, images=images)
     examples = {example.id: example for example in asked}
     for trajectory in trajectories:
-      if trajectory.example_id not in examples:
+      name = trajectory.example_id
+      if name not in examples:
+        raise UserError(f'{path}/examples.jsonl lacks {name}; {remedy}')
+      if not _MEASURES <= trajectory.reward_parts.keys():
         raise UserError(
-            f'{path / "examples.jsonl"} lacks {trajectory.example_id}; '
-            + remedy
-        )
-      if not _PARTS <= trajectory.reward_parts.keys():
-        raise UserError(
-            f'{path / "trajectories.jsonl"} is not scored '
-            f'({trajectory.example_id}); {remedy}'
+            f'{path}/trajectories.jsonl is not scored ({name}); {remedy}'
         )
     if trajectories:
-      manifest = {**_manifest(folder), **_manifest(path)}
+      made = manifest.read(path)
+      items = made.get('benchmark', {})
       found.append(
           Evaluated(
               policy=path.name,
               examples=examples,
               trajectories=trajectories,
-              benchmark=(manifest.get('benchmark') or {}).get(
-                  'name', benchmark or 'world'
-              ),
-              manifest=manifest,
+              benchmark=items.get('name', benchmark or 'world'),
+              manifest=made,
               run=run,
           )
       )
   if required and not found:
     raise UserError(f'{folder} holds no evaluation; {remedy}')
-  order = {policy: place for place, policy in enumerate(_POLICIES)}
-  return sorted(
-      found,
-      key=lambda one: (order.get(one.policy, len(order)), one.policy),
-  )
+  return sorted(found, key=lambda one: place(one.policy, paradigms.SHORT))
 
 
 def curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
   """Metrics of every training stage: the known ones first, then the arms."""
   stages = {path.parent.name for path in workdir.glob('*/metrics.jsonl')}
   found = {}
-  for stage in (*_STAGES, *sorted(stages - {*_STAGES})):
+  for stage in sorted(stages, key=lambda name: place(name, _STAGES)):
     rows = metrics.read_rows(workdir / stage / 'metrics.jsonl') + [
         {'step': row['step'], 'validation_accuracy': row['accuracy']}
         for row in metrics.read_rows(workdir / stage / 'validation.jsonl')
@@ -166,11 +155,6 @@ def curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
   return found
 
 
-def _manifest(folder: epath.Path) -> dict[str, Any]:
-  path = folder / 'manifest.json'
-  try:
-    return json.loads(path.read_text()) if path.exists() else {}
-  except ValueError as error:
-    raise UserError(
-        f'{path} is damaged; delete it and evaluate again'
-    ) from error
+def place(name: str, first: Sequence[str]) -> tuple[int, str]:
+  """Sorts names: those of `first` in its order, then the others by name."""
+  return first.index(name) if name in first else len(first), name

@@ -1,14 +1,15 @@
 """The paper's table beside ours, from the files of one or several runs.
 
 Reads the evaluations in each run's workdir, see reading.py, and writes
-table.json and table.md. What is under way is read as far as it is. Benchmarks
-that the paper does not have stand in a section of their own, and so does the
-embedded world (eval/, eval_world_hard/), which is in nobody's table.
+table.json and table.md. Evaluations under way are read as far as they are.
+Benchmarks that the paper does not have stand in a section of their own, and so
+does the embedded world (eval/, eval_world_hard/), which nobody else reports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import functools
 import itertools
 from typing import Any
 
@@ -32,7 +33,7 @@ def make(
   """Writes the table into `folder`; returns it in markdown.
 
   Args:
-    workdirs: Of the runs.
+    workdirs: The runs' folders.
     folder: Where table.json and table.md go.
     seed: Of the bootstrap.
 
@@ -40,11 +41,9 @@ def make(
     UserError: A workdir does not exist, or a file in it is damaged.
   """
   several = len(workdirs) > 1
-  found = [
-      one
-      for path in workdirs
-      for one in read(epath.Path(path), run=str(path) if several else '')
-  ]
+  found = []
+  for path in workdirs:
+    found += read(epath.Path(path), run=str(path) if several else '')
   if not found:
     metrics.say(
         f'table: the paper\'s alone: nothing is evaluated in '
@@ -65,17 +64,15 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluated]:
         f'{workdir} does not exist; name the workdirs of runs that evaluated '
         'something with --config.table.workdirs="(\'runs/toy\',)"'
     )
-  order = {name: place for place, name in enumerate(paper.NAMES)}
+  found = []
+  for folder in workdir.iterdir():
+    if folder.name.partition('_')[0] == 'eval' and folder.is_dir():
+      found += reading.evaluations(
+          folder, images=False, required=False, run=run
+      )
   return sorted(
-      (
-          one
-          for folder in sorted(workdir.iterdir())
-          if folder.name.partition('_')[0] == 'eval' and folder.is_dir()
-          for one in reading.evaluations(
-              folder, images=False, required=False, run=run
-          )
-      ),
-      key=lambda one: (order.get(one.benchmark, len(order)), *_key(one)),
+      found,
+      key=lambda one: (reading.place(one.benchmark, paper.NAMES), _key(one)),
   )
 
 
@@ -89,67 +86,56 @@ def build(evaluations: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
   embedded world. differences: between policies on the very same items, but not
   of the world. notes: why a number is not to be compared, or is missing.
   """
-  ours: dict[tuple[str, str, str], dict[str, Evaluated]] = {}
-  world = []
+  cell = functools.partial(_cell, seed=seed)
+  rows: dict[Any, list[Evaluated]] = {}
+  compared: dict[str, list[Evaluated]] = {}
+  others, world = [], []
   for one in evaluations:
     if paradigms.split_of(one.benchmark):
-      world.append(one)
+      world.append(_name(one) | cell(one))
+      continue
+    compared.setdefault(one.benchmark, []).append(one)
+    if one.benchmark in paper.NAMES:
+      rows.setdefault(_key(one), []).append(one)
     else:
-      ours.setdefault(_key(one), {})[one.benchmark] = one
-  names = {name for cells in ours.values() for name in cells}
-  others = sorted(names - {*paper.NAMES})
-  same = {
-      name: [cells[name] for cells in ours.values() if name in cells]
-      for name in (*paper.NAMES, *others)
-  }
-  differences, notes = _differences(same, seed=seed)
-
+      others.append(_name(one) | cell(one))
+  differences, notes = _differences(compared, seed=seed)
   return {
       'benchmarks': [
           {'name': name, 'title': title, 'paper_n': n}
           for name, title, n in paper.COLUMNS
       ],
       'rows': [
-          _row(cells, seed=seed)
-          for cells in ours.values()
-          if cells.keys() & {*paper.NAMES}
+          _row(found[0], {one.benchmark: cell(one) for one in found})
+          for found in rows.values()
       ],
       'paper': [_paper_row(row) for row in paper.ROWS],
-      'others': [
-          _name(one) | _cell(one, seed=seed)
-          for name in others
-          for one in same[name]
-      ],
-      'world': [_name(one) | _cell(one, seed=seed) for one in world],
+      'others': others,
+      'world': world,
       'differences': differences,
       'notes': notes,
   }
-
-
-def _key(one: Evaluated) -> tuple[str, str, str]:
-  """What its line is known by."""
-  return one.policy, one.model, one.run
 
 
 def _name(one: Evaluated) -> dict[str, str]:
   return {'policy': one.policy, 'model': one.model, 'run': one.run}
 
 
-def _row(cells: Mapping[str, Evaluated], *, seed: int) -> dict[str, Any]:
-  one = next(iter(cells.values()))
+def _key(one: Evaluated) -> tuple[str, ...]:
+  """What identifies its line."""
+  return tuple(_name(one).values())
+
+
+def _row(one: Evaluated, cells: Mapping[str, Any]) -> dict[str, Any]:
+  """A policy's line: its cells by benchmark, and the paper's line beside it."""
   found = paper.find(
       paper.paradigm_of(one.policy, one.model),
       paper.family_of(one.model, one.dialect),
   )
-  counted = {
-      name: _cell(cells[name], seed=seed)
-      for name in paper.NAMES
-      if name in cells
-  }
   return {
       **_name(one),
-      'cells': counted,
-      'average': _average(counted),
+      'cells': cells,
+      'average': _average(list(cells.values())),
       'paper': None if found is None else paper.ROWS.index(found),
   }
 
@@ -161,7 +147,7 @@ def _cell(one: Evaluated, *, seed: int) -> dict[str, Any]:
   label = one.items.get('label')
   left_out = row['infra_errors'] + row['unjudged']
   held = row['n'] + left_out
-  # Why the number may not simply stand beside the paper's.
+  # Why the number is not directly comparable with the paper's.
   caveats = [label] if label else []
   wanted = paper.N.get(one.benchmark)
   if not one.manifest.get('complete'):
@@ -189,15 +175,14 @@ def _cell(one: Evaluated, *, seed: int) -> dict[str, Any]:
   }
 
 
-def _average(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-  """Over the six benchmarks, each weighing the same; None if any is missing.
+def _average(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+  """The mean of the six benchmarks' accuracies; None if any is missing.
 
   The interval recovers each mean's variance, downwards and upwards, from its
   own interval (MOVER: Zou and Donner, 2008), so that six means of 1 have one
   that is no point.
   """
-  all_six = [cells[name] for name in paper.NAMES if name in cells]
-  found = [cell['accuracy'] for cell in all_six]
+  found = [cell['accuracy'] for cell in cells]
   if len(found) < len(paper.NAMES) or None in found:
     return None
   means = np.array([one['mean'] for one in found])
@@ -205,8 +190,8 @@ def _average(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
   mean = float(means.mean())
   down = float(np.linalg.norm(means - lows)) / len(found)
   up = float(np.linalg.norm(highs - means)) / len(found)
-  caveats = [caveat for cell in all_six for caveat in cell['caveats']]
-  if len({(cell['scored_by'], cell['judged_by']) for cell in all_six}) > 1:
+  caveats = [caveat for cell in cells for caveat in cell['caveats']]
+  if len({(cell['scored_by'], cell['judged_by']) for cell in cells}) > 1:
     caveats.append('an average of accuracies scored in different ways')
   return {
       'mean': mean,
@@ -237,7 +222,7 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
 def _differences(
     same: Mapping[str, Sequence[Evaluated]], *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-  """Each policy less each before it, on the same items; and what is not.
+  """Each policy minus each before it on the same items, and why some are not.
 
   Args:
     same: Evaluations by benchmark.
@@ -246,23 +231,20 @@ def _differences(
   found, notes = [], []
   for name, here in same.items():
     for second, first in itertools.combinations(here, 2):
-      labels = ' and '.join(text.label(_name(one)) for one in (first, second))
-      digests = [one.items.get('digest') for one in (first, second)]
-      if digests[0] != digests[1]:
-        notes.append(
-            f'{name}: {labels} were asked different items and are not compared'
-        )
+      why = ''
+      if first.items.get('digest') != second.items.get('digest'):
+        why = 'asked different items'
       elif first.scored_by != second.scored_by:
-        notes.append(
-            f'{name}: {labels} were scored in different ways, or by different '
-            'judges, and are not compared'
-        )
-      else:
-        row = measures.difference(first, second, seed=seed)
-        found.append({
-            'benchmark': name,
-            'first': _name(first),
-            'second': _name(second),
-            'accuracy': row['accuracy'],
-        })
+        why = 'scored in different ways, or by different judges,'
+      if why:
+        labels = ' and '.join(text.label(_name(one)) for one in (first, second))
+        notes.append(f'{name}: {labels} were {why} and are not compared')
+        continue
+      row = measures.difference(first, second, seed=seed)
+      found.append({
+          'benchmark': name,
+          'first': _name(first),
+          'second': _name(second),
+          'accuracy': row['accuracy'],
+      })
   return found, notes

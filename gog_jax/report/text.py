@@ -1,27 +1,25 @@
 """What a report says in plain text: on a terminal, and the paper's table.
 
-The terminal's table is as wide as 80 columns; without colours where it is none.
-The paper's table, see table.py, is Markdown.
+The terminal's table fits 80 columns; it has colours on a terminal only. The
+paper's table, see table.py, is Markdown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-import io
-import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.box
 import rich.console
 import rich.table
-import rich.text
 
 from gog_jax.report import measures
 from gog_jax.report import paper
 
 DIFFERENCES = ('accuracy', 'gaze_hit', 'recovery')
-_TITLES = {name: title for name, title, _ in paper.COLUMNS}
-# More than the table needs: a number must not be cut off to fit a window.
+# Columns that are left out where there is nothing to report.
+_LEFT_OUT = {'infra\nerrors': 'infra_errors', 'un-\njudged': 'unjudged'}
+# Wider than the table: numbers must not be cut off to fit a window.
 _WIDTH = 160
 
 
@@ -31,62 +29,56 @@ def table(summary: Mapping[str, Any]) -> str:
   Every number but `n`, `calls` and what is left out is in per cent; '-' is
   undefined.
   """
-  on_terminal = sys.stdout.isatty()
   rows = summary['rows']
   hops = measures.hops(rows)
-  columns = {
-      'policy': lambda row: row['policy'],
-      'accuracy [95 %]': lambda row: _with_interval(row['answers']['accuracy']),
-      'n': lambda row: str(row['n']),
-      'by hops\n' + '/'.join(hops): lambda row: '/'.join(
-          _per_cent(row['by_hop'].get(hop, {}).get('accuracy'), digits=0)
-          for hop in hops
-      ),
-      'format': lambda row: _per_cent(row['format']),
-      'kinds of\nsearch\n0/1/2': lambda row: '/'.join(
-          _per_cent(row['behaviour'][name], digits=0)
-          for name in ('no_search', 'one_kind', 'hybrid')
-      ),
-      'calls': lambda row: _number(row['behaviour']['searches'], 2),
-      'gaze\nhit': lambda row: _per_cent(row['behaviour']['gaze_hit']),
-      'reco-\nvery': lambda row: _per_cent(row['behaviour']['recovery']),
-      'infra\nerrors': lambda row: str(row['infra_errors']),
-      'un-\njudged': lambda row: str(row['unjudged']),
-  }
-  if not hops:
-    del columns['by hops\n']
-  for heading, name in (
-      ('infra\nerrors', 'infra_errors'), ('un-\njudged', 'unjudged')
-  ):  # fmt: skip
-    if not any(row[name] for row in rows):
-      del columns[heading]
+  lines = []
+  for row in rows:
+    behaviour = row['behaviour']
+    kinds = (behaviour[kind] for kind in ('no_search', 'one_kind', 'hybrid'))
+    line = {
+        'policy': row['policy'],
+        'accuracy [95 %]': _share(row['answers']['accuracy'], digits=1),
+        'n': str(row['n']),
+    }
+    if hops:
+      by_hop = (row['by_hop'].get(hop, {}).get('accuracy') for hop in hops)
+      line['by hops\n' + '/'.join(hops)] = _per_cents(by_hop)
+    line |= {
+        'format': _per_cent(row['format']),
+        'kinds of\nsearch\n0/1/2': _per_cents(kinds),
+        'calls': _number(behaviour['searches'], 2),
+        'gaze\nhit': _per_cent(behaviour['gaze_hit']),
+        'reco-\nvery': _per_cent(behaviour['recovery']),
+    }
+    for heading, name in _LEFT_OUT.items():
+      if any(one[name] for one in rows):
+        line[heading] = str(row[name])
+    lines.append(line)
   grid = rich.table.Table(
       box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
   )
-  for heading in columns:
+  for heading in lines[0]:
+    first = heading == 'policy'
     grid.add_column(
-        rich.text.Text(heading),
-        justify='left' if heading == 'policy' else 'right',
-        style='bold' if heading == 'policy' else '',
+        heading,
+        justify='left' if first else 'right',
+        style='bold' if first else '',
         vertical='bottom',
         no_wrap=True,
     )
-  for row in rows:
-    grid.add_row(*(rich.text.Text(cell(row)) for cell in columns.values()))
-  out = io.StringIO()
-  rich.console.Console(
-      file=out,
-      force_terminal=on_terminal,
-      color_system='auto' if on_terminal else None,
-      width=_WIDTH,
-  ).print(grid)
-  drawn = out.getvalue().replace('─', '-')  # Any terminal can print that.
-  lines = [line.rstrip() for line in drawn.splitlines()]
-  return '\n'.join([*lines, *map(about, summary.get('benchmark', ()))])
+  for line in lines:
+    grid.add_row(*line.values())
+  # Names of policies are not markup.
+  console = rich.console.Console(width=_WIDTH, markup=False, emoji=False)
+  with console.capture() as captured:
+    console.print(grid)
+  drawn = captured.get().replace('─', '-')  # Any terminal can print that.
+  drawn_lines = [line.rstrip() for line in drawn.splitlines()]
+  return '\n'.join([*drawn_lines, *map(about, summary.get('benchmark', ()))])
 
 
 def about(items: Mapping[str, Any]) -> str:
-  """One line: how many items of which benchmark, and whether the paper's."""
+  """One line: the benchmark, its number of items, how it differs."""
   date = f' {items["date"]}' if items.get('date') else ''
   line = f'{items["name"]}{date}: {items["n"]} items'
   if items.get('left_out'):
@@ -104,20 +96,26 @@ def differences(summary: Mapping[str, Any]) -> str:
     found = []
     for name in DIFFERENCES:
       if (one := row[name]) is not None:
-        found.append(
-            f'{name.replace("_", " ")} {100 * one["difference"]:+.1f} '
-            f'{_interval(one["ci95"])} (n {one["n"]})'
-        )
+        what = name.replace('_', ' ')
+        found.append(f'{what} {_points(one)} (n {one["n"]})')
         if one.get('ci95_seeds'):
           found[-1] += f' seeds {_interval(one["ci95_seeds"])}'
     lines.append(f'{row["policy"]} - {row["against"]}: ' + ', '.join(found))
   return '\n'.join(lines)
 
 
-def _with_interval(found: Mapping[str, Any] | None) -> str:
+def _share(found: Mapping[str, Any] | None, *, digits: int = 2) -> str:
+  """In per cent, with an interval of one digit less: '70.00 [34.8, 93.3]'."""
   if found is None:
-    return '- [-]'
-  return f'{_per_cent(found["mean"])} {_interval(found["ci95"])}'
+    return '-'
+  interval = _interval(found['ci95'], digits=digits - 1)
+  return f'{_per_cent(found["mean"], digits=digits)} {interval}'
+
+
+def _points(found: Mapping[str, Any], *, digits: int = 0) -> str:
+  """A difference in points, with its interval: '+4.0 [-1, 9]'."""
+  interval = _interval(found['ci95'], digits=digits)
+  return f'{100 * found["difference"]:+.1f} {interval}'
 
 
 def _interval(ci95: Sequence[float], *, digits: int = 0) -> str:
@@ -128,46 +126,43 @@ def _per_cent(share: float | None, *, digits: int = 1) -> str:
   return _number(None if share is None else 100 * share, digits)
 
 
+def _per_cents(shares: Iterable[float | None]) -> str:
+  return '/'.join(_per_cent(share, digits=0) for share in shares)
+
+
 def _number(value: float | None, digits: int) -> str:
   return '-' if value is None else f'{value:.{digits}f}'
 
 
-class _Marks:
-  """Footnotes in the order in which they are first needed."""
-
-  def __init__(self):
-    self._numbers: dict[str, int] = {}
+class _Marks(dict[str, int]):
+  """Footnotes, numbered in the order in which they are first needed."""
 
   def of(self, reasons: Iterable[str]) -> str:
     """' †1,2' for reasons that have these numbers; empty for none."""
-    numbers = [
-        self._numbers.setdefault(reason, len(self._numbers) + 1)
-        for reason in reasons
-        if reason
-    ]
+    numbers = [self.setdefault(why, len(self) + 1) for why in reasons if why]
     return ' †' + ','.join(map(str, numbers)) if numbers else ''
 
   def lines(self) -> list[str]:
-    return [f'†{n} {_plain(what)}  ' for what, n in self._numbers.items()]
+    return [f'†{number} {_plain(why)}  ' for why, number in self.items()]
 
 
 def markdown(found: Mapping[str, Any]) -> str:
   """The paper's table beside ours, as `table.build` made it."""
   marks = _Marks()
+  columns = [*paper.TITLES.values(), 'average']
   sections = ['# Results on published benchmarks']
   if found['rows']:
+    cells = [
+        row | cell for row in found['rows'] for cell in row['cells'].values()
+    ]
     sections += [
-        _grid('policy', [*_TITLES.values(), 'average'], _ours(found, marks)),
+        _grid(['policy', *columns], _ours(found, marks)),
         'Accuracy in per cent, [95 % interval], (n). In italics the paper, '
         'whose intervals are ours, from counts recovered from its scores. An '
         'average stands only over all six.',
         '## Measures',
-        _measures(
-            [row | cell for row in found['rows']
-             for cell in row['cells'].values()],
-            marks,
-        ),
-    ]  # fmt: skip
+        _measures(cells, marks),
+    ]
   else:
     sections.append(
         'No published benchmark has been evaluated in these workdirs: below '
@@ -179,31 +174,25 @@ def markdown(found: Mapping[str, Any]) -> str:
     sections += [
         '## Paired differences of accuracy, on the same items',
         _grid(
-            'benchmark',
-            ['first', 'second', 'first - second, points', 'n'],
+            ['benchmark', 'first', 'second', 'first - second, points', 'n'],
             map(_difference, found['differences']),
         ),
     ]
   sections += [
       "## The paper's (arXiv 2601.13942)",
-      _grid(
-          'row',
-          [*_TITLES.values(), 'average'],
-          [_papers(row, marks) for row in found['paper']],
-      ),
+      _grid(['row', *columns], [_papers(row, marks) for row in found['paper']]),
   ]
   if found['world']:
-    sections += [
-        '## Embedded world: in no table', _measures(found['world'], marks)
-    ]  # fmt: skip
+    sections += ['## Embedded world: in no table']
+    sections += [_measures(found['world'], marks)]
   if notes := [*marks.lines(), *(f'{note}  ' for note in found['notes'])]:
     sections += ['## Notes', '\n'.join(notes)]
-  # Names of models may hold what no file can.
+  # Names of models may hold surrogates, which UTF-8 cannot encode.
   return ('\n\n'.join(sections) + '\n').encode('utf-8', 'replace').decode()
 
 
 def label(row: Mapping[str, str]) -> str:
-  """A row's name: policy, model, and whose run it is, where there are many."""
+  """A row's name: policy, model and, where there are several, run."""
   of = [_plain(row[key]) for key in ('model', 'run') if row[key]]
   policy = _plain(row['policy'])
   return f'{policy} ({", ".join(of)})' if of else policy
@@ -216,50 +205,49 @@ def _plain(name: str) -> str:
   return ' '.join(name.split())
 
 
-def _grid(
-    first: str, others: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> str:
-  lines = [[first, *others], *rows]
-  drawn = ['| ' + ' | '.join(map(str, line)) + ' |' for line in lines]
-  return '\n'.join([drawn[0], '|' + '---|' * len(lines[0]), *drawn[1:]])
+def _grid(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+  """A table in Markdown."""
+  first, *others = (
+      '| ' + ' | '.join(map(str, row)) + ' |' for row in (headings, *rows)
+  )
+  return '\n'.join([first, '|' + '---|' * len(headings), *others])
 
 
-def _ours(found: Mapping[str, Any], marks: _Marks) -> list[list[str]]:
-  lines = []
+def _ours(found: Mapping[str, Any], marks: _Marks) -> Iterator[list[str]]:
   for row in found['rows']:
-    cells = ['-'] * len(paper.NAMES)
-    for name, cell in row['cells'].items():
-      accuracy = cell['accuracy']
-      n = accuracy['n'] if accuracy else 0
-      cells[paper.NAMES.index(name)] = (
-          f'{_share(accuracy)} ({n}){marks.of(cell["caveats"])}'
-      )
-    average = row['average']
-    mark = marks.of(average['caveats']) if average else ''
-    lines.append([label(row), *cells, _share(average) + mark])
+    cells = {
+        name: f'{_share(cell["accuracy"])} ({cell["n"]})'
+        + marks.of(cell['caveats'])
+        for name, cell in row['cells'].items()
+    }
+    average = _share(row['average'])
+    if row['average']:
+      average += marks.of(row['average']['caveats'])
+    yield [label(row), *_in_columns(cells), average]
     if row['paper'] is not None:
-      lines.append(_papers(found['paper'][row['paper']], marks))
-  return lines
+      yield _papers(found['paper'][row['paper']], marks)
 
 
 def _papers(row: Mapping[str, Any], marks: _Marks) -> list[str]:
-  cells = ['-'] * len(paper.NAMES)
-  for name, cell in row['cells'].items():
-    cells[paper.NAMES.index(name)] = (
-        f'*{_share(cell)}* ({cell["n"]}){marks.of([cell["footnote"]])}'
-    )
+  cells = {
+      name: f'*{_share(cell)}* ({cell["n"]}){marks.of([cell["footnote"]])}'
+      for name, cell in row['cells'].items()
+  }
   return [
       f'*paper: {row["paradigm"]}, {row["backbone"]}*',
-      *cells,
+      *_in_columns(cells),
       f'*{_per_cent(row["average"], digits=2)}*',
   ]
+
+
+def _in_columns(cells: Mapping[str, str]) -> list[str]:
+  return [cells.get(name, '-') for name in paper.NAMES]
 
 
 def _measures(cells: Iterable[Mapping[str, Any]], marks: _Marks) -> str:
   names = ('accuracy', 'exact_match', 'f1', 'judge')
   return _grid(
-      'benchmark',
-      ['policy', 'n', 'accuracy', 'exact match', 'F1', 'judge',
+      ['benchmark', 'policy', 'n', 'accuracy', 'exact match', 'F1', 'judge',
        'infra errors', 'unjudged', 'searches', 'dollars'],
       [
           [
@@ -278,25 +266,15 @@ def _measures(cells: Iterable[Mapping[str, Any]], marks: _Marks) -> str:
 
 
 def _difference(row: Mapping[str, Any]) -> list[Any]:
-  found, shown = row['accuracy'], '-'
-  if found:
-    interval = _interval(found['ci95'], digits=1)
-    shown = f'{100 * found["difference"]:+.1f} {interval}'
+  found = row['accuracy']
   return [
       _title(row),
       label(row['first']),
       label(row['second']),
-      shown,
+      _points(found, digits=1) if found else '-',
       found['n'] if found else 0,
   ]
 
 
 def _title(row: Mapping[str, Any]) -> str:
-  return _TITLES.get(row['benchmark'], _plain(row['benchmark']))
-
-
-def _share(found: Mapping[str, Any] | None) -> str:
-  if found is None:
-    return '-'
-  interval = _interval(found['ci95'], digits=1)
-  return f'{_per_cent(found["mean"], digits=2)} {interval}'
+  return paper.TITLES.get(row['benchmark'], _plain(row['benchmark']))

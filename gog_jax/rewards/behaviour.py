@@ -142,17 +142,16 @@ def same_region(one: View, other: View) -> bool:
 def _repeats(trajectory: Trajectory) -> list[bool]:
   """Of each search without a crop, whether it was made before."""
   seen, found = set(), []
-  for turn in trajectory.turns:
-    for call, result in zip(turn.parsed.calls, turn.results):
-      if result.status == ToolStatus.OK and result.view is None:
-        arguments = {
-            name: ' '.join(value.casefold().split())
-            if isinstance(value, str) else value
-            for name, value in call.arguments.items()
-        }  # fmt: skip
-        key = files.dumps([call.name, arguments])
-        found.append(key in seen)
-        seen.add(key)
+  for call, result in trajectory.calls:
+    if result.status == ToolStatus.OK and result.view is None:
+      arguments = {
+          name: ' '.join(value.casefold().split())
+          if isinstance(value, str) else value
+          for name, value in call.arguments.items()
+      }  # fmt: skip
+      key = files.dumps([call.name, arguments])
+      found.append(key in seen)
+      seen.add(key)
   return found
 
 
@@ -160,14 +159,11 @@ def kinds_of_search(trajectory: Trajectory) -> set[str]:
   """The kinds of search that came back; a tool not in SEARCHES is its own."""
   return {
       SEARCHES[call.name].kind if call.name in SEARCHES else call.name
-      for turn in trajectory.turns
-      for call, result in zip(turn.parsed.calls, turn.results)
+      for call, result in trajectory.calls
       if result.status == ToolStatus.OK and result.n_searches
   }
 
 
 def n_searches(trajectory: Trajectory) -> int:
   """Searches that came back, over all calls."""
-  return sum(
-      result.n_searches for turn in trajectory.turns for result in turn.results
-  )
+  return sum(result.n_searches for _, result in trajectory.calls)

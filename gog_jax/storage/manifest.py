@@ -60,7 +60,7 @@ class Manifest:
       UserError: The folder was made with another config or other inputs; the
         message names the fields that differ. Or the manifest is damaged.
     """
-    saved = _read(folder)
+    saved = read(folder)
     if not saved:
       return False
     wanted = json.loads(files.dumps(dataclasses.asdict(self)))
@@ -106,10 +106,10 @@ class Manifest:
 
 def birthmark(folder: epath.PathLike) -> str | None:
   """Of the complete stage in `folder`; None where there is none."""
-  return _read(folder).get('birthmark')
+  return read(folder).get('birthmark')
 
 
-def _read(folder: epath.PathLike) -> dict[str, Any]:
+def read(folder: epath.PathLike) -> dict[str, Any]:
   """The manifest in a folder; empty where there is none."""
   path = epath.Path(folder) / 'manifest.json'
   if not path.exists():
