@@ -20,6 +20,7 @@ from gog_jax.types import Trajectory
 from tests import chat_helpers
 from tests import helpers
 from tests import loop_helpers
+from tests import world_helpers
 from tests.loop_helpers import play
 from tests.loop_helpers import three_turns
 
@@ -157,7 +158,7 @@ def test_the_oracle_answers_in_the_embedded_world():
   def script(request, turns):
     rng = np.random.default_rng(0)
     thought, calls, answer = expert.expert_turn(
-        request.example, turns, to_model_box, rng, expert.Habits()
+        request.example, turns, to_model_box, rng, world_helpers.ORACLE
     )
     return chat.encode_turn(thought=thought, calls=calls, answer=answer)
 

@@ -240,4 +240,5 @@ def test_the_shipped_base_finds_what_it_is_asked_for():
     ],
 )
 def test_answers_are_scored(wanted, got, scores):
-  assert probe._score(wanted, got) == scores
+  pairs = list(zip(wanted, got, strict=True))
+  assert probe._score(pairs) == scores

@@ -20,6 +20,7 @@ from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Turn
 from tests.world_helpers import halved
+from tests.world_helpers import ORACLE
 from tests.world_helpers import questions_of
 
 _MAX_TURNS = 5
@@ -56,7 +57,7 @@ def _walk(act, example: Example, seed: int) -> tuple[list[Turn], str | None]:
 
 
 def _oracle(*args):
-  return expert.expert_turn(*args, expert.Habits())
+  return expert.expert_turn(*args, ORACLE)
 
 
 def _questions(split: str, n: int) -> list[Example]:

@@ -11,12 +11,23 @@ import numpy as np
 from PIL import Image
 
 from gog_jax.boxes import BoxSpec
+from gog_jax.toy import expert
 from gog_jax.toy import knowledge
 from gog_jax.toy import questions
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.backend import WorldBackend
 
+# The expert's habits without its faults: it never errs.
+ORACLE = expert.Habits(
+    glance_big=0.0,
+    glance=0.0,
+    knows_twins=True,
+    wrong_gaze=0.0,
+    jitter=0.0,
+    needless=0.0,
+    persist=1.0,
+)
 _BACKEND = WorldBackend()
 _SPEC = BoxSpec(kind='resized_pixels', min_side=16, step=7)
 
@@ -36,7 +47,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 def questions_of(
     split: str, n: int, first: int = 0
-) -> list[questions.Question]:
+) -> list[questions.WorldQuestion]:
   return [
       questions.make_question(
           knowledge.make_scope(split, first + i // 16), i % 16
@@ -72,10 +83,18 @@ def bare(text: str) -> str:
   return text.replace(vocabulary.BOX_END, ']')
 
 
+def argument_of(exchange, name: str):
+  """What its call passes, e.g. as 'query'; None without such a call."""
+  found = [call.arguments[name] for call in exchange.calls
+           if name in call.arguments]
+  return found[0] if found else None
+
+
 def written(exchange) -> str:
   """The message as text, a gaze as its box: 'thought answer'."""
-  box = str(list(exchange.gaze)).replace(' ', '') if exchange.gaze else ''
-  parts = (exchange.thought, box, exchange.query, bare(exchange.answer))
+  box = str(argument_of(exchange, 'bbox_2d') or '').replace(' ', '')
+  query = argument_of(exchange, 'query')
+  parts = (exchange.thought, box, query, bare(exchange.answer))
   return ' '.join(part for part in parts if part)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from gog_jax.toy import reading
 from gog_jax.toy import vocabulary
+from tests.world_helpers import argument_of
 from tests.world_helpers import said
 from tests.world_helpers import written
 
@@ -23,15 +24,16 @@ def test_a_search_follows_step_by_step():
     ]
     assert words == ['need', attribute, 'of', name]
     for step, then in zip(steps, steps[1:]):
-      assert step.query == f'{name} {attribute}' and not step.answer
+      assert argument_of(step, 'query') == f'{name} {attribute}'
+      assert not step.answer
       subject, of, *value = then.question.split()
       assert (subject, of) == (name, attribute)
       if value[0] == vocabulary.ALIAS:
         name = value[1]
-        assert then.thought == f'aka {name}' and then.query
+        assert then.thought == f'aka {name}' and argument_of(then, 'query')
       else:
         assert then.thought == f'found {attribute} of {name}'
-        assert then.answer == value[0] and not then.query
+        assert then.answer == value[0] and not argument_of(then, 'query')
     met.add(tuple(step.thought.split()[0] for step in steps))
   assert met == {
       ('need',), ('need', 'found'), ('need', 'aka'), ('need', 'aka', 'found')

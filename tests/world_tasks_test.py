@@ -16,6 +16,7 @@ from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.references import first_of
 from gog_jax.toy.references import references
+from tests.world_helpers import argument_of
 from tests.world_helpers import bare
 from tests.world_helpers import halved
 from tests.world_helpers import said
@@ -100,13 +101,14 @@ def test_what_follows_a_right_look_is_what_is_asked():
     assert meant == look and told in (pattern, vocabulary.ANY)
     if asked in vocabulary.ATTRIBUTES:
       assert thought == f'need {asked} of {name}'
-      assert task.query == f'{name} {asked}' and not task.answer
+      assert argument_of(task, 'query') == f'{name} {asked}'
+      assert not task.answer
     elif asked == 'pattern':
       assert told == vocabulary.ANY
       assert (thought, task.answer) == (f'found {pattern}', pattern)
     else:
       assert (thought, task.answer) == (f'found {" ".join(look)}', name)
-    assert not task.gaze
+    assert argument_of(task, 'bbox_2d') is None
     met.add(asked)
   assert met == {'box', 'name', 'pattern', *vocabulary.ATTRIBUTES}
 
@@ -208,12 +210,13 @@ def test_twins_are_looked_at_from_left_to_right_or_downwards():
     box = grounding.ask(rng, scene, halved, kind='box', show=False)
     for twin in twins:
       if references(scene, twin)['pattern'] in box.question:
-        assert box.gaze == tuple(halved(first.box))
+        assert argument_of(box, 'bbox_2d') == list(halved(first.box))
         firsts.append(twin is first)
     switch = grounding.ask(rng, scene, halved, kind='switch', show=False)
-    assert switch.before.gaze == tuple(halved(first.box))
+    before = argument_of(switch.before, 'bbox_2d')
+    assert before == list(halved(first.box))
     (second,) = {twin.box for twin in twins} - {first.box}
-    assert switch.gaze == tuple(halved(second))
+    assert argument_of(switch, 'bbox_2d') == list(halved(second))
   assert 0.3 < np.mean(firsts) < 0.7
 
 

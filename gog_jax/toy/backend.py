@@ -21,7 +21,6 @@ from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
-from gog_jax.toy.knowledge import Entity
 from gog_jax.toy.knowledge import rng_of
 from gog_jax.toy.knowledge import VERSION
 from gog_jax.toy.knowledge import world_of
@@ -32,12 +31,12 @@ from gog_jax.types import ToolResult
 if TYPE_CHECKING:
   import bm25s
 
-_SIDE = 12  # Of a thumbnail, in pixels.
-_PICTURES = 4  # Gallery pictures with an emblem of usual size,
-_FRAMES = 8  # each cropped this many times;
-_BIG_PICTURES = 8  # and with a big emblem, each used whole.
-# A colour difference below the first is grey in coloured light; from the second
-# on it counts in full.
+_SIDE = 12  # Side of a thumbnail, in pixels.
+_PICTURES = 4  # Gallery pictures with an emblem of usual size.
+_FRAMES = 8  # Crops of each of these.
+_BIG_PICTURES = 8  # Gallery pictures with a big emblem, used whole.
+# Colour differences below the first value are grey in coloured light; those
+# above the second count in full.
 _PALE, _VIVID = 90.0, 140.0
 _LIGHTNESS, _TEXTURE = 0.7, 0.9  # Weights beside colour.
 STRONG_COSINE = 0.92
@@ -62,7 +61,7 @@ def _thumbnail(image: Image.Image, box: Box | None = None) -> np.ndarray:
       (light[:-2, 1:-1], light[2:, 1:-1]),
       (light[1:-1, :-2], light[1:-1, 2:]),
   ):
-    # Of a line one pixel wide both neighbours are on the same side.
+    # Both neighbours of a line one pixel wide are darker, or both lighter.
     fine = np.minimum(np.abs(middle - low), np.abs(middle - high))
     fine *= (middle > low) == (middle > high)
     lines.append(
@@ -132,11 +131,11 @@ def _words(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _text_index(scope: str) -> bm25s.BM25:
-  # Here, since importing it runs a JAX operation: devices must not start
-  # before `main` has had its say about them.
+  # Imported here because it runs a JAX operation: devices must not start
+  # before `main` has configured them.
   import bm25s
 
-  # It says "Building index" for each of them.
+  # It logs "Building index" for every scope.
   logging.getLogger('bm25s').setLevel(logging.WARNING)
   index = bm25s.BM25()
   index.index(
@@ -149,8 +148,8 @@ def _text_index(scope: str) -> bm25s.BM25:
 @functools.lru_cache(maxsize=1024)
 def _rows(scope: str) -> tuple[int, ...]:
   """Returns the gallery index of each of a scope's entities."""
-  order = {identity: i for i, identity in enumerate(scenes.IDENTITIES)}
-  return tuple(order[e.identity] for e in world_of(scope).entities)
+  entities = world_of(scope).entities
+  return tuple(scenes.IDENTITIES.index(e.identity) for e in entities)
 
 
 class WorldBackend:
@@ -181,7 +180,7 @@ class WorldBackend:
       UserError: When the scope is of another world.
     """
     world = world_of(scope)
-    # A repeated word says no more than a single one.
+    # Repeating a word does not give it more weight.
     words = list(dict.fromkeys(_words(query)))
     index = _text_index(scope)
     known = [word for word in words if word in index.vocab_dict]
@@ -218,23 +217,19 @@ class WorldBackend:
     gallery = _gallery()
     cosines = np.array([(gallery[i] @ query).max() for i in _rows(scope)])
     if noise := world.difficulty.noise:
-      # The same picture meets the same noise.
+      # The noise is a function of the picture.
       rng = rng_of(scope, hashlib.sha256(data).hexdigest())
       cosines += rng.normal(0, noise, len(cosines))
     pictured = [entity.pictured for entity in world.entities]
     cosines = np.where(pictured, cosines, -np.inf)
     best = np.argsort(-cosines, kind='stable')[: min(top_k, sum(pictured))]
-    hits = [_image_hit(world.entities[i], float(cosines[i])) for i in best]
+    hits = []
+    for i in best:
+      entity, cosine = world.entities[i], float(cosines[i])
+      match = vocabulary.STRONG if cosine >= STRONG_COSINE else vocabulary.WEAK
+      text = entity.identity.hit(entity.name, match)
+      hits.append(Hit(title=entity.name, text=text, score=cosine))
     return ToolResult(hits=tuple(hits))
 
   async def close(self) -> None:
     """Nothing needs to be closed."""
-
-
-def _image_hit(entity: Entity, cosine: float) -> Hit:
-  text = entity.identity.describe(
-      vocabulary.IMAGE_HIT,
-      name=entity.name,
-      match=vocabulary.STRONG if cosine >= STRONG_COSINE else vocabulary.WEAK,
-  )
-  return Hit(title=entity.name, text=text, score=cosine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 import json
-import os
 from typing import Any
 
 from etils import epath
@@ -27,13 +26,11 @@ from gog_jax.types import Example
 QUESTIONS_PER_SCOPE = 16
 _NAME = 'gog_world'
 _VERSION = f'{VERSION}.0.0'
-# Scopes of one world_seed: no two data sets of different seeds share one.
+# Scopes per world_seed: data sets of different seeds share none.
 _SCOPES_PER_SEED = 1_000_000
 
 
-def prepare(
-    data_dir: str | os.PathLike[str], data: DataConfig
-) -> dict[str, int]:
+def prepare(data_dir: epath.PathLike, data: DataConfig) -> dict[str, int]:
   """Writes the data set, replacing what is there.
 
   Args:
@@ -75,23 +72,19 @@ def _rows(
       n_scopes, index = divmod(number, QUESTIONS_PER_SCOPE)
       scope = make_scope(split, first + n_scopes, difficulty)
       example = make_question(scope, index).example
-      images = example.images
-      plain = trajectories.plain(
-          example, lambda data, images=images: str(images.index(data))
-      )
       yield (
           example.id,
           {
               'id': example.id,
               'question': example.question,
-              'images': list(images),
-              'example': json.dumps(plain),
+              'images': list(example.images),
+              'example': json.dumps(trajectories.plain(example, lambda _: '0')),
           },
       )
       progress.advance()
 
 
-def load(data_dir: str | os.PathLike[str], split: str) -> Sequence[Example]:
+def load(data_dir: epath.PathLike, split: str) -> Sequence[Example]:
   """Opens a split; its examples are read on access, no image is decoded.
 
   Args:

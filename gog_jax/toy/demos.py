@@ -24,10 +24,10 @@ from gog_jax.types import Trajectory
 
 
 def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Rolls the scripted expert out and keeps a mixture of what it did.
+  """Rolls out the scripted expert and keeps a mixture of its trajectories.
 
   Raises:
-    UserError: Too few of the candidates are of a kind that the mixture needs.
+    UserError: There are too few candidates of a kind that the mixture needs.
   """
   c = run.config.sft
   examples = list(run.examples('train', n=c.n_candidates))
@@ -84,7 +84,7 @@ def mix(
     kinds: Of all candidates, see `kind_of`.
     n: How many to choose.
     no_search: Share of that kind, exact to one demo (43.5 % in the paper).
-    recovered: Least share of that kind.
+    recovered: The least share of that kind.
 
   Raises:
     UserError: There are too few of a kind.

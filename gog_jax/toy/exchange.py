@@ -10,6 +10,7 @@ from gog_jax.types import ToolCall
 
 # Takes a box in pixels of the scene, returns it as the model would write it.
 ToModelBox = Callable[[Box], Sequence[int]]
+Calls = tuple[ToolCall, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,7 @@ class Exchange:
     thought: What comes first. With one, the message is written as an agent
       writes: thought, then answer or call; else the answer is all of it.
     answer: Plain text; '' where the message ends in a call.
-    gaze: The box that is pointed at, as the model writes it.
-    query: What is searched for in texts.
+    calls: The call that the message ends in, if it does.
     before: What was said before, if it matters; no target of training. It ends
       in a call: the question is what that brought, the image a gaze's crop.
   """
@@ -32,15 +32,15 @@ class Exchange:
   question: str
   thought: str = ''
   answer: str = ''
-  gaze: tuple[int, ...] = ()
-  query: str = ''
+  calls: Calls = ()
   before: Exchange | None = None
 
-  @property
-  def calls(self) -> list[ToolCall]:
-    """The calls that the message ends in, one at most."""
-    if self.gaze:
-      return [ToolCall(name='gaze', arguments={'bbox_2d': list(self.gaze)})]
-    if self.query:
-      return [ToolCall(name='text_search', arguments={'query': self.query})]
-    return []
+
+def gaze(box: Sequence[int]) -> Calls:
+  """A gaze at a box, as the model writes it."""
+  sides = [int(side) for side in box]
+  return (ToolCall(name='gaze', arguments={'bbox_2d': sides}),)
+
+
+def text_search(query: str) -> Calls:
+  return (ToolCall(name='text_search', arguments={'query': query}),)

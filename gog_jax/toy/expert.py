@@ -1,12 +1,12 @@
-"""Scripted experts: one to imitate, imperfect on purpose, and an oracle.
+"""The scripted expert that SFT imitates, imperfect on purpose.
 
-An expert knows the gold data, but acts on what the conversation showed: it
+It knows the gold data, but acts on what the conversation showed: it
 reads names out of image hits and facts out of text hits, and of twins it does
 not know which is which until a gaze shows it. Its thoughts name what is
 *sought*, so that the reply to a wrong gaze contradicts the thought before it,
 and the next thought can say so.
 
-What the imperfect one lacks is persistence, not skill: where the first reply
+What it lacks is persistence, not skill: where the first reply
 does not answer the question it often gives up, and where it goes on it goes on
 to the end. That is left for RL to learn.
 """
@@ -16,70 +16,66 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 import dataclasses
 import hashlib
-from typing import Any
 
 import numpy as np
 
 from gog_jax import boxes
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
+from gog_jax.toy.exchange import Calls
+from gog_jax.toy.exchange import gaze
+from gog_jax.toy.exchange import text_search
 from gog_jax.toy.exchange import ToModelBox
 from gog_jax.toy.knowledge import pick
-from gog_jax.toy.questions import Question
 from gog_jax.toy.questions import question_of
+from gog_jax.toy.questions import WorldQuestion
 from gog_jax.toy.references import first_look
 from gog_jax.types import Example
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
 
-Action = tuple[str, tuple[ToolCall, ...], str | None]
+# Thought, calls, answer.
+Action = tuple[str, Calls, str | None]
 
-_VERSION = 1  # Goes up with any change to what the functions below do.
+_VERSION = 1  # Raise it with any change to what the functions below do.
+_GLANCE = (ToolCall(name='image_search', arguments={}),)
 _MAX_LOOKS = 2  # Image searches and gazes before an expert gives up.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Habits:
-  """How often an expert does what; probabilities. As they stand, it never errs.
+  """How often an expert does what; the defaults are those of EXPERT.
 
   Attributes:
     gazes: Whether it gazes at all.
-    glance_big: Searches the whole image first when a big emblem is asked.
+    glance_big: Searches with the whole image first when asked about a big
+      emblem.
     glance: The same for any other emblem.
     knows_twins: Whether it can tell twins apart before a gaze shows which is
       which; else it gazes at the first of them first.
-    wrong_gaze: Gazes first at an emblem that looks otherwise.
+    wrong_gaze: Gazes first at an emblem that looks different.
     jitter: Moves each side of a box by up to `jitter_pixels`.
     jitter_pixels: In pixels of the scene.
     needless: Gazes although the picture answers the question.
     persist: Goes on where a first search does not answer the question: gazes
       anew when the reply contradicts what is sought, describes in words what
-      image search does not know, searches the text, follows an alias. Who has
-      gone on once does so to the end.
+      image search does not know, searches the text, follows an alias. Having
+      gone on once, it does so to the end.
   """
 
   gazes: bool = True
-  glance_big: float = 0.0
-  glance: float = 0.0
-  knows_twins: bool = True
-  wrong_gaze: float = 0.0
-  jitter: float = 0.0
-  jitter_pixels: int = 0
-  needless: float = 0.0
-  persist: float = 1.0
+  glance_big: float = 0.5
+  glance: float = 0.06
+  knows_twins: bool = False
+  wrong_gaze: float = 0.2
+  jitter: float = 0.06
+  jitter_pixels: int = 14
+  needless: float = 0.08
+  persist: float = 0.25
 
 
-EXPERT = Habits(
-    glance_big=0.5,
-    glance=0.06,
-    knows_twins=False,
-    wrong_gaze=0.2,
-    jitter=0.06,
-    jitter_pixels=14,
-    needless=0.08,
-    persist=0.25,
-)
+EXPERT = Habits()
 EXPERT_WITHOUT_GAZE = dataclasses.replace(
     EXPERT, gazes=False, glance_big=1.0, glance=1.0, needless=0.0
 )
@@ -106,8 +102,7 @@ def expert_turn(
     turns: The conversation so far, the expert's own turns included.
     to_model_box: From pixels of the scene to the policy's frame.
     rng: For the decisions of this turn.
-    habits: EXPERT_WITHOUT_GAZE searches with the whole image; `Habits()`
-      never errs.
+    habits: EXPERT_WITHOUT_GAZE searches with the whole image.
 
   Returns:
     Thought, calls, answer: either one call and no answer, or the reverse. An
@@ -123,7 +118,7 @@ def expert_turn(
 class _Expert:
   """An expert at one point of a conversation."""
 
-  question: Question
+  question: WorldQuestion
   turns: Sequence[Turn]
   to_model_box: ToModelBox
   rng: np.random.Generator
@@ -145,21 +140,21 @@ class _Expert:
         return _answer('count', known, count=known)
       if not self.turns and self.rng.random() < self.habits.needless:
         return self._gaze('check', target)
-      return question.sought.think('see'), (), known
+      return self._say('see', known)
     assert question.entity is not None  # Questions that need a search have one.
     name = question.entity.name
     if target is None:
       return self._look_up(name)
     if kind == 'pattern':
-      # Whoever is found: the crop shows it, a glance does not.
+      # The crop shows it whoever is found; a glance does not.
       if self.turns and self._gazed_at(target):
-        return question.sought.think('pattern'), (), known
+        return self._say('pattern', known)
       return self._look(target)
     found = self._name_shown(target)
     if found is None:
       return self._look(target)
     if kind == 'name':
-      return question.sought.think('name'), (), found
+      return self._say('name', found)
     return self._look_up(found)
 
   def _look(self, target: scenes.Emblem) -> Action:
@@ -169,12 +164,12 @@ class _Expert:
       scene = question.scene
       big = scene.main and target is scene.emblems[0]
       if self.rng.random() < (habits.glance_big if big else habits.glance):
-        return self._call('glance', 'image_search')
+        return self._call('glance', _GLANCE)
       return self._gaze('find', self._first_aim(target))
     last = self.turns[-1]
     (call,) = last.parsed.calls
     alike = _shows_like(last, target)
-    if call.name == 'image_search':  # Nobody stops at a glance.
+    if call.name == 'image_search':  # No expert stops at a glance.
       if habits.gazes:
         return self._gaze('again', self._one_of_twins(target))
     elif call.name == 'gaze' and len(self.turns) < _MAX_LOOKS:
@@ -182,15 +177,20 @@ class _Expert:
         weak = _look_shown(last).endswith(vocabulary.WEAK)
         if not alike and weak and question.kind != 'pattern':
           query = target.identity.describe(vocabulary.LOOK_QUERY)
-          return self._call('describe', 'text_search', query=query)
+          return self._call('describe', text_search(query))
         if alike:
           return self._gaze('twin', target)
         return self._gaze('again', self._one_of_twins(target))
     return _answer('lost', vocabulary.UNKNOWN)
 
+  @property
+  def _calls(self) -> list[ToolCall]:
+    """The calls so far, one a turn."""
+    return [call for turn in self.turns for call in turn.parsed.calls]
+
   def _goes_on(self) -> bool:
     """Whether it goes on where the last reply does not answer the question."""
-    names = [call.name for turn in self.turns for call in turn.parsed.calls]
+    names = [call.name for call in self._calls]
     first = 2 if names[:2] == ['image_search', 'gaze'] else 1
     return len(names) > first or self.rng.random() < self.habits.persist
 
@@ -221,25 +221,22 @@ class _Expert:
     if value is not None:
       return _answer('found', value, attribute=attribute, name=name)
     query = vocabulary.TEXT_QUERY.format(name=name, attribute=attribute)
-    asked = any(
-        call.arguments.get('query') == query
-        for turn in self.turns
-        for call in turn.parsed.calls
-    )
-    # A name without a picture has to be looked up at least.
+    asked = text_search(query)[0] in self._calls
+    # If only a name is given, it always makes the first search.
     if asked or (self.turns and not self._goes_on()):
       if self.question.target is not None and _look_shown(self.turns[-1]):
-        return self.question.sought.think('stop'), (), vocabulary.UNKNOWN
+        return self._say('stop', vocabulary.UNKNOWN)
       return _answer('lost', vocabulary.UNKNOWN)
     text = vocabulary.THOUGHTS[thought].format(
         attribute=attribute, name=name, alias=name
     )
-    call = ToolCall(name='text_search', arguments={'query': query})
-    return text, (call,), None
+    return text, text_search(query), None
 
-  def _call(self, thought: str, tool: str, **arguments: Any) -> Action:
-    call = ToolCall(name=tool, arguments=arguments)
-    return self.question.sought.think(thought), (call,), None
+  def _say(self, thought: str, answer: str) -> Action:
+    return self.question.sought.think(thought), (), answer
+
+  def _call(self, thought: str, calls: Calls) -> Action:
+    return self.question.sought.think(thought), calls, None
 
   def _gaze(self, thought: str, emblem: scenes.Emblem) -> Action:
     box = []
@@ -249,8 +246,7 @@ class _Expert:
         side += float(self.rng.integers(-reach, reach + 1))
       box.append(min(max(side, 0.0), float(scenes.SIZE)))
     x1, y1, x2, y2 = box
-    sides = [int(side) for side in self.to_model_box((x1, y1, x2, y2))]
-    return self._call(thought, 'gaze', bbox_2d=sides)
+    return self._call(thought, gaze(self.to_model_box((x1, y1, x2, y2))))
 
   def _gazed_at(self, target: scenes.Emblem) -> bool:
     """Whether the last gaze hit the target, or found what looks like it."""
@@ -294,7 +290,7 @@ def _hits(turn: Turn) -> Iterator[Hit]:
 
 
 def _look_shown(turn: Turn) -> str:
-  """What a turn's image hit says of a look; '' without one."""
+  """How a turn's image hit describes the emblem; '' without a hit."""
   if turn.parsed.calls[0].name != 'text_search':
     for hit in _hits(turn):
       return hit.text.partition(' ')[2]

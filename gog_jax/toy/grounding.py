@@ -1,8 +1,9 @@
 """Pretraining on pictures: see, point, and think about what was pointed at.
 
-The tasks ask in the words of the agent's questions and are answered as agents
-answer, replies of tools stand where they will, so what is learnt carries over.
-Each is about one step: what follows from a reply, not how a question is solved.
+Tasks use the words of the agent's questions and are answered as an agent
+answers, with tool replies where they will stand later, so what is learnt
+carries over. Each task is one step: what follows from a reply, not how a
+question is solved.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
+from gog_jax.toy.exchange import Calls
 from gog_jax.toy.exchange import Exchange
+from gog_jax.toy.exchange import gaze
+from gog_jax.toy.exchange import text_search
 from gog_jax.toy.exchange import ToModelBox
 from gog_jax.toy.knowledge import draw_names
 from gog_jax.toy.knowledge import names_of
@@ -55,7 +59,7 @@ def ask(
 
 
 def _show(exchange: Exchange, image: bytes) -> Exchange:
-  """Puts an image first of all."""
+  """Puts an image before everything else."""
   if exchange.before is not None:
     return dataclasses.replace(exchange, before=_show(exchange.before, image))
   return dataclasses.replace(exchange, images=(image, *exchange.images))
@@ -64,14 +68,14 @@ def _show(exchange: Exchange, image: bytes) -> Exchange:
 def draw_scene(
     rng: np.random.Generator, *, twins: float = 0.3
 ) -> scenes.Scene:
-  """Draws a scene with any emblems, of different colours but for twins.
+  """Draws a scene of any emblems; only twins share a colour.
 
   Args:
     rng: Where every choice comes from.
-    twins: Share of the scenes (but of those with a big emblem) that hold some.
+    twins: Share of scenes without a big emblem that hold twins.
   """
   main = bool(rng.random() < _P_MAIN)
-  # Fewer than in questions: which emblem is meant is learnt from few first.
+  # Fewer than in questions: references are learnt first among few emblems.
   count = 2 if main else int(rng.choice((2, 3, 4), p=(0.4, 0.33, 0.27)))
   n_patterns = len(vocabulary.PATTERNS)
   n_looks = len(scenes.IDENTITIES) // len(vocabulary.COLOURS)
@@ -88,7 +92,7 @@ def draw_scene(
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-  """Makes exchanges about a scene, each once: choices are drawn from `rng`."""
+  """Makes one exchange about a scene; choices are drawn from `rng`."""
 
   rng: np.random.Generator
   scene: scenes.Scene
@@ -98,29 +102,29 @@ class _Task:
   def survey(self) -> Exchange:
     """Asks for every emblem and its box, in the order of their colours.
 
-    Colours need no place to be ordered by, and come first: what follows is to
-    be found by what was just said, which is learnt sooner than the reverse.
+    Ordering by colour needs no sense of place, and the colour comes first: to
+    find a place by what was just said is learnt sooner than the reverse.
     """
     order = vocabulary.COLOURS.index
     emblems = sorted(
         self.scene.emblems,
         key=lambda emblem: (order(emblem.identity.colour), emblem.box),
     )
-    # As a call writes a box: it is the same tokens.
+    # Written as in a call, with the same tokens.
     answer = ', '.join(
         f'{_look(emblem)} {vocabulary.BOX_START}'
-        f'{",".join(map(str, self._sides(emblem)))}{vocabulary.BOX_END}'
+        f'{",".join(map(str, self.to_model_box(emblem.box)))}'
+        + vocabulary.BOX_END
         for emblem in emblems
     )
     question = pick(self.rng, vocabulary.GROUNDING['survey'])
     return Exchange(question=question, answer=answer)
 
   def in_order(self) -> Exchange:
-    """Asks for every emblem in the order in which they stand.
+    """Asks for every emblem in order of place.
 
     One answer resolves as many references to places as there are emblems.
-    Where they are in no clear order, neither from a side nor from above, it
-    surveys.
+    Where there is no clear order, neither sideways nor downwards, it surveys.
     """
     orders = {}
     for side, (axis, sign) in PLACES.items():
@@ -142,9 +146,9 @@ class _Task:
     return exchange
 
   def look(self) -> Exchange:
-    """Asks what an agent is asked that needs no search, which emblem first."""
+    """Asks a question that needs no search; the thought names the emblem."""
     while True:
-      # Emblems are soon counted.
+      # Counting is learnt soon.
       kind = pick(self.rng, (*4 * ('colour', 'shape'), 'count'))
       lines = vocabulary.QUESTIONS[kind]
       if kind == 'count':
@@ -169,16 +173,12 @@ class _Task:
     )
 
   def link(self) -> Exchange:
-    """Shows the name of an emblem, or of two, and asks the one in a place."""
+    """Shows the names of one or two emblems and asks for the target's."""
     others = [one for one in self.scene.emblems if one is not self.target]
     shown = [self.target, *others[: int(self.rng.integers(2))]]
     names = draw_names(self.rng, len(shown), 'train')
     lines = [
-        emblem.identity.describe(
-            vocabulary.IMAGE_HIT,
-            name=name,
-            match=pick(self.rng, vocabulary.MATCHES),
-        )
+        emblem.identity.hit(name, pick(self.rng, vocabulary.MATCHES))
         for name, emblem in zip(names, shown, strict=True)
     ]
     ref = self._refer()
@@ -187,9 +187,9 @@ class _Task:
     return Exchange(question='\n'.join((*shuffled, question)), answer=names[0])
 
   def switch(self) -> Exchange:
-    """After a look at a wrong emblem: what follows, and where the right one is.
+    """After a look at the wrong emblem: a gaze at the right one.
 
-    Of twins, where there are any, it is the second one.
+    Where there are twins, the right one is the second of them.
     """
     others = [one for one in self.scene.emblems if one is not self.target]
     task, wrong, thought = self, pick(self.rng, others), 'again'
@@ -200,20 +200,17 @@ class _Task:
       task = dataclasses.replace(self, target=right)
     exchange, sought = task._look_at(wrong)
     said = sought.think(thought)
-    return _reflect(exchange, sought, said, gaze=task._sides(task.target))
+    return _reflect(exchange, sought, said, calls=task._gaze(task.target))
 
   def confirm(self) -> Exchange:
-    """After a look at the right emblem: what follows, and its name or pattern.
-
-    Or else the text search that has to follow.
-    """
+    """After a look at the right emblem: name, pattern or a text search."""
     exchange, sought = self._look_at(self.target)
     name = exchange.question.split()[0]
     if sought.asked in vocabulary.ATTRIBUTES:
       slots = {'attribute': sought.asked, 'name': name}
       said = vocabulary.THOUGHTS['need'].format(**slots)
-      query = vocabulary.TEXT_QUERY.format(**slots)
-      return _reflect(exchange, sought, said, query=query)
+      calls = text_search(vocabulary.TEXT_QUERY.format(**slots))
+      return _reflect(exchange, sought, said, calls=calls)
     if sought.asked == 'pattern':
       said, answer = sought.think('pattern'), self.target.identity.pattern
     else:
@@ -221,18 +218,15 @@ class _Task:
     return _reflect(exchange, sought, said, answer=answer)
 
   def _refer(self, asked: str = '') -> str:
-    """Draws a reference that tells not what is asked; '' if there is none."""
+    """Draws a reference that does not give the answer away; '' if none."""
     known = references(self.scene, self.target, asked=asked)
     return draw_reference(self.rng, known) if known else ''
 
-  def _sides(self, emblem: scenes.Emblem) -> tuple[int, ...]:
-    return tuple(int(side) for side in self.to_model_box(emblem.box))
+  def _gaze(self, emblem: scenes.Emblem) -> Calls:
+    return gaze(self.to_model_box(emblem.box))
 
   def _point(self, ref: str, seen: scenes.Emblem) -> tuple[Exchange, Sought]:
-    """Asks for the target's box, or for what no picture tells, and points.
-
-    The latter in the agent's words: all that can be said of it is where to
-    look.
+    """Asks for the target's box, or a question that needs a search; gazes.
 
     Args:
       ref: The reference to the target.
@@ -246,31 +240,28 @@ class _Task:
     exchange = Exchange(
         question=pick(self.rng, lines).format(ref=ref),
         thought=sought.think('find'),
-        gaze=self._sides(seen),
+        calls=self._gaze(seen),
     )
     return exchange, sought
 
   def _look_at(self, seen: scenes.Emblem) -> tuple[Exchange, Sought]:
     """Asks for the target, looks at an emblem and shows what came of it."""
     known = references(self.scene, self.target)
-    # Of twins it has to be told which is meant: all else is no mistake.
+    # Among twins the pattern has to be given, or looking at one is no mistake.
     ref = known.get('pattern') or pick(self.rng, tuple(known.values()))
     before, sought = self._point(ref, seen)
-    # A weak match is no sign of a wrong look: there may be none better.
-    hit = seen.identity.describe(
-        vocabulary.IMAGE_HIT,
-        name=pick(self.rng, names_of('train')),
-        match=vocabulary.STRONG,
-    )
+    # Strong: a weak match does not mean a wrong look, there may be no better.
+    name = pick(self.rng, names_of('train'))
+    hit = seen.identity.hit(name, vocabulary.STRONG)
     images = (self._cut(seen),)
     return Exchange(images=images, question=hit, before=before), sought
 
   def _cut(self, emblem: scenes.Emblem) -> bytes:
-    """Crops an emblem as a policy does: at corners that it can write."""
+    """Crops an emblem as a policy would, at corners that it can write."""
     size = float(scenes.SIZE)
     scale = scenes.SIZE / self.to_model_box((0.0, 0.0, size, size))[-1]
     box = np.array(self.to_model_box(emblem.box)) * scale
-    # Some sides have some room around.
+    # Some sides leave some room.
     step = np.array((-1, -1, 1, 1)) * scenes.SIZE / 12
     box += step * (self.rng.random(4) < 0.1)
     x1, y1, x2, y2 = np.clip(box, 0, size)

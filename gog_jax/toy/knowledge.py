@@ -23,8 +23,8 @@ from gog_jax.toy.scenes import Identity
 
 T = TypeVar('T')
 
-# Raise it with any change to what a scope holds, so that old data sets are
-# refused instead of answered from another world.
+# Raise it with any change to what a scope holds: old data sets are then
+# refused, not answered from another world.
 VERSION = 4
 SPLITS = ('train', 'validation', 'test', 'hard')
 N_ENTITIES = 48
@@ -37,7 +37,7 @@ USUAL = DifficultyConfig(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entity:
-  """The owner of an emblem.
+  """The owner of an emblem, about whom documents tell facts.
 
   Attributes:
     identity: The emblem.
@@ -152,7 +152,7 @@ def world_of(scope: str) -> World:
   split, difficulty = _parse(scope)
   rng = rng_of(scope, 'knowledge')
   names = draw_names(rng, 2 * N_ENTITIES, split)
-  # By pairs: else the other twin's picture would be found in its place.
+  # In pairs, or a search would find the other twin's picture instead.
   n_pictured = N_ENTITIES - 2 * round(difficulty.unpictured * N_ENTITIES / 2)
   entities, documents = [], []
   for index, identity in enumerate(_draw_identities(rng)):

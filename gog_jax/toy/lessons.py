@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gog_jax import images as image_files
 from gog_jax.chat import Chat
-from gog_jax.chat import render
+from gog_jax.chat.render import whole
 from gog_jax.rollout.transcript import Transcript
 from gog_jax.run import Run
 from gog_jax.toy import grounding
@@ -20,21 +19,19 @@ from gog_jax.types import Hit
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
-from gog_jax.types import View
 
-# Of the lessons, in this order: each is a section of the config.
+# Phases of pretraining in order, each a section of the config.
 PHASES = ('read', 'look', 'refer')
 
 
 class Lessons(Sequence[Trajectory]):
   """Endless lessons, each a function of its index.
 
-  They come in PHASES. The first are reading lessons: copying is learnt far
-  sooner when there is nothing to look at, and pointing needs what copying is
-  made of. Then to see: what is where. Last, what is meant by 'the left emblem',
-  which is not learnt before the others are (measured: docs/log.md).
+  They come in PHASES. Reading comes first: copying is learnt far sooner when
+  there is nothing to look at, and pointing builds on it. Then seeing: what is
+  where. Last, what 'the left emblem' and the like refer to, which is not learnt
+  before the others are (measured: docs/log.md).
   """
 
   def __init__(self, run: Run, *, seed: int):
@@ -56,7 +53,7 @@ class Lessons(Sequence[Trajectory]):
 
   def __getitem__(self, index: int) -> Trajectory:
     rng = np.random.default_rng((self._seed, index))
-    # With no steps at all the last phase stands for none.
+    # A config without steps has one lesson, of the last phase.
     number = np.searchsorted(self._ends[:-1], index, side='right')
     phase = self._phases[int(number)]
     shares = np.array([getattr(phase, kind) for kind in grounding.KINDS])
@@ -79,7 +76,7 @@ class Lessons(Sequence[Trajectory]):
           )
         prompt, answer = encode(self._chat, exchange, first=n == 0)
       room -= len(prompt.token_ids) + len(answer)
-      if parts and room < 0:  # Of few lessons; the first always fits.
+      if parts and room < 0:  # The first exchange always fits.
         break
       parts.append((prompt, answer))
     return conversation(str(index), parts)
@@ -87,10 +84,10 @@ class Lessons(Sequence[Trajectory]):
   def _copy_tokens(
       self, rng: np.random.Generator, *, first: bool
   ) -> tuple[TokenChunk, list[int]]:
-    """The world's request to copy, with random tokens for its text.
+    """The world's request to copy, with random tokens as its text.
 
-    The tags of the protocol are among them: no token may meet its first
-    gradient in SFT, where adapters alone are trained.
+    The protocol's tags are among them: every token has to be trained before
+    SFT, which trains adapters alone.
     """
     ids = rng.choice(self._content_ids, size=rng.integers(2, 8)).tolist()
     question = reading.COPY.format(text='\0')
@@ -115,12 +112,12 @@ def encode(
     first: Whether it opens the conversation.
   """
   if exchange.before is not None:
-    assert exchange.thought  # Who called a tool goes on as an agent.
+    assert exchange.thought  # After a call the answer is an agent's, too.
     prompt, called = encode(chat, exchange.before, first=first)
     prompt += TokenChunk(token_ids=tuple(called))
     prompt += chat.observation(exchange.before.calls, [_reply(exchange)])
   else:
-    asked = [*render.whole(exchange.images), exchange.question]
+    asked = [*whole(exchange.images), exchange.question]
     prompt = chat.user(asked, first=first)
   if not exchange.thought:
     return prompt, [*chat.encode_untrusted(exchange.answer), chat.stop_ids[0]]
@@ -134,13 +131,8 @@ def encode(
 def _reply(exchange: Exchange) -> ToolResult:
   """What the call before an exchange brought back."""
   hit = Hit(title='', text=exchange.question, score=0.0)
-  view = None
-  if exchange.images:
-    (crop,) = exchange.images
-    size = image_files.size_of(crop)
-    # Where it was cut is not said to the model.
-    view = View(data=crop, root=0, box=(0.0, 0.0, *size))
-  return ToolResult(status=ToolStatus.OK, hits=(hit,), view=view)
+  crops = whole(exchange.images)  # Where they were cut the model is not told.
+  return ToolResult(hits=(hit,), view=crops[0] if crops else None)
 
 
 def conversation(

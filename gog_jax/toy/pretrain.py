@@ -29,16 +29,14 @@ from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
 
-# Everything of a model folder but its weights and its config.
-_TOKENIZER_FILES = (
-    'tokenizer.json',
-    'tokenizer_config.json',
-    'preprocessor_config.json',
-)
+# The files of a model folder besides weights and config.
+_COPIED = (
+    'tokenizer.json', 'tokenizer_config.json', 'preprocessor_config.json',
+)  # fmt: skip
 
 
 def _token_ids(folder: epath.Path) -> dict[str, int | None]:
-  """What a config.json says of the tokenizer."""
+  """The fields of config.json that depend on the tokenizer."""
   codec = Codec(folder)
   names = {
       'image_token_id': '<|image_pad|>',
@@ -53,9 +51,9 @@ def _token_ids(folder: epath.Path) -> dict[str, int | None]:
 
 
 def train(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Pretrains all parameters, writes `folder/model` and measures that.
+  """Pretrains all parameters, writes `folder/model` and measures it.
 
-  With no steps, a base to start from is measured as it is.
+  Without steps, the base to start from is measured as it is.
   """
   c = run.config.pretrain
   n_steps = sum(getattr(c, name).steps for name in PHASES)
@@ -103,10 +101,9 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   )
   trained = state_lib.merged(model, state.params)
   models.save_pretrained(trained, folder / 'model', dtype=jnp.bfloat16)
-  for name in _TOKENIZER_FILES:
-    (folder / 'model' / name).write_bytes(
-        (run.model_folder / name).read_bytes()
-    )
+  for name in _COPIED:
+    data = (run.model_folder / name).read_bytes()
+    (folder / 'model' / name).write_bytes(data)
   sizes = [x.size for x in jax.tree.leaves(state.params)]
   written, _ = models.from_pretrained(folder / 'model', dtype=run.dtype)
   return {

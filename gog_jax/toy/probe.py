@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-import itertools
 import re
 
 import numpy as np
@@ -22,14 +21,13 @@ from gog_jax.toy.exchange import ToModelBox
 from gog_jax.toy.lessons import encode
 from gog_jax.toy.policy import to_model_box
 from gog_jax.toy.references import asks_by_place
-from gog_jax.types import Box
 from gog_jax.types import Example
 
 KINDS = grounding.KINDS + reading.KINDS
 _BY_PLACE = ('look', 'box')
 
 _BOX = re.compile(r'\[(\d+),(\d+),(\d+),(\d+)\]')
-# A request needs an example, and these tasks come from no data set.
+# A request needs an example; these tasks come from no data set.
 _NO_EXAMPLE = Example(
     id='probe', images=(), question='', answers=(), source='', scope=''
 )
@@ -46,8 +44,8 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
   Returns:
     For each kind of task the share of answers that are `exact`; for tasks
     whose answers hold one box also the share that are a `hit`, that is IoU of
-    boxes.HIT_IOU or more. `look by place` and `box by place` are those of the
-    tasks that ask for 'the left emblem' and the like: what is learnt last.
+    boxes.HIT_IOU or more. `look by place` and `box by place` are over the tasks
+    that ask for 'the left emblem' and the like, which is learnt last.
   """
   policy = run.make_policy(model, greedy=True)
   frame = to_model_box(run, (scenes.SIZE, scenes.SIZE))
@@ -58,16 +56,15 @@ def probe(run: Run, model: VLM, *, n: int) -> dict[str, dict[str, float]]:
     answers: list[str] = []
     for start in range(0, n, policy.capacity):
       answers += _ask(run, policy, tasks[start : start + policy.capacity])
-    wanted = [
-        _text(run, encode(run.chat, task, first=True)[1]) for task in tasks
-    ]
-    shares[kind] = _score(wanted, answers)
-    placed = [asks_by_place(task.question) for task in tasks]
-    if kind in _BY_PLACE and any(placed):
-      shares[f'{kind} by place'] = _score(
-          list(itertools.compress(wanted, placed)),
-          list(itertools.compress(answers, placed)),
-      )
+    pairs, placed = [], []
+    for task, answer in zip(tasks, answers, strict=True):
+      _, wanted = encode(run.chat, task, first=True)
+      pairs.append((_text(run, wanted), answer))
+      if kind in _BY_PLACE and asks_by_place(task.question):
+        placed.append(pairs[-1])
+    shares[kind] = _score(pairs)
+    if placed:
+      shares[f'{kind} by place'] = _score(placed)
   return shares
 
 
@@ -95,22 +92,20 @@ def _text(run: Run, token_ids: Iterable[int]) -> str:
   return run.chat.decode([token for token in token_ids if token not in stops])
 
 
-def _score(wanted: Sequence[str], got: Sequence[str]) -> dict[str, float]:
-  pairs = list(zip(wanted, got, strict=True))
+def _score(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+  """Scores pairs of (what was wanted, what was answered)."""
   scores = {'exact': float(np.mean([a == b for a, b in pairs]))}
-  if all(_box(answer) for answer in wanted):
-    hits = [_overlap(_box(a), _box(b)) >= boxes.HIT_IOU for a, b in pairs]
+  found = [(_box(a), _box(b)) for a, b in pairs]
+  if all(wanted for wanted, _ in found):
+    hits = [
+        bool(got) and boxes.iou(wanted, got) >= boxes.HIT_IOU
+        for wanted, got in found
+    ]
     scores['hit'] = float(np.mean(hits))
   return scores
 
 
-def _box(text: str) -> Box | None:
+def _box(text: str) -> list[float]:
+  """The box in a text; empty unless there is exactly one."""
   found = _BOX.findall(text)
-  if len(found) != 1:
-    return None
-  x1, y1, x2, y2 = (float(side) for side in found[0])
-  return x1, y1, x2, y2
-
-
-def _overlap(a: Box | None, b: Box | None) -> float:
-  return boxes.iou(a, b) if a and b else 0.0
+  return [float(side) for side in found[0]] if len(found) == 1 else []

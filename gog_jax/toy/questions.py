@@ -1,4 +1,4 @@
-"""Questions about scenes, of no hop, one and more, with their gold data."""
+"""Questions about scenes, of zero or more hops, with their gold data."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from gog_jax.types import Example
 
 SOURCE = 'world'
 _P_MAIN = 0.15
-# Shares of questions about what the picture shows; the name, a fact or the
-# pattern of an emblem in it; a fact about somebody named.
+# Shares of questions about what the picture shows; about the name, a fact or
+# the pattern of an emblem in it; about a fact of somebody named.
 _P_KIND = {
     'look': 0.3, 'name': 0.18, 'fact': 0.38, 'pattern': 0.03, 'named': 0.11,
 }
 _P_LOOK = {'colour': 0.42, 'shape': 0.42, 'count': 0.16}
-_P_ALIASED = 0.5  # Share of questions about somebody named.
-_P_TWINS_BESIDE = 0.3  # Share of scenes whose question is not about twins.
+_P_ALIASED = 0.5  # Of facts of somebody named, those under the alias.
+_P_TWINS_BESIDE = 0.3  # Of scenes not asked about twins, those with some.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
+class WorldQuestion:
   """An example with its gold data.
 
   Attributes:
@@ -107,7 +107,7 @@ def _draw_target(
 
 
 @functools.lru_cache(maxsize=4096)
-def make_question(scope: str, index: int) -> Question:
+def make_question(scope: str, index: int) -> WorldQuestion:
   """Makes the question `index` of a scope.
 
   Args:
@@ -134,7 +134,7 @@ def make_question(scope: str, index: int) -> Question:
       scene, target, ref = _draw_target(rng, world, kind)
       answers = (getattr(target.identity, kind),)
   elif subject == 'named':
-    # Filed under the name it takes one search, under the alias two.
+    # A fact filed under the name takes one search, under the alias two.
     options = [
         (owner, attribute)
         for owner in world.entities
@@ -153,7 +153,7 @@ def make_question(scope: str, index: int) -> Question:
     twins = kind != 'pattern' and rng.random() < world.difficulty.twins
     scene, target, ref = _draw_target(rng, world, kind, twins=bool(twins))
     entity = world.by_identity[target.identity]
-    # A gaze shows the pattern, whoever is found.
+    # A gaze shows the pattern whoever is found.
     hops = 1 if kind == 'pattern' else 1 + (not entity.pictured)
     if kind == 'pattern':
       answers = (target.identity.pattern,)
@@ -173,7 +173,7 @@ def make_question(scope: str, index: int) -> Question:
       gold_regions=() if target is None else (target.box,),
       hops=hops,
   )
-  return Question(
+  return WorldQuestion(
       example=example,
       kind=kind,
       scene=scene,
@@ -183,7 +183,7 @@ def make_question(scope: str, index: int) -> Question:
   )
 
 
-def question_of(example: Example) -> Question:
+def question_of(example: Example) -> WorldQuestion:
   """Returns the question that an example of this world was made from.
 
   Args:

@@ -10,6 +10,7 @@ import numpy as np
 from gog_jax.toy import scenes
 from gog_jax.toy import vocabulary
 from gog_jax.toy.exchange import Exchange
+from gog_jax.toy.exchange import text_search
 from gog_jax.toy.knowledge import draw_names
 from gog_jax.toy.knowledge import names_of
 from gog_jax.toy.knowledge import pick
@@ -27,7 +28,7 @@ def ask(rng: np.random.Generator, *, kind: str = '') -> Exchange:
 
 def _recall(rng: np.random.Generator) -> Exchange:
   """States facts and asks for one, now and then one filed under an alias."""
-  # Three are used; one fewer would change every later draw.
+  # Three are used; drawing fewer would change every later draw.
   names = draw_names(rng, 4, 'train')
   facts = [
       (name, attribute)
@@ -57,7 +58,7 @@ def _recall(rng: np.random.Generator) -> Exchange:
 
 
 def _seek(rng: np.random.Generator) -> Exchange:
-  """Asks for a fact about somebody: what is searched for, step by step."""
+  """Asks for a fact about somebody: which searches follow, step by step."""
   name, alias = draw_names(rng, 2, 'train')
   attribute = pick(rng, vocabulary.ATTRIBUTES)
   value = pick(rng, vocabulary.VALUES[attribute])
@@ -66,14 +67,14 @@ def _seek(rng: np.random.Generator) -> Exchange:
   exchange = Exchange(
       question=pick(rng, vocabulary.QUESTIONS[attribute]).format(ref=name),
       thought=thoughts['need'].format(name=name, **slots),
-      query=vocabulary.TEXT_QUERY.format(name=name, **slots),
+      calls=text_search(vocabulary.TEXT_QUERY.format(name=name, **slots)),
   )
   n_replies = int(rng.integers(3))
   if n_replies and rng.random() < 0.6:
     exchange = Exchange(
         question=vocabulary.ALIAS_HIT.format(name=name, **slots),
         thought=thoughts['alias'].format(**slots),
-        query=vocabulary.TEXT_QUERY.format(name=alias, **slots),
+        calls=text_search(vocabulary.TEXT_QUERY.format(name=alias, **slots)),
         before=exchange,
     )
     name = alias
@@ -91,7 +92,7 @@ def _seek(rng: np.random.Generator) -> Exchange:
 def _tell(rng: np.random.Generator) -> Exchange:
   """Says what a picture would show and asks for a part of it.
 
-  Which word of a thought is the answer is learnt here for less than by looking.
+  Which word of a thought is the answer is cheaper to learn without looking.
   """
   count = int(rng.integers(1, 4))
   sides = [tuple(PLACES)[i] for i in rng.permutation(len(PLACES))[:count]]
@@ -110,66 +111,63 @@ def _tell(rng: np.random.Generator) -> Exchange:
 
 def _judge(rng: np.random.Generator) -> Exchange:
   """Says what is sought and shows a hit: what follows from that?"""
-  meant, hit = (pick(rng, scenes.IDENTITIES) for _ in range(2))
+  meant, found = (pick(rng, scenes.IDENTITIES) for _ in range(2))
   ref = vocabulary.REFERENCES['colour'].format(colour=meant.colour)
-  match = vocabulary.STRONG
   case = pick(rng, ('right', 'right', 'other', 'other', 'weak', 'twin'))
-  if case in ('right', 'twin'):
-    hit = meant
-    if case == 'twin':
-      patterns = sorted(set(vocabulary.PATTERNS) - {meant.pattern})
-      hit = dataclasses.replace(meant, pattern=pick(rng, patterns))
-  elif hit.looks_like(meant):
+  if case == 'right':
+    found = meant
+  elif case == 'twin':
+    patterns = sorted(set(vocabulary.PATTERNS) - {meant.pattern})
+    found = dataclasses.replace(meant, pattern=pick(rng, patterns))
+  elif found.looks_like(meant):
     return _judge(rng)
   if case == 'twin' or rng.random() < 0.5:
     ref = meant.describe(vocabulary.REFERENCES['pattern'])
-  if case == 'weak':
-    match = vocabulary.WEAK
   thought = {'right': 'name', 'other': 'again', 'twin': 'twin', 'weak': 'lost'}
   name = pick(rng, names_of('train'))
   asked = pick(rng, ('name', *vocabulary.ATTRIBUTES))
   sought = Sought(meant, ref, asked)
   said = sought.think(thought[case])
-  if case == 'right' and asked != 'name':  # Whom it is about is a first step.
+  if case == 'right' and asked != 'name':  # The name is only a first step.
     said = vocabulary.THOUGHTS['need'].format(attribute=asked, name=name)
-  line = hit.describe(vocabulary.IMAGE_HIT, name=name, match=match)
+  match = vocabulary.WEAK if case == 'weak' else vocabulary.STRONG
+  hit = found.hit(name, match)
   return Exchange(
-      question=f'{sought.think("find")}\n{line}',
-      answer=sought.reflect(line.partition(' ')[2], said),
+      question=f'{sought.think("find")}\n{hit}',
+      answer=sought.reflect(hit.partition(' ')[2], said),
   )
 
 
 def _copy(rng: np.random.Generator) -> Exchange:
-  """Asks for a string back, so that every token is met on both sides."""
+  """Asks for a string back: every token is seen as input and as target."""
+  words = {
+      3: names_of('train'),
+      4: vocabulary.SYLLABLES,
+      6: vocabulary.words() + vocabulary.PROTOCOL_WORDS,
+  }
   parts = []
   for _ in range(int(rng.integers(2, 7))):
     source = int(rng.integers(7))
     space = pick(rng, ('', ' '))
     if source == 0:
-      part = str(rng.integers(scenes.SIZE + 1))
+      parts.append(str(rng.integers(scenes.SIZE + 1)))
     elif source == 1:
-      part = pick(rng, vocabulary.PUNCTUATION)
+      parts.append(pick(rng, vocabulary.PUNCTUATION))
     elif source == 2:
-      part = pick(rng, vocabulary.PROTOCOL_PIECES)
-    elif source == 3:
-      part = space + pick(rng, names_of('train'))
-    elif source == 4:
-      part = space + pick(rng, vocabulary.SYLLABLES)
+      parts.append(pick(rng, vocabulary.PROTOCOL_PIECES))
     elif source == 5:
       # Printable ASCII one by one, then what needs two bytes in UTF-8.
       codes = rng.integers(33, 127, size=3)
       codes[2] = rng.integers(161, 1024) if rng.random() < 0.3 else codes[2]
-      part = ''.join(chr(code) for code in codes)
+      parts += map(chr, codes)
     else:
-      words = vocabulary.words() + vocabulary.PROTOCOL_WORDS
-      part = space + pick(rng, words)
-    parts.append(part)
+      parts.append(space + pick(rng, words[source]))
   text = ''.join(parts).strip() or vocabulary.UNKNOWN
   question = pick(rng, vocabulary.GROUNDING['copy']).format(text=text)
   return Exchange(question=question, answer=text)
 
 
-# Share of the tasks, and who makes them.
+# Each kind's share of the tasks, and its function.
 _TASKS: dict[str, tuple[float, Callable[[np.random.Generator], Exchange]]] = {
     'recall': (0.15, _recall),
     'seek': (0.3, _seek),

@@ -1,4 +1,4 @@
-"""References to emblems: unambiguous in a scene, and what they tell."""
+"""Unambiguous references to a scene's emblems, and what they give away."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PLACES = {
     'top': (1, -1),
     'bottom': (1, 1),
 }
-# Weights of references by place in lessons, against 1 for all others. A base
-# learns places last, and left and right after top and bottom, since it reads a
+# Weights of references by place in lessons; all others weigh 1. A base learns
+# places last, and left and right after top and bottom, because it reads a
 # picture row by row (docs/log.md).
 _EMPHASIS = {'left': 6, 'right': 6, 'top': 2, 'bottom': 2}
 # References that would give away the answer, by what is asked.
@@ -41,7 +41,7 @@ _TELLING = {
 def references(
     scene: Scene, target: Emblem, *, asked: str = ''
 ) -> dict[str, str]:
-  """Returns every reference that means `target` and nothing else.
+  """Returns every reference that fits `target` alone.
 
   Args:
     scene: Where it stands.
@@ -57,7 +57,7 @@ def references(
   own = target.identity
   others = [emblem for emblem in scene.emblems if emblem is not target]
   colours = {other.identity.colour for other in others}
-  # Kind to the colour that it names.
+  # Kind to the colour that it names, if any.
   slots: dict[str, str | None] = {}
   if own.colour in colours:
     slots['pattern'] = own.colour

@@ -25,13 +25,13 @@ from gog_jax.types import Box
 
 SIZE = 168  # Pixels of a scene's side.
 _N_THINGS = 7  # Rectangles of the clutter.
-_LIGHT = 32  # Of 255: how far light moves a channel along an axis.
+_LIGHT = 32  # How far light moves a channel (0 to 255) along an axis.
 # Emblems stand on a grid of this many pixels, half a patch of the toy model,
 # and each, unless big, inside one plot, the area of one visual token: questions
-# shall be hard by what has to be found, not by what has to be seen.
+# should be hard because of what has to be found, not of what has to be seen.
 _CELL = 14
 _PLOT = 4  # Cells.
-# Sides of emblems in cells: usual ones, the two of a `main` scene.
+# Sides of emblems in cells: usual ones, then the two of a `main` scene.
 _LEAST, _MOST, _BIG, _SMALL = 3, 4, 8, 2
 SIDES = tuple(_CELL * cells for cells in range(_LEAST, _MOST + 1))
 BIG_SIDE = _CELL * _BIG
@@ -47,8 +47,8 @@ _RGB = {
     'pink': (255, 118, 196),
 }
 _BLACK = (8, 8, 8)
-_GREY, _CONTRAST = 128, 110  # Of a badge, and how far its lines are from that.
-_BADGE = 0.36  # Of an emblem's side.
+_GREY, _CONTRAST = 128, 110  # A badge's grey, and how far its lines differ.
+_BADGE = 0.36  # A badge's share of an emblem's side.
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -65,12 +65,16 @@ class Identity:
   pattern: str
 
   def looks_like(self, other: Identity) -> bool:
-    """Whether a glance takes one for the other."""
+    """Whether a glance cannot tell them apart."""
     return (self.colour, self.shape) == (other.colour, other.shape)
 
   def describe(self, template: str, **slots: str) -> str:
-    """Fills colour, shape and pattern into a sentence, and its other slots."""
+    """Fills colour, shape, pattern and other slots into a sentence."""
     return template.format(**dataclasses.asdict(self), **slots)
+
+  def hit(self, name: str, match: str) -> str:
+    """What an image search that finds it says."""
+    return self.describe(vocabulary.IMAGE_HIT, name=name, match=match)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,18 +114,7 @@ IDENTITIES = tuple(
 )
 
 
-def _polygon(shape: str) -> tuple[tuple[float, float], ...]:
-  """Returns a shape's corners in the unit square."""
-  if shape == 'triangle':
-    return (0.5, 0.0), (1.0, 1.0), (0.0, 1.0)
-  if shape == 'diamond':
-    return (0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)
-  if shape == 'cross':
-    low, high = 0.31, 0.69
-    return (
-        (low, 0), (high, 0), (high, low), (1, low), (1, high), (high, high),
-        (high, 1), (low, 1), (low, high), (0, high), (0, low), (low, low),
-    )
+def _star() -> tuple[tuple[float, float], ...]:
   corners = []
   for index in range(10):
     radius = 0.27 if index % 2 else 0.55
@@ -132,10 +125,24 @@ def _polygon(shape: str) -> tuple[tuple[float, float], ...]:
   return tuple(corners)
 
 
+_LOW, _HIGH = 0.31, 0.69  # Edges of a cross's arms.
+# Corners of polygonal shapes in the unit square.
+_POLYGONS = {
+    'triangle': ((0.5, 0.0), (1.0, 1.0), (0.0, 1.0)),
+    'diamond': ((0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)),
+    'cross': (
+        (_LOW, 0), (_HIGH, 0), (_HIGH, _LOW), (1, _LOW), (1, _HIGH),
+        (_HIGH, _HIGH), (_HIGH, 1), (_LOW, 1), (_LOW, _HIGH), (0, _HIGH),
+        (0, _LOW), (_LOW, _LOW),
+    ),
+    'star': _star(),
+}  # fmt: skip
+
+
 def _badge(pattern: str, side: int) -> Image.Image:
   """Returns a badge; every 2 x 2 pixels of it have the same mean."""
   sign = np.where(np.arange(side) % 2, -1.0, 1.0)
-  # Lines fade towards the rim: where they ended, a smaller picture showed it.
+  # Lines fade towards the rim, or their ends would show at half the size.
   depth = np.minimum(np.arange(side) // 2, np.arange(side)[::-1] // 2)
   lines = sign * np.minimum((depth + 0.5) / 4, 1.0)
   values = np.full((side, side), float(_GREY))
@@ -165,7 +172,7 @@ def _stamp(identity: Identity, side: int) -> tuple[Image.Image, Image.Image]:
           fill=255,
       )
     else:
-      corners = _polygon(identity.shape)
+      corners = _POLYGONS[identity.shape]
       draw.polygon(
           [(low + x * span, low + y * span) for x, y in corners], fill=255
       )
@@ -235,7 +242,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def _draw_cell(rng: np.random.Generator, cells: int) -> int:
-  """Draws where along an axis that many cells start."""
+  """Draws where an emblem of that many cells starts along an axis."""
   if cells > _PLOT:
     return int(rng.integers(SIZE // _CELL - cells + 1))
   plot = int(rng.integers(SIZE // _CELL // _PLOT))

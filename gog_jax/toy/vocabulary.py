@@ -52,8 +52,8 @@ STRONG, WEAK = MATCHES = ('strong', 'weak')
 ALIAS = 'aka'
 UNKNOWN = 'unknown'
 
-# How a question points at an emblem; in 'other' it is the neighbour's colour.
-# Of twins, 'pattern' says which: a glance does not show it.
+# How a question refers to an emblem; 'other' names its neighbour's colour.
+# 'pattern' tells twins apart, which a glance cannot.
 REFERENCES = {
     'colour': 'the {colour} emblem',
     'both': 'the {colour} {shape}',
@@ -69,52 +69,40 @@ REFERENCES = {
 
 
 def in_short(ref: str) -> str:
-  """Says as thoughts do what is meant: 'the left emblem' is 'left'."""
+  """A reference as thoughts write it: 'the left emblem' is 'left'."""
   return ' '.join(word for word in ref.split() if word not in ('the', 'emblem'))
 
 
 # What is asked about `{ref}`: an emblem, or for a fact also a name.
 QUESTIONS = {
     'colour': (
-        'what colour is {ref}?',
-        'colour of {ref}?',
-        'which colour has {ref}?',
+        'what colour is {ref}?', 'colour of {ref}?', 'which colour has {ref}?',
     ),
     'shape': (
-        'what shape is {ref}?',
-        'shape of {ref}?',
-        'which shape has {ref}?',
+        'what shape is {ref}?', 'shape of {ref}?', 'which shape has {ref}?',
     ),
     'pattern': (
-        'what pattern has {ref}?',
-        'pattern of {ref}?',
+        'what pattern has {ref}?', 'pattern of {ref}?',
         'which pattern has {ref}?',
     ),
-    'count': (
-        'how many emblems are here?',
-        'count the emblems?',
-    ),
+    'count': ('how many emblems are here?', 'count the emblems?'),
     'name': (
-        'what is {ref} called?',
-        'name of {ref}?',
+        'what is {ref} called?', 'name of {ref}?',
         'what is the name of {ref}?',
     ),
     'year': (
-        'year of {ref}?',
-        'which year is {ref} from?',
+        'year of {ref}?', 'which year is {ref} from?',
         'when was {ref} founded?',
     ),
     'city': (
-        'city of {ref}?',
-        'which city is {ref} from?',
+        'city of {ref}?', 'which city is {ref} from?',
         'what is the city of {ref}?',
     ),
     'founder': (
-        'founder of {ref}?',
-        'who founded {ref}?',
+        'founder of {ref}?', 'who founded {ref}?',
         'who is the founder of {ref}?',
     ),
-}
+}  # fmt: skip
 
 IMAGE_HIT = '{name} {pattern} {colour} {shape} {match}'
 FACT_HIT = '{name} {attribute} {value}'
@@ -124,11 +112,10 @@ LOOK_HIT = '{name} {pattern} {colour} {shape}'
 TEXT_QUERY = '{name} {attribute}'
 LOOK_QUERY = '{pattern} {colour} {shape}'
 
-# In place of a pattern that the question does not give.
+# Stands for a pattern that the question does not give.
 ANY = 'any'
-# What is asked, and the look that is sought, word by word as in a hit. What is
-# asked is repeated at each step: a small model does not attend to a question
-# far back.
+# What is asked, and the look that is sought, word by word as in a hit. It is
+# repeated at each step because a small model does not attend far back.
 SOUGHT = '{asked} of {pattern} {colour} {shape}'
 
 # A thought before a search repeats the reference, then says what is `sought`:
@@ -153,7 +140,7 @@ THOUGHTS = {
 
 REFLECTION = '{sought} got {shown}: {thought}'
 
-# What pretraining asks beside QUESTIONS.
+# What pretraining asks besides QUESTIONS.
 GROUNDING = {
     'box': ('where is {ref}?', 'find {ref}', 'box of {ref}?'),
     'crop': ('what is this?', 'describe this'),
@@ -174,7 +161,7 @@ PROTOCOL_PIECES = (
     '"}}',
     '{"name":"image_search","arguments":{}}',
 )
-# Words of prompts and error messages, copied in pretraining for the same end.
+# Words of prompts and error messages, copied in pretraining for that reason.
 PROTOCOL_WORDS = (
     'search', 'answer', 'error', 'call', 'tool', 'text', 'query', 'arguments',
     'bbox_2d', 'must', 'no', 'or', 'and', 'outside', 'with', 'it', 'on', 'x',
@@ -202,45 +189,41 @@ def sample_texts() -> Iterator[str]:
   """Yields texts as the world says them, for checking a tokenizer.
 
   Words come with and without a leading space, names as all pairs of
-  syllables, integers 0..168, and each sentence a few times with its slots
+  syllables, integers 0..168, and each sentence many times with its slots
   filled. The same texts in the same order at every call.
   """
   for word in words():
     yield f'{word} {word}'
-  for i, head in enumerate(HEADS):
-    for j, tail in enumerate(TAILS):
-      yield f'{head}{tail} {head}{tail}'
-      yield f'{head} {tail} {TAILS[j - 1]}{HEADS[i - 1]}'
+  names = [head + tail for head in HEADS for tail in TAILS]
+  for name, other in zip(names, reversed(names), strict=True):
+    yield f'{name} {name}'
+    yield f'{name[:3]} {name[3:]} {other}'
   for number in range(169):
     yield f'{number} {number},{number}]'
+  questions = [*QUESTIONS.values(), *GROUNDING.values()]
+  said = [*THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT, LOOK_HIT]
   for index in range(240):
+    attribute = ATTRIBUTES[index % 3]
     slots = {
         'colour': COLOURS[index % 8],
         'shape': SHAPES[index % 6],
-        'pattern': PATTERNS[index % 3],
-        'name': HEADS[index % 32] + TAILS[index * 7 % 32],
-        'alias': HEADS[index * 5 % 32] + TAILS[index * 11 % 32],
-        'attribute': ATTRIBUTES[index % 3],
-        'asked': ATTRIBUTES[index % 3],
+        'pattern': (*PATTERNS, ANY)[index % 4],
+        'name': names[index],
+        'alias': names[-index],
+        'attribute': attribute,
+        'asked': attribute,
+        'value': VALUES[attribute][index % 24],
         'match': MATCHES[index % 2],
-        'sought': SOUGHT.format(
-            asked=ATTRIBUTES[index % 3],
-            pattern=(ANY, *PATTERNS)[index % 4],
-            colour=COLOURS[index % 8],
-            shape=SHAPES[index % 6],
-        ),
         'count': str(2 + index % 3),
         'side': ('left', 'right', 'top', 'bottom')[index % 4],
     }
-    slots['value'] = VALUES[slots['attribute']][index % 24]
+    slots['sought'] = SOUGHT.format(**slots)
     slots['text'] = FACT_HIT.format(**slots)
     reference = tuple(REFERENCES.values())[index % len(REFERENCES)]
     slots['ref'] = reference.format(**slots)
-    for lines in (*QUESTIONS.values(), *GROUNDING.values()):
+    for lines in questions:
       yield lines[index % len(lines)].format(**slots)
     slots['ref'] = in_short(slots['ref'])
-    for line in (
-        *THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT, LOOK_HIT, LOOK_QUERY
-    ):
+    for line in (*said, LOOK_QUERY):
       yield line.format(**slots)
   yield from PROTOCOL_PIECES
