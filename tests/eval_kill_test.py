@@ -50,7 +50,7 @@ def start(args):
 def rows(folder):
   return [
       eval_plays.timeless(json.loads(line))
-      for kind in rollouts.KINDS
+      for kind in ('examples', 'trajectories')
       for line in (folder / f'{kind}.jsonl').read_text().splitlines()
   ]
 
