@@ -153,7 +153,6 @@ class Chat:
       question: Text, and images within it.
       first: Whether it opens the conversation, see `user`.
     """
-
     message = fill(self.dialect.user, images=images, question=question)
     return self.user(message, first=first, opening=self.dialect.opening)
 
