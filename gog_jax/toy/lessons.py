@@ -58,7 +58,7 @@ class Lessons(Sequence[Trajectory]):
     phase = self._phases[int(number)]
     shares = np.array([getattr(phase, kind) for kind in grounding.KINDS])
     scene = None
-    parts: list[tuple[TokenChunk, list[int]]] = []
+    transcript = Transcript()
     room = self._max_tokens
     for n in range(self._n_exchanges):
       reads, copies = rng.random(2) < (phase.reading, self._copying)
@@ -76,10 +76,11 @@ class Lessons(Sequence[Trajectory]):
           )
         prompt, answer = encode(self._chat, exchange, first=n == 0)
       room -= len(prompt.token_ids) + len(answer)
-      if parts and room < 0:  # The first exchange always fits.
+      if n and room < 0:  # The first exchange always fits.
         break
-      parts.append((prompt, answer))
-    return conversation(str(index), parts)
+      transcript.append(prompt)
+      transcript.append(TokenChunk(token_ids=tuple(answer)), target=True)
+    return transcript.trajectory(str(index), StopReason.ANSWER)
 
   def _copy_tokens(
       self, rng: np.random.Generator, *, first: bool
@@ -133,14 +134,3 @@ def _reply(exchange: Exchange) -> ToolResult:
   hit = Hit(title='', text=exchange.question, score=0.0)
   crops = whole(exchange.images)  # Where they were cut the model is not told.
   return ToolResult(hits=(hit,), view=crops[0] if crops else None)
-
-
-def conversation(
-    name: str, parts: Sequence[tuple[TokenChunk, Sequence[int]]]
-) -> Trajectory:
-  """Joins exchanges, (prompt, answer) each; the answers are the targets."""
-  transcript = Transcript()
-  for prompt, answer in parts:
-    transcript.append(prompt)
-    transcript.append(TokenChunk(token_ids=tuple(answer)), target=True)
-  return transcript.trajectory(name, StopReason.ANSWER)
