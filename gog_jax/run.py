@@ -38,7 +38,7 @@ from gog_jax.rewards import score as rewards
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.limits import ConversationLimits
 from gog_jax.rollout.limits import limits_of
-from gog_jax.rollout.loop import rollout
+from gog_jax.rollout.loop import Loop
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
@@ -216,14 +216,13 @@ class Run:
       if progress is not None:
         progress.advance()
 
-    rollout(
-        policy,
-        self.executor,
-        self.chat,
-        requests,
+    Loop(
+        policy=policy,
+        executor=self.executor,
+        chat=self.chat,
         limits=self.limits,
         on_finished=finished,
-    )
+    ).run(requests)
     scored = self.scored(
         [request.example for request in requests],
         [done[number] for number in range(len(requests))],

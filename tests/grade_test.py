@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import types
 
 import pytest
 
@@ -81,18 +82,20 @@ class Played:
     self.config = mini.make_config('grade', grade__samples=samples)
     self.groups = groups
     self.n_rollouts = 0
-    monkeypatch.setattr(collect, 'rollout', self.rollout)
+    monkeypatch.setattr(collect, 'Loop', self.loop)
 
   def request(self, example, *, sample, seed, what, again):
     assert (seed, what, again) == (('grade',), '', sample)
     return Request(example=example, sample=sample, seed=0)
 
-  def rollout(self, policy, executor, chat, requests, *, limits, on_finished):
-    del policy, executor, chat, limits
-    for position, request in enumerate(requests):
-      self.n_rollouts += 1
-      group = self.groups[request.example.id]
-      on_finished(position, request, group[request.sample])
+  def loop(self, *, on_finished, **unused):
+    def run(requests):
+      for position, request in enumerate(requests):
+        self.n_rollouts += 1
+        group = self.groups[request.example.id]
+        on_finished(position, request, group[request.sample])
+
+    return types.SimpleNamespace(run=run)
 
   def scored(self, examples, trajectories):
     del examples

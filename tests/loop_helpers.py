@@ -168,9 +168,13 @@ def rollout(
     done[number] = trajectory
     on_trajectory(trajectory)
 
-  loop.rollout(
-      policy, executor, chat, requests, on_finished=finished, **kwargs
-  )
+  loop.Loop(
+      policy=policy,
+      executor=executor,
+      chat=chat,
+      on_finished=finished,
+      **kwargs,
+  ).run(requests)
   return [done[number] for number in range(len(requests))]
 
 
@@ -194,7 +198,7 @@ def play(
     n: int = 1,
     capacity: int = 4,
     on_trajectory: Callable[[Trajectory], None] = lambda _: None,
-    on_turn: Callable[[Request, Turn], None] | None = None,
+    on_turn: Callable[[Request, Turn], None] = lambda request, turn: None,
     timeout_s: float = 30.0,
     **changed: Any,
 ) -> tuple[list[Trajectory], Player, ToolExecutor]:

@@ -219,15 +219,14 @@ class _Abandoned:
 
     async def main():
       with pytest.raises(expected):
-        # Not rollout: asyncio.run would itself cancel what was left over.
-        await loop._Loop(
-            self.policy,
-            executor,
-            chat,
-            loop_helpers.limits(),
+        # Not run: asyncio.run would itself cancel what was left over.
+        await loop.Loop(
+            policy=self.policy,
+            executor=executor,
+            chat=chat,
+            limits=loop_helpers.limits(),
             on_finished=lambda *unused: None,
-            on_turn=None,
-        ).run(loop_helpers.requests(n))
+        )._run(loop_helpers.requests(n))
       # The abandoned tool itself ends when the event loop comes round to it.
       await asyncio.sleep(0)
       self.left_over = asyncio.all_tasks() - {asyncio.current_task()}

@@ -19,7 +19,7 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.interrupt import Interrupted
 from gog_jax.rewards import behaviour
-from gog_jax.rollout.loop import rollout
+from gog_jax.rollout.loop import Loop
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
@@ -161,7 +161,7 @@ class Collector:
         process.
 
     Raises:
-      UserError: As `rollout.loop.rollout`; or it is an outage. All that
+      UserError: As `rollout.loop.Loop`; or it is an outage. All that
         finished before is kept.
     """
     for attempt in range(1 + self.retries):
@@ -231,14 +231,13 @@ class Collector:
         scorer.add(todo[position], request.example, trajectory)
         progress.advance()
 
-      rollout(
-          policy,
-          self.run.executor,
-          self.run.chat,
-          map(self.request, todo),
+      Loop(
+          policy=policy,
+          executor=self.run.executor,
+          chat=self.run.chat,
           limits=self.run.limits,
           on_finished=finished,
-      )
+      ).run(map(self.request, todo))
 
 
 class _Scorer:

@@ -35,59 +35,50 @@ _GRACE_S = 0.05
 _POLL_S = 0.5
 
 
-def rollout(
-    policy: Policy,
-    executor: ToolExecutor,
-    chat: Chat,
-    requests: Iterable[Request],
-    *,
-    limits: ConversationLimits,
-    on_finished: Callable[[int, Request, Trajectory], None],
-    on_turn: Callable[[Request, Turn], None] | None = None,
-) -> None:
-  """Makes one trajectory per request.
+@dataclasses.dataclass(kw_only=True)
+class Loop:
+  """Rolls out requests: one trajectory each.
 
-  A request is taken when a slot is free, and nothing is kept of finished ones,
-  so there may be more requests than fit in memory.
-
-  Args:
+  Attributes:
     policy: Samples turns, of at most `policy.capacity` conversations at once.
     executor: Runs tool calls; its failures come back as data.
     chat: Encodes prompts and observations, reads what was sampled.
-    requests: What to roll out.
     limits: Turns, tokens and calls.
     on_finished: Called as each one finishes, with the number of the request,
       from 0, the request and the trajectory.
     on_turn: Called as soon as a turn is sampled and parsed, and again once the
       results of its calls are in, if it made any.
-
-  Raises:
-    Interrupted: After a signal, while nothing is being sampled.
-    UserError: An image cannot be read, or a prompt leaves no room for a turn;
-      or no call may be made any more (RunStopped).
+    free: Slots that no conversation has.
+    active: Conversations under way, by the number of the request.
+    searching: Those numbers whose calls are running.
   """
-  loop = _Loop(policy, executor, chat, limits, on_finished, on_turn)
-  asyncio.run(loop.run(requests))
-
-
-@dataclasses.dataclass
-class _Loop:
-  """The conversations under way: those to be sampled, and those searching."""
 
   policy: Policy
   executor: ToolExecutor
   chat: Chat
   limits: ConversationLimits
   on_finished: Callable[[int, Request, Trajectory], None]
-  on_turn: Callable[[Request, Turn], None] | None
+  on_turn: Callable[[Request, Turn], None] = lambda request, turn: None
 
   def __post_init__(self):
     self.free = list(range(self.policy.capacity))[::-1]
-    # By the number of the request; and the numbers of those that are searching.
     self.active: dict[int, Conversation] = {}
     self.searching: dict[asyncio.Task, int] = {}
 
-  async def run(self, requests: Iterable[Request]) -> None:
+  def run(self, requests: Iterable[Request]) -> None:
+    """Rolls out all requests.
+
+    A request is taken when a slot is free, and nothing is kept of finished
+    ones, so there may be more requests than fit in memory.
+
+    Raises:
+      Interrupted: After a signal, while nothing is being sampled.
+      UserError: An image cannot be read, or a prompt leaves no room for a turn;
+        or no call may be made any more (RunStopped).
+    """
+    asyncio.run(self._run(requests))
+
+  async def _run(self, requests: Iterable[Request]) -> None:
     numbered = enumerate(requests)
     waiting = next(numbered, None)
     try:
@@ -154,7 +145,7 @@ class _Loop:
       )
       turn = Turn(parsed=parsed, n_sampled=len(sampled.token_ids))
       conversation.turns.append(turn)
-      self._report_turn(conversation)
+      self.on_turn(conversation.request, turn)
       last = len(conversation.turns) == self.limits.max_turns
       if stop_reason := _stop_reason(parsed, sampled, last=last):
         self._finish(number, stop_reason)
@@ -184,13 +175,9 @@ class _Loop:
       fits = self.limits.leave_room(conversation.chunk + observation)
       if fits:
         conversation.append(observation)
-      self._report_turn(conversation)
+      self.on_turn(conversation.request, turn)
       if not fits:
         self._finish(number, StopReason.CONTEXT)
-
-  def _report_turn(self, conversation: Conversation) -> None:
-    if self.on_turn is not None:
-      self.on_turn(conversation.request, conversation.turns[-1])
 
   def _finish(
       self, number: int, stop_reason: StopReason, error: str = ''

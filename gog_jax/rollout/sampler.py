@@ -96,7 +96,6 @@ class JaxPolicy:
     self._hidden = jnp.zeros((n_slots, model.config.text.width), dtype)
     self._lengths = np.zeros(n_slots, np.int32)
     self._next_position = np.zeros(n_slots, np.int32)
-    self._seeds = np.zeros(n_slots, np.uint32)
     self._held: dict[int, Conversation] = {}  # By slot.
     self._decode_limits = {
         'stop_ids': tuple(stop_ids),
@@ -119,6 +118,7 @@ class JaxPolicy:
   def sample(
       self, conversations: Sequence[Conversation]
   ) -> list[SampledTurn]:
+    seeds = np.zeros(self.capacity, np.uint32)
     unread: dict[int, TokenChunk] = {}
     for conversation in conversations:
       slot, n_tokens = conversation.slot, len(conversation.chunk.token_ids)
@@ -130,7 +130,7 @@ class JaxPolicy:
       if self._held.get(slot) is not conversation:
         self._held[slot] = conversation
         self._lengths[slot] = self._next_position[slot] = 0
-        self._seeds[slot] = conversation.request.seed
+      seeds[slot] = conversation.request.seed
       unread[slot] = conversation.chunk.after(int(self._lengths[slot]))
     sampling = np.zeros(self.capacity, bool)
     sampling[list(unread)] = True
@@ -144,7 +144,7 @@ class JaxPolicy:
           self._hidden,
           sampling,
           self._next_position.copy(),
-          self._seeds.copy(),
+          seeds,
           **self._decode_limits,
       )
     self._cache = result.pop('cache')
