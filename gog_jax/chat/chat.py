@@ -59,8 +59,6 @@ _FORBIDDEN = NEEDED + (
     protocol.RESPONSE,
     protocol.END_RESPONSE,
 )
-# The role, and its texts and images in order.
-Message = tuple[str, list[str | View]]
 
 
 class Chat:
@@ -283,11 +281,12 @@ class Chat:
     """Returns the text of any tokens, control tokens spelled out."""
     return self.codec.decode([int(index) for index in token_ids])
 
-  def messages(self, chunk: TokenChunk) -> list[Message]:
+  def messages(self, chunk: TokenChunk) -> list[tuple[str, list[str | View]]]:
     """The messages of a prompt, or of a conversation; the last may be open.
 
-    Only ids count: text that spells a control token stays text. Whatever stands
-    between two messages is left out.
+    Each is a role with its texts and images in order. Only ids count: text that
+    spells a control token stays text. Whatever stands between two messages is
+    left out.
     """
     ids, token_ids = self._ids, chunk.token_ids
     spans: list[tuple[int, int]] = []
@@ -303,7 +302,7 @@ class Chat:
 
     images = {p.start: chunk.images[p.image] for p in chunk.placements}
     vision = (ids[VISION_START], ids[VISION_END], ids[IMAGE_PAD])
-    messages: list[Message] = []
+    messages: list[tuple[str, list[str | View]]] = []
     for span in spans:
       parts: list[str | View] = []
       for is_image, run in itertools.groupby(

@@ -18,7 +18,7 @@ from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.rollout.scripted import ForcedPolicy
-from gog_jax.rollout.scripted import Opening
+from gog_jax.rollout.scripted import Prelude
 from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
@@ -81,7 +81,7 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
   """
   policy = paradigms.parse(name, run.config.arms)
   searched = policy.paradigm == paradigms.FULL_SEARCH
-  opening = _both_searches(run) if searched else None
+  prelude = _both_searches(run) if searched else None
   if policy.model == paradigms.EXPERT:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
@@ -98,7 +98,7 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
         greedy=True,
         answers_at_once=searched or policy.paradigm == paradigms.DIRECT,
     )
-  return ForcedPolicy(made, opening) if opening else made
+  return ForcedPolicy(made, prelude) if prelude else made
 
 
 def trained(run: Run, stage: str) -> VLM:
@@ -119,10 +119,10 @@ def scripted(run: Run, script: Script) -> ScriptedPolicy:
   return ScriptedPolicy(script, run.config.sampler.n_slots)
 
 
-def _both_searches(run: Run) -> Opening:
+def _both_searches(run: Run) -> Prelude:
   """What is said for a policy: a search with the image, one with the words."""
 
-  def opening(request: Request) -> list[list[int]]:
+  def prelude(request: Request) -> list[list[int]]:
     query = {'query': request.example.question}
     calls = (
         ToolCall(name='image_search', arguments={}),
@@ -134,7 +134,7 @@ def _both_searches(run: Run) -> Opening:
         if call.name in run.executor.tools  # The backend may lack one.
     ]
 
-  return opening
+  return prelude
 
 
 def remote_policy(

@@ -1,4 +1,4 @@
-"""Policies that follow a script: experts for SFT, openings, fixed plays."""
+"""Policies that follow a script: experts for SFT, preludes, fixed plays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gog_jax.types import Turn
 # token ids with the closing token.
 Script = Callable[[Request, tuple[Turn, ...]], Sequence[int]]
 # The request -> the first messages of the conversation, likewise.
-Opening = Callable[[Request], Sequence[Sequence[int]]]
+Prelude = Callable[[Request], Sequence[Sequence[int]]]
 
 
 @dataclasses.dataclass
@@ -36,13 +36,13 @@ class ScriptedPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class ForcedPolicy:
-  """Begins every conversation with an opening, then `policy` goes on.
+  """Begins every conversation with a prelude, then `policy` goes on.
 
-  `policy` samples as if the opening were its own. Forced turns have logprobs 0.
+  `policy` samples as if the prelude were its own. Forced turns have logprobs 0.
   """
 
   policy: Policy
-  opening: Opening
+  prelude: Prelude
 
   @property
   def capacity(self) -> int:
@@ -53,10 +53,10 @@ class ForcedPolicy:
   ) -> list[SampledTurn]:
     turns: dict[Conversation, SampledTurn] = {}
     for conversation in conversations:
-      opening = self.opening(conversation.request)
+      prelude = self.prelude(conversation.request)
       n_turns = len(conversation.turns)
-      if n_turns < len(opening):
-        turns[conversation] = said(opening[n_turns])
+      if n_turns < len(prelude):
+        turns[conversation] = said(prelude[n_turns])
     others = [c for c in conversations if c not in turns]
     if others:
       turns |= zip(others, self.policy.sample(others), strict=True)
