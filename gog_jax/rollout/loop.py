@@ -172,11 +172,10 @@ class Loop:
           results,
           question=conversation.request.example.question,
       )
-      fits = self.limits.leave_room(conversation.chunk + observation)
-      if fits:
-        conversation.append(observation)
       self.on_turn(conversation.request, turn)
-      if not fits:
+      if self.limits.leave_room(conversation.chunk + observation):
+        conversation.append(observation)
+      else:
         self._finish(number, StopReason.CONTEXT)
 
   def _finish(
