@@ -10,6 +10,7 @@ import pytest
 from gog_jax.models import hf_table
 from gog_jax.models import lora
 from gog_jax.models.families import FAMILIES
+from gog_jax.models.layers import Execution
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
@@ -54,7 +55,7 @@ def our_gradient(model, shown, weights):
   )
   assert batch.segment_ids.max() > 1 and len(batch.tokens) > 1  # Packed.
   graph, params, frozen = lora.split(model, 'full')
-  how = state_lib.FrozenModel(graph, frozen, True, 'none', 32)
+  how = state_lib.FrozenModel(graph, frozen, Execution(), 32)
 
   def loss(params, batch):
     logprobs, _ = state_lib.batch_logprobs(how, params, frozen, batch)

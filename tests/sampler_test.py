@@ -10,6 +10,7 @@ import pytest
 from gog_jax.models import lora
 from gog_jax.models import sharding
 from gog_jax.models.families import FAMILIES
+from gog_jax.models.layers import Execution
 from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.rollout.policy import Conversation
@@ -32,7 +33,7 @@ def trainer_logprobs(vlm, trajectories, config=tiny.BATCH):
       config=config,
   )
   graph, params, frozen = lora.split(vlm, 'full')
-  model = FrozenModel(graph, frozen, False, 'none', 32)
+  model = FrozenModel(graph, frozen, Execution(scan=False), 32)
   logprobs, _ = jax.jit(
       lambda p, f, b: state_lib.batch_logprobs(model, p, f, b)
   )(params, frozen, batch)
@@ -84,9 +85,8 @@ def test_stale_positions_would_show(vlm):
   moved = np.arange(batch.tokens.shape[1], dtype=np.int32)
   batch.positions[:] = moved  # Plain 1-D positions, as if without M-RoPE.
   graph, params, frozen = lora.split(vlm, 'full')
-  wrong, _ = state_lib.batch_logprobs(
-      FrozenModel(graph, frozen, False, 'none', 32), params, frozen, batch
-  )
+  model = FrozenModel(graph, frozen, Execution(scan=False), 32)
+  wrong, _ = state_lib.batch_logprobs(model, params, frozen, batch)
   mask = batch.loss_mask > 0
   assert np.abs(np.asarray(wrong) - logprobs)[mask].max() > 1e-2
 
