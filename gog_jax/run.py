@@ -7,11 +7,11 @@ made by `dataclasses.replace` before `build`. Nothing is changed after it.
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 import dataclasses
 import functools
 import hashlib
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from etils import epath
 from flax import nnx
@@ -22,7 +22,6 @@ from gog_jax import models
 from gog_jax import seams
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
-from gog_jax.chat import Dialect
 from gog_jax.chat import load_dialect
 from gog_jax.config import Config
 from gog_jax.images import ImageProcessor
@@ -35,7 +34,6 @@ from gog_jax.models.folders import model_folder
 from gog_jax.models.folders import processor_of
 from gog_jax.models.vlm import VLM
 from gog_jax.rewards import score as rewards
-from gog_jax.rollout.batching import BatchConfig
 from gog_jax.rollout.limits import ConversationLimits
 from gog_jax.rollout.limits import limits_of
 from gog_jax.rollout.loop import Loop
@@ -52,110 +50,100 @@ from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
 # Of packages that this module does not import.
-_JUDGE = {'judge': 'gog_jax.judge.judge:Judge'}
-_QUESTIONS = {'questions': 'gog_jax.questions.sources:open'}
+_PARTS = {
+    'judge': 'gog_jax.judge.judge:Judge',
+    'questions': 'gog_jax.questions.sources:open',
+    'check_sources': 'gog_jax.questions.sources:check',
+}
 
-
-@dataclasses.dataclass(frozen=True)
-class Services:
-  """What all configs of a run share: they spend and record together."""
-
-  toolbox: Toolbox
-  judge: Any  # A judge.Judge, or None where the reward asks nobody.
-
-  @classmethod
-  def open(cls, config: Config, workdir: epath.Path) -> Services:
-    judge = None
-    if config.reward.asks_judge:
-      make = seams.load('judge', _JUDGE, field='config.reward.accuracy')
-      judge = make(config.judge, workdir)
-    return cls(Toolbox.open(config.tools, workdir), judge)
+C = TypeVar('C', bound=Config, covariant=True)
+D = TypeVar('D', bound=Config)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-  """A config with its parts; see `build`."""
+class RunOf(Generic[C]):
+  """A config of a page's own kind with its parts; see `build`.
 
-  config: Any  # A Config, or a page's own kind of one.
+  Attributes:
+    toolbox: Shared with the runs of the same workdir's other configs: they
+      spend, record and count together.
+    judge: Likewise, a judge.Judge; None where the reward asks nobody.
+  """
+
+  config: C
   workdir: epath.Path
-  services: Services
+  toolbox: Toolbox
+  judge: Any
   mesh: jax.sharding.Mesh
   model_folder: epath.Path
   model_config: VLMConfig
   processor: ImageProcessor
   box_spec: BoxSpec
-  dialect: Dialect
   executor: ToolExecutor
   chat: Chat
   limits: ConversationLimits
 
-  def with_config(self, config: Config) -> Run:
+  def with_config(self, config: D) -> RunOf[D]:
     """The run of another config, with the same services and devices."""
-    if config == self.config:
-      return self
-    return build(
-        config, self.workdir, services=self.services, mesh=self.mesh
-    )
-
-  @property
-  def toolbox(self) -> Toolbox:
-    return self.services.toolbox
-
-  @property
-  def judge(self) -> Any:
-    return self.services.judge
+    return build(config, self.workdir, like=self)
 
   @property
   def can_gaze(self) -> bool:
     return 'gaze' in self.executor.tools
 
-  @functools.cached_property
-  def model_digest(self) -> str:
-    """Changes when weights, tokenizer or the dialect's wording change."""
-    return model_digest(self.config)
-
   @property
   def dtype(self) -> Any:
     return jnp.dtype(self.config.model.dtype)
 
-  def batch_config(self, *, micro_rows: int, dtype: Any) -> BatchConfig:
-    """Of a stage's batches; rows divide over the mesh in any case."""
-    return BatchConfig(
-        row_tokens=self.config.batch.row_tokens,
-        row_patches=self.config.batch.row_patches,
-        micro_rows=sharding.next_multiple(micro_rows, self.mesh),
-        patch_dtype=dtype,
-    )
+  def inputs(
+      self, config: Config, sections: Container[str]
+  ) -> dict[str, str]:
+    """Fingerprints of what is behind sections of a config, for manifests.
 
-  def load_model(self) -> VLM:
-    """The base model, on the mesh, with fresh adapters if the run trains them.
+    Args:
+      config: Of a policy, maybe: its dialect has another wording.
+      sections: Those that the output depends on.
+    """
+    inputs = {}
+    if 'model' in sections:
+      dialect = load_dialect(config.model.dialect, config.model.paradigm)
+      inputs['model_folder'] = files.model_digest(
+          self.model_folder, salt=repr(dialect)
+      )
+    if 'tools.backend' in sections:
+      inputs['searched'] = self.toolbox.version
+    if 'reward' in sections:
+      inputs |= rewards.identity(config.reward)
+      if self.judge is not None:
+        inputs['judge'] = self.judge.identity
+    return inputs
+
+  def load_model(self, stage: str | None = None) -> VLM:
+    """The base model, on the mesh, with what a stage has trained.
+
+    Its adapters, if the run trains any, are fresh where no stage is named.
 
     Raises:
-      UserError: Weights are missing or damaged.
+      UserError: Weights are missing or damaged, or the stage has not been run.
     """
     model, _ = models.from_pretrained(
         self.model_folder, dtype=self.dtype, mesh=self.mesh
     )
-    if self.config.trainable == 'lora':
-      c = self.config.lora
+    c = self.config
+    if c.trainable == 'lora':
       lora.add_lora(
           model,
-          rank=c.rank,
-          alpha=c.alpha,
-          vision=c.vision,
+          rank=c.lora.rank,
+          alpha=c.lora.alpha,
+          vision=c.lora.vision,
           rngs=nnx.Rngs(self.seed('lora')),
           mesh=self.mesh,
       )
+    if stage is not None:
+      _, params, _ = lora.split(model, c.trainable)
+      trained = self.workdir / stage / 'params'
+      nnx.update(model, checkpoint.load_pytree(trained, params))
     return model
-
-  def trained_params(self, model: VLM, stage: str) -> nnx.State:
-    """What `stage` trained, laid out like `model`'s.
-
-    Raises:
-      UserError: The stage has not been run in this workdir.
-    """
-    _, params, _ = lora.split(model, self.config.trainable)
-    return checkpoint.load_pytree(self.workdir / stage / 'params', params)
 
   def make_policy(
       self, model: VLM, *, greedy: bool, answers_at_once: bool = False
@@ -237,7 +225,7 @@ class Run:
       example: Example,
       *,
       seed: Sequence[Any],
-      what: str,
+      what: str = '',
       sample: int = 0,
       again: int = 0,
   ) -> Request:
@@ -256,24 +244,34 @@ class Run:
       trajectories: Sequence[Trajectory],
       *,
       call_cost: float = 0.0,
+      unjudged: bool = False,
   ) -> list[Trajectory]:
-    """Trajectories of these examples, with their rewards."""
-    fresh = [dataclasses.replace(t, masked='') for t in trajectories]
-    if self.judge is not None:
-      fresh = self.judge.judged(examples, fresh)
-    return rewards.score_all(
-        examples, fresh, config=self.config.reward, call_cost=call_cost
-    )
+    """Trajectories, one of each example, with their rewards.
 
-  def unjudged(
-      self, examples: Sequence[Example], trajectories: Sequence[Trajectory]
-  ) -> list[Trajectory]:
-    """The same where nothing can be asked: the rewards stay unknown."""
-    marked = [
-        dataclasses.replace(t, masked='not scored') if t.valid else t
-        for t in trajectories
+    Args:
+      examples: What was asked.
+      trajectories: What came of it.
+      call_cost: As in rewards/score.py.
+      unjudged: Nobody can be asked: valid ones are masked, to be scored later.
+    """
+    if unjudged:
+      fresh = [
+          dataclasses.replace(t, masked='not scored') if t.valid else t
+          for t in trajectories
+      ]
+    else:
+      fresh = [dataclasses.replace(t, masked='') for t in trajectories]
+      if self.judge is not None:
+        fresh = self.judge.judged(examples, fresh)
+    return [
+        rewards.score(
+            example,
+            trajectory,
+            config=self.config.reward,
+            call_cost=call_cost,
+        )
+        for example, trajectory in zip(examples, fresh, strict=True)
     ]
-    return rewards.score_all(examples, marked, config=self.config.reward)
 
   def questions(self, split: str) -> Any:
     """The sources.Questions that `config.questions` names for a split.
@@ -282,9 +280,9 @@ class Run:
       UserError: A source cannot be read, or nothing in it is of use.
     """
     names = getattr(self.config.questions, split)
-    if 'world' in names:  # Its data set may be made anew.
-      return _opened.__wrapped__(names, split, self.workdir)
-    return _opened(names, split, self.workdir)
+    # The world's data set may be made anew.
+    opened = _opened.__wrapped__ if 'world' in names else _opened
+    return opened(names, split, self.workdir)
 
   def examples(
       self, split: str, *, start: int = 0, n: int
@@ -314,35 +312,45 @@ class Run:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
+# A run of any page, where only what all pages have is read.
+Run = RunOf[Config]
+
+
 @functools.lru_cache(maxsize=4)  # They are read whole to be checked.
 def _opened(names: tuple[str, ...], split: str, workdir: epath.Path) -> Any:
-  open_sources = seams.load('questions', _QUESTIONS, field='config.questions')
+  open_sources = seams.load('questions', _PARTS, field='config.questions')
   return open_sources(
       names, split=split, workdir=workdir, field=f'config.questions.{split}'
   )
 
 
 def build(
-    config: Config,
+    config: D,
     workdir: epath.PathLike,
     *,
-    services: Services | None = None,
+    like: RunOf[Any] | None = None,
     mesh: jax.sharding.Mesh | None = None,
-) -> Run:
+) -> RunOf[D]:
   """Makes the parts of a run; no weights are read.
 
   Args:
     config: Checked.
     workdir: Holds everything that the run makes.
-    services: Of a run that this one belongs to, else opened.
+    like: A run whose toolbox, judge and mesh are shared.
     mesh: In place of the one that the config says.
 
   Raises:
     UserError: The model folder is missing or not one, or the mesh, the backend
       or a conversation does not fit.
   """
-  rewards.check(config.reward)
   workdir = epath.Path(workdir)
+  if like is not None and (config, workdir) == (like.config, like.workdir):
+    return like
+  rewards.check(config.reward)
+  check_sources = seams.load('check_sources', _PARTS, field='config.questions')
+  for split in ('train', 'validation', 'test'):
+    names = getattr(config.questions, split)
+    check_sources(names, field=f'config.questions.{split}')
   folder = model_folder(config)
   model_config = models.read_config(folder)
   check_family(config.profile, model_config.family)
@@ -350,19 +358,23 @@ def build(
   processor = processor_of(config, folder)
   box_spec = BoxSpec(kind=c.box, min_side=c.min_box_side, step=c.box_step)
   dialect = load_dialect(c.dialect, c.paradigm)
-  if mesh is None:
-    mesh = sharding.make_mesh(
+  if like is not None:
+    toolbox, judge, mesh = like.toolbox, like.judge, mesh or like.mesh
+  else:
+    toolbox, judge = Toolbox.open(config.tools, workdir), None
+    if config.reward.asks_judge:
+      make = seams.load('judge', _PARTS, field='config.reward.accuracy')
+      judge = make(config.judge, workdir)
+    mesh = mesh or sharding.make_mesh(
         config.mesh.data, config.mesh.fsdp, config.mesh.tensor
     )
-  if services is None:
-    services = Services.open(config, workdir)
-  tools = services.toolbox.tools(
+  tools = toolbox.tools(
       config.tools,
       dialect.can_call,
       box_spec=box_spec,
       seen_size=processor.seen_size,
   )
-  executor = ToolExecutor(tools, config.tools, services.toolbox)
+  executor = ToolExecutor(tools, config.tools, toolbox)
   chat = Chat(
       folder,
       dialect=dialect,
@@ -372,23 +384,17 @@ def build(
   model_config.check_tokenizer(chat.codec.vocab_size, chat.codec.id_of)
   if c.processor == 'folder':
     model_config.vision.check_processor(processor)
-  return Run(
+  return RunOf(
       config=config,
       workdir=workdir,
-      services=services,
+      toolbox=toolbox,
+      judge=judge,
       mesh=mesh,
       model_folder=folder,
       model_config=model_config,
       processor=processor,
       box_spec=box_spec,
-      dialect=dialect,
       executor=executor,
       chat=chat,
       limits=limits_of(config, dialect),
   )
-
-
-def model_digest(config: Config) -> str:
-  """Changes when weights, tokenizer or the dialect's wording change."""
-  dialect = load_dialect(config.model.dialect, config.model.paradigm)
-  return files.model_digest(model_folder(config), salt=repr(dialect))

@@ -18,7 +18,7 @@ from absl import app
 from absl import flags
 
 from configs import eval as page
-from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.config import from_page
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
@@ -96,7 +96,7 @@ def main(unused_argv) -> None:
   WorldBackend.search_text = _found
   try:
     run = make_run(workdir, n)
-    stages.make(run, 'data')
+    walk.make(run, 'data')
     shutil.rmtree(run.workdir / 'eval', ignore_errors=True)
     wall, cpu = measure(run)
   finally:

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from gog_jax.evaluation import policies
 from gog_jax.rewards import score as rewards
 from tests import mini
 
@@ -47,7 +46,7 @@ def test_the_whole_method_with_adapters(prepared, tmp_path, monkeypatch):
 
   base = run.load_model()
   sft, rl = (
-      leaves(run.trained_params(base, stage)) for stage in ('sft', 'rl')
+      leaves(mini.trained_params(run, stage)) for stage in ('sft', 'rl')
   )
   assert set(sft) == set(rl)
   assert all(name.endswith(('lora_a', 'lora_b')) for name in sft)
@@ -59,7 +58,7 @@ def test_the_whole_method_with_adapters(prepared, tmp_path, monkeypatch):
       assert np.abs(sft[name]).max() > 0, name
     assert np.abs(rl[name] - sft[name]).max() > 0, name
   # All else is the base as it came.
-  trained = leaves(nnx.state(policies.trained(run, 'rl'), nnx.Param))
+  trained = leaves(nnx.state(run.load_model('rl'), nnx.Param))
   whole = leaves(nnx.state(base, nnx.Param)) | rl
   assert set(trained) == set(whole)
   for name, array in trained.items():

@@ -17,12 +17,13 @@ from configs import common
 from gog_jax import run
 from gog_jax.app import commands
 from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.config import config as config_lib
 from gog_jax.config import from_page
 from gog_jax.config import picked
 from gog_jax.errors import UserError
 from gog_jax.models import folders
-from gog_jax.train import rl
+from gog_jax.train import losses
 from tests import mini
 
 pytestmark = pytest.mark.quick
@@ -46,9 +47,9 @@ def cases():
 def test_page_resolves(page, profile):
   config = resolved(page, profile)
   assert config.stage == page
-  assert config.stage in (*stages.TARGETS, *commands.COMMANDS)
+  assert config.stage in (*walk.TARGETS, *commands.COMMANDS)
   assert config.profile == ('toy' if profile == 'hard' else profile)
-  rl.loss_config(config.rl)
+  losses.variant_of(config.rl)
   for name, stage in stages.stages_of(config).items():
     if name != 'pretrain' or page == 'pretrain':
       picked(config, stage.sections, without=())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 
+import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
@@ -11,6 +12,7 @@ from gog_jax.evaluation.grade import Grade
 from gog_jax.train import alarms
 from gog_jax.train.curriculum import Curriculum
 from gog_jax.train.curriculum import select
+from gog_jax.train.groups import Group
 from gog_jax.types import ToolStatus
 from tests import report_helpers as helpers
 
@@ -34,7 +36,15 @@ def make(folder, *, resume=0, **changes):
 
 
 def group(name, n_right, n=4):
-  return [helpers.trajectory(name, right=i < n_right) for i in range(n)]
+  return group_of(
+      [helpers.trajectory(name, right=i < n_right) for i in range(n)]
+  )
+
+
+def group_of(trajectories):
+  example = helpers.example(trajectories[0].example_id)
+  advantages = np.zeros(len(trajectories))
+  return Group(example, trajectories, advantages, True, False)
 
 
 def ids(examples):
@@ -74,7 +84,7 @@ def test_an_outage_finds_nothing(tmp_path):
   failed = helpers.text(status=ToolStatus.INFRA_ERROR)
   spoilt = [helpers.trajectory('a', (failed,), right=False) for _ in range(4)]
   assert not any(t.valid for t in spoilt)
-  curriculum.record(2, [spoilt])
+  curriculum.record(2, [group_of(spoilt)])
   assert 'a' not in ids(curriculum.draw(10, step=3))
 
 

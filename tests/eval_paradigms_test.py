@@ -10,6 +10,7 @@ from aiohttp import web
 import pytest
 
 from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.chat import load_dialect
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
@@ -89,10 +90,9 @@ def asked(workdir):
         remote__max_spend=1.0,
         remote__concurrency=2,
     )
-    identity = lambda stage: stage
     for name in names:
       before = len(server.heard)
-      evaluate.make(run, name, identity)
+      walk.make(run, f'eval {name}')
       heard[name] = server.bodies[before:]
   return run, heard
 
@@ -172,7 +172,7 @@ def test_one_that_will_not_answer_at_once_has_no_other_turn(workdir, tmp_path):
         remote__url=server.url, remote__model='m',
     )  # fmt: skip
     for name in run.config.eval.policies[:2]:
-      evaluate.make(run, name, str)
+      walk.make(run, f'eval {name}')
       for _, t in evaluated(run, name):
         assert t.answer is None and t.reward_parts['accuracy'] == 0
         assert t.turns[-1].results == ()
@@ -183,7 +183,7 @@ def test_a_server_may_move_and_its_address_is_not_written_down(tmp_path):
     run = make_run(
         tmp_path, 'gog@remote', remote__url=url, remote__model='m'
     )
-    return evaluate.manifest_of(run, 'gog@remote', str)
+    return stages.manifest_of(run, 'eval gog@remote')
 
   one = manifest_at('http://127.0.0.1:1/v1?key=sk-1')
   assert one.fingerprint() == manifest_at('http://[::1]/v1').fingerprint()
@@ -207,11 +207,11 @@ def test_what_the_endpoint_fails_is_counted_and_asked_again(
         tmp_path, 'direct@remote', remote__url=server.url, remote__model='m',
         remote__max_attempts=1, remote__concurrency=1,
     )  # fmt: skip
-    stages.walk(run)
+    walk.walk(run)
     folder = tmp_path / 'eval' / 'direct@remote'
     assert evaluate.facts(folder)['infra_errors'] == 2
     n_asked = len(server.heard)
-    stages.walk(run)
+    walk.walk(run)
     assert len(server.heard) == n_asked + 2
   assert evaluate.facts(folder)['infra_errors'] == 0
   summary = json.loads((tmp_path / 'report' / 'summary.json').read_text())
@@ -231,14 +231,14 @@ def test_spending_stops_at_the_cap_and_goes_on_above_it(workdir, tmp_path):
 
     # A message costs 300 millionths: the second reaches the cap.
     with pytest.raises(UserError, match='raise it to go on'):
-      stages.walk(run_with(500e-6))
+      walk.walk(run_with(500e-6))
     assert len(server.heard) == 2
     spent = (tmp_path / 'remote_spent.jsonl').read_text().splitlines()
     assert [json.loads(line)['price'] for line in spent] == [300e-6] * 2
     with pytest.raises(UserError, match='have cost .0.0006'):
-      stages.walk(run_with(550e-6))
+      walk.walk(run_with(550e-6))
     assert len(server.heard) == 2
-    stages.walk(run_with(1.0))
+    walk.walk(run_with(1.0))
     assert len(server.heard) == N
 
 
@@ -257,7 +257,7 @@ def test_a_script_plays_each_paradigm(workdir, name, n_said, tools):
   run = make_run(workdir, name, eval__script='tests.eval_plays:silent')
   own = policies.run_of(run, name)
   assert set(own.executor.tools) == tools
-  evaluate.make(run, name, str)
+  walk.make(run, f'eval {name}')
   for _, t in evaluated(run, name):
     assert len(t.turns) == n_said + 1
     assert calls_of(t) == ['image_search', 'text_search'][:n_said]
@@ -267,7 +267,7 @@ def test_a_script_plays_each_paradigm(workdir, name, n_said, tools):
 @pytest.mark.slow
 def test_the_base_answers_at_once_in_words_without_tools(workdir):
   run = make_run(workdir, 'direct@base')
-  evaluate.make(run, 'direct@base', str)
+  walk.make(run, 'eval direct@base')
   for _, t in evaluated(run, 'direct@base'):
     assert len(t.turns) == 1 and not calls_of(t)
     assert t.sampler_logprobs.any()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gog_jax import interrupt
-from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.errors import UserError
 from gog_jax.evaluation import collect
 from gog_jax.evaluation import evaluate
@@ -200,15 +200,15 @@ def test_no_two_processes_are_at_one_folder(workdir):
 
 
 def test_a_policy_is_added_and_another_script_noticed(workdir):
-  stages.walk(make_run(workdir))
+  walk.walk(make_run(workdir))
   run = make_run(workdir, eval__policies=(NAME, 'expert'))
   before = rows(workdir / 'eval' / NAME)
-  stages.walk(run)
+  walk.walk(run)
   assert rows(workdir / 'eval' / NAME) == before
   assert evaluate.is_done(workdir / 'eval' / 'expert')
   # The same play, in a module that reads otherwise: by its source.
   with pytest.raises(UserError, match='another script than there is now'):
-    stages.walk(make_run(workdir, play='silent'))
+    walk.walk(make_run(workdir, play='silent'))
 
 
 def test_few_examples_are_held_at_once(workdir, monkeypatch):

@@ -97,8 +97,8 @@ class Played:
 
     return types.SimpleNamespace(run=run)
 
-  def scored(self, examples, trajectories):
-    del examples
+  def scored(self, examples, trajectories, *, unjudged):
+    del examples, unjudged
     return trajectories
 
 

@@ -85,7 +85,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   )
   assert (row['n'], row['answers']['accuracy']['mean']) == (32 - n_broken, 1.0)
   assert (row['infra_errors'], row['unjudged']) == (0, n_broken)
-  manifest = json.loads((folder / 'manifest.json').read_text())
+  manifest = json.loads((folder / 'expert' / 'manifest.json').read_text())
   counted = manifest['judge']
   assert manifest['inputs']['judge'] == run.judge.identity
   assert counted['version'] == run.judge.version and counted['model'] == 'm'
@@ -93,12 +93,14 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   assert counted['exact_match'] == sum(exact)
   assert counted['asked'] + counted.get('same', 0) == 32 - sum(exact)
   assert counted['failures'] == {'HTTP 400': counted['failed']}
-  assert 'eval: judge:' in capsys.readouterr().err
+  assert 'eval expert: judge:' in capsys.readouterr().err
   # Another judge would have said something else.
   for field, value in (('model', 'n'), ('max_answer_characters', 9)):
     other = make_run(tmp_path, server, **{f'judge__{field}': value})
     with pytest.raises(UserError, match='made from another judge than there'):
-      stages.manifest_of(other, 'eval').is_complete(folder)
+      stages.manifest_of(other, 'eval expert').is_complete(
+          folder / 'expert'
+      )
   stages.manifest_of(other, 'data').is_complete(tmp_path / 'data')
 
 
@@ -138,4 +140,5 @@ def test_one_judge_for_all_that_belongs_together(tmp_path):
     assert (tmp_path / 'verdicts.sqlite').exists()
     run = mini.make_run(tmp_path, 'eval')
     assert run.judge is None
-    assert 'judge' not in stages.manifest_of(run, 'eval').inputs
+    name = f'eval {run.config.eval.policies[0]}'
+    assert 'judge' not in stages.manifest_of(run, name).inputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,12 +144,8 @@ def test_variants_match_numpy(name, clip, seed, on_policy):
       aggregation=variant.aggregation,
       most_targets=MOST,
   )
-  config = losses.GRPOConfig(
-      ratio=variant.ratio,
-      clip_low=clip[0],
-      clip_high=clip[1],
-      kl_coef=KL,
-      max_importance_weight=CAP,
+  variant = dataclasses.replace(
+      variant, clip=clip, kl_coef=KL, max_importance_weight=CAP
   )
   # Packed: all in one row, a position that nobody sampled between any two.
   width = sum(lengths) + len(lengths)
@@ -180,7 +178,7 @@ def test_variants_match_numpy(name, clip, seed, on_policy):
           advantages=jnp.asarray(repeat(groups.advantages.reshape(-1))),
           segment_ids=jnp.asarray(segments[None]),
           loss_mask=jnp.asarray(packed(1.0)),
-          config=config,
+          variant=variant,
       )
       return (token_loss * repeat(weights)).sum()
 

@@ -177,7 +177,7 @@ def test_other_settings_in_the_same_workdir(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'stage', ['data', 'demos', 'sft', 'grade', 'rl', 'eval']
+    'stage', ['data', 'demos', 'sft', 'grade', 'rl', 'eval/sft']
 )
 def test_ctrl_c_in_any_stage(stage, tmp_path):
   """One line, exit code 130; the same command continues and ends well."""

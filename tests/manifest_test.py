@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 
 from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.evaluation import evaluate
 from tests import mini
 
 pytestmark = pytest.mark.quick
@@ -43,8 +40,7 @@ def test_what_stands_on_an_sft_made_again_is_refused(tmp_path):
 def test_another_world_is_another_evaluation(tmp_path):
   def manifest_of(**changed):
     run = mini.make_run(tmp_path, 'rl', eval__policies=('expert',), **changed)
-    of_stage = functools.partial(stages.identity, run)
-    return evaluate.manifest_of(run, 'expert', of_stage)
+    return stages.manifest_of(run, 'eval expert')
 
   folder = tmp_path / 'eval' / 'expert'
   manifest_of().write(folder, complete=True)

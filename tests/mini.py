@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from gog_jax import interrupt
-from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.config import from_page
 from gog_jax.evaluation import grade
+from gog_jax.models import lora
 from gog_jax.models import sharding
 from gog_jax.run import build
 from gog_jax.run import Run
@@ -93,7 +94,9 @@ def run_of(config: Any, workdir) -> Run:
 def make_stages(run: Run, *names: str) -> None:
   """Runs single stages, without those they build on."""
   for name in names:
-    stages.make(run, name)
+    policies = run.config.eval.policies if name == 'eval' else ()
+    for each in [f'eval {policy}' for policy in policies] or [name]:
+      walk.make(run, each)
 
 
 def make_hard(run: Run) -> None:
@@ -117,6 +120,12 @@ def interrupt_at(monkeypatch, n):
       raise interrupt.Interrupted(2)
 
   monkeypatch.setattr(interrupt, 'check', check)
+
+
+def trained_params(run: Run, stage: str) -> Any:
+  """What a stage has trained."""
+  _, params, _ = lora.split(run.load_model(stage), run.config.trainable)
+  return params
 
 
 def metrics_of(run: Run, stage: str) -> list[dict]:
@@ -144,6 +153,8 @@ def score_by_ids(example, trajectory, *, config, call_cost=0.0):
   return dataclasses.replace(
       trajectory,
       reward=value,
-      reward_parts={'accuracy': value, 'format': 0.0},
+      reward_parts={
+          'accuracy': value, 'format': 0.0, 'exact_match': 0.0, 'f1': 0.0,
+      },
   )
 

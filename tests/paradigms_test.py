@@ -82,8 +82,8 @@ def test_what_is_needed_follows_from_the_models(policies, benchmark, needs):
   page.eval.script = 'tests.eval_plays:mixed'
   page.remote.update(url=URL, model='m')
   config = from_page(page)
-  assert evaluate.needs(config) == needs
-  assert stages.stages_of(config)['eval'].needs == needs
+  made = stages.stages_of(config)
+  assert made['report'].needs == (*needs, *(f'eval {p}' for p in policies))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import json
 import shlex
 import shutil
 
 import pytest
 
 from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.config import from_page
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
@@ -96,9 +96,7 @@ def test_an_evaluation_is_not_made_twice(run, monkeypatch):
   monkeypatch.setattr(
       policies, 'make', lambda *_, **__: pytest.fail('it was there already')
   )
-  mini.make_stages(run, 'eval')
-  facts = json.loads((run.workdir / 'eval' / 'manifest.json').read_text())
-  assert set(facts['facts']) == set(NAMES)
+  walk.bring(run, [f'eval {name}' for name in NAMES], 'eval')
 
 
 def test_stages_of_a_page_with_arms():
@@ -106,10 +104,10 @@ def test_stages_of_a_page_with_arms():
   assert {'rl_level1', 'rl_all', 'rl_fast', 'rl_slow', 'rl_shuffled'} <= set(
       found
   )
-  assert set(found['eval'].needs) >= {'rl', 'rl_level1', 'sft', 'sft_no_gaze'}
+  assert set(found['report'].needs) >= {'rl', 'rl_level1', 'sft', 'sft_no_gaze'}
   assert found['rl_level1'].needs == ('grade',)
   toy = stages.stages_of(mini.make_config('rl'))
-  assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['eval'].needs
+  assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['report'].needs
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_what_is_missing_names_the_page_that_makes_it(
   for name in done:
     stages.manifest_of(run, name).write(tmp_path / name, complete=True)
   with pytest.raises(UserError, match=f'configs/{page}.py') as caught:
-    stages.walk(run)
+    walk.walk(run)
   # That command does make it: its flags say all that differs from the page.
   if page != 'grade':
     made = []
@@ -146,7 +144,7 @@ def test_what_is_missing_names_the_page_that_makes_it(
       patch.setattr(
           stages, 'stages_of', pretended(stages.stages_of, made.append)
       )
-      stages.walk(mini.run_of(configured(page, None, **changes), tmp_path))
+      walk.walk(mini.run_of(configured(page, None, **changes), tmp_path))
     assert policy in made
 
 
@@ -169,7 +167,9 @@ def pretended(stages_of, make):
   def found(config):
     return {
         name: dataclasses.replace(
-            stage, make=lambda run, folder, name=name: make(name) or {}
+            stage,
+            make=lambda run, folder, name=name: make(name) or {},
+            about=lambda run: {},
         )
         for name, stage in stages_of(config).items()
     }

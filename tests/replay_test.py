@@ -7,7 +7,6 @@ import pytest
 
 from gog_jax.app import stages
 from gog_jax.errors import UserError
-from gog_jax.evaluation import policies
 from gog_jax.run import Run
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.tools import toolbox
@@ -66,7 +65,7 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   recorded = _with(finished, mode='record', recording=str(folder))
   assert recorded.config.sampler.n_slots < _N * _SAMPLES  # Slots are refilled.
   policy = finished.make_policy(
-      policies.trained(finished, 'sft'), greedy=False
+      finished.load_model('sft'), greedy=False
   )
   told, rows = _rollout(recorded, policy, tmp_path / 'a')
   statuses = [r.status for t in told for turn in t.turns for r in turn.results]

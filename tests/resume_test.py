@@ -19,8 +19,7 @@ from tests import mini
 
 
 def params_of(run, stage):
-  params = run.trained_params(run.load_model(), stage)
-  return nnx.to_pure_dict(params)
+  return nnx.to_pure_dict(mini.trained_params(run, stage))
 
 
 def assert_same(run_a, run_b, stage):
@@ -143,7 +142,7 @@ def test_checkpoint_of_another_shape_is_refused(finished, tmp_path):
       sft__optimizer__name='adamw',
   )
   with pytest.raises(UserError, match='does not fit'):
-    run.trained_params(run.load_model(), 'sft')
+    run.load_model('sft')
 
 
 def test_missing_params_name_the_stage(tmp_path):

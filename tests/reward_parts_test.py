@@ -207,9 +207,9 @@ def test_an_evaluation_scores_masks_and_counts(parts, tmp_path):
   assert 0 < row['parts']['short'] <= 1
   assert 'Reward parts of expert' in (report / 'index.html').read_text()
   # What the file says now is another reward.
-  before = stages.manifest_of(run, 'eval').fingerprint()
+  before = stages.manifest_of(run, 'eval expert').fingerprint()
   parts.write_text(PARTS + '# Another.\n')
-  assert stages.manifest_of(run, 'eval').fingerprint() != before
+  assert stages.manifest_of(run, 'eval expert').fingerprint() != before
   assert rewards.identity(config_of()) == {}
 
 

@@ -13,9 +13,10 @@ from gog_jax.app import stages
 from gog_jax.errors import UserError
 from gog_jax.rewards import score as rewards
 from gog_jax.train import groups as groups_lib
+from gog_jax.train import losses
 from gog_jax.train import rl
-from gog_jax.train import rl_metrics
 from gog_jax.train.advantages import group_advantages
+from gog_jax.train.batches import batches_of_groups
 from gog_jax.types import ToolStatus
 from tests import mini
 from tests import report_helpers as helpers
@@ -65,7 +66,7 @@ def test_without_refills_dead_groups_stay_and_are_counted(
 def test_dead_groups_leave_the_batch_and_no_denominator(finished):
   groups = fake_groups([[0] * 4, [0, 1, 2, 3], [1] * 4, [1, 0, 0, 0]])
   (lean,), (whole,) = (
-      rl.to_batches(run, groups, advantages_of(run, groups))
+      packed(run, groups)
       for run in (
           mini.make_run(finished.workdir, 'rl', rl__train_dead=dead)
           for dead in (False, True)
@@ -223,48 +224,6 @@ def test_shuffling_leaves_spoilt_samples_out(finished):
   )
 
 
-def test_what_a_step_logs_by_hand():
-  down = helpers.text(status=ToolStatus.INFRA_ERROR)
-  examples = [helpers.example('a'), helpers.example('b')]
-  groups = [
-      [
-          helpers.trajectory('a'),  # Searches nothing; right.
-          helpers.trajectory('a', (helpers.gaze(helpers.MISS),), right=False),
-          helpers.trajectory(
-              'a',
-              (helpers.gaze(helpers.MISS),),
-              (helpers.gaze(helpers.HIT),),
-              (helpers.text(),),
-          ),
-      ],
-      [
-          helpers.trajectory('b', (down,)),  # Spoilt: of no mean.
-          helpers.trajectory('b', (helpers.glance(),), well_formed=False),
-          helpers.trajectory('b', (helpers.text(),), right=False),
-      ],
-  ]
-  advantages = group_advantages(
-      np.array([[t.reward for t in group] for group in groups]),
-      np.array([[t.valid for t in group] for group in groups]),
-      np.array([[t.reward_parts['accuracy'] for t in g] for g in groups]),
-      eps=1e-4,
-  )
-  found = rl_metrics.describe(examples, groups, advantages)
-  assert found['accuracy'] == 3 / 5 and found['format'] == 4 / 5
-  assert found['reward'] == pytest.approx((1 + 0.1 + 1 + 0.9 + 0.1) / 5)
-  assert found['searches'] == (0 + 1 + 3 + 1 + 1) / 5
-  assert found['turns'] == (1 + 2 + 4 + 2 + 2) / 5
-  assert (found['no_search'], found['one_kind'], found['hybrid']) == (
-      1 / 5, 3 / 5, 1 / 5
-  )
-  assert found['recovery'] == 1 / 2
-  assert found['sampled_tokens'] == 2 and found['tokens'] == 4
-  assert found['live_groups'] == 1
-  assert found['masked'] == pytest.approx(1 / 6)
-  assert found['masked_by_calls'] == {'0': 0, '1': 1 / 4, '3': 0}
-  assert (found['infra_errors'], found['model_errors']) == (1, 0)
-
-
 def test_each_variant_weighs_and_clips_as_published(finished):
   """Of two sequences of 1 and 3 sampled tokens; a third was spoilt."""
   down = helpers.text(status=ToolStatus.INFRA_ERROR)
@@ -293,7 +252,7 @@ def test_each_variant_weighs_and_clips_as_published(finished):
     run = mini.make_run(
         finished.workdir, 'rl', rl__variant=variant, rl__group_size=3
     )
-    (batch,) = rl.to_batches(run, [group], advantages_of(run, [group]))
+    (batch,) = packed(run, [group])
     sampled = np.asarray(batch.loss_mask) > 0
     for sign, weight in zip((1, -1), weights, strict=True):
       here = sampled & (np.sign(batch.advantages) == sign)
@@ -302,8 +261,8 @@ def test_each_variant_weighs_and_clips_as_published(finished):
       np.testing.assert_allclose(
           batch.advantages[here], sign * advantage, rtol=1e-3
       )
-    config = rl.loss_config(run.config.rl)
-    assert (config.ratio, config.clip_low, config.clip_high) == (ratio, *clip)
+    found = losses.variant_of(run.config.rl)
+    assert (found.ratio, found.clip) == (ratio, clip)
 
 
 @pytest.mark.slow
@@ -347,7 +306,7 @@ def test_searches_cost_in_rl_alone(finished, monkeypatch, tmp_path):
   def stop(*unused):
     raise Enough
 
-  monkeypatch.setattr(rl, 'to_batches', stop)  # After the rollouts.
+  monkeypatch.setattr(rl, 'batches_of_groups', stop)  # After the rollouts.
   with pytest.raises(Enough):
     rl.train(run, tmp_path)
   assert set(asked) == {0.1}
@@ -380,8 +339,19 @@ def test_groups_that_differ_in_cost_differ_in_more_than_format(finished):
 
 def advantages_of(run, groups):
   return group_advantages(
-      *groups_lib.scores_of(run, groups), **rl.advantage_options(run.config.rl)
+      *groups_lib.scores_of(run, groups),
+      eps=run.config.rl.advantage_eps,
+      divide_by_std=losses.variant_of(run.config.rl).divide_by_std,
   )
+
+
+def packed(run, rollouts):
+  """These groups of trajectories as an update gets them."""
+  examples = [helpers.example(group[0].example_id) for group in rollouts]
+  advantages = advantages_of(run, rollouts)
+  groups = groups_lib.to_groups(examples, rollouts, advantages)
+  variant = losses.variant_of(run.config.rl)
+  return batches_of_groups(run, groups, variant.aggregation)
 
 
 def fake_groups(rewards_of_groups):

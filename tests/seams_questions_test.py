@@ -10,6 +10,7 @@ import pytest
 from gog_jax import images
 from gog_jax.app import commands
 from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.errors import UserError
 from gog_jax.storage import trajectories as store
 from tests import mini
@@ -52,7 +53,7 @@ def test_own_questions_are_graded_from_the_first_and_evaluated(own, tmp_path):
   assert len(run.examples('validation', n=3)) == 3
   # As many as there are, however many are asked for.
   assert len(run.examples('test', n=10_000)) == len(asked)
-  assert 'data' not in stages.order_for(config)
+  assert 'data' not in walk.order_for(config)
   digest = run.questions('train').digest
   assert stages.manifest_of(run, 'grade').inputs['questions'] == digest
 
@@ -75,7 +76,7 @@ def test_json_lines_are_questions(prepared, tmp_path):
   assert [(e.question, e.answers) for e in held] == [('what?', ('this',))]
   assert len(held.drops) == 1
   mini.make_stages(run, 'eval')
-  folder = tmp_path / 'run' / 'eval'
+  folder = tmp_path / 'run' / 'eval' / 'gog@script'
   facts = json.loads((folder / 'manifest.json').read_text())['benchmark']
   assert facts['label'] == 'not in the paper'
   assert facts['name'] == f'jsonl:{path}'
@@ -97,9 +98,9 @@ def test_rl_on_own_questions(own, tmp_path):
       'rl',
       **fields(own, eval__policies=('sft', 'rl'), rl__steps=2),
   )
-  stages.walk(run)
+  walk.walk(run)
   assert not (tmp_path / 'run' / 'data').exists()
-  for name in ('sft', 'grade', 'rl', 'eval', 'report'):
+  for name in ('sft', 'grade', 'rl', 'eval/sft', 'eval/rl', 'report'):
     path = tmp_path / 'run' / name / 'manifest.json'
     assert json.loads(path.read_text())['complete']
   assert len(mini.metrics_of(run, 'rl')) == 2

@@ -9,6 +9,7 @@ import pytest
 
 from gog_jax import interrupt
 from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.config import from_page
 from tests import mini
 
@@ -44,7 +45,7 @@ def test_a_run_over_seeds_goes_on_where_it_stopped(
 
     patch.setattr(stages.rl, 'train', stop_at_the_third)
     with pytest.raises(interrupt.Interrupted):
-      stages.walk(make_run(tmp_path))
+      walk.walk(make_run(tmp_path))
     assert trained == ['rl', 'rl_fast']
   capfd.readouterr()
   made = []
@@ -54,7 +55,7 @@ def test_a_run_over_seeds_goes_on_where_it_stopped(
         'train',
         lambda run, folder: made.append(folder) or train(run, folder),
     )
-    stages.walk(make_run(tmp_path))
+    walk.walk(make_run(tmp_path))
   said = capfd.readouterr().err
   assert [(f.parent.name, f.name) for f in made] == [
       ('seed_0', 'rl_once'), ('seed_1', 'rl'), ('seed_1', 'rl_fast'),

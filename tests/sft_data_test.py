@@ -17,13 +17,14 @@ import pytest
 
 from gog_jax import interrupt
 from gog_jax.app import stages
+from gog_jax.app import walk
 import gog_jax.conversations
 from gog_jax.conversations import convert
 from gog_jax.conversations import reader
 from gog_jax.conversations import sft_data
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
-from gog_jax.train.fit import supervised_batches
+from gog_jax.train.batches import to_batches
 from gog_jax.train.pipeline import endless_batches
 from tests import conversation_helpers as helpers
 from tests import mini
@@ -71,13 +72,7 @@ def test_every_format_holds_the_same_batches(files, run, tmp_path):
         shown,
         batch_size=4,
         seed=run.seed('sft'),
-        transform=lambda some: supervised_batches(
-            run,
-            some,
-            vision_config=run.model_config.vision,
-            micro_rows=2,
-            dtype=run.dtype,
-        ),
+        transform=lambda some: to_batches(run, some, micro_rows=2),
     )
     return [batch for _ in range(3) for batch in next(lists)]
 
@@ -94,10 +89,7 @@ def test_first_fit_packs_them_into_few_rows(files, run, tmp_path):
   """117 tokens each, or 88, and 60 patches: two to a row of 288 and 160."""
   shown, _ = sft_data.read(run, tmp_path, demos='', path=str(files['mine']))
   assert sorted({len(t.token_ids) for t in shown}) == [88, 117]
-  packed = supervised_batches(
-      run, shown, vision_config=run.model_config.vision, micro_rows=1,
-      dtype=run.dtype,
-  )  # fmt: skip
+  packed = to_batches(run, shown, micro_rows=1)
   assert len(packed) == 5
   lengths = [int((batch.segment_ids > 0).sum()) for batch in packed]
   assert lengths == [117 * 2, 117 * 2, 117 + 88, 88 * 2, 88 * 2]
@@ -180,7 +172,7 @@ def test_data_that_was_refused_can_be_put_right(files, tmp_path):
   picture.rename(path.parent / 'scene.png')
   run = mini.make_run(tmp_path, 'sft', sft__data=str(path))
   with pytest.raises(UserError, match='nothing of use.*no image'):
-    stages.make(run, 'sft')
+    walk.make(run, 'sft')
   (path.parent / 'scene.png').rename(picture)
   sft_data.digest.cache_clear()
   assert not stages.manifest_of(run, 'sft').is_complete(tmp_path / 'sft')

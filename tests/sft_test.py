@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gog_jax.run import Run
+from gog_jax.run import RunOf
 from gog_jax.train import sft
 from tests import mini
 from tests import report_helpers as helpers
@@ -53,7 +53,7 @@ def train(workdir, finished, monkeypatch, *, steps, right):
         for i, example in enumerate(examples)
     ]
 
-  monkeypatch.setattr(Run, 'rollout', rollout)
+  monkeypatch.setattr(RunOf, 'rollout', rollout)
   mini.make_stages(run, 'sft')
   return json.loads((workdir / 'sft' / 'manifest.json').read_text())['facts']
 

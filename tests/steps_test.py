@@ -23,8 +23,8 @@ from gog_jax.train import steps
 from tests import helpers
 from tests import tiny
 
-GRPO = losses.GRPOConfig(
-    clip_low=0.2, clip_high=0.2, kl_coef=0.1, max_importance_weight=2.0
+GRPO = dataclasses.replace(
+    losses.VARIANTS['grpo'], kl_coef=0.1, max_importance_weight=2.0
 )
 
 
@@ -96,9 +96,9 @@ def run_step(kind, mesh, batch, *, lora=False, micro_rows=8, n_updates=1):
   old, metrics = None, {}
   for _ in range(n_updates):
     if kind == 'sft':
-      state, metrics = step(state, model.frozen, batches)
+      state, metrics = step(state, batches)
     else:
-      state, old, metrics = step(state, model.frozen, reference, batches, old)
+      state, old, metrics = step(state, reference, batches, old)
   return jax.device_get((nnx.to_pure_dict(state.params), metrics))
 
 
@@ -179,7 +179,7 @@ def test_as_the_full_profiles_do(family, lora, trajectories):
     before = jax.device_get(nnx.to_pure_dict(state.params))
     reference = jax.tree.map(lambda x: x * 1.01, state.params)
     step = steps.make_grpo_step(model, optimizer, state, GRPO)
-    state, *_ = step(state, model.frozen, reference, [batch])
+    state, *_ = step(state, reference, [batch])
     after = jax.device_get(nnx.to_pure_dict(state.params))
     moved.append(jax.tree.map(lambda a, b: a - b, after, before))
   for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
@@ -199,7 +199,6 @@ def test_in_bfloat16_sums_are_float32(trajectories):
     step = steps.make_grpo_step(model, optimizer, state, GRPO)
     state, _, metrics = step(
         state,
-        model.frozen,
         model.in_use(reference),
         sliced(batch, n),
         used=model.kept(state.params),
@@ -231,7 +230,7 @@ def test_prompt_tool_and_image_targets_have_no_gradient(kind, trajectories):
           advantages=batch.advantages,
           segment_ids=batch.segment_ids,
           loss_mask=batch.loss_mask,
-          config=GRPO,
+          variant=GRPO,
       )
     return (token_loss * batch.weights).sum()
 
@@ -320,7 +319,7 @@ def test_an_absurd_ratio_outside_the_mask_is_harmless(trajectories):
       weights=batch.weights * 0,
       loss_mask=batch.loss_mask * 0,
   )
-  state, _, metrics = step(state, model.frozen, reference, [changed])
+  state, _, metrics = step(state, reference, [changed])
   for x in jax.tree.leaves(jax.device_get(nnx.to_pure_dict(state.params))):
     assert np.isfinite(x).all()
   assert np.isfinite(metrics['kl'])

@@ -61,8 +61,8 @@ def test_a_policy_is_offered_what_its_own_config_names(tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'offered': ('text_serach',)}, "nearest is 'text_search'"),
-        ({'extra': ('os.path:join', 'os.path:join')}, 'names a tool twice'),
+        ({'offered': ('text_serach',)}, 'offered.0. must be one of text_sea'),
+        ({'extra': ('os.path:join', 'os.path:join')}, 'must be all different'),
     ],
 )
 def test_tools_that_are_refused_with_the_page(changes, words):

@@ -32,7 +32,7 @@ from gog_jax.models.vision import VisionInputs
 from gog_jax.rollout import features
 from gog_jax.rollout import sampler
 from gog_jax.rollout.batching import Batch
-from gog_jax.train import rl
+from gog_jax.train import losses
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from gog_jax.train.optimizer import make_optimizer
@@ -76,8 +76,8 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   n_slots = sharding.next_multiple(c.sampler.n_slots, mesh)
   n_images = features.images_at_once(mesh)
   chunk = c.sampler.chunk
-  update = steps.grpo_programs(
-      frozen_model, optimizer, state, rl.loss_config(c.rl)
+  update = steps.grpo_update(
+      frozen_model, optimizer, state, losses.variant_of(c.rl)
   )
   totals = jax.eval_shape(update.zeros, state.params).totals
   sums = steps.Sums(

@@ -12,10 +12,9 @@ from typing import Any
 from etils import epath
 
 from gog_jax.app import stages
+from gog_jax.app import walk
 from gog_jax.config import paradigms
 from gog_jax.errors import UserError
-from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import policies
 from gog_jax.models.folders import model_folder
 from gog_jax.run import build
 from gog_jax.storage import files
@@ -84,11 +83,11 @@ def instruct(config: Any, workdir: epath.Path) -> None:
   from gog_jax.instruct import teachers
   from gog_jax.toy import expert
 
-  _check(config)
   run = build(config, workdir)
+  walk.check(config)
   files.check_writable(workdir)
   needed = teachers.stages_of(config)
-  stages.bring(run, needed, 'instruct')
+  walk.bring(run, needed, 'instruct')
   inputs = {name: stages.identity(run, name) for name in needed}
   if config.instruct.teacher == paradigms.EXPERT:
     inputs['maker'] = expert.version()
@@ -165,13 +164,13 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
   from gog_jax.instruct import teachers
 
   if config.stage == 'eval':
-    _check(config)
     run = build(config, workdir)
+    walk.check(config)
     print(estimate.describe(estimate.estimate(run)))
   elif config.stage == 'instruct':
     run = build(config, workdir)
     needed = [name for name in teachers.stages_of(config) if name == 'data']
-    stages.bring(run, needed, 'instruct')
+    walk.bring(run, needed, 'instruct')
     run = run.with_config(teachers.config_of(config))
     print(instruct_estimate.table(run))
   else:
@@ -179,25 +178,6 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
         '--dry_run is for --config=configs/eval.py and instruct.py, not for a '
         f'page of stage {config.stage!r}'
     )
-
-
-def _check(config: Any) -> None:
-  """Refuses questions and benchmarks that do not exist, before any work."""
-  from gog_jax.questions import sources
-
-  for split in ('train', 'validation', 'test'):
-    names = getattr(config.questions, split)
-    sources.check(names, field=f'config.questions.{split}')
-  evaluate.check(config)
-  makes = stages.order_for(config) if config.stage in stages.TARGETS else []
-  only_world = config.questions.only_world('train')
-  if not only_world and {'demos', 'demos_no_gaze'} & {*makes}:
-    raise UserError(
-        'config.questions.train: the expert whom SFT imitates knows the '
-        'embedded world alone; pass --config.sft.data=FILE, what to imitate'
-    )
-  for name in config.eval.policies:
-    policies.config_of(config, name)  # Making it is a check.
 
 
 def do(config: Any, workdir: epath.PathLike) -> None:
@@ -209,5 +189,4 @@ def do(config: Any, workdir: epath.PathLike) -> None:
   if config.stage in COMMANDS:
     COMMANDS[config.stage](config, epath.Path(workdir))
   else:
-    _check(config)
-    stages.walk(build(config, workdir))
+    walk.walk(build(config, workdir))

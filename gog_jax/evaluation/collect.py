@@ -111,7 +111,7 @@ class Collector:
     retries: How often an item that the infrastructure spoilt is begun anew,
       with the very same seed, before it is left as it is.
     max_errors: Share of spoilt items beyond which it is an outage.
-    on_kept: Called after each item that is kept.
+    on_kept: Called after each item that is kept, with all `items`.
     rollouts: The open folder.
     items: What is noted of each finished item, by its number.
     n_retried: Items that were rolled out anew since it was opened.
@@ -126,7 +126,7 @@ class Collector:
   keep_records: bool = True
   retries: int = 0
   max_errors: float = 1.0
-  on_kept: Callable[[], None] = lambda: None
+  on_kept: Callable[[Mapping[int, Any]], None] = lambda items: None
 
   def __post_init__(self):
     self.rollouts = Rollouts(self.folder, samples=self.samples)
@@ -195,7 +195,7 @@ class Collector:
         self.rollouts.add(index, item, example, trajectory)
       else:
         self.rollouts.add(index, item)
-      self.on_kept()
+      self.on_kept(self.items)
       self._recent.append(
           '' if trajectory.valid else ': '.join(infra_error(trajectory))
       )
@@ -251,7 +251,7 @@ class _Scorer:
     self._pending: list[tuple[int, Example, Trajectory]] = []
     self._worker = futures.ThreadPoolExecutor(1)
     self._at_work = self._worker.submit(self._score, [])
-    self._judging = True
+    self._stopped = False
 
   def __enter__(self) -> _Scorer:
     return self
@@ -283,11 +283,10 @@ class _Scorer:
     indices, examples, trajectories = zip(*batch, strict=True)
     stopped: BaseException | None = None
     try:
-      score = run.scored if self._judging else run.unjudged
-      scored = score(examples, trajectories)
+      scored = run.scored(examples, trajectories, unjudged=self._stopped)
     except (RunStopped, Interrupted) as error:
-      stopped, self._judging = error, False
-      scored = run.unjudged(examples, trajectories)
+      stopped, self._stopped = error, True
+      scored = run.scored(examples, trajectories, unjudged=True)
     self._collector.keep(indices, examples, scored)
     if stopped is not None:
       raise stopped

@@ -71,7 +71,7 @@ def _of_policy(run: Run, name: str) -> Estimate:
   c = run.config
   policy = paradigms.parse(name, c.arms)
   own = policies.run_of(run, name)
-  folder = evaluate.folder_of(run) / name
+  folder = evaluate.folder_of(run, name)
   items = list(rollouts.items(folder).values())
   if c.eval.retry_errors:
     items = [item for item in items if item['valid']]

@@ -1,7 +1,7 @@
 """The evaluations of a run: which policies, on what, and how far they are.
 
-Each policy has a folder with a manifest of its own, so that another can be
-added at any time, and so that one that was trained anew is noticed.
+Each policy is a stage of its own, so that another can be added at any time, and
+so that one that was trained anew is noticed.
 
     FOLDER/trajectories.jsonl, ...   see storage/rollouts.py
     FOLDER/progress.json             how far it is, and the results so far
@@ -19,8 +19,8 @@ from typing import Any
 from etils import epath
 
 from gog_jax import seams
+from gog_jax.config import Config
 from gog_jax.config import paradigms
-from gog_jax.config import picked
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
@@ -28,30 +28,15 @@ from gog_jax.evaluation.collect import Collector
 from gog_jax.evaluation.collect import MEANS
 from gog_jax.evaluation.collect import USAGE
 from gog_jax.questions import benchmarks
-from gog_jax.rewards import score as rewards
 from gog_jax.rollout.policy import Policy
-from gog_jax.run import model_digest
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import rollouts
-from gog_jax.storage.manifest import Manifest
 from gog_jax.types import Example
 
-# What a policy's conversations depend on, beside who it is.
-TOOLS = (
-    'tools.offered', 'tools.backend', 'tools.top_k', 'tools.hit_characters',
-)
-ROLLOUT = ('seed', 'model', *TOOLS, 'rollout', 'batch.row_patches')
-TRAINED = ('trainable', 'lora')
-# What may change while evaluations are under way: none hangs on it.
-NO_IDENTITY = (
-    'policies', 'script', 'retry_errors',
-    # Which moves with every start of a server, and may hold a key.
-    'url',
-    'key_variable', 'timeout_s', 'max_attempts', 'concurrency', 'price_in',
-    'price_out', 'max_spend', 'ledger',
-)  # fmt: skip
 _PROGRESS_S = 2.0
+
+Items = Mapping[int, Mapping[str, Any]]
 
 
 def items(run: Run) -> benchmarks.Benchmark:
@@ -86,7 +71,7 @@ def _load(
   return benchmarks.open(section, workdir=workdir)
 
 
-def check(config: Any) -> None:
+def check(config: Config) -> None:
   """Refuses a benchmark that does not exist, or lacks its files.
 
   Raises:
@@ -102,111 +87,50 @@ def check(config: Any) -> None:
     )
 
 
-def needs(config: Any) -> tuple[str, ...]:
-  """The stages whose output evaluations read."""
-  names = config.eval.policies
-  trained = [paradigms.parse(name, config.arms).stage for name in names]
+def needs(config: Config, name: str) -> tuple[str, ...]:
+  """The stages whose output a policy's evaluation reads."""
+  stage = paradigms.parse(name, config.arms).stage
   world = config.world_split
   if config.eval.benchmark == paradigms.TEST:
     world = 'world' in config.questions.test
-  data = ['data'] if world else []
-  return tuple(dict.fromkeys([*data, *filter(None, trained)]))
+  return (*(['data'] if world else []), *([stage] if stage else []))
 
 
-def folder_of(run: Run) -> epath.Path:
-  """Where evaluations go; those of other benchmarks stand apart."""
-  benchmark = run.config.eval.benchmark
-  return run.workdir / paradigms.folder_name('eval', benchmark)
-
-
-def manifest_of(
-    run: Run, name: str, identity: Callable[[str], str]
-) -> Manifest:
-  """The identity of one policy's evaluation.
-
-  Args:
-    run: The whole run.
-    name: The policy's.
-    identity: Of a stage that the evaluation is built on.
-  """
-  policy = paradigms.parse(name, run.config.arms)
-  own = policies.config_of(run.config, name)
-  sections = [*ROLLOUT, 'reward', 'eval']
-  inputs = rewards.identity(own.reward) | {
-      'model_folder': model_digest(own),
-      'searched': run.toolbox.version,
-  }
-  if run.judge is not None:
-    inputs['judge'] = run.judge.identity
-  if policy.stage or policy.model == paradigms.BASE:
-    sections += TRAINED
-  if policy.stage:
-    inputs[policy.stage] = identity(policy.stage)
-  if policy.model == paradigms.REMOTE:
-    sections.append('remote')
-  if policy.model == paradigms.SCRIPT:
-    inputs['script'] = seams.digest(
-        run.config.eval.script, {}, field='config.eval.script'
+def inputs(run: Run, name: str) -> dict[str, str]:
+  """Fingerprints of what else it reads."""
+  c, found = run.config, {}
+  if paradigms.parse(name, c.arms).model == paradigms.SCRIPT:
+    found['script'] = seams.digest(
+        c.eval.script, {}, field='config.eval.script'
     )
-  if run.config.world_split:
-    inputs['data'] = identity('data')
-  else:
-    inputs['benchmark'] = items(run).digest
-    if scope := run.config.benchmark.scope:
-      inputs['scope'] = scope
-  return Manifest(
-      stage=f'eval {name}',
-      config=picked(own, sections, without=NO_IDENTITY),
-      inputs=inputs,
-  )
+  if not c.world_split:
+    found['benchmark'] = items(run).digest
+    if c.benchmark.scope:
+      found['scope'] = c.benchmark.scope
+  return found
 
 
-def is_complete(run: Run, name: str, identity: Callable[[str], str]) -> bool:
-  """Whether a policy's evaluation is done, and nothing is to be tried again.
-
-  Raises:
-    UserError: It was made with other settings; names them.
-  """
-  folder = folder_of(run) / name
-  if not manifest_of(run, name, identity).is_complete(folder):
-    return False
-  return not (run.config.eval.retry_errors and errors(folder))
+def folder_of(run: Run, name: str) -> epath.Path:
+  """Where a policy's goes; those of other benchmarks stand apart."""
+  benchmark = run.config.eval.benchmark
+  return run.workdir / paradigms.folder_name('eval', benchmark) / name
 
 
-def are_complete(run: Run, identity: Callable[[str], str]) -> bool:
-  """Whether all of them are; raises as `is_complete`."""
-  return all(
-      is_complete(run, name, identity) for name in run.config.eval.policies
-  )
-
-
-def make(run: Run, name: str, identity: Callable[[str], str]) -> None:
-  """Evaluates one policy.
+def make(run: Run, folder: epath.Path, *, name: str) -> dict[str, Any]:
+  """Evaluates a policy; `run` has its config.
 
   Raises:
     UserError: As `evaluate`.
   """
-  own = policies.run_of(run, name)
-  folder = folder_of(run) / name
-  manifest = manifest_of(run, name, identity)
-  found = items(run)
-  # A report may be made while it is under way.
-  manifest.write(folder, complete=False, benchmark=dict(found.facts))
   evaluate(
-      own,
-      lambda: policies.make(own, name),
-      found.examples,
+      run,
+      lambda: policies.make(run, name),
+      items(run).examples,
       folder,
       name=name,
       retry_errors=run.config.eval.retry_errors,
   )
-  manifest.write(
-      folder,
-      complete=True,
-      facts=facts(folder),
-      benchmark=dict(found.facts),
-      **({} if run.judge is None else {'judge': run.judge.about}),
-  )
+  return facts(folder)
 
 
 def evaluate(
@@ -236,9 +160,9 @@ def evaluate(
     return
   what = f'eval {name}'
   request = lambda i: run.request(examples[i], seed=('eval',), what=what)
-  with Collector(run, folder, request) as collector:
-    progress = _Progress(folder, collector.items, n=len(examples))
-    collector.on_kept = progress.advance
+  progress = _Progress(folder, n_items=len(examples))
+  with Collector(run, folder, request, on_kept=progress.update) as collector:
+    progress.write(collector.items)
     try:
       collector.collect(
           range(len(examples)),
@@ -247,9 +171,9 @@ def evaluate(
           retry_errors=retry_errors,
       )
     finally:
-      progress.write()
+      progress.write(collector.items)
     collector.rollouts.settle()
-    progress.write(complete=True)
+    progress.write(collector.items, complete=True)
 
 
 def is_done(folder: epath.Path) -> bool:
@@ -304,29 +228,23 @@ def summary(items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 class _Progress:
   """Says in a file how far an evaluation is."""
 
-  def __init__(
-      self,
-      folder: epath.Path,
-      items: Mapping[int, Mapping[str, Any]],
-      *,
-      n: int,
-  ):
-    self._path, self._items, self._n = folder / 'progress.json', items, n
+  def __init__(self, folder: epath.Path, *, n_items: int):
+    self._path, self._n_items = folder / 'progress.json', n_items
     self._started = self._written = time.monotonic()
     self._n_now = 0
-    self.write()
 
-  def advance(self) -> None:
+  def update(self, items: Items) -> None:
+    """Takes note of one more item; the file follows now and then."""
     self._n_now += 1
     if time.monotonic() - self._written > _PROGRESS_S:
-      self.write()
+      self.write(items)
 
-  def write(self, *, complete: bool = False) -> None:
+  def write(self, items: Items, *, complete: bool = False) -> None:
     self._written = time.monotonic()
     found = {
         'complete': complete,
-        'n_items': self._n,
-        **summary(self._items.values()),
+        'n_items': self._n_items,
+        **summary(items.values()),
     }
     if self._n_now:
       seconds = self._written - self._started

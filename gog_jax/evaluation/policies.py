@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-
-from flax import nnx
+from typing import TypeVar
 
 from gog_jax import seams
 from gog_jax.config import Config
@@ -12,7 +11,6 @@ from gog_jax.config import paradigms
 from gog_jax.config.paradigms import Named
 from gog_jax.errors import UserError
 from gog_jax.evaluation import scripts
-from gog_jax.models.vlm import VLM
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
@@ -25,12 +23,14 @@ from gog_jax.run import Run
 from gog_jax.storage.typed import FieldError
 from gog_jax.types import ToolCall
 
+C = TypeVar('C', bound=Config)
+
 REMOTE = paradigms.REMOTE
 # Policies of other packages, which this one does not import.
 SCRIPTED = {'expert': 'gog_jax.toy.policy:expert_policy'}
 
 
-def config_of(config: Config, name: str) -> Config:
+def config_of(config: C, name: str) -> C:
   """The config of a policy: its tools, its wording and its limits.
 
   Raises:
@@ -92,20 +92,12 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
         run, capacity=run.config.remote.concurrency, tolerant=tolerant
     )
   else:
-    model = trained(run, policy.stage) if policy.stage else run.load_model()
     made = run.make_policy(
-        model,
+        run.load_model(policy.stage),
         greedy=True,
         answers_at_once=searched or policy.paradigm == paradigms.DIRECT,
     )
   return ForcedPolicy(made, prelude) if prelude else made
-
-
-def trained(run: Run, stage: str) -> VLM:
-  """The base model with what a stage trained."""
-  model = run.load_model()
-  nnx.update(model, run.trained_params(model, stage))
-  return model
 
 
 def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:

@@ -33,11 +33,10 @@ from gog_jax.instruct import teachers
 from gog_jax.instruct.answers import Answers
 from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
+from gog_jax.instruct.teachers import InstructRun
 from gog_jax.instruct.teachers import Teacher
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import choice
-from gog_jax.rewards import score as rewards
-from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage.manifest import Manifest
@@ -72,11 +71,11 @@ def _identity(config: Any) -> dict[str, Any]:
   return picked(config, names, without=())
 
 
-def folder_of(run: Run) -> epath.Path:
+def folder_of(run: InstructRun) -> epath.Path:
   return run.workdir / 'instruct'
 
 
-def questions_of(run: Run) -> sources.Questions:
+def questions_of(run: InstructRun) -> sources.Questions:
   """The questions that a build may ask, in whole chunks."""
   c = run.config.instruct
   return sources.open(
@@ -88,7 +87,7 @@ def questions_of(run: Run) -> sources.Questions:
   )
 
 
-def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
+def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   """Makes the set, or what is missing; returns facts about it.
 
   Args:
@@ -106,11 +105,8 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
       stage='instruct',
       config=_identity(run.config),
       inputs={
-          'model_folder': run.model_digest,
-          'searched': run.toolbox.version,
-          **rewards.identity(run.config.reward),
+          **run.inputs(run.config, _ASKED),
           **inputs,
-          **({} if run.judge is None else {'judge': run.judge.identity}),
       },
   )
   manifest.is_complete(folder)  # Or it says what differs.
@@ -161,7 +157,7 @@ def build(run: Run, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     return facts
 
 
-def shown(run: Run, facts: Mapping[str, Any]) -> str:
+def shown(run: InstructRun, facts: Mapping[str, Any]) -> str:
   """A summary for the terminal."""
   folder = folder_of(run)
 

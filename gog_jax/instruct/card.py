@@ -11,7 +11,7 @@ import gog_jax
 from gog_jax.instruct import teachers
 from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
-from gog_jax.run import Run
+from gog_jax.instruct.teachers import InstructRun
 from gog_jax.types import Example
 
 DESCRIPTION = (
@@ -72,7 +72,7 @@ def facts(
 
 
 def write(
-    run: Run,
+    run: InstructRun,
     identity: Mapping[str, Any],
     found: Mapping[str, Any],
     reviewed: Review,

@@ -7,8 +7,8 @@ import dataclasses
 from gog_jax.evaluation import policies
 from gog_jax.instruct import build
 from gog_jax.instruct.answers import outcome_of
+from gog_jax.instruct.teachers import InstructRun
 from gog_jax.remote import ledger
-from gog_jax.run import Run
 from gog_jax.storage import rollouts
 
 _PROBED = 8  # Prompts that are encoded for the estimate.
@@ -42,7 +42,7 @@ class Estimate:
   dollars: float | None
 
 
-def estimate(run: Run) -> Estimate:
+def estimate(run: InstructRun) -> Estimate:
   """Counts what is left to ask.
 
   Raises:
@@ -90,7 +90,7 @@ def estimate(run: Run) -> Estimate:
   )
 
 
-def table(run: Run) -> str:
+def table(run: InstructRun) -> str:
   """The same for people."""
   e = estimate(run)
   c = run.config

@@ -11,15 +11,15 @@ from gog_jax.config.pages import InstructPage
 from gog_jax.evaluation import policies
 from gog_jax.questions import sources
 from gog_jax.rollout.policy import Policy
-from gog_jax.run import Run
+from gog_jax.run import RunOf
 from gog_jax.types import Trajectory
+
+InstructRun = RunOf[InstructPage]
 
 
 def config_of(config: InstructPage) -> InstructPage:
   """The config with the tools, wording and limits that the teacher has."""
-  own = policies.config_of(config, config.instruct.teacher)
-  assert isinstance(own, InstructPage)
-  return own
+  return policies.config_of(config, config.instruct.teacher)
 
 
 def name_of(config: InstructPage) -> str:
@@ -49,7 +49,7 @@ class Teacher:
     run: Its chat and tools are those of the trajectories.
   """
 
-  def __init__(self, run: Run):
+  def __init__(self, run: InstructRun):
     """Makes nothing that takes long."""
     self._name = run.config.instruct.teacher
     self.run = run
@@ -74,10 +74,7 @@ class Teacher:
       return self._remote(self.run)
     if self._name == paradigms.EXPERT:
       return policies.expert_policy(self.run)
-    stage = _stage_of(self.run.config)
-    model = policies.trained(self.run, stage) if stage else (
-        self.run.load_model()
-    )
+    model = self.run.load_model(_stage_of(self.run.config))
     return self.run.make_policy(model, greedy=False)
 
   @functools.cached_property
@@ -91,7 +88,7 @@ class Teacher:
     return self.policy
 
   @functools.cached_property
-  def direct_run(self) -> Run:
+  def direct_run(self) -> InstructRun:
     """A run with a single turn; for a remote model, without tools."""
     c = self.run.config
     rollout = dataclasses.replace(c.rollout, max_turns=1)
@@ -107,7 +104,7 @@ class Teacher:
       )
     return self.run.with_config(own)
 
-  def _remote(self, run: Run) -> Policy:
+  def _remote(self, run: InstructRun) -> Policy:
     return policies.remote_policy(
         run, capacity=run.config.instruct.concurrency, tolerant=True
     )

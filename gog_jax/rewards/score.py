@@ -11,7 +11,7 @@ searching.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import math
 from typing import Any
@@ -88,20 +88,6 @@ def score(
   return dataclasses.replace(
       trajectory, reward=reward, reward_parts=reward_parts
   )
-
-
-def score_all(
-    examples: Sequence[Example],
-    trajectories: Sequence[Trajectory],
-    *,
-    config: RewardConfig,
-    call_cost: float = 0.0,
-) -> list[Trajectory]:
-  """`score` of each trajectory, one of each example."""
-  return [
-      score(example, trajectory, config=config, call_cost=call_cost)
-      for example, trajectory in zip(examples, trajectories, strict=True)
-  ]
 
 
 def check(config: RewardConfig) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from gog_jax.chat import Chat
 from gog_jax.chat.render import whole
+from gog_jax.config.pages import PretrainPage
 from gog_jax.rollout.transcript import Transcript
-from gog_jax.run import Run
+from gog_jax.run import RunOf
 from gog_jax.toy import grounding
 from gog_jax.toy import policy
 from gog_jax.toy import reading
@@ -20,6 +21,8 @@ from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolResult
 from gog_jax.types import Trajectory
+
+PretrainRun = RunOf[PretrainPage]
 
 # Phases of pretraining in order, each a section of the config.
 PHASES = ('read', 'look', 'refer')
@@ -34,7 +37,7 @@ class Lessons(Sequence[Trajectory]):
   before the others are (measured: docs/log.md).
   """
 
-  def __init__(self, run: Run, *, seed: int):
+  def __init__(self, run: PretrainRun, *, seed: int):
     c = run.config.pretrain
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)

@@ -8,6 +8,8 @@ an ordinary Hugging Face folder.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 from etils import epath
@@ -18,14 +20,14 @@ from gog_jax import models
 from gog_jax.chat.codec import Codec
 from gog_jax.models import hf_config
 from gog_jax.models.layers import Execution
-from gog_jax.run import Run
 from gog_jax.toy.lessons import Lessons
 from gog_jax.toy.lessons import PHASES
+from gog_jax.toy.lessons import PretrainRun
 from gog_jax.toy.probe import probe
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
+from gog_jax.train.batches import to_batches
 from gog_jax.train.fit import fit
-from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
 
@@ -50,7 +52,7 @@ def _token_ids(folder: epath.Path) -> dict[str, int | None]:
   return ids | {'vocab_size': -(-codec.vocab_size // 64) * 64}
 
 
-def train(run: Run, folder: epath.Path) -> dict[str, Any]:
+def train(run: PretrainRun, folder: epath.Path) -> dict[str, Any]:
   """Pretrains all parameters, writes `folder/model` and measures it.
 
   Without steps, the base to start from is measured as it is.
@@ -76,21 +78,17 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       execution=Execution(scan=run.config.model.scan),
       logprob_chunk=run.config.model.logprob_chunk,
   )
-  step = steps.make_sft_step(model, optimizer, state)
-
   state = fit(
       state,
-      lambda state, batches: step(state, model.frozen, batches),
+      steps.make_sft_step(model, optimizer, state),
       endless_batches(
           Lessons(run, seed=run.seed('lessons')),
           batch_size=c.batch_size,
           seed=None,
-          transform=lambda some: supervised_batches(
-              run,
-              some,
-              vision_config=config.vision,
+          transform=functools.partial(
+              to_batches,
+              dataclasses.replace(run, model_config=config),
               micro_rows=c.micro_rows,
-              dtype=jnp.float32,
           ),
       ),
       what='pretrain',

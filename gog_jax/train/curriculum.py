@@ -15,9 +15,9 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import grade
 from gog_jax.run import Run
 from gog_jax.storage import metrics as metrics_lib
+from gog_jax.train.groups import Group
 from gog_jax.train.pipeline import endless_batches
 from gog_jax.types import Example
-from gog_jax.types import Trajectory
 
 ALL_LEVELS = -1
 
@@ -79,15 +79,15 @@ class Curriculum:
     return drawn
 
   def record(
-      self, step: int, groups: Sequence[Sequence[Trajectory]]
+      self, step: int, groups: Sequence[Group]
   ) -> dict[str, Any]:
     """Grades anew by a step's rollouts; returns what to log."""
     if not self._rl.regrade:
       return {}
     levels = {}
     for group in groups:
-      levels[group[0].example_id] = grade.level_of(
-          *grade.count_correct(group),
+      levels[group.example.id] = grade.level_of(
+          *grade.count_correct(group.trajectories),
           solved=self._grade.solved,
           often_failed=self._grade.often_failed,
       )

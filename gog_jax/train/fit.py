@@ -1,29 +1,91 @@
-"""The supervised loop, shared by pretraining and SFT."""
+"""A training stage under way; the supervised loop of SFT and pretraining."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
 
 from etils import epath
 import grain
 import jax
-import numpy as np
 
 from gog_jax import interrupt
 from gog_jax.config import Config
-from gog_jax.models.config import VisionConfig
-from gog_jax.rollout.batching import loss_weights
 from gog_jax.rollout.batching import MicroBatches
-from gog_jax.run import Run
 from gog_jax.storage import checkpoint
 from gog_jax.storage import metrics as metrics_lib
 from gog_jax.train.state import TrainState
-from gog_jax.types import Trajectory
 
 Step = Callable[
     [TrainState, MicroBatches], tuple[TrainState, dict[str, jax.Array]]
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+  """A stage from its newest checkpoint on.
+
+  Attributes:
+    state: The checkpoint's; without one, the state that was given.
+    first: Steps that were done before.
+    n_steps: Steps of the whole stage.
+    log: Its metrics.
+    progress: Its bar.
+    saver: Its checkpoints.
+    data: Their data iterator.
+  """
+
+  state: TrainState
+  first: int
+  n_steps: int
+  log: metrics_lib.MetricsWriter
+  progress: metrics_lib.Progress
+  saver: checkpoint.Checkpointer
+  data: grain.DatasetIterator
+
+  def is_due(self, n: int) -> bool:
+    """Whether the state after `n` steps is saved in any case."""
+    return n == self.n_steps or self.saver.is_due(n)
+
+  def save(self, n: int, state: TrainState) -> None:
+    """Saves the state after `n` steps, and where the data iterator stands."""
+    self.saver.save(n, state, self.data)
+
+
+@contextlib.contextmanager
+def opened(
+    state: TrainState,
+    data: grain.DatasetIterator,
+    *,
+    what: str,
+    config: Config,
+    folder: epath.Path,
+    n_steps: int,
+    checkpoint_every: int,
+) -> Iterator[Session]:
+  """Opens a stage's folder; goes on from the newest checkpoint there.
+
+  Args:
+    state: Fresh.
+    data: Endless; moved to where it stood.
+    what: Name on the progress bar.
+    config: The run's, which says where its metrics go.
+    folder: Holds `checkpoints/`, `metrics.jsonl` and `events/`.
+    n_steps: Steps of the whole stage.
+    checkpoint_every: Steps.
+  """
+  with checkpoint.Checkpointer(
+      folder / 'checkpoints', every=checkpoint_every, keep=2
+  ) as saver:
+    first = saver.latest_step() or 0
+    if first:
+      state = saver.restore(state, data)
+    with (
+        metrics_lib.open_log(config, folder, resume_step=first) as log,
+        metrics_lib.Progress(what, total=n_steps, start=first) as progress,
+    ):
+      yield Session(state, first, n_steps, log, progress, saver, data)
 
 
 def fit(
@@ -31,12 +93,8 @@ def fit(
     step: Step,
     batches: grain.DatasetIterator,
     *,
-    what: str,
-    config: Config,
-    folder: epath.Path,
-    n_steps: int,
-    checkpoint_every: int,
     stop: Callable[[TrainState, int], bool] = lambda state, n: False,
+    **stage,
 ) -> TrainState:
   """Runs `step` up to `n_steps`, from the newest checkpoint if there is one.
 
@@ -47,72 +105,37 @@ def fit(
     state: Fresh; replaced by the checkpoint's where there is one.
     step: (state, micro-batches) -> (state, metrics). Donates the state.
     batches: Endless; its position is part of the checkpoint.
-    what: Name on the progress bar.
-    config: The run's, which says where its metrics go.
-    folder: Holds `checkpoints/`, `metrics.jsonl` and `events/`.
-    n_steps: Optimizer steps of the whole run.
-    checkpoint_every: Steps.
     stop: (state, steps done) -> whether that is enough; asked before a step.
+    **stage: For `opened`.
   """
-  with checkpoint.Checkpointer(
-      folder / 'checkpoints', every=checkpoint_every, keep=2
-  ) as saver:
-    if saver.latest_step() is not None:
-      state = saver.restore(state, batches)
-    first = int(state.step)
-    with (
-        metrics_lib.open_log(config, folder, resume_step=first) as log,
-        metrics_lib.Progress(what, total=n_steps, start=first) as progress,
-    ):
-      pending = None  # Written a step late: the device waits for no host.
+  with opened(state, batches, **stage) as session:
+    state = session.state
+    pending = None  # Written a step late: the device waits for no host.
 
-      def write_pending() -> None:
-        nonlocal pending
-        if pending is not None:
-          log.write(*pending)
-          progress.advance(loss=float(pending[1]['loss']))
-        pending = None
+    def write_pending() -> None:
+      nonlocal pending
+      if pending is not None:
+        session.log.write(*pending)
+        session.progress.advance(loss=float(pending[1]['loss']))
+      pending = None
 
-      def save(n: int) -> None:
-        write_pending()
-        saver.save(n, state, batches)
+    def save(n: int) -> None:
+      write_pending()
+      session.save(n, state)
 
-      for n in range(first, n_steps):
-        try:
-          interrupt.check()
-          enough = stop(state, n)
-        except interrupt.Interrupted:
-          save(n)
-          raise
-        if enough:
-          save(n)
-          break
-        state, metrics = step(state, next(batches))
-        write_pending()
-        pending = (n + 1, metrics)
-        if saver.is_due(n + 1) or n + 1 == n_steps:
-          save(n + 1)
+    for n in range(session.first, session.n_steps):
+      try:
+        interrupt.check()
+        enough = stop(state, n)
+      except interrupt.Interrupted:
+        save(n)
+        raise
+      if enough:
+        save(n)
+        break
+      state, metrics = step(state, next(batches))
+      write_pending()
+      pending = (n + 1, metrics)
+      if session.is_due(n + 1):
+        save(n + 1)
   return state
-
-
-def supervised_batches(
-    run: Run,
-    trajectories: Sequence[Trajectory],
-    *,
-    vision_config: VisionConfig,
-    micro_rows: int,
-    dtype: Any,
-) -> MicroBatches:
-  """Packs what is to be imitated; every target weighs the same."""
-  return MicroBatches(
-      trajectories,
-      advantages=np.zeros(len(trajectories)),
-      weights=loss_weights(
-          [int(t.loss_mask.sum()) for t in trajectories],
-          [t.valid for t in trajectories],
-          aggregation='token_mean',
-      ),
-      processor=run.processor,
-      vision_config=vision_config,
-      config=run.batch_config(micro_rows=micro_rows, dtype=dtype),
-  )

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
+from gog_jax.config.training import RLConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """What the published variants of GRPO differ in.
+  """A variant of GRPO: what the published ones differ in, and coefficients.
 
   Attributes:
     ratio: What the clipped ratio belongs to: each 'token' or the 'sequence',
@@ -23,13 +26,18 @@ class Variant:
     aggregation: How token losses become one, see `batching.loss_weights`.
     divide_by_std: Whether advantages are divided by the group's standard
       deviation.
-    clip: (low, high) as published, unless the config says otherwise.
+    clip: (low, high): the ratio is clipped to [1 - low, 1 + high].
+    kl_coef: Weight of the KL to the SFT policy.
+    max_importance_weight: Cap of the truncated importance weights that
+      correct for the gap between sampler and trainer.
   """
 
   ratio: str
   aggregation: str
   divide_by_std: bool
   clip: tuple[float, float]
+  kl_coef: float = 0.0
+  max_importance_weight: float = math.inf
 
 
 # DeepSeekMath (GRPO); Understanding R1-Zero-Like Training (Dr. GRPO); DAPO;
@@ -42,23 +50,15 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GRPOConfig:
-  """The policy loss.
-
-  Attributes:
-    ratio: 'token' or 'sequence', see `Variant`.
-    clip_low, clip_high: The ratio is clipped to [1 - low, 1 + high].
-    kl_coef: Weight of the KL to the SFT policy.
-    max_importance_weight: Cap of the truncated importance weights that
-      correct for the gap between sampler and trainer.
-  """
-
-  ratio: str = 'token'
-  clip_low: float
-  clip_high: float
-  kl_coef: float
-  max_importance_weight: float
+def variant_of(config: RLConfig) -> Variant:
+  """The variant that `rl.variant` names, with what `rl.loss` says."""
+  published = VARIANTS[config.variant]
+  return dataclasses.replace(
+      published,
+      clip=config.loss.clip or published.clip,
+      kl_coef=config.loss.kl_coef,
+      max_importance_weight=config.loss.max_importance_weight,
+  )
 
 
 def sft_loss(logprobs: jax.Array) -> jax.Array:
@@ -75,7 +75,7 @@ def grpo_loss(
     advantages: jax.Array,
     segment_ids: jax.Array,
     loss_mask: jax.Array,
-    config: GRPOConfig,
+    variant: Variant,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Clipped policy loss plus KL, per token; all arguments are [B, T].
 
@@ -93,35 +93,36 @@ def grpo_loss(
     advantages: Of the target's trajectory.
     segment_ids: Which trajectory of its row each target belongs to, 0 none.
     loss_mask: 1 where the target was sampled.
-    config: Coefficients.
+    variant: Its kind of ratio, clip and coefficients.
 
   Returns:
-    The loss and, for logging, `ratio`, `clipped`, `kl`, `importance_weight` and
-    whether it was `truncated`.
+    The loss and, for logging, `ratio`, `kl` and `importance_weight`, and 1
+    where the ratio (`clip_frac`) and the weight (`truncated_frac`) are cut.
 
   Source: DeepSeekMath eq. 3-4 (GRPO, k3); Schulman, "Approximating KL"; GSPO
     eq. 5-7.
   """
   old_logprobs = jax.lax.stop_gradient(old_logprobs)
   change = logprobs - old_logprobs
-  if config.ratio == 'sequence':
+  if variant.ratio == 'sequence':
     change = segment_mean(change, segment_ids, loss_mask)
   ratio = jnp.exp(change)
-  clipped_ratio = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
+  low, high = variant.clip
+  clipped_ratio = jnp.clip(ratio, 1 - low, 1 + high)
   surrogate = jnp.minimum(ratio * advantages, clipped_ratio * advantages)
   weight = jnp.exp(old_logprobs - sampler_logprobs)
-  importance_weight = jnp.minimum(weight, config.max_importance_weight)
+  importance_weight = jnp.minimum(weight, variant.max_importance_weight)
   log_ratio = ref_logprobs - logprobs
   kl = jnp.exp(log_ratio) - log_ratio - 1
-  loss = -importance_weight * surrogate + config.kl_coef * kl
+  loss = -importance_weight * surrogate + variant.kl_coef * kl
   return loss, {
       'ratio': ratio,
-      'clipped': (clipped_ratio * advantages < ratio * advantages).astype(
+      'clip_frac': (clipped_ratio * advantages < ratio * advantages).astype(
           loss.dtype
       ),
       'kl': kl,
       'importance_weight': importance_weight,
-      'truncated': (weight > importance_weight).astype(loss.dtype),
+      'truncated_frac': (weight > importance_weight).astype(loss.dtype),
   }
 
 

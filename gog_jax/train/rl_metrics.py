@@ -10,27 +10,24 @@ import numpy as np
 from gog_jax.rewards import behaviour
 from gog_jax.rewards.score import RECORDED
 from gog_jax.run import Run
-from gog_jax.train.advantages import GroupAdvantages
-from gog_jax.train.groups import Drawn
-from gog_jax.types import Example
+from gog_jax.train.groups import Group
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
 
 def describe_step(
     run: Run,
-    drawn: Drawn,
+    groups: Sequence[Group],
     update: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
   """A step's row: its rollouts, its update, its tools and its judge."""
-  groups = drawn.everything
-  row = describe(groups.examples, groups.trajectories, groups.advantages)
-  n_refilled = len(groups.examples) - len(drawn.learnt.examples)
-  row |= {**update, **seconds, 'refilled': n_refilled}
   tools = run.toolbox.counts.take()
   every = tools.get('all', {})
-  row |= {
+  row = {
+      **describe(groups),
+      **update,
+      **seconds,
       'price': every.get('price', 0.0),
       'tool_retries': every.get('retries', 0),
       'tool_cached': every.get('cached', 0),
@@ -43,31 +40,15 @@ def describe_step(
   return row
 
 
-def describe(
-    examples: Sequence[Example],
-    groups: Sequence[Sequence[Trajectory]],
-    advantages: GroupAdvantages,
-) -> dict[str, Any]:
-  """Means over valid trajectories, and what was left out of them.
-
-  Args:
-    examples: P queries.
-    groups: Their P groups of scored trajectories.
-    advantages: What became of the groups.
-  """
-  flat = [t for group in groups for t in group]
+def describe(groups: Sequence[Group]) -> dict[str, Any]:
+  """Means over valid trajectories, and what was left out of them."""
+  pairs = [(group.example, t) for group in groups for t in group.trajectories]
+  flat = [t for _, t in pairs]
   valid = [t for t in flat if t.valid]
   results = [r for t in flat for turn in t.turns for r in turn.results]
 
-  pairs = [
-      (example, t)
-      for example, group in zip(examples, groups, strict=True)
-      for t in group
-      if t.valid
-  ]
-
   def mean(value) -> float:
-    return float(np.mean([value(t) for t in valid])) if valid else 0.0
+    return behaviour.mean([value(t) for t in valid]) or 0.0
 
   def count(status: ToolStatus) -> int:
     return sum(r.status == status for r in results)
@@ -76,11 +57,11 @@ def describe(
       'reward': mean(lambda t: t.reward),
       'accuracy': mean(lambda t: t.reward_parts['accuracy']),
       'format': mean(lambda t: t.reward_parts['format']),
-      **behaviour.measure(pairs),
+      **behaviour.measure([(e, t) for e, t in pairs if t.valid]),
       'tokens': mean(lambda t: len(t.token_ids)),
       'sampled_tokens': mean(lambda t: int(t.loss_mask.sum())),
-      'live_groups': float(advantages.live.mean()),
-      'format_only_groups': float(advantages.format_only.mean()),
+      'live_groups': float(np.mean([g.live for g in groups])),
+      'format_only_groups': float(np.mean([g.format_only for g in groups])),
       **{
           f'reward/{name}': behaviour.mean(
               [t.reward_parts.get(name) for t in valid]

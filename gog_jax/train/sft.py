@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
+import functools
 import math
 from typing import Any
 
@@ -22,8 +23,8 @@ from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
+from gog_jax.train.batches import to_batches
 from gog_jax.train.fit import fit
-from gog_jax.train.fit import supervised_batches
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
 from gog_jax.train.state import FrozenModel
@@ -64,19 +65,13 @@ def train(
       batch_size=c.batch_size,
       seed=run.seed('sft'),
       workers=c.data_workers,
-      transform=lambda some: supervised_batches(
-          run,
-          some,
-          vision_config=run.model_config.vision,
-          micro_rows=c.micro_rows,
-          dtype=run.dtype,
-      ),
+      transform=functools.partial(to_batches, run, micro_rows=c.micro_rows),
   )
   validation = Validation(run, model, folder / 'validation.jsonl')
   with contextlib.closing(batches):  # It may have processes.
     state = fit(
         state,
-        lambda state, some: sft_step(state, model.frozen, some),
+        sft_step,
         batches,
         what='sft',
         config=run.config,

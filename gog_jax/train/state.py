@@ -82,9 +82,7 @@ def start_state(
 ) -> tuple[VLM, TrainState, FrozenModel]:
   """The run's model and its fresh state: the base, or a finished stage's."""
   c = run.config
-  model = run.load_model()
-  if start_from is not None:
-    nnx.update(model, run.trained_params(model, start_from))
+  model = run.load_model(start_from)
   state, frozen_model = create(
       model,
       trainable=c.trainable,

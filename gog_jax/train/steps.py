@@ -26,39 +26,34 @@ from gog_jax.train import state as state_lib
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
+# Of what a GRPO update logs, that which is a mean over all targets.
+GRPO_MEANS = (
+    'kl', 'entropy', 'clip_frac', 'ratio', 'importance_weight',
+    'truncated_frac', 'sampler_gap',
+)  # fmt: skip
+
 
 def make_sft_step(
     model: FrozenModel,
     optimizer: optax.GradientTransformation,
     state: TrainState,
 ):
-  """`step(state, frozen, micro_batches) -> state, metrics`.
+  """`step(state, micro_batches) -> state, metrics`.
 
   Donates the state; the one that comes out lies on the mesh as it does.
   """
 
-  def add(sums: Sums, params: nnx.State, batch: Batch, frozen: nnx.State):
-    def loss_fn(params):
-      logprobs, _ = state_lib.batch_logprobs(model, params, frozen, batch)
-      return (losses.sft_loss(logprobs) * batch.weights).sum(), logprobs
+  def loss_fn(params: nnx.State, batch: Batch, frozen: nnx.State):
+    logprobs, _ = state_lib.batch_logprobs(model, params, frozen, batch)
+    loss = (losses.sft_loss(logprobs) * batch.weights).sum()
+    # Whether the policy gives the target at least one half.
+    confident = (logprobs > jnp.log(0.5)).astype(loss.dtype)
+    return loss, ({'confident': confident}, None)
 
-    (loss, logprobs), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    mask = batch.loss_mask
-    totals = {
-        'loss': loss,
-        'n_targets': mask.sum(),
-        # Share of targets the policy gives at least one half.
-        'confident': ((logprobs > jnp.log(0.5)) * mask).sum(),
-    }
-    return sums.plus(grads, totals), loss
+  update = Update(model, loss_fn, optimizer, state, means=('confident',))
 
-  programs = Programs(add, optimizer, state, means=('confident',))
-
-  def step(state: TrainState, frozen: nnx.State, batches: Iterable[Batch]):
-    used = model.in_use(state.params)
-    state, _, metrics = programs.run(
-        state, used, ((batch, frozen) for batch in batches)
-    )
+  def step(state: TrainState, batches: Iterable[Batch]):
+    state, _, metrics = update.run(state, ((batch,) for batch in batches))
     return state, metrics
 
   return step
@@ -68,9 +63,9 @@ def make_grpo_step(
     model: FrozenModel,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    config: losses.GRPOConfig,
+    variant: losses.Variant,
 ):
-  """`step(state, frozen, ref_params, batches, old_logprobs=None, used=None)`.
+  """`step(state, ref_params, batches, old_logprobs=None, used=None)`.
 
   Donates the state. Returns the new one, laid out as it was, the old logprobs
   of each micro-batch, and metrics. `used` are the state's parameters as they
@@ -79,43 +74,36 @@ def make_grpo_step(
   `old_logprobs` is None at the first update on a batch: the old policy is the
   current one, and its logprobs are these, without gradient.
   """
-  programs = grpo_programs(model, optimizer, state, config)
+  update = grpo_update(model, optimizer, state, variant)
 
   def step(
       state: TrainState,
-      frozen: nnx.State,
       ref_params: nnx.State,
       batches: MicroBatches | Sequence[Batch],
       old_logprobs: Sequence[jax.Array] | None = None,
       used: nnx.State | None = None,
   ):
     known = old_logprobs or [None] * len(batches)
-    if used is None:
-      used = model.in_use(state.params)
-    state, outputs, metrics = programs.run(
-        state,
-        used,
-        (
-            (batch, frozen, ref_params, old)
-            for batch, old in zip(batches, known, strict=True)
-        ),
+    inputs = (
+        (batch, ref_params, old)
+        for batch, old in zip(batches, known, strict=True)
     )
+    state, outputs, metrics = update.run(state, inputs, used)
     metrics |= _gap_metrics([output['gap'] for output in outputs])
     return state, [output['old'] for output in outputs], metrics
 
   return step
 
 
-def grpo_programs(
+def grpo_update(
     model: FrozenModel,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    config: losses.GRPOConfig,
-) -> Programs:
+    variant: losses.Variant,
+) -> Update:
   """What a GRPO update compiles; `add` takes (ref_params, old) at the end."""
 
-  def add(
-      sums: Sums,
+  def loss_fn(
       params: nnx.State,
       batch: Batch,
       frozen: nnx.State,
@@ -129,55 +117,33 @@ def grpo_programs(
     ref_logprobs, _ = state_lib.batch_logprobs(
         model, ref_params, frozen, batch, features
     )
-    ref_logprobs = jax.lax.stop_gradient(ref_logprobs)
-    mask = batch.loss_mask
-
-    def loss_fn(params):
-      logprobs, entropy = state_lib.batch_logprobs(
-          model, params, frozen, batch, features
-      )
-      # Before the loss, not after: exp may overflow at a position that no
-      # weight counts, and its gradient there is 0 * inf = nan.
-      logprobs, reference, sampler = (
-          jnp.where(mask > 0, x, 0.0)
-          for x in (logprobs, ref_logprobs, batch.sampler_logprobs)
-      )
-      old = logprobs if old_logprobs is None else old_logprobs
-      token_loss, parts = losses.grpo_loss(
-          logprobs,
-          old_logprobs=old,
-          sampler_logprobs=sampler,
-          ref_logprobs=reference,
-          advantages=batch.advantages,
-          segment_ids=batch.segment_ids,
-          loss_mask=mask,
-          config=config,
-      )
-      parts |= {'entropy': entropy, 'sampler_gap': jnp.abs(old - sampler)}
-      return (token_loss * batch.weights).sum(), (old, parts)
-
-    (loss, (old, parts)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        params
+    logprobs, entropy = state_lib.batch_logprobs(
+        model, params, frozen, batch, features
     )
-    totals = {'loss': loss, 'n_targets': mask.sum()} | {
-        metric: jnp.where(mask > 0, parts[part], 0).sum()
-        for metric, part in _GRPO_MEANS.items()
-    }
-    gap = jnp.where(mask > 0, parts['sampler_gap'], jnp.nan)
-    return sums.plus(grads, totals), {'old': old, 'gap': gap}
+    mask = batch.loss_mask
+    # Before the loss, not after: exp may overflow at a position that no
+    # weight counts, and its gradient there is 0 * inf = nan.
+    logprobs, reference, sampler = (
+        jnp.where(mask > 0, x, 0.0)
+        for x in (logprobs, ref_logprobs, batch.sampler_logprobs)
+    )
+    old = logprobs if old_logprobs is None else old_logprobs
+    token_loss, parts = losses.grpo_loss(
+        logprobs,
+        old_logprobs=old,
+        sampler_logprobs=sampler,
+        ref_logprobs=reference,
+        advantages=batch.advantages,
+        segment_ids=batch.segment_ids,
+        loss_mask=mask,
+        variant=variant,
+    )
+    gap = jnp.abs(old - sampler)
+    parts |= {'entropy': entropy, 'sampler_gap': gap}
+    output = {'old': old, 'gap': jnp.where(mask > 0, gap, jnp.nan)}
+    return (token_loss * batch.weights).sum(), (parts, output)
 
-  return Programs(add, optimizer, state, means=tuple(_GRPO_MEANS))
-
-
-_GRPO_MEANS = {  # Metric to what it is the mean of, over all targets.
-    'kl': 'kl',
-    'entropy': 'entropy',
-    'clip_frac': 'clipped',
-    'ratio': 'ratio',
-    'importance_weight': 'importance_weight',
-    'truncated_frac': 'truncated',
-    'sampler_gap': 'sampler_gap',
-}
+  return Update(model, loss_fn, optimizer, state, means=GRPO_MEANS)
 
 
 def _gap_metrics(gaps: Sequence[jax.Array]) -> dict[str, Any]:
@@ -207,29 +173,36 @@ class Sums:
   grads: nnx.State
   totals: dict[str, jax.Array]
 
-  def plus(self, grads: nnx.State, totals: dict[str, jax.Array]) -> Sums:
-    return jax.tree.map(jnp.add, self, Sums(grads, totals))
 
-
-class Programs:
+class Update:
   """What an update compiles, jitted; traced under the mesh, as activations are.
 
   Attributes:
     zeros: (params) -> sums of nothing.
-    add: (sums, params in use, micro-batch, ...) -> (sums, output). Donates
-      the sums.
+    add: (sums, params in use, micro-batch, frozen parameters, ...) -> (sums,
+      output). Donates the sums.
     apply: (state, sums) -> (state, metrics). Donates the state.
   """
 
   def __init__(
       self,
-      add: Callable[..., Any],
+      model: FrozenModel,
+      loss_fn: Callable[..., Any],
       optimizer: optax.GradientTransformation,
       state: TrainState,
       *,
       means: Sequence[str],
   ):
-    """For states like this one; `means` are the totals per target."""
+    """Initialises the update of one loss.
+
+    Args:
+      model: Around the parameters in training.
+      loss_fn: (params in use, micro-batch, frozen parameters, ...) -> (loss,
+        (values [B, T] by name, output)).
+      optimizer: Applies the gradients.
+      state: One like those to come.
+      means: Of the values, those to log: their means over all targets.
+    """
     places = jax.tree.map(lambda array: array.sharding, state)
     whole = {name: places.step for name in ('loss', 'n_targets', *means)}
     summed = Sums(places.params, whole)
@@ -239,6 +212,17 @@ class Programs:
           optax.tree.zeros_like(params),
           {name: jnp.float32(0) for name in whole},
       )
+
+    def add(sums: Sums, params: nnx.State, batch: Batch, *others):
+      (loss, (values, output)), grads = jax.value_and_grad(
+          loss_fn, has_aux=True
+      )(params, batch, *others)
+      mask = batch.loss_mask
+      totals = {
+          name: jnp.where(mask > 0, values[name], 0).sum() for name in means
+      }
+      totals |= {'loss': loss, 'n_targets': mask.sum()}
+      return jax.tree.map(jnp.add, sums, Sums(grads, totals)), output
 
     def apply(state: TrainState, sums: Sums):
       updates, opt_state = optimizer.update(
@@ -252,8 +236,7 @@ class Programs:
       )
       totals = sums.totals
       n = jnp.maximum(totals['n_targets'], 1)
-      metrics = {name: totals[name] / n for name in means}
-      metrics |= {name: totals[name] for name in ('loss', 'n_targets')}
+      metrics = totals | {name: totals[name] / n for name in means}
       # Before clipping.
       return state, metrics | {'grad_norm': optax.tree.norm(sums.grads)}
 
@@ -261,24 +244,27 @@ class Programs:
     self.add = jax.jit(add, donate_argnums=0, out_shardings=(summed, None))
     self.apply = jax.jit(apply, donate_argnums=0, out_shardings=(places, None))
     self._mesh = places.step.mesh
+    self._model = model
 
   def run(
       self,
       state: TrainState,
-      used: nnx.State,
       inputs: Iterable[tuple[Any, ...]],
+      used: nnx.State | None = None,
   ):
     """Adds all (micro-batch, ...) and applies the sum.
 
     Args:
       state: Donated.
-      used: Its parameters in the dtype that they are used in: made once, not
-        for each micro-batch.
       inputs: On the host.
+      used: The state's parameters in the dtype that they are used in, where
+        they exist already.
 
     Returns:
       The state, the outputs of `add`, and metrics.
     """
+    if used is None:  # Once, not for each micro-batch.
+      used = self._model.in_use(state.params)
     rows = sharding.batch_sharding(self._mesh)
     with jax.set_mesh(self._mesh):
       sums, outputs = self.zeros(state.params), []
@@ -286,7 +272,9 @@ class Programs:
         # Otherwise all of them would wait on the device.
         jax.block_until_ready(outputs[-1:])
         batch = jax.device_put(batch, rows)
-        sums, output = self.add(sums, used, batch, *others)
+        sums, output = self.add(
+            sums, used, batch, self._model.frozen, *others
+        )
         outputs.append(output)
       state, metrics = self.apply(state, sums)
     return state, outputs, metrics
