@@ -118,6 +118,13 @@ def test_errors_name_the_very_field(change, message):
   assert '\n' not in str(caught.value)
 
 
+def test_every_bound_of_a_type_holds():
+  twice = Annotated[typed.Count, typed.Bound('even', lambda n: n % 2 == 0)]
+  assert typed.read(twice, 4) == 4
+  with pytest.raises(UserError, match='must be even, not 3'):
+    typed.read(twice, 3)
+
+
 def test_what_is_no_object_is_refused():
   with pytest.raises(UserError, match=r'^it must be an object, not \[\]$'):
     typed.read(Part, [])

@@ -208,7 +208,8 @@ def _images(
     found: Findings, processor: ImageProcessor, config: VLMConfig | None
 ) -> None:
   unit = processor.unit
-  low, high = processor.min_pixels, processor.max_pixels
+  high = processor.max_pixels
+  low = min(processor.min_pixels, high)
   found.fact(
       'images',
       f'patches of {processor.patch_size} pixels, {unit} x {unit} a token; '

@@ -17,6 +17,7 @@ import re
 from etils import epath
 import tokenizers
 
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 
 # The control tokens of Qwen's conversations.
@@ -55,7 +56,7 @@ class Codec:
     try:
       self._tokenizer = tokenizers.Tokenizer.from_str(source)
     except Exception as error:  # The library raises nothing narrower.
-      reason = str(error).splitlines()[0]
+      reason = first_line(error)
       raise UserError(
           f'{path} is not a tokenizer ({reason}); copy it anew'
       ) from error

@@ -28,14 +28,15 @@ class Tally:
   def take(self) -> dict[str, Any]:
     """What was added since the last time, with a dict for each group."""
     taken: dict[str, Any] = {}
-    for name, value in self._totals.items():
+    totals = dict(self._totals)  # Calls under way may add to it.
+    for name, value in totals.items():
       if new := value - self._taken.get(name, 0):
         group, _, what = name.partition('/')
         if what:
           taken.setdefault(group, {})[what] = new
         else:
           taken[name] = new
-    self._taken = dict(self._totals)
+    self._taken = totals
     return taken
 
 

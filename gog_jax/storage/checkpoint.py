@@ -24,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 
@@ -142,9 +143,9 @@ def _absolute(path: epath.Path) -> epath.Path:
 
 
 def _unfit(folder: epath.Path, error: ValueError) -> UserError:
-  reason = str(error).splitlines()[0]
   return UserError(
-      f'the checkpoint in {folder} does not fit this config ({reason}); '
+      f'the checkpoint in {folder} does not fit this config '
+      f'({first_line(error)}); '
       'use another --workdir'
   )
 

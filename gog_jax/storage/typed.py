@@ -113,9 +113,10 @@ class _Reader:
       return self._of_type(hint, value, name)
     origin, args = _form(hint)
     if origin is Annotated:
-      value, bound = self.read(args[0], value, name), args[1]
-      if not bound.holds(value):
-        raise _wrong(name, bound.must, value)
+      value = self.read(args[0], value, name)
+      for bound in args[1:]:
+        if not bound.holds(value):
+          raise _wrong(name, bound.must, value)
       return value
     if origin in (Union, types.UnionType):
       if type(value) in args:

@@ -100,7 +100,8 @@ class Toolbox:
       )
       cache = Cache(store)
     limits = [tool.limits for tool in own.values()]
-    price = max(one.price for one in (*limits, *config.limits.values()))
+    prices = [one.price for one in (*limits, *config.limits.values())]
+    price = max(prices, default=0.0)
     if price and not config.max_spend:
       raise UserError(
           f'calls cost up to ${price:g}: say how much the run may spend with '
