@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 import tensorflow_datasets as tfds
 
+from gog_jax import interrupt
 from gog_jax.config.evaluation import DataConfig
 from gog_jax.config.evaluation import DifficultyConfig
 from gog_jax.errors import UserError
@@ -69,6 +70,7 @@ def _rows(
   first = world_seed * _SCOPES_PER_SEED
   with metrics.Progress(split, total=size) as progress:
     for number in range(size):
+      interrupt.check()  # Here, so that the bar ends its line.
       n_scopes, index = divmod(number, QUESTIONS_PER_SCOPE)
       scope = make_scope(split, first + n_scopes, difficulty)
       example = make_question(scope, index).example
