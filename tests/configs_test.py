@@ -55,6 +55,13 @@ def test_page_resolves(page, profile):
       picked(config, stage.sections, without=())
 
 
+def test_a_manifest_holds_fields_alone():
+  config = resolved('rl', 'toy')
+  assert config.reward.weights == {}  # Derived, and kept.
+  fields = [field.name for field in dataclasses.fields(config.reward)]
+  assert list(picked(config, ['reward'], without=())['reward']) == fields
+
+
 # What a page cannot do without, which has no default.
 NEEDED = {
     'ask': {'question': '?', 'image': 'x.png', 'scope': 's',

@@ -35,7 +35,9 @@ def picked(
 
   def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-      value = vars(value)
+      # Not vars, which also holds what cached properties have derived.
+      fields = dataclasses.fields(value)
+      value = {field.name: getattr(value, field.name) for field in fields}
     if isinstance(value, Mapping):
       return {k: plain(v) for k, v in value.items() if k not in without}
     return list(map(plain, value)) if isinstance(value, tuple) else value
