@@ -305,3 +305,15 @@ def test_files_of_another_kind(tmp_path, name, content, words):
   with pytest.raises(UserError, match=words) as caught:
     json_files.read(path)
   assert '\n' not in str(caught.value)
+
+
+def test_of_a_row_with_both_columns_sharegpt_is_read(tmp_path):
+  turns = [('human', 'who?'), ('gpt', 'me')]
+  row = {
+      'conversations': [{'from': f, 'value': v} for f, v in turns],
+      'messages': [{'role': 'user', 'content': 'other'}],
+  }
+  path = tmp_path / 'both.json'
+  path.write_text(json.dumps([row]))
+  (conversation,) = json_files.read(path).items
+  assert conversation.messages[0].text == 'who?'

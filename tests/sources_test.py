@@ -116,6 +116,15 @@ def test_json_lines_hold_images_in_files_and_in_themselves(tmp_path):
   assert (three.id, three.images) == ('3', (fixtures.picture(1),))
 
 
+def test_an_image_file_that_went_is_named(tmp_path):
+  (tmp_path / 'a.png').write_bytes(fixtures.picture(0))
+  row = {'question': 'who?', 'answer': 'x', 'image': 'a.png'}
+  questions = open_one(save(tmp_path / 'mine.jsonl', [row]))
+  (tmp_path / 'a.png').unlink()
+  with pytest.raises(UserError, match='a.png cannot be read .*put it back'):
+    questions[0]
+
+
 def test_every_bad_line_costs_itself_alone(tmp_path):
   good = {'question': 'who?', 'answer': 'x', 'image': 'a.png'}
   (tmp_path / 'a.png').write_bytes(fixtures.picture(0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 from etils import epath
 
@@ -64,6 +65,7 @@ def convert(
   Raises:
     UserError: `target` does not fit, or there is no usable record.
   """
+  chat = functools.cache(chat)  # It reads a tokenizer.
   target, in_words = epath.Path(target), form in LAYOUTS
   if in_words != (target.suffix in ('.json', '.jsonl')):
     raise UserError(

@@ -125,9 +125,8 @@ def read_row(
   if not isinstance(row, dict):
     raise Unusable('not a conversation', 'is not a JSON object')
   if layout is None:
-    for known in LAYOUTS.values():
-      if known.columns['messages'] in row:
-        layout = known
+    known = (one for one in LAYOUTS.values() if one.columns['messages'] in row)
+    layout = next(known, None)
   if layout is None:
     names = [repr(one.columns['messages']) for one in LAYOUTS.values()]
     raise Unusable('not a conversation', f'has neither {" nor ".join(names)}')

@@ -14,7 +14,6 @@ import re
 from typing import Any
 import unicodedata
 
-import bm25s
 import numpy as np
 
 from gog_jax import interrupt
@@ -23,7 +22,6 @@ from gog_jax.storage import metrics
 # Change it with how documents are found.
 VERSION = 'bm25-1'
 DOCUMENTS = 'documents.jsonl'
-logging.getLogger('bm25s').setLevel(logging.WARNING)
 # Longer ones are cut.
 _MAX_WORD = 64
 _MAX_QUERY_WORDS = 512
@@ -70,18 +68,26 @@ def build(folder: pathlib.Path, n: int) -> None:
       ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in found])
       progress.advance()
   np.save(folder / 'offsets.npy', np.asarray(offsets, np.int64))
-  retriever = bm25s.BM25(backend='numpy')
+  retriever = _bm25s().BM25(backend='numpy')
   retriever.index(
       (ids, vocabulary), create_empty_token=False, show_progress=False
   )
   retriever.save(folder, show_progress=False)
 
 
+def _bm25s() -> Any:
+  # Imported late: it starts jax where it finds it.
+  import bm25s
+
+  logging.getLogger('bm25s').setLevel(logging.WARNING)
+  return bm25s
+
+
 class TextIndex:
   """What `build` wrote, opened; safe to use from several threads."""
 
   def __init__(self, folder: pathlib.Path):
-    self._bm25 = bm25s.BM25.load(
+    self._bm25 = _bm25s().BM25.load(
         folder, mmap=True, show_progress=False
     )
     self._offsets = np.load(folder / 'offsets.npy', allow_pickle=False)

@@ -93,8 +93,11 @@ def read(path: str) -> Loaded[q.Question]:
   def question(line: records.Line) -> q.Question:
     made = question_of(line.value, folder, id=str(line.number))
     images = tuple(
-        functools.partial(_read_image, path, line.start, index)
-        for index in range(len(made.images))
+        # One that the line itself holds is read from there again.
+        image
+        if isinstance(image, functools.partial)
+        else functools.partial(_read_image, path, line.start, index)
+        for index, image in enumerate(made.images)
     )
     return dataclasses.replace(made, images=images)
 
@@ -135,6 +138,7 @@ def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
 
 
 def _image(value: Any, folder: str) -> q.Image:
+  """Returns a partial of `read_image` for a file, else holds the bytes."""
   if isinstance(value, PILImage.Image):
     value = image_files.encode_png(value)
   if isinstance(value, bytes):
