@@ -9,10 +9,10 @@ Anyone with TFDS can read them, with TensorFlow or without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 import contextlib
 import io
-from typing import Any
+from typing import Any, cast
 
 from absl import logging
 from etils import epath
@@ -23,10 +23,13 @@ from gog_jax import interrupt
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 
+# Each with its key, unique in its split.
+Rows = Generator[tuple[int | str, Mapping[str, Any]], None, None]
+
 
 def write(
     folder: epath.PathLike,
-    splits: Mapping[str, Iterable[tuple[int | str, Mapping[str, Any]]]],
+    splits: Mapping[str, Rows],
     *,
     name: str,
     version: str,
@@ -42,7 +45,7 @@ def write(
 
   Args:
     folder: On a local disk; other data sets may lie beside it.
-    splits: Each split's rows with their keys, which are unique.
+    splits: Each split's rows; closed at the end.
     name: Lower case, digits and `_`.
     version: Of the rows' layout and content, e.g. '1.0.0'.
     features: Of a row.
@@ -88,15 +91,16 @@ class _Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
   def _split_generators(self, dl_manager: Any) -> Any:
     del dl_manager  # Nothing is downloaded.
     return {
-        split: _interruptible(rows)
+        split: _interruptible(cast(Rows, rows))
         for split, rows in self._split_datasets.items()
     }
 
 
-def _interruptible(rows: Iterable[Any]) -> Iterator[Any]:
-  for row in rows:
-    interrupt.check()
-    yield row
+def _interruptible(rows: Rows) -> Rows:
+  with contextlib.closing(rows):  # Their progress bar, if any, ends its line.
+    for row in rows:
+      interrupt.check()
+      yield row
 
 
 @contextlib.contextmanager

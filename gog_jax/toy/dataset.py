@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import json
 from typing import Any
 
 from etils import epath
 import tensorflow_datasets as tfds
 
-from gog_jax import interrupt
 from gog_jax.config.evaluation import DataConfig
 from gog_jax.config.evaluation import DifficultyConfig
 from gog_jax.errors import UserError
@@ -66,11 +65,10 @@ def prepare(data_dir: epath.PathLike, data: DataConfig) -> dict[str, int]:
 
 def _rows(
     split: str, size: int, world_seed: int, difficulty: DifficultyConfig
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> tfds_files.Rows:
   first = world_seed * _SCOPES_PER_SEED
   with metrics.Progress(split, total=size) as progress:
     for number in range(size):
-      interrupt.check()  # Here, so that the bar ends its line.
       n_scopes, index = divmod(number, QUESTIONS_PER_SCOPE)
       scope = make_scope(split, first + n_scopes, difficulty)
       example = make_question(scope, index).example
