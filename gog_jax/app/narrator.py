@@ -178,7 +178,7 @@ class Narrator:
 
 def counts(trajectory: Trajectory) -> str:
   """What a conversation took: turns, searches, seconds and their price."""
-  price = sum(r.price for turn in trajectory.turns for r in turn.results)
+  price = sum(result.price for _, result in trajectory.calls)
   return (
       f'{_count(len(trajectory.turns), "turn")}, '
       f'{_count(behaviour.n_searches(trajectory), "search", "es")}, '

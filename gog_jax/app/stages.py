@@ -73,6 +73,7 @@ class Stage:
     config: The run's config -> the stage's own.
     inputs: Fingerprints of what it reads beside them and `Run.inputs`, by name.
     about: What else its manifest says, from the start.
+    again: (run, folder) -> whether to go on with it although it is complete.
     trains: Whether it makes parameters: not reproducible from its settings,
       so later stages record this exact run.
   """
@@ -85,6 +86,7 @@ class Stage:
   config: Callable[[Config], Config] = lambda config: config
   inputs: Callable[[RunOf[Any]], Mapping[str, str]] = lambda run: {}
   about: Callable[[Run], Mapping[str, Any]] = lambda run: {}
+  again: Callable[[Run, epath.Path], bool] = lambda run, folder: False
   trains: bool = False
 
 
@@ -181,6 +183,10 @@ def _eval(config: Config, name: str) -> Stage:
       inputs=lambda run: evaluate.inputs(run, name),
       # A report may be made while it is under way.
       about=lambda run: {'benchmark': dict(evaluate.items(run).facts)},
+      # What its tools or judge failed on is tried again.
+      again=lambda run, folder: (
+          run.config.eval.retry_errors and bool(evaluate.errors(folder))
+      ),
   )
 
 

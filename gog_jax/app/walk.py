@@ -114,8 +114,7 @@ def _is_complete(run: Run, name: str) -> bool:
   folder = stages.folder_of(run, name)
   if not stages.manifest_of(run, name).is_complete(folder):
     return False
-  # What an evaluation's tools or judge failed on is tried again.
-  return not (run.config.eval.retry_errors and evaluate.errors(folder))
+  return not stages.stages_of(run.config)[name].again(run, folder)
 
 
 def make(run: Run, name: str) -> Mapping[str, Any]:

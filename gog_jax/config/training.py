@@ -14,6 +14,7 @@ from gog_jax.storage.typed import Count
 from gog_jax.storage.typed import FieldError
 from gog_jax.storage.typed import Finite
 from gog_jax.storage.typed import Positive
+from gog_jax.storage.typed import PositiveFloat
 from gog_jax.storage.typed import Share
 
 
@@ -98,7 +99,7 @@ class LossConfig:
 
   clip: Clip
   kl_coef: Amount
-  max_importance_weight: Annotated[float, above(0)]
+  max_importance_weight: PositiveFloat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

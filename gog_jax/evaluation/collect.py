@@ -40,7 +40,7 @@ USAGE = ('prompt_tokens', 'completion_tokens')
 
 def item_of(trajectory: Trajectory) -> dict[str, Any]:
   """What is noted of every item beside its record, for quick sums."""
-  results = [r for turn in trajectory.turns for r in turn.results]
+  results = [result for _, result in trajectory.calls]
   usage, verdict = trajectory.usage, trajectory.verdict
   return {
       'valid': trajectory.valid,
@@ -60,10 +60,9 @@ def infra_error(trajectory: Trajectory) -> tuple[str, str]:
   """What failed of the infrastructure, and how; of a trajectory not valid."""
   if trajectory.stop_reason == StopReason.ERROR:
     return 'model failed', trajectory.error
-  for turn in trajectory.turns:
-    for result in turn.results:
-      if result.status == ToolStatus.INFRA_ERROR:
-        return 'tool failed', result.error
+  for _, result in trajectory.calls:
+    if result.status == ToolStatus.INFRA_ERROR:
+      return 'tool failed', result.error
   if trajectory.masked:
     return 'reward unknown', trajectory.masked
   verdict = trajectory.verdict

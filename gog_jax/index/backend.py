@@ -10,6 +10,7 @@ from typing import Any
 from gog_jax import images
 from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.index import manifest
 from gog_jax.index.encoder import Encoder
@@ -72,8 +73,7 @@ class LocalIndex:
         return
       except _DAMAGE as error:
         if manifest.read(index) == made:  # Else a build has just replaced it.
-          what = str(error).partition('\n')[0]
-          raise manifest.damaged(index, what) from error
+          raise manifest.damaged(index, first_line(error)) from error
 
   def _open(
       self,

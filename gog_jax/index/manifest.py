@@ -13,7 +13,7 @@ it does not name. A reader that has opened the old files keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 import contextlib
 import dataclasses
 import hashlib
@@ -26,6 +26,7 @@ import filelock
 
 from gog_jax.errors import UserError
 from gog_jax.storage import files
+from gog_jax.storage import typed
 
 PARTS = 'parts'
 FEATURES = f'{PARTS}/features'
@@ -50,7 +51,7 @@ class Manifest:
   texts: str
   images: str
   encoder: str
-  files: Mapping[str, Sequence[Any]]
+  files: Mapping[str, list[Any]]
 
   @property
   def version(self) -> str:
@@ -63,7 +64,7 @@ class Manifest:
         name
         for name, expected in self.files.items()
         if not (index / name).is_file()
-        or _facts(index / name) != list(expected)
+        or _facts(index / name) != expected
     ]
 
   def write(self, index: pathlib.Path) -> None:
@@ -88,7 +89,7 @@ class Manifest:
 
 def describe(
     index: pathlib.Path, parts: Iterable[str], chunks: Iterable[pathlib.Path]
-) -> dict[str, Sequence[Any]]:
+) -> dict[str, list[Any]]:
   """What a manifest says of the files of parts, and of chunks of features."""
   paths = set(chunks)
   for part in filter(None, parts):
@@ -116,7 +117,7 @@ def read(index: pathlib.Path) -> Manifest:
           f'{index} has format {found!r}, and this program reads {_FORMAT}; '
           'delete it and run configs/index.py again'
       )
-    return Manifest(**row)
+    return typed.read(Manifest, row)
   except FileNotFoundError:
     return NOTHING
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

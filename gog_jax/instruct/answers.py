@@ -13,6 +13,7 @@ ends with the same set.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -144,25 +145,30 @@ class Answers:
     opened = functools.partial(
         Collector, notes=self._notes, retries=c.retries
     )
-    self._direct = opened(
-        teacher.direct_run,
-        folder / 'direct',
-        self._direct_request,
-        samples=max(c.n_direct, 1),
-    )
-    self._tries = opened(
-        teacher.run,
-        folder / 'tries',
-        self._try_request,
-        samples=1 + c.samples,
-    )
+    with contextlib.ExitStack() as stack:
+      self._direct = stack.enter_context(
+          opened(
+              teacher.direct_run,
+              folder / 'direct',
+              self._direct_request,
+              samples=max(c.n_direct, 1),
+          )
+      )
+      self._tries = stack.enter_context(
+          opened(
+              teacher.run,
+              folder / 'tries',
+              self._try_request,
+              samples=1 + c.samples,
+          )
+      )
+      self._open = stack.pop_all()
 
   def __enter__(self) -> Answers:
     return self
 
   def __exit__(self, *error) -> None:
-    self._direct.__exit__(*error)
-    self._tries.__exit__(*error)
+    self._open.__exit__(*error)
 
   def _direct_request(self, item: int) -> Request:
     index, number = divmod(item, self._config.n_direct)

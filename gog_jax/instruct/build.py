@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import hashlib
-import json
 import math
 from typing import Any
 
@@ -40,6 +39,7 @@ from gog_jax.questions.benchmarks import choice
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage.manifest import Manifest
+from gog_jax.storage.manifest import read as read_manifest
 from gog_jax.storage.records import Mapped
 
 NAME = 'gog_instruct'
@@ -304,5 +304,5 @@ def _made(folder: epath.Path) -> str | None:
   written = ('manifest.json', 'drops.jsonl', 'review.html', f'set/{NAME}')
   if not all((folder / name).exists() for name in written):
     return None
-  saved = json.loads((folder / 'manifest.json').read_text())
+  saved = read_manifest(folder)
   return saved.get('made') if saved['complete'] else None

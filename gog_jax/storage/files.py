@@ -171,7 +171,7 @@ def read_jsonl(
     for number, line in enumerate(lines if lines != [''] else [], start=1):
       where = f'{path}, line {number},'
       yield typed.read(kind, json.loads(line))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     reason = getattr(error, 'strerror', None) or error
     raise UserError(
         f'{where} cannot be read ({reason}); delete the file to have it made '

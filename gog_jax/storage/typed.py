@@ -130,6 +130,8 @@ class _Reader:
     if origin in (tuple, list) and isinstance(value, (tuple, list)):
       return self._items(origin, args, value, name)
     if origin in (dict, Mapping) and isinstance(value, dict):
+      if args[1] is Any:
+        return dict(value)
       return {
           key: self.read(args[1], item, f'{name}.{key}')
           for key, item in value.items()

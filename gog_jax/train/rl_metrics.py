@@ -45,7 +45,7 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
   pairs = [(group.example, t) for group in groups for t in group.trajectories]
   flat = [t for _, t in pairs]
   valid = [t for t in flat if t.valid]
-  results = [r for t in flat for turn in t.turns for r in turn.results]
+  results = [result for t in flat for _, result in t.calls]
 
   def mean(value) -> float:
     return behaviour.mean([value(t) for t in valid]) or 0.0
@@ -84,7 +84,7 @@ def masked_by_calls(trajectories: Sequence[Trajectory]) -> dict[str, float]:
   """
   by_calls: dict[int, list[bool]] = {}
   for trajectory in trajectories:
-    n_calls = sum(len(turn.results) for turn in trajectory.turns)
+    n_calls = len(trajectory.calls)
     by_calls.setdefault(n_calls, []).append(not trajectory.valid)
   return {str(n): float(np.mean(m)) for n, m in sorted(by_calls.items())}
 
