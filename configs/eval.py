@@ -22,7 +22,7 @@ What is evaluated is a PARADIGM@MODEL, or a short name for one
       --config.remote.price_in=0.4 --config.remote.price_out=1.2 \
       --config.remote.max_spend=20.0
 
-    # A policy of one's own in Python (gog_jax/evaluation/scripts.py).
+    # A policy of one's own in Python (gog_jax/evaluation/policies.py).
     python -m gog_jax.main --config=configs/eval.py \
       --config.eval.policies="('gog@script',)" \
       --config.eval.script=my_plays:answer_no

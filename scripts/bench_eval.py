@@ -76,10 +76,9 @@ def measure(run: Run) -> tuple[float, float]:
     policy.sample = timed
     return policy
 
-  examples = evaluate.items(run).examples
   folder = run.workdir / 'eval' / NAME
   wall, cpu = time.perf_counter(), time.process_time()
-  evaluate.evaluate(own, make_policy, examples, folder, name=NAME)
+  evaluate.evaluate(own, folder, name=NAME, make_policy=make_policy)
   return (
       time.perf_counter() - wall - in_policy[0],
       time.process_time() - cpu - in_policy[1],

@@ -26,9 +26,9 @@ def make_run(workdir, *names, **more):
 
 def item(index, **values):
   fields = dict(
-      index=index, valid=True, accuracy=1.0, format=1.0, turns=3, calls=2,
-      searches=2, prompt_tokens=1000, completion_tokens=50, price=0.01,
-      seconds=9.0,
+      index=index, valid=True, unjudged=False, accuracy=1.0, format=1.0,
+      turns=3, calls=2, searches=2, prompt_tokens=1000, completion_tokens=50,
+      price=0.01, seconds=9.0,
   )  # fmt: skip
   return {'version': 1, 'item': fields | values}
 

@@ -42,17 +42,9 @@ def copied(prepared, tmp_path):
   return tmp_path
 
 
-def evaluated(run, **kwargs):
+def evaluated(run):
   folder = run.workdir / 'eval' / NAME
-  own = policies.run_of(run, NAME)
-  evaluate.evaluate(
-      own,
-      lambda: policies.make(own, NAME),
-      evaluate.items(run).examples,
-      folder,
-      name=NAME,
-      **kwargs,
-  )
+  evaluate.evaluate(policies.run_of(run, NAME), folder, name=NAME)
   return folder
 
 
@@ -178,7 +170,7 @@ def test_what_the_infrastructure_failed_is_asked_again_or_counted(
     fail(patch, ids)
     folder = evaluated(run)
   assert evaluate.facts(folder)['infra_errors'] == 2
-  evaluated(run, retry_errors=False)
+  evaluated(make_run(workdir, eval__retry_errors=False))
   assert evaluate.facts(folder)['infra_errors'] == 2
   with monkeypatch.context() as patch:
     kept = stop_after(patch, 2)
@@ -215,7 +207,8 @@ def test_few_examples_are_held_at_once(workdir, monkeypatch):
   """As many as there are slots, one that waits, and those being written."""
   monkeypatch.setattr(collect, '_MAX_PENDING', 2)
   run = make_run(workdir)
-  examples = evaluate.items(run).examples
+  items = evaluate.items(run)
+  examples = items.examples
   begun, kept, most = [], [], []
 
   class Watched:
@@ -234,14 +227,9 @@ def test_few_examples_are_held_at_once(workdir, monkeypatch):
     kept.append(index)
 
   monkeypatch.setattr(rollouts.Rollouts, 'add', adding)
-  own = policies.run_of(run, NAME)
-  evaluate.evaluate(
-      own,
-      lambda: policies.make(own, NAME),
-      Watched(),
-      workdir / 'eval' / NAME,
-      name=NAME,
-  )
+  watched = dataclasses.replace(items, examples=Watched())
+  monkeypatch.setattr(evaluate, 'items', lambda run: watched)
+  evaluated(run)
   assert sorted(begun) == sorted(kept) == list(range(N))
   assert max(most) <= 3 + 1 + 2 * (2 + 1)
 

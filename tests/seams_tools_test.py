@@ -268,7 +268,7 @@ def test_without_image_search_a_gaze_shows_its_crop_alone(files, tmp_path):
   own = policies.run_of(run, 'full_search@sft')
   (question,) = world_helpers.questions_of('test', 1)
   request = Request(example=question.example, sample=0, seed=0)
-  (said,) = policies._both_searches(own)(request)
+  (said,) = policies._both_searches(own, request)
   assert 'text_search' in own.chat.decode(said)
 
 

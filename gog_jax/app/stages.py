@@ -177,7 +177,7 @@ def _eval(config: Config, name: str) -> Stage:
           *(['remote'] if policy.model == paradigms.REMOTE else []),
       ),
       evaluate.needs(config, name),
-      functools.partial(evaluate.make, name=name),
+      functools.partial(evaluate.evaluate, name=name),
       pages=('eval', 'rl'),
       config=lambda config: policies.config_of(config, name),
       inputs=lambda run: evaluate.inputs(run, name),

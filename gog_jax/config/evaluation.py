@@ -127,7 +127,7 @@ class EvalConfig:
   n_examples: Positive
   # PARADIGM@MODEL, or a short name: config/paradigms.py.
   policies: Names
-  script: str  # MODULE:FUNCTION of the model `script`: evaluation/scripts.py.
+  script: str  # MODULE:FUNCTION of the model `script`: evaluation/policies.py.
   # Whether the same command, given again, asks items again that failed because
   # a tool failed; otherwise they are only counted.
   retry_errors: bool

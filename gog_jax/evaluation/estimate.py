@@ -27,7 +27,14 @@ from gog_jax.remote import ledger
 from gog_jax.run import Run
 from gog_jax.storage import rollouts
 
-_MILLION = 1e6
+# Parts of an estimate, as people read them.
+_SHOWN = {
+    'turns': 'turns',
+    'calls': 'tool calls',
+    'judged': 'judge calls',
+    'prompt_tokens': 'tokens read',
+    'completion_tokens': 'tokens written',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,25 +78,30 @@ def _of_policy(run: Run, name: str) -> Estimate:
   c = run.config
   policy = paradigms.parse(name, c.arms)
   own = policies.run_of(run, name)
-  folder = evaluate.folder_of(run, name)
-  items = list(rollouts.items(folder).values())
+  done = list(rollouts.items(evaluate.folder_of(run, name)).values())
   if c.eval.retry_errors:
-    items = [item for item in items if item['valid']]
+    done = [item for item in done if item['valid']]
   if c.world_split:  # The data set may have to be made yet.
     n = c.eval.n_examples
   else:
     n = len(evaluate.items(run).examples)
-  left = max(n - len(items), 0)
+  left = max(n - len(done), 0)
   parameters, n_bytes = _size(own, policy)
-  told_by, known = _known(run, name, items)
+  told_by, known = _known(run, name, done)
+  expected = {}
+  if known:
+    sums = evaluate.summary(known)
+    parts = ('turns', 'calls', *USAGE, 'price', 'seconds')
+    expected = {part: left * sums[part] / len(known) for part in parts}
+    expected['judged'] = float(left * own.config.reward.asks_judge)
   return Estimate(
       policy=name,
       items=n,
-      done=len(items),
+      done=len(done),
       parameters=parameters,
       bytes=n_bytes,
       most=_most(own, policy, left),
-      expected=_expected(own, known, left),
+      expected=expected,
       told_by=told_by,
   )
 
@@ -149,35 +161,19 @@ def _known(
   return '', []
 
 
-def _expected(
-    own: Run, known: list[Mapping[str, Any]], left: int
-) -> dict[str, float]:
-  if not known:
-    return {}
-  judged = own.config.reward.asks_judge
-  expected = {'judged': float(left * judged)}
-  for part in ('turns', 'calls', *USAGE, 'price', 'seconds'):
-    mean = sum(item[part] for item in known) / len(known)
-    expected[part] = left * mean
-  return expected
-
-
 def describe(found: list[Estimate]) -> str:
   """For a terminal, a few lines for each policy and a sum."""
   lines = []
   for one in found:
-    size = ''
+    lines.append(f'{one.policy}: {one.items} items, {one.done} done')
     if one.parameters:
-      size = (
-          f'; {one.parameters / _MILLION:,.1f} million parameters, '
+      lines[-1] += (
+          f'; {one.parameters / 1e6:,.1f} million parameters, '
           f'{one.bytes / 2**30:,.2f} GiB'
       )
-    lines.append(f'{one.policy}: {one.items} items, {one.done} done{size}')
-    lines.append(f'  at most   {_shown(one.most)}')
+    lines.append(f'  at most   {_line(one.most)}')
     if one.expected:
-      lines.append(
-          f'  expected  {_shown(one.expected)} (by {one.told_by})'
-      )
+      lines.append(f'  expected  {_line(one.expected)} (by {one.told_by})')
   judge = max((one.most.get('judge_price', 0.0) for one in found), default=0)
   most = sum(one.most['price'] for one in found) + judge
   expected = [one.expected['price'] for one in found if one.expected]
@@ -188,17 +184,10 @@ def describe(found: list[Estimate]) -> str:
   return '\n'.join([*lines, total, 'nothing was run (--dry_run)'])
 
 
-def _shown(values: Mapping[str, float]) -> str:
-  words = {
-      'turns': 'turns',
-      'calls': 'tool calls',
-      'judged': 'judge calls',
-      'prompt_tokens': 'tokens read',
-      'completion_tokens': 'tokens written',
-  }
+def _line(values: Mapping[str, float]) -> str:
   parts = [
       f'{values[key]:,.0f} {word}'
-      for key, word in words.items()
+      for key, word in _SHOWN.items()
       if key in ('turns', 'calls') or values.get(key)
   ]
   if values.get('seconds'):

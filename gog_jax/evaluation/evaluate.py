@@ -9,7 +9,7 @@ so that one that was trained anew is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
 import json
@@ -31,8 +31,6 @@ from gog_jax.questions import benchmarks
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.storage import files
-from gog_jax.storage import rollouts
-from gog_jax.types import Example
 
 _PROGRESS_S = 2.0
 
@@ -116,48 +114,34 @@ def folder_of(run: Run, name: str) -> epath.Path:
   return run.workdir / paradigms.folder_name('eval', benchmark) / name
 
 
-def make(run: Run, folder: epath.Path, *, name: str) -> dict[str, Any]:
-  """Evaluates a policy; `run` has its config.
-
-  Raises:
-    UserError: As `evaluate`.
-  """
-  evaluate(
-      run,
-      lambda: policies.make(run, name),
-      items(run).examples,
-      folder,
-      name=name,
-      retry_errors=run.config.eval.retry_errors,
-  )
-  return facts(folder)
-
-
 def evaluate(
     run: Run,
-    make_policy: Callable[[], Policy],
-    examples: Sequence[Example],
     folder: epath.Path,
     *,
     name: str,
-    retry_errors: bool = True,
-) -> None:
-  """Rolls a policy out on the examples that are not finished yet.
+    make_policy: Callable[[], Policy] | None = None,
+) -> dict[str, Any]:
+  """Rolls a policy out on the items that are not finished yet.
+
+  With `eval.retry_errors`, also on those that the infrastructure spoilt when
+  this was last run.
 
   Args:
-    run: With the policy's tools and dialect.
-    make_policy: Called if there is anything to do.
-    examples: Read as they are asked for.
+    run: With the policy's own config.
     folder: Where the items go.
     name: The policy's.
-    retry_errors: Whether items that the infrastructure spoilt when this was
-      last run are rolled out again.
+    make_policy: In place of what makes the policy of that name.
+
+  Returns:
+    The `facts` of all items.
 
   Raises:
     UserError: As `Collector.collect`; all that finished before is kept.
   """
+  retry_errors = run.config.eval.retry_errors
   if is_done(folder) and not (retry_errors and errors(folder)):
-    return
+    return facts(folder)
+  examples = items(run).examples
   what = f'eval {name}'
   request = lambda i: run.request(examples[i], seed=('eval',), what=what)
   progress = _Progress(folder, n_items=len(examples))
@@ -166,7 +150,7 @@ def evaluate(
     try:
       collector.collect(
           range(len(examples)),
-          make_policy,
+          make_policy or functools.partial(policies.make, run, name),
           what=what,
           retry_errors=retry_errors,
       )
@@ -174,6 +158,7 @@ def evaluate(
       progress.write(collector.items)
     collector.rollouts.settle()
     progress.write(collector.items, complete=True)
+  return facts(folder)
 
 
 def is_done(folder: epath.Path) -> bool:
@@ -200,7 +185,7 @@ def facts(folder: epath.Path) -> dict[str, Any]:
 
   The judge's failures, `judge_errors`, are among the `infra_errors`.
   """
-  found = summary(rollouts.items(folder).values())
+  found = progress_of(folder)
   kept = ('n', 'infra_errors', 'judge_errors', *MEANS)
   return {key: found[key] for key in kept}
 

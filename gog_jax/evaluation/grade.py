@@ -25,10 +25,11 @@ from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
 from gog_jax.storage import files
+from gog_jax.storage import markdown
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
-TABLE_ROWS = 200  # Of `table.md`.
+_TABLE_ROWS = 200  # Of `table.md`.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,8 @@ def grade_examples(
       folder / 'graded.jsonl', (dataclasses.asdict(g) for g in grades)
   )
   files.write_atomic(
-      folder / 'table.md', table(examples[:TABLE_ROWS], grades[:TABLE_ROWS])
+      folder / 'table.md',
+      table(examples[:_TABLE_ROWS], grades[:_TABLE_ROWS]) + '\n',
   )
   return grades
 
@@ -205,16 +207,13 @@ def composition(grades: Sequence[Grade]) -> dict[str, Any]:
 
 def table(examples: Sequence[Example], grades: Sequence[Grade]) -> str:
   """What the levels consist of, question by question, in Markdown."""
-  lines = [
-      '| level | right | hops | too few searches | never seen | else |'
-      ' question |',
-      '|---|---|---|---|---|---|---|',
-  ]
   pairs = zip(grades, examples, strict=True)
-  for g, example in sorted(pairs, key=lambda pair: str(pair[0].level)):
-    question = example.question.replace('|', '\\|').replace('\n', ' ')
-    lines.append(
-        f'| {g.level} | {g.n_correct}/{g.n_valid} | {g.hops} | {g.n_short} | '
-        f'{g.n_unseen} | {g.n_else} | {question} |'
-    )
-  return '\n'.join(lines) + '\n'
+  return markdown.table(
+      ('level', 'right', 'hops', 'too few searches', 'never seen', 'else',
+       'question'),
+      [
+          (g.level, f'{g.n_correct}/{g.n_valid}', g.hops, g.n_short,
+           g.n_unseen, g.n_else, markdown.inline(example.question))
+          for g, example in sorted(pairs, key=lambda pair: str(pair[0].level))
+      ],
+  )  # fmt: skip

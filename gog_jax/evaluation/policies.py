@@ -1,27 +1,38 @@
-"""Makes the policies that config/paradigms.py names."""
+"""Makes the policies that config/paradigms.py names.
+
+A user's own, `config.eval.script`, is a function in Python:
+
+    def play(request, turns):
+      '''What to say: (thought, calls, answer), or the token ids of a message.
+
+      request.example is what is asked; turns are those so far, each with
+      `parsed` and `results`. Calls are ToolCalls or (name, arguments); the
+      answer is None where calls are made.
+      '''
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
-from typing import TypeVar
+import functools
+from typing import Any, TypeVar
 
 from gog_jax import seams
 from gog_jax.config import Config
 from gog_jax.config import paradigms
 from gog_jax.config.paradigms import Named
 from gog_jax.errors import UserError
-from gog_jax.evaluation import scripts
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.rollout.scripted import ForcedPolicy
-from gog_jax.rollout.scripted import Prelude
-from gog_jax.rollout.scripted import Script
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import Run
 from gog_jax.storage.typed import FieldError
 from gog_jax.types import ToolCall
+from gog_jax.types import Turn
 
 C = TypeVar('C', bound=Config)
 
@@ -37,8 +48,9 @@ def config_of(config: C, name: str) -> C:
     UserError: There is no such policy.
   """
   policy = paradigms.parse(name, config.arms)
-  general = config.general if _is_general(config, policy) else None
-  own = general or config
+  own = config
+  if config.general and _is_general(config, policy):
+    own = config.general
   model, rollout = own.model, own.rollout
   if policy.paradigm == paradigms.MMSEARCH_R1:
     model = dataclasses.replace(model, dialect=paradigms.MMSEARCH_R1)
@@ -81,12 +93,12 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
   """
   policy = paradigms.parse(name, run.config.arms)
   searched = policy.paradigm == paradigms.FULL_SEARCH
-  prelude = _both_searches(run) if searched else None
   if policy.model == paradigms.EXPERT:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
-    script = scripts.script_of(run.config.eval.script, run.chat)
-    made = scripted(run, script)
+    play = seams.load(run.config.eval.script, {}, field='config.eval.script')
+    script = functools.partial(_play, run, play)
+    made = ScriptedPolicy(script, run.config.sampler.n_slots)
   elif policy.model == REMOTE:
     made = remote_policy(
         run, capacity=run.config.remote.concurrency, tolerant=tolerant
@@ -97,7 +109,9 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
         greedy=True,
         answers_at_once=searched or policy.paradigm == paradigms.DIRECT,
     )
-  return ForcedPolicy(made, prelude) if prelude else made
+  if searched:
+    return ForcedPolicy(made, functools.partial(_both_searches, run))
+  return made
 
 
 def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
@@ -106,27 +120,47 @@ def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
   return make(run, answers_at_once=answers_at_once)
 
 
-def scripted(run: Run, script: Script) -> ScriptedPolicy:
-  """A policy that says what the script says."""
-  return ScriptedPolicy(script, run.config.sampler.n_slots)
+def _play(
+    run: Run, play: Any, request: Request, turns: tuple[Turn, ...]
+) -> Sequence[int]:
+  """What a user's function says, as token ids.
 
-
-def _both_searches(run: Run) -> Prelude:
-  """What is said for a policy: a search with the image, one with the words."""
-
-  def prelude(request: Request) -> list[list[int]]:
-    query = {'query': request.example.question}
-    calls = (
-        ToolCall(name='image_search', arguments={}),
-        ToolCall(name='text_search', arguments=query),
+  Raises:
+    UserError: It says neither of what it may.
+  """
+  said = play(request, turns)
+  if isinstance(said, tuple) and len(said) == 3:
+    thought, calls, answer = said
+    return run.chat.encode_turn(
+        thought=thought, calls=list(map(_call, calls)), answer=answer
     )
-    return [
-        run.chat.encode_turn(thought='', calls=(call,))
-        for call in calls
-        if call.name in run.executor.tools  # The backend may lack one.
-    ]
+  if isinstance(said, list) and all(isinstance(x, int) for x in said):
+    return said
+  raise UserError(
+      f'config.eval.script={run.config.eval.script} said {str(said)[:80]!r}: '
+      'return (thought, calls, answer), or a list of token ids'
+  )
 
-  return prelude
+
+def _call(call: Any) -> ToolCall:
+  if isinstance(call, ToolCall):
+    return call
+  name, arguments = call
+  return ToolCall(name=name, arguments=arguments)
+
+
+def _both_searches(run: Run, request: Request) -> list[list[int]]:
+  """What is said for a policy: a search with the image, one with the words."""
+  query = {'query': request.example.question}
+  calls = (
+      ToolCall(name='image_search', arguments={}),
+      ToolCall(name='text_search', arguments=query),
+  )
+  return [
+      run.chat.encode_turn(thought='', calls=(call,))
+      for call in calls
+      if call.name in run.executor.tools  # The backend may lack one.
+  ]
 
 
 def remote_policy(

@@ -12,6 +12,7 @@ from gog_jax.instruct import teachers
 from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.instruct.teachers import InstructRun
+from gog_jax.storage import markdown
 from gog_jax.types import Example
 
 DESCRIPTION = (
@@ -139,7 +140,7 @@ def write(
   if notes:
     lines += ['## Notes of the review', '']
     lines += [
-        f'- {_inline(name)}: {_inline(note)}'
+        f'- {markdown.inline(name)}: {markdown.inline(note)}'
         for name, note in sorted(notes.items())
     ]
     lines.append('')
@@ -163,17 +164,8 @@ def write(
 
 
 def _table(name: str, counts: Mapping[str, int]) -> list[str]:
-  if not counts:
-    return ['none', '']
-  rows = [f'| {_inline(key)} | {value} |' for key, value in counts.items()]
-  return [f'| {name} | n |', '|---|---|', *rows, '']
-
-
-def _inline(text: str) -> str:
-  """Text on one line, with marks of Markdown and HTML escaped."""
-  for mark, safe in (('&', '&amp;'), ('<', '&lt;'), ('|', '\\|')):
-    text = text.replace(mark, safe)
-  return ' '.join(text.split())
+  rows = [(markdown.inline(key), n) for key, n in counts.items()]
+  return [markdown.table((name, 'n'), rows) if rows else 'none', '']
 
 
 def _count(values: Any) -> dict[str, int]:

@@ -11,6 +11,7 @@ from gog_jax.config.pages import InstructPage
 from gog_jax.evaluation import policies
 from gog_jax.questions import sources
 from gog_jax.rollout.policy import Policy
+from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import RunOf
 from gog_jax.types import Trajectory
 
@@ -63,8 +64,9 @@ class Teacher:
     said = {
         t.example_id: t.token_ids[t.loss_mask > 0].tolist() for t in answers
     }
-    return policies.scripted(
-        self.run, lambda request, _: said[request.example.id]
+    return ScriptedPolicy(
+        lambda request, _: said[request.example.id],
+        self.run.config.sampler.n_slots,
     )
 
   @functools.cached_property
