@@ -226,7 +226,7 @@ class ImageProcessor:
   temporal_patch_size: typed.Positive
   min_pixels: typed.Positive
   max_pixels: typed.Positive
-  image_mean: tuple[float, float, float]
+  image_mean: tuple[typed.Finite, typed.Finite, typed.Finite]
   image_std: tuple[
       typed.PositiveFloat, typed.PositiveFloat, typed.PositiveFloat
   ]

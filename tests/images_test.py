@@ -207,6 +207,7 @@ def test_the_cap_on_image_tokens(tmp_path, family):
         ('{"resample": 2}', 'resample must be one of 3, not 2'),
         ('{"rescale_factor": 1}', 'rescale_factor'),
         (json.dumps(TOY | {'patch_size': '14'}), 'must be a whole number'),
+        (json.dumps(TOY | {'image_mean': [0, 0, np.nan]}), 'must be finite'),
     ],
 )
 def test_bad_folders_end_in_one_line(tmp_path, text, reason):

@@ -199,6 +199,8 @@ KEY = 'base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_'
         ({'use_rslora': 'false'}, None, 'use_rslora must be true or false'),
         ({'r': '8'}, None, "r must be a whole number, not '8'"),
         ({'lora_alpha': None}, None, 'lora_alpha is missing'),
+        ({'lora_alpha': np.nan}, None, 'lora_alpha must be finite, not nan'),
+        ({'alpha_pattern': {'q_proj': np.inf}}, None, 'q_proj must be finite'),
         ({'rank_pattern': [1]}, None, 'rank_pattern must be'),
         ({'rank_pattern': {'(': 4}}, None, r"pattern '\(': missing \)"),
         ({'alpha_pattern': {'q_proj': 'x'}}, None, "q_proj must be .* not 'x'"),

@@ -55,11 +55,13 @@ class _Config:
 
   peft_type: Literal['LORA']
   r: typed.Positive
-  lora_alpha: float
+  lora_alpha: typed.Finite
   rank_pattern: Mapping[str, typed.Positive] = dataclasses.field(
       default_factory=dict
   )
-  alpha_pattern: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  alpha_pattern: Mapping[str, typed.Finite] = dataclasses.field(
+      default_factory=dict
+  )
   use_rslora: bool = False
   bias: Literal['none'] = 'none'
   # Other initialisations change the base's weights.
