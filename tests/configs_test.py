@@ -20,9 +20,9 @@ from gog_jax.app import stages
 from gog_jax.app import walk
 from gog_jax.config import config as config_lib
 from gog_jax.config import from_page
-from gog_jax.config import picked
 from gog_jax.errors import UserError
 from gog_jax.models import folders
+from gog_jax.storage import files
 from gog_jax.train import losses
 from tests import mini
 
@@ -52,14 +52,24 @@ def test_page_resolves(page, profile):
   losses.variant_of(config.rl)
   for name, stage in stages.stages_of(config).items():
     if name != 'pretrain' or page == 'pretrain':
-      picked(config, stage.sections, without=())
+      config.picked(stage.sections, without=())
 
 
 def test_a_manifest_holds_fields_alone():
   config = resolved('rl', 'toy')
   assert config.reward.weights == {}  # Derived, and kept.
   fields = [field.name for field in dataclasses.fields(config.reward)]
-  assert list(picked(config, ['reward'], without=())['reward']) == fields
+  assert list(config.picked(['reward'], without=())['reward']) == fields
+
+
+def test_a_number_is_one_setting_however_it_is_written():
+  config = resolved('rl', 'toy')
+  made = []
+  for cost in (0, 0.0):
+    rl = dataclasses.replace(config.rl, call_cost=cost)
+    changed = dataclasses.replace(config, rl=rl)
+    made.append(files.dumps(changed.picked(['rl'], without=())))
+  assert made[0] == made[1]
 
 
 # What a page cannot do without, which has no default.

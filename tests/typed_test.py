@@ -108,6 +108,7 @@ def test_other_names_and_unknown_fields():
         ({'sizes': []}, r'row.sizes must be an object, not \[\]'),
         ({'mask': [300]}, 'row.mask: '),
         ({'mask': ['x']}, 'row.mask: '),
+        ({'mask': [1, 1.7]}, 'row.mask: these are not whole numbers'),
         ({'flags': [0]}, r'row.flags\[0\] must be true or false, not 0'),
     ],
 )  # fmt: skip

@@ -11,7 +11,6 @@ from etils import epath
 
 from gog_jax.config import Config
 from gog_jax.config import paradigms
-from gog_jax.config import picked
 from gog_jax.config.pages import PretrainPage
 from gog_jax.conversations import sft_data
 from gog_jax.evaluation import evaluate
@@ -271,7 +270,7 @@ def manifest_of(run: Run, name: str) -> Manifest:
   own = stage.config(run.config)
   return Manifest(
       stage=name,
-      config=picked(own, stage.sections, without=_NO_IDENTITY),
+      config=own.picked(stage.sections, without=_NO_IDENTITY),
       inputs={
           **run.inputs(own, stage.sections),
           **stage.inputs(run),

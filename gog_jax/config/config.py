@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 import dataclasses
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from gog_jax import seams
 from gog_jax.config import evaluation
@@ -13,9 +13,8 @@ from gog_jax.config import models
 from gog_jax.config import paradigms
 from gog_jax.config import tools as tools_lib
 from gog_jax.config import training
-from gog_jax.config.fields import DIFFERENT
 from gog_jax.errors import UserError
-from gog_jax.storage.typed import FieldError
+from gog_jax.storage import typed
 
 # Stages that ask only as many questions as it takes.
 _UNSIZED = ('pretrain', 'instruct', 'ask')
@@ -42,7 +41,7 @@ class Config:
   profile: str  # A backbone with its sizes, see configs/common.py.
   seed: int
   # If any: a run for each, and a report over all.
-  seeds: Annotated[tuple[int, ...], DIFFERENT]
+  seeds: Annotated[tuple[int, ...], typed.DIFFERENT]
   unasked: bool  # Make, unasked, what a stage needs and is missing.
   trainable: Literal['lora', 'full', 'full_no_vision']
   mesh: models.MeshConfig
@@ -73,26 +72,28 @@ class Config:
     for stage in ('sft', 'rl'):
       optimizer = getattr(self, stage).optimizer
       if optimizer.name == 'muon' and self.trainable == 'lora':
-        raise FieldError(
+        raise typed.FieldError(
             f'{stage}.optimizer.name=muon trains kernels, and with '
             'config.trainable=lora none is trained: choose one or the other'
         )
     for name in self.arms:
       if not name.startswith('rl_'):
-        raise FieldError(f'arms.{name}: give it a name that begins in rl_')
+        raise typed.FieldError(
+            f'arms.{name}: give it a name that begins in rl_'
+        )
     later = [p for p in self.eval.policies if not self._is_once(p)]
     if len(self.seeds) > 1 and not later:
-      raise FieldError(
+      raise typed.FieldError(
           'eval.policies are all of config.once: nothing would be evaluated of '
           'the seeds after the first'
       )
     if unknown := [one for one in self.once if one not in self.arms]:
-      raise FieldError(
+      raise typed.FieldError(
           f'once has {", ".join(unknown)}; there are '
           f'{", ".join(self.arms) or "no arms"}'
       )
     if self.rollout.max_context > self.batch.row_tokens:
-      raise FieldError(
+      raise typed.FieldError(
           f'rollout.max_context={self.rollout.max_context} is more than '
           f'config.batch.row_tokens={self.batch.row_tokens}: training could '
           'not pack such a conversation'
@@ -117,6 +118,31 @@ class Config:
         once=(),
         eval=dataclasses.replace(self.eval, policies=policies),
     )
+
+  def picked(
+      self, names: Iterable[str], *, without: Container[str]
+  ) -> dict[str, Any]:
+    """Fields or sections by their dotted names, as plain values.
+
+    For manifests: 0 and 0.0 are one setting, written as 0.
+
+    Args:
+      names: Of what is wanted.
+      without: Names of fields that are left out, wherever they stand.
+    """
+
+    def plain(value: Any) -> Any:
+      if dataclasses.is_dataclass(value):
+        # Not vars, which also holds what cached properties have derived.
+        fields = dataclasses.fields(value)
+        value = {field.name: getattr(value, field.name) for field in fields}
+      if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items() if k not in without}
+      if isinstance(value, float) and value.is_integer():
+        return int(value)
+      return list(map(plain, value)) if isinstance(value, tuple) else value
+
+    return {name: plain(operator.attrgetter(name)(self)) for name in names}
 
   def _is_once(self, policy: str) -> bool:
     return policy.rpartition('@')[-1] in self.once
@@ -144,7 +170,7 @@ class Config:
       most = operator.attrgetter(limit)(self)
       if total > most:
         names = ' + config.'.join(fields)
-        raise FieldError(
+        raise typed.FieldError(
             f'{names} = {total} is more than config.{limit}={most}'
         )
 
@@ -155,19 +181,19 @@ class Config:
       try:
         model = paradigms.parse(name, self.arms).model
       except UserError as error:
-        raise FieldError(f'eval.policies: {error}') from error
+        raise typed.FieldError(f'eval.policies: {error}') from error
       if model == paradigms.REMOTE:
         self.remote.check('remote')
       if model == paradigms.SCRIPT:
         # Which loads it, too: an evaluation is known by its source.
         seams.digest(e.script, {}, field='config.eval.script')
       if model == paradigms.EXPERT and not self.world_split:
-        raise FieldError(
+        raise typed.FieldError(
             f'eval.policies: {name} knows the embedded world alone, not what '
             f'config.eval.benchmark={e.benchmark} asks: leave it out'
         )
     if not self.world_split and benchmark.name not in ('', e.benchmark):
-      raise FieldError(
+      raise typed.FieldError(
           f'benchmark.name={benchmark.name}, but config.eval.benchmark='
           f'{e.benchmark} is what is evaluated: leave the former empty'
       )

@@ -8,40 +8,33 @@ import importlib.util
 import math
 from typing import Annotated, Literal
 
-from gog_jax.config.fields import Names
-from gog_jax.storage.typed import between
-from gog_jax.storage.typed import Bound
-from gog_jax.storage.typed import Count
-from gog_jax.storage.typed import FieldError
-from gog_jax.storage.typed import Finite
-from gog_jax.storage.typed import Positive
-from gog_jax.storage.typed import Share
+from gog_jax.storage import typed
 
 # Beyond 16 million questions the scopes would be those of the next seed.
-WorldSize = Annotated[int, between(1, 16_000_000)]
+WorldSize = Annotated[int, typed.between(1, 16_000_000)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DifficultyConfig:
   """What makes the embedded world's questions hard."""
 
-  emblems: Annotated[int, between(3, 6)]  # At most, in a scene.
-  small: Share  # Emblems that are tiny.
+  emblems: Annotated[int, typed.between(3, 6)]  # At most, in a scene.
+  small: typed.Share  # Emblems that are tiny.
   # Questions answered by a gaze in which a glance cannot tell the emblem asked
   # about from another.
-  twins: Share
-  aliased: Share  # Facts that are filed under an alias only.
+  twins: typed.Share
+  aliased: typed.Share  # Facts that are filed under an alias only.
   # Looks that image search does not find; documents describe them.
-  unpictured: Share
+  unpictured: typed.Share
   # Standard deviation of the noise on an image's similarities.
-  noise: Share
+  noise: typed.Share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
   """The embedded world, a TFDS data set."""
 
-  world_seed: Count
+  world_seed: typed.Count
   n_train: WorldSize
   n_validation: WorldSize
   n_test: WorldSize
@@ -58,9 +51,9 @@ class QuestionsConfig:
   function, FILE.py:NAME. Several are taken in turn.
   """
 
-  train: Names  # For grading, RL and the GoG-Instruct builder.
-  validation: Names  # By which SFT stops.
-  test: Names  # For evaluation.
+  train: typed.Names  # For grading, RL and the GoG-Instruct builder.
+  validation: typed.Names  # By which SFT stops.
+  test: typed.Names  # For evaluation.
 
   def only_world(self, split: str) -> bool:
     """Whether a split's questions are the embedded world's alone."""
@@ -76,7 +69,8 @@ def _is_extra_part(text: str) -> bool:
 
 
 ExtraPart = Annotated[
-    str, Bound("PART=WEIGHT, e.g. 'rewards.py:brevity=0.1'", _is_extra_part)
+    str,
+    typed.Bound("PART=WEIGHT, e.g. 'rewards.py:brevity=0.1'", _is_extra_part),
 ]
 
 
@@ -89,12 +83,12 @@ class RewardConfig:
   """
 
   accuracy: str  # The part that says what is right, from 0 to 1.
-  format_weight: Share  # The paper's lambda.
+  format_weight: typed.Share  # The paper's lambda.
   extra: tuple[ExtraPart, ...]  # Added to the reward.
 
   def __post_init__(self):
     if len(self.weights) < len(self.extra):
-      raise FieldError(f'extra={self.extra} names a part twice')
+      raise typed.FieldError(f'extra={self.extra} names a part twice')
 
   @functools.cached_property
   def weights(self) -> dict[str, float]:
@@ -124,10 +118,11 @@ class EvalConfig:
   benchmark: str
   # The most that are taken of questions.test or the world; for other
   # benchmarks see benchmark.n.
-  n_examples: Positive
+  n_examples: typed.Positive
   # PARADIGM@MODEL, or a short name: config/paradigms.py.
-  policies: Names
-  script: str  # MODULE:FUNCTION of the model `script`: evaluation/policies.py.
+  policies: typed.Names
+  # MODULE:FUNCTION of the model `script`: evaluation/policies.py.
+  script: str
   # Whether the same command, given again, asks items again that failed because
   # a tool failed; otherwise they are only counted.
   retry_errors: bool
@@ -141,7 +136,7 @@ class BenchmarkConfig:
   path: str  # Its folder or file, or its id on the Hugging Face hub.
   ids: str  # A file of the ids to take: one a line, or a JSON list.
   images: str  # A folder with the images that it names or links to.
-  n: Count  # Draws this many, for a cheap run; 0 takes all.
+  n: typed.Count  # Draws this many, for a cheap run; 0 takes all.
   seed: int  # Of the draw.
   fetch_images: bool  # Fetch images that it only links to.
   options: bool  # Show LiveVQA's options with the question.
@@ -153,7 +148,7 @@ class BenchmarkConfig:
 class ReportConfig:
   """The report's page."""
 
-  n_trajectories: Count
+  n_trajectories: typed.Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,7 +161,7 @@ class LogConfig:
 
   def __post_init__(self):
     if self.wandb and importlib.util.find_spec('wandb') is None:
-      raise FieldError(
+      raise typed.FieldError(
           f'wandb={self.wandb} asks for Weights & Biases, which is not '
           'installed: pip install wandb, or leave config.log.wandb empty'
       )
@@ -180,25 +175,25 @@ class InstructConfig:
   # knows its questions alone; 'model', the one in model.path; or one that the
   # run in --workdir has trained, as 'sft' and 'rl'.
   teacher: str
-  n: Positive  # Samples in the set,
-  no_search: Share  # of which this share does not search.
+  n: typed.Positive  # Samples in the set,
+  no_search: typed.Share  # of which this share does not search.
   fewer: bool  # If a kind runs short, make a smaller set of the same shares.
-  n_queries: Positive  # The most questions that are asked, in whole chunks.
-  chunk: Positive  # Questions between checks whether there are enough samples.
+  n_queries: typed.Positive  # At most that are asked, in whole chunks.
+  chunk: typed.Positive  # Questions between checks for enough samples.
   # The uncertainty filter: direct answers without tools. If all are right, the
   # question is too easy. 0 turns it off.
-  n_direct: Count
-  direct_temperature: Finite  # Of a remote teacher.
+  n_direct: typed.Count
+  direct_temperature: typed.Finite  # Of a remote teacher.
   # What becomes of easy questions: samples that do not search, or nothing.
   easy: Literal['keep', 'drop']
-  samples: Positive  # The most attempts at a trajectory that passes.
+  samples: typed.Positive  # The most attempts at a trajectory that passes.
   gold: Literal['any', 'each', 'off']  # How many gazes must hit a gold region.
-  gold_iou: Share  # The least overlap of a gaze that hits.
+  gold_iou: typed.Share  # The least overlap of a gaze that hits.
   evidence: bool  # After a search, the answer must stand in the results.
   repeats: bool  # Whether a call may be made twice.
-  retries: Count  # Of a conversation that failed because a tool failed.
-  most_errors: Share  # Of a chunk, that may fail for good.
-  concurrency: Positive  # Conversations with a remote teacher at once.
-  n_review: Count  # Samples on the review page.
+  retries: typed.Count  # Of a conversation that failed because a tool failed.
+  most_errors: typed.Share  # Of a chunk, that may fail for good.
+  concurrency: typed.Positive  # Conversations with a remote teacher at once.
+  n_review: typed.Count  # Samples on the review page.
   review: str  # The file exported by that page.
   licence: str  # For the data card.

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Literal
 
-from gog_jax.storage.typed import Count
-from gog_jax.storage.typed import Finite
-from gog_jax.storage.typed import Positive
+from gog_jax.storage import typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,25 +28,26 @@ class ModelConfig:
   # How it is told to work: part of a policy's name, see config/paradigms.py.
   paradigm: Literal['gog', 'direct', 'full_search', 'no_gaze']
   box: Literal['resized_pixels', 'thousandths']  # Its box frame, see boxes.py.
-  box_step: Positive  # Corners are written in multiples of this.
-  min_box_side: Positive  # In original pixels; smaller boxes grow to this.
+  box_step: typed.Positive  # Corners are written in multiples of this.
+  # In original pixels; smaller boxes grow to this.
+  min_box_side: typed.Positive
   # The image processor in the folder, or, for a model that runs elsewhere, one
   # like those of published models.
   processor: Literal['folder', 'general']
-  max_image_tokens: Positive  # Per image, in training and evaluation.
+  max_image_tokens: typed.Positive  # Per image, in training and evaluation.
   scan: bool  # Scan over layers; a few are faster unrolled.
   remat: Literal['none', 'full', 'dots']
   # 'splash' is a Pallas kernel for TPUs; 'auto' takes what the platform has.
   attention: Literal['auto', 'xla', 'splash', 'splash_interpret']
-  logprob_chunk: Positive  # Positions whose logits exist at once.
+  logprob_chunk: typed.Positive  # Positions whose logits exist at once.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
   """Adapters, where `trainable` is 'lora'."""
 
-  rank: Positive
-  alpha: Finite
+  rank: typed.Positive
+  alpha: typed.Finite
   vision: bool  # Adapters on the vision tower too; else it stays frozen.
 
 
@@ -56,12 +55,12 @@ class LoraConfig:
 class RolloutConfig:
   """Limits of one conversation."""
 
-  max_turns: Positive
-  max_turn_tokens: Positive
-  max_context: Positive
+  max_turns: typed.Positive
+  max_turn_tokens: typed.Positive
+  max_context: typed.Positive
   # Calls of each tool; 0 is no limit, nor is there one for other tools. A
   # dialect may have tighter limits.
-  max_calls: Mapping[str, Count]
+  max_calls: Mapping[str, typed.Count]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,13 +68,13 @@ class SamplerConfig:
   """The JAX policy's cache."""
 
   # Conversations at once, rounded up to a multiple of the devices.
-  n_slots: Positive
-  chunk: Positive  # Tokens of a conversation that are prefilled at once.
+  n_slots: typed.Positive
+  chunk: typed.Positive  # Tokens of a conversation that are prefilled at once.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackingConfig:
   """Packed rows, see rollout/batching.py."""
 
-  row_tokens: Positive
-  row_patches: Positive
+  row_tokens: typed.Positive
+  row_patches: typed.Positive

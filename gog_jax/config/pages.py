@@ -15,12 +15,10 @@ from gog_jax.config import paradigms
 from gog_jax.config.config import Config
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.config.evaluation import InstructConfig
-from gog_jax.config.fields import Given
 from gog_jax.config.tools import JudgeConfig
 from gog_jax.config.training import PretrainConfig
 from gog_jax.errors import UserError
 from gog_jax.storage import typed
-from gog_jax.storage.typed import FieldError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,12 +40,12 @@ class InstructPage(Config):
     # Those that have to answer at once have no trajectories to show.
     known = (*paradigms.TEACHERS, *self.arms)
     if c.teacher not in known:
-      raise FieldError(
+      raise typed.FieldError(
           f'instruct.teacher is {c.teacher!r}, not one of {", ".join(known)}'
       )
     own = not self.questions.only_world('train')
     if c.teacher == paradigms.EXPERT and own:
-      raise FieldError(
+      raise typed.FieldError(
           'instruct.teacher: the expert knows the questions of the embedded '
           'world only: pass --config.instruct.teacher=remote, or another that '
           'can read yours'
@@ -55,12 +53,12 @@ class InstructPage(Config):
     if c.teacher == paradigms.REMOTE:
       self.remote.check('remote')
       if c.n_direct > 1 and not c.direct_temperature:
-        raise FieldError(
+        raise typed.FieldError(
             'instruct.direct_temperature=0 gives the same answer every time: '
             'raise it, or pass --config.instruct.n_direct=1'
         )
     if own and self.tools.searches_world:
-      raise FieldError(
+      raise typed.FieldError(
           'tools.backend: the embedded world knows nothing about your '
           'questions: pass --config.tools.backend=index or retriever'
       )
@@ -70,8 +68,8 @@ class InstructPage(Config):
 class AskPage(Config):
   """Of configs/ask.py."""
 
-  image: Given  # A file: PNG, JPEG, WebP, ...
-  question: Given
+  image: typed.Given  # A file: PNG, JPEG, WebP, ...
+  question: typed.Given
   policy: str  # As in eval.policies, but no expert and no script.
   scope: str  # Which world or corpus is searched; the backend says which.
   page: str  # Where the page goes, if not beside the record.
@@ -81,16 +79,16 @@ class AskPage(Config):
     try:
       model = paradigms.parse(self.policy, self.arms).model
     except UserError as error:
-      raise FieldError(f'policy: {error}') from error
+      raise typed.FieldError(f'policy: {error}') from error
     if model in (paradigms.EXPERT, paradigms.SCRIPT):
-      raise FieldError(
+      raise typed.FieldError(
           f'policy: {model} cannot answer questions of yours; pass '
           '--config.policy=remote, model, or what was trained in --workdir'
       )
     if model == paradigms.REMOTE:
       self.remote.check('remote')
     if self.tools.searches_world and not self.scope:
-      raise FieldError(
+      raise typed.FieldError(
           'scope is empty: the embedded world only knows its own pictures, '
           'so pass another --config.tools.backend, or the --config.scope of '
           'one of its questions'
@@ -101,8 +99,9 @@ class AskPage(Config):
 class ConvertPage(Config):
   """Of configs/convert.py."""
 
-  input: Given  # A file or a folder.
-  output: Given  # A .json or .jsonl file for sharegpt and swift; or a folder.
+  input: typed.Given  # A file or a folder.
+  # A .json or .jsonl file for sharegpt and swift; or a folder.
+  output: typed.Given
   format: Literal['sharegpt', 'swift', 'trajectories', 'tfds']
   split: str  # Of a TFDS set that is read.
   name: str  # Of a TFDS set that is written, and
@@ -148,7 +147,7 @@ class BenchmarkPage(Page):
 class JudgePage(Page):
   """Of configs/judge.py."""
 
-  labels: Given  # A file of JSON lines.
+  labels: typed.Given  # A file of JSON lines.
   judge: JudgeConfig
 
   def __post_init__(self):

@@ -6,17 +6,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Annotated, Literal
 
-from gog_jax.config.fields import Amount
-from gog_jax.config.fields import DIFFERENT
-from gog_jax.config.fields import Seconds
-from gog_jax.storage.typed import above
-from gog_jax.storage.typed import at_least
-from gog_jax.storage.typed import Bound
-from gog_jax.storage.typed import Count
-from gog_jax.storage.typed import FieldError
-from gog_jax.storage.typed import Finite
-from gog_jax.storage.typed import Positive
-from gog_jax.storage.typed import Share
+from gog_jax.storage import typed
 
 # What is searched with.
 TEXT, IMAGE = 'text', 'image'
@@ -41,7 +31,7 @@ SEARCHES = {
 _NO_CACHE = ' (for no cache, leave config.tools.cache empty)'
 Offered = Annotated[
     str,
-    Bound(
+    typed.Bound(
         f'one of {", ".join(SEARCHES)} (tools of your own are named in '
         'config.tools.extra)',
         SEARCHES.__contains__,
@@ -53,9 +43,9 @@ Offered = Annotated[
 class ToolLimits:
   """One tool's own limits; 0 inherits those of `tools`."""
 
-  timeout_s: Amount  # Of a call, all attempts together.
-  max_concurrency: Count  # Calls at a time.
-  price: Amount  # US dollars an attempt.
+  timeout_s: typed.Amount  # Of a call, all attempts together.
+  max_concurrency: typed.Count  # Calls at a time.
+  price: typed.Amount  # US dollars an attempt.
 
 
 INHERITED = ToolLimits(timeout_s=0.0, max_concurrency=0, price=0.0)
@@ -69,7 +59,7 @@ class ToolsConfig:
   # serve one.
   offered: tuple[Offered, ...]
   # A user's own, FILE.py:NAME: see tools/functions.py.
-  extra: Annotated[tuple[str, ...], DIFFERENT]
+  extra: Annotated[tuple[str, ...], typed.DIFFERENT]
   # What is searched: 'world'; 'index', an index of one's own documents and
   # images (configs/index.py); 'retriever', a server (configs/retrieve.py); or
   # FILE.py:NAME, what makes a SearchBackend (tools/base.py).
@@ -78,30 +68,30 @@ class ToolsConfig:
   encoder: str  # The folder of weights that the index was built with.
   url: str  # The retriever's, e.g. http://127.0.0.1:8000
   version: str  # Of what the retriever holds, where it does not say so itself.
-  top_k: Positive
+  top_k: typed.Positive
   # Of a document, shown to the policy.
-  hit_characters: Annotated[int, at_least(50)]
-  timeout_s: Seconds  # Of a call, all attempts together.
-  max_attempts: Positive  # Where a failure may be transient.
+  hit_characters: Annotated[int, typed.at_least(50)]
+  timeout_s: typed.Seconds  # Of a call, all attempts together.
+  max_attempts: typed.Positive  # Where a failure may be transient.
   # The most before the second attempt; it doubles with each.
-  backoff_s: Amount
-  max_concurrency: Positive  # Calls of one tool at a time.
+  backoff_s: typed.Amount
+  max_concurrency: typed.Positive  # Calls of one tool at a time.
   limits: Mapping[str, ToolLimits]  # By the name of a search.
   # US dollars, over all the starts of the run; needed if there are prices.
-  max_spend: Amount
+  max_spend: typed.Amount
   ledger: str  # A file of what was spent; '' is WORKDIR/spent.jsonl.
   # Failed attempts in a row that open the breaker, and seconds before a probe.
-  rest_after: Positive
-  rest_s: Seconds
+  rest_after: typed.Positive
+  rest_s: typed.Seconds
   # 'record' keeps every search in the folder `recording`; 'replay' searches
   # nothing and takes all answers from there.
   mode: Literal['live', 'record', 'replay']
   recording: str  # '' is WORKDIR/recording.
   cache: str  # A file of answers, for this and other runs; '' is none.
-  cache_days: Annotated[float, above(0, _NO_CACHE)]
-  cache_gb: Annotated[float, above(0, _NO_CACHE)]
+  cache_days: Annotated[float, typed.above(0, _NO_CACHE)]
+  cache_gb: Annotated[float, typed.above(0, _NO_CACHE)]
   # Seconds to wait at the end for searches that may have been paid for.
-  drain_s: Amount
+  drain_s: typed.Amount
 
   @property
   def searches_world(self) -> bool:
@@ -116,20 +106,20 @@ class EndpointConfig:
   url: str  # Up to and including its version: http://127.0.0.1:8080/v1.
   model: str  # Its name at the endpoint.
   key_variable: str  # The environment variable that holds its key.
-  timeout_s: Seconds  # Of a message, with all attempts.
-  max_attempts: Positive  # Where a failure may be transient.
-  temperature: Finite  # Negative leaves it to the endpoint.
-  max_tokens: Count  # Of a message; 0 leaves it to the endpoint.
-  concurrency: Positive  # Requests at a time.
-  price_in: Amount  # US dollars per million tokens that it reads
-  price_out: Amount  # and writes.
+  timeout_s: typed.Seconds  # Of a message, with all attempts.
+  max_attempts: typed.Positive  # Where a failure may be transient.
+  temperature: typed.Finite  # Negative leaves it to the endpoint.
+  max_tokens: typed.Count  # Of a message; 0 leaves it to the endpoint.
+  concurrency: typed.Positive  # Requests at a time.
+  price_in: typed.Amount  # US dollars per million tokens that it reads
+  price_out: typed.Amount  # and writes.
   # US dollars, over all the starts of the run; needed if there are prices.
-  max_spend: Amount
+  max_spend: typed.Amount
   ledger: str  # A file of what was spent; '' is in the workdir.
 
   def __post_init__(self):
     if (self.price_in or self.price_out) and not self.max_spend:
-      raise FieldError(
+      raise typed.FieldError(
           'max_spend is 0, but messages have a price: say how much the run may '
           'spend on them'
       )
@@ -138,7 +128,7 @@ class EndpointConfig:
     """Refuses an endpoint that cannot be asked; `section` is its own name."""
     for field in ('url', 'model'):
       if not getattr(self, field):
-        raise FieldError(
+        raise typed.FieldError(
             f'{section}.{field} is empty: pass --config.{section}.url=, e.g. '
             f'http://127.0.0.1:8080/v1, and --config.{section}.model=NAME, as '
             'the endpoint calls it'
@@ -159,14 +149,14 @@ class JudgeConfig(EndpointConfig):
   prompt: str  # A file; '' is judge/prompt.txt.
   cache: str  # A file of verdicts; '' is WORKDIR/verdicts.sqlite.
   # Share of the answers asked about that must get a verdict, or the run stops.
-  min_success: Share
+  min_success: typed.Share
   # Longer answers are wrong: no lists of guesses.
-  max_answer_characters: Positive
+  max_answer_characters: typed.Positive
 
   def __post_init__(self):
     super().__post_init__()
     if (self.price_in or self.price_out) and not self.max_tokens:
-      raise FieldError(
+      raise typed.FieldError(
           'max_tokens=0 sets no bound to what a verdict costs: give one, or no '
           'config.judge.price_in and price_out'
       )

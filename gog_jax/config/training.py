@@ -6,16 +6,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from gog_jax.config.fields import Amount
-from gog_jax.storage.typed import above
-from gog_jax.storage.typed import at_least
-from gog_jax.storage.typed import Bound
-from gog_jax.storage.typed import Count
-from gog_jax.storage.typed import FieldError
-from gog_jax.storage.typed import Finite
-from gog_jax.storage.typed import Positive
-from gog_jax.storage.typed import PositiveFloat
-from gog_jax.storage.typed import Share
+from gog_jax.storage import typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,39 +18,39 @@ class OptimizerConfig:
   """
 
   name: Literal['adamw', 'muon']
-  learning_rate: Amount  # At its peak; with Muon, not that of kernels.
-  muon_learning_rate: Amount  # At its peak, of kernels.
-  warmup_steps: Count  # Linear from 0.
+  learning_rate: typed.Amount  # At its peak; with Muon, not that of kernels.
+  muon_learning_rate: typed.Amount  # At its peak, of kernels.
+  warmup_steps: typed.Count  # Linear from 0.
   decay: Literal['constant', 'cosine']  # Cosine reaches 0 at the last step.
-  b1: Share
-  b2: Share
-  weight_decay: Finite  # Decoupled.
+  b1: typed.Share
+  b2: typed.Share
+  weight_decay: typed.Finite  # Decoupled.
   # Global norm that gradients are clipped to.
-  max_grad_norm: Annotated[float, above(0, ' (1e9 clips nothing)')]
+  max_grad_norm: Annotated[float, typed.above(0, ' (1e9 clips nothing)')]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SFTConfig:
   """Stage 1: supervised fine-tuning."""
 
-  n_candidates: Positive  # Questions for the expert.
-  n_demos: Positive  # Trajectories chosen from its answers:
-  no_search: Share  # this share does not search,
-  recovered: Share  # at least this share gazes wrong, then right.
-  steps: Positive  # At most.
-  eval_every: Positive
-  n_validation: Count  # Training ends when their accuracy is flat.
-  batch_size: Positive  # Trajectories a step.
+  n_candidates: typed.Positive  # Questions for the expert.
+  n_demos: typed.Positive  # Trajectories chosen from its answers:
+  no_search: typed.Share  # this share does not search,
+  recovered: typed.Share  # at least this share gazes wrong, then right.
+  steps: typed.Positive  # At most.
+  eval_every: typed.Positive
+  n_validation: typed.Count  # Training ends when their accuracy is flat.
+  batch_size: typed.Positive  # Trajectories a step.
   # Rows of a micro-batch, rounded up to a multiple of the shards; a step has as
   # many micro-batches as its trajectories fill.
-  micro_rows: Positive
-  checkpoint_every: Positive
+  micro_rows: typed.Positive
+  checkpoint_every: typed.Positive
   # '' for the expert's demos, or a user's data: a TFDS set of trajectories, a
   # folder with trajectories.jsonl, or a file of LLaMA-Factory's ShareGPT or
   # ms-swift's messages.
   data: str
-  epochs: Amount  # Over `data`; 0 trains for `steps`.
-  data_workers: Count  # Processes that read it; 0 for a thread.
+  epochs: typed.Amount  # Over `data`; 0 trains for `steps`.
+  data_workers: typed.Count  # Processes that read it; 0 for a thread.
   optimizer: OptimizerConfig
 
 
@@ -67,17 +58,17 @@ class SFTConfig:
 class GradeConfig:
   """Pass rates of the SFT policy -> levels."""
 
-  n_queries: Positive  # From the training questions, after the demos'.
-  samples: Positive
-  solved: Share  # Pass rate from here: Level 0.
-  often_failed: Share  # Below: Level 2. Between: Level 1.
+  n_queries: typed.Positive  # From the training questions, after the demos'.
+  samples: typed.Positive
+  solved: typed.Share  # Pass rate from here: Level 0.
+  often_failed: typed.Share  # Below: Level 2. Between: Level 1.
   # Share of samples that may fail because a tool failed: a query with more is
   # not graded; if more of the latest samples fail, grading stops.
-  most_errors: Share
+  most_errors: typed.Share
 
   def __post_init__(self):
     if self.often_failed > self.solved:
-      raise FieldError(
+      raise typed.FieldError(
           'often_failed is above config.grade.solved: Level 2 is what fails '
           'more often than Level 0'
       )
@@ -85,8 +76,8 @@ class GradeConfig:
 
 # (low, high); empty is as the variant was published.
 Clip = Annotated[
-    tuple[Amount, ...],
-    Bound(
+    tuple[typed.Amount, ...],
+    typed.Bound(
         '(low, high), e.g. (0.2, 0.28), or () as the variant was published',
         lambda value: len(value) in (0, 2),
     ),
@@ -98,22 +89,22 @@ class LossConfig:
   """GRPO's loss, see train/losses.py."""
 
   clip: Clip
-  kl_coef: Amount
-  max_importance_weight: PositiveFloat
+  kl_coef: typed.Amount
+  max_importance_weight: typed.PositiveFloat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlarmsConfig:
   """Bounds of RL's metrics, see train/alarms.py."""
 
-  sampler_gap_p99: Finite
-  kl: Finite
-  entropy: Finite
-  live_groups: Finite
-  no_search: Finite
-  format: Finite
-  sampled_tokens: Finite
-  patience: Positive  # Steps for which a sign has to last.
+  sampler_gap_p99: typed.Finite
+  kl: typed.Finite
+  entropy: typed.Finite
+  live_groups: typed.Finite
+  no_search: typed.Finite
+  format: typed.Finite
+  sampled_tokens: typed.Finite
+  patience: typed.Positive  # Steps for which a sign has to last.
   stop: bool  # Stop the run; otherwise only say it.
 
 
@@ -124,34 +115,34 @@ class RLConfig:
   variant: Literal['grpo', 'dr_grpo', 'dapo', 'gspo']
   level: Literal[-1, 0, 1, 2]  # Of the grades; -1 is all of them.
   regrade: bool  # Skip questions that RL's own rollouts find easier,
-  recheck_every: Positive  # for this many steps.
-  call_cost: Share  # Of a right answer's reward, for each search.
+  recheck_every: typed.Positive  # for this many steps.
+  call_cost: typed.Share  # Of a right answer's reward, for each search.
   dynamic_sampling: bool  # Replace groups without variance.
-  max_refills: Count
-  steps: Positive
-  n_prompts: Positive  # P, questions a step.
+  max_refills: typed.Count
+  steps: typed.Positive
+  n_prompts: typed.Positive  # P, questions a step.
   # G, rollouts a question.
   group_size: Annotated[
-      int, at_least(2, ' (one rollout has no group to be better than)')
+      int, typed.at_least(2, ' (one rollout has no group to be better than)')
   ]
-  updates_per_batch: Positive
-  micro_rows: Positive
+  updates_per_batch: typed.Positive
+  micro_rows: typed.Positive
   train_dead: bool  # Whether groups without variance feel the KL.
   # Steps between the sampler's new weights; it also gets them on a resume.
-  sync_every: Positive
+  sync_every: typed.Positive
   shuffle_rewards: bool  # Within groups: a control, which cannot learn.
   advantage_eps: Annotated[
-      float, above(0, ', or groups without variance divide by 0')
+      float, typed.above(0, ', or groups without variance divide by 0')
   ]
-  checkpoint_every: Positive
-  trajectories_every: Positive  # Steps between saved rollouts.
+  checkpoint_every: typed.Positive
+  trajectories_every: typed.Positive  # Steps between saved rollouts.
   optimizer: OptimizerConfig
   loss: LossConfig
   alarms: AlarmsConfig
 
   def __post_init__(self):
     if self.regrade and self.level < 1:
-      raise FieldError(
+      raise typed.FieldError(
           'regrade=True leaves out what is easier than config.rl.level, and '
           f'nothing is easier than {self.level}: choose level 1 or 2'
       )
@@ -166,33 +157,33 @@ class PhaseConfig:
   """
 
   steps: int
-  reading: Share
+  reading: typed.Share
   # Scenes that hold twins: none while colours stand for places.
-  twins: Finite
-  survey: Finite
-  list: Finite
-  box: Finite
-  look: Finite
-  crop: Finite
-  link: Finite
-  switch: Finite
-  confirm: Finite
+  twins: typed.Finite
+  survey: typed.Finite
+  list: typed.Finite
+  box: typed.Finite
+  look: typed.Finite
+  crop: typed.Finite
+  link: typed.Finite
+  switch: typed.Finite
+  confirm: typed.Finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
   """The toy's base, from nothing."""
 
-  batch_size: Positive  # Lessons a step.
-  micro_rows: Positive
-  n_exchanges: Positive  # In a lesson, as far as max_context holds them.
+  batch_size: typed.Positive  # Lessons a step.
+  micro_rows: typed.Positive
+  n_exchanges: typed.Positive  # In a lesson, as far as max_context holds them.
   # Each task builds on the one before.
   read: PhaseConfig
   look: PhaseConfig
   refer: PhaseConfig
-  copying: Share  # Exchanges about texts that are random tokens.
+  copying: typed.Share  # Exchanges about texts that are random tokens.
   start_from: str  # A model folder to go on from; '' for a random model.
-  checkpoint_every: Positive
-  n_probes: Positive  # Tasks of each kind that measure the base.
+  checkpoint_every: typed.Positive
+  n_probes: typed.Positive  # Tasks of each kind that measure the base.
   optimizer: OptimizerConfig
   architecture: Mapping[str, Any]  # Of config.json; token ids are added.

@@ -21,7 +21,6 @@ from typing import Any
 from etils import epath
 
 from gog_jax.config import paradigms
-from gog_jax.config import picked
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.tfds_set import Record
 from gog_jax.errors import UserError
@@ -68,7 +67,7 @@ def _identity(config: Any) -> dict[str, Any]:
   """The fields on which answers depend."""
   is_remote = config.instruct.teacher == paradigms.REMOTE
   names = (*_ASKED, *_REMOTE) if is_remote else _ASKED
-  return picked(config, names, without=())
+  return config.picked(names, without=())
 
 
 def folder_of(run: InstructRun) -> epath.Path:

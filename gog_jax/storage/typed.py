@@ -64,10 +64,15 @@ def between(low: float, high: float) -> Bound:
 Count = Annotated[int, at_least(0)]
 Positive = Annotated[int, at_least(1)]
 PositiveFloat = Annotated[float, above(0)]
+Amount = Annotated[float, at_least(0)]
+Seconds = Annotated[float, above(0, ' seconds')]
 Finite = Annotated[
     float, Bound('finite', lambda value: abs(value) <= sys.float_info.max)
 ]
 Share = Annotated[float, between(0, 1)]
+Given = Annotated[str, Bound('given', str.strip)]
+Names = Annotated[tuple[str, ...], Bound('one or more names', bool)]
+DIFFERENT = Bound('all different', lambda values: len({*values}) == len(values))
 
 
 def read(
@@ -149,7 +154,10 @@ class _Reader:
       if issubclass(hint, enum.Enum):
         return hint(value)
       if issubclass(hint, jaxtyping.AbstractArray):
-        return np.array(value, hint.dtypes[0])
+        array = np.array(value, hint.dtypes[0])
+        if array.dtype.kind == 'i' and not np.array_equal(array, value):
+          raise ValueError('these are not whole numbers')
+        return array
     except (ValueError, TypeError, OverflowError) as error:
       raise FieldError(f'{name}: {error}') from error
     raise _wrong(name, _WORDS.get(hint, 'an object'), value)
