@@ -103,7 +103,7 @@ def test_images_are_fetched_once_and_failures_are_said(tmp_path):
   with server(answers) as (host, asked):
     folder = fixtures.dynvqa(tmp_path / 'set', host=host)
     assert not asked
-    with pytest.raises(UserError, match='nothing that can be asked'):
+    with pytest.raises(UserError, match='holds nothing of use'):
       load(folder, workdir=run)
     assert not asked
     opened = load(folder, workdir=run, fetch_images=True)

@@ -99,7 +99,7 @@ def test_lines_that_are_of_no_use(tmp_path):
       q.BAD: 2,
       q.NO_ANSWER: 1,
       q.MISSING_IMAGE: 1,
-      q.DUPLICATE: 1,
+      records_lib.DUPLICATE: 1,
   }
   assert not any('\n' in str(drop) for drop in records.drops)
 

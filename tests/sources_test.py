@@ -76,7 +76,7 @@ def test_records_of_no_use_are_counted_and_sources_taken_in_turn():
   }
   assert queries.drops[0].where == 'a: row 9'
   assert len(sources.in_turn(found, n=2)) == 2
-  with pytest.raises(UserError, match='no question of use'):
+  with pytest.raises(UserError, match='nothing of use'):
     sources.in_turn([Loaded(name='c', items=b[1:4])], n=5)
 
 
@@ -205,7 +205,7 @@ def test_a_users_function_is_a_source(own, tmp_path):
   plain = open_one(f'{own}:plain')
   assert [one.id for one in plain] == ['red']
   assert [drop.reason for drop in plain.drops] == ['bad record', 'duplicate id']
-  with pytest.raises(UserError, match='no question of use'):
+  with pytest.raises(UserError, match='nothing of use'):
     sources.open((f'{own}:lazy',), split='test', workdir='')
   assert len(open_one(f'{own}:lazy', n=2)) == 2
   assert questions.digest != open_one(f'{own}:mine').digest

@@ -14,6 +14,7 @@ from gog_jax.errors import UserError
 from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions import verl
+from gog_jax.storage.records import DUPLICATE
 from gog_jax.storage.records import TOO_LARGE
 from gog_jax.types import Example
 from tests import benchmark_fixtures as fixtures
@@ -141,7 +142,7 @@ def test_what_is_of_no_use_is_left_out_and_said_in_a_line(tmp_path):
   assert [e.id for e in records.items] == ['fvqa_test_0', 'fvqa_test_8']
   assert records.reasons() == {
       q.NO_IMAGE: 3,
-      q.DUPLICATE: 1,
+      DUPLICATE: 1,
       q.NO_QUESTION: 1,
       q.NO_ANSWER: 1,
       q.BAD: 1,
@@ -171,7 +172,7 @@ def test_a_file_cut_off_leaves_the_others(tmp_path):
   assert 'git lfs pull' in records.drops[2].detail
   for name in 'ab':
     (tmp_path / f'{name}.parquet').unlink()
-  with pytest.raises(UserError, match='nothing that can be asked .*cut off'):
+  with pytest.raises(UserError, match='nothing of use.*cut off'):
     read(tmp_path)
 
 

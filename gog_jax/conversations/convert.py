@@ -90,11 +90,9 @@ def convert(
     elif form == 'tfds':
       about = description or f'Converted from {epath.Path(source).name}.'
       tfds_set.write(target, found.items, name=name, description=about)
-  drops = (*found.drops, *written.drops)
-  if not written.items:
-    first = f': {drops[0]}' if drops else ''
-    raise UserError(f'{found.name} holds nothing of use{first}')
-  return dataclasses.replace(written, drops=drops)
+  return dataclasses.replace(
+      written, name=found.name, drops=(*found.drops, *written.drops)
+  ).required()
 
 
 def export(record: Record, chat: Chat) -> Conversation:
@@ -140,17 +138,14 @@ def export(record: Record, chat: Chat) -> Conversation:
       messages.append(Message(role=Role(role), text=text))
   if not messages:
     raise Unusable('no messages', 'its tokens hold no message of this chat')
-  name = record.example.id
-  if trajectory.sample:
-    name += f'#{trajectory.sample}'
   return Conversation(
-      id=name,
+      id=record.name,
       messages=tuple(messages),
       pictures=tuple(
           Picture(name=blobs.name_of(view.data), data=view.data)
           for view in shown
       ),
-      columns={'id': name},
+      columns={'id': record.name},
   )
 
 

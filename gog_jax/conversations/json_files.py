@@ -10,6 +10,7 @@ Records that cannot be used are dropped and counted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+import dataclasses
 import json
 import pathlib
 import re
@@ -25,7 +26,6 @@ from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.storage import records
-from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 
@@ -56,27 +56,23 @@ def read(
     rows = (line.value for line in lines)
   else:
     rows = _elements(path, max_record_bytes)
-  kept: dict[str, Conversation] = {}
-  drops: list[Drop] = []
-  try:
-    for number, row in enumerate(rows, start=1):
-      try:
-        if isinstance(row, Unusable):
-          raise row
-        one = layouts.read_row(
-            row, layout, folder=path.parent, name=f'{path.stem}/{number}'
-        )
-        if one.id in kept:
-          raise Unusable('duplicate id', f'id {one.id!r} came before')
-        kept[one.id] = one
-      except Unusable as error:
-        drops.append(Drop.of(f'{path.name}, record {number}', error))
-  except OSError as error:
-    raise UserError(
-        f'{path} cannot be read: {error.strerror or error}'
-    ) from error
-  return Loaded(
-      name=str(path), items=list(kept.values()), drops=tuple(drops)
+
+  def conversation(numbered: tuple[int, Any]) -> Conversation:
+    number, row = numbered
+    if isinstance(row, Unusable):
+      raise row
+    return layouts.read_row(
+        row, layout, folder=path.parent, name=f'{path.stem}/{number}'
+    )
+
+  return records.sift(
+      str(path),
+      (
+          (f'{path.name}, record {number}', (number, row))
+          for number, row in enumerate(rows, start=1)
+      ),
+      conversation,
+      id_of=lambda one: one.id,
   )
 
 
@@ -102,20 +98,23 @@ def write(
     UserError: The folder cannot be written.
   """
   path = epath.Path(path)
-  lines, written = [], []
-  drops: list[Drop] = []
-  for index in range(len(conversations)):
-    try:
-      one = conversations[index]
-      paths = {
-          picture.name: _store(path.parent, picture)
-          for picture in one.pictures
-      }
-      row = layouts.write_row(one, layout, paths=paths)
-      lines.append(json.dumps(row))
-      written.append(one.id)
-    except Unusable as error:
-      drops.append(Drop.of(f'{path.name}, record {index + 1}', error))
+
+  def written(index: int) -> tuple[str, str]:
+    one = conversations[index]
+    paths = {
+        picture.name: _store(path.parent, picture) for picture in one.pictures
+    }
+    return one.id, json.dumps(layouts.write_row(one, layout, paths=paths))
+
+  found = records.sift(
+      str(path),
+      (
+          (f'{path.name}, record {index + 1}', index)
+          for index in range(len(conversations))
+      ),
+      written,
+  )
+  lines = [line for _, line in found.items]
   if path.suffix == '.jsonl':
     text = ''.join(line + '\n' for line in lines)
   else:
@@ -126,7 +125,7 @@ def write(
     entries = files.read_json(info, advice=_MEND) if info.exists() else {}
     entries[path.stem] = layouts.entry(path.name)
     files.write_json(info, entries)
-  return Loaded(name=str(path), items=written, drops=tuple(drops))
+  return dataclasses.replace(found, items=[id for id, _ in found.items])
 
 
 def _elements(path: epath.Path, most: int) -> Iterator[Any]:
@@ -138,6 +137,10 @@ def _elements(path: epath.Path, most: int) -> Iterator[Any]:
     text = path.read_text()
   except UnicodeDecodeError as error:
     raise UserError(f'{path} is not UTF-8 ({error.reason})') from error
+  except OSError as error:
+    raise UserError(
+        f'{path} cannot be read ({error.strerror or error})'
+    ) from error
   decoder = json.JSONDecoder()
   end = _after_space(text, 0)
   if text[end : end + 1] != '[':

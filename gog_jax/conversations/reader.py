@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import hashlib
 
 from etils import epath
@@ -18,7 +19,9 @@ from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
+from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
+from gog_jax.types import Trajectory
 
 # The files of a folder of trajectories.
 TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'
@@ -65,42 +68,37 @@ def read(
   Raises:
     UserError: There is no such file, or it holds no usable record.
   """
-  place, kind = epath.Path(path), kind_of(path)
-  names = None
+  place, kind, names = epath.Path(path), kind_of(path), None
   if kind == 'tfds':
     found = Loaded(name=str(place), items=tfds_set.load(place, split))
   elif kind == 'trajectories':
     found = _read_trajectories(_folder_of(place))
   else:
     told = json_files.read(place)
-    names = [conversation.id for conversation in told.items]
     items = Mapped(told.items, lambda one: encode(one, chat()))
-    found = Loaded(name=told.name, items=items, drops=told.drops)
-  kept: list[int] = []
-  drops = list(found.drops)
-  seen: set[tuple[str, int]] = set()
-  for index in range(len(found.items)):
+    found = dataclasses.replace(told, items=items)
+    names = [conversation.id for conversation in told.items]
+
+  def usable(index: int) -> tuple[int, str]:
     try:
       record = found.items[index]
-      key = (record.example.id, record.trajectory.sample)
-      if key in seen:
-        raise Unusable('duplicate id', f'id {key[0]!r} came before')
-      check(record)
-    except (Unusable, UserError) as error:
-      if isinstance(error, UserError):
-        error = Unusable('damaged', str(error))
-      name = names[index] if names else f'record {index + 1}'
-      drops.append(Drop.of(f'{found.name}, {name}', error))
-    else:
-      seen.add(key)
-      kept.append(index)
-  if not kept:
-    first = f': {drops[0]}' if drops else ''
-    raise UserError(
-        f'{path} holds nothing of use, {len(drops)} dropped{first}'
-    )
-  items = Mapped(kept, found.items.__getitem__)
-  return Loaded(name=found.name, items=items, drops=tuple(drops))
+    except UserError as error:
+      raise Unusable('damaged', str(error)) from error
+    check(record)
+    return index, record.name
+
+  kept = sift(
+      found.name,
+      (
+          (f'{found.name}, {names[i] if names else f"record {i + 1}"}', i)
+          for i in range(len(found.items))
+      ),
+      usable,
+      id_of=lambda one: one[1],
+      drops=found.drops,
+  ).required()
+  items = Mapped([index for index, _ in kept.items], found.items.__getitem__)
+  return dataclasses.replace(kept, items=items)
 
 
 def digest(path: epath.PathLike) -> str:
@@ -144,23 +142,22 @@ def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
   if (folder / FACTS).exists():
     for row in files.read_jsonl(folder / FACTS):
       facts[row['id'], row['sample']] = row['facts']
-  drops = [
-      Drop(where=folder.name, reason='damaged', detail=str(error))
-      for error in damaged
-  ]
-  items = []
-  for trajectory in trajectories:
+
+  def record(trajectory: Trajectory) -> Record:
     name = trajectory.example_id
     if name not in examples:
-      detail = f'{name!r} is not in {EXAMPLES}'
-      drops.append(Drop(where=folder.name, reason='no example', detail=detail))
-      continue
+      raise Unusable('no example', f'{name!r} is not in {EXAMPLES}')
     about = facts.get((name, trajectory.sample), {})
-    items.append(
-        Record(example=examples[name], trajectory=trajectory, facts=about)
-    )
-  return Loaded(
-      name=str(folder / TRAJECTORIES), items=items, drops=tuple(drops)
+    return Record(example=examples[name], trajectory=trajectory, facts=about)
+
+  return sift(
+      str(folder / TRAJECTORIES),
+      ((folder.name, trajectory) for trajectory in trajectories),
+      record,
+      drops=[
+          Drop(where=folder.name, reason='damaged', detail=str(error))
+          for error in damaged
+      ],
   )
 
 

@@ -24,3 +24,9 @@ class Record:
   example: Example
   trajectory: Trajectory
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def name(self) -> str:
+    """Unique in a set: an example may have several trajectories."""
+    sample = self.trajectory.sample
+    return f'{self.example.id}#{sample}' if sample else self.example.id

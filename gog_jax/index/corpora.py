@@ -80,26 +80,24 @@ def read_documents(
       JSON, not a document, repeats an id or names no such image; names it.
   """
   seen: dict[str, int] = {}
-  try:
-    for line in json_lines(path, max_bytes=MAX_LINE_BYTES):
-      where = f'{path}, line {line.number}'
-      document = _document(line, where)
-      first = seen.setdefault(document.id, line.number)
-      if first != line.number:
-        raise UserError(
-            f'{where}: the id {document.id!r} is that of line {first} too; '
-            'give each document its own'
-        )
-      if document.image and document.image not in images:
-        raise UserError(
-            f'{where}, refers to the image {document.image!r}, which is not '
-            'among those of --config.images=FOLDER; name it as seen from there'
-        )
-      yield document
-  except OSError as error:
-    raise UserError(
-        f'{path} cannot be read ({error.strerror}); give --config.docs=FILE'
-    ) from error
+  lines = json_lines(
+      path, max_bytes=MAX_LINE_BYTES, advice='; give --config.docs=FILE'
+  )
+  for line in lines:
+    where = f'{path}, line {line.number}'
+    document = _document(line, where)
+    first = seen.setdefault(document.id, line.number)
+    if first != line.number:
+      raise UserError(
+          f'{where}: the id {document.id!r} is that of line {first} too; '
+          'give each document its own'
+      )
+    if document.image and document.image not in images:
+      raise UserError(
+          f'{where}, refers to the image {document.image!r}, which is not '
+          'among those of --config.images=FOLDER; name it as seen from there'
+      )
+    yield document
 
 
 def _document(line: Line, where: str) -> Document:

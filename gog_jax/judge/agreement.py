@@ -16,10 +16,10 @@ from gog_jax.judge.prompt import Case
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.storage import typed
-from gog_jax.storage.records import Drop
 from gog_jax.storage.records import json_lines
 from gog_jax.storage.records import Line
 from gog_jax.storage.records import Loaded
+from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
 
 _SHOWN = 10  # Disagreements on the terminal.
@@ -48,24 +48,21 @@ def read(path: epath.PathLike) -> Loaded[Label]:
   Raises:
     UserError: The file cannot be read, or no line of it is of use.
   """
-  labels, drops = [], []
-  try:
-    for line in json_lines(path, max_bytes=_MAX_BYTES):
-      try:
-        labels.append(_label(line))
-      except Unusable as error:
-        drops.append(Drop.of(f'{path}, line {line.number}', error))
-  except OSError as error:
+  lines = json_lines(
+      path, max_bytes=_MAX_BYTES, advice='; pass --config.labels=FILE'
+  )
+  found = sift(
+      f'--config.labels={path}',
+      ((f'{path}, line {line.number}', line) for line in lines),
+      _label,
+  )
+  if not found.items:
+    why = f': {found.drops[0]}' if found.drops else ''
     raise UserError(
-        f'cannot read --config.labels={path}: {error.strerror or error}'
-    ) from error
-  if not labels:
-    why = f': {drops[0]}' if drops else ''
-    raise UserError(
-        f'--config.labels={path} holds no label{why}; each line is '
+        f'{found.name} holds no label{why}; each line is '
         '{"question": "..", "answers": [".."], "answer": "..", "right": true}'
     )
-  return Loaded(name=str(path), items=labels, drops=tuple(drops))
+  return found
 
 
 def _label(line: Line) -> Label:

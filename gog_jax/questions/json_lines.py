@@ -46,18 +46,13 @@ def lines(path: str) -> Iterator[tuple[str, records.Line | Unusable]]:
   Raises:
     UserError: The file cannot be read.
   """
-  try:
-    for line in records.json_lines(path, max_bytes=q.MAX_FIELD_BYTES):
-      found = line
-      if isinstance(line.value, Unusable):
-        found = line.value
-      elif not isinstance(line.value, dict):
-        found = Unusable(q.BAD, 'is JSON, but no object')
-      yield f'{path}, line {line.number}', found
-  except OSError as error:
-    raise UserError(
-        f'{path} cannot be read ({error.strerror or error})'
-    ) from error
+  for line in records.json_lines(path, max_bytes=q.MAX_FIELD_BYTES):
+    found = line
+    if isinstance(line.value, Unusable):
+      found = line.value
+    elif not isinstance(line.value, dict):
+      found = Unusable(q.BAD, 'is JSON, but no object')
+    yield f'{path}, line {line.number}', found
 
 
 def field(

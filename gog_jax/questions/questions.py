@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import base64
 import collections
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 from typing import Any
 
 from gog_jax.errors import UserError
-from gog_jax.storage.records import Drop
+from gog_jax.storage import records as records_lib
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import Unusable
@@ -31,7 +31,6 @@ NO_ANSWER = 'no answer'
 NO_IMAGE = 'no image'
 MISSING_IMAGE = 'missing image'
 NOT_AN_IMAGE = 'not an image'
-DUPLICATE = 'duplicate id'
 
 # No question, answer or photograph is larger.
 MAX_FIELD_BYTES = 64 * 2**20
@@ -130,21 +129,12 @@ class Mismatch(Unusable):
     self.column = column
 
 
-def check(one: Question | Example, taken: Mapping[str, str]) -> None:
+def check(one: Question | Example) -> None:
   """Refuses a question that cannot be asked.
 
-  Args:
-    one: The question.
-    taken: By id, where each earlier question stands.
-
   Raises:
-    Unusable: It asks nothing, has no answer or image, or its id is taken.
+    Unusable: It asks nothing, or has no answer or image.
   """
-  if one.id in taken:
-    raise Unusable(
-        DUPLICATE,
-        f'its id {one.id!r} is that of {taken[one.id]} too; the first is kept',
-    )
   if not one.question.strip():
     raise Unusable(NO_QUESTION, f'{one.id!r} asks nothing')
   if not any(form.strip() for form in one.answers):
@@ -170,35 +160,34 @@ def load(
     UserError: A column is missing or has the wrong type in every record, or no
       question is left.
   """
-  kept: dict[str, Question] = {}
-  taken: dict[str, str] = {}
-  drops: list[Drop] = []
-  lacking = collections.defaultdict[str, dict[str, Drop]](dict)
-  for where, record in records:
+  lacking = collections.defaultdict[str, dict[str, Mismatch]](dict)
+
+  def made(placed: tuple[str, Any]) -> Question | None:
+    where, record = placed
     try:
       if isinstance(record, Unusable):
         raise record
       question = question_of(record)
-      if question is None:
-        continue
-      check(question, taken)
-      kept[question.id] = dataclasses.replace(question, where=where)
-      taken[question.id] = where
-    except Unusable as error:
-      drops.append(Drop.of(where, error))
-      if isinstance(error, Mismatch):
-        lacking[error.column][where] = drops[-1]
-  seen = {*taken.values(), *(drop.where for drop in drops)}
-  for found in lacking.values():
-    if len(found) == len(seen):
+    except Mismatch as error:
+      lacking[error.column][where] = error
+      raise
+    if question is None:
+      return None
+    check(question)
+    return dataclasses.replace(question, where=where)
+
+  found = records_lib.sift(
+      name,
+      ((where, (where, record)) for where, record in records),
+      made,
+      id_of=lambda question: question.id,
+  )
+  seen = {one.where for one in (*found.items, *found.drops)}
+  for mismatches in lacking.values():
+    if len(mismatches) == len(seen):
+      where, error = next(iter(mismatches.items()))
       raise UserError(
-          f'{next(iter(found.values()))} - as in all {len(seen)} records: '
+          f'{where}: {error} - as in all {len(seen)} records: '
           f'this is no version of {name} that is known'
       )
-  if not kept:
-    first = f', first {drops[0]}' if drops else ''
-    raise UserError(
-        f'{name}: nothing that can be asked was found'
-        f' ({len(drops)} left out{first})'
-    )
-  return Loaded(name=name, items=tuple(kept.values()), drops=tuple(drops))
+  return found.required()

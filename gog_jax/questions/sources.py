@@ -37,6 +37,7 @@ from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
+from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
@@ -214,44 +215,42 @@ def in_turn(
     UserError: There are no usable questions.
   """
   records = Questions(found, ())
-  taken: dict[str, str] = {}
-  places = []
-  drops = [
-      dataclasses.replace(drop, where=f'{one.name}: {drop.where}')
-      for one in found
-      for drop in one.drops
-  ]
-  contents = hashlib.sha256(repr(list(digests)).encode())
+
+  def checked(place: tuple[int, int]) -> tuple[str, tuple[int, int], str]:
+    """Its id, its place and what it holds."""
+    interrupt.check()
+    example = records.read(place)
+    q.check(example)
+    if bad := _bad_image(example, images.decode):
+      raise Unusable('bad image', f'{example.id}, {bad}')
+    more = (example.search_required, example.hops)
+    return example.id, place, f'{digest(example)} {more}'
+
   everywhere = (
       (source, number)
       for number in range(max((len(one.items) for one in found), default=0))
       for source, one in enumerate(found)
       if number < len(one.items)
   )
-  for place in everywhere:
-    if len(places) == n:
-      break
-    interrupt.check()
-    where = records.where(place)
-    try:
-      example = records.read(place)
-      q.check(example, taken)
-      if bad := _bad_image(example, images.decode):
-        raise Unusable('bad image', f'{example.id}, {bad}')
-    except Unusable as error:
-      drops.append(Drop.of(where, error))
-      continue
-    taken[example.id] = where
-    places.append(place)
-    more = (example.search_required, example.hops)
-    contents.update(f'{digest(example)} {more}'.encode())
-  if not places:
-    first = str(drops[0]) if drops else 'they are empty'
-    raise UserError(f'the sources hold no question of use; {first}')
+  kept = sift(
+      ', '.join(one.name for one in found),
+      ((records.where(place), place) for place in everywhere),
+      checked,
+      id_of=lambda one: one[0],
+      drops=(
+          dataclasses.replace(drop, where=f'{one.name}: {drop.where}')
+          for one in found
+          for drop in one.drops
+      ),
+      most=n,
+  ).required()
+  contents = hashlib.sha256(repr(list(digests)).encode())
+  for _, _, content in kept.items:
+    contents.update(content.encode())
   return Questions(
       found,
-      places,
-      drops=tuple(drops),
+      [place for _, place, _ in kept.items],
+      drops=kept.drops,
       digest=contents.hexdigest()[:16],
       checked=True,
   )

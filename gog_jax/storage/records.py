@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import json
 import os
@@ -17,10 +17,13 @@ from typing import Any, Generic, overload, TypeVar
 
 from etils import epath
 
+from gog_jax.errors import UserError
+
 T = TypeVar('T')
 
 TOO_LARGE = 'too large'
 NOT_JSON = 'not JSON'
+DUPLICATE = 'duplicate id'
 _SKIP = 2**20  # Bytes read at a time of a line that is too long.
 
 
@@ -51,10 +54,6 @@ class Drop:
   reason: str
   detail: str
 
-  @classmethod
-  def of(cls, where: str, error: Unusable) -> Drop:
-    return cls(where=where, reason=error.reason, detail=error.detail)
-
   def __str__(self) -> str:
     return f'{self.where}: {self.detail}'
 
@@ -72,6 +71,61 @@ class Loaded(Generic[T]):
     return dict(
         collections.Counter(drop.reason for drop in self.drops).most_common()
     )
+
+  def required(self) -> Loaded[T]:
+    """Itself, unless nothing is left.
+
+    Raises:
+      UserError: Nothing is; says why the first was left out.
+    """
+    if not self.items:
+      n = len(self.drops)
+      why = f', {n} dropped, first {self.drops[0]}' if n else ''
+      raise UserError(f'{self.name} holds nothing of use{why}')
+    return self
+
+
+def sift(
+    name: str,
+    records: Iterable[tuple[str, Any]],
+    make: Callable[[Any], T | None],
+    *,
+    id_of: Callable[[T], str] | None = None,
+    drops: Iterable[Drop] = (),
+    most: int | None = None,
+) -> Loaded[T]:
+  """Makes an item of each record; drops those that are unusable.
+
+  Args:
+    name: Where the records are from.
+    records: Each with its place, for messages.
+    make: Raises Unusable; returns None to skip a record without a drop.
+    id_of: Of items with the same id the first is kept.
+    drops: What was dropped before.
+    most: The number of items after which to stop.
+  """
+  items: list[T] = []
+  dropped = list(drops)
+  places: dict[str, str] = {}
+  for where, record in records:
+    if len(items) == most:
+      break
+    try:
+      item = make(record)
+      if item is None:
+        continue
+      if id_of is not None:
+        id = id_of(item)
+        if id in places:
+          detail = f'its id {id!r} is that of {places[id]} too'
+          raise Unusable(DUPLICATE, f'{detail}; the first is kept')
+        places[id] = where
+      items.append(item)
+    except Unusable as error:
+      dropped.append(
+          Drop(where=where, reason=error.reason, detail=error.detail)
+      )
+  return Loaded(name=name, items=items, drops=tuple(dropped))
 
 
 class Lazy(Sequence[T]):
@@ -116,15 +170,29 @@ class Line:
 
 
 def json_lines(
-    path: str | os.PathLike[str], *, max_bytes: int
+    path: str | os.PathLike[str], *, max_bytes: int, advice: str = ''
 ) -> Iterator[Line]:
   """Yields the lines that are not blank, each an Unusable if it cannot be read.
 
-  Of a longer line no more than `max_bytes` are held.
+  Args:
+    path: The file.
+    max_bytes: Of a longer line no more are held.
+    advice: What to do where there is no such file, after '; '.
 
   Raises:
-    OSError: The file cannot be read.
+    UserError: The file cannot be read.
   """
+  try:
+    yield from _json_lines(path, max_bytes)
+  except OSError as error:
+    raise UserError(
+        f'{path} cannot be read ({error.strerror or error}){advice}'
+    ) from error
+
+
+def _json_lines(
+    path: str | os.PathLike[str], max_bytes: int
+) -> Iterator[Line]:
   with epath.Path(path).open('rb') as f:
     start = number = 0
     while line := f.readline(max_bytes + 1):

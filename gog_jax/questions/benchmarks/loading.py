@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import os
@@ -22,6 +22,7 @@ from gog_jax.questions.benchmarks.registry import Spec
 from gog_jax.storage import files
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Mapped
+from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
@@ -124,9 +125,14 @@ def open(
     why.append(f'{c.n} of {len(questions)}, drawn with seed {c.seed}')
     questions = _draw(questions, n=c.n, seed=c.seed)
     key += f' n={c.n} seed={c.seed}'
-  questions, hashes, drops = _with_images(questions)
-  if not questions:
-    raise UserError(f'{spec.title}, {c.path}: none of its images can be read')
+  checked = sift(
+      c.path,
+      ((one.where, one) for one in questions),
+      lambda one: (one, _hash_of(one)),
+      drops=reading.found.drops,
+  ).required()
+  questions = [one for one, _ in checked.items]
+  hashes = {one.id: digest for one, digest in checked.items}
   if len(questions) != spec.n:
     why.append(f'{len(questions)} items, the paper has {spec.n}')
   digest = hashlib.sha256(
@@ -143,7 +149,7 @@ def open(
       title=spec.title,
       examples=q.examples(questions, source=c.name, scope=c.scope),
       expected_n=spec.n,
-      drops=(*reading.found.drops, *drops),
+      drops=checked.drops,
       digest=digest,
       label=f"not the paper's: {'; '.join(why)}" if why else '',
       notes=tuple(notes),
@@ -208,28 +214,24 @@ def _local_path(spec: Spec, path: str) -> str:
   return str(fetched)
 
 
-def _with_images(
-    questions: Iterable[q.Question],
-) -> tuple[list[q.Question], dict[str, str], list[Drop]]:
-  """Questions whose images have valid headers, their hashes, and the rest."""
-  kept, hashes, drops = [], {}, []
-  for question in questions:
-    try:
-      images = [read() for read in question.images]
-      for data in images:
-        image_files.size_of(data)  # Of its header.
-    except (UserError, Unusable) as error:
-      drops.append(
-          Drop(where=question.where, reason=q.NOT_AN_IMAGE, detail=str(error))
-      )
-      continue
-    kept.append(question)
-    shown = [hashlib.sha256(data).hexdigest() for data in images]
-    parts = files.dumps(
-        [question.id, question.question, list(question.answers), shown]
-    )
-    hashes[question.id] = hashlib.sha256(parts.encode()).hexdigest()[:16]
-  return kept, hashes, drops
+def _hash_of(question: q.Question) -> str:
+  """Changes with any part of a question.
+
+  Raises:
+    Unusable: The header of an image is not valid.
+  """
+  shown = []
+  try:
+    for read in question.images:
+      data = read()
+      image_files.size_of(data)  # Of its header.
+      shown.append(hashlib.sha256(data).hexdigest())
+  except UserError as error:
+    raise Unusable(q.NOT_AN_IMAGE, str(error)) from error
+  parts = files.dumps(
+      [question.id, question.question, list(question.answers), shown]
+  )
+  return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
