@@ -77,16 +77,28 @@ def from_processor(
         f'images have {n_features} features: pass ids and images of one call '
         'of the processor (was a row truncated?)'
     )
-  rows, n_placed = [], 0
+  rows: list[list[vision.ImagePatches]] = [[] for _ in tokens]
+  placements: list[list[types.Placement]] = [[] for _ in tokens]
+  at = np.argwhere(is_image)
+  in_row = valid.cumsum(axis=1) - 1  # Which of the row's valid tokens it is.
+  for patches, grid in images:
+    own, at = np.split(at, [len(patches) // merge_size**2])
+    row, starts = own[0, 0], in_row[tuple(own.T)]
+    if (own[:, 0] != row).any() or (np.diff(starts) != 1).any():
+      raise ValueError(
+          f'the {len(own)} tokens of image {len(rows[row])} of row {row} do '
+          'not stand together: pass ids and images of one call of the processor'
+      )
+    placement = types.Placement(
+        start=int(starts[0]), image=len(rows[row]), grid=grid, n_tokens=len(own)
+    )
+    placements[row].append(placement)
+    rows[row].append((patches, grid))
   positions = np.zeros((len(tokens), 3, tokens.shape[1]), np.int32)
   for row, mask in enumerate(valid):
-    at = np.flatnonzero(is_image[row][mask])
-    placements = _placements(at, images[n_placed:], merge_size, row=row)
     positions[row][:, mask], _ = rope.mrope_positions(
-        int(mask.sum()), placements, merge_size=merge_size
+        int(mask.sum()), placements[row], merge_size=merge_size
     )
-    rows.append(images[n_placed : n_placed + len(placements)])
-    n_placed += len(placements)
   inputs = None
   if images:
     most = max(sum(len(patches) for patches, _ in row) for row in rows)
@@ -161,37 +173,3 @@ def _images(
 def _kind(array: np.ndarray) -> str:
   """Dtype and shape, such as 'int64[2, 3]'."""
   return f'{array.dtype}{list(array.shape)}'
-
-
-def _placements(
-    image_tokens: np.ndarray,
-    images: list[vision.ImagePatches],
-    merge_size: int,
-    *,
-    row: int,
-) -> list[types.Placement]:
-  """Gives the images of a row, in order, its image tokens.
-
-  Args:
-    image_tokens: int[n], where they stand among the row's valid tokens.
-    images: The row's and those of the rows below.
-    merge_size: Patches per feature, along one side.
-    row: For messages.
-  """
-  placements = []
-  while image_tokens.size:
-    patches, grid = images[len(placements)]
-    n_tokens = len(patches) // merge_size**2
-    own, image_tokens = np.split(image_tokens, [n_tokens])
-    start = int(own[0])
-    if not np.array_equal(own, start + np.arange(n_tokens)):
-      raise ValueError(
-          f'the {n_tokens} tokens of image {len(placements)} of row {row} do '
-          'not stand together: pass ids and images of one call of the processor'
-      )
-    placements.append(
-        types.Placement(
-            start=start, image=len(placements), grid=grid, n_tokens=n_tokens
-        )
-    )
-  return placements
