@@ -196,7 +196,7 @@ def test_bytes_too_many(folder):
         (lambda entry: entry.update(shape=[-1, -64]), 'integer `-1`'),
         (
             lambda entry: entry.update(
-                data_offsets=[n + 4 for n in entry['data_offsets']]
+                data_offsets=[n - 4 for n in entry['data_offsets']]
             ),
             f'invalid offset for tensor `{NORM}`',
         ),

@@ -1,8 +1,8 @@
 """Safetensors files: where tensors lie, slices of them, and writing folders.
 
-The library checks headers. It is not used to read tensors, because it maps a
-file as a whole, so that whatever was read stays in the process's resident set;
-here a few megabytes are mapped at a time.
+The library checks headers and writes shards. It does not read tensors here: it
+maps a file as a whole, so that whatever was read stays in the process's
+resident set, where we map a few megabytes at a time.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import json
 import math
-import os
-import struct
 from typing import Annotated, Any, NamedTuple
 
 from etils import epath
-import jax
 import ml_dtypes
 import numpy as np
 import safetensors
+import safetensors.numpy
 
 from gog_jax import errors
 from gog_jax.storage import files
@@ -244,8 +242,7 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
 
 def write(
     folder: epath.Path,
-    specs: Mapping[str, jax.ShapeDtypeStruct],
-    arrays: Iterable[np.ndarray],
+    tensors: Iterable[tuple[str, np.ndarray]],
     *,
     config: Mapping[str, Any],
     max_shard_bytes: int,
@@ -257,92 +254,60 @@ def write(
 
   Args:
     folder: Made if need be; other files in it are left alone.
-    specs: All tensors, in the order in which they are written.
-    arrays: The tensors themselves; one is held at a time.
+    tensors: By name, in order; those of one shard are held at a time.
     config: Contents of config.json.
     max_shard_bytes: A shard holds no more than that, or a single tensor.
   """
-  shards = _shards(specs, max_shard_bytes)
   partial = folder / 'partial_model'
-  arrays = iter(arrays)
+  shards: list[list[str]] = []
+  metadata = {'total_parameters': 0, 'total_size': 0}
   with files.writable(folder, 'make room or choose another folder'):
     partial.rmtree(missing_ok=True)
     partial.mkdir(parents=True)
     try:
-      for name, shard in shards.items():
-        _write_file(partial / name, shard, arrays)
-      if len(shards) > 1:
-        index = {
-            'metadata': {
-                'total_parameters': sum(spec.size for spec in specs.values()),
-                'total_size': sum(map(_n_bytes, specs.values())),
-            },
-            'weight_map': {
-                key: name for name, shard in shards.items() for key in shard
-            },
-        }
-        files.write_json(partial / INDEX, index, sort_keys=True)
-    except (OSError, errors.UserError):
+      for shard in _shards(tensors, max_shard_bytes):
+        path = partial / str(len(shards))
+        with path.open('wb') as f:
+          f.write(safetensors.numpy.save(shard, {'format': 'pt'}))
+          files.sync(f, path)
+        shards.append(list(shard))
+        metadata['total_parameters'] += sum(x.size for x in shard.values())
+        metadata['total_size'] += sum(x.nbytes for x in shard.values())
+    except OSError:
       partial.rmtree()  # A full disk need not stay full.
       raise
+    names = [WEIGHTS]
+    if len(shards) > 1:
+      names = [
+          f'model-{i:05}-of-{len(shards):05}.safetensors'
+          for i in range(1, len(shards) + 1)
+      ]
     # From here to the end there is no config.json, and so no model.
     (folder / 'config.json').unlink(missing_ok=True)
     for pattern in (WEIGHTS, INDEX, 'model-*-of-*.safetensors'):
       for path in folder.glob(pattern):
         path.unlink()
-    for path in partial.iterdir():
-      path.replace(folder / path.name)
+    for i, name in enumerate(names):
+      (partial / str(i)).replace(folder / name)
     partial.rmtree(missing_ok=True)  # Empty; a bucket has none then.
+    if len(shards) > 1:
+      weight_map = {
+          key: name for name, keys in zip(names, shards) for key in keys
+      }
+      index = {'metadata': metadata, 'weight_map': weight_map}
+      files.write_json(folder / INDEX, index, sort_keys=True)
     files.write_json(folder / 'config.json', config)
 
 
-def _n_bytes(spec: jax.ShapeDtypeStruct) -> int:
-  return spec.size * spec.dtype.itemsize
-
-
 def _shards(
-    specs: Mapping[str, jax.ShapeDtypeStruct], max_bytes: int
-) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-  """File -> tensors, in order, each shard as full as it can be."""
-  shards, left = [], 0
-  for key, spec in specs.items():
-    left -= _n_bytes(spec)
-    if left < 0 or not shards:
-      shards.append({})
-      left = max_bytes - _n_bytes(spec)
-    shards[-1][key] = spec
-  if len(shards) == 1:
-    return {WEIGHTS: shards[0]}
-  return {
-      f'model-{i:05}-of-{len(shards):05}.safetensors': shard
-      for i, shard in enumerate(shards, start=1)
-  }
-
-
-def _write_file(
-    path: epath.Path,
-    specs: Mapping[str, jax.ShapeDtypeStruct],
-    arrays: Iterator[np.ndarray],
-) -> None:
-  """Writes the next len(specs) arrays."""
-  codes = {dtype: code for code, dtype in DTYPES.items()}
-  header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
-  end = 0
-  for key, spec in specs.items():
-    start, end = end, end + _n_bytes(spec)
-    header[key] = {
-        'dtype': codes[spec.dtype],
-        'shape': list(spec.shape),
-        'data_offsets': [start, end],
-    }
-  text = json.dumps(header, separators=(',', ':')).encode()
-  text += b' ' * (-len(text) % 8)  # Tensors begin at multiples of 8.
-  with path.open('wb') as f:
-    f.write(struct.pack('<Q', len(text)) + text)
-    for key, spec in specs.items():
-      array = next(arrays)
-      assert (array.dtype, array.shape) == (spec.dtype, spec.shape), key
-      f.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    if '://' not in str(path):  # A bucket has nothing to flush to.
-      f.flush()
-      os.fsync(f.fileno())
+    tensors: Iterable[tuple[str, np.ndarray]], max_bytes: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """Tensors in order, each shard as full as it can be."""
+  shard, n_bytes = {}, 0
+  for key, tensor in tensors:
+    n_bytes += tensor.nbytes
+    if shard and n_bytes > max_bytes:
+      yield shard
+      shard, n_bytes = {}, tensor.nbytes
+    shard[key] = tensor
+  yield shard

@@ -2,7 +2,7 @@
 
 `hf_table` says which tensors belong to which parameter, `hf_files` where they
 lie. Loading goes parameter by parameter and slice by slice, straight into host
-arrays of the size of what a device gets; saving goes tensor by tensor.
+arrays of the size of what a device gets; saving goes shard by shard.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def save_pretrained(
     folder: epath.PathLike,
     *,
     dtype: Any = None,
-    max_shard_bytes: int = 5 * 10**9,
+    max_shard_bytes: int = 10**9,
 ) -> None:
   """Writes a folder that from_pretrained and transformers 5 load.
 
@@ -209,8 +209,8 @@ def save_pretrained(
     folder: Made if need be. Weights in it are replaced, other files are left
       alone.
     dtype: Of the files; None for the parameters' own.
-    max_shard_bytes: Above this there are several files and an index. Not more
-      than one tensor, or 1 GiB of them, is on the host at a time.
+    max_shard_bytes: Above this there are several files and an index. A shard
+      is on the host at a time, twice; it holds one tensor at least.
 
   Raises:
     UserError: The folder cannot be written.
@@ -220,36 +220,28 @@ def save_pretrained(
     raise ValueError('merge the adapters first: models.merge_lora(model)')
   params = {path: leaf.get_value() for path, leaf in flat.items()}
   config = model.config
-  dtype_of = lambda path: _check_dtype(dtype or params[path].dtype)
+  written = _check_dtype(dtype or params['text', 'embedding'].dtype)
   # The table lists the parts of one tensor in their order, but not together.
   groups: dict[str, list[Entry]] = {}
   for entry in hf_table.table(config):
     groups.setdefault(entry.key, []).append(entry)
-  specs = {
-      hf_table.file_key(key, config.family): jax.ShapeDtypeStruct(
-          entries[0].shape, dtype_of(entries[0].path)
-      )
-      for entries in groups.values()
-      for key in entries[0].keys
-  }
 
-  def arrays() -> Iterator[np.ndarray]:
+  def tensors() -> Iterator[tuple[str, np.ndarray]]:
     for entries in groups.values():
       layers = [_layers(entry, params[entry.path]) for entry in entries]
-      for parts in zip(*layers, strict=True):
+      for key, *parts in zip(entries[0].keys, *layers, strict=True):
         whole = np.concatenate([
             ours.T if entry.transposed else ours
             for entry, ours in zip(entries, parts, strict=True)
         ])
-        whole = whole.astype(dtype_of(entries[0].path), copy=False)
-        yield whole.reshape(entries[0].shape)
+        whole = whole.astype(dtype or whole.dtype, order='C', copy=False)
+        name = hf_table.file_key(key, config.family)
+        yield name, whole.reshape(entries[0].shape)
 
-  written = dtype_of(('text', 'embedding')).name
   hf_files.write(
       epath.Path(folder),
-      specs,
-      arrays(),
-      config={**hf_config.to_dict(config), 'dtype': written},
+      tensors(),
+      config={**hf_config.to_dict(config), 'dtype': written.name},
       max_shard_bytes=max_shard_bytes,
   )
 

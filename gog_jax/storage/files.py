@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-from typing import Any
+from typing import Any, IO
 
 from etils import epath
 import filelock
@@ -44,10 +44,15 @@ def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
     with partial.open('w') as f:
       for piece in [text] if isinstance(text, str) else text:
         f.write(piece)
-      if '://' not in str(path):  # A bucket has nothing to flush to.
-        f.flush()
-        os.fsync(f.fileno())
+      sync(f, path)
     partial.replace(path)
+
+
+def sync(file: IO[Any], path: epath.PathLike) -> None:
+  """Flushes an open file to its disk; a bucket has none."""
+  if '://' not in str(path):
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def check_writable(folder: epath.PathLike) -> None:
