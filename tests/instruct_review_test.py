@@ -229,7 +229,7 @@ def test_who_is_shown_is_drawn_by_id_alone():
   entries = [f'q{i}' for i in range(200)]
 
   def drawn(entries, n=20, seed=0):
-    return [entries[i] for i in choice.draw(entries, n=n, seed=seed)]
+    return list(choice.draw(entries, n=n, seed=seed, id_of=str))
 
   shown = drawn(entries)
   assert len(shown) == 20 and shown == drawn(entries)

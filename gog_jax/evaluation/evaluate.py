@@ -51,13 +51,8 @@ def items(run: Run) -> benchmarks.Benchmark:
     return benchmarks.open(section, workdir=run.workdir, n_world=n)
   if name == paradigms.TEST:
     title, held = ', '.join(c.questions.test), run.questions('test')
-    return benchmarks.Benchmark(
-        name=title,
-        title=title,
-        examples=held.part(0, min(n, len(held))),
-        drops=held.drops,
-        digest=held.digest,
-        label='not in the paper',
+    return benchmarks.of_questions(
+        benchmarks.users(title), held, min(n, len(held))
     )
   return _load(run.workdir, dataclasses.replace(c.benchmark, name=name))
 

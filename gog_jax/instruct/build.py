@@ -144,10 +144,13 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     )
     files.write_jsonl(folder / 'drops.jsonl', drops)
     drawn = choice.draw(
-        [one.example_id for one in passed], n=c.n_review, seed=run.config.seed
+        passed,
+        n=c.n_review,
+        seed=run.config.seed,
+        id_of=lambda one: one.example_id,
     )
     page = review.render(
-        [made.record(passed[i]) for i in drawn],
+        [made.record(one) for one in drawn],
         fingerprint=manifest.fingerprint(),
         teacher=teacher,
     )

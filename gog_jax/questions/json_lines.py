@@ -14,7 +14,7 @@ return such objects, too (see sources.py):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
 import json
@@ -28,16 +28,12 @@ from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import questions as q
 from gog_jax.storage import records
+from gog_jax.storage import typed
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Box
 
 _LONGEST_PATH = 4096
-_OPTIONAL = {
-    'scope': (str, 'text'),
-    'search_required': (bool, 'true or false'),
-    'hops': (int, 'a number'),
-}
 
 
 def lines(path: str) -> Iterator[tuple[str, records.Line | Unusable]]:
@@ -86,59 +82,80 @@ def read(path: str) -> Loaded[q.Question]:
   folder = os.path.dirname(path)
 
   def question(line: records.Line) -> q.Question:
-    made = question_of(line.value, folder, id=str(line.number))
-    images = tuple(
-        # One that the line itself holds is read from there again.
-        image
-        if isinstance(image, functools.partial)
-        else functools.partial(_read_image, path, line.start, index)
-        for index, image in enumerate(made.images)
+    # An image that the line itself holds is read from there again.
+    return question_of(
+        line.value,
+        folder,
+        id=str(line.number),
+        held=lambda index, data: functools.partial(
+            _read_image, path, line.start, index
+        ),
     )
-    return dataclasses.replace(made, images=images)
 
   return q.load(path, lines(path), question)
 
 
-def question_of(row: Mapping[str, Any], folder: str, *, id: str) -> q.Question:
+@dataclasses.dataclass(frozen=True)
+class _Known:
+  """The fields that are what they say; as in `types.Example`."""
+
+  question: str | None = None
+  scope: str | None = None
+  search_required: bool | None = None
+  gold_regions: tuple[Box, ...] | None = None
+  hops: int | None = None
+
+
+def question_of(
+    row: Mapping[str, Any],
+    folder: str,
+    *,
+    id: str,
+    held: Callable[[int, bytes], q.Image] = lambda index, data: lambda: data,
+) -> q.Question:
   """The question in an object.
 
   Args:
     row: The object, as above.
     folder: The folder that paths are relative to.
     id: Its id if it has none.
+    held: Makes a reader of an image that the object holds, by its index.
 
   Raises:
     Unusable: A field is missing or has the wrong type, or an image is missing.
   """
-  question = row.get('question')
-  if not isinstance(question, str):
-    raise Unusable(q.NO_QUESTION, 'its "question" is no text')
-  given = {}
-  for name, (kind, expected) in _OPTIONAL.items():
-    if (value := row.get(name)) is not None:
-      if type(value) is not kind:
-        raise Unusable(q.BAD, f'its {name!r} is not {expected}')
-      given[name] = value
+  try:
+    known = typed.read(_Known, dict(row), ignore_unknown=True)
+  except typed.FieldError as error:
+    raise Unusable(q.BAD, f'its {error}') from error
   images = row.get('images', row.get('image'))
   if not isinstance(images, list | tuple):
     images = [] if images is None else [images]
   return q.Question(
       id=str(id if row.get('id') in (None, '') else row['id']),
-      question=question.strip(),
+      question=(known.question or '').strip(),
       answers=answers.forms(row.get('answers'), row.get('answer')),
-      images=tuple(_image(one, folder) for one in images),
-      gold_regions=_boxes(row.get('gold_regions')),
-      **given,
+      images=tuple(
+          _image(image, folder, functools.partial(held, index))
+          for index, image in enumerate(images)
+      ),
+      scope=known.scope or '',
+      search_required=known.search_required,
+      gold_regions=tuple(
+          (float(x1), float(y1), float(x2), float(y2))
+          for x1, y1, x2, y2 in known.gold_regions or ()
+      ),
+      hops=known.hops,
   )
 
 
-def _image(value: Any, folder: str) -> q.Image:
-  """Returns a partial of `read_image` for a file, else holds the bytes."""
+def _image(
+    value: Any, folder: str, held: Callable[[bytes], q.Image]
+) -> q.Image:
   if isinstance(value, PILImage.Image):
     value = image_files.encode_png(value)
   if isinstance(value, bytes):
-    data = value
-    return lambda: data
+    return held(value)
   if not isinstance(value, str | os.PathLike):
     raise Unusable(
         q.BAD, f'an image is {type(value).__name__}, no path or data: URI'
@@ -148,21 +165,8 @@ def _image(value: Any, folder: str) -> q.Image:
   if os.path.isfile(path):
     return functools.partial(q.read_image, path)
   if value.startswith('data:') or '.' not in value:  # No base64 has a stop.
-    data = q.base64_bytes(value)
-    return lambda: data
+    return held(q.base64_bytes(value))
   raise Unusable(q.MISSING_IMAGE, f'its image {value[:200]!r} is no file')
-
-
-def _boxes(value: Any) -> tuple[Box, ...]:
-  """Reads gold_regions: [[x1, y1, x2, y2], ...]."""
-  try:
-    return tuple(
-        (float(x1), float(y1), float(x2), float(y2))
-        for x1, y1, x2, y2 in value or ()
-    )
-  except (TypeError, ValueError) as error:
-    detail = 'its "gold_regions" are no lists of four numbers'
-    raise Unusable(q.BAD, detail) from error
 
 
 def _read_image(path: str, start: int, index: int) -> bytes:

@@ -100,8 +100,8 @@ class Table:
         what = f'rows {row + 1} to {end} are damaged ({first_line(error)})'
         yield row, Unusable(q.DAMAGED, what)
 
-  def cell(self, column: str, row: int) -> pa.Array:
-    """A field as an array of length one.
+  def cell(self, column: str, row: int) -> Any:
+    """A field as a Python object.
 
     Ask for the rows of a row group in order: reaching one means passing over
     those before it.
@@ -125,7 +125,7 @@ class Table:
             f'({first_line(error)}); download the file anew'
         ) from error
       assert self._last is not None
-      return self._last
+      return self._last[0].as_py()
 
 
 def value(cell: pa.Array, *, column: str) -> Any:
@@ -134,24 +134,20 @@ def value(cell: pa.Array, *, column: str) -> Any:
   Raises:
     Unusable: It is too large; it has not been copied.
   """
-  check_size(size_of(cell), column=column)
+  n_bytes, cap = _size_of(cell), q.MAX_FIELD_BYTES
+  if n_bytes > cap:
+    detail = f'{column} has {n_bytes} bytes, over the {cap} that are read'
+    raise Unusable(TOO_LARGE, detail)
   return cell[0].as_py()
 
 
-def check_size(n_bytes: int, *, column: str) -> None:
-  """Raises Unusable for a field over the cap."""
-  if n_bytes > (cap := q.MAX_FIELD_BYTES):
-    detail = f'{column} has {n_bytes} bytes, over the {cap} that are read'
-    raise Unusable(TOO_LARGE, detail)
-
-
-def size_of(array: pa.Array) -> int:
+def _size_of(array: pa.Array) -> int:
   """Bytes of text and binary data in an array, however nested."""
   kind = array.type
   if pa.types.is_struct(kind):
-    return sum(size_of(child) for child in array.flatten())
+    return sum(_size_of(child) for child in array.flatten())
   if is_list(kind):
-    return size_of(array.flatten())  # pyright: ignore
+    return _size_of(array.flatten())  # pyright: ignore
   if is_text(kind) or is_binary(kind):
     return pc.sum(pc.binary_length(array)).as_py() or 0  # pyright: ignore
   return 0

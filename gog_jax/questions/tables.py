@@ -70,8 +70,8 @@ def read(
     needed: Required columns.
     optional: Columns that are read if they exist.
     image: The required column that holds images.
-    question_of: Turns a row's other columns and a default id into a question
-      without images; returns None to skip a row that is not part of the set.
+    question_of: Turns a row and a default id into a question without images;
+      returns None to skip a row that is not part of the set.
     images: The folder of images that rows name; the files' own if ''.
     prefer: See `files_of`.
 
@@ -105,19 +105,24 @@ def read(
         yield f'{file}, row {row + 1}', found
 
   def question(
-      found: tuple[parquet.Table, ImageFolder, int, Row],
+      found: tuple[parquet.Table, ImageFolder, int, dict[str, pa.Array]],
   ) -> q.Question | None:
     table, folder, row, cells = found
     stem, _ = os.path.splitext(os.path.basename(table.path))
     values = {
         column: parquet.value(cell, column=column)
         for column, cell in cells.items()
-        if column != image
     }
     made = question_of(values, f'{stem}/{row}')
     if made is None:
       return None
-    shown = _images(cells[image], table, image, row, folder)
+    shown = []
+    for index, (data, file) in enumerate(_entries(values[image])):
+      if data:
+        shown.append(functools.partial(_read, table, image, row, index))
+      elif file:
+        absent = f'its image {file!r} is not in {folder}'
+        shown += q.found_image(folder.by_name(file), absent)
     return dataclasses.replace(made, images=tuple(shown))
 
   return q.load(name, rows(), question)
@@ -139,32 +144,22 @@ def _check_columns(table: parquet.Table, needed: Columns, *, name: str) -> None:
       )
 
 
-def _images(
-    cell: pa.Array,
-    table: parquet.Table,
-    column: str,
-    row: int,
-    folder: ImageFolder,
-) -> Iterator[q.Image]:
-  """Locates the images of a row without copying them."""
-  for index, entry in enumerate(_entries(cell)):
-    held = _bytes_of(entry)
-    n_bytes = parquet.size_of(held) if held is not None else 0
-    parquet.check_size(n_bytes, column=column)
-    name = _path_of(entry)
-    if n_bytes and not (name and held is entry):
-      yield functools.partial(_read_cell, table, column, row, index)
-    elif name:
-      absent = f'its image {name!r} is not in {folder}'
-      yield from q.found_image(folder.by_name(name), absent)
+def _entries(value: Any) -> list[tuple[bytes | str | None, str]]:
+  """The images in a field: of each its data, or base64 text, and its file."""
+  entries = []
+  for one in value if isinstance(value, list) else [value]:
+    if isinstance(one, dict):
+      entries.append((one.get('bytes'), one.get('path') or ''))
+    elif isinstance(one, str) and len(one) <= _LONGEST_NAME and '.' in one:
+      entries.append((None, one))  # No base64 has a full stop.
+    else:
+      entries.append((one, ''))
+  return entries
 
 
-def _read_cell(
-    table: parquet.Table, column: str, row: int, index: int
-) -> bytes:
-  """Reads an image from a field of a parquet file or from a list in one."""
-  held = _bytes_of(_entries(table.cell(column, row))[index])
-  data = held[0].as_py() if held is not None else None
+def _read(table: parquet.Table, column: str, row: int, index: int) -> bytes:
+  """Reads an image that a parquet file holds."""
+  data, _ = _entries(table.cell(column, row))[index]
   if isinstance(data, str):
     return q.base64_bytes(data)
   if not data:
@@ -173,28 +168,3 @@ def _read_cell(
         'download the file anew'
     )
   return data
-
-
-def _entries(cell: pa.Array) -> list[pa.Array]:
-  """Each image of a cell, as an array of length one."""
-  if parquet.is_list(cell.type):
-    cell = cell.flatten()  # pyright: ignore
-  return [cell.slice(i, 1) for i in range(len(cell))]
-
-
-def _bytes_of(entry: pa.Array) -> pa.Array | None:
-  if not entry.is_valid()[0].as_py():
-    return None
-  if pa.types.is_struct(entry.type):
-    held = parquet.is_struct_with(entry.type, 'bytes')
-    return entry.field('bytes') if held else None
-  return entry
-
-
-def _path_of(entry: pa.Array) -> str:
-  if parquet.is_struct_with(entry.type, 'path'):
-    return entry.field('path')[0].as_py() or ''
-  if parquet.is_text(entry.type) and parquet.size_of(entry) <= _LONGEST_NAME:
-    name = entry[0].as_py() or ''
-    return name if '.' in name else ''  # No base64 has a full stop.
-  return ''

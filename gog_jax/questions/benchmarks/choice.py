@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import hashlib
 import json
+import operator
+from typing import TypeVar
 
 from gog_jax.errors import UserError
+from gog_jax.storage.records import Mapped
+
+T = TypeVar('T')
 
 
 def read_ids(path: str) -> tuple[str, ...]:
@@ -29,16 +34,22 @@ def read_ids(path: str) -> tuple[str, ...]:
   return tuple(dict.fromkeys(str(id).strip() for id in ids))
 
 
-def draw(ids: Sequence[str], *, n: int, seed: int) -> list[int]:
-  """Draws at most `n`; returns their indices in order.
+def draw(
+    items: Sequence[T],
+    *,
+    n: int,
+    seed: int,
+    id_of: Callable[[T], str] = operator.attrgetter('id'),
+) -> Sequence[T]:
+  """Draws at most `n`; they stay in order, and are read on access.
 
-  Questions are ranked by a hash of the seed and their id, so a smaller draw is
-  part of a larger one.
+  Items are ranked by a hash of the seed and their id, so a smaller draw is part
+  of a larger one.
   """
-  ranked = sorted(
-      range(len(ids)),
-      key=lambda i: hashlib.sha256(
-          f'{seed}/{ids[i]}'.encode(errors='replace')
-      ).digest(),
-  )
-  return sorted(ranked[:n])
+
+  def rank(index: int) -> bytes:
+    text = f'{seed}/{id_of(items[index])}'
+    return hashlib.sha256(text.encode(errors='replace')).digest()
+
+  drawn = sorted(sorted(range(len(items)), key=rank)[:n])
+  return Mapped(drawn, items.__getitem__)

@@ -43,7 +43,7 @@ def _lines(
       yield f'    {drop}'
     if n > _SHOWN_DROPS:
       yield f'    and {n - _SHOWN_DROPS} more'
-  for i in choice.draw([str(i) for i in range(b.n)], n=n_samples, seed=seed):
+  for i in choice.draw(range(b.n), n=n_samples, seed=seed, id_of=str):
     yield from _sample(b.examples[i])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import os
-from typing import Any, TypeVar
+from typing import Any
 
 from etils import epath
 
@@ -21,12 +21,10 @@ from gog_jax.questions.benchmarks import registry
 from gog_jax.questions.benchmarks.registry import Spec
 from gog_jax.storage import files
 from gog_jax.storage.records import Drop
-from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
 
-T = TypeVar('T', q.Question, Example)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
@@ -94,7 +92,13 @@ def open(
   """
   spec = registry.find(c.name, field='config.benchmark.name')
   if spec.split:
-    return _world(spec, workdir=workdir, n=n_world)
+    if n_world is None:
+      raise UserError(
+          'the embedded world is no published set: config.eval.benchmark '
+          'chooses its split'
+      )
+    held = sources.open((sources.WORLD,), split=spec.split, workdir=workdir)
+    return of_questions(spec, held, n_world)
   if spec.read is None:
     return _users(spec, n=c.n, seed=c.seed)
   folder = f'{workdir}/benchmarks' if str(workdir) else ''
@@ -119,11 +123,11 @@ def open(
         f'which {spec.n} it has is not published'
         + (how if spec.n < len(questions) else '')
     )
-    questions = _draw(questions, n=spec.n, seed=c.seed)
+    questions = choice.draw(questions, n=spec.n, seed=c.seed)
     key += f' seed={c.seed}'
   if 0 < c.n < len(questions):
     why.append(f'{c.n} of {len(questions)}, drawn with seed {c.seed}')
-    questions = _draw(questions, n=c.n, seed=c.seed)
+    questions = choice.draw(questions, n=c.n, seed=c.seed)
     key += f' n={c.n} seed={c.seed}'
   checked = sift(
       c.path,
@@ -157,42 +161,30 @@ def open(
   )
 
 
-def _world(spec: Spec, *, workdir: epath.PathLike, n: int | None) -> Benchmark:
-  if not str(workdir) or n is None:
-    raise UserError(
-        'the embedded world is no published set: config.eval.benchmark chooses '
-        'its split'
-    )
-  questions = sources.open(('world',), split=spec.split, workdir=workdir)
+def of_questions(spec: Spec, held: sources.Questions, n: int) -> Benchmark:
+  """The first `n` questions of a config's sources."""
   return Benchmark(
       name=spec.name,
       title=spec.title,
-      examples=questions.part(0, n),
+      examples=held.part(0, n),
+      drops=held.drops,
+      digest=held.digest,
       label=spec.label,
   )
 
 
 def _users(spec: Spec, *, n: int, seed: int) -> Benchmark:
-  questions = sources.open((spec.name,), split='test', workdir='')
-  digest, label, examples = questions.digest, spec.label, questions
-  if 0 < n < len(questions):
-    examples = _draw(questions, n=n, seed=seed)
-    label += f'; {n} of {len(questions)}, drawn with seed {seed}'
-    digest += f' n={n} seed={seed}'
-  return Benchmark(
-      name=spec.name,
-      title=spec.title,
-      examples=examples,
-      drops=questions.drops,
-      digest=digest,
-      label=label,
+  """What a user's function returns."""
+  held = sources.open((spec.name,), split='test', workdir='')
+  whole = of_questions(spec, held, len(held))
+  if not 0 < n < len(held):
+    return whole
+  return dataclasses.replace(
+      whole,
+      examples=choice.draw(held, n=n, seed=seed),
+      label=f'{spec.label}; {n} of {len(held)}, drawn with seed {seed}',
+      digest=f'{held.digest} n={n} seed={seed}',
   )
-
-
-def _draw(items: Sequence[T], *, n: int, seed: int) -> Sequence[T]:
-  """Draws `n` questions or examples by their ids."""
-  drawn = choice.draw([one.id for one in items], n=n, seed=seed)
-  return Mapped(drawn, items.__getitem__)
 
 
 def _local_path(spec: Spec, path: str) -> str:

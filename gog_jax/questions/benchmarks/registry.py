@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
 
 from gog_jax import seams
 from gog_jax.config.evaluation import BenchmarkConfig
@@ -75,7 +74,6 @@ class Spec:
     read: Reads a published set, given the config's section with a local `path`
       and the folder for fetched images, '' for none.
     split: The embedded world's split, if it is one.
-    function: A user's function that returns the questions, if it is one.
     hub_id: Its data set on the Hugging Face hub, if any.
     patterns: Files to fetch from there.
     drawn: Whether the paper's items are an unpublished part of the set.
@@ -87,7 +85,6 @@ class Spec:
   n: int = 0
   read: Callable[[BenchmarkConfig, str], Reading] | None = None
   split: str = ''
-  function: Callable[..., Any] | None = None
   hub_id: str = ''
   patterns: tuple[str, ...] = ()
   drawn: bool = False
@@ -115,6 +112,9 @@ def find(name: str, *, field: str = 'config.eval.benchmark') -> Spec:
     UserError: It is unknown, or a user's and cannot be loaded.
   """
   found = seams.load(name, BENCHMARKS, field=field)
-  if isinstance(found, Spec):
-    return found
-  return Spec(name=name, title=name, function=found, label='not in the paper')
+  return found if isinstance(found, Spec) else users(name)
+
+
+def users(name: str) -> Spec:
+  """A user's own questions as a benchmark."""
+  return Spec(name=name, title=name, label='not in the paper')
