@@ -8,6 +8,7 @@ is JSON, escaped to ASCII, as in trajectories.jsonl.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import functools
 import json
 from typing import Any
 
@@ -21,7 +22,7 @@ from gog_jax.errors import UserError
 from gog_jax.storage import tfds_files
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage import typed
-from gog_jax.storage.records import Lazy
+from gog_jax.storage.records import Mapped
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -71,8 +72,10 @@ def write(
   )
 
 
-def load(folder: epath.PathLike, split: str = 'train') -> Split:
+def load(folder: epath.PathLike, split: str = 'train') -> Mapped[Record]:
   """Opens a split for reading, by random access.
+
+  Grain's workers get it pickled, and open it again.
 
   Args:
     folder: As given to `write`, or the set's own.
@@ -87,7 +90,8 @@ def load(folder: epath.PathLike, split: str = 'train') -> Split:
         f'{path} has layout {path.name}, this gog_jax reads {VERSION}; make '
         'the set again'
     )
-  return Split(path, split)
+  rows = tfds_files.rows(path, split)
+  return Mapped(range(len(rows)), functools.partial(_read, rows, path))
 
 
 def find(folder: epath.PathLike) -> epath.Path:
@@ -117,33 +121,15 @@ def find(folder: epath.PathLike) -> epath.Path:
   return found[0]
 
 
-class Split(Lazy[Record]):
-  """A split on disk.
-
-  When it is unpickled, in a worker of Grain's, it is opened again.
-  """
-
-  def __init__(self, path: epath.Path, split: str):
-    """Opens `split` of the set in `path`."""
-    self._path = path
-    self._split = split
-    self._rows = tfds_files.rows(path, split)
-
-  def __reduce__(self):
-    return Split, (self._path, self._split)
-
-  def __len__(self) -> int:
-    return len(self._rows)
-
-  def item(self, index: int) -> Record:
-    try:
-      return _from_row(self._rows[index])
-    # What array_record raises, and what a row that decodes to nonsense does.
-    except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
-      raise UserError(
-          f'{self._path}, split {self._split}, record {index} is damaged '
-          f'({first_line(error)}); make the set again'
-      ) from error
+def _read(rows: Sequence[Any], path: epath.Path, index: int) -> Record:
+  try:
+    return _from_row(rows[index])
+  # What array_record raises, and what a row that decodes to nonsense does.
+  except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+    raise UserError(
+        f'{path}, record {index} is damaged ({first_line(error)}); make the '
+        'set again'
+    ) from error
 
 
 def _features() -> tfds.features.FeaturesDict:

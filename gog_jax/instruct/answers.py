@@ -12,7 +12,7 @@ ends with the same set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
@@ -21,6 +21,7 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.config.evaluation import InstructConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import check_outage
 from gog_jax.evaluation.collect import Collector
@@ -126,69 +127,31 @@ def _slots(answers: Sequence[Mapping[str, Any]], config: Any) -> Sequence[int]:
   return [0] if all(answer['valid'] for answer in answers) else []
 
 
-class Answers:
-  """The open folders of a build; continues where an earlier process stopped."""
+@contextlib.contextmanager
+def opened(
+    folder: epath.Path, teacher: Teacher, questions: Sequence[Example]
+) -> Iterator[Answers]:
+  """Opens a build's folders; continues where an earlier process stopped.
 
-  def __init__(
-      self, folder: epath.Path, teacher: Teacher, questions: Sequence[Example]
-  ):
-    """Opens the folders.
+  Raises:
+    UserError: As `Collector`.
+  """
+  c = teacher.run.config.instruct
+  frame = checks_lib.frame_of(teacher.run)
 
-    Raises:
-      UserError: As `Collector`.
-    """
-    self._folder = folder
-    self._teacher = teacher
-    self._questions = questions
-    self._config = c = teacher.run.config.instruct
-    self._frame = checks_lib.frame_of(teacher.run)
-    opened = functools.partial(
-        Collector, notes=self._notes, retries=c.retries
-    )
-    with contextlib.ExitStack() as stack:
-      self._direct = stack.enter_context(
-          opened(
-              teacher.direct_run,
-              folder / 'direct',
-              self._direct_request,
-              samples=max(c.n_direct, 1),
-          )
-      )
-      self._tries = stack.enter_context(
-          opened(
-              teacher.run,
-              folder / 'tries',
-              self._try_request,
-              samples=1 + c.samples,
-          )
-      )
-      self._open = stack.pop_all()
-
-  def __enter__(self) -> Answers:
-    return self
-
-  def __exit__(self, *error) -> None:
-    self._open.__exit__(*error)
-
-  def _direct_request(self, item: int) -> Request:
-    index, number = divmod(item, self._config.n_direct)
-    return self._teacher.direct_run.request(
-        self._questions[index], seed=('instruct', 'direct', number), what=''
+  def direct_request(item: int) -> Request:
+    index, number = divmod(item, c.n_direct)
+    return teacher.direct_run.request(
+        questions[index], seed=('instruct', 'direct', number)
     )
 
-  def _try_request(self, item: int) -> Request:
-    index, slot = divmod(item, 1 + self._config.samples)
+  def try_request(item: int) -> Request:
+    index, slot = divmod(item, 1 + c.samples)
     seed = ('instruct', 'try', slot - 1) if slot else ('instruct', 'direct')
-    return self._teacher.run.request(
-        self._questions[index], seed=seed, what=''
-    )
+    return teacher.run.request(questions[index], seed=seed)
 
-  def _notes(
-      self, example: Example, trajectory: Trajectory
-  ) -> dict[str, Any]:
-    failed = checks_lib.failure(
-        example, trajectory, self._config, self._frame
-    )
+  def notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:
+    failed = checks_lib.failure(example, trajectory, c, frame)
     return {
         'id': example.id,
         'question': sources.digest(example),
@@ -197,10 +160,39 @@ class Answers:
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
+  collector = functools.partial(Collector, notes=notes, retries=c.retries)
+  with (
+      collector(
+          teacher.direct_run,
+          folder / 'direct',
+          direct_request,
+          samples=max(c.n_direct, 1),
+      ) as direct,
+      collector(
+          teacher.run, folder / 'tries', try_request, samples=1 + c.samples
+      ) as tries,
+  ):
+    yield Answers(folder, teacher, questions, direct, tries)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+  """The open folders of a build, see `opened`."""
+
+  folder: epath.Path
+  teacher: Teacher
+  questions: Sequence[Example]
+  direct: Collector
+  tries: Collector
+
+  @property
+  def _config(self) -> InstructConfig:
+    return self.teacher.run.config.instruct
+
   @property
   def n_retried(self) -> int:
     """How often a conversation failed because of a tool and was begun again."""
-    return self._direct.n_retried + self._tries.n_retried
+    return self.direct.n_retried + self.tries.n_retried
 
   def outcomes(self, indices: Sequence[int]) -> list[Outcome]:
     """The outcomes of questions; asks the teacher what is missing.
@@ -222,7 +214,7 @@ class Answers:
 
   def trajectory(self, item: int) -> Trajectory:
     """A try that passed, without what depends on the clock."""
-    (trajectory,) = self._tries.rollouts.read([item])
+    (trajectory,) = self.tries.rollouts.read([item])
     return without_clock(trajectory)
 
   def _decided(self, indices: Sequence[int]) -> list[Outcome]:
@@ -230,29 +222,29 @@ class Answers:
 
   def _outcome(self, index: int) -> Outcome | None:
     return outcome_of(
-        index, self._direct.items, self._tries.items, self._config
+        index, self.direct.items, self.tries.items, self._config
     )
 
   def _check_question(self, index: int) -> None:
     """Refuses answers to a question that has changed since."""
     c = self._config
     notes = [
-        *_noted(self._direct.items, index, c.n_direct),
-        *_noted(self._tries.items, index, 1 + c.samples),
+        *_noted(self.direct.items, index, c.n_direct),
+        *_noted(self.tries.items, index, 1 + c.samples),
     ]
     if not notes:
       return
-    example = self._questions[index]
+    example = self.questions[index]
     if any(note['question'] != sources.digest(example) for note in notes):
       raise UserError(
-          f'{self._folder} is not about question {example.id} as it is now: '
-          f'the sources have changed; restore them, or delete {self._folder} '
+          f'{self.folder} is not about question {example.id} as it is now: '
+          f'the sources have changed; restore them, or delete {self.folder} '
           'to have all of them asked again'
       )
 
   def _ask(self, indices: Sequence[int]) -> None:
-    c, teacher = self._config, self._teacher
-    self._direct.collect(
+    c, teacher = self._config, self.teacher
+    self.direct.collect(
         [i * c.n_direct + k for i in indices for k in range(c.n_direct)],
         lambda: teacher.direct,
     )
@@ -262,11 +254,11 @@ class Answers:
       if slot == 0:
         self._repeat(waiting, items)
       else:
-        self._tries.collect(items, lambda: teacher.policy)
+        self.tries.collect(items, lambda: teacher.policy)
 
   def _takes(self, index: int, slot: int) -> bool:
     """Whether to make this try: none has passed, and it is one to make."""
-    answers = _noted(self._direct.items, index, self._config.n_direct)
+    answers = _noted(self.direct.items, index, self._config.n_direct)
     found = self._outcome(index)
     passed = found is not None and found.item is not None
     return not passed and slot in _slots(answers, self._config)
@@ -278,13 +270,13 @@ class Answers:
     in conversations that offer them.
     """
     direct = [index * self._config.n_direct for index in indices]
-    answers = list(self._direct.rollouts.read(direct))
-    if self._teacher.is_remote:
-      policy = self._teacher.repeating(answers)
-      self._tries.collect(items, lambda: policy)
+    answers = list(self.direct.rollouts.read(direct))
+    if self.teacher.is_remote:
+      policy = self.teacher.repeating(answers)
+      self.tries.collect(items, lambda: policy)
     else:
-      examples = [self._questions[index] for index in indices]
-      self._tries.keep(items, examples, answers)
+      examples = [self.questions[index] for index in indices]
+      self.tries.keep(items, examples, answers)
 
 
 def without_clock(trajectory: Trajectory) -> Trajectory:

@@ -29,6 +29,7 @@ from gog_jax.instruct import mixture
 from gog_jax.instruct import review
 from gog_jax.instruct import teachers
 from gog_jax.instruct.answers import Answers
+from gog_jax.instruct.answers import opened
 from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.instruct.teachers import InstructRun
@@ -115,7 +116,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   if c.review:
     reviewed = review.read(c.review, fingerprint=manifest.fingerprint())
   questions = questions_of(run)
-  with Answers(folder, Teacher(run), questions) as answers:
+  with opened(folder, Teacher(run), questions) as answers:
     rejected = reviewed.with_verdict('reject')
     asked = _ask(answers, len(questions), c, rejected)
     passed = [one for one in asked if _passed(one, c)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 
 from gog_jax.evaluation import policies
 from gog_jax.instruct import build
@@ -51,16 +52,17 @@ def estimate(run: InstructRun) -> Estimate:
   c, rollout = run.config.instruct, run.config.rollout
   questions = build.questions_of(run)
   folder = build.folder_of(run)
-  direct, tries = (rollouts.items(folder / n) for n in ('direct', 'tries'))
+  kept = [rollouts.items(folder / name) for name in ('direct', 'tries')]
   done = sum(
-      outcome_of(index, direct, tries, c) is not None
+      outcome_of(index, *kept, c) is not None
       for index in range(len(questions))
   )
   left = len(questions) - done
   direct, conversations = left * c.n_direct, left * c.samples
-  probed = questions[:_PROBED]
-  lengths = [len(run.chat.prompt(example).token_ids) for example in probed]
-  prompt = sum(lengths) / len(lengths)
+  prompt = statistics.fmean(
+      len(run.chat.prompt(example).token_ids)
+      for example in questions[:_PROBED]
+  )
   said = rollout.max_turn_tokens
   if c.teacher == policies.REMOTE and run.config.remote.max_tokens:
     said = min(said, run.config.remote.max_tokens)

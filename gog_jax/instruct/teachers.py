@@ -52,12 +52,10 @@ class Teacher:
 
   def __init__(self, run: InstructRun):
     """Makes nothing that takes long."""
-    self._name = run.config.instruct.teacher
+    name = run.config.instruct.teacher
     self.run = run
-
-  @property
-  def is_remote(self) -> bool:
-    return self._name == paradigms.REMOTE
+    self.is_remote = name == paradigms.REMOTE
+    self._is_expert = name == paradigms.EXPERT
 
   def repeating(self, answers: Sequence[Trajectory]) -> Policy:
     """A policy that repeats what was sampled in these, token by token."""
@@ -74,7 +72,7 @@ class Teacher:
     """The policy that answers with tools."""
     if self.is_remote:
       return self._remote(self.run)
-    if self._name == paradigms.EXPERT:
+    if self._is_expert:
       return policies.expert_policy(self.run)
     model = self.run.load_model(_stage_of(self.run.config))
     return self.run.make_policy(model, greedy=False)
@@ -84,7 +82,7 @@ class Teacher:
     """The policy that answers directly, in `direct_run`."""
     if self.is_remote:
       return self._remote(self.direct_run)
-    if self._name == paradigms.EXPERT:
+    if self._is_expert:
       return policies.expert_policy(self.run, answers_at_once=True)
     # If it calls a tool nevertheless, it has not answered.
     return self.policy
@@ -93,17 +91,14 @@ class Teacher:
   def direct_run(self) -> InstructRun:
     """A run with a single turn; for a remote model, without tools."""
     c = self.run.config
-    rollout = dataclasses.replace(c.rollout, max_turns=1)
-    own = dataclasses.replace(c, rollout=rollout)
     if self.is_remote:
-      own = dataclasses.replace(
-          own,
-          model=dataclasses.replace(c.model, paradigm=paradigms.DIRECT),
-          tools=dataclasses.replace(c.tools, offered=(), extra=()),
-          remote=dataclasses.replace(
-              c.remote, temperature=c.instruct.direct_temperature
-          ),
-      )
+      own = policies.config_of(c, f'{paradigms.DIRECT}@{paradigms.REMOTE}')
+      temperature = c.instruct.direct_temperature
+      remote = dataclasses.replace(c.remote, temperature=temperature)
+      own = dataclasses.replace(own, remote=remote)
+    else:
+      rollout = dataclasses.replace(c.rollout, max_turns=1)
+      own = dataclasses.replace(c, rollout=rollout)
     return self.run.with_config(own)
 
   def _remote(self, run: InstructRun) -> Policy:
