@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
-from gog_jax.evaluation.grade import Grade
+from gog_jax.rewards.levels import Grade
 from gog_jax.train import alarms
 from gog_jax.train.curriculum import Curriculum
 from gog_jax.train.curriculum import select

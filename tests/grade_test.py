@@ -15,6 +15,7 @@ import pytest
 from gog_jax.errors import UserError
 from gog_jax.evaluation import collect
 from gog_jax.evaluation import grade
+from gog_jax.rewards import levels
 from gog_jax.rollout.policy import Request
 from gog_jax.types import ToolStatus
 from tests import mini
@@ -33,14 +34,14 @@ N_KILLS = 10
      (0, 0, None)],
 )  # fmt: skip
 def test_levels_by_hand(n_correct, n_valid, level):
-  found = grade.level_of(n_correct, n_valid, solved=0.75, often_failed=0.3)
+  found = levels.level_of(n_correct, n_valid, solved=0.75, often_failed=0.3)
   assert found == level
 
 
 @pytest.mark.quick
 def test_what_a_level_consists_of():
   def one(hops, level, n_correct, n_short, n_errors=0, n_else=0):
-    return grade.Grade(
+    return levels.Grade(
         example_id='x',
         n_valid=8 - n_errors,
         n_correct=n_correct,
@@ -142,7 +143,7 @@ def test_errors_are_excluded_from_the_grades(tmp_path, monkeypatch):
   assert (c.level, c.n_valid) == (2, 4)
   assert (c.n_short, c.n_unseen, c.n_else) == (2, 3, 1)
   assert grade.facts([a, b, c])['ungraded'] == 1
-  assert grade.read_grades(tmp_path) == [a, b, c]
+  assert levels.read_grades(tmp_path) == [a, b, c]
 
 
 @pytest.mark.quick

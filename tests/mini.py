@@ -13,9 +13,9 @@ import numpy as np
 from gog_jax import interrupt
 from gog_jax.app import walk
 from gog_jax.config import from_page
-from gog_jax.evaluation import grade
 from gog_jax.models import lora
 from gog_jax.models import sharding
+from gog_jax.rewards import levels
 from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.storage import files
@@ -106,7 +106,7 @@ def make_hard(run: Run) -> None:
       folder / 'graded.jsonl',
       (
           dataclasses.asdict(g) | {'n_correct': 0, 'level': 2}
-          for g in grade.read_grades(folder)
+          for g in levels.read_grades(folder)
       ),
   )
 

@@ -12,7 +12,7 @@ import numpy as np
 from gog_jax.config.training import GradeConfig
 from gog_jax.config.training import RLConfig
 from gog_jax.errors import UserError
-from gog_jax.evaluation import grade
+from gog_jax.rewards import levels
 from gog_jax.run import Run
 from gog_jax.storage import metrics as metrics_lib
 from gog_jax.train.groups import Group
@@ -84,18 +84,18 @@ class Curriculum:
     """Grades anew by a step's rollouts; returns what to log."""
     if not self._rl.regrade:
       return {}
-    levels = {}
+    found = {}
     for group in groups:
-      levels[group.example.id] = grade.level_of(
-          *grade.count_correct(group.trajectories),
+      found[group.example.id] = levels.level_of(
+          *levels.count_correct(group.trajectories),
           solved=self._grade.solved,
           often_failed=self._grade.often_failed,
       )
-    self._writer.write(step, {'levels': levels})
-    self._learn(step, levels)
+    self._writer.write(step, {'levels': found})
+    self._learn(step, found)
     return {
         'regraded_easier': float(
-            np.mean([level in self._below() for level in levels.values()])
+            np.mean([level in self._below() for level in found.values()])
         ),
         'left_out': len(self._easier) / self._n,
     }
@@ -103,8 +103,8 @@ class Curriculum:
   def _below(self) -> range:
     return range(max(self._rl.level, 0))
 
-  def _learn(self, step: int, levels: dict[str, int | None]) -> None:
-    for example_id, level in levels.items():
+  def _learn(self, step: int, found: dict[str, int | None]) -> None:
+    for example_id, level in found.items():
       if level in self._below():
         self._easier[example_id] = step
       elif level is not None:  # Where no sample counts, nothing was found.
@@ -119,7 +119,7 @@ def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
   """
   c = run.config
   ids = select(
-      grade.read_grades(run.workdir / 'grade'),
+      levels.read_grades(run.workdir / 'grade'),
       c.rl.level,
       at_least=c.rl.n_prompts,
   )
@@ -133,7 +133,7 @@ def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
 
 
 def select(
-    grades: Sequence[grade.Grade], level: int, *, at_least: int
+    grades: Sequence[levels.Grade], level: int, *, at_least: int
 ) -> set[str]:
   """Ids of the queries of one level, or of all.
 
