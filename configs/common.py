@@ -52,7 +52,7 @@ def get_base(profile: str) -> ConfigDict:
 
 
 def _toy() -> ConfigDict:
-  return ConfigDict({
+  c = ConfigDict({
       'profile': 'toy',
       'seed': 0,
       'seeds': (),
@@ -192,8 +192,10 @@ def _toy() -> ConfigDict:
       'report': {'n_trajectories': 24},
       'log': {'wandb': ''},
       'remote': sections.remote(),
-      'general': sections.general(),
   })
+  c.general = sections.general()
+  c.untouched = sections.untouched(c)
+  return c
 
 
 def _full_toy() -> ConfigDict:
@@ -228,7 +230,8 @@ def _full_size(profile: str) -> ConfigDict:
   c.profile = profile
   c.trainable = 'lora'
   c.unasked = False  # Nobody wants hours of work unasked.
-  c.general = ConfigDict()  # These values are what the model needs anywhere.
+  # These values are what the model needs anywhere.
+  c.general = c.untouched = ConfigDict()
   c.mesh.update(data=1, fsdp=-1)
   c.model.update(
       path='',

@@ -61,8 +61,8 @@ def general() -> ConfigDict:
   """What a general model needs in place of the toy's small values.
 
   For remote models, and for scripts outside the embedded world or with the long
-  prompts of mmsearch_r1. A flag that sets one of these fields itself, as
-  --config.rollout.max_turns=3, holds for them as well.
+  prompts of mmsearch_r1. What a flag or a page sets of these fields themselves,
+  as --config.rollout.max_turns=3, holds for them as well.
   """
   return ConfigDict({
       'model': {
@@ -83,6 +83,18 @@ def general() -> ConfigDict:
       },
       'batch': {'row_tokens': 262144, 'row_patches': 262144},
   })
+
+
+def untouched(c: ConfigDict) -> ConfigDict:
+  """The values of `general`, and of what they stand for, as they are now.
+
+  By these it is known what a page sets later.
+  """
+  own = {
+      section: {name: c[section][name] for name in fields}
+      for section, fields in c.general.items()
+  }
+  return ConfigDict(own | {'general': c.general.to_dict()})
 
 
 def benchmark() -> ConfigDict:

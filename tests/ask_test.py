@@ -13,6 +13,7 @@ from configs import ask as ask_page
 from gog_jax import images
 from gog_jax.app import ask
 from gog_jax.app import commands
+from gog_jax.config import from_page
 from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
@@ -336,6 +337,16 @@ def test_a_general_model_has_values_of_its_own_unless_they_are_given(scene):
   assert (own.model.dialect, own.model.box) == ('gog_remote', 'thousandths')
   assert (own.rollout.max_turns, own.tools.top_k) == (7, 3)
   assert make_config(scene, url).general.rollout.max_turns == 10
+  page = ask_page.get_config()
+  page.update(image=str(scene), question='?', scope='s')
+  page.remote.update(url=url, model='m')
+  page.tools.top_k = 7  # A page of one's own, and no flag.
+  page.rollout.max_turns, page.general.rollout.max_turns = 6, 4
+  mine = policies.config_of(from_page(page), 'remote')
+  assert (mine.tools.top_k, mine.tools.timeout_s) == (7, 60)
+  assert mine.rollout.max_turns == 4
+  with pytest.raises(UserError, match='share what config.tools.backend says'):
+    make_config(scene, url, general__tools__backend='retriever')
   trained = policies.config_of(config, 'rl')
   assert (trained.model.dialect, trained.tools.top_k) == ('gog_toy', 1)
   published = make_config(scene, url, 'remote', 'qwen3_vl_8b')

@@ -98,6 +98,14 @@ class Config:
           f'config.batch.row_tokens={self.batch.row_tokens}: training could '
           'not pack such a conversation'
       )
+    if self.general:
+      shared = self.tools.shared
+      for name, value in self.general.tools.shared.items():
+        if value != shared[name]:
+          raise typed.FieldError(
+              f'general.tools.{name}={value!r}: all policies of a run share '
+              f'what config.tools.{name} says; set that in its place'
+          )
     if self.reward.asks_judge:
       self.judge.check('judge')
     if self.stage not in _UNSIZED:

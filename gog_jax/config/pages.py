@@ -215,20 +215,32 @@ def _arms_and_general(
 
   Args:
     values: The page's; its arms and its `general` hold what differs.
-    given: Dotted names of the fields that the command line set: these hold for
-      general models, too, unless their own were set as well.
+      `untouched` has values of the profile: what a page sets holds for general
+      models, too, unless it sets their own.
+    given: Dotted names of the fields that the command line set: likewise,
+      whatever their values.
   """
+  values = dict(values)
+  untouched = values.pop('untouched')
   arms = {
       name: _with(values['rl'], fields)
       for name, fields in values['arms'].items()
   }
+
+  def is_set(*path: str) -> bool:
+    now, before = values, untouched
+    for name in path:
+      if name not in before:
+        return True
+      now, before = now[name], before[name]
+    return '.'.join(path) in given or now != before
+
   general = {}
   for section, fields in values['general'].items():
     differing = {
         name: value
         for name, value in fields.items()
-        if f'{section}.{name}' not in given
-        or f'general.{section}.{name}' in given
+        if is_set('general', section, name) or not is_set(section, name)
     }
     general[section] = _with(values[section], differing)
   return {**values, 'arms': arms, 'general': general or None}

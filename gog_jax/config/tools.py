@@ -51,6 +51,13 @@ class ToolLimits:
 INHERITED = ToolLimits(timeout_s=0.0, max_concurrency=0, price=0.0)
 
 
+# Of ToolsConfig, what a policy may have of its own.
+_OWN = (
+    'offered', 'extra', 'top_k', 'hit_characters', 'timeout_s',
+    'max_attempts', 'backoff_s', 'max_concurrency', 'drain_s',
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolsConfig:
   """What the policy may call, and what is searched."""
@@ -92,6 +99,12 @@ class ToolsConfig:
   cache_gb: Annotated[float, typed.above(0, _NO_CACHE)]
   # Seconds to wait at the end for searches that may have been paid for.
   drain_s: typed.Amount
+
+  @property
+  def shared(self) -> dict[str, object]:
+    """What a run's policies have in common: all but how each of them calls."""
+    fields = vars(self)
+    return {name: fields[name] for name in fields if name not in _OWN}
 
   @property
   def searches_world(self) -> bool:
