@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gog_jax import models
-from gog_jax.models import cache as cache_lib
 from gog_jax.models import sharding
+from gog_jax.models import text
 from gog_jax.models.families import FAMILIES
 from tests import helpers
 
@@ -247,7 +247,7 @@ def test_appending_to_the_cache(n_new, on_mesh):
   for row, (length, n) in enumerate(zip(lengths, n_valid, strict=True)):
     for i in range(min(n, 8 - length)):
       expected[row, :, length + i] = new[row, i]
-  append = jax.jit(cache_lib.append)
+  append = jax.jit(text.append_to_cache)
   call = lambda: append(held, new, lengths=lengths, n_valid=n_valid)
   if not on_mesh:
     np.testing.assert_array_equal(call(), expected)

@@ -4,11 +4,11 @@
 """
 
 from gog_jax.models.config import VLMConfig as VLMConfig
+from gog_jax.models.folders import local_folder as local_folder
 from gog_jax.models.hf_config import published_config as published_config
 from gog_jax.models.hf_config import read_config as read_config
 from gog_jax.models.hf_params import from_pretrained as from_pretrained
 from gog_jax.models.hf_params import save_pretrained as save_pretrained
-from gog_jax.models.hub import local_folder as local_folder
 from gog_jax.models.logprobs import token_logprobs as token_logprobs
 from gog_jax.models.lora import add_lora as add_lora
 from gog_jax.models.lora import merge_lora as merge_lora

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from etils import epath
 
 from gog_jax import errors
-from gog_jax.models import hub
+from gog_jax.models import folders
 from gog_jax.models.config import TextConfig
 from gog_jax.models.config import VisionConfig
 from gog_jax.models.config import VLMConfig
@@ -57,13 +57,13 @@ _TOKENS = (
 
 
 def read_config(folder: epath.PathLike) -> VLMConfig:
-  """Reads `folder/config.json`; `folder` as in hub.local_folder.
+  """Reads `folder/config.json`; `folder` as in folders.local_folder.
 
   Raises:
     UserError: The folder or file is missing, is not JSON, describes another
       model, or leaves out what the architecture needs.
   """
-  folder = hub.local_folder(folder)
+  folder = folders.local_folder(folder)
   path = folder / 'config.json'
   raw = files.read_json(
       path,

@@ -21,10 +21,10 @@ import numpy as np
 
 from gog_jax import errors
 from gog_jax.models import config as config_lib
+from gog_jax.models import folders
 from gog_jax.models import hf_config
 from gog_jax.models import hf_files
 from gog_jax.models import hf_table
-from gog_jax.models import hub
 from gog_jax.models import sharding
 from gog_jax.models import vlm
 from gog_jax.models.hf_table import Entry
@@ -60,7 +60,7 @@ def from_pretrained(
     UserError: The folder is missing, incomplete, damaged, or another model's.
   """
   _check_dtype(dtype)
-  folder = hub.local_folder(folder)
+  folder = folders.local_folder(folder)
   config = hf_config.read_config(folder)
   tensors = check(folder, config)
   model = vlm.abstract(config, dtype=dtype)

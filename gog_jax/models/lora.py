@@ -25,8 +25,6 @@ from gog_jax.models import layers
 from gog_jax.models import sharding
 from gog_jax.models import vlm
 
-TRAINABLE = ('lora', 'full', 'full_no_vision')
-
 
 def _linears(model: vlm.VLM, *, vision: bool) -> Iterator[layers.Linear]:
   """The linear maps of the decoder's blocks, and of the vision tower's."""
@@ -131,13 +129,13 @@ def split(
   Raises:
     ValueError: `trainable` is unknown, or there are no adapters to train.
   """
-  if trainable not in TRAINABLE:
-    raise ValueError(f'trainable {trainable!r} is not one of {TRAINABLE}')
   filters = {
       'lora': nnx.LoRAParam,
       'full': nnx.Param,
       'full_no_vision': lambda path, _: 'vision' not in path,
   }
+  if trainable not in filters:
+    raise ValueError(f'trainable {trainable!r} is not one of {[*filters]}')
   graphdef, trained, frozen = nnx.split(model, filters[trainable], ...)
   if not jax.tree.leaves(trained):
     raise ValueError('there are no adapters to train: call add_lora first')

@@ -13,7 +13,7 @@ from etils import epath
 from gog_jax import images as image_files
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
-from gog_jax.models import hub
+from gog_jax.models import folders
 from gog_jax.questions import questions as q
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import choice
@@ -195,7 +195,7 @@ def _local_path(spec: Spec, path: str) -> str:
   wanted = f'set config.benchmark.path to a folder that holds it{where}'
   if not path:
     raise UserError(f'{spec.title} is not part of this package: {wanted}')
-  fetched = hub.fetch(
+  fetched = folders.fetch(
       path,
       repo_type='dataset',
       patterns=spec.patterns,
