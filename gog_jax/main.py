@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import difflib
 import os
 import platform
 import runpy
@@ -21,6 +20,7 @@ from ml_collections import config_flags
 from ml_collections import ConfigDict
 
 from gog_jax import interrupt
+from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 from gog_jax.remote import secrets
 
@@ -103,8 +103,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
     known = _known_fields(argv)
     field = name.removeprefix('config.')
     if known and field not in known:
-      nearest = difflib.get_close_matches(field, known, n=1, cutoff=0)
-      return f'unknown config field {field!r}; the nearest is {nearest[0]!r}'
+      near = nearest(field, known)
+      return f'unknown config field {field!r}; the nearest is {near!r}'
   return message
 
 

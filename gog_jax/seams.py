@@ -11,7 +11,6 @@ not import all that can be chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import difflib
 import functools
 import hashlib
 import importlib
@@ -21,6 +20,7 @@ import os
 import sys
 from typing import Any
 
+from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 
 
@@ -36,8 +36,8 @@ def place_of(
   """
   place, _, attribute = known.get(name, name).rpartition(':')
   if not place or not attribute:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    hint = f'; the nearest is {nearest[0]!r}' if nearest else ''
+    near = nearest(name, known)
+    hint = f'; the nearest is {near!r}' if near else ''
     raise UserError(
         f'{field}: there is no {name!r}{hint} (known: {", ".join(known)}; or '
         'bring your own, as FILE.py:NAME or MODULE:NAME)'

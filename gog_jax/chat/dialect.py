@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-import difflib
 import re
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from gog_jax.config.paradigms import DIRECT
 from gog_jax.config.paradigms import FULL_SEARCH
 from gog_jax.config.paradigms import GOG
 from gog_jax.config.paradigms import NO_GAZE
+from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 from gog_jax.storage import typed
@@ -179,9 +179,8 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
     path = _FOLDER / f'{name}.json'
     known = sorted(file.stem for file in _FOLDER.glob('*.json'))
     if name not in known:
-      nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
       raise UserError(
-          f'unknown dialect {name!r}; did you mean {nearest[0]!r}? '
+          f'unknown dialect {name!r}; did you mean {nearest(name, known)!r}? '
           f'There are: {", ".join(known)}, or the path of a .json file'
       )
   fields = files.read_json(path, advice='give the .json file of a dialect')

@@ -29,9 +29,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
-import difflib
 import re
 
+from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 
 DIRECT, FULL_SEARCH, GOG = 'direct', 'full_search', 'gog'
@@ -133,9 +133,8 @@ def parse(name: str, arms: Iterable[str] = ()) -> Named:
     known = short = list(dict.fromkeys((*models, *_ALIASES)))
     if '@' in name:
       known = [f'{one}@{other}' for one in PARADIGMS for other in models]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     raise UserError(
-        f'there is no policy {name!r}; the nearest is {nearest!r} '
+        f'there is no policy {name!r}; the nearest is {nearest(name, known)!r} '
         f'(PARADIGM@MODEL, with {", ".join(PARADIGMS)} and '
         f'{", ".join(models)}; or {", ".join(short)})'
     )

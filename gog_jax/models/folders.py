@@ -8,6 +8,7 @@ import re
 from etils import epath
 
 from gog_jax.config import Config
+from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models.families import FAMILIES
@@ -100,11 +101,10 @@ def fetch(
         allow_patterns=list(patterns),
     )
   except (OSError, ValueError, RevisionResolutionError) as error:
-    why = str(error).strip().splitlines() or [type(error).__name__]
     raise UserError(
         f'{name} is no local folder, and cannot be fetched from the Hugging '
-        f'Face hub ({type(error).__name__}: {why[0]}): check {field}, the '
-        'network and HF_TOKEN'
+        f'Face hub ({type(error).__name__}: {first_line(error)}): check '
+        f'{field}, the network and HF_TOKEN'
     ) from error
   return epath.Path(fetched)
 

@@ -8,7 +8,6 @@ checkpoints (`rope_scaling`; Qwen2.5-VL's are flat and say `in_chans`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-import difflib
 from typing import Any, TypeVar
 
 from etils import epath
@@ -88,10 +87,9 @@ def published_config(name: str) -> VLMConfig:
   """
   names = sorted(path.name for path in PUBLISHED.iterdir())
   if name not in names:
-    near = difflib.get_close_matches(name, names, 1, cutoff=0)
     raise errors.UserError(
-        f'no published model is called {name!r}: did you mean {near[0]!r}? '
-        f'There are {", ".join(names)}'
+        f'no published model is called {name!r}: did you mean '
+        f'{errors.nearest(name, names)!r}? There are {", ".join(names)}'
     )
   return read_config(PUBLISHED / name)
 
