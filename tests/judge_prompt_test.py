@@ -152,8 +152,8 @@ def test_a_code_hangs_on_all_that_is_judged():
         ('$question $answers $answer', 'must have'),
         ('$question $answers $answer $code $more', 'must have'),
         ('$question $answers $answer $code costs 5 $', 'must have'),
-        (None, 'cannot read'),
-        (b'\xff', 'cannot read'),
+        (None, 'cannot be read'),
+        (b'\xff', 'cannot be read'),
     ],
 )
 def test_prompts_that_are_none(tmp_path, text, words):

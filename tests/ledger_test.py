@@ -18,8 +18,8 @@ def test_those_who_share_a_ledger_share_its_cap(tmp_path):
   second = Ledger(tmp_path / 'spent', cap=1.0)
   first.charge('a', 0.5)
   second.charge('b', 0.25)
-  second.record('b', -0.25)
-  second.record('a message', 0.25)
+  second.charge('b', -0.25, capped=False)
+  second.charge('a message', 0.25, capped=False)
   with pytest.raises(RunStopped, match=r'cost \$0.7500; a at \$0.5 would'):
     first.charge('a', 0.5)
   first.charge('a message', None)

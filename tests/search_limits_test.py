@@ -169,7 +169,7 @@ def test_what_cannot_be_written_down_is_not_spent(tmp_path):
   ledger = Ledger(tmp_path / 'folder' / 'spent', cap=1.0)
   (tmp_path / 'folder' / 'spent').mkdir(parents=True)
   executor = make_executor(Fake(), price=0.25, ledger=ledger)
-  with pytest.raises(RunStopped, match='cannot read'):
+  with pytest.raises(RunStopped, match='cannot be read'):
     _run(executor, 1)
   assert ledger.spent == 0
 
@@ -180,5 +180,5 @@ def test_money_without_a_ledger_is_a_mistake_of_ours():
 
 
 def test_a_ledger_that_cannot_be_read_is_said(tmp_path):
-  with pytest.raises(UserError, match='cannot read'):
+  with pytest.raises(UserError, match='cannot be read'):
     Ledger(tmp_path, cap=1.0)

@@ -81,12 +81,8 @@ def read_example(config: AskPage) -> Example:
     UserError: The image cannot be read.
   """
   path = epath.Path(config.image)
-  try:
+  with files.readable(f'--config.image={path}'):
     data = path.read_bytes()
-  except OSError as error:
-    raise UserError(
-        f'cannot read --config.image={path}: {error.strerror or error}'
-    ) from error
   try:
     image = images.decode(data)
   except UserError as error:

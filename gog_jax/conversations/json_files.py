@@ -133,14 +133,8 @@ def _elements(path: epath.Path, most: int) -> Iterator[Any]:
 
   Those before a damaged one are still read; those after it are lost.
   """
-  try:
+  with files.readable(path):
     text = path.read_text()
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path} is not UTF-8 ({error.reason})') from error
-  except OSError as error:
-    raise UserError(
-        f'{path} cannot be read ({error.strerror or error})'
-    ) from error
   decoder = json.JSONDecoder()
   end = _after_space(text, 0)
   if text[end : end + 1] != '[':

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 import contextlib
-import os
 import pathlib
 
 import numpy as np
@@ -19,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from gog_jax.index import manifest
+from gog_jax.storage import files
 
 SIZE = 64
 # A chunk is rewritten once less than this share of its images is in use.
@@ -66,19 +66,12 @@ class Chunks:
     """Commits the features of images, by their names, as one chunk."""
     if not images:
       return
-    self._folder.mkdir(parents=True, exist_ok=True)
-    name = manifest.digest(' '.join(images))
-    path = self._folder / f'{name}.safetensors'
-    partial = path.with_suffix('.partial')
+    path = self._folder / f'{manifest.digest(" ".join(images))}.safetensors'
     tensors = {
         f'{image}/{feature}': values
         for image, features in images.items()
         for feature, values in features.items()
     }
-    with partial.open('wb') as f:
-      f.write(safetensors.numpy.save(tensors))
-      f.flush()
-      os.fsync(f.fileno())
-    partial.replace(path)
+    files.write_atomic(path, safetensors.numpy.save(tensors))
     file = safetensors.safe_open(path, framework='np')
     self._where.update(dict.fromkeys(images, (path, file)))

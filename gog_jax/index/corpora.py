@@ -80,10 +80,8 @@ def read_documents(
       JSON, not a document, repeats an id or names no such image; names it.
   """
   seen: dict[str, int] = {}
-  lines = json_lines(
-      path, max_bytes=MAX_LINE_BYTES, advice='; give --config.docs=FILE'
-  )
-  for line in lines:
+  advice = 'give --config.docs=FILE'
+  for line in json_lines(path, max_bytes=MAX_LINE_BYTES, advice=advice):
     where = f'{path}, line {line.number}'
     document = _document(line, where)
     first = seen.setdefault(document.id, line.number)

@@ -49,7 +49,7 @@ def read(path: epath.PathLike) -> Loaded[Label]:
     UserError: The file cannot be read, or no line of it is of use.
   """
   lines = json_lines(
-      path, max_bytes=_MAX_BYTES, advice='; pass --config.labels=FILE'
+      path, max_bytes=_MAX_BYTES, advice='pass --config.labels=FILE'
   )
   found = sift(
       f'--config.labels={path}',

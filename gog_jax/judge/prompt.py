@@ -72,13 +72,8 @@ def load(path: str) -> str:
     UserError: It cannot be read, or lacks a field or has another.
   """
   file = epath.Path(path) if path else _SHIPPED
-  try:
+  with files.readable(f'--config.judge.prompt={file}'):
     text = file.read_text()
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(
-        f'cannot read --config.judge.prompt={file}: '
-        f'{getattr(error, "strerror", None) or error}'
-    ) from error
   template = string.Template(text)
   if not template.is_valid() or set(template.get_identifiers()) != _FIELDS:
     raise UserError(

@@ -15,6 +15,7 @@ import functools
 from typing import Any
 
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 from gog_jax.storage import records as records_lib
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
@@ -90,14 +91,9 @@ def examples(
 
 def read_image(path: str) -> bytes:
   """Reads an image that is a file of its own."""
-  try:
-    with open(path, 'rb') as f:
-      return f.read()
-  except OSError as error:
-    raise UserError(
-        f'{path} cannot be read ({error.strerror or error}); it was there '
-        'when the data set was opened: put it back'
-    ) from error
+  advice = 'it was there when the data set was opened: put it back'
+  with files.readable(path, advice), open(path, 'rb') as f:
+    return f.read()
 
 
 def found_image(path: str | None, absent: str) -> tuple[Image, ...]:

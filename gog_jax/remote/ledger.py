@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import math
 import os
 from typing import Any
 
@@ -27,6 +26,7 @@ import filelock
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.storage import files
+from gog_jax.storage import typed
 
 
 def dollars(prices: Any, tokens_in: float, tokens_out: float) -> float:
@@ -38,7 +38,7 @@ def dollars(prices: Any, tokens_in: float, tokens_out: float) -> float:
 class Charge:
   """What a request costs, in US dollars: as estimated, until it is known."""
 
-  price: float
+  price: typed.Finite
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def charged(
     raise
   finally:
     if charge.price != written:
-      ledger.record(name, charge.price - written)
+      ledger.charge(name, charge.price - written, capped=False)
       spend(charge.price - written)
 
 
@@ -116,12 +116,15 @@ class Ledger:
     self._lock = filelock.FileLock(self._path + '.lock')
     self._catch_up()
 
-  def charge(self, name: str, price: float | None) -> None:
-    """Writes down what a request is going to cost.
+  def charge(
+      self, name: str, price: float | None, *, capped: bool = True
+  ) -> None:
+    """Writes down what a request is going to cost, or has cost.
 
     Args:
       name: What is asked for: a tool's name, a message.
-      price: US dollars; None where it is not known yet.
+      price: US dollars; None where it is not known yet, negative for a refund.
+      capped: False for what has been spent, whatever the cap.
 
     Raises:
       RunStopped: It would pass the cap, or cannot be written down.
@@ -132,7 +135,7 @@ class Ledger:
       else:  # A hair above, for sums like 0.1 + 0.2.
         fits = self.spent + price <= self._cap * (1 + 1e-9)
         what = f'{name} at ${price:g}'
-      if not fits:
+      if capped and not fits:
         raise RunStopped(
             f'calls of config.{self._section} have cost ${self.spent:.4f}; '
             f'{what} would pass --config.{self._section}.max_spend='
@@ -140,20 +143,10 @@ class Ledger:
             'and so is what a cache or a recording holds'
         )
       if price:
-        self._write(name, price)
-
-  def record(self, name: str, price: float) -> None:
-    """Writes down what a request has cost, whatever the cap.
-
-    Args:
-      name: What was asked for.
-      price: US dollars; negative for a refund.
-
-    Raises:
-      RunStopped: It cannot be written down.
-    """
-    with self._alone():
-      self._write(name, price)
+        time = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+        row = {'price': price, 'time': time, 'tool': name}
+        files.append_line(self._path, files.dumps(row))
+        self._catch_up()
 
   @contextlib.contextmanager
   def _alone(self) -> Iterator[None]:
@@ -169,24 +162,13 @@ class Ledger:
     except UserError as error:  # A full disk is no failure of the search.
       raise RunStopped(str(error)) from error
 
-  def _write(self, name: str, price: float) -> None:
-    time = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-    row = {'price': price, 'time': time, 'tool': name}
-    files.append_line(self._path, files.dumps(row))
-    self._catch_up()
-
   def _catch_up(self) -> None:
     """Counts the lines that have been written since."""
-    try:
-      if not os.path.exists(self._path):
-        return
-      with open(self._path, 'rb') as f:
-        f.seek(self._read_to)
-        *lines, tail = f.read().split(b'\n')  # A kill cut the tail off.
-    except OSError as error:
-      raise UserError(
-          f'cannot read {self._path}: {error.strerror}'
-      ) from error
+    if not os.path.exists(self._path):
+      return
+    with files.readable(self._path), open(self._path, 'rb') as f:
+      f.seek(self._read_to)
+      *lines, tail = f.read().split(b'\n')  # A kill cut the tail off.
     for line in lines:
       self._n_lines += 1
       self.spent += self._price(line)
@@ -194,14 +176,11 @@ class Ledger:
 
   def _price(self, line: bytes) -> float:
     try:
-      price = json.loads(line)['price']
-      if math.isfinite(price):
-        return price
-    except (ValueError, TypeError, KeyError):
-      pass
-    if not line.endswith(b'}'):
-      return 0.0  # Cut off by a kill, before its request was sent.
-    raise UserError(
-        f'{self._path}, line {self._n_lines}, is damaged: mend or delete that '
-        'line; it counts what was spent'
-    )
+      return typed.read(Charge, json.loads(line), ignore_unknown=True).price
+    except (ValueError, RecursionError) as error:
+      if not line.endswith(b'}'):
+        return 0.0  # Cut off by a kill, before its request was sent.
+      raise UserError(
+          f'{self._path}, line {self._n_lines}, is damaged: mend or delete '
+          'that line; it counts what was spent'
+      ) from error

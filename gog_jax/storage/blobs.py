@@ -32,27 +32,14 @@ def put(folder: epath.Path, data: bytes, name: str = '') -> str:
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_bytes(data)  # A bucket holds no half of an object.
   elif not os.path.exists(path):
+    # Threads may write the same file at the same time.
+    partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
     with files.writable(path):
-      _write(path, data)
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      with open(partial, 'wb') as file:
+        file.write(data)
+      os.replace(partial, path)
   return name
-
-
-def _write(path: str, data: bytes) -> None:
-  """Writes a local file, whole or not at all, in few calls of the system.
-
-  Threads may write the same one at the same time.
-  """
-  partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'
-  try:
-    file = open(partial, 'wb', buffering=0)
-  except FileNotFoundError:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    file = open(partial, 'wb', buffering=0)
-  with file:
-    rest = memoryview(data)
-    while rest:
-      rest = rest[file.write(rest) :]
-  os.replace(partial, path)
 
 
 def name_of(data: bytes) -> str:

@@ -29,10 +29,23 @@ def writable(path: epath.PathLike, advice: str = _CHOOSE) -> Iterator[None]:
     ) from error
 
 
-def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
-  """Writes `text` to a neighbour and renames it: no reader sees half of it.
+@contextlib.contextmanager
+def readable(what: object, advice: str = '') -> Iterator[None]:
+  """Makes what reading and parsing raise inside a UserError about `what`."""
+  try:
+    yield
+  except (OSError, ValueError, RecursionError) as error:
+    reason = getattr(error, 'strerror', None) or error
+    advice = advice and f'; {advice}'
+    raise UserError(f'{what} cannot be read ({reason}){advice}') from error
 
-  Text in pieces need not be in memory all at once.
+
+def write_atomic(
+    path: epath.PathLike, data: str | bytes | Iterable[str | bytes]
+) -> None:
+  """Writes `data` to a neighbour and renames it: no reader sees half of it.
+
+  Data in pieces need not be in memory all at once.
 
   Raises:
     UserError: The folder cannot be written.
@@ -41,9 +54,9 @@ def write_atomic(path: epath.PathLike, text: str | Iterable[str]) -> None:
   partial = path.with_name(path.name + '.partial')
   with writable(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open('w') as f:
-      for piece in [text] if isinstance(text, str) else text:
-        f.write(piece)
+    with partial.open('wb') as f:
+      for piece in [data] if isinstance(data, (str, bytes)) else data:
+        f.write(piece.encode() if isinstance(piece, str) else piece)
       sync(f, path)
     partial.replace(path)
 
@@ -153,11 +166,8 @@ def read_json(
     UserError: The file is missing, cannot be read or holds something else; ends
       in `advice`.
   """
-  try:
+  with readable(path, advice):
     return typed.read(kind, json.loads(epath.Path(path).read_text()), **options)
-  except (OSError, ValueError, RecursionError) as error:
-    reason = getattr(error, 'strerror', None) or error
-    raise UserError(f'{path} cannot be read ({reason}); {advice}') from error
 
 
 def read_jsonl(
@@ -169,19 +179,14 @@ def read_jsonl(
     UserError: The file is missing or not UTF-8, or a line is not JSON or holds
       something else; names the line.
   """
-  where = path
-  try:
+  advice = 'delete the file to have it made again'
+  with readable(path, advice):
     # Not splitlines, which also splits at U+2028 and its like.
     lines = epath.Path(path).read_text().removesuffix('\n').split('\n')
-    for number, line in enumerate(lines if lines != [''] else [], start=1):
-      where = f'{path}, line {number},'
-      yield typed.read(kind, json.loads(line))
-  except (OSError, ValueError, RecursionError) as error:
-    reason = getattr(error, 'strerror', None) or error
-    raise UserError(
-        f'{where} cannot be read ({reason}); delete the file to have it made '
-        'again'
-    ) from error
+  for number, line in enumerate(lines if lines != [''] else [], start=1):
+    with readable(f'{path}, line {number},', advice):
+      row = typed.read(kind, json.loads(line))
+    yield row
 
 
 def dumps(value: Any) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import json
 import os
-from typing import Any, Generic, overload, TypeVar
+from typing import Any, Generic, TypeVar
 
 from etils import epath
 
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 
 T = TypeVar('T')
 
@@ -135,13 +136,7 @@ class Lazy(Sequence[T]):
   def item(self, index: int) -> T:
     """Reads one; `index` is in [0, len)."""
 
-  @overload
-  def __getitem__(self, index: int) -> T: ...
-
-  @overload
-  def __getitem__(self, index: slice) -> list[T]: ...
-
-  def __getitem__(self, index: int | slice) -> T | list[T]:
+  def __getitem__(self, index: Any) -> Any:
     if isinstance(index, slice):
       return [self.item(i) for i in range(len(self))[index]]
     return self.item(range(len(self))[index])
@@ -177,23 +172,12 @@ def json_lines(
   Args:
     path: The file.
     max_bytes: Of a longer line no more are held.
-    advice: What to do where there is no such file, after '; '.
+    advice: What to do where it cannot be read.
 
   Raises:
     UserError: The file cannot be read.
   """
-  try:
-    yield from _json_lines(path, max_bytes)
-  except OSError as error:
-    raise UserError(
-        f'{path} cannot be read ({error.strerror or error}){advice}'
-    ) from error
-
-
-def _json_lines(
-    path: str | os.PathLike[str], max_bytes: int
-) -> Iterator[Line]:
-  with epath.Path(path).open('rb') as f:
+  with files.readable(path, advice), epath.Path(path).open('rb') as f:
     start = number = 0
     while line := f.readline(max_bytes + 1):
       number += 1

@@ -160,7 +160,7 @@ class Rollouts:
     self.sync()
     for file in (self._examples, self._trajectories):
       lines = file.lines(sorted(file.items))
-      files.write_atomic(file.path, (line.decode('ascii') for _, line in lines))
+      files.write_atomic(file.path, (line for _, line in lines))
 
 
 class _File:

@@ -9,6 +9,7 @@ import operator
 from typing import TypeVar
 
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 from gog_jax.storage.records import Mapped
 
 T = TypeVar('T')
@@ -20,14 +21,10 @@ def read_ids(path: str) -> tuple[str, ...]:
   Raises:
     UserError: The file cannot be read or holds no ids.
   """
-  try:
+  with files.readable(f'--config.benchmark.ids={path}'):
     with open(path, encoding='utf-8-sig') as f:
       text = f.read().strip()
     ids = json.loads(text) if text.startswith('[') else text.split('\n')
-  except (OSError, ValueError) as error:
-    raise UserError(
-        f'--config.benchmark.ids={path} cannot be read ({error})'
-    ) from error
   ids = [id for id in ids if str(id).strip()]
   if not ids or not all(type(id) in (str, int) for id in ids):
     raise UserError(f'{path} holds no ids; it takes one a line')
