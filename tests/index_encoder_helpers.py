@@ -115,10 +115,10 @@ def edit(path, change):
   write_json(path, raw)
 
 
-def expect(folder, *words, **kwargs):
+def expect(folder, *words):
   """The folder is refused in one line that has these words."""
   with pytest.raises(errors.UserError) as raised:
-    Encoder.from_folder(folder, **kwargs)
+    Encoder.from_folder(folder)
   for word in words:
     assert word in str(raised.value)
   assert '\n' not in str(raised.value)

@@ -22,9 +22,8 @@ from PIL import Image
 
 from gog_jax.errors import UserError
 from gog_jax.index import encoder_config
+from gog_jax.index import encoder_model
 from gog_jax.index import encoder_pixels
-from gog_jax.index import encoder_weights
-from gog_jax.index.encoder_model import Tower
 
 
 class Encoder:
@@ -37,12 +36,9 @@ class Encoder:
     width: Of the vectors.
   """
 
-  version: str
-  width: int
-
   def __init__(
       self,
-      tower: Tower,
+      tower: encoder_model.Tower,
       pixels: encoder_pixels.Pixels,
       *,
       version: str,
@@ -79,13 +75,8 @@ class Encoder:
 
     Raises:
       UserError: The folder is missing, incomplete, damaged, or of a model that
-        is not supported; or there is no such batch size.
+        is not supported.
     """
-    if type(batch_size) is not int or batch_size < 1:
-      raise UserError(
-          "the encoder's batch_size must be a whole number of at least 1, not "
-          f'{batch_size!r}'
-      )
     folder = epath.Path(folder)
     if not folder.is_dir():
       raise UserError(
@@ -94,7 +85,7 @@ class Encoder:
       )
     config = encoder_config.from_folder(folder)
     pixels = encoder_pixels.from_folder(folder, config)
-    tower, digest = encoder_weights.load(folder, config)
+    tower, digest = encoder_model.load(folder, config)
     settings = hashlib.sha256(f'{config} {pixels}'.encode() + digest)
     return cls(
         tower,

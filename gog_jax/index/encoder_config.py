@@ -8,29 +8,20 @@ from typing import Any, Literal
 
 from etils import epath
 
-from gog_jax.errors import UserError
 from gog_jax.models.config import TowerConfig
 from gog_jax.storage import files
 from gog_jax.storage import typed
 
-# What a config.json leaves out, transformers takes from here, too; that of a
-# published SigLIP leaves out everything.
-_COMMON = {
-    'hidden_size': 768,
-    'intermediate_size': 3072,
-    'num_hidden_layers': 12,
-    'num_attention_heads': 12,
-    'num_channels': 3,
-    'image_size': 224,
-}
+# What a config.json leaves out, transformers takes from here, too, and from the
+# defaults of EncoderConfig; that of a published SigLIP leaves out everything.
 _FALLBACKS = {
-    'clip': _COMMON | {
+    'clip': {
         'patch_size': 32,
         'hidden_act': 'quick_gelu',
         'layer_norm_eps': 1e-5,
         'projection_dim': 512,
     },
-    'siglip': _COMMON | {
+    'siglip': {
         'patch_size': 16,
         'hidden_act': 'gelu_pytorch_tanh',
         'layer_norm_eps': 1e-6,
@@ -47,7 +38,7 @@ _KEYS = {
     'projection': 'projection_dim',
 }
 # These hold a projection, which must not be missing.
-_PROJECTED = ('CLIPModel', 'CLIPVisionModelWithProjection')
+_PROJECTED = {'CLIPModel', 'CLIPVisionModelWithProjection'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,11 +62,11 @@ class EncoderConfig:
   """
 
   family: str
-  width: typed.Positive
-  n_layers: typed.Positive
-  n_heads: typed.Positive
-  ffn: typed.Positive
-  image_size: typed.Positive
+  width: typed.Positive = 768
+  n_layers: typed.Positive = 12
+  n_heads: typed.Positive = 12
+  ffn: typed.Positive = 3072
+  image_size: typed.Positive = 224
   patch_size: typed.Positive
   activation: Literal['quick_gelu', 'gelu', 'gelu_pytorch_tanh']
   norm_eps: typed.PositiveFloat
@@ -129,10 +120,8 @@ def from_folder(folder: epath.Path) -> EncoderConfig:
       advice='fetch it again, or set the encoder to a Hugging Face folder of '
       'CLIP or SigLIP',
   )
-  try:
+  with files.readable(path):
     return from_dict(raw)
-  except (TypeError, ValueError) as error:
-    raise UserError(f'{path}: {error}') from error
 
 
 def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
@@ -140,7 +129,6 @@ def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
 
   Raises:
     ValueError: It describes something that is not supported.
-    TypeError: As ValueError: a value is of the wrong kind.
   """
   kind = raw.get('model_type')
   if str(kind).startswith('siglip2'):
@@ -174,14 +162,15 @@ def from_dict(raw: Mapping[str, Any]) -> EncoderConfig:
           f'{field} {given[field]!r} is not supported, only {supported}'
       )
   projection = 0
-  if family == 'clip':
+  if family == 'clip':  # In the outer file, of one with a text tower.
     projection = raw.get('projection_dim', given['projection_dim'])
+  classes = typed.read(
+      list[str], raw.get('architectures') or [], 'architectures'
+  )
   ours = {
       'family': family,
       'projection_dim': projection,
-      'needs_projection': any(
-          name in _PROJECTED for name in raw.get('architectures') or ()
-      ),
+      'needs_projection': not _PROJECTED.isdisjoint(classes),
   }
   return typed.read(
       EncoderConfig, given | ours, keys=_KEYS, ignore_unknown=True

@@ -1,21 +1,28 @@
 """The vision towers of CLIP and SigLIP: pixels -> one vector an image.
 
 CLIP puts a class token before the patches and takes its final state; in SigLIP
-a learned query attends to the patches.
+a learned query attends to the patches. Weights come from a Hugging Face folder,
+whose text tower, if there is one, is ignored.
 
-Axis letters: B image, T token, D width, N heads, H head dimension.
+Axis letters: B image, T token, S query, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import hashlib
 
+from etils import epath
 from flax import nnx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from gog_jax.index import encoder_config
+from gog_jax.models import hf_files
+from gog_jax.models import hf_params
+from gog_jax.models import hf_table
 from gog_jax.models import layers
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -24,9 +31,42 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     'gelu_pytorch_tanh': lambda x: jax.nn.gelu(x, approximate=True),
 }
 
+_PREFIX = 'vision_model.'
+_PROJECTION = 'visual_projection'
+# Of older folders: 0, 1, 2, ...
+_POSITION_IDS = 'embeddings.position_ids'
+_BLOCK = 'encoder.layers.{layer}.'
+# Our modules -> theirs, of both families, as hf_table.entries takes them.
+_MODULES = {
+    'patch_embed': 'embeddings.patch_embedding',
+    'positions': 'embeddings.position_embedding.weight',
+    'blocks.attention_norm': f'{_BLOCK}layer_norm1',
+    'blocks.mlp_norm': f'{_BLOCK}layer_norm2',
+    'blocks.query': f'{_BLOCK}self_attn.q_proj',
+    'blocks.key': f'{_BLOCK}self_attn.k_proj',
+    'blocks.value': f'{_BLOCK}self_attn.v_proj',
+    'blocks.out': f'{_BLOCK}self_attn.out_proj',
+    'blocks.up': f'{_BLOCK}mlp.fc1',
+    'blocks.down': f'{_BLOCK}mlp.fc2',
+    'norm': 'post_layernorm',
+    # CLIP's.
+    'class_token': 'embeddings.class_embedding',
+    'pre_norm': 'pre_layrnorm',  # Their spelling.
+    'projection': _PROJECTION,
+    # SigLIP's.
+    'pool.probe': 'head.probe',
+    'pool.query': 'head.attention.in_proj_',
+    'pool.key': 'head.attention.in_proj_',
+    'pool.value': 'head.attention.in_proj_',
+    'pool.out': 'head.attention.out_proj',
+    'pool.mlp_norm': 'head.layernorm',
+    'pool.up': 'head.mlp.fc1',
+    'pool.down': 'head.mlp.fc2',
+}
+
 
 class Tower(nnx.Module):
-  """A vision transformer in float32, to be filled by encoder_weights."""
+  """A vision transformer in float32, to be filled by `load`."""
 
   def __init__(self, config: encoder_config.EncoderConfig, *, projected: bool):
     """Makes one of zeros.
@@ -78,13 +118,7 @@ class Tower(nnx.Module):
 
     def step(x: jax.Array, block: layers.Block) -> jax.Array:
       y = block.attention_norm(x)
-      heads = (*y.shape[:-1], config.n_heads, -1)
-      attended = jax.nn.dot_product_attention(
-          block.query(y).reshape(heads),
-          block.key(y).reshape(heads),
-          block.value(y).reshape(heads),
-      )
-      x += block.out(attended.reshape(x.shape))
+      x += _attended(block, block.query(y), y, config.n_heads)
       return x + _mlp(block, block.mlp_norm(x), config.activation)
 
     x = layers.run_blocks(step, x, self.blocks, layers.Execution())
@@ -110,16 +144,25 @@ class Pool(nnx.Module):
     self.down = _linear(config.ffn, width)
 
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B D']:
-    heads = (*x.shape[:-1], self.config.n_heads, -1)
     query = self.query(self.probe[...])
     query = jnp.broadcast_to(query, (len(x), *query.shape[1:]))
-    attended = jax.nn.dot_product_attention(
-        query.reshape(len(x), 1, *heads[2:]),
-        self.key(x).reshape(heads),
-        self.value(x).reshape(heads),
-    )
-    x = self.out(attended.reshape(len(x), -1))
+    x = _attended(self, query, x, self.config.n_heads)[:, 0]
     return x + _mlp(self, self.mlp_norm(x), self.config.activation)
+
+
+def _attended(
+    of: layers.Block | Pool,
+    query: Float[Array, 'B S D'],
+    x: Float[Array, 'B T D'],
+    n_heads: int,
+) -> Float[Array, 'B S D']:
+  """What `query` finds in `x`, without masks."""
+  query, key, value = (
+      y.reshape(*y.shape[:-1], n_heads, -1)
+      for y in (query, of.key(x), of.value(x))
+  )
+  found = jax.nn.dot_product_attention(query, key, value)
+  return of.out(found.reshape(*found.shape[:-2], -1))
 
 
 def _mlp(
@@ -162,3 +205,48 @@ def _linear(in_width: int, out_width: int, *, bias: bool = True):
 
 def _norm(config: encoder_config.EncoderConfig) -> layers.Norm:
   return layers.Norm(config.width, config.tower, stack=(), dtype=jnp.float32)
+
+
+def load(
+    folder: epath.Path, config: encoder_config.EncoderConfig
+) -> tuple[Tower, bytes]:
+  """Returns the tower, and a digest of its parameters.
+
+  Args:
+    folder: With model.safetensors, or shards and their index.
+    config: Of that folder.
+
+  Raises:
+    UserError: Weights are missing, incomplete, misshapen, quantised, damaged,
+      non-finite, or of another vision tower; names tensors and files.
+  """
+  tensors = _vision_tensors(folder)
+  projected = config.family == 'clip' and (
+      f'{_PROJECTION}.weight' in tensors or config.needs_projection
+  )
+  tower = nnx.eval_shape(lambda: Tower(config, projected=projected))
+  table = hf_table.entries(
+      _MODULES, tower, convolution=(3, config.patch_size, config.patch_size)
+  )
+  hf_files.check(folder, tensors, hf_table.their_shapes(table))
+  tower = hf_params.load(tower, table, tensors, folder=folder)
+  params = dict(nnx.to_flat_state(nnx.state(tower)))
+  digest = hashlib.sha256()
+  for entry in table:
+    digest.update(np.asarray(params[entry.path].get_value()).data)
+  return tower, digest.digest()
+
+
+def _vision_tensors(folder: epath.Path) -> dict[str, hf_files.Tensor]:
+  """The vision tower's, without their prefix, and the projection."""
+  tensors = {tensor.key: tensor for tensor in hf_files.tensors(folder)}
+  vision = {
+      key.removeprefix(_PREFIX): tensor
+      for key, tensor in tensors.items()
+      if key.startswith((_PREFIX, f'{_PROJECTION}.'))
+  }
+  # A vision tower saved alone has no prefix.
+  if not any(key.startswith(_PREFIX) for key in tensors):
+    vision = tensors
+  vision.pop(_POSITION_IDS, None)
+  return vision

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from etils import epath
 import numpy as np
 from PIL import Image
 
 from gog_jax import images
-from gog_jax.errors import UserError
 from gog_jax.index import encoder_config
+from gog_jax.storage import files
 from gog_jax.storage import typed
 
 # What a preprocessor_config.json leaves out, transformers takes from here, too.
@@ -36,10 +35,28 @@ _FALLBACKS = {
         'image_std': (0.5, 0.5, 0.5),
     },
 }
-_BICUBIC = 3
 # A picture that would be resized to more than this before it is cropped is
 # resized only where it is seen: of a strip, the rest can be gigabytes.
 _MOST_RESIZED = 2**24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Settings:
+  """What is read of a preprocessor_config.json; `resample` is Pillow's."""
+
+  size: Any
+  crop_size: Any = None
+  image_mean: tuple[typed.Finite, typed.Finite, typed.Finite]
+  image_std: tuple[
+      typed.PositiveFloat, typed.PositiveFloat, typed.PositiveFloat
+  ]
+  do_resize: Literal[True] = True
+  do_pad: Literal[False] = False
+  do_center_crop: bool
+  resample: Annotated[int, typed.between(0, 5)] = 3
+  do_rescale: bool = True
+  rescale_factor: typed.Finite = 1 / 255
+  do_normalize: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,10 +132,8 @@ def from_folder(
   settings = images.processor_settings(folder)
   if settings is not None:
     path, raw = settings
-    try:
+    with files.readable(path):
       return from_dict(raw, config)
-    except (AttributeError, TypeError, ValueError) as error:
-      raise UserError(f'{path}: {error}') from error
   side = config.image_size
   square = {'height': side, 'width': side}
   sizes: dict[str, Any] = {'size': square}
@@ -134,49 +149,31 @@ def from_dict(
 
   Raises:
     ValueError: It asks for something that is not supported.
-    AttributeError: As ValueError: a value is of the wrong kind.
-    TypeError: As ValueError: a value is of the wrong kind.
   """
   kind = raw.get('image_processor_type') or raw.get('feature_extractor_type')
-  family = _family(kind) if kind else config.family
+  family = _family(str(kind)) if kind else config.family
   given = {key: value for key, value in raw.items() if value is not None}
-  given = {**_FALLBACKS[family], **given}
-  if not given.get('do_resize', True):
-    raise ValueError('do_resize false is not supported: remove it')
-  if given.get('do_pad', False):
-    raise ValueError('do_pad true is not supported: remove it')
-  shortest_edge, stretched = _size(given['size'])
+  for name in ('image_mean', 'image_std'):
+    if isinstance(given.get(name), int | float):  # Of all channels.
+      given[name] = [given[name]] * 3
+  c = typed.read(_Settings, _FALLBACKS[family] | given, ignore_unknown=True)
+  shortest_edge, stretched = _size(c.size)
   side = config.image_size
-  seen = stretched
-  if given['do_center_crop']:
-    crop = given['crop_size']
-    seen = (crop, crop) if isinstance(crop, int) else _size(crop)[1]
+  seen = _size(c.crop_size, square=True)[1] if c.do_center_crop else stretched
   if seen != (side, side):
     made = 'another for each' if seen is None else f'{seen[0]} x {seen[1]}'
     raise ValueError(
         f'makes pictures of a size ({made}) that is not the {side} x {side} of '
         "config.json: copy both from the model's page"
     )
-  resample = given.get('resample', _BICUBIC)
-  if resample not in list(Image.Resampling):
-    raise ValueError(f'resample {resample!r} is no filter of Pillow')
-  scale, mean, std = 1.0, (0.0,) * 3, (1.0,) * 3
-  if given.get('do_rescale', True):
-    factor = given.get('rescale_factor', 1 / 255)
-    (scale,) = _numbers('rescale_factor', factor, 1)
-  if given.get('do_normalize', True):
-    mean = _numbers('image_mean', given['image_mean'], 3)
-    std = _numbers('image_std', given['image_std'], 3)
-    if min(std) <= 0:
-      raise ValueError(f'image_std must be positive, not {std}')
   return Pixels(
       side=side,
       shortest_edge=shortest_edge,
       stretched=stretched,
-      resample=int(resample),
-      scale=scale,
-      mean=mean,
-      std=std,
+      resample=c.resample,
+      scale=c.rescale_factor if c.do_rescale else 1.0,
+      mean=c.image_mean if c.do_normalize else (0.0,) * 3,
+      std=c.image_std if c.do_normalize else (1.0,) * 3,
   )
 
 
@@ -195,12 +192,20 @@ def _family(kind: str) -> str:
   )
 
 
-def _size(size: Any) -> tuple[int | None, tuple[int, int] | None]:
-  """(shortest edge, None), or (None, (rows, columns))."""
+def _size(
+    size: Any, *, square: bool = False
+) -> tuple[int | None, tuple[int, int] | None]:
+  """(shortest edge, None), or (None, (rows, columns)).
+
+  Args:
+    size: As the file has it.
+    square: Whether a number alone is both sides, not the shortest edge.
+  """
   if isinstance(size, int):
-    size = {'shortest_edge': size}
-  size = {key: value for key, value in size.items() if value is not None}
-  given = typed.read(dict[str, typed.Positive], size, 'size')
+    names = ('height', 'width') if square else ('shortest_edge',)
+    size = dict.fromkeys(names, size)
+  sides = typed.read(dict[str, typed.Positive | None], size, 'size')
+  given = {name: side for name, side in sides.items() if side is not None}
   if given.keys() == {'shortest_edge'}:
     return given['shortest_edge'], None
   if given.keys() == {'height', 'width'}:
@@ -209,13 +214,3 @@ def _size(size: Any) -> tuple[int | None, tuple[int, int] | None]:
       f'a size of {size!r} is not supported, only shortest_edge, or height and '
       'width'
   )
-
-
-def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
-  """`count` numbers; a single one is repeated."""
-  numbers = value if isinstance(value, list | tuple) else (value,) * count
-  if len(numbers) != count or not all(
-      type(x) in (int, float) and math.isfinite(x) for x in numbers
-  ):
-    raise ValueError(f'{name} must be {count} numbers, not {value!r}')
-  return tuple(map(float, numbers))
