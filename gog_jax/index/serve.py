@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
+import dataclasses
 import hmac
 import json
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from absl import logging
 from aiohttp import web
@@ -26,6 +27,7 @@ from gog_jax.errors import UserError
 from gog_jax.index.backend import LocalIndex
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_traceback
+from gog_jax.storage import typed
 from gog_jax.tools.base import in_thread
 from gog_jax.tools.retriever import KEY_VARIABLE
 from gog_jax.tools.retriever import shared_key
@@ -35,16 +37,39 @@ _MAX_BODY_BYTES = 32 * 2**20
 _MAX_REQUESTS = 64  # At once; further ones get a 503 with Retry-After.
 _BODY_S = 30.0  # Seconds in which a client must have sent its body.
 _SHUTDOWN_S = 2.0
-_MAX_QUERIES = 1024
-_MAX_QUERY_LENGTH = 8192  # Characters.
-_MAX_IMAGES = 64
 _MAX_PIXELS = 16 * 2**20  # Of an image that is searched with.
-_MAX_TOP_K = 100
 _TOP_K = 3  # The default of `topk`.
 _POLL_S = 0.2  # How often the server looks for a signal.
 _OPEN_PATH = '/health'  # Needs no key.
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar('T')
+
+
+def _at_most(n: int, what: str) -> typed.Bound:
+  return typed.Bound(f'at most {n} {what}', lambda value: len(value) <= n)
+
+
+_TopK = Annotated[int, typed.between(1, 100)]
+_Query = Annotated[str, _at_most(8192, 'characters')]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _TextSearch:
+  """The body of a POST to /retrieve."""
+
+  queries: Annotated[tuple[_Query, ...], _at_most(1024, 'texts')]
+  topk: _TopK | None = None
+  return_scores: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ImageSearch:
+  """The body of a POST to /retrieve_image; images are base64."""
+
+  images: Annotated[tuple[str, ...], _at_most(64, 'texts')]
+  topk: _TopK | None = None
+  return_hits: bool = False
 
 
 def serve(index: LocalIndex, *, host: str, port: int) -> None:
@@ -102,27 +127,25 @@ def make_app(index: LocalIndex) -> web.Application:
   """The three addresses, over an open index."""
 
   async def retrieve(request: web.Request) -> web.Response:
-    body = await _body(request)
-    top_k, scored = _top_k(body), body.get('return_scores', False)
+    asked = await _body(request, _TextSearch)
+    top_k, scored = asked.topk or _TOP_K, asked.return_scores
     result = []
-    for query in _texts(body, 'queries', _MAX_QUERIES):
-      if len(query) > _MAX_QUERY_LENGTH:
-        raise UserError(f'a query has over {_MAX_QUERY_LENGTH} characters')
+    for query in asked.queries:
       found = await in_thread(index.threads, index.text, query, top_k)
       result.append([_text_item(row, score, scored) for row, score in found])
     return web.json_response({'result': result})
 
   async def retrieve_image(request: web.Request) -> web.Response:
-    body = await _body(request)
-    top_k, full = _top_k(body), body.get('return_hits', False)
+    asked = await _body(request, _ImageSearch)
+    top_k, full = asked.topk or _TOP_K, asked.return_hits
     result = []
-    for number, text in enumerate(_texts(body, 'images', _MAX_IMAGES)):
+    for number, text in enumerate(asked.images):
       try:
         data = _image(text)
         found = await in_thread(index.threads, index.image, data, top_k)
       except UserError as error:  # Of a training set, it says: drop it.
         reason = str(error).rpartition(';')[0] or str(error)
-        raise UserError(f'"images"[{number}]: {reason}') from error
+        raise UserError(f'images[{number}]: {reason}') from error
       result.append([_image_item(row, hit, full) for row, hit in found])
     return web.json_response({'result': result})
 
@@ -182,7 +205,13 @@ def _error(status: int, reason: str, **options: Any) -> web.Response:
   return web.json_response({'error': line}, status=status, **options)
 
 
-async def _body(request: web.Request) -> Mapping[str, Any]:
+async def _body(request: web.Request, kind: type[T]) -> T:
+  """What the body asks for.
+
+  Raises:
+    UserError: It is not JSON, or does not hold what it should.
+    HTTPRequestTimeout: It was too slow to come.
+  """
   try:
     async with asyncio.timeout(_BODY_S):
       data = await request.read()
@@ -195,27 +224,7 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
     raise UserError(f'the body is not JSON ({error})') from error
   if not isinstance(body, dict):
     raise UserError('the body is not a JSON object')
-  return body
-
-
-def _texts(body: Mapping[str, Any], field: str, most: int) -> list[str]:
-  value = body.get(field)
-  if (
-      not isinstance(value, list)
-      or len(value) > most
-      or not all(isinstance(item, str) for item in value)
-  ):
-    raise UserError(f'"{field}" must be a list of at most {most} texts')
-  return value
-
-
-def _top_k(body: Mapping[str, Any]) -> int:
-  value = body.get('topk')
-  if value is None:
-    return _TOP_K
-  if type(value) is not int or not 1 <= value <= _MAX_TOP_K:
-    raise UserError(f'"topk" must be a whole number from 1 to {_MAX_TOP_K}')
-  return value
+  return typed.read(kind, body, ignore_unknown=True)
 
 
 def _image(text: str) -> bytes:
