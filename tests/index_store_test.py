@@ -225,7 +225,7 @@ def test_another_format_is_refused(made):
   path = made[0] / 'manifest.json'
   row = json.loads(path.read_text())
   path.write_text(json.dumps(row | {'format': 99}))
-  with pytest.raises(UserError, match='has format 99'):
+  with pytest.raises(UserError, match='format must be one of 2, not 99'):
     LocalIndex(str(made[0]))
 
 

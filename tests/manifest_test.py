@@ -76,5 +76,5 @@ def test_a_damaged_manifest_names_the_folder_to_delete(damage, tmp_path):
   build(run)
   (tmp_path / 'sft' / 'manifest.json').write_bytes(damage)
   for name in ('sft', 'grade'):  # Itself, and what stands on it.
-    with pytest.raises(UserError, match='is damaged; delete .*sft'):
+    with pytest.raises(UserError, match='cannot be read .* delete .*sft'):
       is_complete(run, name)

@@ -20,6 +20,7 @@ from gog_jax.tools.base import in_thread
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
 
+_ATTEMPTS = 5  # To open an index, each after a build replaced it.
 # What the libraries raise on files that are not what they wrote.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, UserError)
 
@@ -54,7 +55,7 @@ class LocalIndex:
     self.threads = concurrent.futures.ThreadPoolExecutor(
         os.cpu_count() or 1, thread_name_prefix='index'
     )
-    while True:
+    for _ in range(_ATTEMPTS):
       made = manifest.read(index)
       if made == manifest.NOTHING:
         raise UserError(
@@ -73,7 +74,14 @@ class LocalIndex:
         return
       except _DAMAGE as error:
         if manifest.read(index) == made:  # Else a build has just replaced it.
-          raise manifest.damaged(index, first_line(error)) from error
+          raise UserError(
+              f'the index {index} is damaged ({first_line(error)}); run '
+              'configs/index.py again'
+          ) from error
+    raise UserError(
+        f'{index} was replaced {_ATTEMPTS} times while it was opened; open it '
+        'once nobody builds it'
+    )
 
   def _open(
       self,

@@ -17,20 +17,17 @@ from collections.abc import Iterable, Mapping
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 
 from gog_jax.errors import UserError
 from gog_jax.storage import files
-from gog_jax.storage import typed
 
 PARTS = 'parts'
 FEATURES = f'{PARTS}/features'
-_FORMAT = 2
 _MANIFEST = 'manifest.json'
 _LOCK = 'index.lock'
 # Up to this size in bytes, the manifest has a file's digest beside its size.
@@ -46,17 +43,19 @@ class Manifest:
     images: Path of the part that holds the pictures, or ''.
     encoder: Version of the encoder of images, or ''.
     files: Size, and digest if small, of every file by its path.
+    format: Of the manifest and of what it names.
   """
 
   texts: str
   images: str
   encoder: str
   files: Mapping[str, list[Any]]
+  format: Literal[2] = 2
 
   @property
   def version(self) -> str:
     """16 hex digits that change with whatever is searched."""
-    return digest(f'{_FORMAT} {self.texts} {self.images}')
+    return digest(f'{self.format} {self.texts} {self.images}')
 
   def damaged(self, index: pathlib.Path) -> list[str]:
     """Names of files that are missing or not what was written."""
@@ -73,8 +72,8 @@ class Manifest:
     folders = {folder for name in names for folder in name.parents}
     for name in (*names, *folders):
       _sync(index / name)
-    row = {'format': _FORMAT, **dataclasses.asdict(self)}
-    files.write_atomic(index / _MANIFEST, files.dumps(row) + '\n')
+    text = files.dumps(dataclasses.asdict(self))
+    files.write_atomic(index / _MANIFEST, text + '\n')
     _sync(index)
 
   def delete_others(self, index: pathlib.Path) -> None:
@@ -110,24 +109,9 @@ def read(index: pathlib.Path) -> Manifest:
     UserError: It is damaged, or of another format.
   """
   path = index / _MANIFEST
-  try:
-    row = json.loads(path.read_text())
-    if (found := row.pop('format')) != _FORMAT:
-      raise UserError(
-          f'{index} has format {found!r}, and this program reads {_FORMAT}; '
-          'delete it and run configs/index.py again'
-      )
-    return typed.read(Manifest, row)
-  except FileNotFoundError:
+  if not path.exists():
     return NOTHING
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise damaged(index, f'{_MANIFEST} is not what was written') from error
-
-
-def damaged(index: pathlib.Path, what: str) -> UserError:
-  return UserError(
-      f'the index {index} is damaged ({what}); run configs/index.py again'
-  )
+  return files.read_json(path, Manifest, advice='run configs/index.py again')
 
 
 def lock(index: pathlib.Path) -> filelock.BaseFileLock:

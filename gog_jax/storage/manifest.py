@@ -18,6 +18,7 @@ from typing import Any
 import uuid
 
 from etils import epath
+from flax import traverse_util
 
 import gog_jax
 from gog_jax.errors import UserError
@@ -64,7 +65,9 @@ class Manifest:
     if not saved:
       return False
     wanted = json.loads(files.dumps(dataclasses.asdict(self)))
-    different = _differences(wanted, {key: saved.get(key) for key in wanted})
+    different = list(
+        _differences(wanted, {key: saved.get(key) for key in wanted})
+    )
     if different:
       raise UserError(
           f'{folder} was made with other settings: '
@@ -114,30 +117,23 @@ def read(folder: epath.PathLike) -> dict[str, Any]:
   path = epath.Path(folder) / 'manifest.json'
   if not path.exists():
     return {}
-  try:
-    saved = json.loads(path.read_text())
-    if isinstance(saved, dict) and 'complete' in saved:
-      return saved
-  except (ValueError, OSError):  # Not JSON, not UTF-8 or no file.
-    pass
-  raise UserError(
-      f'{path} is damaged; delete {path.parent} to run that stage again'
+  return files.read_json(
+      path, advice=f'delete {path.parent} to run that stage again'
   )
 
 
-def _differences(wanted: Any, saved: Any, name: str = '') -> list[str]:
-  if isinstance(wanted, dict) and isinstance(saved, dict):
-    return [
-        line
-        for key in sorted(wanted.keys() | saved.keys())
-        for line in _differences(
-            wanted.get(key), saved.get(key), f'{name}.{key}' if name else key
-        )
-    ]
-  if wanted == saved:
-    return []
-  section, _, field = name.partition('.')
-  if section == 'inputs':  # Fingerprints tell a reader nothing.
-    what = _INPUTS.get(field, field)
-    return [f'it was made from another {what} than there is now']
-  return [f'{name} is {saved!r}, now {wanted!r}']
+def _differences(
+    wanted: Mapping[str, Any], saved: Mapping[str, Any]
+) -> Iterator[str]:
+  now, then = (
+      traverse_util.flatten_dict(fields, sep='.') for fields in (wanted, saved)
+  )
+  for name in sorted(now.keys() | then.keys()):
+    if now.get(name) == then.get(name):
+      continue
+    section, _, field = name.partition('.')
+    if section == 'inputs':  # Fingerprints tell a reader nothing.
+      what = _INPUTS.get(field, field)
+      yield f'it was made from another {what} than there is now'
+    else:
+      yield f'{name} is {then.get(name)!r}, now {now.get(name)!r}'
