@@ -113,17 +113,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def encode_png(image: Image.Image) -> bytes:
   """Returns the image as a PNG file; equal pixels give equal bytes."""
-  return _encode(image, format='PNG')
-
-
-def encode_jpeg(image: Image.Image) -> bytes:
-  """Returns an RGB image as a JPEG file of high quality."""
-  return _encode(image, format='JPEG', quality=95)
-
-
-def _encode(image: Image.Image, **options: Any) -> bytes:
   buffer = io.BytesIO()
-  image.save(buffer, **options)
+  image.save(buffer, format='PNG')
+  return buffer.getvalue()
+
+
+def encode_jpeg(image: Image.Image, *, quality: int = 95) -> bytes:
+  """Returns an RGB image as a JPEG file, by default of high quality."""
+  buffer = io.BytesIO()
+  image.save(buffer, format='JPEG', quality=quality)
   return buffer.getvalue()
 
 

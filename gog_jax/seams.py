@@ -24,27 +24,6 @@ from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 
 
-def place_of(
-    name: str, known: Mapping[str, str], *, field: str
-) -> tuple[str, str]:
-  """The file or module that `name` stands for, and what it names in there.
-
-  Nothing is imported; arguments are those of `load`.
-
-  Raises:
-    UserError: `name` is neither short and known nor a place.
-  """
-  place, _, attribute = known.get(name, name).rpartition(':')
-  if not place or not attribute:
-    near = nearest(name, known)
-    hint = f'; the nearest is {near!r}' if near else ''
-    raise UserError(
-        f'{field}: there is no {name!r}{hint} (known: {", ".join(known)}; or '
-        'bring your own, as FILE.py:NAME or MODULE:NAME)'
-    )
-  return place, attribute
-
-
 def load(name: str, known: Mapping[str, str], *, field: str) -> Any:
   """The object that `name` stands for.
 
@@ -57,7 +36,14 @@ def load(name: str, known: Mapping[str, str], *, field: str) -> Any:
     UserError: There is no such name, file, module or object, or the file or
       module raises when it is imported.
   """
-  place, attribute = place_of(name, known, field=field)
+  place, _, attribute = known.get(name, name).rpartition(':')
+  if not place or not attribute:
+    near = nearest(name, known)
+    hint = f'; the nearest is {near!r}' if near else ''
+    raise UserError(
+        f'{field}: there is no {name!r}{hint} (known: {", ".join(known)}; or '
+        'bring your own, as FILE.py:NAME or MODULE:NAME)'
+    )
   if name in known:  # Ours: what it raises is a bug and keeps its traceback.
     return getattr(importlib.import_module(place), attribute)
   try:

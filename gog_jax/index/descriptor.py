@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from gog_jax import images
 
 # Change it with the features of the same picture.
 VERSION = 'rootsift-1'
@@ -119,6 +120,4 @@ def thumbnail(image: Image.Image) -> bytes:
   """A JPEG of at most THUMBNAIL_SIDE pixels a side."""
   small = image.copy()
   small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-  buffer = io.BytesIO()
-  small.save(buffer, format='JPEG', quality=85)
-  return buffer.getvalue()
+  return images.encode_jpeg(small, quality=85)

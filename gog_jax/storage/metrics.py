@@ -281,12 +281,12 @@ class _RunId:
   id: str
 
 
-class Progress:
+class Progress(tqdm.tqdm):
   """A bar with the time left; none is shown of what has no name."""
 
   def __init__(self, what: str, *, total: int, start: int = 0):
     on_terminal = sys.stderr.isatty()
-    self._bar = tqdm.tqdm(
+    super().__init__(
         desc=f'{what:<8}',
         total=total,
         initial=start,
@@ -296,20 +296,14 @@ class Progress:
         disable=not what,
     )
 
-  def __enter__(self) -> Progress:
-    return self
-
-  def __exit__(self, *unused_error) -> None:
-    self._bar.close()
-
   def advance(self, n: int = 1, **shown: float) -> None:
     """Marks `n` more as done; `shown` values stand beside the bar."""
     if shown:
-      self._bar.set_postfix(
+      self.set_postfix(
           {name: f'{value:.3f}' for name, value in shown.items()},
           refresh=False,
       )
-    self._bar.update(n)
+    self.update(n)
 
 
 class Stopwatch:
