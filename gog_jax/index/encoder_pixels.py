@@ -20,16 +20,14 @@ from gog_jax.storage import files
 from gog_jax.storage import typed
 
 # What a preprocessor_config.json leaves out, transformers takes from here, too.
+_SIDE = 224
 _FALLBACKS = {
     'clip': {
-        'size': {'shortest_edge': 224},
         'do_center_crop': True,
-        'crop_size': {'height': 224, 'width': 224},
         'image_mean': (0.48145466, 0.4578275, 0.40821073),
         'image_std': (0.26862954, 0.26130258, 0.27577711),
     },
     'siglip': {
-        'size': {'height': 224, 'width': 224},
         'do_center_crop': False,
         'image_mean': (0.5, 0.5, 0.5),
         'image_std': (0.5, 0.5, 0.5),
@@ -45,7 +43,7 @@ class _Settings:
   """What is read of a preprocessor_config.json; `resample` is Pillow's."""
 
   size: Any
-  crop_size: Any = None
+  crop_size: Any
   image_mean: tuple[typed.Finite, typed.Finite, typed.Finite]
   image_std: tuple[
       typed.PositiveFloat, typed.PositiveFloat, typed.PositiveFloat
@@ -130,22 +128,25 @@ def from_folder(
       the size that the tower sees.
   """
   settings = images.processor_settings(folder)
-  if settings is not None:
-    path, raw = settings
-    with files.readable(path):
-      return from_dict(raw, config)
-  side = config.image_size
-  square = {'height': side, 'width': side}
-  sizes: dict[str, Any] = {'size': square}
-  if config.family == 'clip':
-    sizes = {'size': {'shortest_edge': side}, 'crop_size': square}
-  return from_dict(sizes, config)
+  if settings is None:
+    return from_dict({}, config, fallback=config.image_size)
+  path, raw = settings
+  with files.readable(path):
+    return from_dict(raw, config)
 
 
 def from_dict(
-    raw: Mapping[str, Any], config: encoder_config.EncoderConfig
+    raw: Mapping[str, Any],
+    config: encoder_config.EncoderConfig,
+    *,
+    fallback: int = _SIDE,
 ) -> Pixels:
   """Reads the contents of a preprocessor_config.json.
+
+  Args:
+    raw: The contents.
+    config: Of the tower.
+    fallback: Pixels a side, where it does not say.
 
   Raises:
     ValueError: It asks for something that is not supported.
@@ -156,10 +157,13 @@ def from_dict(
   for name in ('image_mean', 'image_std'):
     if isinstance(given.get(name), int | float):  # Of all channels.
       given[name] = [given[name]] * 3
-  c = typed.read(_Settings, _FALLBACKS[family] | given, ignore_unknown=True)
+  square = {'height': fallback, 'width': fallback}
+  size = {'shortest_edge': fallback} if family == 'clip' else square
+  given = {'size': size, 'crop_size': square} | _FALLBACKS[family] | given
+  c = typed.read(_Settings, given, ignore_unknown=True)
   shortest_edge, stretched = _size(c.size)
-  side = config.image_size
   seen = _size(c.crop_size, square=True)[1] if c.do_center_crop else stretched
+  side = config.image_size
   if seen != (side, side):
     made = 'another for each' if seen is None else f'{seen[0]} x {seen[1]}'
     raise ValueError(

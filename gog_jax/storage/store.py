@@ -23,6 +23,11 @@ CREATE TABLE IF NOT EXISTS answers (
   key TEXT PRIMARY KEY, time REAL NOT NULL, body TEXT NOT NULL
 ) WITHOUT ROWID
 """
+# Of the pages in use.
+_N_BYTES = """
+SELECT page_size * (page_count - freelist_count)
+FROM pragma_page_size, pragma_page_count, pragma_freelist_count
+"""
 _DAY_S = 86400.0
 _PRUNE_EVERY = 64  # Writes.
 _FULL = 0.9  # Of the largest size, after it was passed.
@@ -126,9 +131,8 @@ class Store:
     self._db.execute(
         'DELETE FROM answers WHERE time < ?', (time.time() - self._seconds,)
     )
-    while (n_bytes := self._n_bytes()) > self._max_bytes:
-      (n,) = self._db.execute('SELECT COUNT(*) FROM answers').fetchone()
-      if not n:
+    while (n_bytes := self._number(_N_BYTES)) > self._max_bytes:
+      if not (n := self._number('SELECT COUNT(*) FROM answers')):
         break
       share = 1 - _FULL * self._max_bytes / n_bytes
       self._db.execute(
@@ -139,13 +143,8 @@ class Store:
     # It frees one page per row that is fetched.
     self._db.execute('PRAGMA incremental_vacuum').fetchall()
 
-  def _n_bytes(self) -> int:
-    """Of the pages in use."""
-    size, pages, free = (
-        self._db.execute(f'PRAGMA {what}').fetchone()[0]
-        for what in ('page_size', 'page_count', 'freelist_count')
-    )
-    return size * (pages - free)
+  def _number(self, query: str) -> int:
+    return self._db.execute(query).fetchone()[0]
 
   def _complain(self, error: Exception) -> None:
     logging.log_first_n(logging.WARNING, '%s: %s', 1, self.path, error)
