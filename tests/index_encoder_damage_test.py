@@ -80,7 +80,7 @@ def test_missing_projection(clip):
   change_weights(clip, 'clip', lambda all: all.pop(key))
   tiny.expect(clip, f'lacks {key}')
   tiny.edit(clip / 'config.json', lambda raw: raw.pop('architectures'))
-  assert Encoder.from_folder(clip).width == 32
+  assert Encoder(clip).width == 32
 
 
 def test_unknown(folder, family):
@@ -142,7 +142,7 @@ def test_no_vector(clip):
     weights['visual_projection.weight'][:] = 0
 
   change_weights(clip, 'clip', spoil)
-  encoder = Encoder.from_folder(clip)
+  encoder = Encoder(clip)
   with pytest.raises(errors.UserError, match='makes no vector'):
     encoder.encode(tiny.pictures())
 

@@ -118,7 +118,7 @@ def edit(path, change):
 def expect(folder, *words):
   """The folder is refused in one line that has these words."""
   with pytest.raises(errors.UserError) as raised:
-    Encoder.from_folder(folder)
+    Encoder(folder)
   for word in words:
     assert word in str(raised.value)
   assert '\n' not in str(raised.value)

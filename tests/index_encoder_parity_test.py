@@ -87,7 +87,7 @@ def test_vectors(name, tmp_path):
   processor = hf_processor(name.split('-')[0])
   theirs.save_pretrained(tmp_path)
   processor.save_pretrained(tmp_path)
-  encoder = Encoder.from_folder(tmp_path, batch_size=3)
+  encoder = Encoder(tmp_path, batch_size=3)
   pictures = tiny.pictures()
   inputs = processor(images=pictures, return_tensors='np')
   expected = hf_vectors(theirs, inputs['pixel_values'])

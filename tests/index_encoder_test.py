@@ -26,7 +26,7 @@ def family(request):
 @pytest.fixture(scope='module')
 def encoder(family, tmp_path_factory):
   folder = tiny.write(tmp_path_factory.mktemp('encoder') / family, family)
-  return Encoder.from_folder(folder, batch_size=4)
+  return Encoder(folder, batch_size=4)
 
 
 def test_vectors_are_of_unit_length(encoder, family):
@@ -53,7 +53,7 @@ def test_nothing_compiles_after_the_first_batch(tmp_path):
       lambda name, seconds, **_: compiled.append(name)
   )
   folder = tiny.write(tmp_path / 'clip', 'clip')
-  encoder = Encoder.from_folder(folder, batch_size=3)
+  encoder = Encoder(folder, batch_size=3)
   compiled.clear()
   encoder.encode([tiny.picture(20, 30)])
   assert [name for name in compiled if 'compile' in name]
@@ -82,7 +82,7 @@ def folder(family, tmp_path):
 
 
 def version(folder):
-  return Encoder.from_folder(folder).version
+  return Encoder(folder).version
 
 
 def test_version(folder, family):
@@ -122,7 +122,7 @@ def test_siglip_has_no_projection(tmp_path):
 
 
 def test_the_batch_size_is_not_part_of_the_version(folder):
-  other = Encoder.from_folder(folder, batch_size=3)
+  other = Encoder(folder, batch_size=3)
   assert other.version == version(folder)
 
 
@@ -146,7 +146,7 @@ def test_half_precision(folder, family, encoder):
   weights = {k: x.astype(np.float16) for k, x in tiny.tensors(family).items()}
   tiny.write(folder, family, weights=weights)
   pictures = tiny.pictures()
-  actual = Encoder.from_folder(folder).encode(pictures)
+  actual = Encoder(folder).encode(pictures)
   np.testing.assert_allclose(actual, encoder.encode(pictures), atol=0.01)
 
 

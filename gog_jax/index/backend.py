@@ -168,4 +168,4 @@ def load_encoder(folder: str) -> Encoder | None:
   Raises:
     UserError: The folder cannot be used.
   """
-  return Encoder.from_folder(folder) if folder else None
+  return Encoder(folder) if folder else None

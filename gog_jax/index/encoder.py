@@ -1,6 +1,6 @@
 """Pictures -> unit vectors whose dot products are similarities.
 
-    encoder = Encoder.from_folder('/models/siglip2-base-patch16-224')
+    encoder = Encoder('/models/siglip2-base-patch16-224')
     vectors = encoder.encode(pictures)
     likeness = vectors @ vectors.T
 
@@ -36,35 +36,7 @@ class Encoder:
     width: Of the vectors.
   """
 
-  def __init__(
-      self,
-      tower: encoder_model.Tower,
-      pixels: encoder_pixels.Pixels,
-      *,
-      version: str,
-      batch_size: int,
-  ):
-    self.version = version
-    self.width = tower.out_width
-    self._pixels = pixels
-    self._batch_size = batch_size
-    graphdef, self._params = nnx.split(tower)
-    mean, std = (np.array(x, np.float32) for x in (pixels.mean, pixels.std))
-
-    def run(params, batch):
-      x = (batch.astype(jnp.float32) * np.float32(pixels.scale) - mean) / std
-      # Some devices multiply float32 with fewer bits; an index is searched on
-      # others than it was built on.
-      with jax.default_matmul_precision('float32'):
-        x = nnx.merge(graphdef, params)(x)
-      return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
-
-    self._run = jax.jit(run)
-
-  @classmethod
-  def from_folder(
-      cls, folder: epath.PathLike, *, batch_size: int = 16
-  ) -> Encoder:
+  def __init__(self, folder: epath.PathLike, *, batch_size: int = 16):
     """Loads an encoder.
 
     Args:
@@ -87,12 +59,22 @@ class Encoder:
     pixels = encoder_pixels.from_folder(folder, config)
     tower, digest = encoder_model.load(folder, config)
     settings = hashlib.sha256(f'{config} {pixels}'.encode() + digest)
-    return cls(
-        tower,
-        pixels,
-        version=f'{config.family}/{settings.hexdigest()[:16]}',
-        batch_size=batch_size,
-    )
+    self.version = f'{config.family}/{settings.hexdigest()[:16]}'
+    self.width = tower.out_width
+    self._pixels = pixels
+    self._batch_size = batch_size
+    graphdef, self._params = nnx.split(tower)
+    mean, std = (np.array(x, np.float32) for x in (pixels.mean, pixels.std))
+
+    def run(params, batch):
+      x = (batch.astype(jnp.float32) * np.float32(pixels.scale) - mean) / std
+      # Some devices multiply float32 with fewer bits; an index is searched on
+      # others than it was built on.
+      with jax.default_matmul_precision('float32'):
+        x = nnx.merge(graphdef, params)(x)
+      return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+    self._run = jax.jit(run)
 
   def encode(self, pictures: Sequence[Image.Image]) -> np.ndarray:
     """Returns float32[N, width] of unit length, in the pictures' order.

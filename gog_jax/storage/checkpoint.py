@@ -16,6 +16,8 @@ list it, and the one before it is used.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 from typing import Any
 
 from etils import epath
@@ -88,7 +90,7 @@ class Checkpointer:
         or other hosts or data workers than now read its data.
     """
     self._check_processes()
-    try:
+    with _fitting(self._manager.directory):
       restored = self._manager.restore(
           self.latest_step(),
           args=ocp.args.Composite(
@@ -96,8 +98,6 @@ class Checkpointer:
               data=grain.checkpoint.CheckpointRestore(iterator),
           ),
       )
-    except ValueError as error:
-      raise _unfit(self._manager.directory, error) from error
     return restored['state']
 
   def _check_processes(self) -> None:
@@ -130,11 +130,8 @@ def load_pytree(folder: epath.PathLike, like: Any) -> Any:
   if not path.exists():
     raise UserError(f'{path} does not exist; run the stage that makes it first')
   path = _absolute(path)
-  with ocp.StandardCheckpointer() as checkpointer:
-    try:
-      return checkpointer.restore(path, _abstract(like))
-    except ValueError as error:
-      raise _unfit(path, error) from error
+  with ocp.StandardCheckpointer() as checkpointer, _fitting(path):
+    return checkpointer.restore(path, _abstract(like))
 
 
 def _absolute(path: epath.Path) -> epath.Path:
@@ -142,12 +139,16 @@ def _absolute(path: epath.Path) -> epath.Path:
   return path if '://' in str(path) else path.resolve()
 
 
-def _unfit(folder: epath.Path, error: ValueError) -> UserError:
-  return UserError(
-      f'the checkpoint in {folder} does not fit this config '
-      f'({first_line(error)}); '
-      'use another --workdir'
-  )
+@contextlib.contextmanager
+def _fitting(folder: epath.Path) -> Iterator[None]:
+  """Makes Orbax's ValueError about other shapes or names a UserError."""
+  try:
+    yield
+  except ValueError as error:
+    raise UserError(
+        f'the checkpoint in {folder} does not fit this config '
+        f'({first_line(error)}); use another --workdir'
+    ) from error
 
 
 def _abstract(tree: Any) -> Any:
