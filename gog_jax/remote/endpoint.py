@@ -58,7 +58,7 @@ class Completion:
 
 
 class EndpointError(UserError):
-  """A message cannot be had; the text says why, in one line.
+  """There is no message; the text says why, in one line.
 
   Attributes:
     reason: The same in a few words, under which it is counted.
@@ -77,9 +77,9 @@ class Endpoint:
   """One remote model.
 
   Attributes:
-    counts: Of the `requests` sent; of the `prompt_tokens` and
-      `completion_tokens` that they took, where the endpoint says so; and of
-      their `price` in US dollars, if it has one.
+    counts: The `requests` sent; the `prompt_tokens` and `completion_tokens`
+      they took, where the endpoint says so; and their `price` in US dollars,
+      if tokens have one.
   """
 
   def __init__(self, section: Any, *, name: str, workdir: epath.PathLike):
@@ -127,7 +127,7 @@ class Endpoint:
       )
 
   def session(self) -> aiohttp.ClientSession:
-    """For `ask`, in this event loop."""
+    """A session for `ask`, bound to this event loop."""
     return http_json.session(self._key)
 
   async def ask(

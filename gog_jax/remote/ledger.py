@@ -150,7 +150,7 @@ class Ledger:
 
   @contextlib.contextmanager
   def _alone(self) -> Iterator[None]:
-    """Nobody else writes meanwhile, and all that others wrote is counted."""
+    """Locks the file, having counted what other processes wrote."""
     try:
       with files.writable(self._path, 'mend it and run the same command'):
         os.makedirs(os.path.dirname(self._path) or '.', exist_ok=True)
@@ -163,7 +163,7 @@ class Ledger:
       raise RunStopped(str(error)) from error
 
   def _catch_up(self) -> None:
-    """Counts the lines that have been written since."""
+    """Counts the lines that were added since the last look."""
     if not os.path.exists(self._path):
       return
     with files.readable(self._path), open(self._path, 'rb') as f:

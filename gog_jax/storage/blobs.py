@@ -1,4 +1,4 @@
-"""Images on disk, every one once, named by its content: images/SHA256.png."""
+"""Images on disk, each stored once under its content: images/SHA256.png."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def put(folder: epath.Path, data: bytes, name: str = '') -> str:
   Args:
     folder: On a local disk or in a bucket.
     data: The file.
-    name: In place of one by its content; a file of that name stays.
+    name: Replaces the name by content; an existing file of that name stays.
 
   Raises:
     UserError: The folder cannot be written.
@@ -30,7 +30,7 @@ def put(folder: epath.Path, data: bytes, name: str = '') -> str:
     if not (there := epath.Path(path)).exists():
       with files.writable(path):
         there.parent.mkdir(parents=True, exist_ok=True)
-        there.write_bytes(data)  # A bucket holds no half of an object.
+        there.write_bytes(data)  # A bucket's objects are written whole.
   elif not os.path.exists(path):
     # Threads may write the same file at the same time.
     partial = f'{path}.{uuid.uuid4().hex[:12]}.partial'

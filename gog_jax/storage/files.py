@@ -20,7 +20,7 @@ _CHOOSE = 'choose a folder you can write with --workdir=FOLDER'
 
 @contextlib.contextmanager
 def writable(path: epath.PathLike, advice: str = _CHOOSE) -> Iterator[None]:
-  """Makes an OSError inside a UserError that names `path`."""
+  """Turns an OSError inside into a UserError that names `path`."""
   try:
     yield
   except OSError as error:
@@ -31,7 +31,7 @@ def writable(path: epath.PathLike, advice: str = _CHOOSE) -> Iterator[None]:
 
 @contextlib.contextmanager
 def readable(what: object, advice: str = '') -> Iterator[None]:
-  """Makes what reading and parsing raise inside a UserError about `what`."""
+  """Turns errors of reading and parsing into a UserError about `what`."""
   try:
     yield
   except (OSError, ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ def sync(file: IO[Any], path: epath.PathLike) -> None:
 
 
 def check_writable(folder: epath.PathLike) -> None:
-  """Makes a folder, and finds out whether it can be written.
+  """Makes a folder and checks that it can be written.
 
   Raises:
     UserError: It cannot.
@@ -82,8 +82,9 @@ def check_writable(folder: epath.PathLike) -> None:
 def append_line(path: epath.PathLike, line: str) -> int:
   """Adds one line to a file on a local disk, which may not exist yet.
 
-  One write: a kill leaves all of it or, at worst, a start that is no JSON. Such
-  a start gets a line of its own, so that it damages no other.
+  The line is one write: a kill leaves all of it or, at worst, a beginning that
+  is not JSON. Such a beginning is ended by a newline, so that it damages no
+  other line.
 
   Returns:
     Where the line begins, in bytes.
@@ -107,12 +108,12 @@ def append_line(path: epath.PathLike, line: str) -> int:
 def lock(
     path: epath.PathLike, *, taken: str, unwritable: str
 ) -> filelock.BaseFileLock:
-  """Takes a lock that is let go with what is returned, or with the process.
+  """Takes a lock; releasing it, or the end of the process, frees it.
 
   Args:
     path: The lock's own file, on a local disk.
-    taken: What to say where another process holds it.
-    unwritable: What to do where its folder cannot be written.
+    taken: The error if another process holds it.
+    unwritable: Advice if its folder cannot be written.
 
   Raises:
     UserError: Another process holds it, or the file cannot be made.
@@ -130,8 +131,8 @@ def lock(
 def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:
   """16 hex digits that change with a model folder's weights or settings.
 
-  Of its .json, .jinja and .safetensors files the names, sizes and first
-  megabyte are looked at. None are found where there is no folder.
+  It covers the names, sizes and first megabytes of the .json, .jinja and
+  .safetensors files. A missing folder counts as an empty one.
   """
   digest = hashlib.sha256(salt.encode())
   folder = epath.Path(folder)

@@ -24,7 +24,7 @@ import gog_jax
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 
-# What inputs that are no stage are called.
+# Names, for messages, of inputs that are not stages.
 _INPUTS = {
     'model_folder': 'model folder',
     'maker': 'version of the world',
@@ -79,9 +79,9 @@ class Manifest:
 
   @contextlib.contextmanager
   def taken_back(self, folder: epath.PathLike) -> Iterator[None]:
-    """Forgets the start of a stage that is refused before it makes anything.
+    """Withdraws the manifest if the stage is refused before it makes anything.
 
-    Otherwise what the user mends would count as another input.
+    Otherwise the user's correction would count as a changed input.
     """
     try:
       yield
@@ -108,12 +108,12 @@ class Manifest:
 
 
 def birthmark(folder: epath.PathLike) -> str | None:
-  """Of the complete stage in `folder`; None where there is none."""
+  """The birthmark of the complete stage in `folder`; None without one."""
   return read(folder).get('birthmark')
 
 
 def read(folder: epath.PathLike) -> dict[str, Any]:
-  """The manifest in a folder; empty where there is none."""
+  """The manifest in a folder; empty without one."""
   path = epath.Path(folder) / 'manifest.json'
   if not path.exists():
     return {}

@@ -5,9 +5,9 @@
     STAGE/wandb.json      the id of its run at Weights & Biases, where
                           config.log.wandb names a project
 
-All but the record are for looking at. A resumed run shows no step twice: an
-event file begins by saying from which step on what stands before it is void,
-and W&B, which takes no step twice, is not sent what it has.
+Only the record is ever read again. A resumed run shows no step twice: a new
+event file begins by voiding later steps in the older ones, and W&B, which takes
+no step twice, is not sent what it has.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 class EventFiles:
-  """Event files in a folder on a local disk, on which nothing waits.
+  """TensorBoard's event files in a local folder.
 
   Every row is flushed, so that a kill loses no more of them than of the JSON
-  lines; SummaryWriter would keep some in a queue and two minutes in a buffer.
+  lines; SummaryWriter would hold some back in a queue and a buffer.
   """
 
   def __init__(
@@ -139,26 +139,26 @@ class EventFiles:
       resume_step: int,
       kept: Sequence[Mapping[str, Any]] = (),
   ):
-    """Begins a file, and makes void what others hold of later steps.
+    """Begins a file, which voids later steps in the older ones.
 
     Args:
       folder: Made if need be.
       resume_step: The last step that stands.
-      kept: Rows up to there; written where the folder has no event files yet.
+      kept: Rows up to that step; written if there are no event files yet.
     """
     with _no_torch():
       from tensorboardX import event_file_writer
       from tensorboardX.proto import event_pb2
       from tensorboardX.proto import summary_pb2
 
-    # Their classes are made when they are loaded.
+    # Protocol buffers make their classes when they are imported.
     events: Any = event_pb2
     summaries: Any = summary_pb2
     self._event, self._summary = events.Event, summaries.Summary
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     n_before = len(list(folder.glob('*.tfevents.*')))
-    # Their names hold the second: two of one second must differ, in order.
+    # Names hold the time in seconds; the counter sorts those of one second.
     self._writer = event_file_writer.EventsWriter(
         os.path.join(folder, 'events'), f'.{n_before:04d}'
     )
@@ -198,11 +198,11 @@ def _no_torch() -> Iterator[None]:
 
 
 class WandbRun:
-  """A run at Weights & Biases, found again by the id in the stage's folder.
+  """A run at Weights & Biases, resumed by the id in the stage's folder.
 
-  Whether it is online is W&B's own business (WANDB_MODE, WANDB_API_KEY).
-  Offline, W&B cannot know what an earlier start has sent. If it fails while the
-  stage is under way, that is said once and the stage goes on without it.
+  Its own variables say whether it is online (WANDB_MODE, WANDB_API_KEY).
+  Offline, it cannot know what an earlier start has sent. If it fails during the
+  stage, one line says so and the stage goes on without it.
   """
 
   def __init__(self, config: Any, folder: epath.Path):
@@ -255,7 +255,7 @@ class WandbRun:
 
 
 def _shown(config: dict[str, Any]) -> dict[str, Any]:
-  """Fields as others may see them: addresses without what may be a key."""
+  """The config without the parts of addresses that may hold a key."""
   shown = {}
   for name, value in config.items():
     if isinstance(value, dict):

@@ -4,12 +4,12 @@
     FOLDER/examples.jsonl       what was asked, likewise
     FOLDER/images/
 
-Lines stand in the order in which the items finished; of an item that was rolled
-out again the last one counts. The files can be read at any time.
+Lines stand in the order in which items finished; if an item was rolled out
+again, its last line counts. The files can be read at any time.
 
-A line is written in one piece and never changed: a kill loses what was under
-way and at worst leaves a line that is cut off, which is dropped. In a bucket,
-where nothing can be appended, whole files are written now and then: a kill
+A line is written at once and never changed: a kill loses what was under way
+and at worst leaves a partial line, which is dropped. Objects in a bucket cannot
+be appended to, so there whole files are written from time to time, and a kill
 also loses what finished since.
 """
 
@@ -37,10 +37,10 @@ _GOES_ON = 'what finished before is kept: the same command goes on'
 
 
 def items(folder: epath.PathLike) -> dict[int, Mapping[str, Any]]:
-  """What is noted of each finished item, by its number.
+  """The notes on each finished item, by its number.
 
   Raises:
-    UserError: A line is no item's.
+    UserError: A line is damaged.
   """
   found, _, _ = _scan(epath.Path(folder) / 'trajectories.jsonl')
   return found
@@ -70,7 +70,7 @@ class Rollouts:
   """A folder of items that one process adds to.
 
   Attributes:
-    items: What is noted of each finished item, by its number.
+    items: The notes on each finished item, by its number.
   """
 
   def __init__(self, folder: epath.PathLike, *, samples: int = 1):
@@ -78,7 +78,7 @@ class Rollouts:
 
     Args:
       folder: Where the files are.
-      samples: Items of one example: number n is about example n // samples.
+      samples: Items per example: item n is about example n // samples.
 
     Raises:
       UserError: Another process is adding to it, or it is damaged or cannot be
@@ -122,8 +122,8 @@ class Rollouts:
 
     Args:
       index: Its number.
-      item: What `items` says of it later.
-      example: What was asked; None keeps `item` alone.
+      item: The notes on it, for `items`.
+      example: What was asked; None keeps the notes alone.
       trajectory: Likewise.
 
     Raises:
@@ -150,7 +150,7 @@ class Rollouts:
       yield trajectory
 
   def sync(self) -> None:
-    """Has what was added reach the disk."""
+    """Flushes what was added to the disk."""
     self._examples.sync()  # First: no trajectory without what was asked.
     self._trajectories.sync()
     self._synced = time.monotonic()
@@ -168,11 +168,11 @@ class _File:
 
   Attributes:
     path: Where it is.
-    items: What the last line of each item notes of it.
+    items: The notes in each item's last line.
   """
 
   def __init__(self, path: epath.Path, stack: contextlib.ExitStack):
-    """Drops a line that was cut off; `stack` closes the file."""
+    """Drops a partial last line; `stack` closes the file."""
     self.path = path
     self.items, self._starts, self._end = _scan(path)
     self._synced = self._end
@@ -219,14 +219,14 @@ class _File:
 def _scan(
     path: epath.Path,
 ) -> tuple[dict[int, Mapping[str, Any]], dict[int, int], int]:
-  """Reads what is noted of items, by their numbers.
+  """Reads the notes on items, by their numbers.
 
   Returns:
-    What the last whole line of each item notes of it, where that line begins,
-    and where the whole lines end.
+    The notes in the last whole line of each item, where that line begins, and
+    where the whole lines end.
 
   Raises:
-    UserError: A line is no item's.
+    UserError: A line is damaged.
   """
   items: dict[int, Mapping[str, Any]] = {}
   starts: dict[int, int] = {}

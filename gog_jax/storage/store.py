@@ -23,18 +23,18 @@ CREATE TABLE IF NOT EXISTS answers (
   key TEXT PRIMARY KEY, time REAL NOT NULL, body TEXT NOT NULL
 ) WITHOUT ROWID
 """
-# Of the pages in use.
+# Bytes in pages that are in use.
 _N_BYTES = """
 SELECT page_size * (page_count - freelist_count)
 FROM pragma_page_size, pragma_page_count, pragma_freelist_count
 """
 _DAY_S = 86400.0
 _PRUNE_EVERY = 64  # Writes.
-_FULL = 0.9  # Of the largest size, after it was passed.
+_FULL = 0.9  # Share of `max_bytes` that is left after it was exceeded.
 
 
 class Store:
-  """Values that may be lost: a failing disk is logged, not raised.
+  """Values that may be lost: disk errors are logged, not raised.
 
   Attributes:
     path: The file.
@@ -53,13 +53,13 @@ class Store:
 
     Args:
       path: On a local disk.
-      field: Of the config, that names the file; for messages.
-      days: After which a value is forgotten.
-      max_bytes: Of the file; the oldest values are deleted first.
+      field: The config field that names the file; for messages.
+      days: Age at which a value expires.
+      max_bytes: Size of the file above which the oldest values are deleted.
       busy_s: Seconds to wait while another process holds the file.
 
     Raises:
-      UserError: The file cannot be written, or is no such file.
+      UserError: The file cannot be written, or is not a store.
     """
     self.path = os.fspath(path)
     self._seconds = days * _DAY_S
@@ -86,7 +86,7 @@ class Store:
       ) from error
 
   def get(self, key: str) -> Any:
-    """The value of a key; None where there is none that is fresh and whole."""
+    """The value of a key; None if it is missing, expired or damaged."""
     try:
       with self._read_lock:
         row = self._reader.execute(
