@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
     'flax>=0.12.4',  # Modules (nnx).
     'grain>=0.2.12',  # Input pipelines that resume exactly.
     'huggingface_hub>=0.34',  # Fetches models that are given by their id.
+    'immutabledict>=4.2',  # Mappings of a frozen config.
     'importlib_resources',  # TFDS needs it and does not say so.
     'jax>=0.10',
     'jaxtyping>=0.3',  # Shapes on signatures.

@@ -101,6 +101,16 @@ def test_a_config_is_frozen_all_the_way_down():
     name = dataclasses.fields(section)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
       setattr(section, name, None)
+  for mapping in (
+      config.arms,
+      config.rollout.max_calls,
+      config.tools.limits,
+      config.of_seed(1).arms,
+      config.reward.weights,
+      resolved('pretrain').pretrain.architecture,
+  ):
+    with pytest.raises(TypeError):
+      mapping['x'] = None
 
 
 def test_defaults_stand_in_the_pages_alone():

@@ -7,6 +7,8 @@ import dataclasses
 import operator
 from typing import Annotated, Any, Literal
 
+from immutabledict import immutabledict
+
 from gog_jax import seams
 from gog_jax.config import evaluation
 from gog_jax.config import models
@@ -59,7 +61,7 @@ class Config:
   grade: training.GradeConfig
   rl: training.RLConfig
   # More RL runs, by name: a policy of that name can be evaluated.
-  arms: Mapping[str, training.RLConfig]
+  arms: immutabledict[str, training.RLConfig]
   once: tuple[str, ...]  # Those that only the first of `seeds` has.
   eval: evaluation.EvalConfig
   benchmark: evaluation.BenchmarkConfig
@@ -116,7 +118,8 @@ class Config:
     """The config of one of `seeds`; `once` belongs to the first alone."""
     arms, policies = self.arms, self.eval.policies
     if seed != self.seeds[0]:
-      arms = {name: rl for name, rl in arms.items() if name not in self.once}
+      kept = {name: rl for name, rl in arms.items() if name not in self.once}
+      arms = immutabledict(kept)
       policies = tuple(p for p in policies if not self._is_once(p))
     return dataclasses.replace(
         self,

@@ -8,6 +8,8 @@ import importlib.util
 import math
 from typing import Annotated, Literal
 
+from immutabledict import immutabledict
+
 from gog_jax.storage import typed
 
 # Beyond 16 million questions the scopes would be those of the next seed.
@@ -91,10 +93,10 @@ class RewardConfig:
       raise typed.FieldError(f'extra={self.extra} names a part twice')
 
   @functools.cached_property
-  def weights(self) -> dict[str, float]:
+  def weights(self) -> immutabledict[str, float]:
     """The weight of each extra part."""
     pairs = (entry.rpartition('=') for entry in self.extra)
-    return {part: float(weight) for part, _, weight in pairs}
+    return immutabledict({part: float(weight) for part, _, weight in pairs})
 
   @property
   def parts(self) -> tuple[str, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
 from typing import Literal
+
+from immutabledict import immutabledict
 
 from gog_jax.storage import typed
 
@@ -60,7 +61,7 @@ class RolloutConfig:
   max_context: typed.Positive
   # Calls of each tool; 0 is no limit, nor is there one for other tools. A
   # dialect may have tighter limits.
-  max_calls: Mapping[str, typed.Count]
+  max_calls: immutabledict[str, typed.Count]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

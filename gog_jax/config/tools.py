@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
 from typing import Annotated, Literal
+
+from immutabledict import immutabledict
 
 from gog_jax.storage import typed
 
@@ -83,7 +84,7 @@ class ToolsConfig:
   # The most before the second attempt; it doubles with each.
   backoff_s: typed.Amount
   max_concurrency: typed.Positive  # Calls of one tool at a time.
-  limits: Mapping[str, ToolLimits]  # By the name of a search.
+  limits: immutabledict[str, ToolLimits]  # By the name of a search.
   # US dollars, over all the starts of the run; needed if there are prices.
   max_spend: typed.Amount
   ledger: str  # A file of what was spent; '' is WORKDIR/spent.jsonl.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
 from typing import Annotated, Any, Literal
+
+from immutabledict import immutabledict
 
 from gog_jax.storage import typed
 
@@ -186,4 +187,4 @@ class PretrainConfig:
   checkpoint_every: typed.Positive
   n_probes: typed.Positive  # Tasks of each kind that measure the base.
   optimizer: OptimizerConfig
-  architecture: Mapping[str, Any]  # Of config.json; token ids are added.
+  architecture: immutabledict[str, Any]  # Of config.json; token ids are added.

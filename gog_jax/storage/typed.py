@@ -16,6 +16,7 @@ import types
 import typing
 from typing import Annotated, Any, Literal, TypeVar, Union
 
+from immutabledict import immutabledict
 import jaxtyping
 import numpy as np
 
@@ -134,13 +135,11 @@ class _Reader:
       raise _wrong(name, f'one of {", ".join(map(str, args))}', value)
     if origin in (tuple, list) and isinstance(value, (tuple, list)):
       return self._items(origin, args, value, name)
-    if origin in (dict, Mapping) and isinstance(value, dict):
-      if args[1] is Any:
-        return dict(value)
-      return {
-          key: self.read(args[1], item, f'{name}.{key}')
-          for key, item in value.items()
-      }
+    if origin in (dict, Mapping, immutabledict) and isinstance(value, dict):
+      items = value.items()
+      if args[1] is not Any:
+        items = ((k, self.read(args[1], v, f'{name}.{k}')) for k, v in items)
+      return immutabledict(items) if origin is immutabledict else dict(items)
     raise _wrong(name, _WORDS.get(origin, 'an object'), value)
 
   def _of_type(self, hint: type, value: Any, name: str) -> Any:
