@@ -1,16 +1,16 @@
 """FVQA's pickled image searches -> a corpus that `configs/index.py` takes.
 
-FVQA comes with `fvqa_{train,test}_image_search_results_cache.pkl`: for each
-question what a reverse image search found, titles and pictures or their
-addresses. Out of it come `docs.jsonl`, a document {id, title, text, image, url}
-for each result (`fvqa_test_12/0` is the first of `fvqa_test_12`), and a folder
-of the pictures as PNG files, each once. An index over both answers image and
-text searches without a network:
+FVQA comes with `fvqa_{train,test}_image_search_results_cache.pkl`, which holds
+what a reverse image search found for each question: titles, and pictures or
+their addresses. It becomes `docs.jsonl`, with a document {id, title, text,
+image, url} for each result (`fvqa_test_12/0` is the first of `fvqa_test_12`),
+and a folder of the pictures as PNG files, each once. An index over both answers
+image and text searches without a network:
 
     python -m gog_jax.main --config=configs/index.py \\
       --config.docs=OUT/docs.jsonl --config.images=OUT/images
 
-Results that have an address only can be found by their titles.
+A result with an address but no picture is found by its title.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _CHILD = pathlib.Path(__file__).with_name('fvqa_unpickle.py')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Converted:
-  """What came of a cache.
+  """What a cache became.
 
   Attributes:
-    n_searches: Questions it has results for.
+    n_searches: Questions that have results.
     n_documents: Results.
-    n_images: Of these, how many have a picture.
-    drops: Questions whose results are of no use.
+    n_images: Results that have a picture.
+    drops: Questions whose results cannot be used.
   """
 
   n_searches: int
@@ -51,17 +51,16 @@ def convert(
     memory_gb: float = 16.0,
     timeout_s: float = 3600.0,
 ) -> Converted:
-  """Converts a cache, once; no line of it is run in this process.
+  """Converts a cache in a child process, which alone unpickles it.
 
   Args:
     path: The pickle.
     folder: Where docs.jsonl and images/ go.
-    memory_gb: That the process which reads it may use; all of it is in memory
-      at once.
-    timeout_s: After which it is ended.
+    memory_gb: The child's limit; it holds the whole cache in memory.
+    timeout_s: The child's time limit.
 
   Raises:
-    UserError: It cannot be read, names what no such cache needs, or holds
+    UserError: The cache cannot be read, names what no cache needs, or holds
       something else.
   """
   if not pathlib.Path(path).is_file():
@@ -91,9 +90,7 @@ def convert(
   if 'error' in said:
     raise UserError(f'{path} {said["error"]}')
   return Converted(
-      n_searches=said.get('searches', 0),
-      n_documents=said.get('documents', 0),
-      n_images=said.get('images', 0),
+      **said['counts'],
       drops=tuple(
           Drop(where=f'{path}, {id}', reason='bad search', detail=detail)
           for id, detail in said['drops']

@@ -1,13 +1,13 @@
-"""Reads FVQA's pickled image searches, in a process of its own.
+"""Reads FVQA's pickled image searches in a process of its own.
 
     python -I gog_jax/questions/fvqa_unpickle.py CACHE.pkl FOLDER MEMORY_BYTES
 
-Started by `fvqa_cache`, never imported: a pickle is a program. Here it may name
-a few containers and Pillow's image classes alone, and of the latter it gets a
-stand-in that holds the state and does nothing with it; whatever else it names
-ends the process, before anything of it has run. Memory, time and open files are
-limited by the system. What is written are JSON lines and PNG files; the last
-line printed is JSON and says how it went.
+`fvqa_cache` starts it and nothing imports it, since a pickle is a program. This
+one may only name a few containers and Pillow's image classes; for an image
+class it gets a stand-in that just holds the state. Any other name ends the
+process before the pickle has run anything. The system limits memory, time and
+open files. It writes JSON lines and PNG files, and prints the outcome as JSON
+on its last line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import binascii
 import collections
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -40,11 +41,10 @@ class Refused(Exception):
 class Stored:
   """Stands in for an image, and for what Pillow keeps in its `info`."""
 
+  state = None
+
   def __new__(cls, *unused_args, **unused_kwargs):
     return object.__new__(cls)
-
-  def __init__(self, *unused_args, **unused_kwargs):
-    self.state = None
 
   def __setstate__(self, state):
     self.state = state
@@ -97,7 +97,13 @@ class Restricted(pickle.Unpickler):
 
 def main(path: str, folder: str, memory: str) -> dict:
   """Converts one cache; returns counts, or an error in one line."""
-  _limit(int(memory))
+  for what, most in (
+      (resource.RLIMIT_AS, int(memory)),
+      (resource.RLIMIT_CPU, _CPU_S),
+      (resource.RLIMIT_NOFILE, _OPEN_FILES),
+      (resource.RLIMIT_CORE, 0),
+  ):
+    resource.setrlimit(what, (most, most))
   try:
     with open(path, 'rb') as f:
       cache = Restricted(f).load()
@@ -117,18 +123,8 @@ def _one_line(said) -> str:
   return ' '.join(str(said)[:300].split())
 
 
-def _limit(memory: int) -> None:
-  for what, most in (
-      (resource.RLIMIT_AS, memory),
-      (resource.RLIMIT_CPU, _CPU_S),
-      (resource.RLIMIT_NOFILE, _OPEN_FILES),
-      (resource.RLIMIT_CORE, 0),
-  ):
-    resource.setrlimit(what, (most, most))
-
-
 def _write(cache: dict, folder: str) -> dict:
-  counts = collections.Counter()
+  counts = {'n_searches': 0, 'n_documents': 0, 'n_images': 0}
   drops = []
   os.makedirs(os.path.join(folder, 'images'), exist_ok=True)
   partial = os.path.join(folder, 'docs.jsonl.partial')
@@ -139,15 +135,15 @@ def _write(cache: dict, folder: str) -> dict:
       except (ValueError, TypeError, LookupError) as error:
         drops.append([_one_line(data_id), _one_line(error)])
         continue
-      counts['searches'] += 1
+      counts['n_searches'] += 1
       for document in documents:
-        counts['documents'] += 1
-        counts['images'] += bool(document['image'])
+        counts['n_documents'] += 1
+        counts['n_images'] += bool(document['image'])
         out.write(json.dumps(document) + '\n')
     out.flush()
     os.fsync(out.fileno())
   os.replace(partial, os.path.join(folder, 'docs.jsonl'))
-  return {**counts, 'drops': drops}
+  return {'counts': counts, 'drops': drops}
 
 
 def _documents(data_id, entry, folder: str):
@@ -160,26 +156,20 @@ def _documents(data_id, entry, folder: str):
       isinstance(column, list | tuple) for column in columns
   ):
     raise ValueError(f'has no lists {_TITLES} and {_IMAGES[1]}')
-  n = max(len(titles), *map(len, columns), 0) if columns else len(titles)
-  for rank in range(n):
-    title = titles[rank] if rank < len(titles) else ''
+  results = itertools.zip_longest(titles, *columns, fillvalue='')
+  for rank, (title, *found) in enumerate(results):
     if not isinstance(title, str):
       raise ValueError(f'title {rank} is {type(title).__name__}, no text')
     url, image = '', ''
-    for column in columns:
-      held = column[rank] if rank < len(column) else None
+    for held in found:
       if isinstance(held, str) and not held.startswith('data:'):
         url = url or held
       elif held is not None:
         image = image or _store(held, folder)
     title = ' '.join(title.split())
-    yield {
-        'id': f'{data_id}/{rank}',
-        'title': title,
-        'text': title,
-        'image': image,
-        'url': url,
-    }
+    yield dict(
+        id=f'{data_id}/{rank}', title=title, text=title, image=image, url=url
+    )
 
 
 def _store(held, folder: str) -> str:

@@ -1,10 +1,10 @@
-"""Questions of verl's parquet files, as MMSearch-R1 and FVQA write them.
+"""Questions in verl's parquet files, as MMSearch-R1 and FVQA publish them.
 
 A row has `prompt` (a list of {role, content}), `images` (a list of {bytes,
-path}, or files named), `reward_model` with `ground_truth` and
-`candidate_answers` (a JSON list as text, or a list), and an id: `data_id`, or
-`extra_info.index`, or else its place in the file. `category` says whether a
-search is required, where it says anything. verl itself is not needed.
+path}, or of file names) and `reward_model` with `ground_truth` and
+`candidate_answers` (a list, or one as JSON text). Its id is `data_id`, else
+`extra_info.index`, else its place in the file. `category`, if set, says whether
+a search is required. verl itself is not needed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read(
 ) -> Loaded[q.Question]:
   """Reads a file, or the parquet files of a folder; see `tables.read`.
 
-  `needed` are columns of text that have to be there beside verl's own.
+  `needed` names text columns that are required in addition to verl's own.
   """
   return tables.read(
       path,
@@ -81,7 +81,7 @@ def _question(row: tables.Row, place: str) -> q.Question:
 
 
 def _asked(prompt: Any) -> str:
-  """What the user says last, without marks for images."""
+  """The last user message, without image placeholders."""
   for message in reversed(prompt or []):
     if message and message.get('role') == 'user':
       return (message.get('content') or '').replace('<image>', '').strip()
