@@ -259,12 +259,13 @@ def test_a_field_of_a_gigabyte_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['.json', '.jsonl'])
-def test_a_long_record_is_left_out(tmp_path, suffix):
+def test_a_long_record_is_left_out(tmp_path, monkeypatch, suffix):
+  monkeypatch.setattr(json_files, 'MAX_RECORD_BYTES', 5000)
   path = helpers.save(
       tmp_path / f'data{suffix}',
       [helpers.sharegpt('a', note='x' * 9000), helpers.sharegpt('b')],
   )
-  found = json_files.read(path, max_record_bytes=5000)
+  found = json_files.read(path)
   assert [one.id for one in found.items] == ['b']
   assert found.reasons() == {'too large': 1}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import Any
 
 from etils import epath
 
@@ -45,7 +46,7 @@ def convert(
     split: str = 'train',
     name: str = 'gog_instruct',
     description: str = '',
-) -> Loaded[str]:
+) -> Loaded[Any]:
   """Converts a file or folder.
 
   Between `sharegpt` and `swift` nothing is encoded and every column is kept.
@@ -60,7 +61,7 @@ def convert(
     description: Its description.
 
   Returns:
-    The ids of what was written, and what was dropped.
+    What was written, an item for each conversation, and what was dropped.
 
   Raises:
     UserError: `target` does not fit, or there is no usable record.
@@ -76,23 +77,20 @@ def convert(
     raise UserError(f'{target} would be written over itself; name another')
   if in_words and reader.kind_of(source) == 'words':
     found = json_files.read(source)
-    written = json_files.write(target, found.items, LAYOUTS[form])
+    told = found.items
   else:
     found = reader.read(source, chat=chat, split=split)
-    if in_words:
-      told = Mapped(found.items, lambda one: export(one, chat()))
-      written = json_files.write(target, told, LAYOUTS[form])
-    else:
-      ids = [record.example.id for record in found.items]
-      written = Loaded(name=found.name, items=ids)
-    if form == 'trajectories':
-      reader.write_trajectories(target, found.items)
-    elif form == 'tfds':
-      about = description or f'Converted from {epath.Path(source).name}.'
-      tfds_set.write(target, found.items, name=name, description=about)
-  return dataclasses.replace(
-      written, name=found.name, drops=(*found.drops, *written.drops)
-  ).required()
+    told = Mapped(found.items, lambda record: export(record, chat()))
+  if in_words:
+    written = json_files.write(target, told, LAYOUTS[form])
+    drops = (*found.drops, *written.drops)
+    return dataclasses.replace(written, name=found.name, drops=drops).required()
+  if form == 'trajectories':
+    reader.write_trajectories(target, found.items)
+  else:
+    about = description or f'Converted from {epath.Path(source).name}.'
+    tfds_set.write(target, found.items, name=name, description=about)
+  return found
 
 
 def export(record: Record, chat: Chat) -> Conversation:

@@ -10,7 +10,6 @@ Records that cannot be used are dropped and counted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-import dataclasses
 import json
 import pathlib
 import re
@@ -35,15 +34,12 @@ _MEND = 'put it right, or name the file of conversations itself'
 _SPACE = re.compile(r'\s*')
 
 
-def read(
-    path: epath.PathLike, *, max_record_bytes: int = MAX_RECORD_BYTES
-) -> Loaded[Conversation]:
+def read(path: epath.PathLike) -> Loaded[Conversation]:
   """Reads a file; pictures are read on access.
 
   Args:
     path: A .json or .jsonl file in either layout; or a dataset_info.json that
       describes one file, or its folder.
-    max_record_bytes: Larger records are dropped.
 
   Raises:
     UserError: There is no such file, or its format is unknown.
@@ -52,10 +48,10 @@ def read(
   if path.suffix not in ('.json', '.jsonl'):
     raise UserError(f'{path} is neither a .json nor a .jsonl file')
   if path.suffix == '.jsonl':
-    lines = records.json_lines(path, max_bytes=max_record_bytes)
+    lines = records.json_lines(path, max_bytes=MAX_RECORD_BYTES)
     rows = (line.value for line in lines)
   else:
-    rows = _elements(path, max_record_bytes)
+    rows = _elements(path)
 
   def conversation(numbered: tuple[int, Any]) -> Conversation:
     number, row = numbered
@@ -92,43 +88,42 @@ def write(
     layout: For SHAREGPT, dataset_info.json gets an entry for the file.
 
   Returns:
-    The ids of what was written, and what was dropped.
+    The lines that were written, and what was dropped.
 
   Raises:
     UserError: The folder cannot be written.
   """
   path = epath.Path(path)
 
-  def written(index: int) -> tuple[str, str]:
+  def line(index: int) -> str:
     one = conversations[index]
     paths = {
         picture.name: _store(path.parent, picture) for picture in one.pictures
     }
-    return one.id, json.dumps(layouts.write_row(one, layout, paths=paths))
+    return json.dumps(layouts.write_row(one, layout, paths=paths))
 
-  found = records.sift(
+  written = records.sift(
       str(path),
       (
           (f'{path.name}, record {index + 1}', index)
           for index in range(len(conversations))
       ),
-      written,
+      line,
   )
-  lines = [line for _, line in found.items]
   if path.suffix == '.jsonl':
-    text = ''.join(line + '\n' for line in lines)
+    text = ''.join(line + '\n' for line in written.items)
   else:
-    text = '[\n' + ',\n'.join(lines) + '\n]\n'
+    text = '[\n' + ',\n'.join(written.items) + '\n]\n'
   files.write_atomic(path, text)
   if layout is layouts.SHAREGPT:
     info = path.parent / 'dataset_info.json'
     entries = files.read_json(info, advice=_MEND) if info.exists() else {}
     entries[path.stem] = layouts.entry(path.name)
     files.write_json(info, entries)
-  return dataclasses.replace(found, items=[id for id, _ in found.items])
+  return written
 
 
-def _elements(path: epath.Path, most: int) -> Iterator[Any]:
+def _elements(path: epath.Path) -> Iterator[Any]:
   """Yields the objects of a list, or Unusable for one that cannot be read.
 
   Those before a damaged one are still read; those after it are lost.
@@ -149,9 +144,9 @@ def _elements(path: epath.Path, most: int) -> Iterator[Any]:
       detail = f'this and what follows is not JSON ({error})'
       yield Unusable(records.NOT_JSON, detail)
       return
-    if end - start > most:
-      size = end - start
-      row = Unusable(records.TOO_LARGE, f'has {size} characters, over {most}')
+    if (size := end - start) > MAX_RECORD_BYTES:
+      detail = f'has {size} characters, over {MAX_RECORD_BYTES}'
+      row = Unusable(records.TOO_LARGE, detail)
     yield row
     end = _after_space(text, end)
   if text[end : end + 1] != ']':

@@ -54,11 +54,9 @@ class ImageFolder:
   """
 
   def __init__(self, *roots: str):
-    self.roots = tuple(
-        dict.fromkeys(root for root in roots if root and os.path.isdir(root))
-    )
+    self.roots = tuple(dict.fromkeys(root for root in roots if root))
     # Where the last one was found: folder, index of the subfolder, suffix.
-    self._last = (self.roots[0] if self.roots else '', 0, SUFFIXES[0])
+    self._last: tuple[str, int, str] | None = None
 
   def __str__(self) -> str:
     return ', '.join(self.roots) or 'any folder: give config.benchmark.images'
@@ -88,13 +86,12 @@ class ImageFolder:
       return None
     places = itertools.product(self.roots, range(len(subfolders)), SUFFIXES)
     # Most sets have one layout: try first what found the last image.
-    for place in (self._last, *places):
+    for place in sorted(places, key=lambda place: place != self._last):
       root, at, suffix = place
-      if at < len(subfolders):
-        path = os.path.join(root, subfolders[at], stem + suffix)
-        if os.path.isfile(path):
-          self._last = place
-          return path
+      path = os.path.join(root, subfolders[at], stem + suffix)
+      if os.path.isfile(path):
+        self._last = place
+        return path
     return None
 
   def anywhere(self, name: str) -> str | None:

@@ -13,7 +13,6 @@ import threading
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gog_jax.errors import first_line
@@ -134,23 +133,10 @@ def value(cell: pa.Array, *, column: str) -> Any:
   Raises:
     Unusable: It is too large; it has not been copied.
   """
-  n_bytes, cap = _size_of(cell), q.MAX_FIELD_BYTES
-  if n_bytes > cap:
-    detail = f'{column} has {n_bytes} bytes, over the {cap} that are read'
+  if cell.nbytes > (cap := q.MAX_FIELD_BYTES):
+    detail = f'{column} has {cell.nbytes} bytes, over the {cap} that are read'
     raise Unusable(TOO_LARGE, detail)
   return cell[0].as_py()
-
-
-def _size_of(array: pa.Array) -> int:
-  """Bytes of text and binary data in an array, however nested."""
-  kind = array.type
-  if pa.types.is_struct(kind):
-    return sum(_size_of(child) for child in array.flatten())
-  if is_list(kind):
-    return _size_of(array.flatten())  # pyright: ignore
-  if is_text(kind) or is_binary(kind):
-    return pc.sum(pc.binary_length(array)).as_py() or 0  # pyright: ignore
-  return 0
 
 
 def is_list(kind: pa.DataType) -> bool:

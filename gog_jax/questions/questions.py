@@ -96,7 +96,7 @@ def read_image(path: str) -> bytes:
     return f.read()
 
 
-def found_image(path: str | None, absent: str) -> tuple[Image, ...]:
+def found_image(path: str | None, absent: str = '') -> tuple[Image, ...]:
   """A question's only image; Unusable, with `absent` as detail, if None."""
   if path is None:
     raise Unusable(MISSING_IMAGE, absent)

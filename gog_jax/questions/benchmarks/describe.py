@@ -48,18 +48,15 @@ def _lines(
 
 
 def _sample(example: Example) -> Iterator[str]:
-  sizes = []
-  for data in example.images:
-    width, height = images.size_of(data)
-    sizes.append(f'{width} x {height} pixels, {len(data)} bytes')
+  sizes = [
+      '{} x {} pixels, {} bytes'.format(*images.size_of(data), len(data))
+      for data in example.images
+  ]
   yield f'{example.id}: {_short(example.question)}'
   yield f'  image: {"; ".join(sizes)}'
+  forms = ' | '.join(map(_short, example.answers[:_SHOWN_FORMS]))
   more = len(example.answers) - _SHOWN_FORMS
-  yield (
-      '  answers: '
-      + ' | '.join(map(_short, example.answers[:_SHOWN_FORMS]))
-      + (f' and {more} more' if more > 0 else '')
-  )
+  yield f'  answers: {forms}' + (f' and {more} more' if more > 0 else '')
 
 
 def _printable(line: str) -> str:

@@ -57,7 +57,7 @@ def read(c: BenchmarkConfig, fetched: str) -> Reading:
         id=str(json_lines.field(row, 'question_id', (str, int))),
         question=json_lines.field(row, 'question').strip(),
         answers=tuple(forms),
-        images=q.found_image(images.find(url), images.why(url)),
+        images=images.read(url),
     )
 
   found = q.load(c.name, lines, question_of)

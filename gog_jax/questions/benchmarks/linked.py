@@ -16,6 +16,7 @@ from gog_jax import images
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import first_line
 from gog_jax.errors import UserError
+from gog_jax.questions import questions as q
 from gog_jax.questions.local_files import ImageFolder
 from gog_jax.questions.local_files import url_key
 from gog_jax.remote import http
@@ -58,20 +59,20 @@ def fetch(urls: Sequence[str], folder: str) -> dict[str, str]:
 async def _fetch_all(urls: Sequence[str], folder: str) -> dict[str, str]:
   failed: dict[str, str] = {}
   limit = asyncio.Semaphore(_AT_ONCE)
+
+  async def one(url: str) -> None:
+    async with limit:
+      try:
+        _keep(await _get(client, url), folder, url)
+      except (
+          aiohttp.ClientError, TimeoutError, ValueError, UserError,
+          http.Refused, http.Garbled,
+      ) as error:  # fmt: skip
+        failed[url] = first_line(error)
+      progress.advance()
+
   with metrics.Progress('images', total=len(urls)) as progress:
     async with http.session(key=None) as client:
-
-      async def one(url: str) -> None:
-        async with limit:
-          try:
-            _keep(await _get(client, url), folder, url)
-          except (
-              aiohttp.ClientError, TimeoutError, ValueError, UserError,
-              http.Refused, http.Garbled,
-          ) as error:  # fmt: skip
-            failed[url] = first_line(error)
-          progress.advance()
-
       await asyncio.gather(*map(one, urls))
   return failed
 
@@ -125,8 +126,7 @@ class Linked:
     Raises:
       UserError: Images are to be fetched, but `fetched` is empty.
     """
-    self._folders = (c.images, *folders, fetched)
-    self._folder = ImageFolder(*self._folders)
+    self._folder = ImageFolder(c.images, *folders, fetched)
     self._failed: dict[str, str] = {}
     distinct = [url for url in dict.fromkeys(urls) if url]
     self._n_with = collections.Counter(
@@ -135,7 +135,6 @@ class Linked:
     if c.fetch_images:
       absent = [url for url in distinct if self.find(url) is None]
       self._failed = fetch(absent, fetched)
-      self._folder = ImageFolder(*self._folders)
 
   def find(self, url: str) -> str | None:
     """The file of an address; None if there is none."""
@@ -150,16 +149,22 @@ class Linked:
           return path
     return None
 
-  def why(self, url: str) -> str:
-    """Why an address has no file, for a message."""
-    if not url:
-      return 'names no image that is here, and links to none'
+  def read(self, url: str) -> tuple[q.Image, ...]:
+    """A question's only image.
+
+    Raises:
+      Unusable: It is not here.
+    """
     if url in self._failed:
-      return f'{url} could not be fetched: {self._failed[url]}'
-    return (
-        f'{url} is not on this machine: put it into --config.benchmark.images, '
-        'or set --config.benchmark.fetch_images'
-    )
+      absent = f'{url} could not be fetched: {self._failed[url]}'
+    elif url:
+      absent = (
+          f'{url} is not on this machine: put it into '
+          '--config.benchmark.images, or set --config.benchmark.fetch_images'
+      )
+    else:
+      absent = 'names no image that is here, and links to none'
+    return q.found_image(self.find(url), absent)
 
 
 def _ends(url: str) -> Iterator[str]:

@@ -40,22 +40,12 @@ MAX_FILE_BYTES = 256 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-  """One level of a record: its question's id, its fields, and its images."""
+  """One level of a record: its question's id, its fields, and its image."""
 
   id: str
   fields: dict[str, Any]
-  folder: ImageFolder
-
-  @property
-  def url(self) -> str:
-    return self._text('img_url')
-
-  def local_image(self) -> str | None:
-    return self.folder.by_name(self._text('img_path'))
-
-  def _text(self, column: str) -> str:
-    value = self.fields.get(column)
-    return value if isinstance(value, str) else ''
+  path: str | None  # None if the image is not here.
+  url: str
 
 
 def read(c: BenchmarkConfig, fetched: str) -> Reading:
@@ -70,17 +60,16 @@ def read(c: BenchmarkConfig, fetched: str) -> Reading:
   ]
   asked = [one for _, one in records if isinstance(one, _Asked)]
   images = linked.Linked(
-      c, fetched, (one.url for one in asked if one.local_image() is None)
+      c, fetched, (one.url for one in asked if one.path is None)
   )
 
   def question_of(one: _Asked) -> q.Question:
     question, forms = _question(one.fields, options=c.options)
-    path = one.local_image() or images.find(one.url)
     return q.Question(
         id=one.id,
         question=question,
         answers=forms,
-        images=q.found_image(path, images.why(one.url)),
+        images=q.found_image(one.path) if one.path else images.read(one.url),
     )
 
   parts = ', '.join(map(_part, files))
@@ -145,7 +134,13 @@ def _asked(row: Any, level: str, *, part: str, folder: ImageFolder) -> _Asked:
   id = json_lines.field(row, 'id', (str, int))
   fields = {'img_path': row.get('img_path')}
   fields |= {key: value for key, value in inner.items() if value is not None}
-  return _Asked(f'{part}/{id}/{level.removesuffix("_qa")}', fields, folder)
+  texts = {key: value for key, value in fields.items() if type(value) is str}
+  return _Asked(
+      id=f'{part}/{id}/{level.removesuffix("_qa")}',
+      fields=fields,
+      path=folder.by_name(texts.get('img_path', '')),
+      url=texts.get('img_url', ''),
+  )
 
 
 def _folder(c: BenchmarkConfig, path: str) -> ImageFolder:
