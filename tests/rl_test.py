@@ -169,7 +169,7 @@ def test_a_stale_sampler_shows_and_the_alarm_fires(
   assert rows[4]['importance_weight'] != pytest.approx(1.0, abs=1e-4)
   assert said.count('alarm') == 1
   assert {tuple(row['alarms']) for row in rows} == {(), ('sampler_gap_p99',)}
-  assert 'what samples is not the policy in training' in said
+  assert 'the sampler is not the policy in training' in said
 
 
 @pytest.mark.slow

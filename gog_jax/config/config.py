@@ -44,7 +44,7 @@ class Config:
   seed: int
   # If any: a run for each, and a report over all.
   seeds: Annotated[tuple[int, ...], typed.DIFFERENT]
-  unasked: bool  # Make, unasked, what a stage needs and is missing.
+  unasked: bool  # Whether stages that are missing are run automatically.
   trainable: Literal['lora', 'full', 'full_no_vision']
   mesh: models.MeshConfig
   model: models.ModelConfig

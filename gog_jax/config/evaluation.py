@@ -123,7 +123,7 @@ class EvalConfig:
   n_examples: typed.Positive
   # PARADIGM@MODEL, or a short name: config/paradigms.py.
   policies: typed.Names
-  # MODULE:FUNCTION of the model `script`: evaluation/policies.py.
+  # FILE.py:NAME of the model `script`: evaluation/policies.py.
   script: str
   # Whether the same command, given again, asks items again that failed because
   # a tool failed; otherwise they are only counted.

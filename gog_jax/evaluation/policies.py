@@ -9,6 +9,8 @@ A user's own, `config.eval.script`, is a function in Python:
       `parsed` and `results`. Calls are ToolCalls or (name, arguments); the
       answer is None where calls are made.
       '''
+
+or a class: a rollout/policy.py:Policy, made once, of the run.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
+import inspect
 from typing import Any, TypeVar
 
 from gog_jax import seams
@@ -97,8 +100,11 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
     play = seams.load(run.config.eval.script, {}, field='config.eval.script')
-    script = functools.partial(_play, run, play)
-    made = ScriptedPolicy(script, run.config.sampler.n_slots)
+    if inspect.isclass(play):
+      made = play(run)
+    else:
+      script = functools.partial(_play, run, play)
+      made = ScriptedPolicy(script, run.config.sampler.n_slots)
   elif policy.model == REMOTE:
     made = remote_policy(
         run, capacity=run.config.remote.concurrency, tolerant=tolerant

@@ -198,7 +198,7 @@ class Judge:
   def _check_success(self, n_left: int) -> None:
     """Stops a run that too many verdicts are missing from.
 
-    As soon as it cannot come out otherwise: an outage is not sat through.
+    Stops it as soon as the share can no longer be reached.
 
     Args:
       n_left: How many of this batch may still succeed.

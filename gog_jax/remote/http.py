@@ -171,7 +171,7 @@ async def read_body(
   """
   packed = response.headers.get('Content-Encoding', 'identity')
   if packed != 'identity':
-    raise Garbled(f'the answer is packed ({packed[:20]}), which nobody asked')
+    raise Garbled(f'unexpected Content-Encoding {packed[:20]}')
   data = bytearray()
   async for chunk in response.content.iter_chunked(_CHUNK):
     data += chunk

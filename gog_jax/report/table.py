@@ -222,7 +222,7 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
 def _differences(
     same: Mapping[str, Sequence[Evaluated]], *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-  """Each policy minus each before it on the same items, and why some are not.
+  """Paired differences between policies, with reasons for pairs left out.
 
   Args:
     same: Evaluations by benchmark.

@@ -11,11 +11,11 @@ from gog_jax.storage.metrics import say
 
 # Metric, whether the bound is its least or its most, and what it means.
 SIGNS = {
-    'sampler_gap_p99': ('most', 'what samples is not the policy in training'),
-    'kl': ('most', 'the policy has left the SFT policy far behind'),
-    'entropy': ('least', 'the policy says the same in every rollout'),
-    'live_groups': ('least', 'hardly a group has anything to learn from'),
-    'no_search': ('most', 'the policy has stopped to search'),
+    'sampler_gap_p99': ('most', 'the sampler is not the policy in training'),
+    'kl': ('most', 'the policy is far from the SFT policy'),
+    'entropy': ('least', 'all rollouts say nearly the same'),
+    'live_groups': ('least', 'hardly any group has anything to learn from'),
+    'no_search': ('most', 'the policy has stopped searching'),
     'format': ('least', 'most trajectories are malformed'),
     'sampled_tokens': ('least', 'trajectories have become very short'),
 }

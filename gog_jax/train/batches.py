@@ -66,9 +66,9 @@ def batches_of_groups(
 ) -> MicroBatches:
   """Packs P x G trajectories with their advantages.
 
-  Groups without variance feel nothing but the KL. Unless `rl.train_dead` is
-  set they are left out of the batch, though not out of any denominator: as
-  long as many questions fail always, that is much of an update's time.
+  Groups without variance get a gradient from the KL alone. Unless
+  `rl.train_dead` is set they are left out of the batch, though not out of any
+  denominator: while many questions always fail, that saves much time.
   """
   c = run.config.rl
   live = [group.live or c.train_dead for group in groups]

@@ -26,7 +26,7 @@ from gog_jax.train import state as state_lib
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
-# Of what a GRPO update logs, that which is a mean over all targets.
+# Metrics of a GRPO update that are means over all targets.
 GRPO_MEANS = (
     'kl', 'entropy', 'clip_frac', 'ratio', 'importance_weight',
     'truncated_frac', 'sampler_gap',
