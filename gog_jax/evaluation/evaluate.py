@@ -52,7 +52,7 @@ def items(run: Run) -> benchmarks.Benchmark:
   if name == paradigms.TEST:
     title, held = ', '.join(c.questions.test), run.questions('test')
     return benchmarks.of_questions(
-        benchmarks.users(title), held, min(n, len(held))
+        title, benchmarks.users(title), held, min(n, len(held))
     )
   return _load(run.workdir, dataclasses.replace(c.benchmark, name=name))
 

@@ -22,6 +22,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax.config.evaluation import InstructConfig
+from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import check_outage
 from gog_jax.evaluation.collect import Collector
@@ -212,10 +213,15 @@ class Answers:
       check_outage([one.infra_error for one in found], most)
     return found
 
-  def trajectory(self, item: int) -> Trajectory:
-    """A try that passed, without what depends on the clock."""
-    (trajectory,) = self.tries.rollouts.read([item])
-    return without_clock(trajectory)
+  def record(self, one: Outcome, facts: Mapping[str, Any]) -> Record:
+    """The try that passed, without what depends on the clock."""
+    assert one.item is not None
+    (trajectory,) = self.tries.rollouts.read([one.item])
+    return Record(
+        example=self.questions[one.index],
+        trajectory=without_clock(trajectory),
+        facts=facts,
+    )
 
   def _decided(self, indices: Sequence[int]) -> list[Outcome]:
     return [one for index in indices if (one := self._outcome(index))]

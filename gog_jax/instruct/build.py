@@ -64,13 +64,6 @@ _REMOTE = (
 )  # fmt: skip
 
 
-def _identity(config: Any) -> dict[str, Any]:
-  """The fields on which answers depend."""
-  is_remote = config.instruct.teacher == paradigms.REMOTE
-  names = (*_ASKED, *_REMOTE) if is_remote else _ASKED
-  return config.picked(names, without=())
-
-
 def folder_of(run: InstructRun) -> epath.Path:
   return run.workdir / 'instruct'
 
@@ -101,13 +94,12 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
       pass.
   """
   folder, c = folder_of(run), run.config.instruct
+  is_remote = c.teacher == paradigms.REMOTE
+  fields = (*_ASKED, *_REMOTE) if is_remote else _ASKED
   manifest = Manifest(
       stage='instruct',
-      config=_identity(run.config),
-      inputs={
-          **run.inputs(run.config, _ASKED),
-          **inputs,
-      },
+      config=run.config.picked(fields, without=()),
+      inputs={**run.inputs(run.config, _ASKED), **inputs},
   )
   manifest.is_complete(folder)  # Or it says what differs.
   if not (folder / 'manifest.json').exists():
@@ -125,11 +117,17 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     chosen = _mix(taken, c)
 
     teacher = teachers.name_of(run.config)
-    made = _Records(answers, questions, reviewed, teacher)
+
+    def record(one: Outcome) -> Record:
+      return answers.record(one, _facts(one, reviewed, teacher))
+
     drops = list(_drops(asked, chosen, questions, reviewed, c))
     facts = card.facts(chosen, asked, questions, drops)
     text = card.write(run, manifest.config, facts, reviewed)
-    known = [made.facts(one) | {'id': one.example_id} for one in chosen]
+    known = [
+        _facts(one, reviewed, teacher) | {'id': one.example_id}
+        for one in chosen
+    ]
     content = [manifest.fingerprint(), text, drops, c.n_review, known]
     fingerprint = hashlib.sha256(files.dumps(content).encode()).hexdigest()[:16]
     if _made(folder) == fingerprint:
@@ -138,7 +136,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     manifest.write(folder, complete=False)
     tfds_set.write(
         folder / 'set',
-        Mapped(chosen, made.record),
+        Mapped(chosen, record),
         name=NAME,
         description=card.DESCRIPTION,
         card=text,
@@ -151,7 +149,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
         id_of=lambda one: one.example_id,
     )
     page = review.render(
-        [made.record(one) for one in drawn],
+        [record(one) for one in drawn],
         fingerprint=manifest.fingerprint(),
         teacher=teacher,
     )
@@ -176,36 +174,19 @@ def shown(run: InstructRun, facts: Mapping[str, Any]) -> str:
   ])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Records:
-  """Makes records of the tries that passed."""
-
-  answers: Answers
-  questions: sources.Questions
-  reviewed: Review
-  teacher: str
-
-  def record(self, one: Outcome) -> Record:
-    assert one.item is not None
-    return Record(
-        example=self.questions[one.index],
-        trajectory=self.answers.trajectory(one.item),
-        facts=self.facts(one),
-    )
-
-  def facts(self, one: Outcome) -> dict[str, Any]:
-    """What is known of a sample beside its conversation."""
-    said = self.reviewed.of(one.example_id)
-    return {
-        'kind': one.kind,
-        'teacher': self.teacher,
-        'direct_answers': one.n_direct,
-        'direct_answers_right': one.n_right,
-        'too_easy': one.easy,
-        'tries_before': len(one.failures),
-        'review': said.verdict,
-        'note': said.note,
-    }
+def _facts(one: Outcome, reviewed: Review, teacher: str) -> dict[str, Any]:
+  """What is known of a sample beside its conversation."""
+  said = reviewed.of(one.example_id)
+  return {
+      'kind': one.kind,
+      'teacher': teacher,
+      'direct_answers': one.n_direct,
+      'direct_answers_right': one.n_right,
+      'too_easy': one.easy,
+      'tries_before': len(one.failures),
+      'review': said.verdict,
+      'note': said.note,
+  }
 
 
 def _ask(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 from typing import Any
 
@@ -96,76 +96,62 @@ def write(
   accepted = len(reviewed.with_verdict('accept'))
   rejected = len(reviewed.with_verdict('reject'))
   notes = {n: one.note for n, one in reviewed.samples.items() if one.note}
-  lines = [
+  blocks = [
       '# GoG-Instruct',
-      '',
       DESCRIPTION,
-      '',
       f'{n} samples, of which {no_search} ({100 * no_search / n:.1f} %) do not '
       f'search; {found["asked"]} questions were asked.',
-      '',
       '## How it was made',
-      '',
-      f'- teacher: {teachers.name_of(config)}',
-      f'- judge: {judge}',
-      f'- searched: {run.toolbox.version}, from {first} to {last} (UTC)',
-      f'- made with: gog_jax {gog_jax.__version__}',
-      f'- sources: {", ".join(config.questions.train)}',
-      f'- uncertainty filter: {c.n_direct} direct answers; where all are '
-      f'right: {c.easy}',
-      f'- review: {accepted} accepted, {rejected} rejected by people',
-      '',
+      _list([
+          f'teacher: {teachers.name_of(config)}',
+          f'judge: {judge}',
+          f'searched: {run.toolbox.version}, from {first} to {last} (UTC)',
+          f'made with: gog_jax {gog_jax.__version__}',
+          f'sources: {", ".join(config.questions.train)}',
+          f'uncertainty filter: {c.n_direct} direct answers; where all are '
+          f'right: {c.easy}',
+          f'review: {accepted} accepted, {rejected} rejected by people',
+      ]),
       '## What is in it',
-      '',
-      *_table('source', found['by_source']),
-      *_table('kind', found['by_kind']),
+      _table('source', found['by_source']),
+      _table('kind', found['by_kind']),
       f'{found["too_easy_kept"]} of these answer at once what the teacher '
       f'always answers right.',
-      '',
       '## Right among the direct answers, of all questions asked',
-      '',
-      *_table('right', found['by_direct_answers_right']),
+      _table('right', found['by_direct_answers_right']),
       '## What is not in it',
-      '',
       'Questions, each by one reason:',
-      '',
-      *_table('reason', found['dropped']['question']),
+      _table('reason', found['dropped']['question']),
       'Tries, also of questions that a later try has answered:',
-      '',
-      *_table('reason', found['dropped']['try']),
+      _table('reason', found['dropped']['try']),
       'Records of the sources that hold no question of use:',
-      '',
-      *_table('reason', found['dropped']['record']),
+      _table('reason', found['dropped']['record']),
   ]
   if notes:
-    lines += ['## Notes of the review', '']
-    lines += [
-        f'- {markdown.inline(name)}: {markdown.inline(note)}'
+    said = (
+        f'{markdown.inline(name)}: {markdown.inline(note)}'
         for name, note in sorted(notes.items())
-    ]
-    lines.append('')
+    )
+    blocks += ['## Notes of the review', _list(said)]
   settled = json.dumps(identity, indent=2, sort_keys=True)
-  lines += [
+  blocks += [
       '## Licence',
-      '',
       c.licence or _LICENCE,
-      '',
       '## Known limits',
-      '',
-      *(f'- {limit}' for limit in _LIMITS),
-      '',
+      _list(_LIMITS),
       '## Config',
-      '',
-      '```json',
-      settled,
-      '```',
+      f'```json\n{settled}\n```',
   ]
-  return '\n'.join(lines) + '\n'
+  return '\n\n'.join(blocks) + '\n'
 
 
-def _table(name: str, counts: Mapping[str, int]) -> list[str]:
+def _list(entries: Iterable[str]) -> str:
+  return '\n'.join(f'- {entry}' for entry in entries)
+
+
+def _table(name: str, counts: Mapping[str, int]) -> str:
   rows = [(markdown.inline(key), n) for key, n in counts.items()]
-  return [markdown.table((name, 'n'), rows) if rows else 'none', '']
+  return markdown.table((name, 'n'), rows) if rows else 'none'
 
 
 def _count(values: Any) -> dict[str, int]:

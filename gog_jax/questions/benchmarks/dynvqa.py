@@ -106,7 +106,6 @@ def _file(c: BenchmarkConfig) -> tuple[str, str]:
 
 
 DYNVQA = Spec(
-    name='dynvqa',
     title='DynVQA (English)',
     n=706,
     read=read,

@@ -172,7 +172,6 @@ def _files(path: str) -> list[str]:
 
 
 LIVEVQA = Spec(
-    name='livevqa',
     title='LiveVQA',
     n=2000,
     read=read,

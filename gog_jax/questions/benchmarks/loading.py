@@ -98,9 +98,9 @@ def open(
           'chooses its split'
       )
     held = sources.open((sources.WORLD,), split=spec.split, workdir=workdir)
-    return of_questions(spec, held, n_world)
+    return of_questions(c.name, spec, held, n_world)
   if spec.read is None:
-    return _users(spec, n=c.n, seed=c.seed)
+    return _users(c.name, spec, n=c.n, seed=c.seed)
   folder = f'{workdir}/benchmarks' if str(workdir) else ''
   local = '://' not in folder  # Images have to be on this machine.
   reading = spec.read(
@@ -161,10 +161,12 @@ def open(
   )
 
 
-def of_questions(spec: Spec, held: sources.Questions, n: int) -> Benchmark:
+def of_questions(
+    name: str, spec: Spec, held: sources.Questions, n: int
+) -> Benchmark:
   """The first `n` questions of a config's sources."""
   return Benchmark(
-      name=spec.name,
+      name=name,
       title=spec.title,
       examples=held.part(0, n),
       drops=held.drops,
@@ -173,10 +175,10 @@ def of_questions(spec: Spec, held: sources.Questions, n: int) -> Benchmark:
   )
 
 
-def _users(spec: Spec, *, n: int, seed: int) -> Benchmark:
+def _users(name: str, spec: Spec, *, n: int, seed: int) -> Benchmark:
   """What a user's function returns."""
-  held = sources.open((spec.name,), split='test', workdir='')
-  whole = of_questions(spec, held, len(held))
+  held = sources.open((name,), split='test', workdir='')
+  whole = of_questions(name, spec, held, len(held))
   if not 0 < n < len(held):
     return whole
   return dataclasses.replace(

@@ -124,7 +124,6 @@ def _read_columns(
 
 
 FVQA_TEST = Spec(
-    name='fvqa_test',
     title='FVQA-test',
     n=1800,
     read=_read_fvqa,
@@ -132,7 +131,6 @@ FVQA_TEST = Spec(
     patterns=('*test*.parquet',),
 )
 INFOSEEK = Spec(
-    name='infoseek',
     title='InfoSeek',
     n=2000,
     read=_read_infoseek,
@@ -140,7 +138,6 @@ INFOSEEK = Spec(
     drawn=True,
 )
 SIMPLEVQA = Spec(
-    name='simplevqa',
     title='SimpleVQA (English)',
     n=1013,
     read=functools.partial(
@@ -157,7 +154,6 @@ SIMPLEVQA = Spec(
     patterns=('*.parquet',),
 )
 MMSEARCH = Spec(
-    name='mmsearch',
     title='MMSearch (with an image)',
     n=171,
     read=functools.partial(

@@ -68,7 +68,6 @@ class Spec:
   """A benchmark.
 
   Attributes:
-    name: In configs and tables.
     title: For people.
     n: The paper's number of items; 0 if it is not in the paper.
     read: Reads a published set, given the config's section with a local `path`
@@ -80,7 +79,6 @@ class Spec:
     label: Always stands beside its numbers.
   """
 
-  name: str
   title: str
   n: int = 0
   read: Callable[[BenchmarkConfig, str], Reading] | None = None
@@ -91,18 +89,17 @@ class Spec:
   label: str = ''
 
 
-def _world(name: str, split: str) -> Spec:
+def _world(split: str) -> Spec:
   return Spec(
-      name=name,
       title='Embedded world',
       split=split,
       label="embedded world, never in the paper's table",
   )
 
 
-WORLD = _world('world', 'test')
-WORLD_HARD = _world('world_hard', 'hard')
-WORLD_VALIDATION = _world('world_validation', 'validation')
+WORLD = _world('test')
+WORLD_HARD = _world('hard')
+WORLD_VALIDATION = _world('validation')
 
 
 def find(name: str, *, field: str = 'config.eval.benchmark') -> Spec:
@@ -117,4 +114,4 @@ def find(name: str, *, field: str = 'config.eval.benchmark') -> Spec:
 
 def users(name: str) -> Spec:
   """A user's own questions as a benchmark."""
-  return Spec(name=name, title=name, label='not in the paper')
+  return Spec(title=name, label='not in the paper')
