@@ -21,21 +21,21 @@ from gog_jax.types import Hit
 from gog_jax.types import ToolResult
 
 _ATTEMPTS = 5  # To open an index, each after a build replaced it.
-# What the libraries raise on files that are not what they wrote.
+# What the libraries raise on damaged files.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, UserError)
 
 
 class LocalIndex:
   """An index that `configs/index.py` made, opened.
 
-  It holds one corpus: `scope` is ignored. What was opened stays whole while a
-  later build replaces it; open it anew to see what is new.
+  It holds one corpus: `scope` is ignored. Once opened, it stays intact while a
+  later build replaces it; open it again to see what is new.
 
   Attributes:
     version: 'index/' and 16 hex digits, which change with what is searched.
     kinds: TEXT if it holds documents, IMAGE if it holds images.
-    n_documents: How many can be found.
-    n_images: How many can be found.
+    n_documents: Documents that can be found.
+    n_images: Images that can be found.
     threads: Where searches run.
   """
 
@@ -51,7 +51,7 @@ class LocalIndex:
         encoder.
     """
     index = pathlib.Path(folder)
-    # One for each core: more would only wait.
+    # One for each core; more would only wait.
     self.threads = concurrent.futures.ThreadPoolExecutor(
         os.cpu_count() or 1, thread_name_prefix='index'
     )

@@ -1,4 +1,4 @@
-"""From a user's files to an index: only what changed is done again."""
+"""From a user's files to an index; only what changed is done again."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Summary:
 
   Attributes:
     version: Of the index, 16 hex digits.
-    n_documents: How many can be found.
-    n_images: How many can be found.
+    n_documents: Documents that can be found.
+    n_images: Images that can be found.
     rebuilt: False if all was up to date.
-    warnings: One line each: what was skipped, and why.
+    warnings: What was skipped and why, a line each.
   """
 
   version: str
@@ -63,8 +63,8 @@ class _Documents:
     n: Number of documents in the copy.
     digest: Changes with any document in the copy.
     empty: Line numbers of empty documents.
-    links: The first document that refers to each image, by the image's name,
-      its text cut to the beginning.
+    links: By the name of an image, the first document that refers to it, with
+      only the beginning of its text.
   """
 
   copy: pathlib.Path
@@ -87,7 +87,7 @@ def build(
     index: The folder; made if there is none.
     docs: A file of JSON lines, or ''.
     images: A folder of images, or ''.
-    encoder: Also finds pictures that look alike, not just the same picture.
+    encoder: Finds similar pictures too, not only the same picture.
 
   Raises:
     UserError: There is nothing to index, the documents are not what they
@@ -146,7 +146,7 @@ def _build(
       (current.texts, documents.n, 'documents', 'docs'),
       (current.images, len(pictures), 'images', 'images'),
   ):
-    # A flag was forgotten, or a disk is not mounted; features took long.
+    # Was a flag forgotten, or a disk not mounted? Features took long.
     if part and not n:
       raise UserError(
           f'{index} holds {what}, and now there are none: give '
@@ -179,7 +179,7 @@ def _build(
 def _read_documents(
     index: pathlib.Path, docs: str, images: Collection[str]
 ) -> _Documents:
-  """Checks and copies the documents; the file may change from then on."""
+  """Checks and copies the documents; the file may change afterwards."""
   copy = index / manifest.PARTS / 'texts.partial'
   if not docs:
     return _Documents(copy=copy)
@@ -262,7 +262,7 @@ def _name(kind: str, *made_from: str) -> str:
 
 
 def _left_out(what: str, names: Sequence[str]) -> list[str]:
-  """A line that counts and names; none if nothing was left out."""
+  """One line with the number and the names; none if nothing was left out."""
   if not names:
     return []
   more = ', ...' if len(names) > _MAX_NAMED else ''

@@ -1,10 +1,9 @@
 """Features on disk: files of up to 64 images, never changed in place.
 
-A chunk is one safetensors file, whose tensors are named IMAGE/FEATURE. It is
-named after the images it holds, lies in a folder of its features' version, and
-appears by a rename once it is complete, so that a kill leaves no half-written
-one. Images are identified by the SHA-256 of their files: a renamed image keeps
-its features.
+A chunk is a safetensors file whose tensors are named IMAGE/FEATURE. It is named
+after the images it holds, lies in the folder of its features' version, and is
+written atomically. Images are identified by the SHA-256 of their files, so that
+a renamed image keeps its features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A user's documents and pictures, as they lie on disk.
+"""A user's documents and pictures on disk.
 
 Documents are JSON lines, in either of two forms: Search-R1's
 `{"id", "contents"}`, whose contents are `"title"\\ntext`, or
@@ -22,7 +22,7 @@ from gog_jax.storage.records import json_lines
 from gog_jax.storage.records import Line
 from gog_jax.storage.records import Unusable
 
-# A longer line is no passage but a broken file.
+# A longer line is not a passage; the file is broken.
 MAX_LINE_BYTES = 8 * 2**20
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_CAPTION_BYTES = 64 * 2**10
@@ -148,7 +148,7 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 def image_names(
     folder: pathlib.Path,
 ) -> tuple[list[str], dict[str, str]]:
-  """Names of the image files below a folder; why others are not read, by name.
+  """Names of the image files below a folder; and why others are not read.
 
   Hidden files and folders are left out; links to folders are not followed.
 
@@ -180,7 +180,7 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def _refusal(folder: pathlib.Path, name: str, max_bytes: int) -> str:
-  """Why a file of the folder is not read; '' if it may be."""
+  """Why a file of the folder is not read; '' if it can be."""
   if name != name.encode(errors='replace').decode():
     return 'its name is not UTF-8'
   try:

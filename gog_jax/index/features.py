@@ -32,8 +32,8 @@ class Extracted:
   """The features of a folder's image files.
 
   Attributes:
-    keys: SHA-256 of each file that could be read, by its name.
-    unreadable: Why others could not be, by name.
+    keys: SHA-256 of each file that could be read, by name.
+    unreadable: Why the others could not be read, by name.
     local: Local descriptors, colours and thumbnails, by key.
     encoded: The encoder's vectors, by key; None without an encoder.
   """
@@ -55,7 +55,7 @@ def extract(
     names: Sequence[str],
     encoder: Encoder | None,
 ) -> Extracted:
-  """Opens the features of image files, and writes those that are lacking.
+  """Opens the features of image files, and writes those that are missing.
 
   Raises:
     UserError: An image changed since its digest was taken.
@@ -69,7 +69,7 @@ def extract(
   bad: dict[str, str] = {}
 
   def load(name: str) -> tuple[str, chunks.Tensors, Image.Image | None]:
-    """The image's key, and what it lacks: local features, picture to encode."""
+    """The image's key, its missing local features, its picture if to encode."""
     key = keys[name]
     try:
       data = (folder / name).read_bytes()
@@ -89,7 +89,7 @@ def extract(
     kept = encoded is not None and key not in encoded
     return key, features, picture if kept else None
 
-  # Of equal files one is enough.
+  # One of several equal files is enough.
   lacking = sorted({
       key: name
       for name, key in reversed(keys.items())

@@ -1,14 +1,14 @@
-"""What an index consists of, and the manifest that says so.
+"""The files of an index, and the manifest that names them.
 
-    index.lock              held by whoever builds; says that this is an index
+    index.lock              held by a build; marks the folder as an index
     manifest.json           written last; names every file that counts
     parts/texts-HASH/       the documents, see text_index
     parts/images-HASH/      the pictures, see image_index
     parts/features/VERSION/ features of pictures, see chunks
 
-A part's name says from what it was made, and nothing is changed in place: a
-build writes what is lacking, then the manifest by one rename, then deletes what
-it does not name. A reader that has opened the old files keeps them.
+A part is named by what it was made from, and nothing is changed in place: a
+build writes what is missing, then replaces the manifest by a rename, then
+deletes what that does not name. A reader keeps the old files it has opened.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PARTS = 'parts'
 FEATURES = f'{PARTS}/features'
 _MANIFEST = 'manifest.json'
 _LOCK = 'index.lock'
-# Up to this size in bytes, the manifest has a file's digest beside its size.
+# Up to this size in bytes, files have a digest in the manifest.
 _SMALL = 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-  """Names what counts.
+  """Names the files that count.
 
   Attributes:
     texts: Path of the part that holds the documents, or ''.
@@ -89,7 +89,7 @@ class Manifest:
 def describe(
     index: pathlib.Path, parts: Iterable[str], chunks: Iterable[pathlib.Path]
 ) -> dict[str, list[Any]]:
-  """What a manifest says of the files of parts, and of chunks of features."""
+  """The manifest's entries for the files of parts and for feature chunks."""
   paths = set(chunks)
   for part in filter(None, parts):
     paths |= {*(index / part).iterdir()}

@@ -4,8 +4,8 @@
     POST /retrieve_image  {"images": [base64], "topk": 3}
     GET  /health
 
-What goes over the wire is written down in tools/retriever.py, its client. A bad
-request gets a status of 400 or more and {"error": why}.
+The client, tools/retriever.py, documents the protocol. A bad request gets a
+status of 400 or more and {"error": why}.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def make_app(index: LocalIndex) -> web.Application:
       try:
         data = _image(text)
         found = await in_thread(index.threads, index.image, data, top_k)
-      except UserError as error:  # Of a training set, it says: drop it.
+      except UserError as error:  # Its advice is for training sets.
         reason = str(error).rpartition(';')[0] or str(error)
         raise UserError(f'images[{number}]: {reason}') from error
       result.append([_image_item(row, hit, full) for row, hit in found])
@@ -243,7 +243,7 @@ def _image(text: str) -> bytes:
 def _text_item(
     document: Mapping[str, Any], score: float, scored: bool
 ) -> dict[str, Any]:
-  """As Search-R1's own server has it: alone where no scores are wanted."""
+  """As Search-R1's own server: the document alone if scores are not wanted."""
   row = {'id': document['id'], 'contents': document['contents']}
   return {'document': row, 'score': score} if scored else row
 

@@ -289,4 +289,4 @@ def _made(folder: epath.Path) -> str | None:
   if not all((folder / name).exists() for name in written):
     return None
   saved = read_manifest(folder)
-  return saved.get('made') if saved['complete'] else None
+  return saved.get('made') if saved.get('complete') else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -81,7 +82,7 @@ def measure(
 ) -> dict[str, Any]:
   """What `agreement` finds for a file of labels, written to `path` as JSON.
 
-  Lines of the file that are of no use are said, one by one, and counted.
+  Lines that cannot be used are reported one by one, and counted.
 
   Raises:
     UserError: No line is of use, the judge fails too often, or `path` cannot
@@ -104,9 +105,9 @@ def agreement(judge: Judge, labels: Sequence[Label]) -> dict[str, Any]:
   """How often the judge says what the labels say.
 
   Returns:
-    What `summary` says of all labels; `asked`, the same of those about which a
-    judge has to be asked, which exact matches would flatter; `failed`, the
-    number of labels without a verdict, which nothing else counts; and
+    The `summary` of all labels; `asked`, that of the labels about which a judge
+    has to be asked, since exact matches would flatter it; `failed`, the number
+    of labels without a verdict, which are counted nowhere else; and
     `disagreements`, each with the label's line.
 
   Raises:
@@ -118,13 +119,11 @@ def agreement(judge: Judge, labels: Sequence[Label]) -> dict[str, Any]:
       for label, verdict in zip(labels, verdicts, strict=True)
       if verdict.right is not None
   ]
+  pairs = [(label.right, verdict.right) for label, verdict in judged]
+  asked = [verdict.by == judge.version for _, verdict in judged]
   return {
-      **summary([(label.right, verdict.right) for label, verdict in judged]),
-      'asked': summary([
-          (label.right, verdict.right)
-          for label, verdict in judged
-          if verdict.by == judge.version
-      ]),
+      **summary(pairs),
+      'asked': summary(list(itertools.compress(pairs, asked))),
       'failed': len(labels) - len(judged),
       'disagreements': [
           {

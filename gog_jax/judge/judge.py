@@ -27,9 +27,9 @@ from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from gog_jax.types import Verdict
 
-# Among fewer answers, one without a verdict says nothing about the judge.
+# Among fewer answers, one failure says nothing about the judge.
 _FEW = 20
-_BUSY_S = 10.0  # A verdict that cannot be kept may be paid for again.
+_BUSY_S = 10.0  # Long: a verdict that is not kept is paid for again.
 
 
 class Judge:
@@ -37,20 +37,20 @@ class Judge:
 
   Attributes:
     version: The model, and a digest of all that its verdicts depend on.
-    about: The version and what is in it, for reports.
+    about: The version and what it covers, for reports.
     identity: All that decides what is right, for manifests.
-    counts: Each answer is one of: `exact_match`, `empty` and `too_long`, about
-      which nobody is asked; `same`, as another one of its batch; `cached`; and
-      `asked`. Of those asked, `failed` got no verdict; `failures` says why. See
-      `Endpoint` for the rest.
+    counts: Each answer counts once: under `exact_match`, `empty` or `too_long`,
+      which rules decide; `same`, if its batch holds it twice; `cached`; or
+      `asked`. Of those asked, `failed` got no verdict, and `failures` says why.
+      See `Endpoint` for the rest.
   """
 
   def __init__(self, config: JudgeConfig, workdir: epath.PathLike):
     """Opens what the config names; nothing is asked yet.
 
     Args:
-      config: Whom to ask, and about what.
-      workdir: Where verdicts and spending are kept if nowhere else.
+      config: Whom to ask, and how.
+      workdir: Where verdicts and spending are kept by default.
 
     Raises:
       UserError: The prompt, the cache, the ledger, the address or the key
@@ -76,11 +76,11 @@ class Judge:
         field='judge.cache',
         busy_s=_BUSY_S,
     )
-    self._known: dict[str, bool] = {}  # Whatever becomes of the disk.
-    self._examples: dict[str, str] = {}  # An error of each reason.
+    self._known: dict[str, bool] = {}  # Survives a disk that fails.
+    self._examples: dict[str, str] = {}  # An error for each reason.
 
   def facts(self) -> dict[str, object]:
-    """Who it is, and what was counted since the last time."""
+    """What it is, and what was counted since the last time."""
     return {**self.about, **self.counts.take()}
 
   def judged(
@@ -88,7 +88,7 @@ class Judge:
   ) -> list[Trajectory]:
     """The trajectories, one of each example, with their verdicts.
 
-    Those that an infra_error spoilt get none: nothing counts them.
+    Those that an infra_error spoilt get none, as they do not count.
 
     Raises:
       Interrupted, RunStopped: As `verdicts`.
@@ -130,7 +130,7 @@ class Judge:
     return [found[key] for key in keys]
 
   def _kept(self, key: str) -> bool | None:
-    """Whether that answer is right; None if nobody has said."""
+    """Whether that answer is right, if it was judged before; else None."""
     if key not in self._known:
       record = self._store.get(key)
       right = record.get('right') if isinstance(record, dict) else None
@@ -140,7 +140,7 @@ class Judge:
     return self._known[key]
 
   def _rule(self, case: Case) -> str | None:
-    """What decides without a judge; None where nothing does."""
+    """The rule that decides without a judge; None if none does."""
     if answers.exact_match(case.answer, case.answers):
       return 'exact_match'
     if not case.answer.strip():
@@ -196,15 +196,15 @@ class Judge:
       return Verdict(right=None, by=self.version, error=str(error))
 
   def _check_success(self, n_left: int) -> None:
-    """Stops a run that too many verdicts are missing from.
+    """Stops a run in which too many verdicts are missing.
 
-    Stops it as soon as the share can no longer be reached.
+    It stops as soon as the share is certain, so as not to wait out an outage.
 
     Args:
       n_left: How many of this batch may still succeed.
 
     Raises:
-      RunStopped: Too many have failed, of all since the judge was made.
+      RunStopped: Too many of all since the judge was made have failed.
     """
     least = self._config.min_success
     failed, asked = self.counts['failed'], self.counts['asked']

@@ -2,9 +2,9 @@
 
 An answer may try to talk the judge into calling it right. So untrusted text is
 shown as JSON strings, in which nothing can begin a line, end the string or
-spell a control token; and a verdict has to repeat a code that depends on the
-whole answer, so that no answer can hold its own: a judge that only repeats what
-it was shown has given no verdict.
+spell a control token. And a verdict has to repeat a code that depends on the
+whole answer, so that no answer can contain its own code: a judge that merely
+repeats what it was shown has given no verdict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gog_jax.remote.endpoint import Completion
 from gog_jax.storage import files
 from gog_jax.storage.typed import Bound
 
-# Of how strings are shown and verdicts are read: a part of a judge's version.
+# Version of how strings are shown and verdicts read; part of a judge's.
 FORMAT = 1
 
 _SHIPPED = epath.Path(__file__).parent / 'prompt.txt'
@@ -52,7 +52,7 @@ class Case:
 
 
 class NoVerdict(Exception):
-  """A reply that holds none; the text says what it is, in one line.
+  """A reply without a verdict; the text describes it in one line.
 
   Attributes:
     reason: The same in a few words, under which it is counted.
@@ -104,8 +104,8 @@ def quoted(text: str) -> str:
 def code_for(version: str, case: Case, attempt: int) -> str:
   """What a verdict on this answer has to repeat.
 
-  The same whenever the same is asked, so that the same is said; another at each
-  attempt, since a judge may say the same nonsense to the same words.
+  It is the same whenever the same is asked, so that answers are reproducible,
+  but changes with the attempt: the same prompt may get the same nonsense.
   """
   shown = files.dumps([version, *dataclasses.astuple(case), attempt])
   return hashlib.sha256(shown.encode()).hexdigest()[:_CODE]
@@ -114,9 +114,9 @@ def code_for(version: str, case: Case, attempt: int) -> str:
 def read(reply: Completion, code: str) -> bool:
   """Whether the judge calls the answer right.
 
-  The last line of its message, a fence of Markdown after it apart, is one JSON
-  object of exactly the verdict and the code. What the judge thought, in
-  `<think>` or wherever its server puts that, is not looked at.
+  The last line of its message, apart from a Markdown fence after it, must be a
+  JSON object of exactly the verdict and the code. Its reasoning is ignored, be
+  it in `<think>` or wherever its server puts that.
 
   Raises:
     NoVerdict: It is anything else.

@@ -75,7 +75,7 @@ class Manifest:
           + (f' and {len(different) - 4} more' if len(different) > 4 else '')
           + f'. Use another --workdir or delete {folder}'
       )
-    return saved['complete']
+    return saved.get('complete', False)
 
   @contextlib.contextmanager
   def taken_back(self, folder: epath.PathLike) -> Iterator[None]:
