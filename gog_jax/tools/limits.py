@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 import dataclasses
 import datetime
+import functools
 import time
 
 from absl import logging
@@ -73,8 +74,10 @@ class Limiter:
         Breaker(service, failures=config.rest_after, rest_s=config.rest_s),
     )
     self._stopped = stopped
-    self._loop: asyncio.AbstractEventLoop | None = None
-    self._slots = asyncio.Semaphore()
+    # Semaphores belong to one event loop, and every rollout runs its own.
+    self._slots_of = functools.lru_cache(maxsize=1)(
+        lambda unused_loop: asyncio.Semaphore(self.limits.max_concurrency)
+    )
     self._warned: set[type] = set()
 
   async def run(self, ask: Ask) -> ToolResult:
@@ -112,7 +115,7 @@ class Limiter:
       with charge, self._breaker.attempt():
         return await ask()
 
-    slots = self._slots_of_this_loop()
+    slots = self._slots_of(asyncio.get_running_loop())
     await slots.acquire()
     ends = time.monotonic() + limits.timeout_s
     task = asyncio.create_task(retrying(attempt))
@@ -163,11 +166,3 @@ class Limiter:
   def _refuse_if_stopped(self) -> None:
     if self._stopped():
       raise SearchError('the run is ending', billed=False)
-
-  def _slots_of_this_loop(self) -> asyncio.Semaphore:
-    # Semaphores belong to one event loop, and every rollout runs its own.
-    loop = asyncio.get_running_loop()
-    if loop is not self._loop:
-      self._loop = loop
-      self._slots = asyncio.Semaphore(self.limits.max_concurrency)
-    return self._slots

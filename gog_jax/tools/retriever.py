@@ -18,10 +18,9 @@ import asyncio
 import base64
 from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
+import functools
 import sys
 from typing import Any
-
-import aiohttp
 
 from gog_jax import images
 from gog_jax.config.tools import IMAGE
@@ -76,9 +75,11 @@ class Retriever:
     self.version = version
     self.kinds = kinds
     self._url = url
-    self._key = shared_key()
-    self._loop: asyncio.AbstractEventLoop | None = None
-    self._session: aiohttp.ClientSession | None = None
+    key = shared_key()
+    # A session belongs to one event loop, and every rollout runs its own.
+    self._session_of = functools.lru_cache(maxsize=1)(
+        lambda unused_loop: http_json.session(key)
+    )
 
   @classmethod
   def connect(cls, url: str, *, version: str = '') -> Retriever:
@@ -149,9 +150,8 @@ class Retriever:
 
   async def close(self) -> None:
     """Closes the connections of this event loop."""
-    if self._session is not None:
-      await self._session.close()
-      self._session = None
+    await self._session_of(asyncio.get_running_loop()).close()
+    self._session_of.cache_clear()
 
   async def _search(
       self,
@@ -161,7 +161,10 @@ class Retriever:
   ) -> ToolResult:
     try:
       value, raw = await http_json.ask(
-          self._client(), f'{self._url}/{path}', body, max_bytes=_MAX_BYTES
+          self._session_of(asyncio.get_running_loop()),
+          f'{self._url}/{path}',
+          body,
+          max_bytes=_MAX_BYTES,
       )
       hits = tuple(hit(*found) for found in _documents(value))
     except (http_json.Refused, http_json.NotSent) as error:
@@ -172,14 +175,6 @@ class Retriever:
     except http_json.Garbled as error:
       raise TransientError(str(error)) from error
     return ToolResult(hits=hits[: body['topk']], raw=raw)
-
-  def _client(self) -> aiohttp.ClientSession:
-    # A session belongs to one event loop, and every rollout runs its own.
-    loop = asyncio.get_running_loop()
-    if self._session is None or loop is not self._loop:
-      self._loop = loop
-      self._session = http_json.session(self._key)
-    return self._session
 
 
 def from_config(config: ToolsConfig) -> Retriever:
