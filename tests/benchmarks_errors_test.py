@@ -41,7 +41,7 @@ def test_a_column_that_drifts_is_one_line(tmp_path, name, column, message, how):
   with pytest.raises(UserError) as caught:
     fixtures.load(name, tmp_path)
   said = str(caught.value)
-  found = f'has {table.column_names[0]}' if how == 'renamed' else 'is double'
+  found = f'has {table.column_names[0]}' if how == 'renamed' else 'is float'
   for part in (repr(column), message, name, '.parquet'):
     assert part in said
   assert found in said or how == 'renamed' and f'{column}_2' in said

@@ -233,21 +233,22 @@ def test_fields_over_the_cap_are_left_out_before_they_are_made(
 
 
 @pytest.mark.parametrize(
-    ('column', 'type', 'message'),
+    ('column', 'value', 'message'),
     [
-        ('prompt', pa.string(), 'is string, expected a list of .role, content'),
-        ('images', pa.int64(), 'is int64, expected a list of .bytes, path'),
-        ('reward_model', pa.string(), 'expected a struct with ground_truth'),
-        ('data_id', pa.int64(), 'is int64, expected text'),
+        ('prompt', 'Q?', 'is str, expected a list of .role, content'),
+        ('images', 7, 'is int, expected a list of .bytes, path'),
+        ('reward_model', 'a', 'is str, expected a struct with ground_truth'),
+        ('data_id', 7, 'is int, expected text'),
     ],
 )
-def test_other_kinds_of_columns_are_one_line(tmp_path, column, type, message):
+def test_other_kinds_of_columns_are_one_line(tmp_path, column, value, message):
   index = fixtures.VERL.get_field_index(column)
-  schema = fixtures.VERL.set(index, pa.field(column, type))
-  write(tmp_path, [fixtures.verl_row(0, **{column: None})], schema=schema)
+  kind = pa.scalar(value).type
+  schema = fixtures.VERL.set(index, pa.field(column, kind))
+  write(tmp_path, [fixtures.verl_row(0, **{column: value})], schema=schema)
   with pytest.raises(UserError, match=message) as caught:
     read(tmp_path, needed=('data_id',))
-  assert f'test.parquet: column {column!r}' in str(caught.value)
+  assert f'test.parquet, row 1: column {column!r}' in str(caught.value)
   assert '\n' not in str(caught.value)
 
 

@@ -7,7 +7,8 @@ import json
 import math
 from typing import Any
 
-from gog_jax.questions.questions import Mismatch
+from gog_jax.questions.questions import BAD
+from gog_jax.storage.records import Unusable
 
 
 def forms(*values: Any) -> tuple[str, ...]:
@@ -25,7 +26,7 @@ def listed(value: Any, *, column: str) -> Any:
   """A list that may be JSON text, as verl's `candidate_answers` is.
 
   Raises:
-    Mismatch: It is text, but not a JSON list.
+    Unusable: It is text, but not a JSON list.
   """
   if not isinstance(value, str):
     return value
@@ -34,9 +35,8 @@ def listed(value: Any, *, column: str) -> Any:
   except (ValueError, RecursionError):
     parsed = None
   if not isinstance(parsed, list):
-    raise Mismatch(
-        column, f'{column} is text, but no JSON list ({value[:40]!r})'
-    )
+    detail = f'{column} is text, but no JSON list ({value[:40]!r})'
+    raise Unusable(BAD, detail)
   return parsed
 
 

@@ -58,18 +58,9 @@ def field(
     expected: str = 'text',
 ) -> Any:
   """A required field of one of these types; raises Mismatch otherwise."""
-  if column not in row:
-    raise q.Mismatch(
-        column,
-        f'has no column {column!r} ({expected}); it has '
-        f'{", ".join(map(str, row)) or "none"}',
-    )
-  value = row[column]
-  if not isinstance(value, types) or isinstance(value, bool):
-    raise q.Mismatch(
-        column,
-        f'column {column!r} is {type(value).__name__}, expected {expected}',
-    )
+  value = row.get(column)
+  if column not in row or type(value) is bool or not isinstance(value, types):
+    raise q.Mismatch(column, expected, row)
   return value
 
 

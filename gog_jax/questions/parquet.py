@@ -137,21 +137,3 @@ def value(cell: pa.Array, *, column: str) -> Any:
     detail = f'{column} has {cell.nbytes} bytes, over the {cap} that are read'
     raise Unusable(TOO_LARGE, detail)
   return cell[0].as_py()
-
-
-def is_list(kind: pa.DataType) -> bool:
-  return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def is_text(kind: pa.DataType) -> bool:
-  return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def is_binary(kind: pa.DataType) -> bool:
-  return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def is_struct_with(kind: pa.DataType, *fields: str) -> bool:
-  return pa.types.is_struct(kind) and all(
-      kind.get_field_index(field) >= 0 for field in fields
-  )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import collections
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -120,7 +120,13 @@ def base64_bytes(text: str) -> bytes:
 class Mismatch(Unusable):
   """A required column is missing from a record or has the wrong type."""
 
-  def __init__(self, column: str, detail: str):
+  def __init__(self, column: str, expected: str, row: Mapping[str, Any]):
+    if column in row:
+      found = type(row[column]).__name__
+      detail = f'column {column!r} is {found}, expected {expected}'
+    else:
+      held = ', '.join(map(str, row)) or 'none'
+      detail = f'has no column {column!r} ({expected}); it has {held}'
     super().__init__(BAD, detail)
     self.column = column
 

@@ -22,33 +22,21 @@ _LONGEST_NAME = 4096
 SUFFIXES = ('.parquet', '.pq')
 
 Row = dict[str, Any]
-# By name: what a column holds, in words, and a test for its type.
-Columns = dict[str, tuple[str, Callable[[pa.DataType], bool]]]
+# By name: what a column holds, in words, and a test of what is not null.
+Columns = dict[str, tuple[str, Callable[[Any], bool]]]
 
 
-def _is_image(kind: pa.DataType) -> bool:
-  if parquet.is_list(kind):
-    kind = kind.value_type
-  return (
-      parquet.is_text(kind)
-      or parquet.is_binary(kind)
-      or parquet.is_struct_with(kind, 'bytes')
-      or pa.types.is_null(kind)
-  )
+def _any_of(*types: type) -> Callable[[Any], bool]:
+  return lambda value: isinstance(value, types)
 
 
-TEXT = ('text', parquet.is_text)
-TEXTS = (
-    'a list of texts',
-    lambda kind: parquet.is_list(kind) or parquet.is_text(kind),
-)
-ID = (
-    'text or a number',
-    lambda kind: parquet.is_text(kind) or pa.types.is_integer(kind),
-)
+TEXT = ('text', _any_of(str))
+TEXTS = ('a list of texts', _any_of(list, str))
+ID = ('text or a number', _any_of(str, int))
 IMAGE = (
-    'a list of {bytes, path}, one of them, bytes, or base64 text', _is_image
-)  # fmt: skip
+    'a list of {bytes, path}, one of them, bytes, or base64 text',
+    _any_of(list, dict, bytes, str),
+)
 
 
 def read(
@@ -77,7 +65,7 @@ def read(
 
   Raises:
     UserError: There is no such file, none can be read, or a column is missing
-      or has the wrong type.
+      or has the wrong type everywhere.
   """
   files = files_of(path, *SUFFIXES, prefer=prefer)
   if not files:
@@ -94,9 +82,13 @@ def read(
       except Unusable as error:
         yield file, error
         continue
-      _check_columns(table, needed, name=name)
+      names = dict.fromkeys(table.schema.names)
+      if absent := [column for column in needed if column not in names]:
+        expected, _ = needed[absent[0]]
+        yield file, q.Mismatch(absent[0], expected, names)
+        continue
       columns = dict.fromkeys([*needed, *optional])
-      columns = [one for one in columns if one in table.schema.names]
+      columns = [column for column in columns if column in names]
       folder = ImageFolder(images, os.path.dirname(file))
       for row, cells in table.rows(columns):
         found = cells
@@ -113,6 +105,9 @@ def read(
         column: parquet.value(cell, column=column)
         for column, cell in cells.items()
     }
+    for column, (expected, fits) in needed.items():
+      if values[column] is not None and not fits(values[column]):
+        raise q.Mismatch(column, expected, values)
     made = question_of(values, f'{stem}/{row}')
     if made is None:
       return None
@@ -126,22 +121,6 @@ def read(
     return dataclasses.replace(made, images=tuple(shown))
 
   return q.load(name, rows(), question)
-
-
-def _check_columns(table: parquet.Table, needed: Columns, *, name: str) -> None:
-  unknown = f'this is no version of {name} that is known'
-  for column, (expected, fits) in needed.items():
-    if column not in table.schema.names:
-      raise UserError(
-          f'{table.path} has no column {column!r} ({expected}); it has '
-          f'{", ".join(table.schema.names)}: {unknown}'
-      )
-    kind = table.schema.field(column).type
-    if not fits(kind):
-      raise UserError(
-          f'{table.path}: column {column!r} is {kind}, expected {expected}: '
-          f'{unknown}'
-      )
 
 
 def _entries(value: Any) -> list[tuple[bytes | str | None, str]]:

@@ -12,10 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from gog_jax.questions import answers
-from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions import tables
 from gog_jax.storage.records import Loaded
@@ -23,9 +20,10 @@ from gog_jax.storage.records import Loaded
 _SEARCH = {'search_required': True, 'search_free': False}
 
 
-def _is_prompt(kind: pa.DataType) -> bool:
-  return parquet.is_list(kind) and parquet.is_struct_with(
-      kind.value_type, 'role', 'content'
+def _is_prompt(value: Any) -> bool:
+  return isinstance(value, list) and all(
+      isinstance(one, dict) and {'role', 'content'} <= one.keys()
+      for one in value
   )
 
 
@@ -34,7 +32,7 @@ _NEEDED: tables.Columns = {
     'images': tables.IMAGE,
     'reward_model': (
         'a struct with ground_truth',
-        lambda kind: parquet.is_struct_with(kind, 'ground_truth'),
+        lambda value: isinstance(value, dict) and 'ground_truth' in value,
     ),
 }
 
@@ -83,6 +81,6 @@ def _question(row: tables.Row, place: str) -> q.Question:
 def _asked(prompt: Any) -> str:
   """The last user message, without image placeholders."""
   for message in reversed(prompt or []):
-    if message and message.get('role') == 'user':
-      return (message.get('content') or '').replace('<image>', '').strip()
+    if message['role'] == 'user':
+      return (message['content'] or '').replace('<image>', '').strip()
   return ''
