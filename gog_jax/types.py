@@ -328,6 +328,12 @@ class Trajectory:
     ]
 
   @property
+  def price(self) -> float:
+    """US dollars for its searches and, where it has one, its endpoint."""
+    searches = sum(result.price for _, result in self.calls)
+    return self.usage.get('price', 0.0) + searches
+
+  @property
   def valid(self) -> bool:
     """False where the infrastructure failed or the reward is unknown."""
     if self.stop_reason == StopReason.ERROR or self.masked:

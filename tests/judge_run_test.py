@@ -13,7 +13,7 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
 from gog_jax.report import measures
-from gog_jax.report import reading
+from gog_jax.report import results
 from gog_jax.rewards import answers
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
@@ -78,7 +78,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   assert facts['judge_errors'] == facts['infra_errors'] == n_broken
   assert (facts['n'], facts['accuracy']) == (32 - n_broken, 1.0)
   row = measures.describe(
-      reading.Evaluated(
+      results.Evaluated(
           policy='expert', examples=examples, trajectories=trajectories
       ),
       seed=0,

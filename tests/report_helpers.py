@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 
-from gog_jax.report.reading import Evaluated
+from gog_jax.report.results import Evaluated
 from gog_jax.rewards import parts
 from gog_jax.types import Example
 from gog_jax.types import ParsedTurn

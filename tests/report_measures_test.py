@@ -6,7 +6,7 @@ import pytest
 
 from gog_jax.report import measures
 from gog_jax.report import text
-from gog_jax.report.reading import Evaluated
+from gog_jax.report.results import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.types import ToolStatus
 from tests import report_helpers as helpers

@@ -10,7 +10,7 @@ import pytest
 from gog_jax.boxes import BoxSpec
 from gog_jax.remote.ledger import Ledger
 from gog_jax.report import measures
-from gog_jax.report.reading import Evaluated
+from gog_jax.report.results import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import score as rewards
 from gog_jax.rollout.policy import Request

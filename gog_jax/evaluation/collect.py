@@ -40,7 +40,6 @@ USAGE = ('prompt_tokens', 'completion_tokens')
 
 def item_of(trajectory: Trajectory) -> dict[str, Any]:
   """What is noted of every item beside its record, for quick sums."""
-  results = [result for _, result in trajectory.calls]
   usage, verdict = trajectory.usage, trajectory.verdict
   return {
       'valid': trajectory.valid,
@@ -48,10 +47,10 @@ def item_of(trajectory: Trajectory) -> dict[str, Any]:
       or (verdict is not None and verdict.right is None),
       **{part: trajectory.reward_parts[part] for part in MEANS},
       'turns': len(trajectory.turns),
-      'calls': len(results),
+      'calls': len(trajectory.calls),
       'searches': behaviour.n_searches(trajectory),
       **{part: usage.get(part, 0) for part in USAGE},
-      'price': usage.get('price', 0) + sum(r.price for r in results),
+      'price': trajectory.price,
       'seconds': sum(trajectory.seconds.values()),
   }
 

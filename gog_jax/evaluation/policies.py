@@ -41,7 +41,7 @@ C = TypeVar('C', bound=Config)
 
 REMOTE = paradigms.REMOTE
 # Policies of other packages, which this one does not import.
-SCRIPTED = {'expert': 'gog_jax.toy.policy:expert_policy'}
+SCRIPTED = {'expert': 'gog_jax.toy.expert:expert_policy'}
 
 
 def config_of(config: C, name: str) -> C:
@@ -121,7 +121,7 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
 
 
 def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
-  """See `toy.policy.expert_policy`."""
+  """See `toy.expert.expert_policy`."""
   make = seams.load('expert', SCRIPTED, field='config.eval.policies')
   return make(run, answers_at_once=answers_at_once)
 

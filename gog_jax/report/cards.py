@@ -89,8 +89,6 @@ def card(
           for number, turn in enumerate(trajectory.turns)
       ],
       'others': [(name, t.answer, _outcome(example, t)) for name, t in others],
-      'n_tokens': len(trajectory.token_ids),
-      'n_sampled': int(trajectory.loss_mask.sum()),
   }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gog_jax.report.reading import place
+from gog_jax.report.results import place
 from gog_jax.storage import metrics
 
 _WIDTH, _HEIGHT = 300, 168

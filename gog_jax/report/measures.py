@@ -15,7 +15,7 @@ import numpy as np
 
 from gog_jax.config.tools import SEARCHES
 from gog_jax.report import intervals
-from gog_jax.report.reading import Evaluated
+from gog_jax.report.results import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.rewards.behaviour import mean
 from gog_jax.rewards.behaviour import Pairs
@@ -110,26 +110,24 @@ def answers(
   accuracy is what the run was told to score; exact_match and f1 are always
   there; judge is a judge's word. None where there is nothing to measure.
   """
-  groups = [t.example_id for t in valid]
-  found: dict[str, dict[str, Any] | None] = {
-      name: _measured([t.reward_parts[name] for t in valid], groups, seed=seed)
+  scores = {
+      name: [(t.example_id, t.reward_parts[name]) for t in valid]
       for name in ('accuracy', 'exact_match', 'f1')
   }
-  judged = [(t.example_id, t.verdict.right) for t in valid if t.verdict]
-  return found | {
-      'judge': _measured(
-          [float(right is True) for _, right in judged],
-          [name for name, _ in judged],
-          seed=seed,
-      )
-  }
+  scores['judge'] = [
+      (t.example_id, float(t.verdict.right is True))
+      for t in valid
+      if t.verdict
+  ]
+  return {name: _measured(found, seed=seed) for name, found in scores.items()}
 
 
 def _measured(
-    values: Sequence[float], groups: Sequence[str], *, seed: int
+    scores: Sequence[tuple[str, float]], *, seed: int
 ) -> dict[str, Any] | None:
-  if not values:
+  if not scores:
     return None
+  groups, values = zip(*scores, strict=True)
   return {
       'mean': mean(values),
       'ci95': intervals.of_share(values, groups, seed=seed),
@@ -143,21 +141,20 @@ def calibration(pairs: Pairs) -> dict[str, dict[str, Any]]:
   By what the example says of itself (required, free, unknown) and by what was
   done (searched, not_searched).
   """
-  cases = {
-      label: {'searched': [], 'not_searched': []}
-      for label in _SEARCH_LABELS.values()
-  }
+  cases = collections.defaultdict(list)
   for example, trajectory in pairs:
-    searched = behaviour.kinds_of_search(trajectory)
-    done = 'searched' if searched else 'not_searched'
-    label = _SEARCH_LABELS[example.search_required]
-    cases[label][done].append(accuracy(trajectory))
+    searched = bool(behaviour.kinds_of_search(trajectory))
+    cases[example.search_required, searched].append(accuracy(trajectory))
+
+  def case(*key: bool | None) -> dict[str, Any]:
+    return {'n': len(cases[key]), 'accuracy': mean(cases[key])}
+
   return {
       label: {
-          done: {'n': len(values), 'accuracy': mean(values)}
-          for done, values in by_done.items()
+          'searched': case(required, True),
+          'not_searched': case(required, False),
       }
-      for label, by_done in cases.items()
+      for required, label in _SEARCH_LABELS.items()
   }
 
 
@@ -175,13 +172,14 @@ def calls(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, int]]:
   tools = set(SEARCHES) | {
       name for name, status in made if status != ToolStatus.MODEL_ERROR
   }
-  counts = {'all': collections.Counter()}
-  for name, status in made:
-    for row in ('all', name if name in tools else 'unknown'):
-      counts.setdefault(row, collections.Counter())[status] += 1
+  counts = collections.Counter(
+      (row, status)
+      for name, status in made
+      for row in ('all', name if name in tools else 'unknown')
+  )
   return {
-      name: {status.value: counted[status] for status in ToolStatus}
-      for name, counted in sorted(counts.items())
+      row: {status.value: counts[row, status] for status in ToolStatus}
+      for row in sorted({'all', *(row for row, _ in counts)})
   }
 
 
@@ -203,12 +201,11 @@ def costs(
     seconds: {'mean', 'p50', 'p95'} by part and in 'all'.
     price: US dollars, of searches and endpoints: 'per_query' and 'total'.
   """
-  searches: dict[str, int] = collections.Counter({'all': 0})
+  searches = collections.Counter()
   for trajectory in valid:
     for call, result in trajectory.calls:
-      if result.n_searches:
-        searches[call.name] += result.n_searches
-        searches['all'] += result.n_searches
+      searches[call.name] += result.n_searches
+  searches = +searches | {'all': searches.total()}
   vision = [sum(p.n_tokens for p in t.placements) for t in valid]
   completion = [int(t.loss_mask.sum()) for t in valid]
   lengths = [len(t.token_ids) for t in valid]
@@ -236,8 +233,8 @@ def costs(
       },
       'seconds': {part: _spread(values) for part, values in seconds.items()},
       'price': {
-          'per_query': mean([price(t) for t in valid]),
-          'total': float(sum(price(t) for t in trajectories)),
+          'per_query': mean([t.price for t in valid]),
+          'total': float(sum(t.price for t in trajectories)),
       },
   }
 
@@ -285,19 +282,12 @@ def curves(valid: Sequence[Trajectory]) -> dict[str, list[dict[str, float]]]:
 
   searches = [behaviour.n_searches(t) for t in valid]
   tokens = [float(n_tokens(t)) for t in valid]
-  dollars = [price(t) for t in valid]
+  dollars = [t.price for t in valid]
   return {
       'searches': curve(searches, range(max(searches, default=-1) + 1)),
       'tokens': curve(tokens, levels(tokens)),
       'dollars': curve(dollars, levels(dollars)),
   }
-
-
-def price(trajectory: Trajectory) -> float:
-  """US dollars for its searches and, where it has one, its endpoint."""
-  return trajectory.usage.get('price', 0.0) + sum(
-      result.price for _, result in trajectory.calls
-  )
 
 
 def n_tokens(trajectory: Trajectory) -> float:

@@ -1,6 +1,6 @@
 """A run, judged from its files alone: a summary and a web page.
 
-Reads the files that reading.py lists and writes report/summary.json and
+Reads the files that results.py lists and writes report/summary.json and
 report/index.html: a run can be judged after its machine is gone. The page is
 self-contained: images are embedded, charts are SVG, and there are no scripts
 and no addresses. cards.py says how untrusted text is kept from doing harm.
@@ -23,9 +23,9 @@ from gog_jax.report import cards
 from gog_jax.report import charts
 from gog_jax.report import intervals
 from gog_jax.report import measures
-from gog_jax.report import reading
+from gog_jax.report import results
 from gog_jax.report import text
-from gog_jax.report.reading import Evaluated
+from gog_jax.report.results import Evaluated
 from gog_jax.rewards import behaviour
 from gog_jax.storage import files
 from gog_jax.storage import metrics
@@ -67,7 +67,7 @@ def make(
     folders = {f'seed {n}: ': epath.Path(path) for n, path in seeds.items()}
   eval_folder = paradigms.folder_name('eval', benchmark)
   runs = [
-      reading.evaluations(folder / eval_folder) for folder in folders.values()
+      results.evaluations(folder / eval_folder) for folder in folders.values()
   ]
   evaluated = _pooled(runs)
   summary = _summary(evaluated, seed=seed)
@@ -78,7 +78,7 @@ def make(
   curves = {
       name + stage: rows
       for name, folder in folders.items()
-      for stage, rows in reading.curves(folder).items()
+      for stage, rows in results.curves(folder).items()
   }
   page = cards.render(
       'report.html.j2',
@@ -134,10 +134,9 @@ def _add_intervals_over_seeds(
         if (other['policy'], other['against']) == key
     ]
     for name in text.DIFFERENCES:
-      found = [other[name] for other in same if other[name] is not None]
-      if row[name] is not None and len(found) == len(own):
-        values = [one['difference'] for one in found]
-        row[name]['ci95_seeds'] = intervals.across_seeds(values)
+      found = [other[name]['difference'] for other in same if other[name]]
+      if row[name] and len(found) == len(own):
+        row[name]['ci95_seeds'] = intervals.across_seeds(found)
 
 
 def _card(

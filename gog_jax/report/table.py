@@ -1,6 +1,6 @@
 """The paper's table beside ours, from the files of one or several runs.
 
-Reads the evaluations in each run's workdir, see reading.py, and writes
+Reads the evaluations in each run's workdir, see results.py, and writes
 table.json and table.md. Evaluations under way are read as far as they are.
 Benchmarks that the paper does not have stand in a section of their own, and so
 does the embedded world (eval/, eval_world_hard/), which nobody else reports.
@@ -9,7 +9,6 @@ does the embedded world (eval/, eval_world_hard/), which nobody else reports.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import functools
 import itertools
 from typing import Any
 
@@ -20,9 +19,9 @@ from gog_jax.config import paradigms
 from gog_jax.errors import UserError
 from gog_jax.report import measures
 from gog_jax.report import paper
-from gog_jax.report import reading
+from gog_jax.report import results
 from gog_jax.report import text
-from gog_jax.report.reading import Evaluated
+from gog_jax.report.results import Evaluated
 from gog_jax.storage import files
 from gog_jax.storage import metrics
 
@@ -50,7 +49,7 @@ def make(
         f'{", ".join(map(str, workdirs))}'
     )
   table = build(found, seed=seed)
-  shown = text.markdown(table)
+  shown = text.paper_table(table)
   folder = epath.Path(folder)
   files.write_json(folder / 'table.json', table, allow_nan=False)
   files.write_atomic(folder / 'table.md', shown)
@@ -67,12 +66,12 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluated]:
   found = []
   for folder in workdir.iterdir():
     if folder.name.partition('_')[0] == 'eval' and folder.is_dir():
-      found += reading.evaluations(
+      found += results.evaluations(
           folder, images=False, required=False, run=run
       )
   return sorted(
       found,
-      key=lambda one: (reading.place(one.benchmark, paper.NAMES), _key(one)),
+      key=lambda one: (results.place(one.benchmark, paper.NAMES), _key(one)),
   )
 
 
@@ -86,29 +85,26 @@ def build(evaluations: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
   embedded world. differences: between policies on the very same items, but not
   of the world. notes: why a number is not to be compared, or is missing.
   """
-  cell = functools.partial(_cell, seed=seed)
-  rows: dict[Any, list[Evaluated]] = {}
-  compared: dict[str, list[Evaluated]] = {}
+  rows: dict[tuple[str, ...], dict[str, Any]] = {}
   others, world = [], []
   for one in evaluations:
+    cell = _cell(one, seed=seed)
     if paradigms.split_of(one.benchmark):
-      world.append(_name(one) | cell(one))
-      continue
-    compared.setdefault(one.benchmark, []).append(one)
-    if one.benchmark in paper.NAMES:
-      rows.setdefault(_key(one), []).append(one)
+      world.append(cell)
+    elif one.benchmark not in paper.NAMES:
+      others.append(cell)
     else:
-      others.append(_name(one) | cell(one))
-  differences, notes = _differences(compared, seed=seed)
+      row = rows.setdefault(_key(one), _row(one))
+      row['cells'][one.benchmark] = cell
+  for row in rows.values():
+    row['average'] = _average(list(row['cells'].values()))
+  differences, notes = _differences(evaluations, seed=seed)
   return {
       'benchmarks': [
           {'name': name, 'title': title, 'paper_n': n}
           for name, title, n in paper.COLUMNS
       ],
-      'rows': [
-          _row(found[0], {one.benchmark: cell(one) for one in found})
-          for found in rows.values()
-      ],
+      'rows': list(rows.values()),
       'paper': [_paper_row(row) for row in paper.ROWS],
       'others': others,
       'world': world,
@@ -126,16 +122,15 @@ def _key(one: Evaluated) -> tuple[str, ...]:
   return tuple(_name(one).values())
 
 
-def _row(one: Evaluated, cells: Mapping[str, Any]) -> dict[str, Any]:
-  """A policy's line: its cells by benchmark, and the paper's line beside it."""
+def _row(one: Evaluated) -> dict[str, Any]:
+  """A policy's line, without cells yet, and the paper's line beside it."""
   found = paper.find(
       paper.paradigm_of(one.policy, one.model),
       paper.family_of(one.model, one.dialect),
   )
   return {
       **_name(one),
-      'cells': cells,
-      'average': _average(list(cells.values())),
+      'cells': {},
       'paper': None if found is None else paper.ROWS.index(found),
   }
 
@@ -161,6 +156,7 @@ def _cell(one: Evaluated, *, seed: int) -> dict[str, Any]:
   if left_out > 0.05 * held:
     caveats.append('more than 5 % of the items failed and are left out')
   return {
+      **_name(one),
       'benchmark': one.benchmark,
       'n': row['n'],
       **row['answers'],
@@ -204,13 +200,14 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
   """As printed, with our intervals from the recovered counts."""
   cells = {
       name: {
-          'mean': row.scores[i] / 100,
-          'ci95': row.interval(name),
+          'accuracy': {
+              'mean': row.scores[i] / 100, 'ci95': row.interval(name)
+          },
           'n': paper.N[name],
-          'footnote': paper.FOOTNOTE if row.footnote == name else '',
+          'caveats': [paper.FOOTNOTE] * (row.footnote == name),
       }
       for i, name in enumerate(paper.NAMES[: len(row.scores)])
-  }
+  }  # fmt: skip
   return {
       'paradigm': paper.PARADIGMS[row.paradigm],
       'backbone': paper.BACKBONES[row.family],
@@ -220,31 +217,31 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
 
 
 def _differences(
-    same: Mapping[str, Sequence[Evaluated]], *, seed: int
+    evaluations: Sequence[Evaluated], *, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
   """Paired differences between policies, with reasons for pairs left out.
 
-  Args:
-    same: Evaluations by benchmark.
-    seed: Of the bootstrap.
+  Of each pair the earlier policy is subtracted from the later.
   """
   found, notes = [], []
-  for name, here in same.items():
-    for second, first in itertools.combinations(here, 2):
-      why = ''
-      if first.items.get('digest') != second.items.get('digest'):
-        why = 'asked different items'
-      elif first.scored_by != second.scored_by:
-        why = 'scored in different ways, or by different judges,'
-      if why:
-        labels = ' and '.join(text.label(_name(one)) for one in (first, second))
-        notes.append(f'{name}: {labels} were {why} and are not compared')
-        continue
-      row = measures.difference(first, second, seed=seed)
-      found.append({
-          'benchmark': name,
-          'first': _name(first),
-          'second': _name(second),
-          'accuracy': row['accuracy'],
-      })
+  for second, first in itertools.combinations(evaluations, 2):
+    name = first.benchmark
+    if second.benchmark != name or paradigms.split_of(name):
+      continue
+    why = ''
+    if first.items.get('digest') != second.items.get('digest'):
+      why = 'asked different items'
+    elif first.scored_by != second.scored_by:
+      why = 'scored in different ways, or by different judges,'
+    if why:
+      labels = ' and '.join(text.label(_name(one)) for one in (first, second))
+      notes.append(f'{name}: {labels} were {why} and are not compared')
+      continue
+    row = measures.difference(first, second, seed=seed)
+    found.append({
+        'benchmark': name,
+        'first': _name(first),
+        'second': _name(second),
+        'accuracy': row['accuracy'],
+    })
   return found, notes

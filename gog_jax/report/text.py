@@ -15,6 +15,7 @@ import rich.table
 
 from gog_jax.report import measures
 from gog_jax.report import paper
+from gog_jax.storage import markdown
 
 DIFFERENCES = ('accuracy', 'gaze_hit', 'recovery')
 # Columns that are left out where there is nothing to report.
@@ -139,24 +140,22 @@ class _Marks(dict[str, int]):
 
   def of(self, reasons: Iterable[str]) -> str:
     """' †1,2' for reasons that have these numbers; empty for none."""
-    numbers = [self.setdefault(why, len(self) + 1) for why in reasons if why]
+    numbers = [self.setdefault(why, len(self) + 1) for why in reasons]
     return ' †' + ','.join(map(str, numbers)) if numbers else ''
 
   def lines(self) -> list[str]:
-    return [f'†{number} {_plain(why)}  ' for why, number in self.items()]
+    return [f'†{n} {markdown.inline(why)}  ' for why, n in self.items()]
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def paper_table(found: Mapping[str, Any]) -> str:
   """The paper's table beside ours, as `table.build` made it."""
   marks = _Marks()
   columns = [*paper.TITLES.values(), 'average']
   sections = ['# Results on published benchmarks']
   if found['rows']:
-    cells = [
-        row | cell for row in found['rows'] for cell in row['cells'].values()
-    ]
+    cells = [cell for row in found['rows'] for cell in row['cells'].values()]
     sections += [
-        _grid(['policy', *columns], _ours(found, marks)),
+        markdown.table(['policy', *columns], _ours(found, marks)),
         'Accuracy in per cent, [95 % interval], (n). In italics the paper, '
         'whose intervals are ours, from counts recovered from its scores. An '
         'average stands only over all six.',
@@ -173,14 +172,16 @@ def markdown(found: Mapping[str, Any]) -> str:
   if found['differences']:
     sections += [
         '## Paired differences of accuracy, on the same items',
-        _grid(
+        markdown.table(
             ['benchmark', 'first', 'second', 'first - second, points', 'n'],
             map(_difference, found['differences']),
         ),
     ]
   sections += [
       "## The paper's (arXiv 2601.13942)",
-      _grid(['row', *columns], [_papers(row, marks) for row in found['paper']]),
+      markdown.table(
+          ['row', *columns], [_papers(row, marks) for row in found['paper']]
+      ),
   ]
   if found['world']:
     sections += ['## Embedded world: in no table']
@@ -193,60 +194,46 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def label(row: Mapping[str, str]) -> str:
   """A row's name: policy, model and, where there are several, run."""
-  of = [_plain(row[key]) for key in ('model', 'run') if row[key]]
-  policy = _plain(row['policy'])
+  of = [markdown.inline(row[key]) for key in ('model', 'run') if row[key]]
+  policy = markdown.inline(row['policy'])
   return f'{policy} ({", ".join(of)})' if of else policy
-
-
-def _plain(name: str) -> str:
-  """Keeps a name from breaking out of its cell, and from being HTML."""
-  for mark, safe in (('&', '&amp;'), ('<', '&lt;'), ('|', '\\|'), ('`', "'")):
-    name = name.replace(mark, safe)
-  return ' '.join(name.split())
-
-
-def _grid(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-  """A table in Markdown."""
-  first, *others = (
-      '| ' + ' | '.join(map(str, row)) + ' |' for row in (headings, *rows)
-  )
-  return '\n'.join([first, '|' + '---|' * len(headings), *others])
 
 
 def _ours(found: Mapping[str, Any], marks: _Marks) -> Iterator[list[str]]:
   for row in found['rows']:
-    cells = {
-        name: f'{_share(cell["accuracy"])} ({cell["n"]})'
-        + marks.of(cell['caveats'])
-        for name, cell in row['cells'].items()
-    }
     average = _share(row['average'])
     if row['average']:
       average += marks.of(row['average']['caveats'])
-    yield [label(row), *_in_columns(cells), average]
+    yield [label(row), *_accuracies(row, marks), average]
     if row['paper'] is not None:
       yield _papers(found['paper'][row['paper']], marks)
 
 
 def _papers(row: Mapping[str, Any], marks: _Marks) -> list[str]:
-  cells = {
-      name: f'*{_share(cell)}* ({cell["n"]}){marks.of([cell["footnote"]])}'
-      for name, cell in row['cells'].items()
-  }
   return [
       f'*paper: {row["paradigm"]}, {row["backbone"]}*',
-      *_in_columns(cells),
+      *_accuracies(row, marks, style='*'),
       f'*{_per_cent(row["average"], digits=2)}*',
   ]
 
 
-def _in_columns(cells: Mapping[str, str]) -> list[str]:
-  return [cells.get(name, '-') for name in paper.NAMES]
+def _accuracies(
+    row: Mapping[str, Any], marks: _Marks, *, style: str = ''
+) -> list[str]:
+  """Those of a row by the paper's columns."""
+  found = []
+  for name in paper.NAMES:
+    if cell := row['cells'].get(name):
+      accuracy = f'{style}{_share(cell["accuracy"])}{style} ({cell["n"]})'
+      found.append(accuracy + marks.of(cell['caveats']))
+    else:
+      found.append('-')
+  return found
 
 
 def _measures(cells: Iterable[Mapping[str, Any]], marks: _Marks) -> str:
   names = ('accuracy', 'exact_match', 'f1', 'judge')
-  return _grid(
+  return markdown.table(
       ['benchmark', 'policy', 'n', 'accuracy', 'exact match', 'F1', 'judge',
        'infra errors', 'unjudged', 'searches', 'dollars'],
       [
@@ -277,4 +264,4 @@ def _difference(row: Mapping[str, Any]) -> list[Any]:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-  return paper.TITLES.get(row['benchmark'], _plain(row['benchmark']))
+  return paper.TITLES.get(row['benchmark'], markdown.inline(row['benchmark']))

@@ -18,7 +18,7 @@ from gog_jax.rewards import behaviour
 from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import trajectories as trajectories_lib
-from gog_jax.toy.policy import expert_policy
+from gog_jax.toy.expert import expert_policy
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 

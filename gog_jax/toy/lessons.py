@@ -12,10 +12,10 @@ from gog_jax.config.pages import PretrainPage
 from gog_jax.rollout.transcript import Transcript
 from gog_jax.run import RunOf
 from gog_jax.toy import grounding
-from gog_jax.toy import policy
 from gog_jax.toy import reading
 from gog_jax.toy import scenes
 from gog_jax.toy.exchange import Exchange
+from gog_jax.toy.expert import to_model_box
 from gog_jax.types import Hit
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
@@ -41,9 +41,7 @@ class Lessons(Sequence[Trajectory]):
     c = run.config.pretrain
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
-    self._to_model_box = policy.to_model_box(
-        run, (scenes.SIZE, scenes.SIZE)
-    )
+    self._to_model_box = to_model_box(run, (scenes.SIZE, scenes.SIZE))
     self._phases = [getattr(c, name) for name in PHASES]
     self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
     self._n_exchanges = c.n_exchanges

@@ -18,8 +18,8 @@ from gog_jax.toy import reading
 from gog_jax.toy import scenes
 from gog_jax.toy.exchange import Exchange
 from gog_jax.toy.exchange import ToModelBox
+from gog_jax.toy.expert import to_model_box
 from gog_jax.toy.lessons import encode
-from gog_jax.toy.policy import to_model_box
 from gog_jax.toy.references import asks_by_place
 from gog_jax.types import Example
 
