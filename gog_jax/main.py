@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 import os
 import platform
@@ -78,55 +79,51 @@ def parse_flags(argv: list[str]) -> list[str]:
     UserError: An unknown flag, config page or config field, or a value of the
       wrong type.
   """
-  given = [a for a in argv if a.partition('=')[0] in ('-config', '--config')]
-  if len(given) > 1:
-    raise UserError(f'--config is given {len(given)} times; give it once')
-  path, _ = _page(argv)
-  if given and not os.path.isfile(path):
-    raise UserError(f'config page {path!r} is no file; see configs/')
-  if path and not path.endswith('.py'):
-    raise UserError(f'config page {path} is no Python file; see configs/')
+  pages = _pages(argv)
+  if len(pages) > 1:
+    raise UserError(f'--config is given {len(pages)} times; give it once')
+  for page in pages:
+    path, _, _ = page.partition(':')
+    if not os.path.isfile(path):
+      raise UserError(f'config page {path!r} is no file; see configs/')
+    if not path.endswith('.py'):
+      raise UserError(f'config page {path} is no Python file; see configs/')
   try:
     return flags.FLAGS(argv)
   except _FLAG_ERRORS as error:
-    raise UserError(_explain(error, argv)) from error
+    raise UserError(_explain(error, argv, *pages)) from error
 
 
-def _explain(error: Exception, argv: list[str]) -> str:
+def _pages(argv: list[str]) -> list[str]:
+  """What --config is given, PATH or PATH:VARIANT, each time."""
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument(
+      '-config', '--config', action='append', nargs='?', const='', default=[]
+  )
+  return parser.parse_known_args(argv)[0].config
+
+
+def _explain(error: Exception, argv: list[str], page: str = '') -> str:
+  known = _fields(page)
+  for arg in argv if known else ():
+    prefix, _, field = arg.lstrip('-').partition('=')[0].partition('.')
+    if prefix == 'config' and field and field not in known:
+      near = nearest(field, known)
+      return f'unknown config field {field!r}; the nearest is {near!r}'
   message = str(error.args[0] if isinstance(error, KeyError) else error)
   if 'Traceback' in message:  # A page that raised: its own words will do.
     message = message.strip().splitlines()[-1].partition(': ')[2]
-  for arg in argv:
-    name = arg.lstrip('-').split('=')[0]
-    if not name.startswith('config.'):
-      continue
-    known = _known_fields(argv)
-    field = name.removeprefix('config.')
-    if known and field not in known:
-      near = nearest(field, known)
-      return f'unknown config field {field!r}; the nearest is {near!r}'
   return message
 
 
-def _known_fields(argv: list[str]) -> list[str]:
-  """Dotted names of the config page's fields; empty if it cannot be read."""
-  path, variant = _page(argv)
+def _fields(page: str) -> list[str]:
+  """Dotted names of a config page's fields; empty if it cannot be read."""
+  path, _, variant = page.partition(':')
   try:
-    config = runpy.run_path(path)['get_config'](*variant)
+    config = runpy.run_path(path)['get_config'](*filter(None, [variant]))
   except Exception:
     return []  # The page itself is what is wrong; the first error says so.
   return list(_dotted(config))
-
-
-def _page(argv: list[str]) -> tuple[str, list[str]]:
-  """The config page's path, and its variant if one is given."""
-  value = ''
-  for arg, following in zip(argv, [*argv[1:], ''], strict=True):
-    name, equals, given = arg.partition('=')
-    if name in ('-config', '--config'):
-      value = given if equals else following
-  path, _, variant = value.partition(':')
-  return path, [variant] if variant else []
 
 
 def _dotted(config: ConfigDict, prefix: str = '') -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 
 from etils import epath
 
@@ -114,15 +114,11 @@ def _next_folder(parent: epath.Path) -> epath.Path:
   Raises:
     UserError: It cannot be made.
   """
-  taken = {path.name for path in parent.iterdir()} if parent.exists() else set()
-  for number in itertools.count(1):
+  number = 1
+  while True:
     folder = parent / f'{number:04d}'
-    if folder.name in taken:
-      continue
-    with files.writable(folder):
-      try:
+    number += 1
+    with files.writable(folder), contextlib.suppress(FileExistsError):
+      if not folder.exists():  # In a bucket, nothing refuses to be made twice.
         folder.mkdir(parents=True)
         return folder
-      except FileExistsError:  # Somebody else asks, too.
-        continue
-  raise AssertionError('there is always another number')

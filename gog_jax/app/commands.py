@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.app import ask
 from gog_jax.app import stages
 from gog_jax.app import walk
 from gog_jax.config import paradigms
@@ -58,13 +59,6 @@ def retrieve(config: Any, workdir: epath.Path) -> None:
   encoder = backend.load_encoder(config.encoder)
   opened = backend.LocalIndex(config.index, encoder)
   serve.serve(opened, host=config.host, port=config.port)
-
-
-def ask(config: Any, workdir: epath.Path) -> None:
-  """Asks one question about one image."""
-  from gog_jax.app import ask
-
-  ask.ask(config, workdir)
 
 
 def benchmark(config: Any, workdir: epath.Path) -> None:
@@ -138,16 +132,12 @@ def table(config: Any, workdir: epath.Path) -> None:
 
 
 COMMANDS: dict[str, Callable[[Any, epath.Path], None]] = {
-    'inspect': inspect,
-    'index': index,
-    'retrieve': retrieve,
-    'ask': ask,
-    'benchmark': benchmark,
-    'instruct': instruct,
-    'judge': judge,
-    'convert': convert,
-    'table': table,
-}
+    command.__name__: command
+    for command in (
+        inspect, index, retrieve, ask.ask, benchmark, instruct, judge, convert,
+        table,
+    )
+}  # fmt: skip
 
 
 def dry_run(config: Any, workdir: epath.Path) -> None:

@@ -5,10 +5,11 @@ The verdicts are those of loading itself: each check calls what a run calls.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 import dataclasses
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from etils import epath
 
@@ -16,6 +17,7 @@ from gog_jax.chat import protocol
 from gog_jax.chat.codec import Codec
 from gog_jax.chat.dialect import load_dialect
 from gog_jax.chat.template import load_template
+from gog_jax.chat.template import Template
 from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import hf_config
@@ -35,7 +37,6 @@ _SIGNS = (
     '.bin',
     '.gguf',
 )
-_COPY = "copy it from the model's page"
 _SAMPLING = ('temperature', 'top_p', 'top_k', 'repetition_penalty')
 
 _T = TypeVar('_T')
@@ -46,22 +47,19 @@ class Findings:
   """What was found.
 
   Attributes:
-    facts: (name, text) in the order of the report.
+    facts: Name to text, in the order of the report.
     checks: (whether it will work, what, and how to mend what will not).
   """
 
-  facts: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+  facts: dict[str, str] = dataclasses.field(default_factory=dict)
   checks: list[tuple[bool, str]] = dataclasses.field(default_factory=list)
 
-  def fact(self, name: str, text: str) -> None:
-    self.facts.append((name, text))
-
-  def check(self, passed: str, load: Callable[[], _T]) -> _T | None:
+  def check(self, load: Callable[[], _T], passed: str = '') -> _T | None:
     """What `load` returns; None, and its one line, where it refuses.
 
     Args:
-      passed: Said of a success, formatted with the result; '' says nothing.
       load: What loading calls.
+      passed: Said of a success, formatted with the result; '' says nothing.
     """
     try:
       result = load()
@@ -73,8 +71,8 @@ class Findings:
     return result
 
   def __str__(self) -> str:
-    width = max((len(name) for name, _ in self.facts), default=0)
-    lines = [f'  {name:{width}}  {text}' for name, text in self.facts]
+    width = max(map(len, self.facts))
+    lines = [f'  {name:{width}}  {text}' for name, text in self.facts.items()]
     lines += ['']
     lines += [f'  {"OK" if ok else "NO"}  {text}' for ok, text in self.checks]
     return '\n'.join(lines)
@@ -93,39 +91,58 @@ def inspect(folder: epath.PathLike) -> Findings:
         f'{folder} is not a model folder (no config.json, weights or '
         'tokenizer): check --config.model.path'
     )
-  found = Findings()
-  found.fact('folder', str(folder))
+  found = Findings(facts={'folder': str(folder)})
   if 'adapter_config.json' in names:
-    found.check('', lambda: _adapter(found, folder))
+    found.check(lambda: _adapter(found, _json(folder, 'adapter_config.json')))
     if 'config.json' not in names:
       return found
   config = found.check(
-      'config.json: a {0.family} model', lambda: hf_config.read_config(folder)
+      lambda: hf_config.read_config(folder), 'config.json: a {0.family} model'
   )
   if config is not None:
-    _architecture(found, config)
-  tensors = found.check('', lambda: hf_files.tensors(folder))
+    found.facts |= _architecture(config)
+  tensors = found.check(lambda: hf_files.tensors(folder))
   if tensors is not None:
-    _weights(found, tensors)
+    found.facts['weights'] = _weights(tensors)
     if config is not None:
       found.check(
-          'weights: those that config.json describes, and of its shapes',
           lambda: hf_params.check(folder, config),
+          'weights: those that config.json describes, and of its shapes',
       )
-  codec = found.check('', lambda: Codec(folder))
+  codec = found.check(lambda: Codec(folder))
   if codec is not None:
-    _tokenizer(found, codec, config)
-  processor = found.check('', lambda: ImageProcessor.from_folder(folder))
+    found.facts['tokenizer'] = _tokenizer(codec)
+    found.check(
+        codec.check, 'tokenizer: all control tokens of messages and images'
+    )
+    if config is not None:
+      found.check(
+          lambda: config.check_tokenizer(codec.vocab_size, codec.id_of),
+          'tokenizer: its ids are those of config.json',
+      )
+  processor = found.check(lambda: ImageProcessor.from_folder(folder))
   if processor is not None:
-    _images(found, processor, config)
-  opening = found.check('', lambda: _template(found, folder)) or ''
-  found.check('', lambda: _generation(found, folder))
+    found.facts['images'] = _images(processor)
+    if config is not None:
+      found.check(
+          lambda: config.vision.check_processor(processor),
+          'images: the processor cuts patches as the ViT reads them',
+      )
+  thinks = found.check(lambda: _template(found, load_template(folder)))
+  if 'generation_config.json' in names:
+    found.check(
+        lambda: _generation(found, _json(folder, 'generation_config.json'))
+    )
   if config is not None:
     box = FAMILIES[config.family].box
-    found.fact('boxes', f'in {box.replace("_", " ")} (model.box={box})')
+    found.facts['boxes'] = f'in {box.replace("_", " ")} (model.box={box})'
     small = codec is not None and codec.vocab_size < 2048
-    found.fact('profile', 'toy' if small else _profile(config, bool(opening)))
+    found.facts['profile'] = 'toy' if small else _profile(config, bool(thinks))
   return found
+
+
+def _json(folder: epath.Path, name: str) -> dict[str, Any]:
+  return files.read_json(folder / name, advice="copy it from the model's page")
 
 
 def _profile(config: VLMConfig, thinks: bool) -> str:
@@ -146,134 +163,101 @@ def _profile(config: VLMConfig, thinks: bool) -> str:
   return name
 
 
-def _architecture(found: Findings, config: VLMConfig) -> None:
+def _architecture(config: VLMConfig) -> dict[str, str]:
   text, vision = config.text, config.vision
-  found.fact(
-      'architecture',
-      f'{config.family}: {text.n_layers} layers of width {text.width}, '
-      f'{text.n_heads} heads, {text.n_kv_heads} of keys and values; ViT '
-      f'{vision.n_layers} layers of width {vision.width}',
-  )
-  found.fact(
-      'vocabulary',
-      f'{text.vocab_size} rows; the output head is '
-      + ('the embedding (tied)' if config.tied else 'its own (untied)'),
-  )
+  head = 'the embedding (tied)' if config.tied else 'its own (untied)'
   sizes = {'text': 0, 'vision': 0}
   for entry in hf_table.table(config):
     n = max(entry.n_layers, 1) * math.prod(entry.shape)
     sizes[entry.path[0]] += n // entry.part[1]
   total = sum(sizes.values())
-  found.fact(
-      'parameters',
-      f'{_count(total)} ({_count(sizes["text"])} text, '
-      f'{_count(sizes["vision"])} vision): {_bytes(2 * total)} in bfloat16, '
-      f'{_bytes(4 * total)} in float32',
-  )
+  return {
+      'architecture': (
+          f'{config.family}: {text.n_layers} layers of width {text.width}, '
+          f'{text.n_heads} heads, {text.n_kv_heads} of keys and values; ViT '
+          f'{vision.n_layers} layers of width {vision.width}'
+      ),
+      'vocabulary': f'{text.vocab_size} rows; the output head is {head}',
+      'parameters': (
+          f'{_count(total)} ({_count(sizes["text"])} text, '
+          f'{_count(sizes["vision"])} vision): {_bytes(2 * total)} in '
+          f'bfloat16, {_bytes(4 * total)} in float32'
+      ),
+  }
 
 
-def _weights(found: Findings, tensors: list[hf_files.Tensor]) -> None:
-  by_type: dict[str, int] = {}
+def _weights(tensors: list[hf_files.Tensor]) -> str:
+  by_type = collections.Counter()
   for tensor in tensors:
-    by_type[tensor.dtype] = by_type.get(tensor.dtype, 0) + tensor.n_bytes
+    by_type[tensor.dtype] += tensor.n_bytes
   kinds = ', '.join(f'{kind} {_bytes(n)}' for kind, n in by_type.items())
   n_files = len({tensor.path for tensor in tensors})
-  found.fact(
-      'weights',
-      f'{n_files} file{"s" * (n_files > 1)}, {len(tensors)} tensors: {kinds}',
-  )
+  plural = 's' * (n_files > 1)
+  return f'{n_files} file{plural}, {len(tensors)} tensors: {kinds}'
 
 
-def _tokenizer(
-    found: Findings, codec: Codec, config: VLMConfig | None
-) -> None:
+def _tokenizer(codec: Codec) -> str:
   tags = [tag for tag in protocol.TAGS if codec.id_of(tag) is not None]
   as_text = [tag for tag in protocol.TAGS if tag not in tags]
-  found.fact(
-      'tokenizer',
+  return (
       f'{codec.vocab_size} ids; one token each: {" ".join(tags) or "no tag"}'
-      + (f'; spelled as text: {" ".join(as_text)}' if as_text else ''),
+      + (f'; spelled as text: {" ".join(as_text)}' if as_text else '')
   )
-  found.check(
-      'tokenizer: all control tokens of messages and images', codec.check
-  )
-  if config is not None:
-    found.check(
-        'tokenizer: its ids are those of config.json',
-        lambda: config.check_tokenizer(codec.vocab_size, codec.id_of),
-    )
 
 
-def _images(
-    found: Findings, processor: ImageProcessor, config: VLMConfig | None
-) -> None:
+def _images(processor: ImageProcessor) -> str:
   unit = processor.unit
   high = processor.max_pixels
   low = min(processor.min_pixels, high)
-  found.fact(
-      'images',
+  return (
       f'patches of {processor.patch_size} pixels, {unit} x {unit} a token; '
       f'{low} to {high} pixels, {low // unit**2} to {high // unit**2} tokens '
-      '(model.max_image_tokens lowers it)',
+      '(model.max_image_tokens lowers it)'
   )
-  if config is not None:
-    found.check(
-        'images: the processor cuts patches as the ViT reads them',
-        lambda: config.vision.check_processor(processor),
-    )
 
 
-def _template(found: Findings, folder: epath.Path) -> str:
-  """What the template begins the policy's messages with."""
-  template = load_template(folder)
+def _template(found: Findings, template: Template | None) -> bool:
+  """Whether the template begins the policy's messages with a thought."""
   if template is None:
-    found.fact('chat template', "none: the dialect's own system message")
-    return ''
-  found.fact(
-      'chat template',
-      f'{epath.Path(template.where).name}: '
-      + ('describes tools' if template.knows_tools()
-         else 'knows no tools, the dialect does')
-      + '; images in the replies of tools: '
-      + ('yes' if template.takes_replies(images=True) else 'no, ours'),
-  )  # fmt: skip
+    found.facts['chat template'] = "none: the dialect's own system message"
+    return False
+  tools = 'knows no tools, the dialect does'
+  if template.knows_tools():
+    tools = 'describes tools'
+  images = 'yes' if template.takes_replies(images=True) else 'no, ours'
+  found.facts['chat template'] = (
+      f'{epath.Path(template.where).name}: {tools}; images in the replies of '
+      f'tools: {images}'
+  )
   opening = template.opening()
   if opening:
-    found.fact(
-        'thinking',
+    found.facts['thinking'] = (
         f'every message begins with {opening!r}, which is not trained. '
         "Unverified: the structure is Qwen3's, no copy of Qwen3-VL-Thinking's "
-        'own template was at hand',
+        'own template was at hand'
     )
   dialect = load_dialect('qwen3_vl_thinking' if opening else 'qwen3_vl')
   found.check(
-      f'chat: the template writes messages as dialect {dialect.name} does',
       lambda: template.check(dialect),
+      f'chat: the template writes messages as dialect {dialect.name} does',
   )
-  return opening
+  return bool(opening)
 
 
-def _generation(found: Findings, folder: epath.Path) -> None:
-  path = folder / 'generation_config.json'
-  if not path.exists():
-    return
-  raw = files.read_json(path, advice=_COPY)
+def _generation(found: Findings, raw: dict[str, Any]) -> None:
   shown = [f'{name} {raw[name]}' for name in _SAMPLING if name in raw]
   if shown:
-    found.fact(
-        'generation',
+    found.facts['generation'] = (
         f'{", ".join(shown)}: ignored; training samples at temperature 1, '
-        'evaluation takes the most likely token',
+        'evaluation takes the most likely token'
     )
 
 
-def _adapter(found: Findings, folder: epath.Path) -> None:
-  raw = files.read_json(folder / 'adapter_config.json', advice=_COPY)
+def _adapter(found: Findings, raw: dict[str, Any]) -> None:
   base = raw.get('base_model_name_or_path') or 'a base it does not name'
-  found.fact(
-      'adapter',
+  found.facts['adapter'] = (
       f'{raw.get("peft_type", "adapter")} of rank {raw.get("r", "?")}, alpha '
-      f'{raw.get("lora_alpha", "?")}, on {base}',
+      f'{raw.get("lora_alpha", "?")}, on {base}'
   )
   raise UserError(
       f'an adapter is no model by itself: merge it into {base} '

@@ -31,7 +31,6 @@ from gog_jax.toy.backend import WorldBackend
 from gog_jax.train import rl
 from gog_jax.train import sft
 
-NO_GAZE = paradigms.SFT_NO_GAZE
 EVAL = 'eval '  # Begins the names of evaluations; a policy's follows.
 
 
@@ -151,14 +150,16 @@ def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
   )
 
 
-def _arm(name: str) -> Stage:
-  """An RL run with settings of its own."""
+def _rl(name: str) -> Stage:
+  """RL with the page's settings, or with those of an arm."""
   return Stage(
       _RL,
       ('grade',),
       rl.train,
       pages=('rl',),
-      config=lambda config: dataclasses.replace(config, rl=config.arms[name]),
+      config=lambda config: dataclasses.replace(
+          config, rl=config.arms.get(name, config.rl)
+      ),
       trains=True,
   )
 
@@ -190,20 +191,22 @@ def _eval(config: Config, name: str) -> Stage:
 
 
 def _report(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  summary = report.make(
-      run.workdir,
-      n_trajectories=run.config.report.n_trajectories,
-      seed=run.seed('report'),
-      benchmark=run.config.eval.benchmark,
-  )
-  report.show_scalars(run.config, folder, summary)
-  print_summary(summary)
+  n = run.config.report.n_trajectories
+  report.show_scalars(run.config, folder, report_on(run, n_trajectories=n))
   return {'page': str(folder / 'index.html')}
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def report_on(run: Run, **options: Any) -> dict[str, Any]:
+  """Makes the report of a run, see `report.pages.make`, and prints it."""
+  summary = report.make(
+      run.workdir,
+      seed=run.seed('report'),
+      benchmark=run.config.eval.benchmark,
+      **options,
+  )
   print(report_text.table(summary))
   print(report_text.differences(summary))
+  return summary
 
 
 def _start_from(run: RunOf[PretrainPage]) -> dict[str, str]:
@@ -229,9 +232,9 @@ def stages_of(config: Config) -> dict[str, Stage]:
           inputs=lambda run: {'maker': WorldBackend.version},
       ),
       'demos': _demos('sft'),
-      'demos_no_gaze': _demos(NO_GAZE),
+      'demos_no_gaze': _demos(paradigms.SFT_NO_GAZE),
       'sft': _sft_on_data(config) if config.sft.data else _sft('sft', 'demos'),
-      NO_GAZE: _sft(NO_GAZE, 'demos_no_gaze'),
+      'sft_no_gaze': _sft(paradigms.SFT_NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'grade'),
           ('data', 'sft') if 'world' in config.questions.train else ('sft',),
@@ -239,8 +242,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
           pages=('grade',),
           inputs=lambda run: _asked(run, 'train'),
       ),
-      'rl': Stage(_RL, ('grade',), rl.train, pages=('rl',), trains=True),
-      **{name: _arm(name) for name in config.arms},
+      **{name: _rl(name) for name in ('rl', *config.arms)},
       **evaluations,
       'report': Stage(
           ('seed', 'report'), order, _report, pages=('eval', 'rl')

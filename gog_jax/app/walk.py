@@ -13,11 +13,11 @@ from typing import Any
 
 from gog_jax.app import stages
 from gog_jax.config import Config
+from gog_jax.config import paradigms
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
 from gog_jax.judge.judge import describe
-from gog_jax.report import pages as report
 from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.storage import files
@@ -77,15 +77,8 @@ def _walk_seeds(run: Run) -> None:
     one = build(run.config.of_seed(seed), folder, like=run)
     bring(one, order_for(one.config), one.config.stage)
   if TARGETS[run.config.stage] == 'report':
-    summary = report.make(
-        run.workdir,
-        n_trajectories=0,
-        seed=run.seed('report'),
-        benchmark=run.config.eval.benchmark,
-        seeds=folders,
-    )
     print(f'seeds {", ".join(map(str, folders))}')
-    stages.print_summary(summary)
+    stages.report_on(run, n_trajectories=0, seeds=folders)
 
 
 def bring(run: Run, names: Sequence[str], target: str) -> None:
@@ -145,8 +138,8 @@ def order_for(config: Config) -> list[str]:
   """The stages of a command: what it names, after all that this needs."""
   held = stages.stages_of(config)
   named = [TARGETS[config.stage]]
-  if config.stage == 'sft' and stages.NO_GAZE in held['report'].needs:
-    named.append(stages.NO_GAZE)
+  if config.stage == 'sft' and paradigms.SFT_NO_GAZE in held['report'].needs:
+    named.append(paradigms.SFT_NO_GAZE)
   return _in_order(held, named)
 
 
@@ -170,7 +163,7 @@ def _command(run: Run, page: str, stage: str) -> str:
   if c.sft.data:
     flags.append(f'--config.sft.data={c.sft.data}')
   flags.append(f'--config.seed={c.seed}')
-  if stage in (*c.arms, 'demos_no_gaze', stages.NO_GAZE):
+  if stage in (*c.arms, 'demos_no_gaze', paradigms.SFT_NO_GAZE):
     # Made only for an evaluation that names them.
     flags.append(f'--config.eval.policies="{c.eval.policies}"')
   flags.append(f'--workdir={run.workdir}')
