@@ -334,11 +334,15 @@ class Trajectory:
     return self.usage.get('price', 0.0) + searches
 
   @property
+  def unjudged(self) -> bool:
+    """Whether the reward is unknown: a judge or a reward part did not know."""
+    verdict = self.verdict
+    return bool(self.masked or (verdict and verdict.right is None))
+
+  @property
   def valid(self) -> bool:
     """False where the infrastructure failed or the reward is unknown."""
-    if self.stop_reason == StopReason.ERROR or self.masked:
-      return False
-    if self.verdict is not None and self.verdict.right is None:
+    if self.stop_reason == StopReason.ERROR or self.unjudged:
       return False
     return all(
         result.status != ToolStatus.INFRA_ERROR for _, result in self.calls

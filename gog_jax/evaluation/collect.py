@@ -40,11 +40,10 @@ USAGE = ('prompt_tokens', 'completion_tokens')
 
 def item_of(trajectory: Trajectory) -> dict[str, Any]:
   """What is noted of every item beside its record, for quick sums."""
-  usage, verdict = trajectory.usage, trajectory.verdict
+  usage = trajectory.usage
   return {
       'valid': trajectory.valid,
-      'unjudged': bool(trajectory.masked)
-      or (verdict is not None and verdict.right is None),
+      'unjudged': trajectory.unjudged,
       **{part: trajectory.reward_parts[part] for part in MEANS},
       'turns': len(trajectory.turns),
       'calls': len(trajectory.calls),

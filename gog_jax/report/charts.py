@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from gog_jax.report.results import place
 from gog_jax.storage import metrics
 
 _WIDTH, _HEIGHT = 300, 168
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 22
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 288, 10, 146  # Where the axes end.
 _MAX_POINTS = 250  # Longer series are averaged down to as many points.
 _SMOOTH_FROM = 24  # From as many points on, the running mean is drawn too.
 # What readers look for first, in this order.
@@ -95,21 +96,16 @@ def _chart(
   low, high = y_range or (points[:, 1].min(), points[:, 1].max())
   y_ticks = ticks(low, high, about=4)
   x_low, x_high = points[0, 0], points[-1, 0]
-  y_low, y_high = y_ticks[0], y_ticks[-1]
+  x_of = functools.partial(
+      np.interp, xp=(x_low, x_high), fp=(_LEFT, _RIGHT)
+  )
+  y_of = functools.partial(
+      np.interp, xp=(y_ticks[0], y_ticks[-1]), fp=(_BOTTOM, _TOP)
+  )
 
-  def x_of(step):
-    inner = _WIDTH - _LEFT - _RIGHT
-    return _LEFT + inner * (step - x_low) / (x_high - x_low)
-
-  def y_of(value):
-    inner = _HEIGHT - _TOP - _BOTTOM
-    return _HEIGHT - _BOTTOM - inner * (value - y_low) / (y_high - y_low)
-
-  def path(values) -> str:
-    return 'M' + 'L'.join(
-        f'{x_of(step):.1f},{y_of(value):.1f}'
-        for step, value in zip(points[:, 0], values, strict=True)
-    )
+  def path(values: np.ndarray) -> str:
+    corners = zip(x_of(points[:, 0]), y_of(values), strict=True)
+    return 'M' + 'L'.join(f'{x:.1f},{y:.1f}' for x, y in corners)
 
   paths = {'raw': path(points[:, 1])}
   if len(points) >= _SMOOTH_FROM:
@@ -118,6 +114,10 @@ def _chart(
       'name': name,
       'width': _WIDTH,
       'height': _HEIGHT,
+      'left': _LEFT,
+      'right': _RIGHT,
+      'top': _TOP,
+      'bottom': _BOTTOM,
       'last': short(last),
       'paths': paths,
       'x_ticks': [

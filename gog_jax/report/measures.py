@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -51,10 +50,7 @@ def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
   trajectories = evaluated.trajectories
   valid = [t for t in trajectories if t.valid]
   pairs = [(evaluated.examples[t.example_id], t) for t in valid]
-  unjudged = -len(valid) + sum(
-      dataclasses.replace(t, verdict=None, masked='').valid
-      for t in trajectories
-  )
+  unjudged = sum(t.unjudged for t in trajectories)
   by_hop: dict[str, list[tuple[Example, Trajectory]]] = {}
   for example, trajectory in pairs:
     hop = _UNKNOWN if example.hops is None else str(example.hops)

@@ -10,7 +10,6 @@ from etils import epath
 import tensorflow_datasets as tfds
 
 from gog_jax.config.evaluation import DataConfig
-from gog_jax.config.evaluation import DifficultyConfig
 from gog_jax.errors import UserError
 from gog_jax.storage import metrics
 from gog_jax.storage import tfds_files
@@ -41,14 +40,10 @@ def prepare(data_dir: epath.PathLike, data: DataConfig) -> dict[str, int]:
     The number of examples by split.
   """
   sizes = {split: getattr(data, f'n_{split}') for split in SPLITS}
-  difficulties = dict.fromkeys(SPLITS, data.difficulty) | {'hard': data.hard}
   text = tfds.features.Text
   tfds_files.write(
       data_dir,
-      {
-          split: _rows(split, size, data.world_seed, difficulties[split])
-          for split, size in sizes.items()
-      },
+      {split: _rows(split, size, data) for split, size in sizes.items()},
       name=_NAME,
       version=_VERSION,
       features=tfds.features.FeaturesDict({
@@ -63,10 +58,9 @@ def prepare(data_dir: epath.PathLike, data: DataConfig) -> dict[str, int]:
   return sizes
 
 
-def _rows(
-    split: str, size: int, world_seed: int, difficulty: DifficultyConfig
-) -> tfds_files.Rows:
-  first = world_seed * _SCOPES_PER_SEED
+def _rows(split: str, size: int, data: DataConfig) -> tfds_files.Rows:
+  difficulty = data.hard if split == 'hard' else data.difficulty
+  first = data.world_seed * _SCOPES_PER_SEED
   with metrics.Progress(split, total=size) as progress:
     for number in range(size):
       n_scopes, index = divmod(number, QUESTIONS_PER_SCOPE)

@@ -88,18 +88,14 @@ def draw_names(rng: np.random.Generator, n: int, split: str) -> list[str]:
   return [pool[i] for i in rng.choice(len(pool), n, replace=False)]
 
 
-def text_of(difficulty: DifficultyConfig) -> str:
-  """Its values in order, as scopes hold them, e.g. '4-0-0.7-0.35-0.08-0'."""
-  return '-'.join(f'{value:g}' for value in dataclasses.astuple(difficulty))
-
-
 def make_scope(
     split: str, seed: int, difficulty: DifficultyConfig = USUAL
 ) -> str:
   """Names a scope, e.g. 'world/4/train/7/4-0-0.7-0.35-0.08-0'."""
   if split not in SPLITS or seed < 0:
     raise ValueError(f'no scope for split {split!r} and seed {seed}')
-  return f'world/{VERSION}/{split}/{seed}/{text_of(difficulty)}'
+  values = '-'.join(f'{value:g}' for value in dataclasses.astuple(difficulty))
+  return f'world/{VERSION}/{split}/{seed}/{values}'
 
 
 def _parse(scope: str) -> tuple[str, DifficultyConfig]:

@@ -38,15 +38,13 @@ class Lessons(Sequence[Trajectory]):
   """
 
   def __init__(self, run: PretrainRun, *, seed: int):
-    c = run.config.pretrain
+    self._config = c = run.config.pretrain
     self._chat = run.chat
     self._content_ids = np.array(run.chat.content_ids)
     self._to_model_box = to_model_box(run, (scenes.SIZE, scenes.SIZE))
     self._phases = [getattr(c, name) for name in PHASES]
     self._ends = np.cumsum([p.steps * c.batch_size for p in self._phases])
-    self._n_exchanges = c.n_exchanges
     self._max_tokens = run.config.rollout.max_context
-    self._copying = c.copying
     self._seed = seed
 
   def __len__(self) -> int:
@@ -61,8 +59,8 @@ class Lessons(Sequence[Trajectory]):
     scene = None
     transcript = Transcript()
     room = self._max_tokens
-    for n in range(self._n_exchanges):
-      reads, copies = rng.random(2) < (phase.reading, self._copying)
+    for n in range(self._config.n_exchanges):
+      reads, copies = rng.random(2) < (phase.reading, self._config.copying)
       if reads and copies:
         prompt, answer = self._copy_tokens(rng, first=n == 0)
       else:

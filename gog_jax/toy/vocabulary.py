@@ -170,16 +170,19 @@ PROTOCOL_WORDS = (
 PUNCTUATION = tuple('.,:;!?-+*/=_#%&@$^~|\\\'"`()[]{}<>') + ('\n',)
 
 
+_SAID = (*THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT, LOOK_HIT)
+_ASKED = (*QUESTIONS.values(), *GROUNDING.values())
+
+
 @functools.lru_cache(maxsize=1)
 def words() -> tuple[str, ...]:
   """Returns every word that deserves a token of its own, once each."""
-  sentences = [*REFERENCES.values(), *THOUGHTS.values(), IMAGE_HIT, FACT_HIT]
-  sentences += [ALIAS_HIT, LOOK_HIT]
-  for table in (QUESTIONS, GROUNDING):
-    sentences += [line for lines in table.values() for line in lines]
-  names = (COLOURS, SHAPES, PATTERNS, ATTRIBUTES, CITIES, FOUNDERS, MATCHES)
-  found = [name for group in names for name in group]
-  found += [ALIAS, UNKNOWN, ANY, 'got', 'image', 'emblem', 'emblems']
+  sentences = [*REFERENCES.values(), *_SAID]
+  sentences += [line for lines in _ASKED for line in lines]
+  found = [
+      *COLOURS, *SHAPES, *PATTERNS, *ATTRIBUTES, *CITIES, *FOUNDERS, *MATCHES,
+      ALIAS, UNKNOWN, ANY, 'got', 'image', 'emblem', 'emblems',
+  ]  # fmt: skip
   said = ' '.join(sentences).replace('?', ' ').split()
   found += [word for word in said if '{' not in word]
   return tuple(dict.fromkeys(found))
@@ -200,8 +203,6 @@ def sample_texts() -> Iterator[str]:
     yield f'{name[:3]} {name[3:]} {other}'
   for number in range(169):
     yield f'{number} {number},{number}]'
-  questions = [*QUESTIONS.values(), *GROUNDING.values()]
-  said = [*THOUGHTS.values(), IMAGE_HIT, FACT_HIT, ALIAS_HIT, LOOK_HIT]
   for index in range(240):
     attribute = ATTRIBUTES[index % 3]
     slots = {
@@ -221,9 +222,9 @@ def sample_texts() -> Iterator[str]:
     slots['text'] = FACT_HIT.format(**slots)
     reference = tuple(REFERENCES.values())[index % len(REFERENCES)]
     slots['ref'] = reference.format(**slots)
-    for lines in questions:
+    for lines in _ASKED:
       yield lines[index % len(lines)].format(**slots)
     slots['ref'] = in_short(slots['ref'])
-    for line in (*said, LOOK_QUERY):
+    for line in (*_SAID, LOOK_QUERY):
       yield line.format(**slots)
   yield from PROTOCOL_PIECES
