@@ -64,7 +64,12 @@ def ask(config: AskPage, workdir: epath.Path) -> None:
   page = epath.Path(config.page) if config.page else folder
   if page.suffix != '.html':
     page = page / 'index.html'
-  files.write_atomic(page, render(who, example, trajectory))
+  shown = cards.render(
+      'ask.html.j2',  # The report's card of a trajectory, which nobody judges.
+      card=cards.card(who, example, trajectory),
+      counts=narrator.counts(trajectory),
+  )
+  files.write_atomic(page, shown)
   facts = {'page': str(page)}
   if model == paradigms.REMOTE and trajectory.stop_reason == StopReason.LENGTH:
     facts['hint'] = (
@@ -96,15 +101,6 @@ def read_example(config: AskPage) -> Example:
       answers=(),
       source='',
       scope=config.scope,
-  )
-
-
-def render(policy: str, example: Example, trajectory: Trajectory) -> str:
-  """The page: the report's card of one trajectory, which nobody judges."""
-  return cards.render(
-      'ask.html.j2',
-      card=cards.card(policy, example, trajectory),
-      counts=narrator.counts(trajectory),
   )
 
 

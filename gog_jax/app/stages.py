@@ -66,10 +66,9 @@ class Stage:
     sections: Config fields that its output depends on.
     needs: Stages whose output it reads.
     make: (run, folder) -> facts for the manifest.
-    pages: Those of configs/ that make it themselves at any size, the usual one
-      first.
+    pages: The config pages that make it at any size, the usual one first.
     config: The run's config -> the stage's own.
-    inputs: Fingerprints of what it reads beside them and `Run.inputs`, by name.
+    inputs: Fingerprints of what else it reads, by name, beside `Run.inputs`.
     about: What else its manifest says, from the start.
     again: (run, folder) -> whether to go on with it although it is complete.
     trains: Whether it makes parameters: not reproducible from its settings,

@@ -32,14 +32,14 @@ from gog_jax.types import Trajectory
 
 # Finished items that may wait to be scored: a judge takes its time.
 _MAX_PENDING = 256
-# An outage is looked for among this many items that finished last.
+# An outage is told by this many of the latest items.
 _RECENT = 64
 MEANS = ('accuracy', 'format')
 USAGE = ('prompt_tokens', 'completion_tokens')
 
 
 def item_of(trajectory: Trajectory) -> dict[str, Any]:
-  """What is noted of every item beside its record, for quick sums."""
+  """What is noted of an item beside its record, so that sums are quick."""
   usage = trajectory.usage
   return {
       'valid': trajectory.valid,
@@ -55,7 +55,7 @@ def item_of(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def infra_error(trajectory: Trajectory) -> tuple[str, str]:
-  """What failed of the infrastructure, and how; of a trajectory not valid."""
+  """What failed, and its message, for a trajectory that is not valid."""
   if trajectory.stop_reason == StopReason.ERROR:
     return 'model failed', trajectory.error
   for _, result in trajectory.calls:
@@ -68,11 +68,11 @@ def infra_error(trajectory: Trajectory) -> tuple[str, str]:
 
 
 def is_outage(errors: Sequence[str], max_errors: float) -> bool:
-  """Whether the infrastructure spoilt more than a share of what was asked.
+  """Whether more than a share `max_errors` of conversations failed.
 
   Args:
-    errors: Of each conversation; empty where it is valid.
-    max_errors: The share.
+    errors: One a conversation, empty where it is valid.
+    max_errors: From 0 to 1.
   """
   return sum(map(bool, errors)) > max_errors * len(errors)
 
@@ -101,13 +101,13 @@ class Collector:
   Attributes:
     run: With the policy's tools and dialect.
     folder: Where the items go.
-    request: What to roll out for an item's number.
+    request: Makes the request of an item, given its number.
     samples: Items of one example, see `Rollouts`.
     notes: What else to note of a scored item.
     keep_records: False keeps only what is noted.
     retries: How often an item that the infrastructure spoilt is begun anew,
       with the very same seed, before it is left as it is.
-    max_errors: Share of spoilt items beyond which it is an outage.
+    max_errors: The share of spoilt items that is still no outage.
     on_kept: Called after each item that is kept, with all `items`.
     rollouts: The open folder.
     items: What is noted of each finished item, by its number.

@@ -39,20 +39,20 @@ _SHOWN = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-  """Of one policy, for the items that are not done yet.
+  """What the items of a policy that are not done yet would take.
 
   Attributes:
     policy: Its name.
-    items: How many there are.
-    done: How many of them are done.
-    parameters: Of the model that is loaded; 0 where none is.
-    bytes: That they take, in the config's type.
+    items: The number of all items.
+    done: The number of items that are done.
+    parameters: Those of the model that is loaded; 0 where none is.
+    bytes: The size of the parameters in the config's dtype.
     most: Bounds: 'turns', 'calls', 'judged', 'prompt_tokens',
       'completion_tokens' (of a remote model), 'price' (US dollars); of a judge
       that costs, 'judge_price', the cap for all policies together.
     expected: The same as far as what is done tells, and 'seconds'; empty where
       nothing is done.
-    told_by: Whose items tell.
+    told_by: The items that `expected` is extrapolated from.
   """
 
   policy: str
@@ -149,7 +149,7 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
 def _known(
     run: Run, name: str, items: list[Mapping[str, Any]]
 ) -> tuple[str, list[Mapping[str, Any]]]:
-  """Items that tell what others will take, and whose they are."""
+  """Finished items to extrapolate from, and what they are called."""
   if items:
     return 'what is done', items
   for folder in sorted(run.workdir.glob(f'eval*/{name}')):

@@ -11,7 +11,6 @@ import base64
 from collections.abc import Mapping, Sequence
 import functools
 import io
-import itertools
 import json
 from typing import Any
 
@@ -24,9 +23,7 @@ from gog_jax.report import charts
 from gog_jax.rewards import behaviour
 from gog_jax.types import Box
 from gog_jax.types import Example
-from gog_jax.types import ToolCall
 from gog_jax.types import Trajectory
-from gog_jax.types import Turn
 
 # Longest sides, in pixels, of embedded images.
 _SCENE_SIDE = 640
@@ -47,6 +44,7 @@ def render(template: str, **values: Any) -> str:
   )
   environment.filters |= {
       'percent': _percent,
+      'pretty': _pretty,
       'short': charts.short,
       'thumbnail': lambda data: _embed(data, _THUMBNAIL_SIDE),
       'verdict': {None: 'unknown', True: 'hit', False: 'miss'}.get,
@@ -66,10 +64,10 @@ def card(
   """What the template shows of one trajectory.
 
   Args:
-    policy: Whose it is.
-    example: What was asked; with no accepted answers none is judged.
+    policy: The name of its policy.
+    example: What was asked; without accepted answers nothing is judged.
     trajectory: Scored, if there are accepted answers.
-    others: What other policies answered, by their names.
+    others: Other policies' trajectories of this example, each after its name.
   """
   gazes = behaviour.gazes(example, trajectory)
   labels = _labels(gazes)
@@ -84,10 +82,8 @@ def card(
           _scene(root, example, gazes, labels)
           for root in range(len(example.images))
       ],
-      'turns': [
-          _turn(number, turn, gazes, labels)
-          for number, turn in enumerate(trajectory.turns)
-      ],
+      'gazes': {(gaze.turn, gaze.call): gaze for gaze in gazes},
+      'labels': labels,
       'others': [(name, t.answer, _outcome(example, t)) for name, t in others],
   }
 
@@ -161,36 +157,11 @@ def _badge(
     x += width * 1.05
 
 
-def _turn(
-    number: int,
-    turn: Turn,
-    gazes: Sequence[behaviour.Gaze],
-    labels: Mapping[tuple[int, int], str],
-) -> dict[str, Any]:
-  crops = {gaze.call: gaze for gaze in gazes if gaze.turn == number}
-  return {
-      'number': number + 1,
-      'parsed': turn.parsed,
-      'calls': [
-          {
-              'name': call.name,
-              'arguments': _pretty(call),
-              'result': result,  # None in a last turn that was not executed.
-              'gaze': crops.get(index),
-              'label': labels.get((number, index)),
-          }
-          for index, (call, result) in enumerate(
-              itertools.zip_longest(turn.parsed.calls, turn.results)
-          )
-      ],
-  }
-
-
-def _pretty(call: ToolCall) -> str:
-  line = json.dumps(call.arguments, ensure_ascii=False)
+def _pretty(arguments: Mapping[str, Any]) -> str:
+  line = json.dumps(arguments, ensure_ascii=False)
   if len(line) <= _LINE:
     return line
-  return json.dumps(call.arguments, ensure_ascii=False, indent=2)
+  return json.dumps(arguments, ensure_ascii=False, indent=2)
 
 
 @functools.lru_cache(maxsize=256)

@@ -59,14 +59,8 @@ def table(summary: Mapping[str, Any]) -> str:
       box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
   )
   for heading in lines[0]:
-    first = heading == 'policy'
-    grid.add_column(
-        heading,
-        justify='left' if first else 'right',
-        style='bold' if first else '',
-        vertical='bottom',
-        no_wrap=True,
-    )
+    grid.add_column(heading, justify='right', vertical='bottom', no_wrap=True)
+  grid.columns[0].justify, grid.columns[0].style = 'left', 'bold'
   for line in lines:
     grid.add_row(*line.values())
   # Names of policies are not markup.

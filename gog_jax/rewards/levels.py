@@ -21,13 +21,13 @@ class Grade:
   Attributes:
     example_id: Which query.
     n_valid: Samples that no infra_error spoilt.
-    n_correct: Of these, answered correctly.
+    n_correct: The correct ones among these.
     n_errors: Samples that an infra_error spoilt: never counted as failures.
-    n_short: Of those answered wrongly, the ones that searched less often than
-      the question has hops: they lacked a step, not sight.
-    n_unseen: Of those answered wrongly, the ones that never gazed at the
-      region asked about, where one has to be looked at.
-    n_else: Of those answered wrongly, the ones that neither is true of.
+    n_short: Wrong answers after fewer searches than the question has hops:
+      they lacked a step, not sight.
+    n_unseen: Wrong answers without a gaze at the region asked about, where one
+      has to be looked at.
+    n_else: All other wrong answers.
     hops: Searches the question needs, if known.
     level: 0, 1 or 2; None if too few samples were valid.
   """
@@ -56,7 +56,7 @@ def level_of(
 
 
 def count_correct(group: Sequence[Trajectory]) -> tuple[int, int]:
-  """How many of a group are correct, and of how many valid ones."""
+  """The numbers of correct and of valid trajectories in a group."""
   valid = [t for t in group if t.valid]
   return sum(t.reward_parts['accuracy'] == 1.0 for t in valid), len(valid)
 

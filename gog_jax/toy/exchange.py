@@ -24,8 +24,8 @@ class Exchange:
       writes: thought, then answer or call; else the answer is all of it.
     answer: Plain text; '' where the message ends in a call.
     calls: The call that the message ends in, if it does.
-    before: What was said before, if it matters; no target of training. It ends
-      in a call: the question is what that brought, the image a gaze's crop.
+    before: The exchange before, if it matters; it is not trained on. It ends in
+      a call, which brought the question and, if it was a gaze, the image.
   """
 
   images: tuple[bytes, ...] = ()
