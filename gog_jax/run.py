@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Sequence
 import dataclasses
 import functools
 import hashlib
+import itertools
 from typing import Any, Generic, TypeVar
 
 from etils import epath
@@ -190,15 +191,12 @@ class RunOf(Generic[C]):
     """
     requests = []
     drawn = collections.Counter()
-    for example in examples:
-      for sample in range(samples):
-        again = drawn[example.id]
-        requests.append(
-            self.request(
-                example, sample=sample, seed=seed, what=what, again=again
-            )
-        )
-        drawn[example.id] += 1
+    for example, n in itertools.product(examples, range(samples)):
+      again = drawn[example.id]
+      drawn[example.id] += 1
+      requests.append(
+          self.request(example, seed=seed, what=what, sample=n, again=again)
+      )
     done: dict[int, Trajectory] = {}
 
     def finished(number: int, _: Request, trajectory: Trajectory) -> None:
@@ -206,19 +204,23 @@ class RunOf(Generic[C]):
       if progress is not None:
         progress.advance()
 
-    Loop(
-        policy=policy,
-        executor=self.executor,
-        chat=self.chat,
-        limits=self.limits,
-        on_finished=finished,
-    ).run(requests)
+    self.loop(policy, on_finished=finished).run(requests)
     scored = self.scored(
         [request.example for request in requests],
         [done[number] for number in range(len(requests))],
         call_cost=call_cost,
     )
     return [scored[i : i + samples] for i in range(0, len(scored), samples)]
+
+  def loop(self, policy: Policy, **callbacks: Any) -> Loop:
+    """A rollout loop with the run's tools, chat and limits."""
+    return Loop(
+        policy=policy,
+        executor=self.executor,
+        chat=self.chat,
+        limits=self.limits,
+        **callbacks,
+    )
 
   def request(
       self,
@@ -264,13 +266,8 @@ class RunOf(Generic[C]):
       if self.judge is not None:
         fresh = self.judge.judged(examples, fresh)
     return [
-        rewards.score(
-            example,
-            trajectory,
-            config=self.config.reward,
-            call_cost=call_cost,
-        )
-        for example, trajectory in zip(examples, fresh, strict=True)
+        rewards.score(e, t, config=self.config.reward, call_cost=call_cost)
+        for e, t in zip(examples, fresh, strict=True)
     ]
 
   def questions(self, split: str) -> Any:

@@ -15,7 +15,6 @@ from gog_jax.evaluation import policies
 from gog_jax.remote import secrets
 from gog_jax.remote.endpoint import shown_url
 from gog_jax.report import cards
-from gog_jax.rollout.loop import Loop
 from gog_jax.rollout.policy import Request
 from gog_jax.run import build
 from gog_jax.storage import blobs
@@ -50,11 +49,8 @@ def ask(config: AskPage, workdir: epath.Path) -> None:
   told.header(image=str(config.image), policy=who, **key)
   request = Request(example=example, sample=0, seed=run.seed('ask'))
   finished: list[Trajectory] = []
-  Loop(
-      policy=policy,
-      executor=run.executor,
-      chat=run.chat,
-      limits=run.limits,
+  run.loop(
+      policy,
       on_finished=lambda *done: finished.append(done[-1]),
       on_turn=lambda _, turn: told.on_turn(turn),
   ).run([request])

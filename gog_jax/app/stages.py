@@ -33,8 +33,7 @@ from gog_jax.train import sft
 
 EVAL = 'eval '  # Begins the names of evaluations; a policy's follows.
 
-
-# Config fields by what hangs on them: conversations, then weights.
+# Config fields that conversations depend on; then, that weights depend on.
 _TOOLS = (
     'tools.offered', 'tools.backend', 'tools.top_k', 'tools.hit_characters',
 )
@@ -46,7 +45,8 @@ _DEMOS = (
     *_ROLLOUT, 'reward', 'sft.n_candidates', 'sft.n_demos', 'sft.no_search',
     'sft.recovered',
 )  # fmt: skip
-# What may change while a stage is under way: its output does not hang on it.
+# Fields that may change while a stage is under way: they leave its output as
+# it is.
 _NO_IDENTITY = (
     'checkpoint_every', 'trajectories_every', 'alarms',
     # Of SFT, what stands among a stage's inputs or only matters with them.

@@ -19,7 +19,6 @@ from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.interrupt import Interrupted
 from gog_jax.rewards import behaviour
-from gog_jax.rollout.loop import Loop
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
@@ -228,13 +227,7 @@ class Collector:
         scorer.add(todo[position], request.example, trajectory)
         progress.advance()
 
-      Loop(
-          policy=policy,
-          executor=self.run.executor,
-          chat=self.run.chat,
-          limits=self.run.limits,
-          on_finished=finished,
-      ).run(map(self.request, todo))
+      self.run.loop(policy, on_finished=finished).run(map(self.request, todo))
 
 
 class _Scorer:

@@ -170,8 +170,8 @@ class WorldBackend:
 
     Args:
       query: Any text; case and punctuation do not matter.
-      scope: Whose documents.
-      top_k: How many hits at most.
+      scope: The scope whose documents are searched.
+      top_k: The most hits to return.
 
     Returns:
       Hits, best first; none when no document shares a word.
@@ -201,8 +201,8 @@ class WorldBackend:
 
     Args:
       data: An encoded image.
-      scope: Whose emblems.
-      top_k: How many hits at most.
+      scope: The scope whose emblems are compared.
+      top_k: The most hits to return.
 
     Returns:
       Hits, best first. There is always a nearest one; its text says whether

@@ -67,7 +67,7 @@ def _draw_scene(
 
   Args:
     rng: Where every choice comes from.
-    world: Whose emblems.
+    world: The world whose emblems are drawn.
     twins: Whether the first two emblems are twins, both pictured.
   """
   main = not twins and bool(rng.random() < _P_MAIN)
