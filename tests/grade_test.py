@@ -77,19 +77,20 @@ def test_what_a_level_consists_of():
 class Played:
   """A run whose rollouts are the groups given, by example."""
 
-  executor = chat = limits = judge = None
+  judge = None
 
-  def __init__(self, monkeypatch, groups, samples):
+  def __init__(self, groups, samples):
     self.config = mini.make_config('grade', grade__samples=samples)
     self.groups = groups
     self.n_rollouts = 0
-    monkeypatch.setattr(collect, 'Loop', self.loop)
 
   def request(self, example, *, sample, seed, what, again):
     assert (seed, what, again) == (('grade',), '', sample)
     return Request(example=example, sample=sample, seed=0)
 
-  def loop(self, *, on_finished, **unused):
+  def loop(self, policy, *, on_finished):
+    del policy
+
     def run(requests):
       for position, request in enumerate(requests):
         self.n_rollouts += 1
@@ -109,10 +110,9 @@ def spoilt(name):
 
 
 @pytest.mark.quick
-def test_errors_are_excluded_from_the_grades(tmp_path, monkeypatch):
+def test_errors_are_excluded_from_the_grades(tmp_path):
   miss, hit = (helpers.gaze(helpers.MISS),), (helpers.gaze(helpers.HIT),)
   played = Played(
-      monkeypatch,
       {
           # Of two that were not spoilt one is right: about half.
           'a': [
@@ -147,10 +147,10 @@ def test_errors_are_excluded_from_the_grades(tmp_path, monkeypatch):
 
 
 @pytest.mark.quick
-def test_an_outage_is_not_graded(tmp_path, monkeypatch):
+def test_an_outage_is_not_graded(tmp_path):
   well = {name: [helpers.trajectory(name)] * 2 for name in 'abc'}
   down = {name: [spoilt(name), spoilt(name)] for name in 'bc'}
-  played = Played(monkeypatch, {**well, **down}, samples=2)
+  played = Played({**well, **down}, samples=2)
   examples = [helpers.example(name) for name in 'abc']
   with pytest.raises(UserError, match='4 of the last 6 .*same command'):
     grade.grade_examples(played, None, examples, tmp_path)
@@ -171,7 +171,7 @@ def test_an_outage_is_noticed_while_it_lasts(tmp_path, monkeypatch):
       name: [helpers.trajectory(name) if i < 90 else spoilt(name)]
       for i, name in enumerate(names)
   }
-  played = Played(monkeypatch, groups, samples=1)
+  played = Played(groups, samples=1)
   examples = [helpers.example(name) for name in names]
   with pytest.raises(UserError, match='of the last 64 .*tool failed'):
     grade.grade_examples(played, None, examples, tmp_path)
@@ -184,13 +184,9 @@ def test_an_outage_is_noticed_while_it_lasts(tmp_path, monkeypatch):
     [(lambda text: text.replace('"index"', '"x"', 1), 1),
      (lambda text: text.splitlines()[0] + '\n{"example_id": "a"}\n', 2)],
 )  # fmt: skip
-def test_damaged_samples_are_not_taken_for_whole(
-    damage, line, tmp_path, monkeypatch
-):
+def test_damaged_samples_are_not_taken_for_whole(damage, line, tmp_path):
   examples = [helpers.example(name) for name in 'ab']
-  played = Played(
-      monkeypatch, {name: [helpers.trajectory(name)] for name in 'ab'}, 1
-  )
+  played = Played({name: [helpers.trajectory(name)] for name in 'ab'}, 1)
   grade.grade_examples(played, None, examples, tmp_path)
   path = tmp_path / 'samples' / 'trajectories.jsonl'
   path.write_text(damage(path.read_text()))

@@ -243,9 +243,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
       ),
       **{name: _rl(name) for name in ('rl', *config.arms)},
       **evaluations,
-      'report': Stage(
-          ('seed', 'report'), order, _report, pages=('eval', 'rl')
-      ),
+      'report': Stage(('seed', 'report'), order, _report, pages=('eval', 'rl')),
       'pretrain': Stage(
           ('seed', 'model', 'batch', 'rollout', 'pretrain'),
           (),

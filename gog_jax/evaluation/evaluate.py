@@ -28,6 +28,7 @@ from gog_jax.evaluation.collect import Collector
 from gog_jax.evaluation.collect import MEANS
 from gog_jax.evaluation.collect import USAGE
 from gog_jax.questions import benchmarks
+from gog_jax.rewards.behaviour import mean
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.storage import files
@@ -189,18 +190,13 @@ def summary(items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
   """Counts and sums over items, means over the valid ones."""
   listed = list(items)
   valid = [item for item in listed if item['valid']]
-
-  def mean(part: str) -> float | None:
-    values = [item[part] for item in valid]
-    return sum(values) / len(values) if values else None
-
   sums = ('turns', 'calls', 'searches', *USAGE, 'price', 'seconds')
   return {
       'n_done': len(listed),
       'n': len(valid),
       'infra_errors': len(listed) - len(valid),
       'judge_errors': sum(item['unjudged'] for item in listed),
-      **{part: mean(part) for part in MEANS},
+      **{part: mean([item[part] for item in valid]) for part in MEANS},
       **{part: sum(item[part] for item in listed) for part in sums},
   }
 

@@ -96,9 +96,7 @@ def _chart(
   low, high = y_range or (points[:, 1].min(), points[:, 1].max())
   y_ticks = ticks(low, high, about=4)
   x_low, x_high = points[0, 0], points[-1, 0]
-  x_of = functools.partial(
-      np.interp, xp=(x_low, x_high), fp=(_LEFT, _RIGHT)
-  )
+  x_of = functools.partial(np.interp, xp=(x_low, x_high), fp=(_LEFT, _RIGHT))
   y_of = functools.partial(
       np.interp, xp=(y_ticks[0], y_ticks[-1]), fp=(_BOTTOM, _TOP)
   )

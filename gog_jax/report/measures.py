@@ -344,9 +344,7 @@ def difference(
   }
 
 
-def _by_occurrence(
-    evaluated: Evaluated,
-) -> dict[tuple[str, int], Trajectory]:
+def _by_occurrence(evaluated: Evaluated) -> dict[tuple[str, int], Trajectory]:
   found, seen = {}, collections.Counter()
   for trajectory in evaluated.trajectories:
     seen[trajectory.example_id] += 1

@@ -215,9 +215,7 @@ def _summary(evaluated: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
           for other in evaluated
           if compared(one.policy, other.policy)
       ],
-      'benchmark': [
-          one for i, one in enumerate(items) if one not in items[:i]
-      ],
+      'benchmark': [one for i, one in enumerate(items) if one not in items[:i]],
   }
 
 

@@ -200,14 +200,12 @@ def _paper_row(row: paper.PaperRow) -> dict[str, Any]:
   """As printed, with our intervals from the recovered counts."""
   cells = {
       name: {
-          'accuracy': {
-              'mean': row.scores[i] / 100, 'ci95': row.interval(name)
-          },
+          'accuracy': {'mean': row.scores[i] / 100, 'ci95': row.interval(name)},
           'n': paper.N[name],
           'caveats': [paper.FOOTNOTE] * (row.footnote == name),
       }
       for i, name in enumerate(paper.NAMES[: len(row.scores)])
-  }  # fmt: skip
+  }
   return {
       'paradigm': paper.PARADIGMS[row.paradigm],
       'backbone': paper.BACKBONES[row.family],

@@ -102,9 +102,7 @@ def to_model_box(run: Run, size: tuple[int, int]) -> ToModelBox:
   )
 
 
-def expert_policy(
-    run: Run, *, answers_at_once: bool = False
-) -> ScriptedPolicy:
+def expert_policy(run: Run, *, answers_at_once: bool = False) -> ScriptedPolicy:
   """The expert with the tools of a run.
 
   Args:

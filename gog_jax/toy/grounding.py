@@ -65,9 +65,7 @@ def _show(exchange: Exchange, image: bytes) -> Exchange:
   return dataclasses.replace(exchange, images=(image, *exchange.images))
 
 
-def draw_scene(
-    rng: np.random.Generator, *, twins: float = 0.3
-) -> scenes.Scene:
+def draw_scene(rng: np.random.Generator, *, twins: float = 0.3) -> scenes.Scene:
   """Draws a scene of any emblems; only twins share a colour.
 
   Args:

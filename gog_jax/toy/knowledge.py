@@ -193,7 +193,5 @@ def _draw_identities(rng: np.random.Generator) -> list[Identity]:
   for index in rng.permutation(len(looks))[: N_ENTITIES // 2]:
     colour, shape = looks[index]
     for pattern in rng.permutation(len(vocabulary.PATTERNS))[:2]:
-      identities.append(
-          Identity(colour, shape, vocabulary.PATTERNS[pattern])
-      )
+      identities.append(Identity(colour, shape, vocabulary.PATTERNS[pattern]))
   return identities

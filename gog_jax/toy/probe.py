@@ -75,9 +75,7 @@ def _task(rng: np.random.Generator, kind: str, frame: ToModelBox) -> Exchange:
   return grounding.ask(rng, scene, frame, kind=kind, show=True)
 
 
-def _ask(
-    run: Run, policy: Policy, tasks: Sequence[Exchange]
-) -> list[str]:
+def _ask(run: Run, policy: Policy, tasks: Sequence[Exchange]) -> list[str]:
   asked = []
   for slot, task in enumerate(tasks):
     request = Request(example=_NO_EXAMPLE, sample=0, seed=slot)
