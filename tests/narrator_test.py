@@ -69,7 +69,7 @@ def test_a_terminal_gets_colours_but_none_of_the_pages(monkeypatch):
     ('text', 'shown'),
     [
         ('a\x1b[2Jb\x00\x7f\x85', r'a\x1b[2Jb\x00\x7f\x85'),
-        ('a\r\nb\rc\td', 'a\nb\\x0dc  d'),
+        ('a\r\nb\rc\td', 'a\nb\\rc  d'),
         ('\u202eabc\u2066\u200f\u2028\U000e0041', (
             r'\u202eabc\u2066\u200f\u2028\U000e0041'
         )),

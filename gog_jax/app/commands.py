@@ -143,8 +143,8 @@ COMMANDS: dict[str, Callable[[Any, epath.Path], None]] = {
 def dry_run(config: Any, workdir: epath.Path) -> None:
   """Says what an evaluation or a builder's run would take, and asks nobody.
 
-  For the builder the world's questions are made, if it asks those and they are
-  not there.
+  If the builder asks the world's questions and they are not there, they are
+  made.
 
   Raises:
     UserError: The page is about neither, or as a walk says at once.

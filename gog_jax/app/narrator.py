@@ -52,10 +52,7 @@ def _visible(character: str) -> str:
     return character
   if unicodedata.category(character) not in _SPELLED_OUT:
     return character
-  code = ord(character)
-  if code < 256:
-    return f'\\x{code:02x}'
-  return f'\\u{code:04x}' if code < 65536 else f'\\U{code:08x}'
+  return character.encode('unicode_escape').decode()
 
 
 class Narrator:

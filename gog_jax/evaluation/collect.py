@@ -98,7 +98,7 @@ class Collector:
   It continues where an earlier process stopped.
 
   Attributes:
-    run: With the policy's tools and dialect.
+    run: The policy's own, with its tools and dialect.
     folder: Where the items go.
     request: Makes the request of an item, given its number.
     samples: Items of one example, see `Rollouts`.

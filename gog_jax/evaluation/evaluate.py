@@ -123,7 +123,7 @@ def evaluate(
   this was last run.
 
   Args:
-    run: With the policy's own config.
+    run: The policy's own, see `policies.run_of`.
     folder: Where the items go.
     name: The policy's.
     make_policy: In place of what makes the policy of that name.
@@ -163,7 +163,7 @@ def is_done(folder: epath.Path) -> bool:
 
 
 def errors(folder: epath.Path) -> int:
-  """How many items the infrastructure spoilt."""
+  """The number of items that the infrastructure spoilt."""
   return progress_of(folder).get('infra_errors', 0)
 
 

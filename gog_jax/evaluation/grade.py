@@ -113,7 +113,7 @@ def _grade(
 
 
 def facts(grades: Sequence[Grade]) -> dict[str, Any]:
-  """How many queries each level holds, and of what kind they are."""
+  """The number of queries in each level, and what kind they are."""
   levels = [grade.level for grade in grades]
   return {
       'levels': {str(level): levels.count(level) for level in (0, 1, 2)},

@@ -86,9 +86,9 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
   """A policy that decodes greedily; `run` is that of `run_of`.
 
   Args:
-    run: With its tools and wording.
+    run: The policy's own, with its tools and wording.
     name: The policy's.
-    tolerant: Of a remote model, see `RemotePolicy`.
+    tolerant: For a remote model, see `RemotePolicy`.
 
   Raises:
     UserError: Its stage has not been run, or what its config names cannot be
@@ -172,10 +172,10 @@ def _both_searches(run: Run, request: Request) -> list[list[int]]:
 def remote_policy(
     run: Run, *, capacity: int, tolerant: bool = False
 ) -> RemotePolicy:
-  """The model behind `config.remote`; with the chat that reads what it says.
+  """The model behind `config.remote`.
 
   Args:
-    run: With the chat that reads what it says.
+    run: Its chat reads what the model says.
     capacity: Conversations that it is asked about at once.
     tolerant: See `RemotePolicy`.
   """

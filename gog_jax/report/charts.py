@@ -54,7 +54,7 @@ def budget_charts(
   All x axes reach to the largest budget; all y axes go from 0 to 1.
 
   Args:
-    rows: Of each policy, see `measures.describe`.
+    rows: One per policy, see `measures.describe`.
   """
   drawn: dict[str, list[dict[str, Any]]] = {}
   for unit in ('searches', 'tokens', 'dollars'):

@@ -36,7 +36,7 @@ def describe(evaluated: Evaluated, *, seed: int) -> dict[str, Any]:
 
   Args:
     evaluated: A policy and its trajectories.
-    seed: Of the bootstrap.
+    seed: The seed of the bootstrap.
 
   Returns:
     policy, n; infra_errors and unjudged: trajectories left out because a search
@@ -155,7 +155,7 @@ def calibration(pairs: Pairs) -> dict[str, dict[str, Any]]:
 
 
 def calls(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, int]]:
-  """How many calls ended how, by tool and in 'all'.
+  """The number of calls by how they ended, for each tool and for 'all'.
 
   Calls of tools that do not exist are counted under 'unknown': policies invent
   names without end.
@@ -190,7 +190,7 @@ def costs(
 
   Returns:
     searches: By tool and in 'all'; sub-queries that came back.
-    tokens: Of the record, each counted once, by who put it there: 'prompt'
+    tokens: Those in the record, each counted once, by who wrote it: 'prompt'
       (what the policy read, but for images), 'vision' and 'completion'.
     billed: Where an endpoint says what it took, which reads a conversation
       anew for every message: 'prompt', 'completion' and of how many, 'n'.

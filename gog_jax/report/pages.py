@@ -44,8 +44,8 @@ def make(
 
   Args:
     workdir: Where the report goes, local or gs://; and the run, if it is one.
-    n_trajectories: How many trajectories the page shows, if there are as many.
-    seed: Of the bootstrap and of the choice of trajectories.
+    n_trajectories: The most trajectories that the page shows.
+    seed: The seed of the bootstrap and of the choice of trajectories.
     benchmark: Which evaluation is reported.
     seeds: Seed to the folder of its run.
 

@@ -53,7 +53,7 @@ class PaperRow:
 
   Attributes:
     paradigm: One of PARADIGMS.
-    family: Of its backbone, one of BACKBONES.
+    family: Its backbone's family, one of BACKBONES.
     average: As printed.
     scores: By column, as printed; empty where only the average is.
     footnote: The column that FOOTNOTE is about, if any.
@@ -66,7 +66,7 @@ class PaperRow:
   footnote: str = ''
 
   def right(self, name: str) -> int:
-    """How many of a column's questions were right, recovered from the score."""
+    """The number of right answers in a column, recovered from the score."""
     return round(self.scores[NAMES.index(name)] / 100 * N[name])
 
   def interval(self, name: str) -> list[float]:

@@ -36,7 +36,7 @@ class Evaluated:
     examples: By id; holds every trajectory's example.
     trajectories: Scored ones, in the order of the data set.
     benchmark: What was asked.
-    manifest: How it was made.
+    manifest: The manifest of its stage.
     run: Its workdir, where several are compared.
   """
 

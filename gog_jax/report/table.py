@@ -34,7 +34,7 @@ def make(
   Args:
     workdirs: The runs' folders.
     folder: Where table.json and table.md go.
-    seed: Of the bootstrap.
+    seed: The seed of the bootstrap.
 
   Raises:
     UserError: A workdir does not exist, or a file in it is damaged.

@@ -214,7 +214,7 @@ def _papers(row: Mapping[str, Any], marks: _Marks) -> list[str]:
 def _accuracies(
     row: Mapping[str, Any], marks: _Marks, *, style: str = ''
 ) -> list[str]:
-  """Those of a row by the paper's columns."""
+  """A row's accuracies in the paper's columns."""
   found = []
   for name in paper.NAMES:
     if cell := row['cells'].get(name):

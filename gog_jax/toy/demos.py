@@ -81,8 +81,8 @@ def mix(
   """Chooses `n` candidates, the first of each kind, in their own order.
 
   Args:
-    kinds: Of all candidates, see `kind_of`.
-    n: How many to choose.
+    kinds: One per candidate, see `kind_of`.
+    n: The number to choose.
     no_search: Share of that kind, exact to one demo (43.5 % in the paper).
     recovered: The least share of that kind.
 

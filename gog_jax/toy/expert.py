@@ -106,7 +106,7 @@ def expert_policy(run: Run, *, answers_at_once: bool = False) -> ScriptedPolicy:
   """The expert with the tools of a run.
 
   Args:
-    run: With its chat.
+    run: Its chat writes what the expert says.
     answers_at_once: Where it would call a tool it answers 'unknown' instead.
   """
 

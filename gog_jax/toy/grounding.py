@@ -50,7 +50,7 @@ def ask(
     scene: From `draw_scene`, say.
     to_model_box: From pixels of the 168 x 168 scene to the frame in which the
       model sees it.
-    kind: Of `KINDS`.
+    kind: One of `KINDS`.
     show: Whether the scene's image comes with it.
   """
   target = scene.emblems[rng.integers(len(scene.emblems))]

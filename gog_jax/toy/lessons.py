@@ -107,7 +107,7 @@ def encode(
   """Returns an exchange's prompt, with all that was said before, and answer.
 
   Args:
-    chat: How it is written.
+    chat: Writes the tokens.
     exchange: What to write.
     first: Whether it opens the conversation.
   """

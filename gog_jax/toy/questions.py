@@ -43,7 +43,7 @@ class WorldQuestion:
       where all of it does.
     ref: The words that point at the target, or the entity's name; empty where
       all of the picture is asked about.
-    entity: Whose name or fact is asked, if any.
+    entity: The owner whose name or fact is asked, if any.
   """
 
   example: Example

@@ -123,7 +123,7 @@ class Sought:
   """What a question seeks, put into words.
 
   Attributes:
-    identity: Of the emblem that is meant.
+    identity: The identity of the emblem that is meant.
     ref: The question's reference to it.
     asked: What of it is asked: a key of `vocabulary.QUESTIONS`, or 'box'.
   """

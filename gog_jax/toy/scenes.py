@@ -57,7 +57,7 @@ class Identity:
 
   Attributes:
     colour, shape: What a glance shows.
-    pattern: Of the badge: what only a gaze shows.
+    pattern: The badge's, which only a gaze shows.
   """
 
   colour: str
@@ -287,7 +287,7 @@ def make_scene(
     identities: What to draw, 2 to MOST_EMBLEMS, no two alike, of one colour
       only where they are twins; exactly two for a `main` scene.
     main: Whether the first emblem fills most of the picture.
-    small: Of other scenes' emblems, the share that are tiny.
+    small: The share of tiny emblems in other scenes.
 
   Returns:
     The scene.
