@@ -250,7 +250,7 @@ def test_what_a_user_can_mend_is_one_line(tmp_path):
   evaluate(tmp_path, 'mmsearch', 'rl', '10')
   manifest = tmp_path / 'eval_mmsearch' / 'rl' / 'manifest.json'
   manifest.write_text('{')
-  with pytest.raises(UserError, match='manifest.json is damaged'):
+  with pytest.raises(UserError, match='manifest.json cannot be read'):
     make(tmp_path, out=tmp_path)
 
 

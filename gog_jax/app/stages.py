@@ -87,10 +87,6 @@ class Stage:
   trains: bool = False
 
 
-def _data(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  return dataset.prepare(folder, run.config.data)
-
-
 def _demos(policy: str) -> Stage:
   """The expert's demos with the tools of a policy."""
   return Stage(
@@ -226,7 +222,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
       'data': Stage(
           ('data',),
           (),
-          _data,
+          lambda run, folder: dataset.prepare(folder, run.config.data),
           pages=('sft', 'instruct'),
           inputs=lambda run: {'maker': WorldBackend.version},
       ),
