@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -44,6 +45,18 @@ def test_a_policys_own_config_sets_the_limits_of_its_calls(
   # What they share is counted together.
   totals = run.toolbox.counts.totals()
   assert totals['text_search/ok'] == totals['text_search/infra_error'] == 1
+
+
+def test_a_remote_model_sees_images_as_large_as_its_config_says(tmp_path):
+  """Whatever folder the run's own model comes from."""
+  folder = tmp_path / 'mine'
+  shutil.copytree(mini.make_run(tmp_path / 'a', 'eval').model_folder, folder)
+  run = mini.make_run(tmp_path / 'b', 'eval', model__path=str(folder))
+  remote = policies.run_of(run, 'gog@remote')
+  assert remote.config.model.max_image_tokens == 2048
+  assert remote.processor.seen_size(1200, 900) == (1216, 896)
+  width, height = run.processor.seen_size(1200, 900)
+  assert width * height <= 9 * 28**2
 
 
 def test_a_policy_is_offered_what_its_own_config_names(tmp_path):
