@@ -87,28 +87,20 @@ def segment_attention(
     ValueError: An unknown backend.
   """
   length = query.shape[1]
-  if longest is not None and longest >= length:
+  if causal or longest is None or longest >= length:
     longest = None
+  packed = (query, key, value, segment_ids)
   if backend not in BACKENDS:
     raise ValueError(f'attention {backend!r} is not one of {BACKENDS}')
   if backend != 'xla':
-    return _splash(
-        query,
-        key,
-        value,
-        segment_ids,
-        causal=causal,
-        longest=longest,
-        interpret=backend == 'splash_interpret',
-    )
-  if causal and length > _LONG:
-    return _block_by_block(query, key, value, segment_ids, True, None)
-  if causal:
-    return _causal(query, key, value, segment_ids)
+    interpret = backend == 'splash_interpret'
+    return _splash(*packed, causal=causal, longest=longest, interpret=interpret)
   if longest is not None and longest <= _NEAR and longest * 3 < length:
-    return _neighbouring(query, key, value, segment_ids, block=longest)
+    return _neighbouring(*packed, block=longest)
   if length > _LONG:
-    return _block_by_block(query, key, value, segment_ids, False, longest)
+    return _block_by_block(*packed, causal=causal, longest=longest)
+  if causal:
+    return _causal(*packed)
   mask = segment_ids[:, :, None] == segment_ids[:, None, :]
   return attention(query, key, value, mask)
 
@@ -223,7 +215,7 @@ def _neighbouring(query, key, value, segment_ids, *, block):
   return attended[:, :length]
 
 
-def _block_by_block(query, key, value, segment_ids, causal, longest):
+def _block_by_block(query, key, value, segment_ids, *, causal, longest):
   """Blocks of queries one after the other, recomputed going backward.
 
   Logits of one block exist at a time. A block sees all keys, or those within
@@ -267,12 +259,18 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
     x = jnp.pad(_pad_time(x, padded), [(0, 0)] * 3 + [(0, lanes)])
     return x.swapaxes(1, 2)
 
+  shape = (padded, padded)
+  if causal:
+    mask = splash.CausalMask(shape)
+  elif longest is None:
+    mask = splash.FullMask(shape)
+  else:
+    mask = splash.LocalMask(shape, (longest - 1, longest - 1), offset=0)
+
   def one_device(query, key, value, ids):
     # Made here: its number of heads is the device's.
     kernel = splash.make_splash_mha(
-        mask=splash.MultiHeadMask(
-            [_mask(padded, causal, longest)] * query.shape[1]
-        ),
+        mask=splash.MultiHeadMask([mask] * query.shape[1]),
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
@@ -297,15 +295,6 @@ def _splash(query, key, value, segment_ids, *, causal, longest, interpret):
   with jax.named_scope('causal' if causal else 'bidirectional'):
     attended = on_mesh(query, key, value, ids)
   return attended.swapaxes(1, 2)[:, :length, :, :head_dim]
-
-
-def _mask(length: int, causal: bool, longest: int | None) -> Any:
-  shape = (length, length)
-  if causal:
-    return splash.CausalMask(shape)
-  if longest is None:
-    return splash.FullMask(shape)
-  return splash.LocalMask(shape, (longest - 1, longest - 1), offset=0)
 
 
 def _pad_time(x: jax.Array, length: int) -> jax.Array:
