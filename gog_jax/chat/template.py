@@ -25,6 +25,7 @@ from gog_jax.chat.dialect import Dialect
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 
+_INSTEAD = 'choose a dialect that does not ask it, --config.model.dialect=gog'
 IMAGE = '<|vision_start|><|image_pad|><|vision_end|>'
 # Texts that no template contains by itself.
 _QUESTION, _REPLIES = 'what-is-asked', ('first-reply', 'second-reply')
@@ -94,8 +95,7 @@ class Template:
     except Exception as error:  # The folder's program may raise anything.
       reason = ' '.join(str(error).split())
       raise UserError(
-          f'{self.where} cannot write the conversation ({reason}); choose a '
-          'dialect that does not ask it, --config.model.dialect=gog'
+          f'{self.where} cannot write the conversation ({reason}); {_INSTEAD}'
       ) from error
 
   def head(
@@ -124,7 +124,6 @@ class Template:
     Raises:
       UserError: Says how it differs, and what to choose instead.
     """
-    other = 'choose a dialect that does not ask it, --config.model.dialect=gog'
     if (opening := self.opening()) != dialect.opening:
       # For Thinking models the first tag is part of the prompt.
       raise UserError(
@@ -135,12 +134,12 @@ class Template:
       )
     if not self.shows_images():
       raise UserError(
-          f'{self.where} does not show images as Qwen-VL models do; {other}'
+          f'{self.where} does not show images as Qwen-VL models do; {_INSTEAD}'
       )
     if self.knows_tools() and not self.takes_replies(images=False):
       raise UserError(
           f'{self.where} writes the replies of tools otherwise than in '
-          f'{protocol.RESPONSE} blocks of a user message; {other}'
+          f'{protocol.RESPONSE} blocks of a user message; {_INSTEAD}'
       )
 
   def opening(self) -> str:

@@ -11,7 +11,6 @@ from immutabledict import immutabledict
 
 from gog_jax import seams
 from gog_jax.config import evaluation
-from gog_jax.config import models
 from gog_jax.config import paradigms
 from gog_jax.config import tools as tools_lib
 from gog_jax.config import training
@@ -29,10 +28,10 @@ class GeneralConfig:
   For remote models, and scripts outside the toy world.
   """
 
-  model: models.ModelConfig
+  model: training.ModelConfig
   tools: tools_lib.ToolsConfig
-  rollout: models.RolloutConfig
-  batch: models.PackingConfig
+  rollout: training.RolloutConfig
+  batch: training.PackingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,14 +45,14 @@ class Config:
   seeds: Annotated[tuple[int, ...], typed.DIFFERENT]
   unasked: bool  # Whether stages that are missing are run automatically.
   trainable: Literal['lora', 'full', 'full_no_vision']
-  mesh: models.MeshConfig
-  model: models.ModelConfig
-  lora: models.LoraConfig
+  mesh: training.MeshConfig
+  model: training.ModelConfig
+  lora: training.LoraConfig
   data: evaluation.DataConfig
   tools: tools_lib.ToolsConfig
-  rollout: models.RolloutConfig
-  sampler: models.SamplerConfig
-  batch: models.PackingConfig
+  rollout: training.RolloutConfig
+  sampler: training.SamplerConfig
+  batch: training.PackingConfig
   questions: evaluation.QuestionsConfig
   reward: evaluation.RewardConfig
   judge: tools_lib.JudgeConfig

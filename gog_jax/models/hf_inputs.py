@@ -39,19 +39,13 @@ class Inputs(NamedTuple):
 def from_processor(
     config: config_lib.VLMConfig,
     input_ids: Any,
-    attention_mask: Any = None,
-    pixel_values: Any = None,
-    image_grid_thw: Any = None,
+    attention_mask: Any,
+    pixel_values: Any,
+    image_grid_thw: Any,
 ) -> Inputs:
   """Checks the arrays of a batch and lays them out, on the host.
 
-  Args:
-    config: Of the model.
-    input_ids: int[B, T].
-    attention_mask: [B, T], 1, or 0 at padding, which may be on either side;
-      None for no padding.
-    pixel_values: float[sum of P, C], the patches of all images in order.
-    image_grid_thw: int[I, 3], their grids.
+  Arguments are those of VLM.__call__.
 
   Raises:
     ValueError: Shapes, images and image tokens do not belong together.

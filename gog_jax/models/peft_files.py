@@ -14,7 +14,7 @@ which is the same map, since alpha / rank is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import dataclasses
 import re
 from typing import Literal
@@ -104,7 +104,7 @@ def save_adapters(
     UserError: The folder cannot be written.
   """
   tensors, ranks = {}, {}
-  for key, linears in _modules(model):
+  for key, linears in _modules(model).items():
     stacks = [
         (np.asarray(linear.lora_a[...]), np.asarray(linear.lora_b[...]))
         for linear in linears
@@ -174,7 +174,7 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   config = _read_config(folder)
   tensors = hf_files.read_header(folder / WEIGHTS)
   found, shapes = [], {}
-  for key, linears in _modules(model):
+  for key, linears in _modules(model).items():
     if linears[0].lora_a is not None:
       raise ValueError('the model has adapters already')
     n_layers, in_width, out_width = linears[0].kernel.shape
@@ -218,10 +218,8 @@ def _tensors(module: str) -> tuple[str, str]:
   )
 
 
-def _modules(
-    model: vlm.VLM,
-) -> Iterator[tuple[str, list[layers.Linear]]]:
-  """(name with {layer}, our linear maps) of each of their maps in blocks."""
+def _modules(model: vlm.VLM) -> dict[str, list[layers.Linear]]:
+  """Each of their linear maps in blocks, with {layer} -> ours."""
   parts: dict[str, list[layers.Linear]] = {}
   for entry in hf_table.table(model.config):
     tower, module, *name = entry.path
@@ -229,7 +227,7 @@ def _modules(
       key = hf_table.nested_key(entry.key.removesuffix('.weight'))
       linear = getattr(getattr(model, tower).blocks, name[0])
       parts.setdefault(key, []).append(linear)
-  yield from parts.items()
+  return parts
 
 
 def _read_config(folder: epath.Path) -> _Config:
