@@ -26,27 +26,6 @@ C = TypeVar('C', TextConfig, VisionConfig)
 # The config.json of each published size, under a name of ours.
 PUBLISHED = epath.Path(__file__).parents[1] / 'assets' / 'published'
 
-# Our fields -> theirs, of all families.
-TEXT_KEYS = {
-    'vocab_size': 'vocab_size',
-    'width': 'hidden_size',
-    'n_layers': 'num_hidden_layers',
-    'n_heads': 'num_attention_heads',
-    'n_kv_heads': 'num_key_value_heads',
-    'ffn': 'intermediate_size',
-    'norm_eps': 'rms_norm_eps',
-}
-VISION_KEYS = {
-    'width': 'hidden_size',
-    'n_layers': 'depth',
-    'n_heads': 'num_heads',
-    'ffn': 'intermediate_size',
-    'out_width': 'out_hidden_size',
-    'in_channels': 'in_channels',
-    'patch_size': 'patch_size',
-    'temporal_patch_size': 'temporal_patch_size',
-    'merge_size': 'spatial_merge_size',
-}
 _TOKENS = (
     'image_token_id',
     'video_token_id',
@@ -116,13 +95,13 @@ def from_dict(raw: Mapping[str, Any]) -> VLMConfig:
   text = _tower(
       TextConfig,
       {**family.text_defaults, **text_raw},
-      TEXT_KEYS | family.text_keys | {'mrope_sections': 'mrope_section'},
+      family.text_keys | {'mrope_sections': 'mrope_section'},
       family.text,
   )
   vision = _tower(
       VisionConfig,
       {**family.vision_defaults, **vision_raw},
-      VISION_KEYS | family.vision_keys,
+      family.vision_keys,
       family.vision,
   )
   tied = [x.get('tie_word_embeddings') or False for x in (raw, text_raw)]
@@ -160,7 +139,7 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
       **{field: getattr(config, field) for field in _TOKENS},
       'text_config': {
           'model_type': f'{config.family}_text',
-          **written(text, TEXT_KEYS | family.text_keys),
+          **written(text, family.text_keys),
           'hidden_act': _activation(family.text),
           'rope_parameters': {
               'rope_type': 'default',
@@ -175,7 +154,7 @@ def to_dict(config: VLMConfig) -> dict[str, Any]:
       },
       'vision_config': {
           'model_type': f'{config.family}_vision',
-          **written(vision, VISION_KEYS | family.vision_keys),
+          **written(vision, family.vision_keys),
           'hidden_act': _activation(family.vision),
           'rope_parameters': {
               'rope_type': 'axial',

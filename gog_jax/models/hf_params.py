@@ -21,6 +21,7 @@ import numpy as np
 
 from gog_jax import errors
 from gog_jax.models import config as config_lib
+from gog_jax.models import families
 from gog_jax.models import folders
 from gog_jax.models import hf_config
 from gog_jax.models import hf_files
@@ -134,10 +135,10 @@ def check(
       )
     tensors[key] = tensor
   # A tied model's folder may hold the head all the same.
-  head = tensors.pop(hf_table.HEAD, None) if config.tied else None
+  head = tensors.pop(families.HEAD, None) if config.tied else None
   shapes = hf_table.their_shapes(hf_table.table(config))
   hf_files.check(folder, tensors, shapes)
-  embedding = tensors[hf_table.EMBEDDING]
+  embedding = tensors[families.EMBEDDING]
   if head is not None and not _equal(head, embedding):
     raise errors.UserError(
         f'{head} is not the embedding, which config.json says it is: set '

@@ -30,34 +30,6 @@ IGNORED = re.compile(r'(^|\.)rotary_(emb|pos_emb)\.inv_freq$')
 # From the layout of transformers' classes since 4.52 to the published one.
 _NEWER_LAYOUT = {'model.language_model.': 'model.', 'model.visual.': 'visual.'}
 
-HEAD = 'lm_head.weight'
-EMBEDDING = 'model.embed_tokens.weight'
-
-# Our modules -> theirs, of all families, as `entries` takes them.
-MODULES = {
-    'text.embedding': EMBEDDING,
-    'text.norm': 'model.norm',
-    'text.untied_head': HEAD,
-    'text.blocks.attention_norm': 'model.layers.{layer}.input_layernorm',
-    'text.blocks.mlp_norm': 'model.layers.{layer}.post_attention_layernorm',
-    'text.blocks.query_norm': 'model.layers.{layer}.self_attn.q_norm',
-    'text.blocks.key_norm': 'model.layers.{layer}.self_attn.k_norm',
-    'text.blocks.query': 'model.layers.{layer}.self_attn.q_proj',
-    'text.blocks.key': 'model.layers.{layer}.self_attn.k_proj',
-    'text.blocks.value': 'model.layers.{layer}.self_attn.v_proj',
-    'text.blocks.out': 'model.layers.{layer}.self_attn.o_proj',
-    'text.blocks.gate': 'model.layers.{layer}.mlp.gate_proj',
-    'text.blocks.up': 'model.layers.{layer}.mlp.up_proj',
-    'text.blocks.down': 'model.layers.{layer}.mlp.down_proj',
-    'vision.patch_embed': 'visual.patch_embed.proj',
-    'vision.blocks.attention_norm': 'visual.blocks.{layer}.norm1',
-    'vision.blocks.mlp_norm': 'visual.blocks.{layer}.norm2',
-    'vision.blocks.query': 'visual.blocks.{layer}.attn.qkv',
-    'vision.blocks.key': 'visual.blocks.{layer}.attn.qkv',
-    'vision.blocks.value': 'visual.blocks.{layer}.attn.qkv',
-    'vision.blocks.out': 'visual.blocks.{layer}.attn.proj',
-}
-
 
 class Entry(NamedTuple):
   """Where one of our parameters comes from.
@@ -169,7 +141,7 @@ def table(config: config_lib.VLMConfig) -> tuple[Entry, ...]:
   """Every parameter of a vision-language model, once."""
   vision = config.vision
   return entries(
-      {**MODULES, **FAMILIES[config.family].modules},
+      FAMILIES[config.family].modules,
       vlm.abstract(config, dtype=jnp.float32),
       convolution=(
           vision.in_channels,
