@@ -12,6 +12,7 @@ from PIL import Image
 import pytest
 
 from gog_jax.storage import trajectories as store
+from gog_jax.types import Trajectory
 from tests import endpoints
 from tests import helpers
 from tests import main_test
@@ -124,7 +125,7 @@ def test_a_question_about_one_of_four_photographs(folder):
   assert 'answer 1888' in done.stdout
   assert '1. Summer Palace' in done.stdout
   asked = folder / 'run' / 'ask' / '0001'
-  (trajectory,) = store.read(asked / 'trajectories.jsonl')
+  (trajectory,) = store.read(asked / 'trajectories.jsonl', Trajectory)
   assert trajectory.answer == '1888'
   gaze, search = (turn.results[0] for turn in trajectory.turns[:2])
   # [2, 505, 495, 995] thousandths of 640 x 480.

@@ -22,8 +22,10 @@ from gog_jax.storage import trajectories as store
 from gog_jax.tools import toolbox
 from gog_jax.toy import knowledge
 from gog_jax.toy import questions
+from gog_jax.types import Example
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
+from gog_jax.types import Trajectory
 from tests import endpoints
 from tests import main_test
 from tests import mini
@@ -112,8 +114,8 @@ def test_the_whole_walk(scene, tmp_path):
   assert (scene_sent.size, question) == ((168, 168), 'which shape?')
   assert seen == [(112, 112)]
   folder = tmp_path / 'run' / 'ask' / '0001'
-  (trajectory,) = store.read(folder / 'trajectories.jsonl')
-  (example,) = store.read_examples(folder / 'examples.jsonl')
+  (trajectory,) = store.read(folder / 'trajectories.jsonl', Trajectory)
+  (example,) = store.read(folder / 'examples.jsonl', Example)
   first = trajectory.turns[0].results[0].hits[0]
   assert trajectory.answer == first.title
   assert trajectory.reward is None and not trajectory.reward_parts
@@ -318,7 +320,8 @@ def test_the_toy_answers_for_itself(scene, tmp_path, capsys):
   commands.do(make_config(scene, policy='model'), tmp_path)
   out = capsys.readouterr().out
   assert 'policy   model' in out and 'page ' in out
-  (t,) = store.read(tmp_path / 'ask' / '0001' / 'trajectories.jsonl')
+  path = tmp_path / 'ask' / '0001' / 'trajectories.jsonl'
+  (t,) = store.read(path, Trajectory)
   assert t.sampler_logprobs.any()
   assert len(t.token_ids) <= 288  # The toy's own limits.
 

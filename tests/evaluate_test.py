@@ -18,7 +18,9 @@ from gog_jax.evaluation import policies
 from gog_jax.report import pages
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
+from gog_jax.types import Example
 from gog_jax.types import StopReason
+from gog_jax.types import Trajectory
 from tests import eval_plays
 from tests import mini
 
@@ -60,8 +62,8 @@ def rows(folder):
 def test_items_stand_in_the_order_of_the_data_and_come_out_as_by_hand(workdir):
   run = make_run(workdir)
   folder = evaluated(run)
-  trajectories = store.read(folder / 'trajectories.jsonl')
-  examples = store.read_examples(folder / 'examples.jsonl')
+  trajectories = store.read(folder / 'trajectories.jsonl', Trajectory)
+  examples = store.read(folder / 'examples.jsonl', Example)
   asked = list(run.examples('test', n=N))
   assert examples == asked
   assert [t.example_id for t in trajectories] == [e.id for e in asked]
@@ -177,7 +179,7 @@ def test_what_the_infrastructure_failed_is_asked_again_or_counted(
     evaluated(run)
   assert sorted(kept) == [2, 7]
   assert evaluate.facts(folder)['infra_errors'] == 0
-  trajectories = store.read(folder / 'trajectories.jsonl')
+  trajectories = store.read(folder / 'trajectories.jsonl', Trajectory)
   assert len(trajectories) == N and all(t.valid for t in trajectories)
 
 

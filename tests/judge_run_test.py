@@ -17,6 +17,8 @@ from gog_jax.report import results
 from gog_jax.rewards import answers
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
 from tests import endpoints
 from tests import judge_helpers
 from tests import mini
@@ -52,10 +54,11 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
     mini.make_stages(run, 'data', 'eval')
     n_asked = len(server.heard)
   folder = tmp_path / 'eval'
-  trajectories = store.read(folder / 'expert' / 'trajectories.jsonl')
+  path = folder / 'expert' / 'trajectories.jsonl'
+  trajectories = store.read(path, Trajectory)
   examples = {
       example.id: example
-      for example in store.read_examples(folder / 'expert' / 'examples.jsonl')
+      for example in store.read(folder / 'expert' / 'examples.jsonl', Example)
   }
   exact = [
       answers.exact_match(t.answer or '', examples[t.example_id].answers)

@@ -113,7 +113,7 @@ def test_the_record_survives_the_disk(played, tmp_path):
   )
   assert scored.reward == 1.0
   store.write(tmp_path / 't.jsonl', [scored])
-  (read,) = store.read(tmp_path / 't.jsonl')
+  (read,) = store.read(tmp_path / 't.jsonl', Trajectory)
   for field in dataclasses.fields(Trajectory):
     want, got = getattr(scored, field.name), getattr(read, field.name)
     if isinstance(want, np.ndarray):

@@ -17,6 +17,8 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.rewards import behaviour
 from gog_jax.storage import trajectories as store
+from gog_jax.types import Example
+from gog_jax.types import Trajectory
 from tests import mini
 
 NAMES = ('direct', 'full_search', 'expert', 'sft', 'sft_no_gaze')
@@ -33,8 +35,8 @@ def run(finished, tmp_path_factory):
 
 def evaluated(run, name):
   folder = run.workdir / 'eval' / name
-  trajectories = store.read(folder / 'trajectories.jsonl')
-  examples = store.read_examples(folder / 'examples.jsonl')
+  trajectories = store.read(folder / 'trajectories.jsonl', Trajectory)
+  examples = store.read(folder / 'examples.jsonl', Example)
   assert len(trajectories) == len(examples) == 16
   return list(zip(examples, trajectories, strict=True))
 
@@ -71,7 +73,8 @@ def test_without_gaze_there_is_no_such_tool(run):
   own = policies.run_of(run, 'sft_no_gaze')
   assert set(own.executor.tools) == {'text_search', 'image_search'}
   assert set(run.executor.tools) == {'text_search', 'image_search', 'gaze'}
-  demos = store.read(run.workdir / 'demos_no_gaze' / 'trajectories.jsonl')
+  path = run.workdir / 'demos_no_gaze' / 'trajectories.jsonl'
+  demos = store.read(path, Trajectory)
   assert demos
   for trajectory in demos:
     assert not behaviour.gazes(
@@ -85,7 +88,7 @@ def test_without_gaze_there_is_no_such_tool(run):
 def test_each_sft_learns_from_its_own_demos(run):
   totals = []
   for stage, demos in (('sft', 'demos'), ('sft_no_gaze', 'demos_no_gaze')):
-    shown = store.read(run.workdir / demos / 'trajectories.jsonl')
+    shown = store.read(run.workdir / demos / 'trajectories.jsonl', Trajectory)
     totals.append(sum(int(t.loss_mask.sum()) for t in shown))
     epoch = mini.metrics_of(run, stage)[:2]  # 16 demos, 8 a step.
     assert sum(row['n_targets'] for row in epoch) == totals[-1]

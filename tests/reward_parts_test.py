@@ -18,6 +18,7 @@ from gog_jax.rewards.parts import PARTS as PARTS_OF_OURS
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
 from gog_jax.storage import typed
+from gog_jax.types import Trajectory
 from gog_jax.types import Verdict
 from tests import mini
 from tests import report_helpers
@@ -173,12 +174,12 @@ def test_masked_trajectories_are_stored_and_older_records_are_valid(tmp_path):
   one = dataclasses.replace(report_helpers.trajectory('a'), masked='mine.py:f')
   path = tmp_path / 'trajectories.jsonl'
   store.write(path, [one], [report_helpers.example('a')])
-  (back,) = store.read(path)
+  (back,) = store.read(path, Trajectory)
   assert back.masked == 'mine.py:f' and not back.valid
   text = path.read_text()
   assert '"masked":"mine.py:f",' in text
   path.write_text(text.replace('"masked":"mine.py:f",', ''))
-  (old,) = store.read(path)
+  (old,) = store.read(path, Trajectory)
   assert old.valid
 
 
@@ -194,7 +195,7 @@ def test_an_evaluation_scores_masks_and_counts(parts, tmp_path):
   run = make_run(tmp_path / 'run', parts)
   mini.make_stages(run, 'data', 'eval', 'report')
   folder = tmp_path / 'run' / 'eval' / 'expert'
-  trajectories = store.read(folder / 'trajectories.jsonl')
+  trajectories = store.read(folder / 'trajectories.jsonl', Trajectory)
   masked = [t for t in trajectories if t.masked]
   assert 0 < len(masked) < len(trajectories)
   for t in trajectories:

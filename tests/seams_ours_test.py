@@ -14,6 +14,7 @@ from gog_jax.storage.records import Loaded
 from gog_jax.tools import toolbox
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
+from gog_jax.types import Trajectory
 from tests import mini
 from tests import report_helpers
 
@@ -78,7 +79,7 @@ def evaluated(tmp_path, stage='eval', **fields):
   evaluate.check(run.config)
   mini.make_stages(run, 'eval')
   path = run.workdir / stage / 'gog@script' / 'trajectories.jsonl'
-  return run, store.read(path)
+  return run, store.read(path, Trajectory)
 
 
 def test_source_backend_and_reward_part(tmp_path, monkeypatch):

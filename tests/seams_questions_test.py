@@ -13,15 +13,17 @@ from gog_jax.app import stages
 from gog_jax.app import walk
 from gog_jax.errors import UserError
 from gog_jax.storage import trajectories as store
+from gog_jax.types import Example
 from tests import mini
 
 # The world's questions, so that its searches find something; as a user's file.
 OWN = """
 import pathlib
 from gog_jax.storage import trajectories
+from gog_jax.types import Example
 FOLDER = pathlib.Path(__file__).parent
 def questions():
-  return trajectories.read_examples(FOLDER / 'examples.jsonl')
+  return trajectories.read(FOLDER / 'examples.jsonl', Example)
 """
 
 
@@ -48,7 +50,7 @@ def fields(own, **more):
 def test_own_questions_are_graded_from_the_first_and_evaluated(own, tmp_path):
   config = mini.make_config('rl', **fields(own, eval__policies=('sft', 'rl')))
   run = mini.run_of(config, tmp_path / 'run')
-  asked = store.read_examples(own / 'examples.jsonl')
+  asked = store.read(own / 'examples.jsonl', Example)
   assert [e.id for e in run.graded_examples()] == [e.id for e in asked]
   assert len(run.examples('validation', n=3)) == 3
   # As many as there are, however many are asked for.
@@ -59,7 +61,7 @@ def test_own_questions_are_graded_from_the_first_and_evaluated(own, tmp_path):
 
 
 def test_json_lines_are_questions(prepared, tmp_path):
-  example = store.read_examples(prepared / 'demos' / 'examples.jsonl')[0]
+  example = store.read(prepared / 'demos' / 'examples.jsonl', Example)[0]
   picture = tmp_path / 'a.png'
   picture.write_bytes(images.encode_png(images.decode(example.images[0])))
   path = tmp_path / 'mine.jsonl'

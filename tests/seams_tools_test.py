@@ -26,6 +26,7 @@ from gog_jax.tools.search import text_search
 from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
 from tests import loop_helpers
 from tests import mini
 from tests import world_helpers
@@ -164,14 +165,15 @@ def test_a_users_tools_in_the_toys_rollout(files, tmp_path):
   assert totals['total/price'] == 0.5 and totals['total/searches'] == 0
   # The record holds them.
   store.write(tmp_path / 'kept' / 't.jsonl', [t])
-  (again,) = store.read(tmp_path / 'kept' / 't.jsonl')
+  (again,) = store.read(tmp_path / 'kept' / 't.jsonl', Trajectory)
   assert results(again) == results(t)
   old = json.loads((tmp_path / 'kept' / 't.jsonl').read_text())
   for turn in old['turns']:
     for result in turn['results']:
       del result['parts']
   (tmp_path / 'kept' / 't.jsonl').write_text(json.dumps(old) + '\n')
-  assert not results(store.read(tmp_path / 'kept' / 't.jsonl')[0])[0].parts
+  (old,) = store.read(tmp_path / 'kept' / 't.jsonl', Trajectory)
+  assert not results(old)[0].parts
 
 
 def test_a_users_tools_are_recorded_and_replayed(files, tmp_path):
@@ -240,7 +242,7 @@ def test_a_users_tool_and_backend_in_an_evaluation(
   assert run.toolbox.version.startswith('notes/7, total ')
   mini.make_stages(run, 'data', 'eval', 'report')
   folder = run.workdir / 'eval' / name
-  for t in store.read(folder / 'trajectories.jsonl'):
+  for t in store.read(folder / 'trajectories.jsonl', Trajectory):
     assert t.answer == '3.0' and results(t)[0].text == '3.0'
   assert '3.0' in (run.workdir / 'report' / 'index.html').read_text()
   manifest = json.loads((folder / 'manifest.json').read_text())

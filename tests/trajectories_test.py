@@ -115,7 +115,7 @@ def test_round_trip_is_lossless_field_by_field(tmp_path):
   path = tmp_path / 'deep' / 'trajectories.jsonl'
   written = [make_trajectory(0, 1), bare(), make_trajectory(1, 2)]
   store.write(path, written)
-  read = store.read(path)
+  read = store.read(path, Trajectory)
   assert len(read) == 3
   for got, want in zip(read, written):
     assert_same(got, want)
@@ -130,7 +130,7 @@ def test_items_are_read_by_number_and_the_last_line_of_each_counts(tmp_path):
   lines = _lines(path)
   changed = lines[1].replace('"sample":1', '"sample":9')
   path.write_text(''.join([lines[2], lines[1], lines[0], changed]))
-  assert [t.sample for t in store.read(path)] == [0, 9, 2]
+  assert [t.sample for t in store.read(path, Trajectory)] == [0, 9, 2]
   # Files of earlier versions number nothing: lines stand in their order.
   older = [
       line.replace(f'"item":{{"index":{i}}},', '')
@@ -138,7 +138,7 @@ def test_items_are_read_by_number_and_the_last_line_of_each_counts(tmp_path):
   ]
   assert '"item"' not in ''.join(older)
   path.write_text(''.join([older[2], older[0]]))
-  assert [t.sample for t in store.read(path)] == [2, 0]
+  assert [t.sample for t in store.read(path, Trajectory)] == [2, 0]
 
 
 def test_images_are_stored_once_by_content_and_format(tmp_path):
@@ -169,7 +169,7 @@ def test_examples_round_trip_beside_their_trajectories(tmp_path):
       ),
   ]
   store.write(tmp_path / 't.jsonl', [bare()], examples)
-  assert store.read_examples(tmp_path / 'examples.jsonl') == examples
+  assert store.read(tmp_path / 'examples.jsonl', Example) == examples
 
 
 def test_write_replaces_a_file_whole(tmp_path):
@@ -182,7 +182,7 @@ def test_write_replaces_a_file_whole(tmp_path):
 
   with pytest.raises(RuntimeError):
     store.write(path, fails_midway())
-  assert len(store.read(path)) == 2
+  assert len(store.read(path, Trajectory)) == 2
   assert not list(tmp_path.rglob('*.partial'))
 
 
@@ -220,7 +220,7 @@ def test_damage_is_named_by_file_and_line(tmp_path, damage, words):
   store.write(path, [make_trajectory(), bare()])
   path.write_text(''.join(damage(_lines(path))))
   with pytest.raises(UserError, match=words) as caught:
-    store.read(path)
+    store.read(path, Trajectory)
   assert str(path) in str(caught.value)
   assert '\n' not in str(caught.value)
 
@@ -235,13 +235,13 @@ def test_a_missing_or_changed_image_is_named(tmp_path, damage):
   else:
     image.write_bytes(JPEG + b'!')
   with pytest.raises(UserError, match='line 2') as caught:
-    store.read(path)
+    store.read(path, Trajectory)
   assert image.name in str(caught.value)
 
 
 def test_missing_file_and_unwritable_folder(tmp_path):
   with pytest.raises(UserError, match='does not exist'):
-    store.read(tmp_path / 'none.jsonl')
+    store.read(tmp_path / 'none.jsonl', Trajectory)
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='cannot write'):
     store.write(tmp_path / 'file' / 't.jsonl', [make_trajectory()])

@@ -21,6 +21,7 @@ from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Mapped
 from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
+from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
 # The files of a folder of trajectories.
@@ -133,11 +134,13 @@ def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
   damaged: list[UserError] = []
   examples = {
       example.id: example
-      for example in trajectories_lib.read_examples(
-          folder / EXAMPLES, damaged=damaged
+      for example in trajectories_lib.read(
+          folder / EXAMPLES, Example, damaged=damaged
       )
   }
-  trajectories = trajectories_lib.read(folder / TRAJECTORIES, damaged=damaged)
+  trajectories = trajectories_lib.read(
+      folder / TRAJECTORIES, Trajectory, damaged=damaged
+  )
   facts = {}
   if (folder / FACTS).exists():
     for row in files.read_jsonl(folder / FACTS):

@@ -47,7 +47,8 @@ def read(
     UserError: There is no usable record.
   """
   if not path:
-    shown = trajectories_lib.read(run.workdir / demos / 'trajectories.jsonl')
+    made = run.workdir / demos / 'trajectories.jsonl'
+    shown = trajectories_lib.read(made, Trajectory)
     return shown, {'n_demos': len(shown)}
   found = reader.read(
       path, chat=lambda: run.chat, check=lambda record: _check(run, record)

@@ -58,7 +58,7 @@ def read_examples(path: str) -> Loaded[Example]:
   file = epath.Path(path)
   if file.suffix != '.jsonl':
     file = file / 'examples.jsonl'
-  return Loaded(name=str(file), items=trajectories_lib.read_examples(file))
+  return Loaded(name=str(file), items=trajectories_lib.read(file, Example))
 
 
 def check(names: Sequence[str], *, field: str = _FIELD) -> None:

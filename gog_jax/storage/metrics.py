@@ -87,7 +87,7 @@ class MetricsWriter:
     for name, value in values.items():
       row[name] = value.item() if hasattr(value, 'item') else value
     self._rows.append(row)
-    if str(self._path).startswith('gs://'):  # Objects cannot be appended to.
+    if '://' in str(self._path):  # Objects cannot be appended to.
       self._flush()
     else:
       with self._path.open('a') as f:

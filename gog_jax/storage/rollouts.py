@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import functools
 import json
 import os
 import time
@@ -59,10 +60,10 @@ def read(
     UserError: As `trajectories.read`.
   """
   folder = epath.Path(folder)
-  options = dict(images=images, growing=True)
+  read_all = functools.partial(store.read, images=images, growing=True)
   return (
-      store.read(folder / 'trajectories.jsonl', **options),
-      store.read_examples(folder / 'examples.jsonl', **options),
+      read_all(folder / 'trajectories.jsonl', Trajectory),
+      read_all(folder / 'examples.jsonl', Example),
   )
 
 

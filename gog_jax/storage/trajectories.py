@@ -64,26 +64,45 @@ def write(
   files.write_atomic(path, lines)
 
 
-def read(path: epath.PathLike, **options: Any) -> list[Trajectory]:
-  """Reads what `write` or `rollouts.Rollouts` wrote.
+def read(
+    path: epath.PathLike,
+    kind: type[T],
+    *,
+    images: bool = True,
+    damaged: list[UserError] | None = None,
+    growing: bool = False,
+) -> list[T]:
+  """Reads what `write` or `rollouts.Rollouts` wrote, in the items' order.
 
   Args:
     path: The file.
-    **options: `images`: False leaves every image empty, for those who only
-      count. `damaged`: a list to which goes what is wrong with lines that
-      cannot be read, which are left out. `growing`: True drops a last line
-      that is cut off.
+    kind: Trajectory or Example.
+    images: False leaves every image empty, for those who only count.
+    damaged: Gets the errors of lines that cannot be read, which are left out.
+    growing: Whether to drop a last line that is cut off.
 
   Raises:
     UserError: The file or an image is missing or damaged, a line is cut off,
       or another version wrote it; names the file and the line.
   """
-  return _read(epath.Path(path), Trajectory, **options)
-
-
-def read_examples(path: epath.PathLike, **options: Any) -> list[Example]:
-  """Reads examples; options and errors are those of `read`."""
-  return _read(epath.Path(path), Example, **options)
+  path = epath.Path(path)
+  if not path.exists():
+    raise UserError(f'{path} does not exist')
+  load = loader(path.parent) if images else lambda name: b''
+  found: dict[int, T] = {}
+  with path.open('rb') as f:
+    for number, line in enumerate(f, start=1):
+      if growing and not line.endswith(b'\n'):
+        break
+      where = f'{path}, line {number},'
+      try:
+        index, record = decode(line, kind, load, where=where)
+        found[number - 1 if index is None else index] = record
+      except UserError as error:
+        if damaged is None:
+          raise
+        damaged.append(error)
+  return [found[index] for index in sorted(found)]
 
 
 def encode(
@@ -136,33 +155,6 @@ def _field_names(kind: type) -> tuple[str, ...]:
       for field in dataclasses.fields(kind)
       if field.metadata.get('stored', True)
   )
-
-
-def _read(
-    path: epath.Path,
-    kind: type[T],
-    *,
-    images: bool = True,
-    damaged: list[UserError] | None = None,
-    growing: bool = False,
-) -> list[T]:
-  if not path.exists():
-    raise UserError(f'{path} does not exist')
-  load = loader(path.parent) if images else lambda name: b''
-  found: dict[int, T] = {}
-  with path.open('rb') as f:
-    for number, line in enumerate(f, start=1):
-      if growing and not line.endswith(b'\n'):
-        break
-      where = f'{path}, line {number},'
-      try:
-        index, record = decode(line, kind, load, where=where)
-        found[number - 1 if index is None else index] = record
-      except UserError as error:
-        if damaged is None:
-          raise
-        damaged.append(error)
-  return [found[index] for index in sorted(found)]
 
 
 def loader(folder: epath.PathLike) -> Load:
