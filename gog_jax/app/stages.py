@@ -1,4 +1,4 @@
-"""The stages: what each makes, what of, and how that is identified."""
+"""The stages: what each makes, from what, and how its output is identified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of a policy: pure functions of what it did.
+"""The numbers in a report: pure functions of what a policy did.
 
 Trajectories that are not valid say nothing about their policy: they are left
 out of every share and mean and counted by themselves.

@@ -78,12 +78,12 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluated]:
 def build(evaluations: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
   """What table.json holds; accuracies are fractions of 1.
 
-  benchmarks: the paper's, with its n. rows: ours, each with its cells by
-  benchmark, its average where all six are there, and `paper`, the index of the
-  paper's row of the same paradigm and family of backbones. paper: its rows.
-  others: cells of benchmarks that the paper does not have. world: cells of the
-  embedded world. differences: between policies on the very same items, but not
-  of the world. notes: why a number is not to be compared, or is missing.
+  rows: ours, each with its cells by benchmark, its average where all six are
+  there, and `paper`, the index of the paper's row of the same paradigm and
+  family of backbones. paper: its rows. others: cells of benchmarks that the
+  paper does not have. world: cells of the embedded world. differences: between
+  policies on the very same items, but not of the world. notes: why a number is
+  not to be compared, or is missing.
   """
   rows: dict[tuple[str, ...], dict[str, Any]] = {}
   others, world = [], []
@@ -100,10 +100,6 @@ def build(evaluations: Sequence[Evaluated], *, seed: int) -> dict[str, Any]:
     row['average'] = _average(list(row['cells'].values()))
   differences, notes = _differences(evaluations, seed=seed)
   return {
-      'benchmarks': [
-          {'name': name, 'title': title, 'paper_n': n}
-          for name, title, n in paper.COLUMNS
-      ],
       'rows': list(rows.values()),
       'paper': [_paper_row(row) for row in paper.ROWS],
       'others': others,
