@@ -41,7 +41,7 @@ def read_set(config, fetched) -> registry.Reading:
   return registry.Reading(found=read(config.path))
 
 
-SET = registry.Spec(name='digits', title='Digits', n=3, read=read_set)
+SET = registry.Spec(title='Digits', n=3, read=read_set)
 
 
 class Echo:
