@@ -1,7 +1,7 @@
 """What a config page asks for: a stage, with those it needs, or a command.
 
-Commands make no stage: what they find or answer is printed. Each imports what
-it needs when it is called, so that no command waits for another's libraries.
+Commands make no stage: what they find or answer is printed. What a command
+alone needs is imported when it is called: none waits for another's libraries.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def walk(run: Run) -> None:
 
 
 def _walk_seeds(run: Run) -> None:
-  """One walk for each seed, in a folder of its own, then what all show."""
+  """One walk for each seed, in a folder of its own, then a report over all."""
   folders = {}
   for seed in run.config.seeds:
     folders[seed] = folder = run.workdir / f'seed_{seed}'

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
-from typing import Any, TypeVar
+import json
+from typing import TypeVar
 
 import numpy as np
 
@@ -106,9 +107,8 @@ def _parse(scope: str) -> tuple[str, DifficultyConfig]:
   """
   try:
     _, _, split, seed, text = scope.split('/')
-    emblems, *shares = text.split('-')
     names = [field.name for field in dataclasses.fields(DifficultyConfig)]
-    values: tuple[Any, ...] = (int(emblems), *map(float, shares))
+    values = map(json.loads, text.split('-'))
     fields = dict(zip(names, values, strict=True))
     difficulty = typed.read(DifficultyConfig, fields)
     if scope == make_scope(split, int(seed), difficulty):
