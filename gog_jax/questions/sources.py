@@ -127,17 +127,6 @@ def _reader(name: str, *, field: str) -> Any:
     ) from error
 
 
-def _example_of(given: Any, source: str, number: int) -> Example:
-  """Turns a source's item into an example; Unusable if it is not one."""
-  if isinstance(given, Mapping):
-    given = json_lines.question_of(given, '', id=str(number))
-  if isinstance(given, q.Question):
-    given = given.example(source=source)
-  if not isinstance(given, Example):
-    raise Unusable(q.BAD, f'is {type(given).__name__}, no Example or object')
-  return given
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Questions(Lazy[Example]):
   """The questions of all sources, read on access.
@@ -185,6 +174,7 @@ class Questions(Lazy[Example]):
     return f'{self.sources[place[0]].name}, record {place[1]}'
 
   def read(self, place: tuple[int, int]) -> Example:
+    """A record as an example; Unusable if it is none."""
     source, number = self.sources[place[0]], place[1]
     try:
       given = source.items[number]
@@ -193,7 +183,14 @@ class Questions(Lazy[Example]):
           f'{self.where(place)}, cannot be read ({first_line(error)}); delete '
           'the data folder to have it made again'
       ) from error
-    return _example_of(given, source.name, number)
+    if isinstance(given, Mapping):
+      given = json_lines.question_of(given, '', id=str(number))
+    if isinstance(given, q.Question):
+      given = given.example(source=source.name)
+    if not isinstance(given, Example):
+      detail = f'is {type(given).__name__}, no Example or object'
+      raise Unusable(q.BAD, detail)
+    return given
 
 
 def in_turn(

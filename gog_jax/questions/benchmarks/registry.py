@@ -38,9 +38,9 @@ BENCHMARKS = {
     'mmsearch': f'{_HERE}.parquet_sets:MMSEARCH',
     'livevqa': f'{_HERE}.livevqa:LIVEVQA',
     'dynvqa': f'{_HERE}.dynvqa:DYNVQA',
-    'world': f'{_HERE}.registry:WORLD',
-    'world_hard': f'{_HERE}.registry:WORLD_HARD',
-    'world_validation': f'{_HERE}.registry:WORLD_VALIDATION',
+    'world': f'{_HERE}.registry:EMBEDDED',
+    'world_hard': f'{_HERE}.registry:EMBEDDED_HARD',
+    'world_validation': f'{_HERE}.registry:EMBEDDED_VALIDATION',
 }
 
 
@@ -97,9 +97,9 @@ def _world(split: str) -> Spec:
   )
 
 
-WORLD = _world('test')
-WORLD_HARD = _world('hard')
-WORLD_VALIDATION = _world('validation')
+EMBEDDED = _world('test')
+EMBEDDED_HARD = _world('hard')
+EMBEDDED_VALIDATION = _world('validation')
 
 
 def find(name: str, *, field: str = 'config.eval.benchmark') -> Spec:
