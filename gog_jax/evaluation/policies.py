@@ -82,12 +82,15 @@ def run_of(run: Run, name: str) -> Run:
   return run.with_config(config_of(run.config, name))
 
 
-def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
-  """A policy that decodes greedily; `run` is that of `run_of`.
+def make(
+    run: Run, name: str, *, greedy: bool = True, tolerant: bool = True
+) -> Policy:
+  """A policy; `run` is that of `run_of`.
 
   Args:
     run: The policy's own, with its tools and wording.
     name: The policy's.
+    greedy: How a model that is loaded decodes, see `Run.make_policy`.
     tolerant: For a remote model, see `RemotePolicy`.
 
   Raises:
@@ -112,7 +115,7 @@ def make(run: Run, name: str, *, tolerant: bool = True) -> Policy:
   else:
     made = run.make_policy(
         run.load_model(policy.stage),
-        greedy=True,
+        greedy=greedy,
         answers_at_once=searched or policy.paradigm == paradigms.DIRECT,
     )
   if searched:

@@ -34,13 +34,8 @@ def name_of(config: InstructPage) -> str:
 def stages_of(config: InstructPage) -> tuple[str, ...]:
   """The stages whose output a build reads."""
   data = ('data',) if sources.WORLD in config.questions.train else ()
-  trained = _stage_of(config)
+  trained = paradigms.parse(config.instruct.teacher, config.arms).stage
   return (*data, trained) if trained else data
-
-
-def _stage_of(config: InstructPage) -> str | None:
-  """The stage that has trained the teacher, if one has."""
-  return paradigms.parse(config.instruct.teacher, config.arms).stage
 
 
 class Teacher:
@@ -52,10 +47,9 @@ class Teacher:
 
   def __init__(self, run: InstructRun):
     """Makes nothing that takes long."""
-    name = run.config.instruct.teacher
     self.run = run
-    self.is_remote = name == paradigms.REMOTE
-    self._is_expert = name == paradigms.EXPERT
+    self._name = run.config.instruct.teacher
+    self.is_remote = self._name == paradigms.REMOTE
 
   def repeating(self, answers: Sequence[Trajectory]) -> Policy:
     """A policy that repeats what was sampled in these, token by token."""
@@ -72,17 +66,14 @@ class Teacher:
     """The policy that answers with tools."""
     if self.is_remote:
       return self._remote(self.run)
-    if self._is_expert:
-      return policies.expert_policy(self.run)
-    model = self.run.load_model(_stage_of(self.run.config))
-    return self.run.make_policy(model, greedy=False)
+    return policies.make(self.run, self._name, greedy=False)
 
   @functools.cached_property
   def direct(self) -> Policy:
     """The policy that answers directly, in `direct_run`."""
     if self.is_remote:
       return self._remote(self.direct_run)
-    if self._is_expert:
+    if self._name == paradigms.EXPERT:
       return policies.expert_policy(self.run, answers_at_once=True)
     # If it calls a tool nevertheless, it has not answered.
     return self.policy
