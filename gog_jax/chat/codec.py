@@ -101,7 +101,7 @@ class Codec:
     return self._encode(text)
 
   def split(self, text: str) -> Iterator[str | int]:
-    """Yields the text between control tokens, maybe empty, and their ids."""
+    """Yields ids of control tokens and the text between them, even empty."""
     for index, part in enumerate(self._splitter.split(text)):
       yield self._added[part] if index % 2 else part
 

@@ -23,15 +23,11 @@ from etils import epath
 from gog_jax.chat import mmsearch_r1
 from gog_jax.chat import protocol
 from gog_jax.chat.grammar import Grammar
-from gog_jax.config.paradigms import DIRECT
-from gog_jax.config.paradigms import FULL_SEARCH
-from gog_jax.config.paradigms import GOG
-from gog_jax.config.paradigms import NO_GAZE
+from gog_jax.config import paradigms
 from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 from gog_jax.storage import files
 from gog_jax.storage import typed
-from gog_jax.storage.typed import FieldError
 
 _HERMES = 'hermes'
 GRAMMARS: dict[str, Grammar] = {
@@ -40,7 +36,7 @@ GRAMMARS: dict[str, Grammar] = {
 }
 
 # Paradigms that a file may reword.
-_REWORDED = (DIRECT, FULL_SEARCH, NO_GAZE)
+_REWORDED = (paradigms.DIRECT, paradigms.FULL_SEARCH, paradigms.NO_GAZE)
 
 _FOLDER = epath.Path(__file__).parent / 'dialects'
 _NAME = re.compile(r'\$(\$|[a-z_]+)')
@@ -96,7 +92,7 @@ class Dialect:
   max_calls: Mapping[str, typed.Count] = dataclasses.field(
       default_factory=dict
   )
-  paradigm: str = GOG
+  paradigm: str = paradigms.GOG
 
   def __post_init__(self):
     """Refuses templates that would lose content, or could not be read back."""
@@ -108,21 +104,23 @@ class Dialect:
       must, may = _NAMES.get(field.name, (set(), set()))
       if wrong := (used - must - may) | (must - used):
         names = ', $'.join(sorted(wrong))
-        raise FieldError(f'{field.name} lacks or does not know ${names}')
+        raise typed.FieldError(f'{field.name} lacks or does not know ${names}')
     think = GRAMMARS[self.grammar].think
     if not all(tag in self.thought for tag in think):
-      raise FieldError(
+      raise typed.FieldError(
           f'thought must stand in {" and ".join(think)}, as grammar '
           f'{self.grammar} has it'
       )
     if self.instructions and self.grammar != _HERMES:
-      raise FieldError(
+      raise typed.FieldError(
           'instructions leave it to the chat template to say how tools are '
           f'called, which is not as grammar {self.grammar} has it; write a '
           'system message in their place'
       )
     if not self.thought.startswith(self.opening):
-      raise FieldError(f'thought must begin with opening, {self.opening!r}')
+      raise typed.FieldError(
+          f'thought must begin with opening, {self.opening!r}'
+      )
 
   @property
   def around_thought(self) -> tuple[str, str]:
@@ -162,7 +160,7 @@ def parts(template: str) -> Iterator[tuple[str, str]]:
       yield 'text', part
 
 
-def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
+def load_dialect(name: str, paradigm: str = paradigms.GOG) -> Dialect:
   """Reads a dialect of the package by its name, or any by its .json path.
 
   Args:
@@ -186,7 +184,7 @@ def load_dialect(name: str, paradigm: str = GOG) -> Dialect:
   fields = files.read_json(path, advice='give the .json file of a dialect')
   try:
     return _of_fields(fields, name=path.stem, paradigm=paradigm)
-  except FieldError as error:
+  except typed.FieldError as error:
     raise UserError(f'dialect {path}: {error}') from error
 
 
@@ -196,16 +194,17 @@ def _of_fields(fields: dict[str, Any], *, name: str, paradigm: str) -> Dialect:
   )
   own = {'name': name, 'paradigm': paradigm}
   for field in fields.keys() & own.keys():
-    raise FieldError(f'{field}: there is no such field')
+    raise typed.FieldError(f'{field}: there is no such field')
   for other in worded.keys() - set(_REWORDED):
-    raise FieldError(
+    raise typed.FieldError(
         f'paradigms.{other}: they hold the fields that differ, for '
         f'{", ".join(_REWORDED)}'
     )
   # Without gazing no other words are needed: the tool is simply not listed.
-  if paradigm not in (GOG, NO_GAZE, *worded):
-    raise FieldError(
+  if paradigm not in (paradigms.GOG, paradigms.NO_GAZE, *worded):
+    raise typed.FieldError(
         f'there are no words for paradigm {paradigm!r}, only for '
-        f'{", ".join([GOG, *worded])}; write them into its field paradigms'
+        f'{", ".join([paradigms.GOG, *worded])}; write them into its field '
+        'paradigms'
     )
   return typed.read(Dialect, fields | worded.get(paradigm, {}) | own)

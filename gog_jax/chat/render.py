@@ -25,7 +25,7 @@ class Markup(str):
   """Text of the protocol or a dialect: it may spell control tokens."""
 
 
-# Text that is no Markup is content: nothing in it is a control token.
+# Text that is not Markup is content: nothing in it is a control token.
 Piece = str | View
 
 
@@ -47,7 +47,7 @@ def system_message(
     tools: Sequence[Mapping[str, Any]],
     template: Template | None,
 ) -> list[Piece]:
-  """All that stands before the user's first message; maybe nothing.
+  """All that stands before the user's first message; nothing in some dialects.
 
   Args:
     dialect: Its words.

@@ -2,12 +2,11 @@
 
 Paradigms:
 
-    direct        answers at once; of a model that is not trained, told of no
-                  tool
+    direct        answers at once; an untrained model is told of no tool
     full_search   answers after a search with the whole image and one with the
                   question, which are made for it (the paper's workflow)
-    gog           Glance-or-Gaze: decides by itself, with all tools. Of a model
-                  that is not trained for it: by prompt
+    gog           Glance-or-Gaze: decides by itself, with all tools; a model
+                  that is not trained for it, by prompt
     no_gaze       the same without Selective Gaze
     mmsearch_r1   in MMSearch-R1's dialect: its tags, its limits, no gaze
 

@@ -44,9 +44,9 @@ Offered = Annotated[
 class ToolLimits:
   """One tool's own limits; 0 inherits those of `tools`."""
 
-  timeout_s: typed.Amount  # Of a call, all attempts together.
+  timeout_s: typed.Amount  # Per call, over all attempts.
   max_concurrency: typed.Count  # Calls at a time.
-  price: typed.Amount  # US dollars an attempt.
+  price: typed.Amount  # US dollars per attempt.
 
 
 INHERITED = ToolLimits(timeout_s=0.0, max_concurrency=0, price=0.0)
@@ -79,7 +79,7 @@ class ToolsConfig:
   top_k: typed.Positive
   # Of a document, shown to the policy.
   hit_characters: Annotated[int, typed.at_least(50)]
-  timeout_s: typed.Seconds  # Of a call, all attempts together.
+  timeout_s: typed.Seconds  # Per call, over all attempts.
   max_attempts: typed.Positive  # Where a failure may be transient.
   # The most before the second attempt; it doubles with each.
   backoff_s: typed.Amount
@@ -120,7 +120,7 @@ class EndpointConfig:
   url: str  # Up to and including its version: http://127.0.0.1:8080/v1.
   model: str  # Its name at the endpoint.
   key_variable: str  # The environment variable that holds its key.
-  timeout_s: typed.Seconds  # Of a message, with all attempts.
+  timeout_s: typed.Seconds  # Per message, over all attempts.
   max_attempts: typed.Positive  # Where a failure may be transient.
   temperature: typed.Finite  # Negative leaves it to the endpoint.
   max_tokens: typed.Count  # Of a message; 0 leaves it to the endpoint.

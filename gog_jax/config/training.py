@@ -112,7 +112,7 @@ class SFTConfig:
   steps: typed.Positive  # At most.
   eval_every: typed.Positive
   n_validation: typed.Count  # Training ends when their accuracy is flat.
-  batch_size: typed.Positive  # Trajectories a step.
+  batch_size: typed.Positive  # Trajectories per step.
   # Rows of a micro-batch, rounded up to a multiple of the shards; a step has as
   # many micro-batches as its trajectories fill.
   micro_rows: typed.Positive
@@ -192,8 +192,8 @@ class RLConfig:
   dynamic_sampling: bool  # Replace groups without variance.
   max_refills: typed.Count
   steps: typed.Positive
-  n_prompts: typed.Positive  # P, questions a step.
-  # G, rollouts a question.
+  n_prompts: typed.Positive  # P, questions per step.
+  # G, rollouts per question.
   group_size: Annotated[
       int, typed.at_least(2, ' (one rollout has no group to be better than)')
   ]
@@ -246,7 +246,7 @@ class PhaseConfig:
 class PretrainConfig:
   """The toy's base, from nothing."""
 
-  batch_size: typed.Positive  # Lessons a step.
+  batch_size: typed.Positive  # Lessons per step.
   micro_rows: typed.Positive
   n_exchanges: typed.Positive  # In a lesson, as far as max_context holds them.
   # Each task builds on the one before.

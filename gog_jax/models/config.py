@@ -94,12 +94,13 @@ class VisionConfig(TowerConfig):
     merge_size: merge_size x merge_size patches become one feature.
     window_size: Side of an attention window in pixels; 0 where every layer
       sees the whole image (Qwen3-VL).
-    full_attention_layers: Layers that do so where others have windows.
+    full_attention_layers: Layers that see the whole image where the others
+      have windows.
     n_positions: Rows of the table of learned positions, a square that is
       stretched over each image (Qwen3-VL); 0 for none.
-    deepstack_layers: After these, and at the end, features are taken: the i-th
-      are added to what the decoder's layer i puts out (Qwen3-VL, after
-      arXiv 2406.04334).
+    deepstack_layers: Layers after which features are taken, as at the end;
+      those of the i-th are added to the output of the decoder's layer i
+      (Qwen3-VL, after arXiv 2406.04334).
     patch_bias: Whether the patch embedding has one.
   """
 

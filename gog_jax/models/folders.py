@@ -75,7 +75,7 @@ def local_folder(path: epath.PathLike) -> epath.Path:
 def fetch(
     name: str, *, repo_type: str, patterns: Sequence[str], field: str
 ) -> epath.Path | None:
-  """A folder in the hub's own cache; None where `name` is no id.
+  """A folder in the hub's own cache; None where `name` is not an id.
 
   Args:
     name: As `local_folder` takes ids.
@@ -110,7 +110,7 @@ def fetch(
 
 
 def processor_of(config: Config, folder: epath.Path) -> ImageProcessor:
-  """What cuts images into patches, with the config's cap on their tokens."""
+  """The image processor, with the config's cap on the tokens of an image."""
   c = config.model
   if c.processor == 'general':
     return ImageProcessor(

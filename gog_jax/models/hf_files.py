@@ -51,7 +51,7 @@ _TRANSPOSED = 2**21
 
 @dataclasses.dataclass(frozen=True)
 class _Index:
-  """What is read of model.safetensors.index.json.
+  """The field that is read from model.safetensors.index.json.
 
   Attributes:
     weight_map: Tensor -> shard.
@@ -66,7 +66,7 @@ class Tensor(NamedTuple):
   Attributes:
     path: The file.
     key: Its name there.
-    dtype: As the format calls it, a key of DTYPES or not.
+    dtype: Its name in the format; not all are keys of DTYPES.
     shape: Its shape.
     start: Where it begins in the file, in bytes.
     n_bytes: Its size.
@@ -162,10 +162,10 @@ def check(
   """Refuses tensors of other names or shapes than a model's, or quantised.
 
   Args:
-    folder: Where they are.
-    tensors: By the names that `shapes` has.
-    shapes: The model's.
-    advice: Where names differ.
+    folder: Holds them; for messages.
+    tensors: By the same names as `shapes`.
+    shapes: Those of the model's tensors.
+    advice: What to do where names differ.
   """
   problems = []
   if missing := shapes.keys() - tensors.keys():

@@ -52,7 +52,7 @@ def add_lora(
     alpha: The adapter is scaled by alpha / rank.
     rngs: Draws A ~ N(0, 1 / in width).
     vision: Whether the vision tower's blocks get adapters too.
-    mesh: Over which they are laid out, if any.
+    mesh: The mesh that adapters are laid out over, if any.
 
   Raises:
     ValueError: The model has adapters already, or there is no such rank.

@@ -51,7 +51,7 @@ _MERGE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Config:
-  """What is read of adapter_config.json."""
+  """The fields that are read from adapter_config.json."""
 
   peft_type: Literal['LORA']
   r: typed.Positive
@@ -77,7 +77,7 @@ class _Config:
       raise typed.FieldError(f'pattern {pattern!r}: {error}') from error
 
   def rank_and_scale(self, module: str) -> tuple[int, float]:
-    """Of a module's adapter; patterns match ends of names."""
+    """Of the adapter on `module`; patterns match the ends of names."""
 
     def look_up(patterns, default):
       for pattern, value in patterns.items():

@@ -50,7 +50,7 @@ def make_mesh(
     fsdp: Shards of rows and parameters.
     tensor: Shards of heads, feed-forward and vocabulary. One of the three may
       be -1: whatever is left.
-    devices: Of some other machine, to compile for; None for this one's.
+    devices: Another machine's, to compile for it; None for this one's.
 
   Raises:
     UserError: The sizes do not multiply to the number of devices.
@@ -131,7 +131,7 @@ def from_slices(
   one for each replica.
 
   Args:
-    shape: Of the whole, and its dtype.
+    shape: Shape and dtype of the whole array.
     where: From param_shardings; None for the default device.
     read: Gets a slice of each axis.
   """
@@ -207,7 +207,7 @@ def next_multiple(n: int, mesh: Any) -> int:
 
 
 def cache_sharding(shape: tuple[int, ...], mesh: Any) -> NamedSharding:
-  """Of keys or values [B, K, S, H]: split by rows and heads that divide."""
+  """For keys or values [B, K, S, H]: by rows and heads, where they divide."""
   heads = None if shape[1] % mesh.shape[HEADS_AXIS] else HEADS_AXIS
   return NamedSharding(mesh, PartitionSpec(*row_spec(shape[0], mesh), heads))
 

@@ -115,7 +115,7 @@ class TextTower(nnx.Module):
       image_features: The vision tower's; None where no row has an image.
       image_index: Which of the row's features stands here; -1 for text.
         Not read where image_features is None.
-      how: It runs.
+      how: How the layers run.
     """
     x, deepstack = self._embed(tokens, image_features, image_index)
     rotary = self.rotary(positions)

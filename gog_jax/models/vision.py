@@ -159,7 +159,7 @@ class VisionTower(nnx.Module):
     rotary = rope.image_rotary(
         inputs.coords, head_dim=config.head_dim, theta=config.rope_theta
     )
-    # Where there are windows.
+    # Read only where there are windows.
     sees_all = np.isin(np.arange(config.n_layers), config.full_attention_layers)
     attention_in = functools.partial(
         attention_lib.segment_attention, causal=False

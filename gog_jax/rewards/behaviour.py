@@ -62,7 +62,7 @@ def measure(pairs: Pairs) -> dict[str, float | None]:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-  """Of those that are known; None where none is."""
+  """The mean of the known values; None where none is known."""
   known = [value for value in values if value is not None]
   return float(np.mean(known)) if known else None
 
@@ -118,7 +118,7 @@ def recovered(looks: Sequence[Gaze]) -> bool | None:
 
 
 def reflections(example: Example, trajectory: Trajectory) -> list[bool]:
-  """Of each gaze that missed, whether a later turn tried something else."""
+  """For each gaze that missed, whether a later turn tried something else."""
   return [
       any(
           result.view is None or not same_region(result.view, gaze.view)
@@ -140,7 +140,7 @@ def same_region(one: View, other: View) -> bool:
 
 
 def _repeats(trajectory: Trajectory) -> list[bool]:
-  """Of each search without a crop, whether it was made before."""
+  """For each search without a crop, whether it was made before."""
   seen, found = set(), []
   for call, result in trajectory.calls:
     if result.status == ToolStatus.OK and result.view is None:
