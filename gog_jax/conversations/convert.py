@@ -75,16 +75,17 @@ def convert(
     )
   if epath.Path(source) == target:
     raise UserError(f'{target} would be written over itself; name another')
-  if in_words and reader.kind_of(source) == 'words':
-    found = json_files.read(source)
-    told = found.items
-  else:
-    found = reader.read(source, chat=chat, split=split)
-    told = Mapped(found.items, lambda record: export(record, chat()))
   if in_words:
+    if reader.kind_of(source) == 'words':
+      found = json_files.read(source)
+      told = found.items
+    else:
+      found = reader.read(source, chat=chat, split=split)
+      told = Mapped(found.items, lambda record: export(record, chat()))
     written = json_files.write(target, told, LAYOUTS[form])
     drops = (*found.drops, *written.drops)
     return dataclasses.replace(written, name=found.name, drops=drops).required()
+  found = reader.read(source, chat=chat, split=split)
   if form == 'trajectories':
     reader.write_trajectories(target, found.items)
   else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import hashlib
 
 from etils import epath
@@ -77,7 +76,7 @@ def read(
   else:
     told = json_files.read(place)
     items = Mapped(told.items, lambda one: encode(one, chat()))
-    found = dataclasses.replace(told, items=items)
+    found = Loaded(name=told.name, items=items, drops=told.drops)
     names = [conversation.id for conversation in told.items]
 
   def usable(index: int) -> tuple[int, str]:
@@ -99,7 +98,7 @@ def read(
       drops=found.drops,
   ).required()
   items = Mapped([index for index, _ in kept.items], found.items.__getitem__)
-  return dataclasses.replace(kept, items=items)
+  return Loaded(name=kept.name, items=items, drops=kept.drops)
 
 
 def digest(path: epath.PathLike) -> str:

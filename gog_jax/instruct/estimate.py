@@ -52,9 +52,11 @@ def estimate(run: InstructRun) -> Estimate:
   c, rollout = run.config.instruct, run.config.rollout
   questions = build.questions_of(run)
   folder = build.folder_of(run)
-  kept = [rollouts.items(folder / name) for name in ('direct', 'tries')]
+  answers, tries = (
+      rollouts.items(folder / name) for name in ('direct', 'tries')
+  )
   done = sum(
-      outcome_of(index, *kept, c) is not None
+      outcome_of(index, answers, tries, c) is not None
       for index in range(len(questions))
   )
   left = len(questions) - done
