@@ -212,6 +212,7 @@ class WandbRun:
       UserError: W&B could not; in its own words.
     """
     wandb: Any = importlib.import_module('wandb')
+    names = [field.name for field in dataclasses.fields(config)]
     try:
       self._run = wandb.init(
           project=config.log.wandb,
@@ -221,7 +222,7 @@ class WandbRun:
           group=folder.parent.name,
           job_type=folder.name,
           dir=None if '://' in str(folder) else str(folder),
-          config=_shown(dataclasses.asdict(config)),
+          config=_shown(config.picked(names, without=())),
       )
     except Exception as error:
       raise UserError(
