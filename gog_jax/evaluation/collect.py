@@ -118,7 +118,9 @@ class Collector:
   request: Callable[[int], Request]
   _: dataclasses.KW_ONLY
   samples: int = 1
-  notes: Callable[[Example, Trajectory], Mapping[str, Any]] | None = None
+  notes: Callable[[Example, Trajectory], Mapping[str, Any]] = (
+      lambda example, trajectory: {}
+  )
   keep_records: bool = True
   retries: int = 0
   max_errors: float = 1.0
@@ -174,23 +176,12 @@ class Collector:
       self._roll_out(todo, make_policy(), what)
     check_outage(self._recent, self.max_errors)
 
-  def keep(
-      self,
-      indices: Iterable[int],
-      examples: Iterable[Example],
-      trajectories: Iterable[Trajectory],
-  ) -> None:
-    """Keeps scored items."""
-    for index, example, trajectory in zip(
-        indices, examples, trajectories, strict=True
-    ):
-      item = item_of(trajectory)
-      if self.notes is not None:
-        item |= self.notes(example, trajectory)
-      if self.keep_records:
-        self.rollouts.add(index, item, example, trajectory)
-      else:
-        self.rollouts.add(index, item)
+  def keep(self, scored: Iterable[tuple[int, Example, Trajectory]]) -> None:
+    """Keeps scored items, by their numbers."""
+    for index, example, trajectory in scored:
+      item = item_of(trajectory) | self.notes(example, trajectory)
+      record = (example, trajectory) if self.keep_records else ()
+      self.rollouts.add(index, item, *record)
       self.on_kept(self.items)
       self._recent.append(
           '' if trajectory.valid else ': '.join(infra_error(trajectory))
@@ -271,12 +262,11 @@ class _Scorer:
       return
     run = self._collector.run
     indices, examples, trajectories = zip(*batch, strict=True)
-    stopped: BaseException | None = None
     try:
       scored = run.scored(examples, trajectories, unjudged=self._stopped)
-    except (RunStopped, Interrupted) as error:
-      stopped, self._stopped = error, True
-      scored = run.scored(examples, trajectories, unjudged=True)
-    self._collector.keep(indices, examples, scored)
-    if stopped is not None:
-      raise stopped
+    except (RunStopped, Interrupted):
+      if not self._stopped:
+        self._stopped = True
+        self._score(batch)
+      raise
+    self._collector.keep(zip(indices, examples, scored, strict=True))

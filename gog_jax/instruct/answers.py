@@ -282,7 +282,7 @@ class Answers:
       self.tries.collect(items, lambda: policy)
     else:
       examples = [self.questions[index] for index in indices]
-      self.tries.keep(items, examples, answers)
+      self.tries.keep(zip(items, examples, answers, strict=True))
 
 
 def without_clock(trajectory: Trajectory) -> Trajectory:
