@@ -87,8 +87,8 @@ def read(path: str) -> Loaded[q.Question]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Known:
-  """The fields that are what they say; as in `types.Example`."""
+class _Fields:
+  """Fields that are checked by their types; null is as if missing."""
 
   question: str | None = None
   scope: str | None = None
@@ -116,7 +116,7 @@ def question_of(
     Unusable: A field is missing or has the wrong type, or an image is missing.
   """
   try:
-    known = typed.read(_Known, dict(row), ignore_unknown=True)
+    known = typed.read(_Fields, dict(row), ignore_unknown=True)
   except typed.FieldError as error:
     raise Unusable(q.BAD, f'its {error}') from error
   images = row.get('images', row.get('image'))
