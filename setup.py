@@ -82,7 +82,7 @@ setuptools.setup(
             'assets/published/*/*',
             'chat/dialects/*.json',
             'judge/prompt.txt',
-            'report/templates/*',
+            '*/templates/*',
         ],
     },
     install_requires=INSTALL_REQUIRES,

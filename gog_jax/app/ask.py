@@ -62,6 +62,7 @@ def ask(config: AskPage, workdir: epath.Path) -> None:
     page = page / 'index.html'
   shown = cards.render(
       'ask.html.j2',  # The report's card of a trajectory, which nobody judges.
+      package='gog_jax.app',
       card=cards.card(who, example, trajectory),
       counts=narrator.counts(trajectory),
   )

@@ -175,13 +175,12 @@ class Narrator:
 
 def counts(trajectory: Trajectory) -> str:
   """What a conversation took: turns, searches, seconds and their price."""
-  price = sum(result.price for _, result in trajectory.calls)
   return (
       f'{_count(len(trajectory.turns), "turn")}, '
       f'{_count(behaviour.n_searches(trajectory), "search", "es")}, '
       f'{trajectory.seconds["sample"]:.1f} s of the policy, '
       f'{trajectory.seconds["tools"]:.1f} s of tools, '
-      f'${price:.4f} for searches'
+      f'${trajectory.price:.4f}'
   )
 
 

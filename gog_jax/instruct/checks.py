@@ -17,9 +17,7 @@ from gog_jax.rewards import answers
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import parts
 from gog_jax.run import Run
-from gog_jax.storage import files
 from gog_jax.types import Example
-from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
@@ -81,8 +79,8 @@ def _failures(
 
 
 def kind_of(trajectory: Trajectory) -> str:
-  """'search' if a call succeeded, else 'no_search'."""
-  return 'search' if any(True for _ in _found(trajectory)) else 'no_search'
+  """'search' if a search came back, else 'no_search'."""
+  return 'search' if behaviour.kinds_of_search(trajectory) else 'no_search'
 
 
 def _format_error(trajectory: Trajectory) -> str:
@@ -126,7 +124,8 @@ def _no_evidence(
     example: Example, trajectory: Trajectory, c: InstructConfig
 ) -> str:
   """Looks for an accepted answer, as whole words, in the results."""
-  found = list(_found(trajectory))
+  results = [result for _, result in trajectory.calls]
+  found = [result for result in results if result.status == ToolStatus.OK]
   if not c.evidence or not found:
     return ''
   forms = [answers.normalise(form) for form in example.answers]
@@ -142,14 +141,8 @@ def _no_evidence(
 def _repeated(trajectory: Trajectory) -> str:
   seen: set[str] = set()
   for call, _ in trajectory.calls:
-    text = f'{call.name} {files.dumps(dict(call.arguments))}'
-    if text in seen:
-      return text
-    seen.add(text)
+    key = behaviour.call_key(call)
+    if key in seen:
+      return key
+    seen.add(key)
   return ''
-
-
-def _found(trajectory: Trajectory) -> Iterator[ToolResult]:
-  for _, result in trajectory.calls:
-    if result.status == ToolStatus.OK:
-      yield result

@@ -25,7 +25,7 @@ from gog_jax.errors import UserError
 from gog_jax.report import cards
 from gog_jax.storage import files
 
-_SCRIPT = epath.Path(__file__).parents[1] / 'report' / 'templates' / 'review.js'
+_SCRIPT = epath.Path(__file__).parent / 'templates' / 'review.js'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,7 @@ def render(records: Sequence[Any], *, fingerprint: str, teacher: str) -> str:
   digest = hashlib.sha256(script.encode()).digest()
   return cards.render(
       'review.html.j2',
+      package='gog_jax.instruct',
       cards=[
           cards.card(teacher, one.example, one.trajectory)
           for one in records

@@ -33,10 +33,17 @@ _PNG_PIXELS = 256 * 256
 _LINE = 64  # Up to this length, arguments stand on one line.
 
 
-def render(template: str, **values: Any) -> str:
-  """A page of gog_jax/report/templates that needs nothing but itself."""
+def render(template: str, *, package: str, **values: Any) -> str:
+  """A page that needs nothing but itself.
+
+  Args:
+    template: Of the folder `templates` of `package`; it may build on ours.
+    package: E.g. 'gog_jax.report'.
+    **values: Of the template.
+  """
+  packages = (package, 'gog_jax.report')
   environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('gog_jax.report', 'templates'),
+      loader=jinja2.ChoiceLoader([*map(jinja2.PackageLoader, packages)]),
       autoescape=True,
       undefined=jinja2.StrictUndefined,
       trim_blocks=True,

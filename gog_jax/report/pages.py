@@ -82,6 +82,7 @@ def make(
   }
   page = cards.render(
       'report.html.j2',
+      package='gog_jax.report',
       title=workdir.name,
       rows=summary['rows'],
       differences=summary['differences'],

@@ -11,6 +11,7 @@ from gog_jax import boxes
 from gog_jax.config.tools import SEARCHES
 from gog_jax.storage import files
 from gog_jax.types import Example
+from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import View
@@ -144,15 +145,20 @@ def _repeats(trajectory: Trajectory) -> list[bool]:
   seen, found = set(), []
   for call, result in trajectory.calls:
     if result.status == ToolStatus.OK and result.view is None:
-      arguments = {
-          name: ' '.join(value.casefold().split())
-          if isinstance(value, str) else value
-          for name, value in call.arguments.items()
-      }  # fmt: skip
-      key = files.dumps([call.name, arguments])
+      key = call_key(call)
       found.append(key in seen)
       seen.add(key)
   return found
+
+
+def call_key(call: ToolCall) -> str:
+  """Calls that ask the same have the same; case and spaces do not matter."""
+  arguments = {
+      name: ' '.join(value.casefold().split())
+      if isinstance(value, str) else value
+      for name, value in call.arguments.items()
+  }  # fmt: skip
+  return f'{call.name} {files.dumps(arguments)}'
 
 
 def kinds_of_search(trajectory: Trajectory) -> set[str]:

@@ -69,7 +69,7 @@ def make_demos(run: Run, folder: epath.Path) -> dict[str, Any]:
 
 def kind_of(example: Example, demo: Trajectory) -> str:
   """'no_search', 'recovered' from a wrong first gaze, or 'other'."""
-  if not any(turn.results for turn in demo.turns):
+  if not behaviour.kinds_of_search(demo):
     return 'no_search'
   looks = behaviour.gazes(example, demo)
   return 'recovered' if behaviour.recovered(looks) else 'other'
