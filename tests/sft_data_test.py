@@ -155,7 +155,7 @@ def test_the_stage_needs_no_demos_and_is_bound_to_its_data(files, tmp_path):
   longer = mini.make_run(
       tmp_path, 'sft', sft__data=str(path), sft__epochs=2.0
   )
-  with pytest.raises(UserError, match='sft.epochs is 0.0, now 2.0'):
+  with pytest.raises(UserError, match='sft.epochs is 0, now 2'):
     stages.manifest_of(longer, 'sft').is_complete(tmp_path / 'sft')
   (path.parent / 'images' / 'crop.png').write_bytes(SCENE)
   sft_data.digest.cache_clear()
