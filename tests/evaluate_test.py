@@ -84,7 +84,7 @@ def test_items_stand_in_the_order_of_the_data_and_come_out_as_by_hand(workdir):
   assert progress['complete'] and progress['n_done'] == N
   assert progress['calls'] == sum(calls)
   assert progress['turns'] == sum(calls) + N
-  assert evaluate.is_done(folder)
+  assert evaluate.is_done(run, folder)
 
 
 def stop_after(monkeypatch, n):
@@ -117,7 +117,7 @@ def test_what_was_stopped_goes_on_and_asks_nothing_again(
         evaluated(run)
     kept += own
     folder = run.workdir / 'eval' / NAME
-    assert not evaluate.is_done(folder)
+    assert not evaluate.is_done(run, folder)
     assert evaluate.progress_of(folder)['n_items'] == N
     # What there is can be read, in order, and reported on.
     trajectories, examples = rollouts.read(folder)
@@ -174,6 +174,9 @@ def test_what_the_infrastructure_failed_is_asked_again_or_counted(
   assert evaluate.facts(folder)['infra_errors'] == 2
   evaluated(make_run(workdir, eval__retry_errors=False))
   assert evaluate.facts(folder)['infra_errors'] == 2
+  # What a stage says of its failures is not believed where it is damaged.
+  (folder / 'progress.json').write_text('{')
+  assert not evaluate.is_done(run, folder)
   with monkeypatch.context() as patch:
     kept = stop_after(patch, 2)
     evaluated(run)
@@ -199,7 +202,7 @@ def test_a_policy_is_added_and_another_script_noticed(workdir):
   before = rows(workdir / 'eval' / NAME)
   walk.walk(run)
   assert rows(workdir / 'eval' / NAME) == before
-  assert evaluate.is_done(workdir / 'eval' / 'expert')
+  assert evaluate.is_done(run, workdir / 'eval' / 'expert')
   # The same play, in a module that reads otherwise: by its source.
   with pytest.raises(UserError, match='another script than there is now'):
     walk.walk(make_run(workdir, play='silent'))

@@ -114,7 +114,7 @@ def test_a_run_stops_where_too_many_fail_and_goes_on(tmp_path):
     with pytest.raises(RunStopped, match='--config.judge.min_success=0.95'):
       mini.make_stages(run, 'eval')
   folder = tmp_path / 'eval' / 'expert'
-  assert not evaluate.is_done(folder)
+  assert not evaluate.is_done(run, folder)
   # What was rolled out by then is kept, and waits for a verdict.
   kept, _ = rollouts.read(folder)
   waiting = {t.example_id: t for t in kept if not t.valid}

@@ -179,9 +179,7 @@ def _eval(config: Config, name: str) -> Stage:
       # A report may be made while it is under way.
       about=lambda run: {'benchmark': dict(evaluate.items(run).facts)},
       # What its tools or judge failed on is tried again.
-      again=lambda run, folder: (
-          run.config.eval.retry_errors and bool(evaluate.errors(folder))
-      ),
+      again=lambda run, folder: not evaluate.is_done(run, folder),
   )
 
 

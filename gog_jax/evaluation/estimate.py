@@ -154,7 +154,7 @@ def _known(
     return 'what is done', items
   for folder in sorted(run.workdir.glob(f'eval*/{name}')):
     folder = epath.Path(folder)
-    if evaluate.is_done(folder):
+    if evaluate.progress_of(folder).get('complete'):
       found = list(rollouts.items(folder).values())
       if found:
         return f'{folder.parent.name}/{name}', found

@@ -134,8 +134,7 @@ def evaluate(
   Raises:
     UserError: As `Collector.collect`; all that finished before is kept.
   """
-  retry_errors = run.config.eval.retry_errors
-  if is_done(folder) and not (retry_errors and errors(folder)):
+  if is_done(run, folder):
     return facts(folder)
   examples = items(run).examples
   what = f'eval {name}'
@@ -148,7 +147,7 @@ def evaluate(
           range(len(examples)),
           make_policy or functools.partial(policies.make, run, name),
           what=what,
-          retry_errors=retry_errors,
+          retry_errors=run.config.eval.retry_errors,
       )
     finally:
       progress.write(collector.items)
@@ -157,14 +156,11 @@ def evaluate(
   return facts(folder)
 
 
-def is_done(folder: epath.Path) -> bool:
-  """Whether every item is there."""
-  return bool(progress_of(folder).get('complete'))
-
-
-def errors(folder: epath.Path) -> int:
-  """The number of items that the infrastructure spoilt."""
-  return progress_of(folder).get('infra_errors', 0)
+def is_done(run: Run, folder: epath.Path) -> bool:
+  """Whether every item is there, and none is to be tried again."""
+  found = progress_of(folder)
+  retry_errors = run.config.eval.retry_errors and found.get('infra_errors')
+  return bool(found.get('complete')) and not retry_errors
 
 
 def progress_of(folder: epath.Path) -> dict[str, Any]:
