@@ -179,9 +179,11 @@ class Collector:
   def keep(self, scored: Iterable[tuple[int, Example, Trajectory]]) -> None:
     """Keeps scored items, by their numbers."""
     for index, example, trajectory in scored:
-      item = item_of(trajectory) | self.notes(example, trajectory)
-      record = (example, trajectory) if self.keep_records else ()
-      self.rollouts.add(index, item, *record)
+      item = {**item_of(trajectory), **self.notes(example, trajectory)}
+      if self.keep_records:
+        self.rollouts.add(index, item, example, trajectory)
+      else:
+        self.rollouts.add(index, item)
       self.on_kept(self.items)
       self._recent.append(
           '' if trajectory.valid else ': '.join(infra_error(trajectory))

@@ -102,12 +102,7 @@ def make(
   if policy.model == paradigms.EXPERT:
     return expert_policy(run)
   if policy.model == paradigms.SCRIPT:
-    play = seams.load(run.config.eval.script, {}, field='config.eval.script')
-    if inspect.isclass(play):
-      made = play(run)
-    else:
-      script = functools.partial(_play, run, play)
-      made = ScriptedPolicy(script, run.config.sampler.n_slots)
+    made = _script(run)
   elif policy.model == REMOTE:
     made = remote_policy(
         run, capacity=run.config.remote.concurrency, tolerant=tolerant
@@ -127,6 +122,15 @@ def expert_policy(run: Run, *, answers_at_once: bool = False) -> Policy:
   """See `toy.expert.expert_policy`."""
   make = seams.load('expert', SCRIPTED, field='config.eval.policies')
   return make(run, answers_at_once=answers_at_once)
+
+
+def _script(run: Run) -> Policy:
+  """A user's class, or function, that `config.eval.script` names."""
+  play: Any = seams.load(run.config.eval.script, {}, field='config.eval.script')
+  if inspect.isclass(play):
+    return play(run)  # pyright: ignore
+  script = functools.partial(_play, run, play)
+  return ScriptedPolicy(script, run.config.sampler.n_slots)
 
 
 def _play(
