@@ -40,8 +40,10 @@ class Flaky(WorldBackend):
 
 
 def _with(run: Run, **tools) -> Run:
+  # No policy of these runs is a general model.
   changes = {f'tools__{name}': value for name, value in tools.items()}
-  return mini.run_of(mini.changed(run.config, **changes), run.workdir)
+  config = mini.changed(run.config, general=None, **changes)
+  return mini.run_of(config, run.workdir)
 
 
 def _rollout(run: Run, policy, folder) -> tuple[list, list[dict]]:

@@ -144,7 +144,7 @@ def test_more_hits_than_were_asked_for_are_left_out():
         ('types', TransientError, ''),
         ('bytes', TransientError, 'not JSON'),
         ('html', TransientError, 'not JSON: <!doctype html>'),
-        ('packed', TransientError, 'packed'),
+        ('packed', TransientError, 'Content-Encoding'),
         ('huge', TransientError, 'more than 16777216 bytes'),
         ('moved', SearchError, 'HTTP 302'),
     ],

@@ -6,9 +6,11 @@ import base64
 import collections
 import json
 
+import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
+from gog_jax.questions import json_lines
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import describe
 from gog_jax.storage.records import Drop
@@ -155,6 +157,13 @@ def test_every_bad_line_costs_itself_alone(tmp_path):
   assert not any('\n' in str(drop) for drop in questions.drops)
   path = name.removeprefix('jsonl:')
   assert f'{path}, line 5: its image' in ' '.join(map(str, questions.drops))
+
+
+def test_a_functions_regions_may_be_arrays():
+  row = {'question': 'who?', 'answer': 'x', 'image': fixtures.picture(0)}
+  regions = np.arange(8.0).reshape(2, 4)
+  made = json_lines.question_of(row | {'gold_regions': regions}, '', id='1')
+  assert made.gold_regions == ((0, 1, 2, 3), (4, 5, 6, 7))
 
 
 def test_the_digest_follows_texts_and_images(tmp_path):

@@ -93,7 +93,6 @@ class _Fields:
   question: str | None = None
   scope: str | None = None
   search_required: bool | None = None
-  gold_regions: tuple[Box, ...] | None = None
   hops: int | None = None
 
 
@@ -132,10 +131,7 @@ def question_of(
       ),
       scope=known.scope or '',
       search_required=known.search_required,
-      gold_regions=tuple(
-          (float(x1), float(y1), float(x2), float(y2))
-          for x1, y1, x2, y2 in known.gold_regions or ()
-      ),
+      gold_regions=_boxes(row.get('gold_regions')),
       hops=known.hops,
   )
 
@@ -158,6 +154,18 @@ def _image(
   if value.startswith('data:') or '.' not in value:  # No base64 has a stop.
     return held(q.base64_bytes(value))
   raise Unusable(q.MISSING_IMAGE, f'its image {value[:200]!r} is no file')
+
+
+def _boxes(value: Any) -> tuple[Box, ...]:
+  """Reads gold_regions, [[x1, y1, x2, y2], ...]; a function's may be arrays."""
+  try:
+    return tuple(
+        (float(x1), float(y1), float(x2), float(y2))
+        for x1, y1, x2, y2 in ([] if value is None else value)
+    )
+  except (TypeError, ValueError) as error:
+    detail = 'its gold_regions must be lists of four numbers'
+    raise Unusable(q.BAD, detail) from error
 
 
 def _read_image(path: str, start: int, index: int) -> bytes:
