@@ -27,10 +27,12 @@ from gog_jax.types import NO_ROOT
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
+from tests import imports_test
 from tests import loop_helpers
 from tests import mini
 from tests import world_helpers
 
+PACKAGE = str(imports_test.PACKAGE)
 OK, BAD, DOWN = ToolStatus.OK, ToolStatus.MODEL_ERROR, ToolStatus.INFRA_ERROR
 # The toy's own limits leave no room for a picture of a tool's.
 ROOM = {'rollout__max_context': 2048, 'batch__row_tokens': 2048}
@@ -346,7 +348,8 @@ class Deep(loop_helpers.Backend):
     self.frames = [
         frame.name
         for frame in found
-        if '/gog_jax/' in frame.filename and '/rollout/' not in frame.filename
+        if frame.filename.startswith(PACKAGE)
+        and not frame.filename.startswith(f'{PACKAGE}/rollout')
     ]
     return await super().search_text(query, scope=scope, top_k=top_k)
 
