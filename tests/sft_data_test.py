@@ -132,6 +132,20 @@ def test_damaged_records_are_dropped_and_the_rest_is_read(
   assert 'is damaged' in str(found.drops[0])
 
 
+def test_an_image_that_cannot_be_read_costs_its_own_record(files, run):
+  """As a check finds it, which looks at sizes; not the whole run."""
+  seen = []
+
+  def check(record):
+    seen.append(record)
+    if len(seen) == 2:
+      raise UserError('an image cannot be read')
+
+  found = reader.read(files['trajectories'], chat=lambda: run.chat, check=check)
+  assert found.reasons() == {'damaged': 1}
+  assert len(found.items) == len(seen) - 1 > 0
+
+
 def test_tokens_of_another_dialect_are_refused(files, tmp_path):
   other = mini.make_run(tmp_path, 'sft', model__dialect='gog')
   with pytest.raises(UserError, match='10 dropped.*another model, dialect'):

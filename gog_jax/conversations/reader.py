@@ -82,9 +82,9 @@ def read(
   def usable(index: int) -> tuple[int, str]:
     try:
       record = found.items[index]
+      check(record)
     except UserError as error:
       raise Unusable('damaged', str(error)) from error
-    check(record)
     return index, record.name
 
   kept = sift(
