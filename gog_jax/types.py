@@ -334,16 +334,20 @@ class Trajectory:
     return self.usage.get('price', 0.0) + searches
 
   @property
+  def spoilt(self) -> bool:
+    """Whether the policy's endpoint or a tool failed."""
+    return self.stop_reason == StopReason.ERROR or any(
+        result.status == ToolStatus.INFRA_ERROR for _, result in self.calls
+    )
+
+  @property
   def unjudged(self) -> bool:
-    """Whether the reward is unknown: a judge or a reward part did not know."""
+    """Whether all went well, but a judge or a reward part did not know."""
     verdict = self.verdict
-    return bool(self.masked or (verdict and verdict.right is None))
+    unknown = self.masked or (verdict and verdict.right is None)
+    return bool(unknown) and not self.spoilt
 
   @property
   def valid(self) -> bool:
     """False where the infrastructure failed or the reward is unknown."""
-    if self.stop_reason == StopReason.ERROR or self.unjudged:
-      return False
-    return all(
-        result.status != ToolStatus.INFRA_ERROR for _, result in self.calls
-    )
+    return not (self.spoilt or self.unjudged)

@@ -19,6 +19,7 @@ from gog_jax.tools.search import image_search
 from gog_jax.tools.search import text_search
 from gog_jax.types import Placement
 from gog_jax.types import ToolCall
+from gog_jax.types import ToolStatus
 from gog_jax.types import Verdict
 from tests import chat_helpers
 from tests import helpers
@@ -324,6 +325,24 @@ def test_the_unjudged_are_counted_apart_from_what_failed():
   # 'kelo' is right, 'kelo star' half so.
   assert found['answers']['exact_match']['mean'] == pytest.approx(1 / 3)
   assert found['answers']['f1']['mean'] == pytest.approx((1 + 0 + 2 / 3) / 3)
+
+
+def test_what_failed_is_not_unjudged_too():
+  """A user's part that knows nothing masks what a tool has failed as well."""
+  down = report_helpers.text(status=ToolStatus.INFRA_ERROR)
+  failed = dataclasses.replace(
+      report_helpers.trajectory('a', (down,)), masked='mine.py:f'
+  )
+  unknown = dataclasses.replace(report_helpers.trajectory('b'), masked='f')
+  found = measures.describe(
+      Evaluated(
+          policy='rl',
+          examples={n: report_helpers.example(n) for n in 'ab'},
+          trajectories=[failed, unknown],
+      ),
+      seed=0,
+  )
+  assert (found['n'], found['infra_errors'], found['unjudged']) == (0, 1, 1)
 
 
 def test_tokens_and_bills_by_hand():

@@ -201,7 +201,7 @@ def costs(
   for trajectory in valid:
     for call, result in trajectory.calls:
       searches[call.name] += result.n_searches
-  searches = +searches | {'all': searches.total()}
+  searches = {**+searches, 'all': searches.total()}
   vision = [sum(p.n_tokens for p in t.placements) for t in valid]
   completion = [int(t.loss_mask.sum()) for t in valid]
   lengths = [len(t.token_ids) for t in valid]
