@@ -107,11 +107,14 @@ def _next_folder(parent: epath.Path) -> epath.Path:
   Raises:
     UserError: It cannot be made.
   """
+  # In a bucket, nothing refuses to be made twice.
+  taken = {path.name for path in parent.iterdir()} if parent.exists() else set()
   number = 1
   while True:
     folder = parent / f'{number:04d}'
     number += 1
+    if folder.name in taken:
+      continue
     with files.writable(folder), contextlib.suppress(FileExistsError):
-      if not folder.exists():  # In a bucket, nothing refuses to be made twice.
-        folder.mkdir(parents=True)
-        return folder
+      folder.mkdir(parents=True)
+      return folder

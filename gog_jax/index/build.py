@@ -153,7 +153,11 @@ def _build(
           f'--config.{flag}, or delete the folder for an index without them'
       )
 
-  kept = () if damaged else (current.texts, current.images)
+  kept = {
+      part
+      for part in (current.texts, current.images)
+      if not any(name.startswith(f'{part}/') for name in damaged)
+  }
   version = encoder.version if encoder is not None else ''
   texts_part = _texts(index, documents, kept)
   images_part = _images(index, pictures, found, version, kept)

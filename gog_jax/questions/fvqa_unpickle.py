@@ -12,6 +12,8 @@ on its last line.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import collections
 import hashlib
 import io
@@ -160,7 +162,7 @@ def _documents(data_id, entry, folder: str):
       raise ValueError(f'title {rank} is {type(title).__name__}, no text')
     url, image = '', ''
     for held in found:
-      if isinstance(held, str):
+      if isinstance(held, str) and not held.startswith('data:'):
         url = url or held
       elif held is not None:
         image = image or _store(held, folder)
@@ -172,6 +174,11 @@ def _documents(data_id, entry, folder: str):
 
 def _store(held, folder: str) -> str:
   """Writes an image as a PNG file named by its content; returns its name."""
+  if isinstance(held, str):
+    try:
+      held = base64.b64decode(held.partition(',')[2], validate=True)
+    except binascii.Error as error:
+      raise ValueError(f'an image is no base64 ({error})') from error
   if isinstance(held, bytes):
     try:
       image = Image.open(io.BytesIO(held), formats=['PNG', 'JPEG', 'WEBP'])

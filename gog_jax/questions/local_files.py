@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import glob
 import hashlib
 import itertools
 import os
@@ -27,14 +26,19 @@ def files_of(
   """
   if os.path.isfile(path):
     return [path]
-  names = sorted(
-      name
-      for name in glob.glob('**', root_dir=path, recursive=True)
-      if f'/{name}'.endswith(endings)
+  paths = sorted(
+      os.path.join(place, name)
+      for place, _, names in os.walk(path)
+      for name in names
+      if not name.startswith('.')
   )
+  found = [one for one in paths if one.endswith(endings)]
   for word in prefer:
-    if chosen := [name for name in names if word in name.lower()]:
-      return [os.path.join(path, name) for name in chosen]
+    chosen = [
+        one for one in found if word in os.path.relpath(one, path).lower()
+    ]
+    if chosen:
+      return chosen
   return []
 
 
