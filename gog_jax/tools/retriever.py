@@ -150,8 +150,9 @@ class Retriever:
 
   async def close(self) -> None:
     """Closes the connections of this event loop."""
-    await self._session_of(asyncio.get_running_loop()).close()
-    self._session_of.cache_clear()
+    if self._session_of.cache_info().currsize:  # Else none was needed.
+      await self._session_of(asyncio.get_running_loop()).close()
+      self._session_of.cache_clear()
 
   async def _search(
       self,
