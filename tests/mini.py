@@ -85,10 +85,14 @@ def make_run(workdir, stage: str, **more) -> Run:
 def run_of(config: Any, workdir) -> Run:
   """On one of the eight simulated devices."""
   # tests/steps_test.py has the others.
-  mesh = jax.sharding.Mesh(
+  return build(config, workdir, mesh=make_mesh())
+
+
+def make_mesh() -> jax.sharding.Mesh:
+  """Of the first device alone."""
+  return jax.sharding.Mesh(
       np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.MESH_AXES
   )
-  return build(config, workdir, mesh=mesh)
 
 
 def make_stages(run: Run, *names: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -99,6 +100,27 @@ def test_a_second_update_of_a_batch_is_off_its_policy(workdir, monkeypatch):
   shutil.rmtree(workdir / 'rl')
   for row in rows_of_rl(workdir, **options):
     assert row['ratio'] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_skipped_updates_are_counted(workdir, monkeypatch):
+  """A step whose rewards overflow changes nothing, twice; RL goes on."""
+  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  spoil = iter([False, True, False])
+
+  def spoilt(run, groups, aggregation):
+    if next(spoil):
+      advantages = np.full(len(groups[0].trajectories), np.inf, np.float32)
+      groups = [dataclasses.replace(groups[0], advantages=advantages)]
+    return batches_of_groups(run, groups, aggregation)
+
+  monkeypatch.setattr(rl, 'batches_of_groups', spoilt)
+  rows = rows_of_rl(workdir, rl__steps=3, rl__updates_per_batch=2)
+  assert [row['skipped'] for row in rows] == [0, 2, 0]
+  assert np.isfinite([row['loss'] for row in rows]).tolist() == [1, 0, 1]
+  run = mini.make_run(workdir, 'rl')
+  params = jax.tree.leaves(mini.trained_params(run, 'rl'))
+  assert all(np.isfinite(leaf).all() for leaf in params)
 
 
 def rows_of_rl(workdir, **options):

@@ -21,6 +21,7 @@ from gog_jax.train import losses
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
 from tests import helpers
+from tests import mini
 from tests import tiny
 
 GRPO = dataclasses.replace(
@@ -71,12 +72,6 @@ def start(mesh, *, lora, dtype=jnp.float32, family='qwen2_5_vl', **how):
   return state, model, optimizer
 
 
-def one_device():
-  return jax.sharding.Mesh(
-      np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.MESH_AXES
-  )
-
-
 @functools.cache
 def compiled_step(kind, mesh, lora):
   """The jitted step; its compiled program serves all tests of one shape."""
@@ -109,7 +104,7 @@ def run_step(kind, mesh, batch, *, lora=False, micro_rows=8, n_updates=1):
 def test_eight_devices_are_one(kind, lora, trajectories):
   assert jax.device_count() == 8
   batch = make_batch(trajectories)
-  one, one_metrics = run_step(kind, one_device(), batch, lora=lora)
+  one, one_metrics = run_step(kind, mini.make_mesh(), batch, lora=lora)
   mesh = sharding.make_mesh(2, 2, 2)
   many, many_metrics = run_step(kind, mesh, batch, lora=lora)
   jax.tree.map(
@@ -120,7 +115,7 @@ def test_eight_devices_are_one(kind, lora, trajectories):
         value, many_metrics[name], atol=1e-5, rtol=1e-5, err_msg=name
     )
   before = jax.device_get(
-      nnx.to_pure_dict(start(one_device(), lora=lora)[0].params)
+      nnx.to_pure_dict(start(mini.make_mesh(), lora=lora)[0].params)
   )
   moved = [
       np.abs(a - b).max()
@@ -143,9 +138,9 @@ def test_micro_batches_add_up(kind, lora, n_updates, trajectories):
   run = functools.partial(
       run_step, kind, batch=batch, lora=lora, n_updates=n_updates
   )
-  whole, whole_metrics = run(one_device())
+  whole, whole_metrics = run(mini.make_mesh())
   for mesh, micro_rows in (
-      (one_device(), 2),
+      (mini.make_mesh(), 2),
       (sharding.make_mesh(2, 2, 2), 4),
   ):
     parts, metrics = run(mesh, micro_rows=micro_rows)
@@ -169,7 +164,7 @@ def test_as_the_full_profiles_do(family, lora, trajectories):
   longest = max(int(np.prod(placement.grid)) for placement in placements)
   moved = []
   for mesh, how in (
-      (one_device(), {}),
+      (mini.make_mesh(), {}),
       (
           sharding.make_mesh(2, 2, 2),
           {'execution': Execution(remat='full'), 'longest_image': longest},
@@ -190,11 +185,11 @@ def test_as_the_full_profiles_do(family, lora, trajectories):
 def test_in_bfloat16_sums_are_float32(trajectories):
   """One row's gradients at a time are as good as all rows' at once."""
   batch = make_batch(trajectories)
-  state, *_ = start(one_device(), lora=True)
+  state, *_ = start(mini.make_mesh(), lora=True)
   reference = jax.tree.map(lambda x: x * 1.01, state.params)
   results = []
   for dtype, n in ((jnp.float32, 8), (jnp.bfloat16, 8), (jnp.bfloat16, 1)):
-    state, model, optimizer = start(one_device(), lora=True, dtype=dtype)
+    state, model, optimizer = start(mini.make_mesh(), lora=True, dtype=dtype)
     before = jax.device_get(nnx.to_pure_dict(state.params))
     step = steps.make_grpo_step(model, optimizer, state, GRPO)
     state, _, metrics = step(
@@ -256,14 +251,14 @@ def test_changed_targets_outside_the_mask_change_nothing(trajectories):
   )
   for kind in ('sft', 'grpo'):
     lora = kind == 'grpo'
-    a, _ = run_step(kind, one_device(), batch, lora=lora)
-    b, _ = run_step(kind, one_device(), changed, lora=lora)
+    a, _ = run_step(kind, mini.make_mesh(), batch, lora=lora)
+    b, _ = run_step(kind, mini.make_mesh(), changed, lora=lora)
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_rows_do_not_matter(trajectories):
   """The same trajectories, packed in another order, give the same step."""
-  a, _ = run_step('sft', one_device(), make_batch(trajectories))
+  a, _ = run_step('sft', mini.make_mesh(), make_batch(trajectories))
   order = [3, 0, 5, 1, 4, 2]
   lengths = [int(t.loss_mask.sum()) for t in trajectories]
   advantages = np.linspace(-1, 1, 6)
@@ -276,7 +271,7 @@ def test_rows_do_not_matter(trajectories):
       vision_config=tiny.model().config.vision,
       config=tiny.BATCH,
   )
-  b, _ = run_step('sft', one_device(), batch)
+  b, _ = run_step('sft', mini.make_mesh(), batch)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
 
 
@@ -290,8 +285,8 @@ def test_without_images_the_vision_tower_is_not_run(trajectories):
   padded = dataclasses.replace(
       bare, vision=jax.tree.map(np.zeros_like, make_batch(trajectories).vision)
   )
-  a, a_metrics = run_step('sft', one_device(), bare)
-  b, b_metrics = run_step('sft', one_device(), padded)
+  a, a_metrics = run_step('sft', mini.make_mesh(), bare)
+  b, b_metrics = run_step('sft', mini.make_mesh(), padded)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), a, b)
   np.testing.assert_allclose(a_metrics['loss'], b_metrics['loss'], rtol=1e-6)
 
@@ -299,7 +294,7 @@ def test_without_images_the_vision_tower_is_not_run(trajectories):
 def test_on_policy_metrics(trajectories):
   """Trained by the policy that sampled: no gap, no clip, ratio one."""
   batch = make_batch(trajectories)
-  _, metrics = run_step('grpo', one_device(), batch, lora=True)
+  _, metrics = run_step('grpo', mini.make_mesh(), batch, lora=True)
   assert metrics['sampler_gap_max'] < 1e-4
   assert metrics['ratio'] == 1
   assert metrics['clip_frac'] == 0
@@ -310,8 +305,8 @@ def test_on_policy_metrics(trajectories):
 def test_an_absurd_ratio_outside_the_mask_is_harmless(trajectories):
   """exp overflows there; neither gradient nor metrics may become nan."""
   batch = make_batch(trajectories)
-  state, model, _ = start(one_device(), lora=True)
-  step = compiled_step('grpo', one_device(), True)
+  state, model, _ = start(mini.make_mesh(), lora=True)
+  step = compiled_step('grpo', mini.make_mesh(), True)
   # The reference disagrees by far more than float32's exponent.
   reference = jax.tree.map(lambda x: x * 300, state.params)
   changed = dataclasses.replace(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+from typing import Any
 
 from etils import epath
 import grain
@@ -12,6 +13,7 @@ import jax
 
 from gog_jax import interrupt
 from gog_jax.config import Config
+from gog_jax.errors import UserError
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.storage import checkpoint
 from gog_jax.storage import metrics as metrics_lib
@@ -20,6 +22,9 @@ from gog_jax.train.state import TrainState
 Step = Callable[
     [TrainState, MicroBatches], tuple[TrainState, dict[str, jax.Array]]
 ]
+# Steps in a row whose updates were skipped, see steps.Update: one may be bad
+# luck, these are not.
+_MOST_SKIPPED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Session:
   """A stage from its newest checkpoint on.
 
   Attributes:
+    what: Its name.
     state: The checkpoint's; without one, the state that was given.
     first: Steps that were done before.
     n_steps: Steps of the whole stage.
@@ -36,6 +42,7 @@ class Session:
     data: Their data iterator.
   """
 
+  what: str
   state: TrainState
   first: int
   n_steps: int
@@ -47,6 +54,29 @@ class Session:
   def is_due(self, n: int) -> bool:
     """Whether the state after `n` steps is saved in any case."""
     return n == self.n_steps or self.saver.is_due(n)
+
+  def write(self, n: int, values: Mapping[str, Any]) -> None:
+    """Logs what step `n` came to.
+
+    Raises:
+      UserError: Its update was skipped, and so were those of the steps before.
+    """
+    self.log.write(n, values)
+    recent = self.log.rows[-_MOST_SKIPPED:]
+    if recent[-1]['skipped']:
+      metrics_lib.say(
+          f'{self.what}: step {n} is skipped: its loss is '
+          f'{recent[-1]["loss"]:g}, its gradient\'s norm '
+          f'{recent[-1]["grad_norm"]:g}'
+      )
+    if sum(bool(row.get('skipped')) for row in recent) == _MOST_SKIPPED:
+      raise UserError(
+          f'{self.what} stopped at step {n}: the last {_MOST_SKIPPED} steps '
+          'had a loss or gradient that is not finite, and changed nothing; the '
+          'checkpoints before them are kept. Check the data and weights, or '
+          'begin anew in another --workdir with a lower '
+          f'--config.{self.what}.optimizer.learning_rate'
+      )
 
   def save(self, n: int, state: TrainState) -> None:
     """Saves the state after `n` steps, and where the data iterator stands."""
@@ -69,7 +99,7 @@ def opened(
   Args:
     state: Fresh.
     data: Endless; moved to where it stood.
-    what: Name on the progress bar.
+    what: Its name: on the progress bar, and of the config's section.
     config: The run's, which says where its metrics go.
     folder: Holds `checkpoints/`, `metrics.jsonl` and `events/`.
     n_steps: Steps of the whole stage.
@@ -85,7 +115,7 @@ def opened(
         metrics_lib.open_log(config, folder, resume_step=first) as log,
         metrics_lib.Progress(what, total=n_steps, start=first) as progress,
     ):
-      yield Session(state, first, n_steps, log, progress, saver, data)
+      yield Session(what, state, first, n_steps, log, progress, saver, data)
 
 
 def fit(
@@ -107,6 +137,9 @@ def fit(
     batches: Endless; its position is part of the checkpoint.
     stop: (state, steps done) -> whether that is enough; asked before a step.
     **stage: For `opened`.
+
+  Raises:
+    UserError: As `Session.write`.
   """
   with opened(state, batches, **stage) as session:
     state = session.state
@@ -115,7 +148,7 @@ def fit(
     def write_pending() -> None:
       nonlocal pending
       if pending is not None:
-        session.log.write(*pending)
+        session.write(*pending)
         session.progress.advance(loss=float(pending[1]['loss']))
       pending = None
 

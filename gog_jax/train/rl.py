@@ -42,8 +42,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   """Trains the SFT policy on its own rollouts; KL keeps it near the SFT.
 
   Raises:
-    UserError: The level has too few queries; or an alarm went off and
-      `rl.alarms.stop` is set.
+    UserError: The level has too few queries; an alarm went off and
+      `rl.alarms.stop` is set; or updates are not finite.
   """
   c = run.config.rl
   variant = losses.variant_of(c)
@@ -72,12 +72,14 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       state: TrainState, batches: MicroBatches, shared: nnx.State | None
   ):
     old_logprobs = None  # At the first update, the current ones.
+    skipped, metrics = 0, {}
     for _ in range(c.updates_per_batch):
       state, old_logprobs, metrics = grpo_step(
           state, reference, batches, old_logprobs, shared
       )
       shared = None  # The parameters have changed.
-    return state, jax.device_get(metrics)
+      skipped += metrics['skipped']
+    return state, jax.device_get(metrics | {'skipped': skipped})
 
   with fit.opened(
       state,
@@ -132,7 +134,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       values['refilled'] = len(groups) - len(learnt)
       values |= curriculum.record(n + 1, groups)
       found = alarms.raised([*log.rows, values], c.alarms)
-      log.write(n + 1, values | {'alarms': list(found)})
+      session.write(n + 1, values | {'alarms': list(found)})
       session.progress.advance(
           reward=values['reward'], accuracy=values['accuracy']
       )

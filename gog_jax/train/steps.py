@@ -181,7 +181,9 @@ class Update:
     zeros: (params) -> sums of nothing.
     add: (sums, params in use, micro-batch, frozen parameters, ...) -> (sums,
       output). Donates the sums.
-    apply: (state, sums) -> (state, metrics). Donates the state.
+    apply: (state, sums) -> (state, metrics). Donates the state. Where the loss
+      or the gradient's norm is not finite the update is `skipped`, 1 in the
+      metrics: parameters and optimizer stay what they are.
   """
 
   def __init__(
@@ -225,20 +227,24 @@ class Update:
       return jax.tree.map(jnp.add, sums, Sums(grads, totals)), output
 
     def apply(state: TrainState, sums: Sums):
-      updates, opt_state = optimizer.update(
-          sums.grads, state.opt_state, state.params
+      totals, grad_norm = sums.totals, optax.tree.norm(sums.grads)
+      finite = jnp.isfinite(totals['loss']) & jnp.isfinite(grad_norm)
+
+      def updated(params: nnx.State, opt_state: optax.OptState):
+        updates, opt_state = optimizer.update(sums.grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+      # A select would be fused with the update, and change how it rounds.
+      params, opt_state = jax.lax.cond(
+          finite, updated, lambda *same: same, state.params, state.opt_state
       )
       state = dataclasses.replace(
-          state,
-          step=state.step + 1,
-          params=optax.apply_updates(state.params, updates),
-          opt_state=opt_state,
+          state, step=state.step + 1, params=params, opt_state=opt_state
       )
-      totals = sums.totals
       n = jnp.maximum(totals['n_targets'], 1)
       metrics = totals | {name: totals[name] / n for name in means}
-      # Before clipping.
-      return state, metrics | {'grad_norm': optax.tree.norm(sums.grads)}
+      metrics['grad_norm'] = grad_norm  # Before clipping.
+      return state, metrics | {'skipped': 1 - finite.astype(jnp.int32)}
 
     self.zeros = jax.jit(zeros, out_shardings=summed)
     self.add = jax.jit(add, donate_argnums=0, out_shardings=(summed, None))
