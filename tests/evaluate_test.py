@@ -186,6 +186,25 @@ def test_what_the_infrastructure_failed_is_asked_again_or_counted(
   assert len(trajectories) == N and all(t.valid for t in trajectories)
 
 
+def test_all_failed_by_the_infrastructure_is_no_success(workdir, monkeypatch):
+  run = make_run(workdir)
+  ids = {example.id for example in run.examples('test', n=N)}
+  with monkeypatch.context() as patch:
+    fail(patch, ids)
+    for _ in range(2):
+      with pytest.raises(UserError, match=r'all 16 items \(model failed: down'):
+        walk.walk(run)
+  folder = run.workdir / 'eval' / NAME
+  assert not evaluate.is_done(run, folder)
+  assert evaluate.progress_of(folder)['n_done'] == N
+  with monkeypatch.context() as patch:  # One that works is enough.
+    fail(patch, ids - {min(ids)})
+    evaluated(run)
+  assert evaluate.facts(folder)['n'] == 1
+  evaluated(run)
+  assert evaluate.facts(folder)['n'] == N
+
+
 def test_no_two_processes_are_at_one_folder(workdir):
   run = make_run(workdir)
   folder = run.workdir / 'eval' / NAME

@@ -25,6 +25,7 @@ from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.collect import Collector
+from gog_jax.evaluation.collect import infra_error
 from gog_jax.evaluation.collect import MEANS
 from gog_jax.evaluation.collect import USAGE
 from gog_jax.questions import benchmarks
@@ -132,7 +133,8 @@ def evaluate(
     The `facts` of all items.
 
   Raises:
-    UserError: As `Collector.collect`; all that finished before is kept.
+    UserError: As `Collector.collect`, or the infrastructure failed every item;
+      all that finished before is kept.
   """
   if is_done(run, folder):
     return facts(folder)
@@ -151,9 +153,22 @@ def evaluate(
       )
     finally:
       progress.write(collector.items)
+    _require_valid(collector, what)
     collector.rollouts.settle()
     progress.write(collector.items, complete=True)
   return facts(folder)
+
+
+def _require_valid(collector: Collector, what: str) -> None:
+  items = collector.items
+  if items and not any(item['valid'] for item in items.values()):
+    (one,) = collector.rollouts.read([min(items)])
+    reason = ': '.join(infra_error(one))
+    raise UserError(
+        f'{what}: the infrastructure failed all {len(items)} items ({reason}), '
+        'so there is no accuracy; once that is mended, the same command asks '
+        'them again (with --config.eval.retry_errors=True)'
+    )
 
 
 def is_done(run: Run, folder: epath.Path) -> bool:
