@@ -91,6 +91,27 @@ def test_peft_loads_what_we_write(base, tmp_path):
   )
 
 
+def test_new_adapters_are_drawn_as_peft_draws_them(base):
+  """Evenly, as far from zero as peft's, each kernel by its own width."""
+  peft = helpers.require('peft')
+  model = ours(base)
+  models.add_lora(model, rank=64, alpha=64, rngs=nnx.Rngs(0), vision=False)
+  blocks = model.text.blocks
+  drawn = peft.get_peft_model(
+      theirs(base),
+      peft.LoraConfig(r=64, target_modules=r'.*layers.*(q_proj|down_proj)'),
+  )
+  for name, linear in (('q_proj', blocks.query), ('down_proj', blocks.down)):
+    (want, *_), (got, *_) = (
+        [x.detach().numpy() for key, x in drawn.named_parameters()
+         if f'{name}.lora_A' in key],
+        np.asarray(linear.lora_a[...]),
+    )  # fmt: skip
+    assert want.shape == got.T.shape
+    np.testing.assert_allclose(got.std(), want.std(), rtol=0.05)
+    np.testing.assert_allclose(abs(got).max(), abs(want).max(), rtol=0.02)
+
+
 @pytest.mark.parametrize(
     'options',
     [

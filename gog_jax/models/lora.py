@@ -50,7 +50,8 @@ def add_lora(
     model: Has none yet.
     rank: r.
     alpha: The adapter is scaled by alpha / rank.
-    rngs: Draws A ~ N(0, 1 / in width).
+    rngs: Draws A, evenly from -d to d where d ** 2 = 1 / in width, as peft does
+      (kaiming_uniform_ with a = sqrt(5)).
     vision: Whether the vision tower's blocks get adapters too.
     mesh: The mesh that adapters are laid out over, if any.
 
@@ -63,10 +64,12 @@ def add_lora(
     if linear.lora_a is not None:
       raise ValueError('the model has adapters already')
     n_layers, in_width, out_width = linear.kernel.shape
-    a = jax.random.normal(rngs.params(), (n_layers, in_width, rank))
+    most = in_width**-0.5
     put_adapter(
         linear,
-        a * in_width**-0.5,
+        jax.random.uniform(
+            rngs.params(), (n_layers, in_width, rank), minval=-most, maxval=most
+        ),
         jnp.zeros((n_layers, rank, out_width)),
         alpha / rank,
     )
