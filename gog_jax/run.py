@@ -7,7 +7,7 @@ made by `dataclasses.replace` before `build`. Nothing is changed after it.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -96,12 +96,6 @@ class RunOf(Generic[C]):
   def dtype(self) -> Any:
     return jnp.dtype(self.config.model.dtype)
 
-  @functools.cached_property
-  def _digest(self) -> Callable[..., str]:
-    """`files.model_digest` of the model folder, which is read once a salt."""
-    folder = self.model_folder
-    return functools.cache(functools.partial(files.model_digest, folder))
-
   def inputs(self, config: Config, sections: Container[str]) -> dict[str, str]:
     """Fingerprints of what is behind sections of a config, for manifests.
 
@@ -112,7 +106,9 @@ class RunOf(Generic[C]):
     inputs = {}
     if 'model' in sections:
       dialect = load_dialect(config.model.dialect, config.model.paradigm)
-      inputs['model_folder'] = self._digest(salt=repr(dialect))
+      inputs['model_folder'] = files.model_digest(
+          self.model_folder, salt=repr(dialect)
+      )
     if 'tools.backend' in sections:
       inputs['searched'] = self.toolbox.version
     if 'reward' in sections:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from etils import epath
 import pytest
 
 from gog_jax.app import stages
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 from tests import mini
 
 pytestmark = pytest.mark.quick
@@ -78,3 +80,24 @@ def test_a_damaged_manifest_names_the_folder_to_delete(damage, tmp_path):
   for name in ('sft', 'grade'):  # Itself, and what stands on it.
     with pytest.raises(UserError, match='cannot be read .* delete .*sft'):
       is_complete(run, name)
+
+
+def test_a_digest_changes_with_any_byte_and_reads_a_file_once(
+    tmp_path, monkeypatch
+):
+  """A merge in place leaves names, sizes and the first megabyte."""
+  weights = tmp_path / 'model.safetensors'
+  weights.write_bytes(b'0' * (2**21))
+  (tmp_path / 'notes.txt').write_text('of no matter')
+  before = files.model_digest(tmp_path)
+  assert files.model_digest(tmp_path, salt='x') != before
+  with monkeypatch.context() as patch:
+    patch.setattr(type(epath.Path(weights)), 'open', None)  # Nothing is read.
+    assert files.model_digest(tmp_path) == before
+  with weights.open('r+b') as f:
+    f.seek(-1, 2)
+    f.write(b'1')
+  assert files.model_digest(tmp_path) != before
+  weights.write_bytes(b'0' * (2**21))
+  (tmp_path / 'notes.txt').write_text('')
+  assert files.model_digest(tmp_path) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -131,17 +132,33 @@ def lock(
 def model_digest(folder: epath.PathLike, *, salt: str = '') -> str:
   """16 hex digits that change with a model folder's weights or settings.
 
-  It covers the names, sizes and first megabytes of the .json, .jinja and
-  .safetensors files. A missing folder counts as an empty one.
+  It covers the names and contents of the .json, .jinja and .safetensors files;
+  a file that has not changed since is not read again. A missing folder counts
+  as an empty one.
   """
   digest = hashlib.sha256(salt.encode())
   folder = epath.Path(folder)
   for path in sorted(folder.iterdir()) if folder.is_dir() else ():
     if path.suffix in ('.json', '.jinja', '.safetensors'):
-      with path.open('rb') as f:
-        start = f.read(2**20)
-      digest.update(f'{path.name} {path.stat().length}'.encode() + start)
+      if '://' in str(path):  # Objects are replaced whole.
+        found = path.stat()
+        version = found.length, found.mtime
+      else:
+        local = os.stat(path)
+        version = local.st_size, local.st_mtime_ns
+      digest.update(f'{path.name} {_content(str(path), version)}'.encode())
   return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _content(path: str, version: tuple[Any, ...]) -> str:
+  """A file's digest; `version` tells when it has to be read again."""
+  del version
+  digest = hashlib.sha256()
+  with epath.Path(path).open('rb') as f:
+    while block := f.read(2**20):
+      digest.update(block)
+  return digest.hexdigest()
 
 
 def write_json(path: epath.PathLike, value: Any, **options: Any) -> None:
