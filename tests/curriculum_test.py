@@ -23,9 +23,10 @@ GRADE = types.SimpleNamespace(solved=0.75, often_failed=0.3)
 EXAMPLES = [helpers.example(name) for name in 'abcdef']
 
 
-def make(folder, *, resume=0, **changes):
+def make(folder, *, resume=0, refused='', **changes):
   curriculum = Curriculum(
       EXAMPLES,
+      refusal=lambda e: 'too long' if e.id in refused else '',
       rl=types.SimpleNamespace(**RL | changes),
       grade=GRADE,
       seed=3,
@@ -56,7 +57,7 @@ def test_every_query_comes_once_an_epoch(tmp_path):
   epochs = [ids(curriculum.draw(6, step=i)) for i in range(3)]
   assert all(sorted(epoch) == list('abcdef') for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) == 3  # Shuffled anew.
-  assert curriculum.record(1, [group('a', 4)]) == {}
+  assert curriculum.record(1, [group('a', 4)]) == {'refused': 0}
 
 
 def test_what_has_become_easier_is_left_out_and_tried_again(tmp_path):
@@ -66,6 +67,7 @@ def test_what_has_become_easier_is_left_out_and_tried_again(tmp_path):
       1, [group('a', 4), group('b', 2), group('c', 1)]
   )
   assert logged == {
+      'refused': 0,
       'regraded_easier': pytest.approx(2 / 3),
       'left_out': pytest.approx(2 / 6),
   }
@@ -76,6 +78,21 @@ def test_what_has_become_easier_is_left_out_and_tried_again(tmp_path):
   curriculum.record(6, [group('a', 0), group('b', 4)])
   drawn = ids(curriculum.draw(10, step=7))
   assert 'a' in drawn and 'b' not in drawn
+
+
+def test_what_cannot_be_asked_is_left_out_counted_and_said_once(
+    tmp_path, capsys
+):
+  curriculum = make(tmp_path / 'some', refused='bd', regrade=False)
+  for step in range(2):  # An epoch each: four are asked, two left out.
+    assert sorted(ids(curriculum.draw(4, step=step))) == list('acef')
+  # As ever, an epoch ends where the next begins.
+  assert 2 <= curriculum.record(2, [group('a', 4)])['refused'] <= 4
+  assert curriculum.record(3, [group('a', 4)]) == {'refused': 0}
+  said = capsys.readouterr().err
+  assert said.count('b is left out: too long') == 1
+  with pytest.raises(UserError, match='no query .* can be asked: too long'):
+    make(tmp_path / 'none', refused='abcdef').draw(1, step=0)
 
 
 def test_an_outage_finds_nothing(tmp_path):

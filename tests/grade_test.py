@@ -84,6 +84,9 @@ class Played:
     self.groups = groups
     self.n_rollouts = 0
 
+  def refusal(self, example):
+    return '' if example.id in self.groups else 'too long'
+
   def request(self, example, *, sample, seed, what, again):
     assert (seed, what, again) == (('grade',), '', sample)
     return Request(example=example, sample=sample, seed=0)
@@ -144,6 +147,18 @@ def test_errors_are_excluded_from_the_grades(tmp_path):
   assert (c.n_short, c.n_unseen, c.n_else) == (2, 3, 1)
   assert grade.facts([a, b, c])['ungraded'] == 1
   assert levels.read_grades(tmp_path) == [a, b, c]
+
+
+@pytest.mark.quick
+def test_what_cannot_be_asked_is_not_graded_and_stops_nobody(tmp_path, capsys):
+  played = Played({name: [helpers.trajectory(name)] * 2 for name in 'ac'}, 2)
+  examples = [helpers.example(name) for name in 'abc']
+  for _ in range(2):  # The second time all is there.
+    a, b, c = grade.grade_examples(played, None, examples, tmp_path)
+    assert (a.level, b.level, c.level) == (0, None, 0)
+    assert (b.n_valid, b.n_errors) == (0, 0)
+    assert 'grade: b is left out: too long' in capsys.readouterr().err
+  assert played.n_rollouts == 4
 
 
 @pytest.mark.quick

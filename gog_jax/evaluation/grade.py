@@ -28,6 +28,7 @@ from gog_jax.rollout.policy import Request
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import markdown
+from gog_jax.storage import metrics
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -42,6 +43,8 @@ def grade_examples(
 ) -> list[Grade]:
   """Grades every example, reusing the samples that `folder` already holds.
 
+  Those that no conversation can begin with are not graded, and said.
+
   Raises:
     UserError: In an outage nothing is graded; see `Collector.collect`.
   """
@@ -53,7 +56,7 @@ def grade_examples(
         examples[number], sample=sample, seed=('grade',), what='', again=sample
     )
 
-  n = len(examples) * c.samples
+  refused: set[int] = set()
   with Collector(
       run,
       folder / 'samples',
@@ -63,10 +66,23 @@ def grade_examples(
       keep_records=False,
       max_errors=c.most_errors,
   ) as collector:
-    collector.collect(range(n), lambda: policy, what='grade')
-  items = [collector.items[index] for index in range(n)]
+    for number, example in enumerate(examples):
+      begun = number * c.samples in collector.items
+      if not begun and (why := run.refusal(example)):
+        refused.add(number)
+        metrics.say(f'grade: {example.id} is left out: {why}')
+    wanted = [
+        number * c.samples + sample
+        for number in range(len(examples))
+        if number not in refused
+        for sample in range(c.samples)
+    ]
+    collector.collect(wanted, lambda: policy, what='grade')
+  items = collections.defaultdict(list)
+  for index in wanted:
+    items[index // c.samples].append(collector.items[index])
   grades = [
-      _grade(run, example, items[number * c.samples :][: c.samples])
+      _grade(run, example, items[number])
       for number, example in enumerate(examples)
   ]
   files.write_jsonl(

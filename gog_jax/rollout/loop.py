@@ -23,6 +23,7 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.policy import SampledTurn
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.executor import ToolExecutor
+from gog_jax.types import Example
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
@@ -98,23 +99,7 @@ class Loop:
       await self.executor.close()
 
   def _start(self, number: int, request: Request) -> None:
-    limits = self.limits
-    prompt = self.chat.prompt(request.example)
-    # A turn without room would overflow the KV cache.
-    if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
-      raise UserError(
-          f'the prompt of {request.example.id} takes {len(prompt.token_ids)} '
-          f'tokens: with a turn of {limits.max_turn_tokens} that is more than '
-          f'--config.rollout.max_context={limits.max_context}; raise it or '
-          'lower --config.model.max_image_tokens'
-      )
-    if prompt.n_patches > limits.max_patches:
-      raise UserError(
-          f'the images of {request.example.id} take {prompt.n_patches} '
-          'patches, but a packed row holds '
-          f'--config.batch.row_patches={limits.max_patches}; '
-          'raise it or lower --config.model.max_image_tokens'
-      )
+    prompt = prompt_of(request.example, self.chat, self.limits)
     conversation = Conversation(request=request, slot=self.free.pop())
     conversation.append(prompt)
     self.active[number] = conversation
@@ -193,6 +178,32 @@ class Loop:
         error=error,
     )
     self.on_finished(number, request, trajectory)
+
+
+def prompt_of(
+    example: Example, chat: Chat, limits: ConversationLimits
+) -> TokenChunk:
+  """What a conversation begins with.
+
+  Raises:
+    UserError: An image cannot be read, or there is no room for a turn.
+  """
+  prompt = chat.prompt(example)
+  # A turn without room would overflow the KV cache.
+  if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
+    raise UserError(
+        f'the prompt of {example.id} takes {len(prompt.token_ids)} tokens: '
+        f'with a turn of {limits.max_turn_tokens} that is more than '
+        f'--config.rollout.max_context={limits.max_context}; raise it or '
+        'lower --config.model.max_image_tokens'
+    )
+  if prompt.n_patches > limits.max_patches:
+    raise UserError(
+        f'the images of {example.id} take {prompt.n_patches} patches, but a '
+        f'packed row holds --config.batch.row_patches={limits.max_patches}; '
+        'raise it or lower --config.model.max_image_tokens'
+    )
+  return prompt
 
 
 def _tool_context(conversation: Conversation) -> ToolContext:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
@@ -30,6 +30,8 @@ class Curriculum:
   steps. What was found is kept in `folder/regrades.jsonl`, a line a step, so
   that a restart goes on with the same draws.
 
+  Queries that no conversation can begin with are passed over, and said once.
+
   Attributes:
     queries: The iterator below, for checkpoints.
   """
@@ -42,9 +44,16 @@ class Curriculum:
       grade: GradeConfig,
       seed: int,
       folder: epath.Path,
+      refusal: Callable[[Example], str] = lambda example: '',
   ):
-    """Initialises with the config's `rl` and, for thresholds, its `grade`."""
+    """Initialises with the config's `rl` and, for thresholds, its `grade`.
+
+    `refusal` says why an example cannot be asked, '' where it can.
+    """
     self._rl, self._grade = rl, grade
+    self._refusal = refusal
+    self._refusals: dict[str, str] = {}  # Of those drawn so far, by id.
+    self._n_refused = 0  # Draws since the last record.
     self._n = len(examples)
     self._folder = folder
     self.queries: grain.DatasetIterator = endless_batches(
@@ -62,7 +71,11 @@ class Curriculum:
       self._learn(row['step'], row['levels'])
 
   def draw(self, n: int, *, step: int) -> list[Example]:
-    """The next `n` queries; fewer than a whole epoch are passed over."""
+    """The next `n` queries; fewer than a whole epoch are passed over.
+
+    Raises:
+      UserError: No query of the level can be asked.
+    """
     drawn: list[Example] = []
     passed_over = 0
     while len(drawn) < n:
@@ -75,15 +88,29 @@ class Curriculum:
       ):
         passed_over += 1
         continue
+      if why := self._refused(example):
+        self._n_refused += 1
+        if len(self._refusals) == self._n and all(self._refusals.values()):
+          raise UserError(f'no query of the level can be asked: {why}')
+        continue
       drawn.append(example)
     return drawn
+
+  def _refused(self, example: Example) -> str:
+    if example.id not in self._refusals:
+      self._refusals[example.id] = why = self._refusal(example)
+      if why:
+        metrics_lib.say(f'rl: {example.id} is left out: {why}')
+    return self._refusals[example.id]
 
   def record(
       self, step: int, groups: Sequence[Group]
   ) -> dict[str, Any]:
     """Grades anew by a step's rollouts; returns what to log."""
+    logged: dict[str, Any] = {'refused': self._n_refused}
+    self._n_refused = 0
     if not self._rl.regrade:
-      return {}
+      return logged
     found = {}
     for group in groups:
       found[group.example.id] = levels.level_of(
@@ -93,7 +120,7 @@ class Curriculum:
       )
     self._writer.write(step, {'levels': found})
     self._learn(step, found)
-    return {
+    return logged | {
         'regraded_easier': float(
             np.mean([level in self._below() for level in found.values()])
         ),
@@ -129,6 +156,7 @@ def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
       grade=c.grade,
       seed=run.seed('rl'),
       folder=folder,
+      refusal=run.refusal,
   )
 
 
