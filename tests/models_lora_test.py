@@ -66,19 +66,61 @@ def test_every_linear_map_of_the_decoder_blocks_has_one():
     )
 
 
-def test_the_delta_is_a_times_b_times_alpha_over_rank():
+def saved_and_loaded(model, folder, dtype=jnp.float32):
+  """With the share of the adapters' effect that was saved."""
+  kept = models.save_pretrained(model, folder, dtype=dtype)
+  return models.from_pretrained(folder, dtype=jnp.float32)[0], kept
+
+
+def test_the_delta_is_a_times_b_times_alpha_over_rank(tmp_path):
   graphdef, fresh, base = models.split(with_lora(), 'lora')
   adapters = perturbed(fresh, 0)
   model = nnx.merge(graphdef, adapters, base)
   before = np.asarray(model.text.blocks.up.kernel[...])
   a = np.asarray(model.text.blocks.up.lora_a[...])
   b = np.asarray(model.text.blocks.up.lora_b[...])
-  models.merge_lora(model)
+  merged, kept = saved_and_loaded(model, tmp_path)
   np.testing.assert_allclose(
-      model.text.blocks.up.kernel[...],
+      merged.text.blocks.up.kernel[...],
       before + np.einsum('lir,lro->lio', a, b) * 6 / 3,
       atol=1e-5,
   )
+  assert kept == pytest.approx(1, abs=1e-5)
+  # The model itself keeps its adapters.
+  np.testing.assert_array_equal(model.text.blocks.up.kernel[...], before)
+  assert model.text.blocks.up.lora_a is not None
+
+
+def test_how_much_of_a_small_adapter_bfloat16_leaves(tmp_path):
+  """A base in bfloat16: steps of 2^-8 to 2^-7 of a weight; updates of less.
+
+  float32 keeps all; what bfloat16 has left is what a count says it has.
+  """
+  model = helpers.tiny_model(CONFIG)
+  rounded = jax.tree.map(
+      lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), nnx.state(model)
+  )
+  nnx.update(model, rounded)
+  models.add_lora(model, rank=3, alpha=6, rngs=nnx.Rngs(0), vision=False)
+  fresh = nnx.state(model, nnx.LoRAParam)
+  nnx.update(model, perturbed(fresh, 0, 1e-3))
+  whole, kept = saved_and_loaded(model, tmp_path / 'whole')
+  assert kept == pytest.approx(1, abs=1e-3)
+  half, left = saved_and_loaded(model, tmp_path / 'half', jnp.bfloat16)
+  assert 0.1 < left < 0.9
+  # By hand, of the written weights.
+  added = had = 0.0
+  for name in ('query', 'key', 'value', 'out', 'gate', 'up', 'down'):
+    before, exact, after = (
+        np.asarray(getattr(m.text.blocks, name).kernel[...], np.float64)
+        for m in (model, whole, half)
+    )
+    added += ((exact - before) ** 2).sum()
+    had += ((exact - before) * (after - before)).sum()
+    np.testing.assert_array_equal(
+        after, exact.astype(np.float32).astype(jnp.bfloat16)
+    )
+  assert left == pytest.approx(had / added, abs=1e-3)
 
 
 def test_first_gradient_of_a_is_zero_and_of_b_is_not():
@@ -93,7 +135,7 @@ def test_first_gradient_of_a_is_zero_and_of_b_is_not():
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_a_policy_learns_beside_its_frozen_reference(family):
+def test_a_policy_learns_beside_its_frozen_reference(family, tmp_path):
   """One base, two adapters; and to merge one changes nothing.
 
   Adapters are small: larger ones make the model amplify float32's rounding.
@@ -114,8 +156,7 @@ def test_a_policy_learns_beside_its_frozen_reference(family):
   _, adapters, _ = models.split(moved, 'lora')
   nnx.update(frozen, jax.tree.map(jnp.copy, adapters))
   np.testing.assert_array_equal(image_logits(frozen), unmerged)
-  merged = nnx.clone(moved)
-  models.merge_lora(merged)
+  merged, _ = saved_and_loaded(moved, tmp_path)
   assert not jax.tree.leaves(nnx.state(merged, nnx.LoRAParam))
   gap = np.abs(image_logits(merged) - unmerged).max()
   assert gap <= 1e-5 * np.abs(unmerged).max()
@@ -146,8 +187,3 @@ def test_what_is_trained():
     models.split(model, 'some')
   with pytest.raises(ValueError, match='add_lora'):
     models.split(helpers.tiny_model(CONFIG), 'lora')
-
-
-def test_unmerged_adapters_are_not_saved(tmp_path):
-  with pytest.raises(ValueError, match='merge'):
-    models.save_pretrained(with_lora(), tmp_path)

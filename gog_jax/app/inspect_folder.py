@@ -261,7 +261,7 @@ def _adapter(found: Findings, raw: dict[str, Any]) -> None:
   )
   raise UserError(
       f'an adapter is no model by itself: merge it into {base} '
-      '(models.load_adapters, merge_lora, save_pretrained) and give that folder'
+      '(models.load_adapters, save_pretrained) and give that folder'
   )
 
 

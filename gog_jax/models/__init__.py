@@ -11,7 +11,6 @@ from gog_jax.models.hf_params import from_pretrained as from_pretrained
 from gog_jax.models.hf_params import save_pretrained as save_pretrained
 from gog_jax.models.logprobs import token_logprobs as token_logprobs
 from gog_jax.models.lora import add_lora as add_lora
-from gog_jax.models.lora import merge_lora as merge_lora
 from gog_jax.models.lora import split as split
 from gog_jax.models.peft_files import load_adapters as load_adapters
 from gog_jax.models.peft_files import save_adapters as save_adapters

@@ -96,24 +96,6 @@ def put_adapter(
   linear.lora_scale = scale
 
 
-def merge_lora(model: vlm.VLM) -> None:
-  """Adds every adapter to the weights it sits on, and removes it, in place."""
-  for linear in _linears(model, vision=True):
-    if linear.lora_a is None or linear.lora_b is None:
-      continue
-    kernel = linear.kernel[...]
-    update = jnp.matmul(
-        linear.lora_a[...].astype(jnp.float32),
-        linear.lora_b[...].astype(jnp.float32),
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    merged = kernel.astype(jnp.float32) + update * linear.lora_scale
-    linear.kernel.set_value(merged.astype(kernel.dtype))
-    linear.lora_a = nnx.data(None)
-    linear.lora_b = nnx.data(None)
-    linear.lora_scale = 0.0
-
-
 def split(
     model: vlm.VLM, trainable: str
 ) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
