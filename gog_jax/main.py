@@ -41,7 +41,9 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 
 # Interrupt messages for stages that cannot resume.
-_INTERRUPTED = {'ask': 'interrupted', 'retrieve': 'stopped'}
+_INTERRUPTED = {
+    'ask': 'interrupted', 'export': 'interrupted', 'retrieve': 'stopped',
+}  # fmt: skip
 # What absl and ml_collections raise on what a user mistyped.
 _FLAG_ERRORS = (
     flags.Error,

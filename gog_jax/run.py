@@ -45,6 +45,7 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.storage import checkpoint
 from gog_jax.storage import files
+from gog_jax.storage import manifest
 from gog_jax.storage import metrics
 from gog_jax.tools.base import describe
 from gog_jax.tools.executor import ToolExecutor
@@ -122,7 +123,7 @@ class RunOf(Generic[C]):
   def load_model(self, stage: str | None = None) -> VLM:
     """The base model, on the mesh, with what a stage has trained.
 
-    Its adapters, if the run trains any, are fresh where no stage is named.
+    Its adapters, if there are any, are fresh, or as the stage's manifest says.
 
     Raises:
       UserError: Weights are missing or damaged, or the stage has not been run.
@@ -130,18 +131,20 @@ class RunOf(Generic[C]):
     model, _ = models.from_pretrained(
         self.model_folder, dtype=self.dtype, mesh=self.mesh
     )
-    c = self.config
-    if c.trainable == 'lora':
+    trainable, adapters = self.config.trainable, vars(self.config.lora)
+    if stage is not None:
+      made = manifest.read(self.workdir / stage).get('config', {})
+      trainable = made.get('trainable', trainable)
+      adapters = made.get('lora', adapters)
+    if trainable == 'lora':
       lora.add_lora(
           model,
-          rank=c.lora.rank,
-          alpha=c.lora.alpha,
-          vision=c.lora.vision,
+          **adapters,
           rngs=nnx.Rngs(self.seed('lora')),
           mesh=self.mesh,
       )
     if stage is not None:
-      _, params, _ = lora.split(model, c.trainable)
+      _, params, _ = lora.split(model, trainable)
       trained = self.workdir / stage / 'params'
       nnx.update(model, checkpoint.load_pytree(trained, params))
     return model

@@ -77,6 +77,7 @@ NEEDED = {
     'ask': {'question': '?', 'image': 'x.png', 'scope': 's',
             'remote__url': 'http://127.0.0.1:1/v1', 'remote__model': 'm'},
     'convert': {'input': 'a', 'output': 'b'},
+    'export': {'export__folder': 'a'},
     'judge': {'labels': 'a', 'judge__url': 'http://127.0.0.1:1/v1',
               'judge__model': 'm'},
 }  # fmt: skip

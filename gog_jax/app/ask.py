@@ -16,7 +16,6 @@ from gog_jax.remote import secrets
 from gog_jax.remote.endpoint import shown_url
 from gog_jax.report import cards
 from gog_jax.rollout.policy import Request
-from gog_jax.run import build
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as store
@@ -38,7 +37,7 @@ def ask(config: AskPage, workdir: epath.Path) -> None:
   example = read_example(config)
   name = config.policy
   model = paradigms.parse(name, config.arms).model
-  run = build(policies.config_of(config, name), workdir)
+  run = policies.trained_run(config, workdir, name)
   policy = policies.make(run, name, tolerant=False)
   told = narrator.Narrator(example)
   who, key = config.policy, {}

@@ -122,6 +122,13 @@ def convert(config: Any, workdir: epath.Path) -> None:
   )
 
 
+def export(config: Any, workdir: epath.Path) -> None:
+  """Writes what a stage has trained as a folder for others."""
+  from gog_jax.app import export
+
+  export.export(config, workdir)
+
+
 def table(config: Any, workdir: epath.Path) -> None:
   """Puts what runs have evaluated beside the paper's table."""
   from gog_jax.report import table
@@ -135,7 +142,7 @@ COMMANDS: dict[str, Callable[[Any, epath.Path], None]] = {
     command.__name__: command
     for command in (
         inspect, index, retrieve, ask.ask, benchmark, instruct, judge, convert,
-        table,
+        export, table,
     )
 }  # fmt: skip
 

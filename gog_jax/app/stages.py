@@ -120,6 +120,7 @@ def _sft_on_data(config: Config) -> Stage:
       ('data',) if validates and 'world' in validation else (),
       functools.partial(sft.train, demos=''),
       pages=('sft',),
+      about=lambda run: {'data': run.config.sft.data},
       inputs=lambda run: {
           'sft_data': sft_data.digest(run.config.sft.data),
           **_asked(run, 'validation'),
@@ -155,6 +156,7 @@ def _rl(name: str) -> Stage:
       config=lambda config: dataclasses.replace(
           config, rl=config.arms.get(name, config.rl)
       ),
+      about=lambda run: {'questions': list(run.config.questions.train)},
       trains=True,
   )
 

@@ -154,6 +154,16 @@ class ReportConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+  """What is written for others, and how."""
+
+  stage: str  # What trained it; or 'base', the model that training began with.
+  folder: typed.Given  # A local one, new or empty.
+  format: Literal['merged', 'adapter']  # For transformers, or for peft.
+  dtype: Literal['float32', 'bfloat16']  # Of merged weights.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
   """Where metrics go beside metrics.jsonl and TensorBoard's events/."""
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from gog_jax.config import paradigms
 from gog_jax.config.config import Config
 from gog_jax.config.evaluation import BenchmarkConfig
+from gog_jax.config.evaluation import ExportConfig
 from gog_jax.config.evaluation import InstructConfig
 from gog_jax.config.tools import JudgeConfig
 from gog_jax.config.training import PretrainConfig
@@ -109,6 +110,22 @@ class ConvertPage(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportPage(Config):
+  """Of configs/export.py."""
+
+  export: ExportConfig
+
+  def __post_init__(self):
+    super().__post_init__()
+    known = [paradigms.BASE, *paradigms.TRAINED, *self.arms]
+    if (stage := self.export.stage) not in known:
+      raise typed.FieldError(
+          f'export.stage is {stage!r}, not one of {", ".join(known)}; arms are '
+          'those of the page: configs/export.py:full has the toy\'s'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
   """What every page has."""
 
@@ -179,6 +196,7 @@ KINDS: dict[str, type[Any]] = {
     'instruct': InstructPage,
     'ask': AskPage,
     'convert': ConvertPage,
+    'export': ExportPage,
     'index': IndexPage,
     'retrieve': RetrievePage,
     'benchmark': BenchmarkPage,

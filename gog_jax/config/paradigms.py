@@ -40,8 +40,8 @@ PARADIGMS = (DIRECT, FULL_SEARCH, GOG, NO_GAZE, MMSEARCH_R1)
 BASE, REMOTE, EXPERT, SCRIPT = 'base', 'remote', 'expert', 'script'
 SFT, SFT_NO_GAZE, RL = 'sft', 'sft_no_gaze', 'rl'
 # Each is trained by the stage of its name, as are the arms of RL.
-_TRAINED = (SFT, SFT_NO_GAZE, RL)
-MODELS = (BASE, *_TRAINED, REMOTE, EXPERT, SCRIPT)
+TRAINED = (SFT, SFT_NO_GAZE, RL)
+MODELS = (BASE, *TRAINED, REMOTE, EXPERT, SCRIPT)
 
 # Short names; any other names a model that plays GOG.
 _ALIASES = {
@@ -53,7 +53,7 @@ _ALIASES = {
 # The short names, but for those of arms, in the order of the story.
 SHORT = (DIRECT, FULL_SEARCH, EXPERT, SFT_NO_GAZE, SFT, RL)
 # Who may teach: all whose trajectories show how they search.
-TEACHERS = (REMOTE, 'model', EXPERT, *_TRAINED)
+TEACHERS = (REMOTE, 'model', EXPERT, *TRAINED)
 
 TEST = 'test'  # The benchmark that the config's `questions.test` are.
 # Benchmarks that are splits of the embedded world, 'world_hard' being harder.

@@ -21,6 +21,8 @@ import functools
 import inspect
 from typing import Any, TypeVar
 
+from etils import epath
+
 from gog_jax import seams
 from gog_jax.config import Config
 from gog_jax.config import paradigms
@@ -32,7 +34,10 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.remote import RemotePolicy
 from gog_jax.rollout.scripted import ForcedPolicy
 from gog_jax.rollout.scripted import ScriptedPolicy
+from gog_jax.run import build
 from gog_jax.run import Run
+from gog_jax.run import RunOf
+from gog_jax.storage import manifest
 from gog_jax.storage.typed import FieldError
 from gog_jax.types import ToolCall
 from gog_jax.types import Turn
@@ -40,6 +45,11 @@ from gog_jax.types import Turn
 C = TypeVar('C', bound=Config)
 
 REMOTE = paradigms.REMOTE
+# Of the config's `model`, what a trained policy was told and shown by.
+_TOLD = (
+    'dialect', 'paradigm', 'box', 'box_step', 'min_box_side',
+    'max_image_tokens',
+)  # fmt: skip
 # Policies of other packages, which this one does not import.
 SCRIPTED = {'expert': 'gog_jax.toy.expert:expert_policy'}
 
@@ -80,6 +90,46 @@ def config_of(config: C, name: str) -> C:
 def run_of(run: Run, name: str) -> Run:
   """The run with a policy's own config."""
   return run.with_config(config_of(run.config, name))
+
+
+def trained_run(config: C, workdir: epath.Path, name: str) -> RunOf[C]:
+  """A policy's run; of a trained one, in the words it was trained with.
+
+  What its stage's manifest says of them need not be given again: the dialect,
+  the frame of boxes, the size of images, the tools it was told of. Where no
+  model folder is given it is the stage's.
+
+  Raises:
+    UserError: There is no such policy; its stage is not complete, or was
+      trained on other weights than the model folder's.
+  """
+  stage = paradigms.parse(name, config.arms).stage
+  if stage is None:
+    return build(config_of(config, name), workdir)
+  saved = manifest.read(workdir / stage)
+  if not saved.get('complete'):
+    raise UserError(
+        f'there is no complete {stage} in {workdir}: run the stage first, or '
+        'set --workdir to where it was trained'
+    )
+  made = saved['config']
+  told = {field: made['model'][field] for field in _TOLD}
+  path = config.model.path or made['model']['path']
+  offered = tuple(made['tools.offered'])
+  config = dataclasses.replace(
+      config,
+      model=dataclasses.replace(config.model, path=path, **told),
+      tools=dataclasses.replace(config.tools, offered=offered),
+  )
+  run = build(config_of(config, name), workdir)
+  now = run.inputs(config_of(config, stage), ('model',))
+  if now['model_folder'] != saved['inputs']['model_folder']:
+    raise UserError(
+        f'{workdir / stage} was trained on the weights and wording of '
+        f'{made["model"]["path"]}, which {path} does not have: set '
+        '--config.model.path to that model, unchanged'
+    )
+  return run
 
 
 def make(
