@@ -225,7 +225,7 @@ def test_a_users_function_is_a_source(own, tmp_path):
     [
         ((), 'config.questions.train is empty'),
         (('world', 'world'), 'names a source twice'),
-        (('csv:x',), 'there are world, jsonl:PATH, verl:PATH, infoseek:PATH'),
+        (('csv:x',), 'there are world, jsonl:PATH, verl:PATH, parquet:PATH'),
         (('jsonl:',), 'there are world'),
         (('gone.py:f',), 'there is no file gone.py'),
     ],

@@ -3,6 +3,7 @@
     world              the embedded world's split, from the workdir's data stage
     jsonl:FILE         JSON lines of a user's own, see json_lines.py
     verl:FILE          verl's parquet files, or a folder of them: see verl.py
+    parquet:FILE       the columns of other trainers, too: likewise
     infoseek:FILE      InfoSeek's JSON lines, see infoseek.py
     examples:FOLDER    examples.jsonl of this project, or its folder
     FILE.py:NAME       a user's own function; MODULE:NAME as well
@@ -47,6 +48,7 @@ SOURCES = {
     WORLD: 'gog_jax.toy.dataset:questions',
     'jsonl': 'gog_jax.questions.json_lines:read',
     'verl': 'gog_jax.questions.verl:read',
+    'parquet': 'gog_jax.questions.verl:read_any',
     'infoseek': 'gog_jax.questions.infoseek:read',
     'examples': 'gog_jax.questions.sources:read_examples',
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import os
@@ -24,6 +24,8 @@ SUFFIXES = ('.parquet', '.pq')
 Row = dict[str, Any]
 # By name: what a column holds, in words, and a test of what is not null.
 Columns = dict[str, tuple[str, Callable[[Any], bool]]]
+# By what it is for: the columns one of which is needed.
+Roles = Mapping[str, Columns]
 
 
 def _any_of(*types: type) -> Callable[[Any], bool]:
@@ -43,9 +45,8 @@ def read(
     path: str,
     *,
     name: str,
-    needed: Columns,
+    needed: Roles,
     optional: Sequence[str] = (),
-    image: str,
     question_of: Callable[[Row, str], q.Question | None],
     images: str = '',
     prefer: Sequence[str] = ('',),
@@ -55,17 +56,16 @@ def read(
   Args:
     path: The file or folder.
     name: The data set's, for messages and `Example.source`.
-    needed: Required columns.
+    needed: Required columns; those of the role `image` hold images.
     optional: Columns that are read if they exist.
-    image: The required column that holds images.
     question_of: Turns a row and a default id into a question without images;
       returns None to skip a row that is not part of the set.
     images: The folder of images that rows name; the files' own if ''.
     prefer: See `files_of`.
 
   Raises:
-    UserError: There is no such file, none can be read, or a column is missing
-      or has the wrong type everywhere.
+    UserError: There is no such file, none can be read, or a column is missing,
+      could be one of several or has the wrong type everywhere.
   """
   files = files_of(path, *SUFFIXES, prefer=prefer)
   if not files:
@@ -83,35 +83,39 @@ def read(
         yield file, error
         continue
       names = dict.fromkeys(table.schema.names)
-      if absent := [column for column in needed if column not in names]:
-        expected, _ = needed[absent[0]]
-        yield file, q.Mismatch(absent[0], expected, names)
+      try:
+        chosen = {role: _chosen(role, needed[role], names) for role in needed}
+      except Unusable as error:
+        yield file, error
         continue
-      columns = dict.fromkeys([*needed, *optional])
+      columns = dict.fromkeys([*chosen.values(), *optional])
       columns = [column for column in columns if column in names]
       folder = ImageFolder(images, os.path.dirname(file))
       for row, cells in table.rows(columns):
         found = cells
         if not isinstance(cells, Unusable):
-          found = table, folder, row, cells
+          found = table, folder, row, cells, chosen
         yield f'{file}, row {row + 1}', found
 
   def question(
-      found: tuple[parquet.Table, ImageFolder, int, dict[str, pa.Array]],
+      found: tuple[
+          parquet.Table, ImageFolder, int, dict[str, pa.Array], dict[str, str]
+      ],
   ) -> q.Question | None:
-    table, folder, row, cells = found
+    table, folder, row, cells, chosen = found
     stem, _ = os.path.splitext(os.path.basename(table.path))
     values = {
         column: parquet.value(cell, column=column)
         for column, cell in cells.items()
     }
-    for column, (expected, fits) in needed.items():
+    for role, column in chosen.items():
+      expected, fits = needed[role][column]
       if values[column] is not None and not fits(values[column]):
         raise q.Mismatch(column, expected, values)
     made = question_of(values, f'{stem}/{row}')
     if made is None:
       return None
-    shown = []
+    shown, image = [], chosen['image']
     for index, (data, file) in enumerate(_entries(values[image])):
       if data:
         shown.append(functools.partial(_read, table, image, row, index))
@@ -121,6 +125,27 @@ def read(
     return dataclasses.replace(made, images=tuple(shown))
 
   return q.load(name, rows(), question)
+
+
+def _chosen(role: str, columns: Columns, names: Collection[str]) -> str:
+  """The one of the columns that a file has.
+
+  Raises:
+    Unusable: It has none, or several.
+  """
+  found = [column for column in columns if column in names]
+  if len(found) > 1:
+    raise Unusable(
+        q.BAD,
+        f'has {" and ".join(found)}, each of which could be the {role}: leave '
+        f'one of them; it has {", ".join(names)}',
+    )
+  if found:
+    return found[0]
+  first, *others = columns
+  expected, _ = columns[first]
+  words = f'{expected}; or {", ".join(others)}' if others else expected
+  raise q.Mismatch(first, words, dict.fromkeys(names))
 
 
 def _entries(value: Any) -> list[tuple[bytes | str | None, str]]:

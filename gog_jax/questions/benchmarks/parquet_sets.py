@@ -114,8 +114,7 @@ def _read_columns(
   found = tables.read(
       c.path,
       name=c.name,
-      needed={column: _PARTS[part] for part, column in columns.items()},
-      image=columns['image'],
+      needed={part: {name: _PARTS[part]} for part, name in columns.items()},
       question_of=question_of,
       images=c.images,
       prefer=prefer,
