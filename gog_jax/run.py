@@ -56,8 +56,8 @@ from gog_jax.types import Trajectory
 # Of packages that this module does not import.
 _PARTS = {
     'judge': 'gog_jax.judge.judge:Judge',
-    'questions': 'gog_jax.questions.sources:open',
-    'check_sources': 'gog_jax.questions.sources:check',
+    'questions': 'gog_jax.questions.splits:open',
+    'check_questions': 'gog_jax.questions.splits:check',
 }
 
 C = TypeVar('C', bound=Config, covariant=True)
@@ -279,16 +279,16 @@ class RunOf(Generic[C]):
         for e, t in zip(examples, fresh, strict=True)
     ]
 
-  def questions(self, split: str) -> Any:
-    """The sources.Questions that `config.questions` names for a split.
+  def questions(self, split: str, *, n: int | None = None) -> Any:
+    """The checked.Questions of a split, see questions/splits.py.
+
+    At most `n`, without reading more where that is possible.
 
     Raises:
       UserError: A source cannot be read, or nothing in it is of use.
     """
-    names = getattr(self.config.questions, split)
-    # The world's data set may be made anew.
-    opened = _opened.__wrapped__ if 'world' in names else _opened
-    return opened(names, split, self.workdir)
+    open_split = seams.load('questions', _PARTS, field='config.questions')
+    return open_split(self.config, split, workdir=self.workdir, n=n)
 
   def examples(
       self, split: str, *, start: int = 0, n: int
@@ -322,14 +322,6 @@ class RunOf(Generic[C]):
 Run = RunOf[Config]
 
 
-@functools.lru_cache(maxsize=4)  # They are read whole to be checked.
-def _opened(names: tuple[str, ...], split: str, workdir: epath.Path) -> Any:
-  open_sources = seams.load('questions', _PARTS, field='config.questions')
-  return open_sources(
-      names, split=split, workdir=workdir, field=f'config.questions.{split}'
-  )
-
-
 def build(
     config: D,
     workdir: epath.PathLike,
@@ -353,10 +345,8 @@ def build(
   if like is not None and (config, workdir) == (like.config, like.workdir):
     return like
   rewards.check(config.reward)
-  check_sources = seams.load('check_sources', _PARTS, field='config.questions')
-  for split in ('train', 'validation', 'test'):
-    names = getattr(config.questions, split)
-    check_sources(names, field=f'config.questions.{split}')
+  check = seams.load('check_questions', _PARTS, field='config.questions')
+  check(config.questions)
   folder = model_folder(config)
   model_config = models.read_config(folder)
   check_family(config.profile, model_config.family)

@@ -20,7 +20,7 @@ from tests import mini
         ('questions.train', (), 'train must be one or more names'),
         ('questions.train', ('csv:x',), 'there are world, jsonl:PATH, verl'),
         ('questions.train', ('examples:',), 'there are world, jsonl:PATH'),
-        ('questions.train', ('world', 'world'), 'twice'),
+        ('questions.train', ('examples:x', 'examples:x'), 'twice'),
         ('remote.url', '', 'remote.url is empty'),
         ('remote.price_in', 1.0, 'config.remote.max_spend is 0'),
         ('instruct.direct_temperature', 0.0, 'the same answer every time'),

@@ -42,6 +42,10 @@ def fields(own, **more):
       'questions__train': (name,),
       'questions__validation': (name,),
       'questions__test': (name,),
+      # One file for all: there is nothing left of it otherwise.
+      'questions__leaks': 'keep',
+      # As a backend of one's own, or it would be refused.
+      'tools__backend': 'gog_jax.toy.backend:WorldBackend',
       'sft__data': str(own),
       **more,
   }
@@ -70,6 +74,7 @@ def test_json_lines_are_questions(prepared, tmp_path):
   config = mini.make_config(
       'eval',
       questions__test=(f'jsonl:{path}',),
+      tools__backend='gog_jax.toy.backend:WorldBackend',
       eval__policies=('gog@script',),
       eval__script='tests.eval_plays:mixed',
   )
@@ -86,7 +91,15 @@ def test_json_lines_are_questions(prepared, tmp_path):
 
 
 def test_the_expert_demonstrates_the_world_alone(tmp_path):
-  config = mini.make_config('rl', questions__train=('jsonl:mine.jsonl',))
+  names = ('jsonl:mine.jsonl',)
+  config = mini.make_config(
+      'rl',
+      questions__train=names,
+      questions__validation=names,
+      questions__test=names,
+      tools__backend='gog_jax.toy.backend:WorldBackend',
+      eval__policies=('sft', 'rl'),
+  )
   (tmp_path / 'mine.jsonl').touch()
   with pytest.raises(UserError, match='--config.sft.data=FILE'):
     commands.do(config, tmp_path)

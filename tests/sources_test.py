@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
+from gog_jax.questions import checked
 from gog_jax.questions import json_lines
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import describe
@@ -39,7 +40,7 @@ def examples(*images):
 
 def unchecked(*images):
   found = Loaded(name='set', items=examples(*images))
-  return sources.Questions([found], [(0, i) for i in range(len(images))])
+  return checked.Questions([found], [(0, i) for i in range(len(images))])
 
 
 def test_a_corrupt_image_of_the_world_names_its_record():
@@ -70,16 +71,16 @@ def test_records_of_no_use_are_counted_and_sources_taken_in_turn():
                                              detail='it has none'),)),
       Loaded(name='b', items=b),
   ]  # fmt: skip
-  queries = sources.in_turn(found, n=100)
+  queries = checked.in_turn(found, n=100)
   assert [e.id for e in queries] == ['q000', 'q001', 'q002', 'q003', 'q013']
   reasons = collections.Counter(drop.reason for drop in queries.drops)
   assert reasons == {
       'no image': 2, 'duplicate id': 1, 'no answer': 1, 'bad image': 1
   }
   assert queries.drops[0].where == 'a: row 9'
-  assert len(sources.in_turn(found, n=2)) == 2
+  assert len(checked.in_turn(found, n=2)) == 2
   with pytest.raises(UserError, match='nothing of use'):
-    sources.in_turn([Loaded(name='c', items=b[1:4])], n=5)
+    checked.in_turn([Loaded(name='c', items=b[1:4])], n=5)
 
 
 # A user's own.

@@ -114,10 +114,11 @@ def _sft(policy: str, needs: str) -> Stage:
 
 def _sft_on_data(config: Config) -> Stage:
   """SFT on a user's own data; the world is only for its validation."""
-  validates, validation = config.sft.n_validation, config.questions.validation
+  validates = config.sft.n_validation
+  world = validates and config.questions.has_world('validation')
   return Stage(
       (*_SFT, 'sft.epochs', *(('reward',) if validates else ())),
-      ('data',) if validates and 'world' in validation else (),
+      ('data',) if world else (),
       functools.partial(sft.train, demos=''),
       pages=('sft',),
       about=lambda run: {'data': run.config.sft.data},
@@ -136,7 +137,16 @@ def _asked(run: Run, split: str) -> dict[str, str]:
     return {}
   if c.questions.only_world(split):
     return {}
-  return {'questions': run.questions(split).digest}
+  # Not what is evaluated, which may be chosen later.
+  origin = run.questions(split).origin
+  return {'questions': origin, 'leaks': c.questions.leaks}
+
+
+def _left_out(run: Run) -> dict[str, Any]:
+  """How many questions of one's own were left out, by reason."""
+  if run.config.questions.only_world('train'):
+    return {}
+  return {'left_out': run.questions('train').left_out}
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
@@ -164,6 +174,7 @@ def _rl(name: str) -> Stage:
 def _eval(config: Config, name: str) -> Stage:
   """A policy's evaluation."""
   policy = paradigms.parse(name, config.arms)
+  by_rl = policy.stage not in (None, paradigms.SFT, paradigms.SFT_NO_GAZE)
   loaded = policy.stage or policy.model == paradigms.BASE
   return Stage(
       (
@@ -179,7 +190,10 @@ def _eval(config: Config, name: str) -> Stage:
       config=lambda config: policies.config_of(config, name),
       inputs=lambda run: evaluate.inputs(run, name),
       # A report may be made while it is under way.
-      about=lambda run: {'benchmark': dict(evaluate.items(run).facts)},
+      about=lambda run: {
+          'benchmark': dict(evaluate.items(run).facts),
+          **(evaluate.trained_on(run) if by_rl else {}),
+      },
       # What its tools or judge failed on is tried again.
       again=lambda run, folder: not evaluate.is_done(run, folder),
   )
@@ -232,10 +246,11 @@ def stages_of(config: Config) -> dict[str, Stage]:
       'sft_no_gaze': _sft(paradigms.SFT_NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'grade'),
-          ('data', 'sft') if 'world' in config.questions.train else ('sft',),
+          ('data', 'sft') if config.questions.has_world('train') else ('sft',),
           _grade,
           pages=('grade',),
           inputs=lambda run: _asked(run, 'train'),
+          about=_left_out,
       ),
       **{name: _rl(name) for name in ('rl', *config.arms)},
       **evaluations,

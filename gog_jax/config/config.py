@@ -19,6 +19,11 @@ from gog_jax.storage import typed
 
 # Stages that ask only as many questions as it takes.
 _UNSIZED = ('pretrain', 'instruct', 'ask')
+# In place of the embedded world's questions.
+_INSTEAD = (
+    "name questions of your own ('train:5%' holds out a share of train), or "
+    'ask none: --config.sft.n_validation=0, other --config.eval.policies'
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,7 @@ class Config:
     if self.stage not in _UNSIZED:
       self._check_sizes()
     self._check_evaluation()
+    self._check_searches()
 
   def of_seed(self, seed: int) -> Config:
     """The config of one of `seeds`; `once` belongs to the first alone."""
@@ -164,6 +170,13 @@ class Config:
       return paradigms.split_of(self.eval.benchmark)
     return 'test' if self.questions.only_world('test') else ''
 
+  @property
+  def foreign(self) -> evaluation.BenchmarkConfig | None:
+    """What is evaluated, if neither questions.test nor of the world."""
+    if self.eval.benchmark == paradigms.TEST or self.world_split:
+      return None
+    return dataclasses.replace(self.benchmark, name=self.eval.benchmark)
+
   def _check_sizes(self) -> None:
     """Refuses stages that want more examples than there will be."""
     wanted: list[tuple[tuple[str, ...], str]] = [
@@ -182,6 +195,51 @@ class Config:
         names = ' + config.'.join(fields)
         raise typed.FieldError(
             f'{names} = {total} is more than config.{limit}={most}'
+        )
+
+  @property
+  def evaluates(self) -> bool:
+    """Whether a policy is evaluated that may search."""
+    return self.stage in ('rl', 'eval') and any(
+        paradigms.parse(name, self.arms).paradigm != paradigms.DIRECT
+        for name in self.eval.policies
+    )
+
+  def _check_searches(self) -> None:
+    """Refuses questions about which nothing can be found.
+
+    The world's over an index or a retriever, others over the world; and, over
+    any backend, the world's in validation or evaluation where train has none.
+    A backend of a user's own may know both. A benchmark that is not the world's
+    is seen to by evaluate.check, which knows whether it exists.
+    """
+    tools, q, stage = self.tools, self.questions, self.stage
+    trains = stage in ('grade', 'rl', 'instruct')
+    asks = {
+        'train': trains or (stage == 'sft' and not self.sft.data),
+        'validation': stage in ('sft', 'grade', 'rl') and self.sft.n_validation,
+        'test': self.evaluates and self.eval.benchmark == paradigms.TEST,
+    }
+    asked = {f'questions.{s}': q.has_world(s) for s in asks if asks[s]}
+    if self.evaluates and not asks['test']:
+      asked['eval.benchmark'] = bool(self.world_split)
+    beside = ''
+    if tools.mode != 'replay' and tools.backend in ('index', 'retriever'):
+      beside = f'config.tools.backend={tools.backend}, which has none of it'
+    elif asks['train'] and not q.has_world('train'):
+      beside = 'your own in config.questions.train'
+    for field, world in asked.items():
+      if world and beside:
+        raise typed.FieldError(
+            f"{field} has the embedded world's questions, beside {beside}: "
+            f'{_INSTEAD}'
+        )
+      split = field.removeprefix('questions.')
+      if split in asks and not q.only_world(split) and tools.searches_world:
+        raise typed.FieldError(
+            'tools.backend: the embedded world knows nothing about your '
+            f'questions (config.{field}): pass --config.tools.backend=index or '
+            'retriever'
         )
 
   def _check_evaluation(self) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 import math
+import re
 from typing import Annotated, Literal
 
 from immutabledict import immutabledict
@@ -45,21 +46,70 @@ class DataConfig:
   hard: DifficultyConfig
 
 
+_SHARE = re.compile(r'train:(\d+(?:\.\d+)?)%')
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuestionsConfig:
   """Where questions come from, see questions/sources.py.
 
   'world', the embedded world's split; KIND:PATH, as 'jsonl:FILE'; or a user's
-  function, FILE.py:NAME. Several are taken in turn.
+  function, FILE.py:NAME. Several are taken in turn. 'train:5%' alone, for
+  validation or test, holds out the questions about 5 % of training's images.
   """
 
   train: typed.Names  # For grading, RL and the GoG-Instruct builder.
   validation: typed.Names  # By which SFT stops.
   test: typed.Names  # For evaluation.
+  # Sources whose images are left out of train and validation, whatever is asked
+  # about them.
+  exclude: tuple[str, ...]
+  images: str  # The folder that paths of images start from; '' the file's own.
+  n: typed.Count  # Draws as many of train, by the run's seed; 0 takes all.
+  # What becomes of questions of train that are evaluated, too, and of those of
+  # validation that are in test: questions/leaks.py.
+  leaks: Literal['leave_out', 'keep']
+
+  def __post_init__(self):
+    for field in ('train', 'validation', 'test', 'exclude'):
+      names = getattr(self, field)
+      shares = [one for one in names if one.startswith('train:')]
+      if shares and (len(names) > 1 or field not in self.shares):
+        raise typed.FieldError(
+            f"{field}={names}: a share of train is ('train:5%',), alone, and "
+            'for validation or test'
+        )
+    if not all(self.shares.values()) or sum(self.shares.values()) >= 1:
+      raise typed.FieldError(
+          f'validation={self.validation} and test={self.test} leave nothing '
+          'for one of them, or for train'
+      )
+    if self.only_world('train') and (self.shares or self.exclude or self.n):
+      raise typed.FieldError(
+          'validation, test, exclude and n draw from questions of your own; '
+          'train is the embedded world, which has splits and sizes in '
+          'config.data'
+      )
+
+  @functools.cached_property
+  def shares(self) -> immutabledict[str, float]:
+    """What the splits that are held out of train take of its images."""
+    found = {}
+    for split in ('validation', 'test'):
+      if match := _SHARE.fullmatch(getattr(self, split)[0]):
+        found[split] = float(match[1]) / 100
+    return immutabledict(found)
+
+  def sources(self, split: str) -> tuple[str, ...]:
+    """What a split's questions are read from."""
+    return self.train if split in self.shares else getattr(self, split)
 
   def only_world(self, split: str) -> bool:
     """Whether a split's questions are the embedded world's alone."""
-    return getattr(self, split) == ('world',)
+    return self.sources(split) == ('world',)
+
+  def has_world(self, split: str) -> bool:
+    return 'world' in self.sources(split)
 
 
 def _is_extra_part(text: str) -> bool:

@@ -58,11 +58,6 @@ class InstructPage(Config):
             'instruct.direct_temperature=0 gives the same answer every time: '
             'raise it, or pass --config.instruct.n_direct=1'
         )
-    if own and self.tools.searches_world:
-      raise typed.FieldError(
-          'tools.backend: the embedded world knows nothing about your '
-          'questions: pass --config.tools.backend=index or retriever'
-      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

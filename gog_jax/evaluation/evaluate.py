@@ -29,10 +29,12 @@ from gog_jax.evaluation.collect import infra_error
 from gog_jax.evaluation.collect import MEANS
 from gog_jax.evaluation.collect import USAGE
 from gog_jax.questions import benchmarks
+from gog_jax.rewards import levels
 from gog_jax.rewards.behaviour import mean
 from gog_jax.rollout.policy import Policy
 from gog_jax.run import Run
 from gog_jax.storage import files
+from gog_jax.storage import metrics
 
 _PROGRESS_S = 2.0
 
@@ -67,7 +69,7 @@ def _load(
 
 
 def check(config: Config) -> None:
-  """Refuses a benchmark that does not exist, or lacks its files.
+  """Refuses a benchmark that does not exist, lacks its files or a search.
 
   Raises:
     UserError: Says which flag to pass.
@@ -80,6 +82,11 @@ def check(config: Config) -> None:
         f'config.eval.benchmark={name} needs its files: pass '
         '--config.benchmark.path=, a folder, a file or an id on the hub'
     )
+  if config.foreign and config.evaluates and config.tools.searches_world:
+    raise UserError(
+        f'config.tools.backend: the embedded world knows nothing about {name}: '
+        'pass --config.tools.backend=index or retriever'
+    )
 
 
 def needs(config: Config, name: str) -> tuple[str, ...]:
@@ -87,7 +94,7 @@ def needs(config: Config, name: str) -> tuple[str, ...]:
   stage = paradigms.parse(name, config.arms).stage
   world = config.world_split
   if config.eval.benchmark == paradigms.TEST:
-    world = 'world' in config.questions.test
+    world = config.questions.has_world('test')
   return (*(['data'] if world else []), *([stage] if stage else []))
 
 
@@ -103,6 +110,19 @@ def inputs(run: Run, name: str) -> dict[str, str]:
     if c.benchmark.scope:
       found['scope'] = c.benchmark.scope
   return found
+
+
+def trained_on(run: Run) -> dict[str, int]:
+  """How many graded questions are evaluated: what is may be chosen later."""
+  path = run.workdir / 'grade' / 'graded.jsonl'
+  c = run.config.questions
+  if c.only_world('train') or c.leaks == 'keep' or not path.exists():
+    return {}
+  leaks = {*run.questions('train').leaks}
+  n = sum(one.example_id in leaks for one in levels.read_grades(path.parent))
+  if n:
+    metrics.say(f'eval: {n} of the questions evaluated were there to train on')
+  return {'trained_on': n}
 
 
 def folder_of(run: Run, name: str) -> epath.Path:

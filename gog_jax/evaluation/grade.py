@@ -4,6 +4,7 @@ K samples a query -> pass rate -> Level 0 (solved), 1 (about half), 2 (often
 failed).
 
     FOLDER/samples/      what came of every sample, see collect.py
+    FOLDER/asked.json    the ids of one's own questions
     FOLDER/graded.jsonl  one Grade per query
     FOLDER/table.md      what the levels consist of
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import Collector
 from gog_jax.rewards import behaviour
 from gog_jax.rewards.levels import Grade
@@ -46,9 +48,11 @@ def grade_examples(
   Those that no conversation can begin with are not graded, and said.
 
   Raises:
-    UserError: In an outage nothing is graded; see `Collector.collect`.
+    UserError: In an outage nothing is graded; see `Collector.collect`. Or the
+      folder holds samples of other questions.
   """
   c = run.config.grade
+  _check_asked(run, examples, folder / 'asked.json')
 
   def request(index: int) -> Request:
     number, sample = divmod(index, c.samples)
@@ -93,6 +97,23 @@ def grade_examples(
       table(examples[:_TABLE_ROWS], grades[:_TABLE_ROWS]) + '\n',
   )
   return grades
+
+
+def _check_asked(run: Run, examples: Sequence[Example], path: epath.Path):
+  """Refuses samples of others: what is left out hangs on what is evaluated.
+
+  That is no part of the stage's identity: it may change once this is done.
+  """
+  if run.config.questions.only_world('train'):
+    return
+  asked = [example.id for example in examples]
+  held = files.read_json(path, list, advice='') if path.exists() else asked
+  if held != asked:
+    raise UserError(
+        f'{path.parent} holds samples of other questions, because what is '
+        f'evaluated was another: put it back, or delete {path.parent}'
+    )
+  files.write_json(path, asked)
 
 
 def _notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:

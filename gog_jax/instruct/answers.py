@@ -30,7 +30,7 @@ from gog_jax.evaluation.collect import is_outage
 from gog_jax.instruct import checks as checks_lib
 from gog_jax.instruct.checks import Failure
 from gog_jax.instruct.teachers import Teacher
-from gog_jax.questions import sources
+from gog_jax.questions import checked
 from gog_jax.rollout.policy import Request
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
@@ -155,7 +155,7 @@ def opened(
     failed = checks_lib.failure(example, trajectory, c, frame)
     return {
         'id': example.id,
-        'question': sources.digest(example),
+        'question': checked.digest(example),
         'failure': failed and dataclasses.asdict(failed),
         'kind': checks_lib.kind_of(trajectory),
         'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -241,7 +241,7 @@ class Answers:
     if not notes:
       return
     example = self.questions[index]
-    if any(note['question'] != sources.digest(example) for note in notes):
+    if any(note['question'] != checked.digest(example) for note in notes):
       raise UserError(
           f'{self.folder} is not about question {example.id} as it is now: '
           f'the sources have changed; restore them, or delete {self.folder} '

@@ -34,7 +34,7 @@ from gog_jax.instruct.answers import Outcome
 from gog_jax.instruct.review import Review
 from gog_jax.instruct.teachers import InstructRun
 from gog_jax.instruct.teachers import Teacher
-from gog_jax.questions import sources
+from gog_jax.questions import checked
 from gog_jax.questions.benchmarks import choice
 from gog_jax.storage import files
 from gog_jax.storage import metrics
@@ -68,16 +68,10 @@ def folder_of(run: InstructRun) -> epath.Path:
   return run.workdir / 'instruct'
 
 
-def questions_of(run: InstructRun) -> sources.Questions:
+def questions_of(run: InstructRun) -> checked.Questions:
   """The questions that a build may ask, in whole chunks."""
   c = run.config.instruct
-  return sources.open(
-      run.config.questions.train,
-      split='train',
-      workdir=run.workdir,
-      n=math.ceil(c.n_queries / c.chunk) * c.chunk,
-      field='config.questions.train',
-  )
+  return run.questions('train', n=math.ceil(c.n_queries / c.chunk) * c.chunk)
 
 
 def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
@@ -96,10 +90,13 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   folder, c = folder_of(run), run.config.instruct
   is_remote = c.teacher == paradigms.REMOTE
   fields = (*_ASKED, *_REMOTE) if is_remote else _ASKED
+  inputs = {**run.inputs(run.config, _ASKED), **inputs}
+  if not run.config.questions.only_world('train'):
+    inputs['leaks'] = run.config.questions.leaks
   manifest = Manifest(
       stage='instruct',
       config=run.config.picked(fields, without=()),
-      inputs={**run.inputs(run.config, _ASKED), **inputs},
+      inputs=inputs,
   )
   manifest.is_complete(folder)  # Or it says what differs.
   if not (folder / 'manifest.json').exists():
@@ -248,7 +245,7 @@ def _mix(taken: Sequence[Outcome], c: Any) -> list[Outcome]:
 def _drops(
     asked: Sequence[Outcome],
     chosen: Sequence[Outcome],
-    questions: sources.Questions,
+    questions: checked.Questions,
     reviewed: Review,
     c: Any,
 ):

@@ -6,8 +6,9 @@ return such objects, too (see sources.py):
     id               unique; defaults to the line number
     question         text
     answers          every accepted form, the canonical one first; or `answer`
-    images           a list, or `image`: a path, relative to the file, a data:
-                     URI or base64; a function may give bytes or PIL images
+    images           a list, or `image`: a path, relative to the file or to
+                     `questions.images`, a data: URI or base64; a function may
+                     give bytes or PIL images
     scope, search_required, gold_regions, hops
                      as in `types.Example`, where they are known
 """
@@ -64,13 +65,17 @@ def field(
   return value
 
 
-def read(path: str) -> Loaded[q.Question]:
+def read(path: str, *, images: str = '') -> Loaded[q.Question]:
   """Reads a user's own file; no image is kept in memory.
+
+  Args:
+    path: The file.
+    images: The folder that its paths are relative to; the file's own if ''.
 
   Raises:
     UserError: The file cannot be read, or none of its lines can be used.
   """
-  folder = os.path.dirname(path)
+  folder = images or os.path.dirname(path)
 
   def question(line: records.Line) -> q.Question:
     # An image that the line itself holds is read from there again.
@@ -79,7 +84,7 @@ def read(path: str) -> Loaded[q.Question]:
         folder,
         id=str(line.number),
         held=lambda index, data: functools.partial(
-            _read_image, path, line.start, index
+            _read_image, path, line.start, index, folder
         ),
     )
 
@@ -168,12 +173,12 @@ def _boxes(value: Any) -> tuple[Box, ...]:
     raise Unusable(q.BAD, detail) from error
 
 
-def _read_image(path: str, start: int, index: int) -> bytes:
+def _read_image(path: str, start: int, index: int, folder: str) -> bytes:
   """Reads an image of the line that starts at byte `start`."""
   try:
     with open(path, 'rb') as f:
       f.seek(start)
       row = json.loads(f.readline().removeprefix(b'\xef\xbb\xbf'))
-    return question_of(row, os.path.dirname(path), id='').images[index]()
+    return question_of(row, folder, id='').images[index]()
   except (OSError, ValueError, LookupError, Unusable) as error:
     raise UserError(f'{path} was changed while it was read') from error

@@ -32,6 +32,8 @@ _INPUTS = {
     'judge': 'judge',
     'start_from': 'base to start from',
     'sft_data': 'training data',
+    'questions': 'set of questions',
+    'leaks': 'config.questions.leaks',
 }
 
 

@@ -14,6 +14,7 @@ from gog_jax import images as image_files
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.errors import UserError
 from gog_jax.models import folders
+from gog_jax.questions import checked
 from gog_jax.questions import questions as q
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import choice
@@ -162,7 +163,7 @@ def open(
 
 
 def of_questions(
-    name: str, spec: Spec, held: sources.Questions, n: int
+    name: str, spec: Spec, held: checked.Questions, n: int
 ) -> Benchmark:
   """The first `n` questions of a config's sources."""
   return Benchmark(

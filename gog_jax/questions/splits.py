@@ -1,0 +1,155 @@
+"""The questions of a split: its sources, without what it must not have.
+
+A split's sources are its own, or a share of training's: of 'train:5%', each
+image is on one side or the other by a hash of its bytes, with all questions
+about it; a question whose images are on two sides is left out of both.
+
+Left out of training are questions that are evaluated, too (leaks.py): those of
+`validation`, `test` and the benchmark evaluated; out of validation the latter
+two. The embedded world's splits are not compared: none of its scenes is in two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+
+from etils import epath
+
+from gog_jax.config import Config
+from gog_jax.config.evaluation import BenchmarkConfig
+from gog_jax.config.evaluation import QuestionsConfig
+from gog_jax.errors import UserError
+from gog_jax.questions import benchmarks
+from gog_jax.questions import checked
+from gog_jax.questions import leaks
+from gog_jax.questions import sources
+from gog_jax.questions.benchmarks import choice
+from gog_jax.storage import metrics
+from gog_jax.storage.records import Unusable
+from gog_jax.types import Example
+
+EXCLUDED = 'excluded image'
+STRADDLES = 'images on both sides of a share'
+
+
+def check(c: QuestionsConfig) -> None:
+  """Refuses unknown sources, without reading any; see `sources.check`."""
+  for split in ('train', 'validation', 'test'):
+    sources.check(c.sources(split), field=f'config.questions.{split}')
+  if c.exclude:
+    sources.check(c.exclude, field='config.questions.exclude')
+
+
+def open(
+    config: Config,
+    split: str,
+    *,
+    workdir: epath.PathLike,
+    n: int | None = None,
+) -> checked.Questions:
+  """Opens a split's questions and says how many were left out.
+
+  Those of files are opened once a process.
+
+  Args:
+    config: The run's.
+    split: 'train', 'validation' or 'test'.
+    workdir: Holds the embedded world, and hashes of published sets.
+    n: The number at which to stop reading; None takes all.
+
+  Raises:
+    UserError: A source cannot be read, or there are no usable questions.
+  """
+  c = config.questions
+  # The world's data set may be made anew.
+  opened = _open.__wrapped__ if c.has_world(split) else _open
+  return opened(c, split, str(workdir), config.seed, config.foreign, n)
+
+
+@functools.lru_cache(maxsize=8)  # They are read whole to be checked.
+def _open(
+    c: QuestionsConfig,
+    split: str,
+    workdir: str,
+    seed: int,
+    benchmark: BenchmarkConfig | None = None,
+    n: int | None = None,
+) -> checked.Questions:
+  names, field = c.sources(split), f'config.questions.{split}'
+
+  def evaluated() -> Iterator[Sequence[Example]]:
+    """What the split must not repeat; of the world nothing."""
+    for other in ('validation', 'test')[split == 'validation' :]:
+      if own := tuple(n for n in getattr(c, other) if n != sources.WORLD):
+        as_it_is = {other: own, 'leaks': 'keep', 'exclude': ()}
+        yield _open(dataclasses.replace(c, **as_it_is), other, workdir, seed)
+    if benchmark is not None:
+      yield benchmarks.open(benchmark, workdir=workdir).examples
+
+  if names == (sources.WORLD,):
+    return sources.open(names, split=split, workdir=workdir, n=n, field=field)
+  excluded = held = None
+  if c.exclude and split != 'test':
+    others = sources.open(
+        c.exclude, split=split, workdir=workdir, images=c.images
+    )
+    excluded = leaks.Held([others], any_question=True)
+  if c.leaks == 'leave_out' and split != 'test':
+    held = leaks.Held(evaluated())
+
+  def accept(example: Example) -> bool:
+    if excluded is not None and (one := excluded.find(example)):
+      raise Unusable(EXCLUDED, f'its image is that of {one.id!r}, excluded')
+    if not c.shares or split not in ('train', *c.shares):
+      return True
+    sides = sorted({_side(c, image) for image in example.images})
+    if len(sides) > 1:
+      raise Unusable(STRADDLES, f'its images are in {" and ".join(sides)}')
+    return sides == [split]
+
+  def leaked(example: Example) -> str:
+    if held is None or (one := held.find(example)) is None:
+      return ''
+    return (
+        f'{example.id!r} is {one.id!r} of what is evaluated '
+        '(--config.questions.leaks=keep keeps such)'
+    )
+
+  try:
+    opened = sources.open(
+        names,
+        split='train' if split in c.shares else split,
+        workdir=workdir,
+        n=None if c.n else n,
+        field=field,
+        images=c.images,
+        accept=accept,
+        leaked=leaked,
+    )
+  except UserError as error:
+    if split not in c.shares:
+      raise
+    raise UserError(f'{field}={getattr(c, split)}: {error}') from error
+  if split == 'train' and c.n:  # A smaller draw is part of a larger one.
+    most, ids = min(c.n, n or c.n), opened.ids
+    drawn = choice.draw(
+        range(len(ids)), n=most, seed=seed, id_of=ids.__getitem__
+    )
+    opened = opened.only(drawn, why=f'n={most} seed={seed}')
+  if opened.drops:
+    metrics.say(
+        f'questions.{split}: {len(opened)}, left out: {opened.left_out}'
+    )
+  return opened
+
+
+def _side(c: QuestionsConfig, image: bytes) -> str:
+  """The split that an image of training's sources belongs to."""
+  key, end = leaks.image_key(image), 0.0
+  for split, share in c.shares.items():
+    end += share
+    if key < end:
+      return split
+  return 'train'
