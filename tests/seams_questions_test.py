@@ -69,7 +69,12 @@ def test_json_lines_are_questions(prepared, tmp_path):
   picture = tmp_path / 'a.png'
   picture.write_bytes(images.encode_png(images.decode(example.images[0])))
   path = tmp_path / 'mine.jsonl'
-  row = {'question': 'what?', 'answer': 'this', 'image': 'a.png'}
+  row = {
+      'question': 'what?',
+      'answer': 'this',
+      'image': 'a.png',
+      'scope': example.scope,  # Or its searches would all fail.
+  }
   path.write_text(json.dumps(row) + '\n{"question": "no answer"}\n')
   config = mini.make_config(
       'eval',
