@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 import os
+import pathlib
 import platform
 import runpy
 import sys
@@ -59,7 +60,13 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UserError(f'unexpected argument {argv[1]!r}; flags start with --')
   if _CONFIG.value is None:
-    raise UserError('pass --config=configs/rl.py, or another page of configs/')
+    from gog_jax.app import help
+
+    print('\n'.join(help.pages(pathlib.Path('configs'))))
+    raise UserError(
+        'pass --config=configs/rl.py, or another page of configs/; with '
+        '--help, too, to see what can be set'
+    )
   config: Any = _CONFIG.value
   workdir = _WORKDIR.value or os.path.join('runs', config.profile)
   # Late, so that --help and a wrong flag answer at once.
@@ -91,6 +98,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not path.endswith('.py'):
       raise UserError(f'config page {path} is no Python file; see configs/')
   try:
+    if pages and '--help' in argv:
+      from gog_jax.app import help
+
+      print('\n'.join(help.fields(_read(*pages))))
+      raise SystemExit
     return flags.FLAGS(argv)
   except _FLAG_ERRORS as error:
     raise UserError(_explain(error, argv, *pages)) from error
@@ -118,14 +130,17 @@ def _explain(error: Exception, argv: list[str], page: str = '') -> str:
   return message
 
 
+def _read(page: str) -> ConfigDict:
+  path, _, variant = page.partition(':')
+  return runpy.run_path(path)['get_config'](*filter(None, [variant]))
+
+
 def _fields(page: str) -> list[str]:
   """Dotted names of a config page's fields; empty if it cannot be read."""
-  path, _, variant = page.partition(':')
   try:
-    config = runpy.run_path(path)['get_config'](*filter(None, [variant]))
+    return list(_dotted(_read(page)))
   except Exception:
     return []  # The page itself is what is wrong; the first error says so.
-  return list(_dotted(config))
 
 
 def _dotted(config: ConfigDict, prefix: str = '') -> Iterator[str]:
@@ -143,6 +158,8 @@ def run() -> None:
     app.run(main, flags_parser=parse_flags)
   except UserError as error:
     sys.exit(_fail(f'gog_jax: {error}', 2))
+  except BrokenPipeError:  # Its reader, as head, has seen enough.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except KeyboardInterrupt as error:
     stage = getattr(_CONFIG.value, 'stage', '')
     line = _INTERRUPTED.get(stage, 'interrupted; the same command continues')

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
+from flax.traverse_util import flatten_dict
 import pytest
 
 from tests import mini
@@ -232,3 +235,45 @@ def wait_for(condition, process, errors, seconds=240) -> None:
     assert process.poll() is None, errors.read_text()
     assert time.monotonic() < deadline, errors.read_text()
     time.sleep(0.05)
+
+
+def said(*args) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
+      command(*args),
+      cwd=ROOT,
+      env=environment(),
+      capture_output=True,
+      text=True,
+      timeout=60,
+  )
+
+
+def test_without_a_page_they_are_listed_each_with_a_sentence():
+  done = said()
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  listed = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+  pages = {str(p.relative_to(ROOT)) for p in (ROOT / 'configs').glob('*.py')}
+  assert {path for path, _ in listed} == pages - {
+      'configs/common.py', 'configs/sections.py',
+  }  # fmt: skip
+  assert all(sentence.endswith(('.', 'evels.')) for _, sentence in listed)
+
+
+def test_help_says_what_a_page_sets_as_it_is_typed():
+  done = said('--config=configs/inspect.py', '--help')
+  assert done.returncode == 0 and not done.stderr
+  assert (
+      '\n--config.sft.no_search=0.435\n    this share does not search,\n'
+      in done.stdout
+  )
+  assert "\n--config.questions.train=\"('world',)\"\n" in done.stdout
+  lines = done.stdout.splitlines()
+  flags = [shlex.split(line)[0] for line in lines if line.startswith('--')]
+  named = {flag.removeprefix('--config.').partition('=')[0] for flag in flags}
+  page = importlib.import_module('configs.inspect').get_config()
+  known = set(flatten_dict(page.to_dict(), sep='.'))
+  assert len(flags) == len(named)
+  own = ('untouched', 'arms')  # How a page keeps count; there are no arms.
+  assert named == {n for n in known if n.partition('.')[0] not in own}
+  # All of them, typed, are what it is without them.
+  assert said('--config=configs/inspect.py', *flags).returncode == 0
