@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 from collections.abc import Container, Sequence
 import dataclasses
-import functools
 import hashlib
 import itertools
 from typing import Any, Generic, TypeVar
