@@ -147,6 +147,10 @@ def test_every_copy_of_what_is_trained_is_counted(tmp_path):
   own = [n for _, n in found]  # Sums of gradients, too.
   assert own[0] == own[1] == own[2]
   assert own[3] + 1 == own[4] == own[5]
+  free = mini.make_run(tmp_path, 'rl', rl__loss__kl_coef=0.0).config
+  plan = make_plan(free, models.read_config(TOY_BASE), mesh)
+  assert plan.held['reference'] == 0
+  assert plan.programs['gradients'].flops < gradients.flops
 
 
 class Abort:

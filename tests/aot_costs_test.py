@@ -90,6 +90,7 @@ def test_an_update_by_hand():
       'row_patches': 0,
       'longest_image': 4096,
       'trains_vision': False,
+      'has_reference': True,
   }
   # Reference, policy, backward, of attention by either factor and so as often
   # as two passes; of the head the policy's is computed again.
@@ -100,6 +101,12 @@ def test_an_update_by_hand():
   full = costs.grpo_flops(config, trains_base=True, remat='full', **how)
   np.testing.assert_allclose(
       full, 5 * (linear + attention) + 5 * 2 * head * t
+  )
+  # Without a KL there is no reference: a pass less.
+  alone = how | {'has_reference': False}
+  lora = costs.grpo_flops(config, trains_base=False, remat='none', **alone)
+  np.testing.assert_allclose(
+      lora, 2 * linear + 3 * attention + 3 * 2 * head * t
   )
 
 

@@ -7,9 +7,10 @@ import dataclasses
 from flax import nnx
 import jax
 import numpy as np
-import optax
 import pytest
 
+from configs import common
+from gog_jax.config.training import OptimizerConfig
 from gog_jax.errors import UserError
 from gog_jax.models.layers import Execution
 from gog_jax.rollout.batching import MicroBatches
@@ -17,6 +18,7 @@ from gog_jax.storage import checkpoint
 from gog_jax.train import fit
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
+from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
 from tests import mini
 from tests import tiny
@@ -38,7 +40,10 @@ def trained():
         logprob_chunk=32,
     )
 
-  optimizer = optax.adamw(1e-3)
+  settings = common.optimizer(
+      learning_rate=1e-3, warmup_steps=0, decay='cosine'
+  )
+  optimizer = make_optimizer(OptimizerConfig(**settings), n_steps=8)
   state, model = fresh()
   step = steps.make_sft_step(model, optimizer, state)
   return lambda: fresh()[0], step
@@ -105,8 +110,11 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(
   jax.tree.map(np.testing.assert_array_equal, params, plain)
   assert [row['skipped'] for row in spoilt_rows] == [0, 1, 0, 0]
   assert [row['skipped'] for row in rows] == [0, 0, 0]
+  rates = [5e-4 * (1 + np.cos(np.pi * n / 8)) for n in range(3)]
+  np.testing.assert_allclose([r['learning_rate'] for r in rows], rates, 1e-5)
   del spoilt_rows[1]
-  assert [r['loss'] for r in spoilt_rows] == [r['loss'] for r in rows]
+  for name in ('loss', 'grad_norm', 'learning_rate'):
+    assert [r[name] for r in spoilt_rows] == [r[name] for r in rows]
   assert 'sft: step 2 is skipped' in capsys.readouterr().err
 
 

@@ -195,6 +195,45 @@ def test_variants_match_numpy(name, clip, seed, on_policy):
   assert (np.exp(flatten(olds) - flatten(samplers)) > CAP).any()
 
 
+@pytest.mark.parametrize('name', ['grpo', 'gspo'])
+@pytest.mark.parametrize('far', ['old_logprobs', 'sampler', 'ref_logprobs'])
+@pytest.mark.parametrize('gap', [19.0, 150.0, -150.0])
+def test_a_log_ratio_is_cut_before_exp(name, far, gap):
+  """In float32 exp(150) is inf; within 20 nothing is cut."""
+  logprobs = jnp.full((1, 3), -1.0)
+  given = dict.fromkeys(('old_logprobs', 'sampler', 'ref_logprobs'), logprobs)
+  given[far] = logprobs - gap
+  variant = dataclasses.replace(losses.VARIANTS[name], kl_coef=KL)
+
+  def loss_of(logprobs):
+    loss, parts = losses.grpo_loss(
+        logprobs,
+        old_logprobs=given['old_logprobs'],
+        sampler_logprobs=given['sampler'],
+        ref_logprobs=given['ref_logprobs'],
+        advantages=jnp.full((1, 3), -1.0),
+        segment_ids=jnp.ones((1, 3), int),
+        loss_mask=jnp.ones((1, 3)),
+        variant=variant,
+    )
+    return loss.sum(), parts
+
+  (loss, parts), grads = jax.value_and_grad(loss_of, has_aux=True)(logprobs)
+  assert np.isfinite(loss)
+  assert np.isfinite(grads).all()
+  cut = np.clip(gap, -20, 20)
+  if far == 'old_logprobs':
+    np.testing.assert_allclose(parts['ratio'], np.exp(cut), rtol=1e-5)
+    # What is old is nearer to the sampler's by as much.
+    cut = -cut
+  if far == 'ref_logprobs':
+    want = np.exp(-cut) + cut - 1
+    np.testing.assert_allclose(parts['kl'], want, rtol=1e-5)
+  else:
+    want = np.exp(cut)
+    np.testing.assert_allclose(parts['importance_weight'], want, rtol=1e-5)
+
+
 def test_published_clips():
   assert losses.VARIANTS['grpo'].clip == (0.2, 0.2)
   assert losses.VARIANTS['dapo'].clip == (0.2, 0.28)

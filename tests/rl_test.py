@@ -123,6 +123,30 @@ def test_skipped_updates_are_counted(workdir, monkeypatch):
   assert all(np.isfinite(leaf).all() for leaf in params)
 
 
+@pytest.mark.slow
+def test_a_cosine_spans_all_updates(workdir, monkeypatch):
+  """Forty of them, four a step; without a KL there is no reference."""
+  monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
+  rows = rows_of_rl(
+      workdir,
+      rl__steps=10,
+      rl__n_prompts=2,
+      rl__group_size=2,
+      rl__updates_per_batch=4,
+      rl__optimizer__decay='cosine',
+      rl__optimizer__warmup_steps=0,
+      rl__optimizer__learning_rate=1e-4,
+      rl__loss__kl_coef=0.0,
+  )
+  last = np.arange(10) * 4 + 3  # Of each step's updates, from 0.
+  np.testing.assert_allclose(
+      [row['learning_rate'] for row in rows],
+      0.5e-4 * (1 + np.cos(np.pi * last / 40)),
+      rtol=1e-4,
+  )
+  assert not any('kl' in row for row in rows)
+
+
 def rows_of_rl(workdir, **options):
   run = mini.make_run(workdir, 'rl', **options)
   mini.make_stages(run, 'rl')

@@ -59,7 +59,8 @@ def sliced(batch, n):
 
 def start(mesh, *, lora, dtype=jnp.float32, family='qwen2_5_vl', **how):
   vlm = tiny.model(lora=lora, dtype=dtype, family=family)
-  optimizer = optax.sgd(0.1)  # Its update is the gradient: nothing hides.
+  # Its update is the gradient: nothing hides.
+  optimizer = optax.inject_hyperparams(optax.sgd)(0.1)
   state, model = state_lib.create(
       vlm,
       trainable='lora' if lora else 'full',

@@ -93,13 +93,13 @@ def _vision_attention(
   return 4 * n_patches * config.width * keys
 
 
-def n_passes(remat: str) -> int:
+def n_passes(remat: str, *, has_reference: bool) -> int:
   """How often GRPO's gradients go through the layers.
 
-  Forward for the reference and for the policy, with remat 'full' that again,
-  and backward.
+  Forward for the reference, if there is one, and for the policy, with remat
+  'full' that again, and backward.
   """
-  return 3 + (remat == 'full')
+  return 2 + has_reference + (remat == 'full')
 
 
 def grpo_flops(
@@ -110,6 +110,7 @@ def grpo_flops(
     longest_image: int,
     trains_base: bool,
     trains_vision: bool,
+    has_reference: bool,
     remat: str,
 ) -> float:
   """GRPO's gradients of a row that holds one trajectory.
@@ -124,9 +125,10 @@ def grpo_flops(
   linear = text_flops(config.text, row_tokens, 0, 0)
   attention = text_flops(config.text, 0, pairs, 0)
   head = text_flops(config.text, 0, 0, row_tokens)
-  passes = n_passes(remat)
+  passes = n_passes(remat, has_reference=has_reference)
   total = linear * (passes + trains_base) + attention * (passes + 1)
-  total += head * (n_passes('full') + trains_base)
+  head_passes = n_passes('full', has_reference=has_reference)
+  total += head * (head_passes + trains_base)
   vision = vision_flops(config.vision, row_patches, longest_image)
   if not trains_vision:  # Policy and reference share the features.
     return total + vision

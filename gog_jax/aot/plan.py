@@ -52,7 +52,8 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   max_patches = c.model.max_image_tokens * merge
   model = _abstract_model(c, config, dtype)
   graph, params, frozen = lora.split(model, c.trainable)
-  optimizer = make_optimizer(c.rl.optimizer, n_steps=c.rl.steps)
+  n_updates = c.rl.steps * c.rl.updates_per_batch
+  optimizer = make_optimizer(c.rl.optimizer, n_steps=n_updates)
   state = jax.eval_shape(
       lambda params: state_lib.fresh(params, optimizer, seed=0), params
   )
@@ -76,9 +77,10 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   n_slots = sharding.next_multiple(c.sampler.n_slots, mesh)
   n_images = features.images_at_once(mesh)
   chunk = c.sampler.chunk
-  update = steps.grpo_update(
-      frozen_model, optimizer, state, losses.variant_of(c.rl)
-  )
+  variant = losses.variant_of(c.rl)
+  update = steps.grpo_update(frozen_model, optimizer, state, variant)
+  has_reference = bool(variant.kl_coef)
+  reference = used if has_reference else None
   totals = jax.eval_shape(update.zeros, state.params).totals
   sums = steps.Sums(
       state.params, {name: _whole(mesh, (), jnp.float32) for name in totals}
@@ -112,7 +114,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       'frozen parameters': frozen,
       'trained parameters': state.params,
       'optimizer': state.opt_state,
-      'reference': used,
+      'reference': reference,
       'KV cache': cache,
   }
   # See rl.train. The sampler may use the trained parameters themselves where
@@ -139,6 +141,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       n_slots=n_slots,
       max_patches=max_patches,
       trains_vision=trains_vision,
+      has_reference=has_reference,
   )
   splash = {'gradients': set(), 'ViT': set()}
   if attention == 'splash':
@@ -152,17 +155,17 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
   weights = _bytes(sampled)  # On each device, in the compute dtype.
   gathered_by = mesh.shape[sharding.LOGICAL_AXES['embed']]
   gathered = weights * gathered_by
+  n_passes = costs.n_passes(c.model.remat, has_reference=has_reference)
   return Plan(
       held=held,
       programs={
           'gradients': Program(
               lower=under_mesh(
-                  update.add, sums, used, batch, frozen, used, None
+                  update.add, sums, used, batch, frozen, reference, None
               ),
               own_bytes=_bytes((sums, batch)) + update_copy,
               flops=n_rows * flops['gradients'],
-              memory_bytes=gathered * costs.n_passes(c.model.remat)
-              + 2 * _bytes(sums),
+              memory_bytes=gathered * n_passes + 2 * _bytes(sums),
               unit='a micro-batch',
               splash=frozenset(splash['gradients']),
           ),
@@ -222,6 +225,7 @@ def _flops(
     n_slots: int,
     max_patches: int,
     trains_vision: bool,
+    has_reference: bool,
 ) -> dict[str, float]:
   """Of a call of each program: a row's gradients, all slots, one image."""
   held = c.rollout.max_context  # Keys that each query is multiplied with.
@@ -242,6 +246,7 @@ def _flops(
           longest_image=max_patches,
           trains_base=c.trainable != 'lora',
           trains_vision=trains_vision,
+          has_reference=has_reference,
           remat=c.model.remat,
       ),
       'prefill': of_slots(c.sampler.chunk),

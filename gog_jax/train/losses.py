@@ -15,6 +15,10 @@ import jax.numpy as jnp
 
 from gog_jax.config.training import RLConfig
 
+# Log-ratios are cut to this before exp, which overflows in float32 at 89; their
+# gradient is 0 beyond. As in verl.
+_MAX_LOG_RATIO = 20.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -71,7 +75,7 @@ def grpo_loss(
     *,
     old_logprobs: jax.Array,
     sampler_logprobs: jax.Array,
-    ref_logprobs: jax.Array,
+    ref_logprobs: jax.Array | None,
     advantages: jax.Array,
     segment_ids: jax.Array,
     loss_mask: jax.Array,
@@ -85,19 +89,22 @@ def grpo_loss(
       kl     = exp(ref - logprobs) - (ref - logprobs) - 1          (k3)
       loss   = min(exp(old - sampler), cap) * policy + kl_coef * kl
 
+  Each of the three differences of logprobs is cut to [-20, 20].
+
   Args:
     logprobs: Of the targets under the policy being trained.
     old_logprobs: Under the trainer at sampling time; no gradient.
     sampler_logprobs: As the sampler reported them.
-    ref_logprobs: Under the frozen SFT policy.
+    ref_logprobs: Under the frozen SFT policy; None leaves the KL out.
     advantages: Of the target's trajectory.
     segment_ids: Which trajectory of its row each target belongs to, 0 none.
     loss_mask: 1 where the target was sampled.
     variant: Its kind of ratio, clip and coefficients.
 
   Returns:
-    The loss and, for logging, `ratio`, `kl` and `importance_weight`, and 1
-    where the ratio (`clip_frac`) and the weight (`truncated_frac`) are cut.
+    The loss and, for logging, `ratio`, `importance_weight` and, if it is in the
+    loss, `kl`; and 1 where the ratio (`clip_frac`) and the weight
+    (`truncated_frac`) are cut.
 
   Source: DeepSeekMath eq. 3-4 (GRPO, k3); Schulman, "Approximating KL"; GSPO
     eq. 5-7.
@@ -106,24 +113,30 @@ def grpo_loss(
   change = logprobs - old_logprobs
   if variant.ratio == 'sequence':
     change = segment_mean(change, segment_ids, loss_mask)
-  ratio = jnp.exp(change)
+  ratio = jnp.exp(_cut(change))
   low, high = variant.clip
   clipped_ratio = jnp.clip(ratio, 1 - low, 1 + high)
   surrogate = jnp.minimum(ratio * advantages, clipped_ratio * advantages)
-  weight = jnp.exp(old_logprobs - sampler_logprobs)
+  weight = jnp.exp(_cut(old_logprobs - sampler_logprobs))
   importance_weight = jnp.minimum(weight, variant.max_importance_weight)
-  log_ratio = ref_logprobs - logprobs
-  kl = jnp.exp(log_ratio) - log_ratio - 1
-  loss = -importance_weight * surrogate + variant.kl_coef * kl
-  return loss, {
+  loss = -importance_weight * surrogate
+  parts = {
       'ratio': ratio,
       'clip_frac': (clipped_ratio * advantages < ratio * advantages).astype(
           loss.dtype
       ),
-      'kl': kl,
       'importance_weight': importance_weight,
       'truncated_frac': (weight > importance_weight).astype(loss.dtype),
   }
+  if ref_logprobs is not None:
+    log_ratio = _cut(ref_logprobs - logprobs)
+    parts['kl'] = jnp.exp(log_ratio) - log_ratio - 1
+    loss += variant.kl_coef * parts['kl']
+  return loss, parts
+
+
+def _cut(log_ratio: jax.Array) -> jax.Array:
+  return jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
 
 
 def segment_mean(

@@ -16,17 +16,21 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Clips gradients, then AdamW or Muon on its schedule.
 
+  Its state says `learning_rate`, that of the last update (with Muon, not that
+  of kernels).
+
   Muon (Jordan, 2024) orthogonalises the momentum (0.95) of the linear layers'
   kernels, at a learning rate of their own; all other parameters follow AdamW
   with Nesterov momentum.
 
   Args:
     config: An optimizer's section of the config.
-    n_steps: Steps of the whole run; a cosine decays to 0 at the last.
+    n_steps: Updates of the whole run; a cosine decays to 0 at the last.
   """
+  rate = _schedule(config, config.learning_rate, n_steps)
   if config.name == 'adamw':
     optimizer = optax.adamw(
-        _schedule(config, config.learning_rate, n_steps),
+        rate,
         b1=config.b1,
         b2=config.b2,
         weight_decay=config.weight_decay,
@@ -38,11 +42,13 @@ def make_optimizer(
         adam_b1=config.b1,
         adam_b2=config.b2,
         adam_weight_decay=config.weight_decay,
-        adam_learning_rate=_schedule(config, config.learning_rate, n_steps),
+        adam_learning_rate=rate,
         muon_weight_dimension_numbers=_kernels,
     )
+  # It changes no gradient: what it is for is its state.
+  told = optax.inject_hyperparams(lambda learning_rate: optax.identity())
   return optax.chain(
-      optax.clip_by_global_norm(config.max_grad_norm), optimizer
+      optax.clip_by_global_norm(config.max_grad_norm), optimizer, told(rate)
   )
 
 

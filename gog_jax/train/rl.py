@@ -47,9 +47,10 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   """
   c = run.config.rl
   variant = losses.variant_of(c)
-  optimizer = make_optimizer(c.optimizer, n_steps=c.steps)
+  n_updates = c.steps * c.updates_per_batch
+  optimizer = make_optimizer(c.optimizer, n_steps=n_updates)
   base, state, model = state_lib.start_state(run, optimizer, start_from='sft')
-  reference = model.kept(state.params)
+  reference = model.kept(state.params) if variant.kl_coef else None
   grpo_step = steps.make_grpo_step(model, optimizer, state, variant)
   policy = run.make_policy(base, greedy=False)
   del base  # The sampler drops it, too, when it gets the first weights.

@@ -26,10 +26,11 @@ from gog_jax.train import state as state_lib
 from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
 
-# Metrics of a GRPO update that are means over all targets.
+# Metrics of a GRPO update that are means over all targets; `kl` is another if
+# it is in the loss.
 GRPO_MEANS = (
-    'kl', 'entropy', 'clip_frac', 'ratio', 'importance_weight',
-    'truncated_frac', 'sampler_gap',
+    'entropy', 'clip_frac', 'ratio', 'importance_weight', 'truncated_frac',
+    'sampler_gap',
 )  # fmt: skip
 
 
@@ -68,8 +69,9 @@ def make_grpo_step(
   """`step(state, ref_params, batches, old_logprobs=None, used=None)`.
 
   Donates the state. Returns the new one, laid out as it was, the old logprobs
-  of each micro-batch, and metrics. `used` are the state's parameters as they
-  are used, if a sampler holds them already.
+  of each micro-batch, and metrics. `ref_params` are the reference's, None
+  where the variant has no KL. `used` are the state's parameters as they are
+  used, if a sampler holds them already.
 
   `old_logprobs` is None at the first update on a batch: the old policy is the
   current one, and its logprobs are these, without gradient.
@@ -78,7 +80,7 @@ def make_grpo_step(
 
   def step(
       state: TrainState,
-      ref_params: nnx.State,
+      ref_params: nnx.State | None,
       batches: MicroBatches | Sequence[Batch],
       old_logprobs: Sequence[jax.Array] | None = None,
       used: nnx.State | None = None,
@@ -107,25 +109,26 @@ def grpo_update(
       params: nnx.State,
       batch: Batch,
       frozen: nnx.State,
-      ref_params: nnx.State,
+      ref_params: nnx.State | None,
       old_logprobs: jax.Array | None,
   ):
-    features = None
-    if not state_lib.trains_vision(ref_params):
+    features, ref_logprobs = None, None
+    if not state_lib.trains_vision(params):
       # The reference sees what the policy sees.
-      features = state_lib.image_features(model, ref_params, frozen, batch)
-    ref_logprobs, _ = state_lib.batch_logprobs(
-        model, ref_params, frozen, batch, features
-    )
+      features = state_lib.image_features(model, params, frozen, batch)
+    if variant.kl_coef:
+      ref_logprobs, _ = state_lib.batch_logprobs(
+          model, ref_params, frozen, batch, features
+      )
     logprobs, entropy = state_lib.batch_logprobs(
         model, params, frozen, batch, features
     )
     mask = batch.loss_mask
-    # Before the loss, not after: exp may overflow at a position that no
-    # weight counts, and its gradient there is 0 * inf = nan.
-    logprobs, reference, sampler = (
-        jnp.where(mask > 0, x, 0.0)
-        for x in (logprobs, ref_logprobs, batch.sampler_logprobs)
+    # Before the loss, not after: at a position that no weight counts what is
+    # not finite would have the gradient 0 * inf = nan.
+    logprobs, reference, sampler = jax.tree.map(
+        lambda x: jnp.where(mask > 0, x, 0.0),
+        (logprobs, ref_logprobs, batch.sampler_logprobs),
     )
     old = logprobs if old_logprobs is None else old_logprobs
     token_loss, parts = losses.grpo_loss(
@@ -143,7 +146,8 @@ def grpo_update(
     output = {'old': old, 'gap': jnp.where(mask > 0, gap, jnp.nan)}
     return (token_loss * batch.weights).sum(), (parts, output)
 
-  return Update(model, loss_fn, optimizer, state, means=GRPO_MEANS)
+  means = (*GRPO_MEANS, *(['kl'] if variant.kl_coef else []))
+  return Update(model, loss_fn, optimizer, state, means=means)
 
 
 def _gap_metrics(gaps: Sequence[jax.Array]) -> dict[str, Any]:
@@ -201,7 +205,7 @@ class Update:
       model: Around the parameters in training.
       loss_fn: (params in use, micro-batch, frozen parameters, ...) -> (loss,
         (values [B, T] by name, output)).
-      optimizer: Applies the gradients.
+      optimizer: Applies the gradients; its state says `learning_rate`.
       state: One like those to come.
       means: Of the values, those to log: their means over all targets.
     """
@@ -244,7 +248,14 @@ class Update:
       n = jnp.maximum(totals['n_targets'], 1)
       metrics = totals | {name: totals[name] / n for name in means}
       metrics['grad_norm'] = grad_norm  # Before clipping.
-      return state, metrics | {'skipped': 1 - finite.astype(jnp.int32)}
+      metrics['skipped'] = 1 - finite.astype(jnp.int32)
+      # The schedule's, of the last update that was made.
+      metrics['learning_rate'] = optax.tree.get(
+          opt_state,
+          'learning_rate',
+          filtering=lambda path, value: isinstance(value, jax.Array),
+      )
+      return state, metrics
 
     self.zeros = jax.jit(zeros, out_shardings=summed)
     self.add = jax.jit(add, donate_argnums=0, out_shardings=(summed, None))
