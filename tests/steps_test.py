@@ -191,6 +191,8 @@ def test_in_bfloat16_sums_are_float32(trajectories):
   results = []
   for dtype, n in ((jnp.float32, 8), (jnp.bfloat16, 8), (jnp.bfloat16, 1)):
     state, model, optimizer = start(mini.make_mesh(), lora=True, dtype=dtype)
+    frozen = jax.tree.leaves(model.frozen)
+    assert {x.dtype for x in frozen} == {model.dtype} == {jnp.dtype(dtype)}
     before = jax.device_get(nnx.to_pure_dict(state.params))
     step = steps.make_grpo_step(model, optimizer, state, GRPO)
     state, _, metrics = step(

@@ -53,7 +53,10 @@ def model(
   nnx.update(
       vlm,
       jax.tree.map(
-          lambda x: x + 0.1 * rng.standard_normal(x.shape).astype(x.dtype),
+          # A NumPy product with 0.1 is no bfloat16 any more.
+          lambda x: (
+              x + 0.1 * rng.standard_normal(x.shape).astype(x.dtype)
+          ).astype(x.dtype),
           state,
       ),
   )
