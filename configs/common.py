@@ -104,6 +104,7 @@ def _toy() -> ConfigDict:
       'rollout': {
           'max_turns': 5,
           'max_turn_tokens': 44,
+          'min_turn_tokens': 44,
           'max_context': 288,
           'max_calls': dict.fromkeys(SEARCHES, 0),
       },
@@ -251,6 +252,7 @@ def _full_size(profile: str) -> ConfigDict:
   c.rollout.update(
       max_turns=8,  # Ours.
       max_turn_tokens=1024,  # Ours.
+      min_turn_tokens=256,  # For a thought and a call or answer. Ours.
       max_context=12288,  # Response of 8,192 after prompt and image.
   )
   c.sampler.update(n_slots=16, chunk=512)

@@ -79,6 +79,7 @@ def general() -> ConfigDict:
       'rollout': {
           'max_turns': 10,
           'max_turn_tokens': 32768,
+          'min_turn_tokens': 1024,
           'max_context': 262144,
       },
       'batch': {'row_tokens': 262144, 'row_patches': 262144},

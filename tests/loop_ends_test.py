@@ -73,6 +73,23 @@ def test_an_observation_that_does_not_fit_is_dropped_whole():
   assert len(policy.rounds) == 1
 
 
+def test_a_turn_may_be_as_long_as_the_rest_of_the_context():
+  """It goes on while an answer fits, and is cut where none was asked to fit."""
+  (plain,), _, _ = play(three_turns)
+  n_whole, n_answer = len(plain.token_ids), plain.turns[-1].n_sampled
+  (whole,), _, _ = play(
+      three_turns, min_turn_tokens=n_answer, max_context=n_whole
+  )
+  assert whole.token_ids.tolist() == plain.token_ids.tolist()
+  (cut,), _, _ = play(three_turns, min_turn_tokens=1, max_context=n_whole - 1)
+  assert cut.stop_reason == StopReason.LENGTH
+  assert cut.token_ids.tolist() == plain.token_ids.tolist()[:-1]
+  (ended,), _, _ = play(
+      three_turns, min_turn_tokens=n_answer, max_context=n_whole - 1
+  )
+  assert ended.stop_reason == StopReason.CONTEXT
+
+
 def test_images_that_training_could_not_pack_are_dropped_whole():
   # The scene is 36 patches, the crop 20.
   (fits,), _, _ = play(three_turns, max_patches=56)

@@ -182,6 +182,7 @@ def limits(**changed: Any) -> loop.ConversationLimits:
   values: dict[str, Any] = {
       'max_turns': 5,
       'max_turn_tokens': MAX_TURN_TOKENS,
+      'min_turn_tokens': MAX_TURN_TOKENS,
       'max_context': 2048,
       'max_patches': 2048,
   }
@@ -221,7 +222,7 @@ def play(
   )
   for trajectory in trajectories:
     # Token-in, token-out: the record is what the policy heard and said.
-    heard = policy.heard[trajectory.sample]
+    heard = policy.heard[trajectory.sample][: limits(**changed).max_context]
     assert trajectory.token_ids.tolist() == heard
   return trajectories, policy, executor
 

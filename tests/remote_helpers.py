@@ -73,6 +73,7 @@ def play(server, n=1, example=chat_helpers.EXAMPLE, **changed):
       limits=loop.ConversationLimits(
           max_turns=5,
           max_turn_tokens=4096,
+          min_turn_tokens=4096,
           max_context=2**16,
           max_patches=2**16,
       ),

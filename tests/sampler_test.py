@@ -142,13 +142,33 @@ def test_new_parameters_are_used(vlm):
     assert b.token_ids.tolist() != a.token_ids.tolist()
 
 
-@pytest.mark.parametrize('n_tokens', [97, 87])  # The latter with a turn.
+@pytest.mark.parametrize('n_tokens', [97, 96])
 def test_overflow_is_refused(vlm, n_tokens):
-  sampler = tiny.policy(vlm)
-  conversation = Conversation(request=tiny.request(0), slot=0)
-  conversation.append(tiny.chunk(n_tokens, 0, seed=0))
-  with pytest.raises(ValueError, match='overflow'):
-    sampler.sample([conversation])
+  with pytest.raises(ValueError, match='no room'):
+    tiny.policy(vlm).sample([of_length(n_tokens, slot=0)])
+
+
+def test_a_turn_ends_with_the_context(vlm):
+  """Then it is what it would have been, cut off; neighbours are whole."""
+  lengths = (95, 92, 80)
+  turns = tiny.policy(vlm).sample([of_length(*x) for x in zip(lengths, SEEDS)])
+  assert [len(turn.token_ids) for turn in turns[:2]] == [1, 4]
+  assert all(turn.truncated for turn in turns[:2])
+  roomy = tiny.policy(vlm, max_context=128)
+  for length, seed, turn in zip(lengths, SEEDS, turns, strict=True):
+    (whole,) = roomy.sample([of_length(length, seed, slot=0)])
+    n = len(turn.token_ids)
+    assert turn.token_ids == whole.token_ids[:n]
+    np.testing.assert_allclose(turn.logprobs, whole.logprobs[:n], atol=1e-5)
+  assert turns[2].token_ids == whole.token_ids
+  assert turns[2].truncated == whole.truncated
+
+
+def of_length(n_tokens, seed=0, *, slot=None):
+  slot = SEEDS.index(seed) if slot is None else slot
+  conversation = Conversation(request=tiny.request(seed), slot=slot)
+  conversation.append(tiny.chunk(n_tokens, 0, seed=seed))
+  return conversation
 
 
 def on_eight_devices(vlm):

@@ -99,13 +99,18 @@ def chunk(n_before: int, n_after: int, *, seed: int, size=None) -> TokenChunk:
 
 
 def policy(
-    vlm: VLM, *, n_slots: int = 3, greedy: bool = False, mesh=None
+    vlm: VLM,
+    *,
+    n_slots: int = 3,
+    greedy: bool = False,
+    max_context: int = 96,
+    mesh=None,
 ) -> JaxPolicy:
   return JaxPolicy(
       vlm,
       processor=processor(),
       n_slots=n_slots,
-      max_context=96,
+      max_context=max_context,
       max_turn_tokens=10,
       chunk=16,
       stop_ids=(STOP,),

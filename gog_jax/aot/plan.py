@@ -97,6 +97,7 @@ def make_plan(c: Any, config: VLMConfig, mesh: Mesh) -> Plan:
       _whole(mesh, (n_slots,), jnp.bool_),
       ints(n_slots),
       _whole(mesh, (n_slots,), jnp.uint32),
+      ints(n_slots),
   )
   chunks = (
       ints(n_slots, chunk),

@@ -58,6 +58,9 @@ class RolloutConfig:
 
   max_turns: typed.Positive
   max_turn_tokens: typed.Positive
+  # A conversation ends where its context has less room than this, or than
+  # max_turn_tokens if that is less; a turn may be as long as the rest of it.
+  min_turn_tokens: typed.Positive
   max_context: typed.Positive
   # Calls of each tool; 0 is no limit, nor is there one for other tools. A
   # dialect may have tighter limits.

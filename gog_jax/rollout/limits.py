@@ -21,6 +21,7 @@ class ConversationLimits:
   Attributes:
     max_turns: Messages of the policy before stop_reason turns.
     max_turn_tokens: Tokens of one policy message.
+    min_turn_tokens: Tokens that a context must still hold for another.
     max_context: Tokens of the whole conversation.
     max_patches: Image patches of the whole conversation, before merging.
     max_calls: Calls of each tool; 0, or a tool not named, means no limit.
@@ -28,13 +29,14 @@ class ConversationLimits:
 
   max_turns: int
   max_turn_tokens: int
+  min_turn_tokens: int
   max_context: int
   max_patches: int
   max_calls: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def leave_room(self, conversation: TokenChunk) -> bool:
     """Whether a turn may follow, and training could pack the images."""
-    n_tokens = len(conversation.token_ids) + self.max_turn_tokens
+    n_tokens = len(conversation.token_ids) + self.min_turn_tokens
     return (
         n_tokens <= self.max_context
         and conversation.n_patches <= self.max_patches
@@ -56,6 +58,7 @@ def limits_of(config: Config, dialect: Dialect) -> ConversationLimits:
   return ConversationLimits(
       max_turns=_tighter(own.max_turns, dialect.max_turns),
       max_turn_tokens=own.max_turn_tokens,
+      min_turn_tokens=min(own.min_turn_tokens, own.max_turn_tokens),
       max_context=own.max_context,
       max_patches=row.row_patches,  # What a packed row holds.
       max_calls={

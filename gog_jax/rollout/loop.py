@@ -122,6 +122,14 @@ class Loop:
       if sampled.error:
         self._finish(number, StopReason.ERROR, sampled.error)
         continue
+      room = self.limits.max_context - len(conversation.chunk.token_ids)
+      if len(sampled.token_ids) > room:  # Not every policy knows the limit.
+        sampled = dataclasses.replace(
+            sampled,
+            token_ids=sampled.token_ids[:room],
+            logprobs=sampled.logprobs[:room],
+            truncated=True,
+        )
       parsed = self.chat.parse(sampled.token_ids, truncated=sampled.truncated)
       conversation.append(
           TokenChunk(token_ids=sampled.token_ids),
@@ -190,10 +198,10 @@ def prompt_of(
   """
   prompt = chat.prompt(example)
   # A turn without room would overflow the KV cache.
-  if len(prompt.token_ids) + limits.max_turn_tokens > limits.max_context:
+  if len(prompt.token_ids) + limits.min_turn_tokens > limits.max_context:
     raise UserError(
         f'the prompt of {example.id} takes {len(prompt.token_ids)} tokens: '
-        f'with a turn of {limits.max_turn_tokens} that is more than '
+        f'with a turn of {limits.min_turn_tokens} that is more than '
         f'--config.rollout.max_context={limits.max_context}; raise it or '
         'lower --config.model.max_image_tokens'
     )

@@ -41,7 +41,7 @@ class JaxPolicy:
     processor: Makes patches.
     n_slots: Conversations under way at once.
     max_context: Tokens of a conversation, and the KV cache's length.
-    max_turn_tokens: Tokens of one sampled turn.
+    max_turn_tokens: Tokens of one sampled turn; fewer where the context ends.
     chunk: Tokens prefilled at once; longer observations take several.
     stop_ids: Tokens that close a turn.
     greedy: Take the most likely token instead of sampling. Sampling is always
@@ -119,12 +119,14 @@ class JaxPolicy:
       self, conversations: Sequence[Conversation]
   ) -> list[SampledTurn]:
     seeds = np.zeros(self.capacity, np.uint32)
+    room = np.zeros(self.capacity, np.int32)
     unread: dict[int, TokenChunk] = {}
     for conversation in conversations:
       slot, n_tokens = conversation.slot, len(conversation.chunk.token_ids)
-      if n_tokens + self._decode_limits['max_turn_tokens'] > self._max_context:
+      room[slot] = self._max_context - n_tokens
+      if room[slot] < 1:
         raise ValueError(
-            f'a turn after {n_tokens} tokens may overflow the context of '
+            f'{n_tokens} tokens leave no room in a context of '
             f'{self._max_context}'
         )
       if self._held.get(slot) is not conversation:
@@ -145,6 +147,7 @@ class JaxPolicy:
           sampling,
           self._next_position.copy(),
           seeds,
+          room,
           **self._decode_limits,
       )
     self._cache = result.pop('cache')
@@ -305,13 +308,15 @@ def decode(
     sampling,  # bool[B]: slots that sample now.
     position,  # int32[B]: M-RoPE position of the next token.
     seeds,  # uint32[B].
+    room,  # int32[B]: tokens that the context of each still holds.
     *,
     stop_ids: tuple[int, ...],
     max_turn_tokens: int,
     greedy: bool,
     banned_ids: tuple[int, ...],
 ):
-  """Decodes until every sampling slot has closed its turn."""
+  """Decodes until every sampling slot has closed its turn or filled its room.
+  """
   model = nnx.merge(graph, state)
   batch = hidden.shape[0]
   keys = jax.vmap(jax.random.key)(seeds)
@@ -335,6 +340,7 @@ def decode(
         jax.nn.log_softmax(logits), token[:, None], axis=1
     )[:, 0]
     is_open = carry['open']
+    closes = is_open & jnp.isin(token, stops)
     t = carry['t']
     fed = is_open.astype(jnp.int32)
     new_hidden, new_cache = model.text.extend(
@@ -347,7 +353,8 @@ def decode(
     )
     return {
         't': t + 1,
-        'open': is_open & ~jnp.isin(token, stops),
+        'open': is_open & ~closes & (t + 1 < room),
+        'closed': carry['closed'] | closes,
         'hidden': new_hidden[:, 0],
         'cache': new_cache,
         'position': carry['position'] + fed,
@@ -364,6 +371,7 @@ def decode(
       {
           't': jnp.int32(0),
           'open': sampling,
+          'closed': jnp.zeros(batch, bool),
           'hidden': hidden,
           'cache': cache,
           'position': position,
@@ -372,8 +380,8 @@ def decode(
           'n_sampled': jnp.zeros(batch, jnp.int32),
       },
   )
-  results = ('cache', 'tokens', 'logprobs', 'n_sampled')
-  return {k: carry[k] for k in results} | {'closed': ~carry['open']}
+  results = ('cache', 'tokens', 'logprobs', 'n_sampled', 'closed')
+  return {k: carry[k] for k in results}
 
 
 def n_compilations() -> int:
