@@ -169,6 +169,7 @@ def _toy() -> ConfigDict:
           'advantage_eps': 1e-4,
           'checkpoint_every': 10,
           'trajectories_every': 10,
+          'trajectories_kept': 10,
           'optimizer': optimizer(learning_rate=2e-4, warmup_steps=2),
           'loss': {'clip': (), 'kl_coef': 0.001, 'max_importance_weight': 2.0},
           'alarms': {

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 
+from etils import epath
 import jax
 import numpy as np
 import pytest
@@ -62,6 +63,19 @@ def test_without_refills_dead_groups_stay_and_are_counted(
   rows = mini.metrics_of(run, 'rl')
   assert min(row['live_groups'] for row in rows) < 1
   assert all(row['refilled'] == 0 for row in rows)
+
+
+def test_the_newest_rollouts_are_kept(tmp_path):
+  (rollouts,) = fake_groups([[1.0, 0.0]])
+  example = helpers.example('0')
+  group = groups_lib.Group(example, rollouts, np.zeros(2), True, False)
+  left = tmp_path / 'rollouts' / '000050'  # By a run that got further.
+  left.mkdir(parents=True)
+  for n in (10, 20, 30):
+    rl.save_rollouts(epath.Path(tmp_path), n, [group], keep=2)
+  kept = sorted(path.name for path in left.parent.iterdir())
+  assert kept == ['000020', '000030', '000050']
+  assert (left.parent / '000030' / 'trajectories.jsonl').exists()
 
 
 def test_dead_groups_leave_the_batch_and_no_denominator(finished):

@@ -48,7 +48,7 @@ _DEMOS = (
 # Fields that may change while a stage is under way: they leave its output as
 # it is.
 _NO_IDENTITY = (
-    'checkpoint_every', 'trajectories_every', 'alarms',
+    'checkpoint_every', 'trajectories_every', 'trajectories_kept', 'alarms',
     # Of SFT, what stands among a stage's inputs or only matters with them.
     'data', 'data_workers', 'epochs',
     'policies', 'script', 'retry_errors',

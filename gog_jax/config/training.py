@@ -210,7 +210,8 @@ class RLConfig:
       float, typed.above(0, ', or groups without variance divide by 0')
   ]
   checkpoint_every: typed.Positive
-  trajectories_every: typed.Positive  # Steps between saved rollouts.
+  trajectories_every: typed.Positive  # Steps between saved rollouts,
+  trajectories_kept: typed.Positive  # of which so many are kept, the newest.
   optimizer: OptimizerConfig
   loss: LossConfig
   alarms: AlarmsConfig

@@ -140,7 +140,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
           reward=values['reward'], accuracy=values['accuracy']
       )
       if n + 1 == c.steps or (n + 1) % c.trajectories_every == 0:
-        save_rollouts(folder, n + 1, learnt)
+        save_rollouts(folder, n + 1, learnt, keep=c.trajectories_kept)
       if session.is_due(n + 1) or (found and c.alarms.stop):
         session.save(n + 1, state)
       alarms.heed(found, log.rows, c.alarms)
@@ -163,10 +163,20 @@ def _saved_if_stopped(
     raise
 
 
-def save_rollouts(folder: epath.Path, n: int, groups: Sequence[Group]) -> None:
-  """Writes what step `n` learnt from, for people and for replay."""
+def save_rollouts(
+    folder: epath.Path, n: int, groups: Sequence[Group], *, keep: int
+) -> None:
+  """Writes what step `n` learnt from, for people and for replay.
+
+  With it the newest `keep` remain; a run that got further may have left others,
+  which are written again.
+  """
+  newest = folder / 'rollouts' / f'{n:06d}'
   trajectories_lib.write(
-      folder / 'rollouts' / f'{n:06d}' / 'trajectories.jsonl',
+      newest / 'trajectories.jsonl',
       [t for group in groups for t in group.trajectories],
       {group.example.id: group.example for group in groups}.values(),
   )
+  saved = [path for path in newest.parent.iterdir() if path.name <= newest.name]
+  for path in sorted(saved)[:-keep]:
+    path.rmtree()
