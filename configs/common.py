@@ -281,6 +281,9 @@ def _full_size(profile: str) -> ConfigDict:
       trajectories_every=20,
       optimizer=optimizer(learning_rate=2e-6, warmup_steps=10),
   )
+  # In bfloat16 a sound sampler is up to 0.025 off with the toy's few layers,
+  # and logits of a whole model by up to 0.1 (docs/log.md). Ours.
+  c.rl.alarms.sampler_gap_p99 = 0.2
   return c
 
 
