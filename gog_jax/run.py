@@ -24,7 +24,6 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
 from gog_jax.config import Config
-from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
 from gog_jax.models import sharding
@@ -38,7 +37,7 @@ from gog_jax.rewards import score as rewards
 from gog_jax.rollout.limits import ConversationLimits
 from gog_jax.rollout.limits import limits_of
 from gog_jax.rollout.loop import Loop
-from gog_jax.rollout.loop import prompt_of
+from gog_jax.rollout.loop import refusal_of
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
@@ -224,11 +223,7 @@ class RunOf(Generic[C]):
 
   def refusal(self, example: Example) -> str:
     """Why no conversation can begin with an example; '' where one can."""
-    try:
-      prompt_of(example, self.chat, self.limits)
-    except UserError as error:
-      return str(error)
-    return ''
+    return refusal_of(example, self.chat, self.limits)
 
   def request(
       self,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gog_jax.errors import UserError
 from gog_jax.rewards import parts
 from gog_jax.rewards import score as rewards
+from gog_jax.rollout import loop
 from gog_jax.types import StopReason
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
@@ -210,4 +213,14 @@ def test_a_prompt_that_leaves_no_room_for_a_turn():
   play(three_turns, max_context=34 + MAX_TURN_TOKENS)
   with pytest.raises(UserError, match='the prompt of e takes 34 tokens'):
     play(three_turns, max_context=34 + MAX_TURN_TOKENS - 1)
+
+
+def test_why_a_conversation_cannot_begin():
+  chat = loop_helpers.make_chat(loop_helpers.make_executor())
+  example, whole = chat_helpers.EXAMPLE, loop_helpers.limits()
+  short = loop_helpers.limits(max_context=34)
+  broken = dataclasses.replace(example, images=(b'no picture',))
+  assert loop.refusal_of(example, chat, whole) == ''
+  assert 'takes 34 tokens' in loop.refusal_of(example, chat, short)
+  assert 'image' in loop.refusal_of(broken, chat, whole)
 

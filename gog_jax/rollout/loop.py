@@ -214,6 +214,17 @@ def prompt_of(
   return prompt
 
 
+def refusal_of(
+    example: Example, chat: Chat, limits: ConversationLimits
+) -> str:
+  """Why no conversation can begin with an example; '' where one can."""
+  try:
+    prompt_of(example, chat, limits)
+  except UserError as error:
+    return str(error)
+  return ''
+
+
 def _tool_context(conversation: Conversation) -> ToolContext:
   """The part of the conversation that its latest calls may look at."""
   r = conversation.request

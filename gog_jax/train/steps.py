@@ -116,7 +116,7 @@ def grpo_update(
     if not state_lib.trains_vision(params):
       # The reference sees what the policy sees.
       features = state_lib.image_features(model, params, frozen, batch)
-    if variant.kl_coef:
+    if ref_params is not None:
       ref_logprobs, _ = state_lib.batch_logprobs(
           model, ref_params, frozen, batch, features
       )
