@@ -43,7 +43,8 @@ _DRY_RUN = flags.DEFINE_bool(
 
 # Interrupt messages for stages that cannot resume.
 _INTERRUPTED = {
-    'ask': 'interrupted', 'export': 'interrupted', 'retrieve': 'stopped',
+    'ask': 'interrupted', 'check': 'interrupted', 'export': 'interrupted',
+    'retrieve': 'stopped',
 }  # fmt: skip
 # What absl and ml_collections raise on what a user mistyped.
 _FLAG_ERRORS = (

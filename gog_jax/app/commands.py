@@ -122,6 +122,14 @@ def convert(config: Any, workdir: epath.Path) -> None:
   )
 
 
+def check(config: Any, workdir: epath.Path) -> None:
+  """Checks a machine with a model; the process ends with 1 if it fails."""
+  from gog_jax.app import check
+
+  if not check.check(config, workdir):
+    raise SystemExit(1)
+
+
 def export(config: Any, workdir: epath.Path) -> None:
   """Writes what a stage has trained as a folder for others."""
   from gog_jax.app import export
@@ -142,7 +150,7 @@ COMMANDS: dict[str, Callable[[Any, epath.Path], None]] = {
     command.__name__: command
     for command in (
         inspect, index, retrieve, ask.ask, benchmark, instruct, judge, convert,
-        export, table,
+        check, export, table,
     )
 }  # fmt: skip
 

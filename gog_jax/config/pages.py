@@ -105,6 +105,13 @@ class ConvertPage(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckPage(Config):
+  """Of configs/check.py."""
+
+  image: str  # A file; '' is a picture that is drawn.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportPage(Config):
   """Of configs/export.py."""
 
@@ -191,6 +198,7 @@ KINDS: dict[str, type[Any]] = {
     'instruct': InstructPage,
     'ask': AskPage,
     'convert': ConvertPage,
+    'check': CheckPage,
     'export': ExportPage,
     'index': IndexPage,
     'retrieve': RetrievePage,
