@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 import json
-import pathlib
 import re
 from typing import Any
 
 from etils import epath
+import jinja2
 
 import gog_jax
 from gog_jax.config import paradigms
@@ -19,16 +19,11 @@ from gog_jax.storage import files
 from gog_jax.storage import manifest
 from gog_jax.storage import markdown
 
-_ABOUT = (
-    'A vision-language agent that looks at an image and decides, turn by turn, '
-    'to answer, to search text, to search with the image, or to *gaze*: to '
-    'crop a region and search with it '
-    '([Glance-or-Gaze](https://arxiv.org/abs/2601.13942)).'
-)
 _UNKNOWN = 'not recorded'
-_NO_FIGURES = 'The run holds none of these very weights.'
 # Before a file's name: /home/me/, ~/, ../; also after 'jsonl:', but no URL.
-_FOLDERS = re.compile(r'(?<![^\s,:=\'"(])(?!//)(~|\.{1,2})?/([^\s,]*/)?')
+_FOLDERS = re.compile(
+    r'(?<![^\s,:=\'"(])(?!//)(~|\.{1,2})?/([^\s,\'"]*/)?'
+)
 
 
 def write(
@@ -47,57 +42,44 @@ def write(
     serving: What to type.
   """
   c = run.config.export
-  merged = c.format == 'merged'
-  base = hub_id(run)
-  front = [
-      *([f'base_model: {base.partition("@")[0]}'] if base else []),
-      f'library_name: {"transformers" if merged else "peft"}',
-      'pipeline_tag: image-text-to-text',
-      'tags: [glance-or-gaze, gog_jax]',
-      '# license: yours to choose; that of the base model binds as well.',
-  ]
-  if merged:
-    weights = f'of their own, in {c.dtype}'
-    if made and made['config']['trainable'] == 'lora':
-      weights = (
-          f'adapters merged in float32, written in {c.dtype}, which keeps '
-          f'{kept:.1%} of what they add'
-      )
-  else:
+  weights = f'its own, in {c.dtype}'
+  if c.format == 'adapter':
     weights = 'an adapter of peft, to be put on the base model'
-  processor = run.processor
-  facts = {
-      'base model': base or pathlib.Path(run.model_folder).name,
-      'stage': c.stage,
-      'weights': weights,
-      **_trained_on(run.workdir, made),
-      'images': f'at most {processor.max_pixels} pixels each, which the '
-      'processor here sees to',
-      'boxes': f'in {run.box_spec.kind.replace("_", " ")}',
-      'made with': f'gog_jax {gog_jax.__version__}',
-  }
-  system = run.chat.codec.decode(run.chat.head)
-  blocks = [
-      '---\n' + '\n'.join(front) + '\n---',
-      f'# {run.model_folder.name if not made else c.stage}',
-      _ABOUT,
-      '\n'.join(
-          f'- {name}: {markdown.inline(str(said))}'
-          for name, said in facts.items()
-      ),
-      '## Figures',
-      *(list(_figures(run.workdir, c.stage)) or [_NO_FIGURES]),
-      '## How to talk to it',
-      'Every conversation begins with this, and a question with its image '
-      'follows:' if system else 'There is no system message.',
-      *([_fenced(system)] if system else []),
-      '## How to serve it',
-      _fenced('\n'.join(serving)),
-  ]
-  if made:
-    config = json.dumps(_public(made['config']), indent=2, sort_keys=True)
-    blocks += ['## How it was trained', _fenced(config, 'json')]
-  return '\n\n'.join(blocks) + '\n'
+  elif made and made['config']['trainable'] == 'lora':
+    weights = (
+        f'adapters merged in float32, written in {c.dtype}, which keeps '
+        f'{kept:.1%} of what they add'
+    )
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('gog_jax.app'),
+      undefined=jinja2.StrictUndefined,
+      trim_blocks=True,
+      lstrip_blocks=True,
+      keep_trailing_newline=True,
+  )
+  environment.filters |= {
+      'fenced': _fenced, 'inline': markdown.inline, 'public': _public,
+  }  # fmt: skip
+  return environment.get_template('model_card.md.j2').render(
+      base=hub_id(run),
+      merged=c.format == 'merged',
+      stage=c.stage,
+      facts={
+          'base model': hub_id(run) or run.model_folder.name,
+          'weights': weights,
+          **_trained_on(run.workdir, made),
+          'images': f'at most {run.processor.max_pixels} pixels each, which '
+          'the processor here sees to',
+          'boxes': f'in {run.box_spec.kind.replace("_", " ")}',
+          'made with': f'gog_jax {gog_jax.__version__}',
+      },
+      figures=list(_figures(run.workdir, c.stage)),
+      system=run.chat.codec.decode(run.chat.head),
+      serving=serving,
+      config=json.dumps(made['config'], indent=2, sort_keys=True)
+      if made
+      else '',
+  )
 
 
 def hub_id(run: RunOf[Any]) -> str:
@@ -124,7 +106,7 @@ def _trained_on(
     found['RL questions'] = ', '.join(made.get('questions', ())) or _UNKNOWN
     found['rewarded by'] = _judge(made)
   found['searched'] = made['inputs'].get('searched', _UNKNOWN)
-  return {name: _public(said) for name, said in found.items()}
+  return found
 
 
 def _judge(made: Mapping[str, Any]) -> str:
@@ -134,8 +116,10 @@ def _judge(made: Mapping[str, Any]) -> str:
   return f'{name} ({version})' if version else name
 
 
-def _figures(workdir: epath.Path, stage: str) -> Iterator[str]:
-  """The stage's rows of each report that is about these very weights."""
+def _figures(
+    workdir: epath.Path, stage: str
+) -> Iterator[tuple[str, list[str]]]:
+  """Rows of each report that are about these very weights, and who judged."""
   born = str(manifest.birthmark(workdir / stage))
   for path in sorted(workdir.glob('report*/summary.json')):
     summary = files.read_json(path, advice=f'delete {path.parent}')
@@ -148,23 +132,16 @@ def _figures(workdir: epath.Path, stage: str) -> Iterator[str]:
         rows.append(row)
         judges.add(_judge(of))
     if rows:
-      yield _fenced(text.table({**summary, 'rows': rows}))
-      yield f'Right is what {", ".join(sorted(judges))} says is right.'
+      yield text.table({**summary, 'rows': rows}), sorted(judges)
 
 
-def _public(value: Any) -> Any:
+def _public(text: str) -> str:
   """Without the folders of this machine."""
-  if isinstance(value, Mapping):
-    return {name: _public(inner) for name, inner in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_public(inner) for inner in value]
-  if isinstance(value, str):
-    return _FOLDERS.sub('', value)
-  return value
+  return _FOLDERS.sub('', text)
 
 
-def _fenced(code: str, language: str = '') -> str:
+def _fenced(code: str) -> str:
   """A block of code, whatever stands in it."""
   marks = max(map(len, re.findall('`+', code)), default=0)
   fence = '`' * max(3, marks + 1)
-  return f'{fence}{language}\n{code.rstrip()}\n{fence}'
+  return f'{fence}\n{code.rstrip()}\n{fence}'
