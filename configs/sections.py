@@ -4,13 +4,15 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import INHERITED
 from gog_jax.config.tools import SEARCHES
+from gog_jax.config.tools import TEXT
 
 
 def tools() -> ConfigDict:
   """Searches in the embedded world, which cost nothing."""
-  return ConfigDict({
+  c = ConfigDict({
       'offered': tuple(SEARCHES),
       'extra': (),
       'backend': 'world',
@@ -36,6 +38,9 @@ def tools() -> ConfigDict:
       'cache_gb': 10.0,
       'drain_s': 10.0,
   })
+  for kind in (TEXT, IMAGE):  # They follow, and can be set apart.
+    c[kind] = c.get_ref('backend').identity()
+  return c
 
 
 def remote() -> ConfigDict:

@@ -110,7 +110,7 @@ class RunOf(Generic[C]):
       inputs['model_folder'] = files.model_digest(
           self.model_folder, salt=repr(dialect)
       )
-    if 'tools.backend' in sections:
+    if 'tools.text' in sections:
       inputs['searched'] = self.toolbox.version
     if 'reward' in sections:
       inputs |= rewards.identity(config.reward)

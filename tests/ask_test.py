@@ -188,7 +188,7 @@ def test_what_is_untrusted_stays_text(scene, tmp_path, capsys, monkeypatch):
   with endpoints.serve(play) as server:
     config = make_config(scene, server.url, remote__key_variable='PLANTED')
     evil = Evil()
-    monkeypatch.setattr(toolbox, '_backend', lambda _: evil)
+    monkeypatch.setattr(toolbox, '_backend', lambda config, field: evil)
     commands.do(config, tmp_path)
   said = capsys.readouterr()
   record = (tmp_path / 'ask' / '0001' / 'trajectories.jsonl').read_text()

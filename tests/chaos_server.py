@@ -58,6 +58,9 @@ def _http(status: str, body: bytes, *headers: str, length: int | None = None):
 
 
 _GOOD = {'id': '1', 'contents': '"A title"\nIts text.'}
+_HEALTH = (
+    b'{"status": "ok", "version": "chaos/1", "documents": 1, "images": 1}'
+)
 _WRONG = (
     b'[]', b'{}', b'null', b'7', b'{"result": 3}', b'{"result": [[3]]}',
     b'{"result": [[], []]}', b'{"result": [[{"document": 1, "score": 2}]]}',
@@ -97,7 +100,7 @@ class Server:
       await reader.readexactly(int(length.group(1)))
     path = head.split(b' ')[1]
     if path == b'/health':
-      writer.write(_http('200 OK', b'{"status": "ok", "version": "chaos/1"}'))
+      writer.write(_http('200 OK', _HEALTH))
     elif path == b'/stats':
       stats = {'most': self._most, 'open': self._open, 'met': self._met}
       writer.write(_http('200 OK', json.dumps(stats).encode()))

@@ -62,7 +62,7 @@ def _rollout(run: Run, policy, folder) -> tuple[list, list[dict]]:
 
 def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   flaky = Flaky()
-  monkeypatch.setattr(toolbox, '_backend', lambda config: flaky)
+  monkeypatch.setattr(toolbox, '_backend', lambda config, field: flaky)
   folder = tmp_path / 'recording'
   recorded = _with(finished, mode='record', recording=str(folder))
   assert recorded.config.sampler.n_slots < _N * _SAMPLES  # Slots are refilled.
@@ -74,7 +74,7 @@ def test_a_recorded_rollout_is_replayed(finished, tmp_path, monkeypatch):
   assert statuses.count(ToolStatus.OK) > 10
   assert statuses.count(ToolStatus.INFRA_ERROR) > 2
 
-  def none(config):
+  def none(config, field):
     raise AssertionError('a replay needs no backend')
 
   monkeypatch.setattr(toolbox, '_backend', none)

@@ -11,6 +11,7 @@ from aiohttp import web
 import pytest
 
 from gog_jax import images
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.remote import secrets
@@ -197,6 +198,61 @@ def test_without_a_health_address_it_is_the_address():
     assert client.version == f'retriever/{url} wiki-18'
   with _served([]) as url:
     with pytest.raises(UserError, match='is no retriever: it has no /retri'):
+      Retriever.connect(url)
+
+
+def _text_only(answer):
+  """Routes of a server that knows nothing of images, and what it says then."""
+
+  async def retrieve(request):
+    if 'queries' in await request.json():
+      return web.json_response({'result': [[]]})
+    if answer is None:  # As a handler that has raised, where none catches.
+      request.transport.close()
+      return web.Response()
+    return answer
+
+  return [web.post('/{path:.*}', retrieve)]
+
+
+@pytest.mark.parametrize(
+    'said',
+    [
+        {'status': 404, 'text': '{"detail": "Not Found"}'},
+        {'status': 422, 'text': '{"detail": "queries: field required"}'},
+        {'status': 500, 'text': 'Internal Server Error'},
+        {'text': '{"detail": "Not Found"}'},
+        {'text': '{"result": []}'},
+        {'text': '<html>'},
+        None,
+    ],
+)
+def test_a_server_that_searches_text_alone(said):
+  answer = said and web.Response(**said)
+  with _served(_text_only(answer)) as url:
+    assert Retriever.connect(url).kinds == (TEXT,)
+
+
+@pytest.mark.parametrize(
+    ('said', 'words'),
+    [
+        ({'status': 503, 'text': 'loading'}, "503.* --config.tools.image=''"),
+        ({'status': 429, 'text': 'slow'}, "429.* --config.tools.image=''"),
+        ({'status': 403, 'text': 'who?'}, 'wants a key'),
+    ],
+)
+def test_an_image_half_that_is_not_ready_is_said(said, words):
+  with _served(_text_only(web.Response(**said))) as url:
+    with pytest.raises(UserError, match=words):
+      Retriever.connect(url)
+
+
+def test_health_without_counts_says_nothing_about_searches():
+  async def health(unused_request):
+    return web.json_response({'status': 'ok'})
+
+  with _served([web.get('/health', health)]) as url:
+    with pytest.raises(UserError, match='is no retriever: it has no /retr'):
       Retriever.connect(url)
 
 

@@ -241,7 +241,7 @@ def test_a_users_tool_and_backend_in_an_evaluation(
   own = policies.run_of(run, name)
   assert list(own.executor.tools) == ['text_search', 'gaze', 'total']
   assert not policies.run_of(run, 'direct@script').executor.tools
-  assert run.toolbox.version.startswith('notes/7, total ')
+  assert run.toolbox.version.startswith('text notes/7, total ')
   mini.make_stages(run, 'data', 'eval', 'report')
   folder = run.workdir / 'eval' / name
   for t in store.read(folder / 'trajectories.jsonl', Trajectory):
@@ -360,7 +360,7 @@ def test_few_frames_stand_between_a_call_and_its_search(
 ):
   """Over all tasks; the loop's own task is no part of the call."""
   backend = Deep()
-  monkeypatch.setattr(toolbox, '_backend', lambda config: backend)
+  monkeypatch.setattr(toolbox, '_backend', lambda config, field: backend)
   fields = {'tools__cache': str(tmp_path / 'cache')} if kept else {}
   run = mini.make_run(tmp_path, 'eval', **fields)
   monkeypatch.chdir(tmp_path)

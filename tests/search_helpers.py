@@ -10,7 +10,9 @@ from typing import Any
 
 from configs import sections
 from gog_jax.chat import grammar
+from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import INHERITED
+from gog_jax.config.tools import TEXT
 from gog_jax.storage.store import Store
 from gog_jax.tools import base
 from gog_jax.tools.base import Query
@@ -140,7 +142,8 @@ def make_executor(
   own = dataclasses.replace(INHERITED, price=price)
   with config.unlocked():
     config.limits = {tool.name: own for tool in tools}
+  backends = {} if backend is None else {TEXT: backend, IMAGE: backend}
   toolbox = Toolbox(
-      backend=backend, ledger=ledger, cache=cache, recording=recording
+      backends=backends, ledger=ledger, cache=cache, recording=recording
   )
   return ToolExecutor(tools, config, toolbox)

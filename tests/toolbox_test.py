@@ -31,7 +31,7 @@ class Slow(loop_helpers.Backend):
 def test_a_policys_own_config_sets_the_limits_of_its_calls(
     tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(toolbox, '_backend', lambda config: Slow())
+  monkeypatch.setattr(toolbox, '_backend', lambda config, field: Slow())
   run = mini.make_run(
       tmp_path, 'eval', tools__timeout_s=0.1, general__tools__timeout_s=60.0
   )

@@ -35,7 +35,8 @@ EVAL = 'eval '  # Begins the names of evaluations; a policy's follows.
 
 # Config fields that conversations depend on; then, that weights depend on.
 _TOOLS = (
-    'tools.offered', 'tools.backend', 'tools.top_k', 'tools.hit_characters',
+    'tools.offered', 'tools.text', 'tools.image', 'tools.top_k',
+    'tools.hit_characters',
 )
 _ROLLOUT = ('seed', 'model', *_TOOLS, 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')

@@ -69,9 +69,12 @@ class ToolsConfig:
   # A user's own, FILE.py:NAME: see tools/functions.py.
   extra: Annotated[tuple[str, ...], typed.DIFFERENT]
   # What is searched: 'world'; 'index', an index of one's own documents and
-  # images (configs/index.py); 'retriever', a server (configs/retrieve.py); or
-  # FILE.py:NAME, what makes a SearchBackend (tools/base.py).
+  # images (configs/index.py); 'retriever', a server (configs/retrieve.py);
+  # FILE.py:NAME, what makes a SearchBackend (tools/base.py); or '', nothing.
   backend: str
+  # With words alone, and with images; as `backend` where they are not set.
+  text: str
+  image: str
   index: str  # The index's folder.
   encoder: str  # The folder of weights that the index was built with.
   url: str  # The retriever's, e.g. http://127.0.0.1:8000
@@ -110,7 +113,7 @@ class ToolsConfig:
   @property
   def searches_world(self) -> bool:
     """Whether the embedded world is searched; a replay searches nothing."""
-    return self.backend == 'world' and self.mode != 'replay'
+    return 'world' in (self.text, self.image) and self.mode != 'replay'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,8 +52,8 @@ SURPLUS = 'more of its kind than the mixture takes'
 # change between two starts, and no teacher is asked again.
 _ASKED = (
     'seed', 'model', 'rollout', 'reward', 'batch.row_patches',
-    'questions.train', 'tools.offered', 'tools.backend', 'tools.top_k',
-    'tools.hit_characters', 'instruct.teacher', 'instruct.chunk',
+    'questions.train', 'tools.offered', 'tools.text', 'tools.image',
+    'tools.top_k', 'tools.hit_characters', 'instruct.teacher', 'instruct.chunk',
     'instruct.n_direct', 'instruct.direct_temperature', 'instruct.samples',
     'instruct.gold', 'instruct.gold_iou', 'instruct.evidence',
     'instruct.repeats',

@@ -125,7 +125,7 @@ class SearchBackend(Protocol):
   Attributes:
     version: Changes whenever the same query may be answered differently.
     kinds: What it can be searched with: TEXT, IMAGE or both. Tools that need
-      another kind are not offered to the policy.
+      another kind are not offered to the policy, if no other backend serves it.
   """
 
   version: str

@@ -157,8 +157,10 @@ class ToolExecutor:
       await asyncio.gather(*flights, return_exceptions=True)
     finally:
       self._closing = False
-      if close := getattr(self._toolbox.backend, 'close', None):
-        await close()
+      held = {id(one): one for one in self._toolbox.backends.values()}
+      for backend in held.values():
+        if close := getattr(backend, 'close', None):
+          await close()
 
   async def _shown(self, result: ToolResult, query: Query) -> ToolResult:
     """What the policy gets of a result.

@@ -2,8 +2,8 @@
 
 A crop holds the very pixels of its image, so that a crop of a crop is as sharp
 as the same region cut directly. Its view says where it lies in the root image,
-however deep the chain of gazes. Where the backend cannot be searched with
-images, a gaze shows the crop alone.
+however deep the chain of gazes. Where nothing can be searched with images, a
+gaze shows the crop alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 from gog_jax import images
 from gog_jax.boxes import BoxError
 from gog_jax.boxes import BoxSpec
-from gog_jax.config.tools import IMAGE
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
@@ -53,7 +52,7 @@ _SHOWS = 'Crop a region of an image and see it enlarged.'
 
 
 def gaze(
-    backend: SearchBackend,
+    backend: SearchBackend | None,
     *,
     top_k: int,
     box_spec: BoxSpec,
@@ -64,12 +63,11 @@ def gaze(
   The query's view is the crop, in original pixels.
 
   Args:
-    backend: What is searched.
+    backend: What is searched, if anything.
     top_k: Hits per search.
     box_spec: What the numbers in `bbox_2d` mean to this policy.
     seen_size: (width, height) of an image file -> of what the model sees.
   """
-  searches = IMAGE in backend.kinds
 
   def crop(arguments: Mapping[str, Any], context: ToolContext) -> View:
     number = int(arguments.get('image', 1))
@@ -90,15 +88,15 @@ def gaze(
 
   async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:
     view = await asyncio.to_thread(crop, arguments, context)
-    if not searches:
+    if backend is None:
       return Query(view=view)
     return image_query(backend, view.data, context.scope, top_k, view)
 
   return Tool(
       name='gaze',
-      description=_SEARCHES if searches else _SHOWS,
+      description=_SHOWS if backend is None else _SEARCHES,
       parameters=_PARAMETERS,
-      version=backend.version,
+      version='' if backend is None else backend.version,
       query=query,
   )
 

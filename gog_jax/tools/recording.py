@@ -1,6 +1,7 @@
 """Every tool call of a run in plain files, to be published and replayed.
 
-    FOLDER/recording.json      {"backend": .., "format": 1, "kinds": [..]}
+    FOLDER/recording.json      {"backend": .., "format": 1, "kinds": [..],
+                               "versions": {..}}
     FOLDER/calls.jsonl         one call a line: tool, arguments, what was
                                searched with, status, raw response, hits, time
     FOLDER/images/SHA256.png   crops, images and thumbnails by their content
@@ -16,7 +17,7 @@ names them, and the next start removes a line that was cut off.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 import dataclasses
 import functools
 import json
@@ -50,6 +51,7 @@ class _Header:
   backend: str
   format: Literal[1] = FORMAT
   kinds: tuple[str, ...] = (TEXT, IMAGE)
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class Recording:
     folder: Where it is.
     plays: Whether it is replayed, and nothing added.
     backend: The version of what was searched.
-    kinds: What that could be searched with.
+    versions: Of that, the part that was searched with each kind of query.
   """
 
   def __init__(
@@ -78,7 +80,7 @@ class Recording:
       folder: epath.PathLike,
       *,
       backend: str | None,
-      kinds: Collection[str] = (TEXT, IMAGE),
+      versions: Mapping[str, str] | None = None,
   ):
     """Opens a folder.
 
@@ -86,7 +88,8 @@ class Recording:
       folder: On a local disk.
       backend: The version of what is searched, to go on recording; None to
         replay what is there.
-      kinds: What the backend can be searched with; a replay reads it.
+      versions: Of what is searched with TEXT and with IMAGE, if not `backend`
+        with both; a replay reads them.
 
     Raises:
       UserError: The folder cannot be read or written, is damaged, was made by
@@ -126,9 +129,13 @@ class Recording:
           '--config.tools.mode=record --config.tools.recording=FOLDER'
       )
     else:
-      header = _Header(backend=backend, kinds=tuple(sorted(kinds)))
+      parts = {TEXT: backend, IMAGE: backend} if versions is None else versions
+      header = _Header(
+          backend=backend, kinds=tuple(sorted(parts)), versions=dict(parts)
+      )
       files.write_atomic(path, files.dumps(vars(header)) + '\n')
-    self.backend, self.kinds = header.backend, header.kinds
+    self.backend = header.backend
+    self.versions = header.versions or dict.fromkeys(header.kinds, self.backend)
     if backend not in (None, self.backend):
       raise UserError(
           f'{folder} is a recording of {self.backend}, not of {backend}; '

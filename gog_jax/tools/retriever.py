@@ -8,8 +8,8 @@
 
 Text documents are {"id", "contents": '"title"\ntext'}, images {"id", "title",
 "caption", "image", "link"}. Ours adds "text" and "thumbnail" (base64) to the
-latter where a request says `"return_hits": true`; others may ignore it. Without
-counts, or without /health, it is tried out whether images can be searched with.
+latter where a request says `"return_hits": true`; others may ignore it. What
+/health does not count is tried out: a server may know nothing of images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ _MAX_FLOAT = sys.float_info.max
 _HEALTH_S = 10.0
 _MAX_VERSION = 200  # Characters.
 _NO_ADDRESS = (404, 405, 501)
+_NO_KEY = (401, 403)
+# What does not say whether there is such a search.
+_NOT_READY = (408, 425, 429, 502, 503, 504)
 _SHORTEST_KEY = 8
+_PROBE = base64.b64encode(  # An image to search with.
+    images.encode_png(images.Image.new('RGB', (64, 64)))
+).decode()
 # Of a thumbnail. What is larger is none, and costs a page too much.
 _THUMBNAIL_BYTES = 2**20
 _THUMBNAIL_PIXELS = 2**20
@@ -82,12 +88,19 @@ class Retriever:
     )
 
   @classmethod
-  def connect(cls, url: str, *, version: str = '') -> Retriever:
+  def connect(
+      cls,
+      url: str,
+      *,
+      version: str = '',
+      kinds: Collection[str] = (TEXT, IMAGE),
+  ) -> Retriever:
     """Asks a server for its version and for what it can be searched with.
 
     Args:
       url: Such as http://127.0.0.1:8000
       version: Of what it holds, where it does not say so itself.
+      kinds: What it shall be searched with.
 
     Raises:
       UserError: This is no address, or no retriever answers there.
@@ -105,9 +118,9 @@ class Retriever:
       )
     field = f'config.tools.url={url}'
     try:
-      stated, kinds = asyncio.run(_introduced(url))
+      stated, kinds = asyncio.run(_introduced(url, kinds))
     except http_json.Refused as error:
-      if error.status in (401, 403):
+      if error.status in _NO_KEY:
         raise UserError(
             f'the retriever at {field} wants a key ({error}): put it into the '
             f'environment variable {KEY_VARIABLE}'
@@ -180,14 +193,20 @@ class Retriever:
 
 def from_config(config: ToolsConfig) -> Retriever:
   """The server that a config names; raises as `connect`."""
-  return Retriever.connect(config.url, version=config.version)
+  return Retriever.connect(
+      config.url,
+      version=config.version,
+      kinds=[k for k in (TEXT, IMAGE) if getattr(config, k) == 'retriever'],
+  )
 
 
-async def _introduced(url: str) -> tuple[str, list[str]]:
-  """The version that a server states, if any, and what it searches with.
+async def _introduced(
+    url: str, kinds: Collection[str]
+) -> tuple[str, tuple[str, ...]]:
+  """The version that a server states, if any, and which kinds it searches.
 
   Raises:
-    UserError: It is no retriever.
+    UserError: It is no retriever, or its search with images is not ready.
     Refused, ConnectionError, TimeoutError: It is not well, or not there.
   """
 
@@ -206,28 +225,44 @@ async def _introduced(url: str) -> tuple[str, list[str]]:
         raise
       return None
 
+  async def searches(path: str, field: str, probe: str) -> bool:
+    body = {field: [probe], 'topk': 1, 'return_scores': True}
+    with contextlib.suppress(http_json.Garbled):
+      list(_documents(await reply(path, body)))
+      return True
+    return False
+
   async with http_json.session(shared_key()) as client:
     health = await reply('health')  # Search-R1's own server has none.
     said = health if isinstance(health, dict) else {}
-    fields = ((TEXT, 'documents'), (IMAGE, 'images'))
-    kinds = [kind for kind, field in fields if said.get(field) != 0]
-    probe = {'queries': ['probe'], 'topk': 1, 'return_scores': True}
-    if health is None and await reply('retrieve', probe) is None:
-      raise UserError(
-          f'what answers at config.tools.url={url} is no retriever: it has no '
-          '/retrieve'
-      )
-    if 'images' not in said:
-      # One that finds this request wrong has the address.
-      with contextlib.suppress(
-          http_json.Refused, ConnectionError, TimeoutError
-      ):
-        if await reply('retrieve_image', {'images': [], 'topk': 1}) is None:
-          kinds.remove(IMAGE)
+    texts = said.get('documents') if TEXT in kinds else False
+    pictures = said.get('images') if IMAGE in kinds else False
+    if texts is None:
+      texts = await searches('retrieve', 'queries', 'probe')
+    if pictures is None:
+      try:
+        pictures = await searches('retrieve_image', 'images', _PROBE)
+      except (http_json.Refused, ConnectionError, TimeoutError) as error:
+        status = getattr(error, 'status', 0)
+        if status in _NO_KEY:
+          raise
+        if status in _NOT_READY or isinstance(error, TimeoutError):
+          raise UserError(
+              f'the retriever at config.tools.url={url} is not ready for '
+              f'images ({error or "no reply"}): wait until it is, or search '
+              "text alone with --config.tools.image=''"
+          ) from error
+        pictures = False  # It trips over what it does not know.
+  if TEXT in kinds and texts is pictures is False:
+    raise UserError(
+        f'what answers at config.tools.url={url} is no retriever: it has no '
+        '/retrieve'
+    )
   version = said.get('version')
   if not isinstance(version, str) or len(version) > _MAX_VERSION:
     version = ''
-  return ' '.join(version.split()), kinds
+  held = ((TEXT, texts), (IMAGE, pictures))
+  return ' '.join(version.split()), tuple(kind for kind, some in held if some)
 
 
 def _documents(value: Any) -> Iterator[tuple[Mapping[str, Any], float]]:

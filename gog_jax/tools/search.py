@@ -6,8 +6,6 @@ from collections.abc import Mapping
 import functools
 from typing import Any
 
-from gog_jax.config.tools import IMAGE
-from gog_jax.config.tools import TEXT
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import Query
 from gog_jax.tools.base import SearchBackend
@@ -20,10 +18,10 @@ _MAX_LENGTH = 4096
 
 
 def text_search(
-    backend: SearchBackend, *, top_k: int, **unused: Any
+    backend: SearchBackend | None, *, top_k: int, **unused: Any
 ) -> Tool | None:
-  """Finds documents by a text query; None if the backend cannot."""
-  if TEXT not in backend.kinds:
+  """Finds documents by a text query; None without a backend."""
+  if backend is None:
     return None
 
   async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:
@@ -57,10 +55,10 @@ def text_search(
 
 
 def image_search(
-    backend: SearchBackend, *, top_k: int, **unused: Any
+    backend: SearchBackend | None, *, top_k: int, **unused: Any
 ) -> Tool | None:
   """Finds what looks like the example's first image, uncropped."""
-  if IMAGE not in backend.kinds:
+  if backend is None:
     return None
 
   async def query(arguments: Mapping[str, Any], context: ToolContext) -> Query:

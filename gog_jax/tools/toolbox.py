@@ -10,10 +10,13 @@ from etils import epath
 
 from gog_jax import seams
 from gog_jax.boxes import BoxSpec
+from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import SEARCHES
+from gog_jax.config.tools import TEXT
 from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import UserError
 from gog_jax.remote.ledger import Ledger
+from gog_jax.storage import metrics
 from gog_jax.storage.store import Store
 from gog_jax.tools import functions
 from gog_jax.tools.base import SearchBackend
@@ -24,13 +27,18 @@ from gog_jax.tools.recording import Recording
 from gog_jax.tools.results import Cache
 from gog_jax.types import ToolResult
 
-# What `config.tools.backend` may name beside a user's own: a callable that
-# returns a SearchBackend. It is given the section `tools` if it has a parameter
-# without a default.
+# What `config.tools.text` and `image` may name beside a user's own: a callable
+# that returns a SearchBackend. It is given the section `tools` if it has a
+# parameter without a default.
 BACKENDS = {
     'world': 'gog_jax.toy.backend:WorldBackend',
     'index': 'gog_jax.index.backend:from_config',
     'retriever': 'gog_jax.tools.retriever:from_config',
+}
+# What follows where a backend cannot be searched with one kind of query.
+_LACKS = {
+    TEXT: 'texts: text_search is not offered',
+    IMAGE: 'images: image_search is not offered, gaze shows its crop alone',
 }
 
 
@@ -39,7 +47,7 @@ class Toolbox:
   """What all executors of a run share.
 
   Attributes:
-    backend: What is searched; None if the tools search nothing.
+    backends: What is searched with TEXT and with IMAGE, as far as anything is.
     functions: Users' tools, by the names that the config gives them.
     counts: Of all calls.
     breakers: By the version of what is asked.
@@ -48,7 +56,9 @@ class Toolbox:
     recording: Where calls are recorded, or replayed from: then none is made.
   """
 
-  backend: SearchBackend | None = None
+  backends: Mapping[str, SearchBackend] = dataclasses.field(
+      default_factory=dict
+  )
   functions: Mapping[str, Tool] = dataclasses.field(
       default_factory=dict
   )
@@ -82,14 +92,18 @@ class Toolbox:
     if config.mode == 'replay':
       recording = Recording(folder, backend=None)
       return cls(
-          backend=_Recorded(recording.backend, recording.kinds),
+          backends={
+              kind: _Recorded(version, (kind,))
+              for kind, version in recording.versions.items()
+          },
           functions=own,
           recording=recording,
       )
-    backend, recording, cache, ledger = _backend(config), None, None, None
+    backends, recording, cache, ledger = _backends(config), None, None, None
     if config.mode == 'record':
+      versions = {kind: one.version for kind, one in backends.items()}
       recording = Recording(
-          folder, backend=backend.version, kinds=backend.kinds
+          folder, backend=_joined(versions), versions=versions
       )
     if config.cache:
       store = Store(
@@ -111,7 +125,7 @@ class Toolbox:
       path = config.ledger or workdir / 'spent.jsonl'
       ledger = Ledger(path, cap=config.max_spend)
     return cls(
-        backend=backend,
+        backends=backends,
         functions=own,
         ledger=ledger,
         cache=cache,
@@ -121,8 +135,9 @@ class Toolbox:
   @property
   def version(self) -> str:
     """Of what is searched, or was when it was recorded, and of users' tools."""
-    tools = [self.backend, *self.functions.values()]
-    return ', '.join(one.version for one in tools if one is not None)
+    held = _joined({kind: one.version for kind, one in self.backends.items()})
+    own = [one.version for one in self.functions.values()]
+    return ', '.join(filter(None, [held, *own]))
 
   def tools(
       self,
@@ -136,7 +151,7 @@ class Toolbox:
 
     Args:
       config: The policy's own section `tools`, which names what it is offered.
-        What the backend cannot be searched with is left out.
+        What nothing can be searched with is left out.
       can_call: Whether its dialect has a way to call a tool.
       box_spec: How it writes boxes.
       seen_size: Of an image, as it sees it, by its original size.
@@ -144,12 +159,12 @@ class Toolbox:
     places = {name: search.place for name, search in SEARCHES.items()}
     tools: list[Tool | None] = [
         seams.load(name, places, field='config.tools.offered')(
-            self.backend,
+            self.backends.get(search.kind),
             top_k=config.top_k,
             box_spec=box_spec,
             seen_size=seen_size,
         )
-        for name in places
+        for name, search in SEARCHES.items()
         if name in config.offered
     ]
     tools += [self.functions[name] for name in config.extra]
@@ -172,14 +187,52 @@ class _Recorded:
     """Nothing is open."""
 
 
-def _backend(config: ToolsConfig) -> SearchBackend:
-  """The backend that the config names, ours or a user's.
+def _backends(config: ToolsConfig) -> dict[str, SearchBackend]:
+  """What the config chooses to search with TEXT and with IMAGE.
+
+  A backend that stands for both is taken for what it can; the rest is said.
+
+  Raises:
+    UserError: One cannot be used, or not with what it was chosen for.
+  """
+  chosen = {kind: getattr(config, kind) for kind in (TEXT, IMAGE)}
+  made, found = {}, {}
+  for kind, name in chosen.items():
+    if not name:
+      continue
+    field = 'backend' if name == config.backend else kind
+    if name not in made:
+      made[name] = _backend(config, field)
+    if kind in made[name].kinds:
+      found[kind] = made[name]
+    elif field == kind:
+      raise UserError(
+          f'config.tools.{kind}={name} cannot be searched with {kind}: choose '
+          f"another, or none with --config.tools.{kind}=''"
+      )
+    else:
+      metrics.say(
+          f'tools: {made[name].version} cannot be searched with {_LACKS[kind]}'
+      )
+  return found
+
+
+def _joined(versions: Mapping[str, str]) -> str:
+  """One version of what is searched with TEXT and with IMAGE."""
+  if len(versions) == 2 and len(set(versions.values())) == 1:
+    return versions[TEXT]
+  held = [kind for kind in (TEXT, IMAGE) if kind in versions]
+  return ', '.join(f'{kind} {versions[kind]}' for kind in held)
+
+
+def _backend(config: ToolsConfig, field: str) -> SearchBackend:
+  """The backend that a field of the config names, ours or a user's.
 
   Raises:
     UserError: It cannot be used.
   """
-  name = config.backend
-  make = seams.load(name, BACKENDS, field='config.tools.backend')
+  name = getattr(config, field)
+  make = seams.load(name, BACKENDS, field=f'config.tools.{field}')
   try:
     parameters = inspect.signature(make).parameters.values()
     needs_config = any(
@@ -195,6 +248,6 @@ def _backend(config: ToolsConfig) -> SearchBackend:
     if name in BACKENDS or isinstance(error, UserError):
       raise
     raise UserError(
-        f'config.tools.backend={name} makes no search backend '
+        f'config.tools.{field}={name} makes no search backend '
         f'({type(error).__name__}: {error})'
     ) from error
