@@ -98,4 +98,4 @@ def test_what_is_offered_belongs_to_a_stages_identity(tmp_path):
   )
   for name in ('demos', 'sft', 'grade', 'rl'):
     manifests = [stages.manifest_of(one, name) for one in (run, other)]
-    assert manifests[0].config != manifests[1].config
+    assert manifests[0] != manifests[1]

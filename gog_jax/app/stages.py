@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 import functools
+import hashlib
+import re
 from typing import Any
 
 from etils import epath
 
+from gog_jax.app.stage import Stage
 from gog_jax.config import Config
 from gog_jax.config import paradigms
 from gog_jax.config.pages import PretrainPage
@@ -23,6 +26,8 @@ from gog_jax.run import RunOf
 from gog_jax.storage import files
 from gog_jax.storage.manifest import birthmark
 from gog_jax.storage.manifest import Manifest
+from gog_jax.storage.manifest import read
+from gog_jax.tools.base import describe
 from gog_jax.toy import dataset
 from gog_jax.toy import demos
 from gog_jax.toy import expert
@@ -40,12 +45,17 @@ _TOOLS = (
 )
 _ROLLOUT = ('seed', 'model', *_TOOLS, 'rollout', 'batch.row_patches')
 _TRAINED = ('trainable', 'lora')
-_SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft', *_TOOLS, 'rollout')
+_SFT = ('seed', 'model', *_TRAINED, 'batch', 'sft')
 _RL = (*_ROLLOUT, *_TRAINED, 'batch', 'reward', 'rl')
 _DEMOS = (
     *_ROLLOUT, 'reward', 'sft.n_candidates', 'sft.n_demos', 'sft.no_search',
     'sft.recovered',
 )  # fmt: skip
+# How a policy acts, in fields and inputs: evaluated, it may act otherwise.
+_ACTS = ('tools', 'rollout', 'batch', 'reward', 'searched', 'judge')
+_EVALUATE = ('eval', 'instruct')  # Pages that use what others trained.
+# Of the tools, what prompts say: of no matter once SFT on a file is complete.
+_TOLD = 'told'
 # Fields that may change while a stage is under way: they leave its output as
 # it is.
 _NO_IDENTITY = (
@@ -57,35 +67,6 @@ _NO_IDENTITY = (
     'url', 'key_variable', 'timeout_s', 'max_attempts', 'concurrency',
     'price_in', 'price_out', 'max_spend', 'ledger',
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """What makes one folder of the workdir.
-
-  Attributes:
-    sections: Config fields that its output depends on.
-    needs: Stages whose output it reads.
-    make: (run, folder) -> facts for the manifest.
-    pages: The config pages that make it at any size, the usual one first.
-    config: The run's config -> the stage's own.
-    inputs: Fingerprints of what else it reads, by name, beside `Run.inputs`.
-    about: What else its manifest says, from the start.
-    again: (run, folder) -> whether to go on with it although it is complete.
-    trains: Whether it makes parameters: not reproducible from its settings,
-      so later stages record this exact run.
-  """
-
-  sections: tuple[str, ...]
-  needs: tuple[str, ...]
-  make: Callable[[RunOf[Any], epath.Path], Mapping[str, Any]]
-  _: dataclasses.KW_ONLY
-  pages: tuple[str, ...]
-  config: Callable[[Config], Config] = lambda config: config
-  inputs: Callable[[RunOf[Any]], Mapping[str, str]] = lambda run: {}
-  about: Callable[[Run], Mapping[str, Any]] = lambda run: {}
-  again: Callable[[Run, epath.Path], bool] = lambda run, folder: False
-  trains: bool = False
 
 
 def _demos(policy: str) -> Stage:
@@ -100,10 +81,15 @@ def _demos(policy: str) -> Stage:
   )
 
 
-def _sft(policy: str, needs: str) -> Stage:
+def _validated(config: Config) -> tuple[str, ...]:
+  """What SFT hangs on, beside its data, where it asks questions."""
+  return (*_TOOLS, 'rollout') if config.sft.n_validation else ()
+
+
+def _sft(config: Config, policy: str, needs: str) -> Stage:
   """SFT of a policy, with its tools, on the demos of a stage."""
   return Stage(
-      _SFT,
+      (*_SFT, *_validated(config)),
       (needs,),
       functools.partial(sft.train, demos=needs),
       pages=('sft',),
@@ -117,18 +103,26 @@ def _sft_on_data(config: Config) -> Stage:
   """SFT on a user's own data; the world is only for its validation."""
   validates = config.sft.n_validation
   world = validates and config.questions.has_world('validation')
+  validated = (*_validated(config), 'reward') if validates else ()
   return Stage(
-      (*_SFT, 'sft.epochs', *(('reward',) if validates else ())),
+      (*_SFT, 'sft.epochs', *validated),
       ('data',) if world else (),
       functools.partial(sft.train, demos=''),
       pages=('sft',),
       about=lambda run: {'data': run.config.sft.data},
       inputs=lambda run: {
           'sft_data': sft_data.digest(run.config.sft.data),
+          _TOLD: _told(run),
           **_asked(run, 'validation'),
       },
       trains=True,
   )
+
+
+def _told(run: Run) -> str:
+  """A digest of what prompts say of the tools."""
+  tools = [describe(tool) for tool in run.executor.tools.values()]
+  return hashlib.sha256(files.dumps(tools).encode()).hexdigest()[:16]
 
 
 def _asked(run: Run, split: str) -> dict[str, str]:
@@ -243,8 +237,12 @@ def stages_of(config: Config) -> dict[str, Stage]:
       ),
       'demos': _demos('sft'),
       'demos_no_gaze': _demos(paradigms.SFT_NO_GAZE),
-      'sft': _sft_on_data(config) if config.sft.data else _sft('sft', 'demos'),
-      'sft_no_gaze': _sft(paradigms.SFT_NO_GAZE, 'demos_no_gaze'),
+      'sft': (
+          _sft_on_data(config)
+          if config.sft.data
+          else _sft(config, 'sft', 'demos')
+      ),
+      'sft_no_gaze': _sft(config, paradigms.SFT_NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
           (*_ROLLOUT, *_TRAINED, 'reward', 'grade'),
           ('data', 'sft') if config.questions.has_world('train') else ('sft',),
@@ -276,10 +274,13 @@ def folder_of(run: Run, name: str) -> epath.Path:
 
 
 def manifest_of(run: Run, name: str) -> Manifest:
-  """The stage's identity: its config fields and its inputs' fingerprints."""
+  """The stage's identity: its config fields and its inputs' fingerprints.
+
+  One that is complete keeps what this run may choose otherwise.
+  """
   stage = stages_of(run.config)[name]
   own = stage.config(run.config)
-  return Manifest(
+  manifest = Manifest(
       stage=name,
       config=own.picked(stage.sections, without=_NO_IDENTITY),
       inputs={
@@ -287,6 +288,23 @@ def manifest_of(run: Run, name: str) -> Manifest:
           **stage.inputs(run),
           **{needed: identity(run, needed) for needed in stage.needs},
       },
+  )
+  saved = read(folder_of(run, name))
+  if not saved.get('complete') or name.startswith(EVAL):
+    return manifest
+  free = [_TOLD]
+  if run.config.stage in _EVALUATE and _is_settled(run, name):
+    free += _ACTS
+  return manifest.but_as(saved, lambda key: re.split('[. ]', key)[0] in free)
+
+
+def _is_settled(run: Run, name: str) -> bool:
+  """Whether nothing will be trained on a stage, itself complete, any more."""
+  held = stages_of(run.config)
+  trained = [one for one in held['report'].needs if held[one].trains]
+  built = [one for one in trained if name in held[one].needs]
+  return held[name].trains or all(
+      read(folder_of(run, one)).get('complete') for one in built
   )
 
 

@@ -9,7 +9,7 @@ and not on one that was made again since.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import hashlib
@@ -34,6 +34,7 @@ _INPUTS = {
     'sft_data': 'training data',
     'questions': 'set of questions',
     'leaks': 'config.questions.leaks',
+    'told': 'description of the tools',
 }
 
 
@@ -55,6 +56,26 @@ class Manifest:
     """16 hex digits of the SHA-256 of everything above."""
     text = files.dumps(dataclasses.asdict(self))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def but_as(
+      self, saved: Mapping[str, Any], is_free: Callable[[str], bool]
+  ) -> Manifest:
+    """With the values, of what may differ, that another one has.
+
+    Args:
+      saved: As `read` gives it.
+      is_free: Whether that may differ: a name in `config` or `inputs`.
+    """
+
+    def mixed(now: Mapping[str, Any], then: Mapping[str, Any]):
+      kept = {key: value for key, value in now.items() if not is_free(key)}
+      return kept | {k: value for k, value in then.items() if is_free(k)}
+
+    return dataclasses.replace(
+        self,
+        config=mixed(self.config, saved['config']),
+        inputs=mixed(self.inputs, saved['inputs']),
+    )
 
   def is_complete(self, folder: epath.PathLike) -> bool:
     """Whether `folder` holds this very stage, complete.
