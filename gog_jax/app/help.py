@@ -35,7 +35,8 @@ def pages(folder: pathlib.Path) -> Iterator[str]:
 
 def fields(page: ConfigDict) -> Iterator[str]:
   """Lines that say what a page sets: each field as it is typed, and why."""
-  yield from _fields(KINDS[page.stage], page, '--config')
+  values = page.copy_and_resolve_references().to_dict()
+  yield from _fields(KINDS[values['stage']], values, '--config')
 
 
 def _fields(kind: Any, values: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -47,7 +48,7 @@ def _fields(kind: Any, values: Mapping[str, Any], prefix: str) -> Iterator[str]:
         comments.get(name, ''),
         width=_WIDTH, initial_indent='    ', subsequent_indent='    ',
     )  # fmt: skip
-    if not isinstance(value, ConfigDict):
+    if not isinstance(value, Mapping):
       yield _typed(path, value)
       yield from about
     elif dataclasses.is_dataclass(hints[name]):
@@ -57,9 +58,11 @@ def _fields(kind: Any, values: Mapping[str, Any], prefix: str) -> Iterator[str]:
       yield from about if value else ()
 
 
-def _leaves(values: ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(
+    values: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Any]]:
   for name, value in values.items():
-    if isinstance(value, ConfigDict):
+    if isinstance(value, Mapping):
       yield from _leaves(value, f'{prefix}.{name}')
     else:
       yield f'{prefix}.{name}', value
