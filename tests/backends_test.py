@@ -95,6 +95,19 @@ def _index(tmp_path_factory):
   return str(folder / 'index')
 
 
+@pytest.fixture(name='asked', scope='module')
+def _asked(tmp_path_factory):
+  """Questions of one's own: about the world a retriever knows nothing."""
+  folder = tmp_path_factory.mktemp('asked')
+  rows = []
+  for i, one in enumerate(world_helpers.questions_of('test', 12)):
+    (folder / f'{i}.png').write_bytes(one.example.images[0])
+    rows.append({'question': f'{i}?', 'answer': 'Red', 'image': f'{i}.png'})
+  path = folder / 'asked.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return {'questions__test': (f'jsonl:{path}',)}
+
+
 def described(run):
   return {
       name: describe(tool)['description']
@@ -102,7 +115,7 @@ def described(run):
   }
 
 
-def test_an_evaluation_with_a_text_only_retriever(tmp_path, capsys):
+def test_an_evaluation_with_a_text_only_retriever(asked, tmp_path, capsys):
   (tmp_path / 'play.py').write_text(PLAY)
   with search_r1() as url:
     run = mini.make_run(
@@ -111,6 +124,7 @@ def test_an_evaluation_with_a_text_only_retriever(tmp_path, capsys):
         eval__policies=('gog@script',),
         eval__script=f'{tmp_path}/play.py:play',
         eval__n_examples=12,
+        **asked,
         tools__backend='retriever',
         tools__url=url,
     )
@@ -122,7 +136,7 @@ def test_an_evaluation_with_a_text_only_retriever(tmp_path, capsys):
     assert described(run) == {
         'text_search': 'Search documents with a text query.', 'gaze': SHOWS,
     }  # fmt: skip
-    mini.make_stages(run, 'data', 'eval')
+    mini.make_stages(run, 'eval')
   folder = run.workdir / 'eval' / 'gog@script'
   manifest = json.loads((folder / 'manifest.json').read_text())
   assert manifest['facts']['infra_errors'] == 0 and manifest['facts']['n'] == 12
@@ -137,7 +151,7 @@ def test_nobody_there_is_said_before_anything(tmp_path):
     pass
   with pytest.raises(UserError, match='no retriever answers at config.tools'):
     mini.make_run(
-        tmp_path, 'eval', tools__backend='retriever', tools__url=url
+        tmp_path, 'inspect', tools__backend='retriever', tools__url=url
     )
   assert not list(tmp_path.iterdir())
 
@@ -157,7 +171,7 @@ def test_text_by_a_retriever_and_images_by_ones_own_index(index, tmp_path):
     }
 
     def results(**fields):
-      run = mini.make_run(tmp_path / 'run', 'eval', **apart, **fields)
+      run = mini.make_run(tmp_path / 'run', 'inspect', **apart, **fields)
       t = seams_tools_test.play(run, *played)
       return run, seams_tools_test.results(t)
 
@@ -183,11 +197,11 @@ def test_a_folder_of_recordings_holds_one_choice(index, tmp_path):
   fields = {
       'tools__backend': 'index', 'tools__index': index, 'tools__mode': 'record',
   }  # fmt: skip
-  whole = mini.make_run(tmp_path, 'eval', **fields)
+  whole = mini.make_run(tmp_path, 'inspect', **fields)
   assert whole.toolbox.recording is not None
   whole.toolbox.recording.close()
   with pytest.raises(UserError, match='is a recording of index/.*not of text'):
-    mini.make_run(tmp_path, 'eval', tools__image='', **fields)
+    mini.make_run(tmp_path, 'inspect', tools__image='', **fields)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +214,7 @@ def test_a_folder_of_recordings_holds_one_choice(index, tmp_path):
 )
 def test_none_is_a_choice(index, tmp_path, capsys, text, image, told):
   run = mini.make_run(
-      tmp_path, 'eval', tools__text=text, tools__image=image, tools__index=index
+      tmp_path, 'inspect', tools__text=text, tools__image=image, tools__index=index
   )
   found = described(run)
   assert list(found) == list(told)
@@ -212,13 +226,13 @@ def test_what_was_chosen_for_images_has_to_search_with_them(tmp_path):
   with search_r1() as url:
     with pytest.raises(UserError, match='tools.image=retriever cannot be sear'):
       mini.make_run(
-          tmp_path, 'eval', tools__image='retriever', tools__url=url
+          tmp_path, 'inspect', tools__image='retriever', tools__url=url
       )
 
 
 def test_what_is_not_chosen_is_as_the_backend():
   def chosen(**fields):
-    tools = mini.make_config('eval', **fields).tools
+    tools = mini.make_config('inspect', **fields).tools
     return tools.text, tools.image
 
   assert chosen() == ('world', 'world')
@@ -257,7 +271,7 @@ def test_one_that_rests_does_not_rest_the_other(tmp_path, monkeypatch):
   monkeypatch.setattr(Down, 'closed', 0)
   run = mini.make_run(
       tmp_path,
-      'eval',
+      'inspect',
       tools__text='tests.backends_test:Down',
       tools__image='tests.backends_test:Pictures',
       tools__rest_after=2,

@@ -215,7 +215,7 @@ def test_sections_that_are_refused(fields, words):
         # The toy's page with one's own index.
         ('grade', {'tools__backend': 'index'},
          "questions.train has the embedded world's questions, beside "
-         'config.tools.backend=index, which has none of it'),
+         'tools that search by index, which has none of it'),
         ('eval', {'tools__backend': 'retriever'}, 'questions.test has'),
         ('eval', {'tools__backend': 'index', 'eval__benchmark': 'world_hard'},
          'eval.benchmark has'),

@@ -68,7 +68,7 @@ def export(config: ExportPage, workdir: epath.Path) -> None:
   base = str(run.model_folder.resolve())
   if hub_id and '@' not in hub_id:
     base = hub_id
-  rollout = made['config']['rollout'] if made else vars(run.config.rollout)
+  rollout = made.get('config', {}).get('rollout', vars(run.config.rollout))
   context = rollout['max_context']
   kept = 1.0
   metrics.say(f'export: writes {c.stage}, {c.format}, for {folder}')

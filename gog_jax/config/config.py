@@ -224,8 +224,9 @@ class Config:
     if self.evaluates and not asks['test']:
       asked['eval.benchmark'] = bool(self.world_split)
     beside = ''
-    if tools.mode != 'replay' and tools.backend in ('index', 'retriever'):
-      beside = f'config.tools.backend={tools.backend}, which has none of it'
+    foreign = {'index', 'retriever'} & {tools.text, tools.image}
+    if tools.mode != 'replay' and foreign:
+      beside = f'tools that search by {min(foreign)}, which has none of it'
     elif asks['train'] and not q.has_world('train'):
       beside = 'your own in config.questions.train'
     for field, world in asked.items():

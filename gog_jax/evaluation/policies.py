@@ -115,7 +115,8 @@ def trained_run(config: C, workdir: epath.Path, name: str) -> RunOf[C]:
   made = saved['config']
   told = {field: made['model'][field] for field in _TOLD}
   path = config.model.path or made['model']['path']
-  offered = tuple(made['tools.offered'])
+  # An SFT that asked no questions has used none.
+  offered = tuple(made.get('tools.offered', config.tools.offered))
   config = dataclasses.replace(
       config,
       model=dataclasses.replace(config.model, path=path, **told),
