@@ -134,6 +134,7 @@ def _toy() -> ConfigDict:
           'checkpoint_every': 40,
           'data': '',
           'epochs': 0.0,
+          'data_box': '',
           'data_workers': 0,
           'optimizer': optimizer(
               name='muon',

@@ -3,9 +3,10 @@
     python -m gog_jax.main --config=configs/convert.py \
       --config.input=data.json --config.output=data.jsonl --config.format=swift
 
-Reads LLaMA-Factory's ShareGPT and ms-swift's messages (.json, .jsonl), folders
-with trajectories.jsonl, and TFDS sets of trajectories; writes the same. Where
-words become tokens or tokens words, it is those of the profile's model.
+Reads LLaMA-Factory's ShareGPT and ms-swift's messages (.json, .jsonl), TFDS
+sets of conversations, and folders with trajectories.jsonl, which the profile's
+model must have made; writes all but the last. Nothing is encoded: what is
+written trains any model.
 """
 
 from gog_jax.config import sibling

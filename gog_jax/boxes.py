@@ -23,7 +23,12 @@ HIT_IOU = 0.5
 
 _Numbers = tuple[typed.Finite, typed.Finite, typed.Finite, typed.Finite]
 
-KINDS = ('resized_pixels', 'thousandths')
+# Of a frame, and what a policy is told of it.
+KINDS = {
+    'resized_pixels': 'in pixels of the image as it is shown to you',
+    'thousandths': "in thousandths of the image's width and height",
+    'original_pixels': 'in pixels of the image file',
+}
 
 
 class BoxError(ValueError):
@@ -35,14 +40,15 @@ class BoxSpec:
   """How a backbone writes boxes.
 
   Attributes:
-    kind: 'resized_pixels' of the image as the model saw it (Qwen2.5-VL), or
-      'thousandths' of the width and height (Qwen3-VL).
+    kind: 'resized_pixels' of the image as the model saw it (Qwen2.5-VL),
+      'thousandths' of the width and height (Qwen3-VL), or, in data alone,
+      'original_pixels'.
     min_side: The least width and height of a region, in original pixels.
     step: Corners are written in multiples of this, and read as they come: a
       small model has fewer numbers to learn.
   """
 
-  kind: Literal['resized_pixels', 'thousandths']
+  kind: Literal['resized_pixels', 'thousandths', 'original_pixels']
   min_side: int
   step: int = 1
 
@@ -58,6 +64,7 @@ class BoxSpec:
       *,
       original_size: tuple[int, int],
       seen_size: tuple[int, int],
+      exact: bool = False,
   ) -> Box:
     """Returns the region that a model's box names, in original pixels.
 
@@ -76,6 +83,8 @@ class BoxSpec:
       box: (x1, y1, x2, y2) as parsed from the call, in the model's frame.
       original_size: (width, height) of the image file, in pixels.
       seen_size: (width, height) after the processor's resize, in pixels.
+      exact: For data that is imitated, which should need no help: by rule 4 a
+        box is an error, and rule 5 is left out.
 
     Raises:
       BoxError: Rules 1 to 3, with a reason the policy can act on.
@@ -85,7 +94,11 @@ class BoxSpec:
       raise BoxError(
           f'x1 < x2 and y1 < y2 must hold, got {_show(box)}'
       )
-    frame = self._frame(seen_size)
+    frame = self._frame(original_size, seen_size)
+    if exact and (x1 < 0 or y1 < 0 or x2 > frame[0] or y2 > frame[1]):
+      raise BoxError(
+          f'{_show(box)} leaves the image [0,0,{frame[0]},{frame[1]}]'
+      )
     if x2 <= 0 or y2 <= 0 or x1 >= frame[0] or y1 >= frame[1]:
       raise BoxError(
           f'{_show(box)} is outside the image [0,0,{frame[0]},{frame[1]}]'
@@ -94,6 +107,9 @@ class BoxSpec:
     for low, high, limit, size in zip((x1, y1), (x2, y2), frame, original_size):
       scale = size / limit
       spans.append((max(0.0, low) * scale, min(limit, high) * scale))
+    if exact:
+      (x1, x2), (y1, y2) = spans
+      return x1, y1, x2, y2
     long_side = max(high - low for low, high in spans)
     least = max(self.min_side, long_side / MAX_ASPECT)
     (x1, x2), (y1, y2) = (
@@ -122,7 +138,7 @@ class BoxSpec:
     """
     low, high = [], []
     for axis, (limit, size) in enumerate(
-        zip(self._frame(seen_size), original_size)
+        zip(self._frame(original_size, seen_size), original_size)
     ):
       scale = limit / size
       last = (limit - 1) // self.step * self.step
@@ -138,8 +154,12 @@ class BoxSpec:
     multiple = round(side / self.step) * self.step
     return limit if abs(limit - side) < abs(multiple - side) else multiple
 
-  def _frame(self, seen_size: tuple[int, int]) -> tuple[int, int]:
-    return seen_size if self.kind == 'resized_pixels' else (1000, 1000)
+  def _frame(
+      self, original_size: tuple[int, int], seen_size: tuple[int, int]
+  ) -> tuple[int, int]:
+    if self.kind == 'thousandths':
+      return 1000, 1000
+    return seen_size if self.kind == 'resized_pixels' else original_size
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:

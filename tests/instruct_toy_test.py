@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gog_jax import boxes
 from gog_jax.app import commands
+from gog_jax.conversations import sft_data
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
+from gog_jax.instruct import build
 from gog_jax.questions import sources
-from gog_jax.rewards import behaviour
 from tests import instruct_helpers as helpers
 from tests import mini
 
@@ -60,17 +62,27 @@ def test_the_worlds_expert_teaches_the_toy(tmp_path, capsys):
   commands.do(run.config, tmp_path)
   said = capsys.readouterr().out
   assert said.startswith('12 samples (')
-  records = tfds_set.load(tmp_path / 'instruct/set')
-  kinds = [one.facts['kind'] for one in records]
+  told = tfds_set.load(tmp_path / 'instruct/set')
+  kinds = [one.columns['facts']['kind'] for one in told]
   assert kinds.count('no_search') == 5  # round(0.435 * 12)
-  for one in records:
-    example, t = one.example, one.trajectory
-    assert t.answer in example.answers and t.valid
-    looks = behaviour.gazes(example, t)
+  shown, facts = sft_data.read(
+      run, tmp_path / 'sft', demos='', path=str(tmp_path / 'instruct/set')
+  )
+  assert facts == {'n_demos': 12, 'dropped': {}}
+  questions = {one.id: one for one in build.questions_of(run)}
+  for one, t, kind in zip(told, shown, kinds, strict=True):
+    example = questions[one.id]
+    assert t.answer in example.answers == tuple(one.columns['answers'])
     if example.gold_regions:
-      assert all(look.iou >= 0.5 for look in looks)
+      # What is cut anew is what the expert saw.
+      crops = [view for view in t.images if view.box[2:] != (168, 168)]
+      assert len(crops) == sum(c.name == 'gaze' for c, _ in t.calls)
+      assert all(
+          max(boxes.iou(crop.box, gold) for gold in example.gold_regions) >= 0.5
+          for crop in crops
+      )
     texts = [h.text for x in t.turns for r in x.results for h in r.hits]
-    if one.facts['kind'] == 'search':
+    if kind == 'search':
       assert any(t.answer in text for text in texts)
     else:
       assert not texts

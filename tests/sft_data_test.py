@@ -13,6 +13,7 @@ import sys
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 from gog_jax import interrupt
@@ -24,29 +25,41 @@ from gog_jax.conversations import reader
 from gog_jax.conversations import sft_data
 from gog_jax.conversations import tfds_set
 from gog_jax.errors import UserError
+from gog_jax.images import encode_png
+from gog_jax.rollout.scripted import ScriptedPolicy
+from gog_jax.storage import trajectories
 from gog_jax.train.batches import to_batches
 from gog_jax.train.pipeline import endless_batches
 from tests import conversation_helpers as helpers
 from tests import mini
+from tests.chat_helpers import EXAMPLE
 from tests.chat_helpers import SCENE
 
 ROOT = pathlib.Path(__file__).parents[1]
 TARGETS = {
     'sharegpt': 'data.json',
     'swift': 'data.jsonl',
-    'trajectories': 'folder',
     'tfds': 'set',
 }
 
 
+def make_run(workdir, **more):
+  return mini.make_run(
+      workdir, 'sft', **{'sft__data_box': 'resized_pixels', **more}
+  )
+
+
 @pytest.fixture(scope='module', name='run')
 def tiny_run(tmp_path_factory):
-  return mini.make_run(tmp_path_factory.mktemp('run'), 'sft')
+  return make_run(tmp_path_factory.mktemp('run'))
 
 
 @pytest.fixture(scope='module', name='files')
-def same_in_all_formats(tmp_path_factory, run) -> dict[str, pathlib.Path]:
-  """Ten conversations of ShareGPT, and what `convert` makes of them."""
+def same_in_all_formats(tmp_path_factory) -> dict[str, pathlib.Path]:
+  """Ten conversations of ShareGPT, and what `convert` makes of them.
+
+  Their boxes are in pixels of the image as the toy sees it.
+  """
   folder = tmp_path_factory.mktemp('data')
   said = [helpers.sharegpt(f'q{i}') for i in range(10)]
   for i, row in enumerate(said):
@@ -58,15 +71,15 @@ def same_in_all_formats(tmp_path_factory, run) -> dict[str, pathlib.Path]:
   for form, name in TARGETS.items():
     files[form] = folder / form / name
     # Each from the one before: what it loses, all that follow lack.
-    convert.convert(
-        list(files.values())[-2], files[form], form=form, chat=lambda: run.chat
-    )
+    convert.convert(list(files.values())[-2], files[form], form=form, run=None)
   return files
 
 
 def test_every_format_holds_the_same_batches(files, run, tmp_path):
   def batches(path):
-    shown, facts = sft_data.read(run, tmp_path, demos='', path=str(path))
+    shown, facts = sft_data.read(
+        run, tmp_path / path.name, demos='', path=str(path)
+    )
     assert facts == {'n_demos': 10, 'dropped': {}}
     lists = endless_batches(
         shown,
@@ -114,45 +127,88 @@ def test_what_a_run_cannot_train_on_is_dropped_and_said(
 def test_damaged_records_are_dropped_and_the_rest_is_read(
     files, run, tmp_path
 ):
-  folder = tmp_path / 'trajectories'
-  shutil.copytree(files['trajectories'], folder)
-  path = folder / 'trajectories.jsonl'
-  path.write_text(path.read_text()[:-40])
-  found = reader.read(folder, chat=lambda: run.chat)
-  assert len(found.items) == 9 and found.reasons() == {'damaged': 1}
-  assert 'line 10, is cut off' in str(found.drops[0])
-
   shutil.copytree(files['tfds'], tmp_path / 'set')
   (path,) = (tmp_path / 'set').rglob('*.array_record-*')
   content = bytearray(path.read_bytes())
   content[5000] ^= 0xFF  # Within one record.
   path.write_bytes(content)
-  found = reader.read(tmp_path / 'set', chat=lambda: run.chat)
-  assert len(found.items) == 9 and found.reasons() == {'damaged': 1}
-  assert 'is damaged' in str(found.drops[0])
+  shown, facts = sft_data.read(
+      run, tmp_path, demos='', path=str(tmp_path / 'set')
+  )
+  assert facts == {'n_demos': 9, 'dropped': {'damaged': 1}}
+  assert len(list(shown)) == 9
 
 
-def test_an_image_that_cannot_be_read_costs_its_own_record(files, run):
-  """As a check finds it, which looks at sizes; not the whole run."""
-  seen = []
+def test_rollouts_of_its_own_are_read_whatever_is_damaged(run, tmp_path):
+  """A folder of trajectories, whose last line is cut off."""
+  examples, said = [], run.chat.encode_turn(thought='', answer='129')
+  for i in range(3):
+    examples.append(dataclasses.replace(EXAMPLE, id=f'e{i}'))
+  policy = ScriptedPolicy(lambda request, turns: said, 3)
+  groups = run.rollout(policy, examples, samples=1, seed=('x',))
+  path = tmp_path / 'rolled' / 'trajectories.jsonl'
+  trajectories.write(path, [t for (t,) in groups], examples)
+  path.write_text(path.read_text()[:-40])
+  shown, facts = sft_data.read(
+      run, tmp_path, demos='', path=str(path.parent)
+  )
+  assert facts == {'n_demos': 2, 'dropped': {'damaged': 1}}
+  for got, (want,) in zip(shown, groups):
+    np.testing.assert_array_equal(got.token_ids, want.token_ids)
+    np.testing.assert_array_equal(got.loss_mask, want.loss_mask)
 
-  def check(record):
-    seen.append(record)
-    if len(seen) == 2:
-      raise UserError('an image cannot be read')
 
-  found = reader.read(files['trajectories'], chat=lambda: run.chat, check=check)
-  assert found.reasons() == {'damaged': 1}
-  assert len(found.items) == len(seen) - 1 > 0
+def test_an_image_that_cannot_be_shown_costs_its_own_record(
+    files, run, tmp_path
+):
+  """Its size can be read, and no model sees so thin a strip."""
+  said = helpers.rows_of(files['mine'])
+  said[4]['images'][0] = 'images/thin.png'
+  path = helpers.save(tmp_path / 'data.json', said)
+  thin = encode_png(Image.new('RGB', (4000, 4)))
+  (tmp_path / 'images' / 'thin.png').write_bytes(thin)
+  _, facts = sft_data.read(run, tmp_path, demos='', path=str(path))
+  assert facts == {'n_demos': 9, 'dropped': {'damaged': 1}}
 
 
-def test_tokens_of_another_dialect_are_refused(files, tmp_path):
-  other = mini.make_run(tmp_path, 'sft', model__dialect='gog')
-  with pytest.raises(UserError, match='10 dropped.*another model, dialect'):
-    sft_data.read(other, tmp_path, demos='', path=str(files['tfds']))
-  smaller = mini.make_run(tmp_path, 'sft', model__max_image_tokens=4)
-  with pytest.raises(UserError, match='max_image_tokens'):
-    sft_data.read(smaller, tmp_path, demos='', path=str(files['trajectories']))
+def test_boxes_in_an_unknown_frame_stop_the_run(files, run, tmp_path):
+  path = str(files['mine'])
+  silent = make_run(tmp_path, sft__data_box='')
+  with pytest.raises(UserError, match='and does not say in what: pass') as e:
+    sft_data.read(silent, tmp_path, demos='', path=path)
+  assert '\n' not in str(e.value)
+  # In pixels of its 40 x 80 crop nothing lies at 56, 56.
+  said = helpers.rows_of(files['mine'])
+  call = {'name': 'gaze', 'arguments': {'bbox_2d': [0, 0, 56, 56], 'image': 2}}
+  said[0]['conversations'][3]['value'] = json.dumps(call)
+  path = helpers.save(tmp_path / 'data.json', said)
+  own = make_run(tmp_path, sft__data_box='original_pixels')
+  _, facts = sft_data.read(own, tmp_path, demos='', path=str(path))
+  assert facts == {'n_demos': 9, 'dropped': {'bad box': 1}}
+
+
+def test_a_set_is_encoded_anew_for_another_dialect(files, tmp_path):
+  """Another frame, vocabulary of words and size of images: the same boxes."""
+  other = make_run(
+      tmp_path,
+      model__dialect='gog',
+      model__box='thousandths',
+      model__box_step=1,
+      sft__data_box='original_pixels',
+      rollout__max_context=4096,
+      batch__row_tokens=4096,
+  )
+  shown, facts = sft_data.read(
+      other, tmp_path, demos='', path=str(files['tfds'])
+  )
+  assert facts == {'n_demos': 10, 'dropped': {}}
+  head = np.array(other.chat.head)
+  for one in shown:
+    np.testing.assert_array_equal(one.token_ids[: len(head)], head)
+    call = one.turns[0].parsed.calls[0]
+    # 28 and 56 of 168 pixels.
+    assert call.arguments['bbox_2d'] == [167, 167, 333, 333]
+    assert '[167,167,333,333]' in other.chat.decode(one.token_ids)
 
 
 def test_the_stage_needs_no_demos_and_is_bound_to_its_data(files, tmp_path):
@@ -221,14 +277,14 @@ def test_a_digest_changes_with_each_format_s_content(files):
     ],
 )
 def test_conversions_that_will_not_do(
-    files, run, tmp_path, source, target, form, words
+    files, tmp_path, source, target, form, words
 ):
   with pytest.raises(UserError, match=words):
     convert.convert(
         files.get(source, tmp_path / source),
         tmp_path / target,
         form=form,
-        chat=lambda: run.chat,
+        run=None,
     )
 
 
@@ -269,9 +325,9 @@ def output_of(command):
 def test_the_ten_lines_can_be_converted(typed, tmp_path):
   said = output_of(typed[1])
   assert '1 conversations written to set as tfds, 0 dropped' in said
-  (record,) = tfds_set.load(tmp_path / 'set')
-  assert record.example.question == 'year of the blue circle?'
-  assert record.trajectory.answer == '129'
+  (told,) = tfds_set.load(tmp_path / 'set')
+  assert told.messages[0].text == '<image>year of the blue circle?'
+  assert told.messages[-1].text == '129'
 
 
 @pytest.mark.slow
@@ -287,9 +343,7 @@ def test_the_ten_lines_can_be_trained_on(typed, tmp_path):
 
 
 def trained(workdir, path, **more):
-  run = mini.make_run(
-      workdir, 'sft', sft__batch_size=4, sft__data=str(path), **more
-  )
+  run = make_run(workdir, sft__batch_size=4, sft__data=str(path), **more)
   mini.make_stages(run, 'sft')
   return run
 

@@ -110,7 +110,7 @@ def convert(config: Any, workdir: epath.Path) -> None:
       config.input,
       config.output,
       form=config.format,
-      chat=lambda: build(config, workdir).chat,
+      run=lambda: build(config, workdir),
       split=config.split,
       name=config.name,
       description=config.description,

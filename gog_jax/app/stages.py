@@ -61,7 +61,7 @@ _TOLD = 'told'
 _NO_IDENTITY = (
     'checkpoint_every', 'trajectories_every', 'trajectories_kept', 'alarms',
     # Of SFT, what stands among a stage's inputs or only matters with them.
-    'data', 'data_workers', 'epochs',
+    'data', 'data_box', 'data_workers', 'epochs',
     'policies', 'script', 'retry_errors',
     # Of a remote model: its address moves with every start of a server.
     'url', 'key_variable', 'timeout_s', 'max_attempts', 'concurrency',
@@ -105,7 +105,7 @@ def _sft_on_data(config: Config) -> Stage:
   world = validates and config.questions.has_world('validation')
   validated = (*_validated(config), 'reward') if validates else ()
   return Stage(
-      (*_SFT, 'sft.epochs', *validated),
+      (*_SFT, 'sft.epochs', 'sft.data_box', *validated),
       ('data',) if world else (),
       functools.partial(sft.train, demos=''),
       pages=('sft',),

@@ -162,6 +162,8 @@ def _command(run: Run, page: str, stage: str) -> str:
     flags.append(f'--config.model.path={c.model.path}')
   if c.sft.data:
     flags.append(f'--config.sft.data={c.sft.data}')
+    if c.sft.data_box:
+      flags.append(f'--config.sft.data_box={c.sft.data_box}')
   flags.append(f'--config.seed={c.seed}')
   if stage in (*c.arms, 'demos_no_gaze', paradigms.SFT_NO_GAZE):
     # Made only for an evaluation that names them.

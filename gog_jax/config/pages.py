@@ -98,7 +98,7 @@ class ConvertPage(Config):
   input: typed.Given  # A file or a folder.
   # A .json or .jsonl file for sharegpt and swift; or a folder.
   output: typed.Given
-  format: Literal['sharegpt', 'swift', 'trajectories', 'tfds']
+  format: Literal['sharegpt', 'swift', 'tfds']
   split: str  # Of a TFDS set that is read.
   name: str  # Of a TFDS set that is written, and
   description: str  # what it is.

@@ -120,10 +120,14 @@ class SFTConfig:
   # many micro-batches as its trajectories fill.
   micro_rows: typed.Positive
   checkpoint_every: typed.Positive
-  # '' for the expert's demos, or a user's data: a TFDS set of trajectories, a
+  # '' for the expert's demos, or a user's data: a TFDS set of conversations, a
   # folder with trajectories.jsonl, or a file of LLaMA-Factory's ShareGPT or
   # ms-swift's messages.
   data: str
+  # What the boxes of its calls are in, if it has any and is none of our sets,
+  # which say it: see boxes.py. 'original_pixels' are those of the image file,
+  # 'resized_pixels' those of the image as this run's own model sees it.
+  data_box: Literal['', 'thousandths', 'original_pixels', 'resized_pixels']
   epochs: typed.Amount  # Over `data`; 0 trains for `steps`.
   data_workers: typed.Count  # Processes that read it; 0 for a thread.
   optimizer: OptimizerConfig

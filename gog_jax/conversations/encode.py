@@ -1,9 +1,12 @@
-"""Encodes conversations as records with tokens, for fine-tuning.
+"""Encodes conversations as trajectories with tokens, for fine-tuning.
 
 System message and tools are the chat's own, so that a policy is trained on what
 it will be shown. Other notations become ours: a call's JSON goes into
-`<tool_call>`, a plain answer into `<answer>`. Targets are the agent's messages,
-except those whose `loss` is false.
+`<tool_call>`, a plain answer into `<answer>`, a box into the frame in which the
+policy writes boxes. Targets are the agent's messages, except those whose `loss`
+is false.
+
+Boxes and the crops they bring are in regions.py.
 """
 
 from __future__ import annotations
@@ -13,26 +16,31 @@ import dataclasses
 import json
 import re
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.render import Piece
 from gog_jax.chat.render import whole
 from gog_jax.conversations import messages as messages_lib
+from gog_jax.conversations.messages import BOX_FRAME
 from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.messages import IMAGE
 from gog_jax.conversations.messages import Message
 from gog_jax.conversations.messages import Role
-from gog_jax.conversations.record import Record
+from gog_jax.conversations.regions import Regions
 from gog_jax.rollout.transcript import Transcript
 from gog_jax.storage.records import Unusable
-from gog_jax.types import Example
+from gog_jax.tools import gaze
+from gog_jax.tools.base import ModelError
 from gog_jax.types import Hit
+from gog_jax.types import NO_ROOT
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
 from gog_jax.types import ToolResult
 from gog_jax.types import ToolStatus
+from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 from gog_jax.types import View
 
@@ -45,33 +53,54 @@ _REPLIES = re.compile(
 _LEADING = re.compile(f'(?:\\s*{IMAGE})+\n?')
 
 
-def encode(conversation: Conversation, chat: Chat) -> Record:
+def encode(
+    conversation: Conversation,
+    chat: Chat,
+    box_spec: BoxSpec,
+    *,
+    data_box: str = '',
+) -> Trajectory:
   """Encodes a conversation; logprobs are 0.
 
-  The example's question is the first message, its accepted answer the last
-  answer. A conversation with calls that the chat's tools do not take cannot be
-  used: no policy could make them.
+  A conversation with calls that the chat's tools do not take cannot be used: no
+  policy could make them.
+
+  Args:
+    conversation: Its calls name images by numbers, from 1 in order.
+    chat: That of the policy.
+    box_spec: How the policy writes boxes.
+    data_box: What the boxes of calls are in, one of boxes.KINDS, where the
+      conversation does not say it.
 
   Raises:
+    FrameError: There are boxes, and `data_box` is needed.
     Unusable: The conversation cannot be encoded.
   """
-  encoder = _Encoder(conversation, chat)
+  encoder = _Encoder(conversation, chat, box_spec, data_box)
   for asked, said in messages_lib.exchanges(conversation.messages):
     encoder.ask(asked)
     encoder.say(said)
-  return encoder.record()
+  return encoder.trajectory()
 
 
 class _Encoder:
   """A conversation that is being encoded."""
 
-  def __init__(self, conversation: Conversation, chat: Chat):
-    self._conversation = conversation
+  def __init__(
+      self,
+      conversation: Conversation,
+      chat: Chat,
+      box_spec: BoxSpec,
+      data_box: str,
+  ):
+    self._id = conversation.id
     self._chat = chat
+    frame = conversation.columns.get(BOX_FRAME) or data_box
+    self._regions = Regions(str(frame), box_spec, chat.processor.seen_size)
     self._pictures = iter(conversation.pictures)
     self._transcript = Transcript()
     self._question = ''
-    self._images: tuple[bytes, ...] = ()
+    self._n_given = 0  # Images so far.
 
   def ask(self, asked: Sequence[Message]) -> None:
     """Appends what the agent is told: a question, or replies to its calls."""
@@ -82,6 +111,9 @@ class _Encoder:
       if asked[0].role != Role.REPLY:
         texts = _REPLIES.findall(asked[0].text)
       contents = [list(self._pieces(text)) for text in texts]
+      contents = self._regions.shown(
+          last.parsed.calls, contents, self._transcript.chunk.images
+      )
       replies = self._chat.replies(contents, question=self._question)
       self._transcript.append(replies)
       results = tuple(map(_result, contents))
@@ -116,35 +148,26 @@ class _Encoder:
     """Appends a turn of the agent."""
     try:
       token_ids, parsed = self._turn(said)
+      _check(parsed)
+      if any(call.name == gaze.NAME for call in parsed.calls):
+        views = self._transcript.chunk.images
+        calls = [self._regions.written(call, views) for call in parsed.calls]
+        token_ids, parsed = self._encoded(parsed.thought, calls)
+    except ModelError as error:
+      raise Unusable('bad box', _line(error)) from error
     except ValueError as error:  # What the chat cannot write.
       raise Unusable('bad turn', _line(error)) from error
-    if parsed.format_error:
-      raise Unusable('bad turn', _line(parsed.format_error))
-    for call in parsed.calls:
-      if call.error:
-        raise Unusable('bad call', f'the call of {call.name!r}: {call.error}')
     trained = all(one.extra.get('loss') is not False for one in said)
     chunk = TokenChunk(token_ids=tuple(token_ids))
     self._transcript.append(chunk, target=trained)
     turn = Turn(parsed=parsed, n_sampled=len(token_ids))
     self._transcript.turns.append(turn)
 
-  def record(self) -> Record:
-    """The record of what was appended."""
-    answer = self._transcript.turns[-1].parsed.answer
-    return Record(
-        example=Example(
-            id=self._conversation.id,
-            images=self._images,
-            question=self._question,
-            answers=(answer,) if answer else (),
-            source='',
-            scope='',
-        ),
-        trajectory=self._transcript.trajectory(
-            self._conversation.id,
-            StopReason.ANSWER if answer else StopReason.TURNS,
-        ),
+  def trajectory(self) -> Trajectory:
+    """The trajectory of what was appended."""
+    answered = self._transcript.turns[-1].parsed.answer is not None
+    return self._transcript.trajectory(
+        self._id, StopReason.ANSWER if answered else StopReason.TURNS
     )
 
   def _pieces(self, text: str) -> Iterator[Piece]:
@@ -152,11 +175,10 @@ class _Encoder:
     for number, part in enumerate(text.split(IMAGE)):
       if number:
         (view,) = whole([next(self._pictures).read()])
-        # Files do not say where later images, crops, were cut.
-        if not self._transcript.turns:
-          self._images += (view.data,)
-          view = dataclasses.replace(view, root=len(self._images) - 1)
-        yield view
+        # Of the images that come later, files do not say where they are from.
+        root = NO_ROOT if self._transcript.turns else self._n_given
+        self._n_given += 1
+        yield dataclasses.replace(view, root=root)
       if part:
         yield messages_lib.unescape(part)
 
@@ -187,10 +209,24 @@ class _Encoder:
       thought, rest = rest, ''
     if rest.strip():
       raise ValueError(f'{rest.strip()[:60]!r} stands outside of all tags')
+    return self._encoded(thought, calls, answer)
+
+  def _encoded(
+      self, thought: str, calls: Sequence[ToolCall], answer: str | None = None
+  ) -> tuple[list[int], ParsedTurn]:
     token_ids = self._chat.encode_turn(
         thought=thought, calls=calls, answer=answer
     )
     return token_ids, self._chat.parse(token_ids, truncated=False)
+
+
+def _check(parsed: ParsedTurn) -> None:
+  """Refuses a turn that no policy should make."""
+  if parsed.format_error:
+    raise Unusable('bad turn', _line(parsed.format_error))
+  for call in parsed.calls:
+    if call.error:
+      raise Unusable('bad call', f'the call of {call.name!r}: {call.error}')
 
 
 def _result(content: Sequence[Piece]) -> ToolResult:

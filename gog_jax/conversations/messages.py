@@ -22,6 +22,11 @@ from gog_jax.errors import UserError
 from gog_jax.storage.records import Unusable
 
 IMAGE = '<image>'
+# The column that says in what the boxes of calls are: one of boxes.KINDS, of
+# the image that the call names; or, in sets of ours, original pixels of that
+# image's root, and each gaze was answered by the tool's own crop.
+BOX_FRAME = 'box_frame'
+ROOT_PIXELS = 'root_pixels'
 
 _SPELLED = re.compile('<(image|video|audio)(\u200b*)>')
 _THOUGHT = re.compile(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import hashlib
 
 from etils import epath
 
-from gog_jax.chat import Chat
 from gog_jax.conversations import json_files
 from gog_jax.conversations import tfds_set
-from gog_jax.conversations.encode import encode
+from gog_jax.conversations.decode import decode
+from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
-from gog_jax.storage import files
+from gog_jax.run import Run
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
@@ -25,7 +25,6 @@ from gog_jax.types import Trajectory
 
 # The files of a folder of trajectories.
 TRAJECTORIES, EXAMPLES = 'trajectories.jsonl', 'examples.jsonl'
-FACTS = 'facts.jsonl'
 
 
 def kind_of(path: epath.PathLike) -> str:
@@ -47,58 +46,50 @@ def kind_of(path: epath.PathLike) -> str:
 
 
 def read(
-    path: epath.PathLike,
-    *,
-    chat: Callable[[], Chat],
-    split: str = 'train',
-    check: Callable[[Record], None] = lambda record: None,
-) -> Loaded[Record]:
-  """Reads records, or encodes conversations as records.
+    path: epath.PathLike, *, run: Callable[[], Run], split: str = 'train'
+) -> Loaded[Conversation]:
+  """Reads conversations.
 
   Args:
     path: A TFDS set, a folder with trajectories.jsonl and examples.jsonl, or a
       file as in json_files.py.
-    chat: Returns what encodes conversations; called only if there are any.
+    run: Has the chat of trajectories; called only if there are any.
     split: The split of a TFDS set.
-    check: Raises Unusable to drop a record.
 
   Returns:
-    The usable records, read or encoded on access, and the dropped ones.
+    The usable ones, and what was dropped.
 
   Raises:
-    UserError: There is no such file, or it holds no usable record.
+    UserError: There is no such file, or it holds nothing of use.
   """
-  place, kind, names = epath.Path(path), kind_of(path), None
-  if kind == 'tfds':
-    found = Loaded(name=str(place), items=tfds_set.load(place, split))
-  elif kind == 'trajectories':
+  place, kind = epath.Path(path), kind_of(path)
+  if kind == 'words':
+    return json_files.read(place).required()
+  if kind == 'trajectories':
     found = _read_trajectories(_folder_of(place))
+    made_by = run()
+    items = Mapped(
+        found.items, lambda one: decode(one, made_by.chat, made_by.box_spec)
+    )
   else:
-    told = json_files.read(place)
-    items = Mapped(told.items, lambda one: encode(one, chat()))
-    found = Loaded(name=told.name, items=items, drops=told.drops)
-    names = [conversation.id for conversation in told.items]
+    found = Loaded(name=str(place), items=tfds_set.load(place, split))
+    items = found.items
 
   def usable(index: int) -> tuple[int, str]:
     try:
-      record = found.items[index]
-      check(record)
+      return index, items[index].id
     except UserError as error:
       raise Unusable('damaged', str(error)) from error
-    return index, record.name
 
   kept = sift(
       found.name,
-      (
-          (f'{found.name}, {names[i] if names else f"record {i + 1}"}', i)
-          for i in range(len(found.items))
-      ),
+      ((f'{found.name}, record {i + 1}', i) for i in range(len(items))),
       usable,
       id_of=lambda one: one[1],
       drops=found.drops,
   ).required()
-  items = Mapped([index for index, _ in kept.items], found.items.__getitem__)
-  return Loaded(name=kept.name, items=items, drops=kept.drops)
+  held = Mapped([index for index, _ in kept.items], items.__getitem__)
+  return Loaded(name=kept.name, items=held, drops=kept.drops)
 
 
 def digest(path: epath.PathLike) -> str:
@@ -108,8 +99,7 @@ def digest(path: epath.PathLike) -> str:
   if kind == 'tfds':
     paths = sorted(tfds_set.find(path).iterdir())
   elif kind == 'trajectories':  # Which name images by their content.
-    names = (TRAJECTORIES, EXAMPLES, FACTS)
-    paths = [_folder_of(path) / name for name in names]
+    paths = [_folder_of(path) / name for name in (TRAJECTORIES, EXAMPLES)]
     paths = [file for file in paths if file.exists()]
   else:
     paths = [json_files.described(path)[0]]
@@ -140,17 +130,12 @@ def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
   trajectories = trajectories_lib.read(
       folder / TRAJECTORIES, Trajectory, damaged=damaged
   )
-  facts = {}
-  if (folder / FACTS).exists():
-    for row in files.read_jsonl(folder / FACTS):
-      facts[row['id'], row['sample']] = row['facts']
 
   def record(trajectory: Trajectory) -> Record:
     name = trajectory.example_id
     if name not in examples:
       raise Unusable('no example', f'{name!r} is not in {EXAMPLES}')
-    about = facts.get((name, trajectory.sample), {})
-    return Record(example=examples[name], trajectory=trajectory, facts=about)
+    return Record(example=examples[name], trajectory=trajectory)
 
   return sift(
       str(folder / TRAJECTORIES),
@@ -160,33 +145,4 @@ def _read_trajectories(folder: epath.Path) -> Loaded[Record]:
           Drop(where=folder.name, reason='damaged', detail=str(error))
           for error in damaged
       ],
-  )
-
-
-def write_trajectories(
-    folder: epath.PathLike, records: Sequence[Record]
-) -> None:
-  """Writes records to a folder, as `read` reads them.
-
-  Raises:
-    UserError: The folder cannot be written.
-  """
-  folder = epath.Path(folder)
-  examples = {record.example.id: record.example for record in records}
-  trajectories_lib.write(
-      folder / TRAJECTORIES,
-      (record.trajectory for record in records),
-      examples.values(),
-  )
-  files.write_jsonl(
-      folder / FACTS,
-      (
-          {
-              'id': record.example.id,
-              'sample': record.trajectory.sample,
-              'facts': dict(record.facts),
-          }
-          for record in records
-          if record.facts
-      ),
   )

@@ -1,7 +1,7 @@
 """What SFT imitates: the expert's demos, or a user's own data.
 
-Unless the data is a TFDS set, its usable records are written to the stage's
-folder as one: encoded once, and read at random by any number of workers.
+A user's data is encoded once, for this run's model, into the stage's folder,
+from where any number of workers read it at random.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 import math
-import operator
 from typing import Any
 
 from etils import epath
 
-from gog_jax import images as image_files
+from gog_jax import interrupt
 from gog_jax.conversations import reader
-from gog_jax.conversations import tfds_set
-from gog_jax.conversations.record import Record
+from gog_jax.conversations.encode import encode
+from gog_jax.conversations.regions import FrameError
+from gog_jax.errors import UserError
 from gog_jax.run import Run
 from gog_jax.storage import metrics
+from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Loaded
-from gog_jax.storage.records import Mapped
+from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Trajectory
 
@@ -50,18 +51,41 @@ def read(
     made = run.workdir / demos / 'trajectories.jsonl'
     shown = trajectories_lib.read(made, Trajectory)
     return shown, {'n_demos': len(shown)}
-  found = reader.read(
-      path, chat=lambda: run.chat, check=lambda record: _check(run, record)
-  )
-  say(found)
-  records = found.items
-  if reader.kind_of(path) != 'tfds':
-    tfds_set.write(
-        folder / 'data', records, name='sft_data', description='For SFT.'
+  found = reader.read(path, run=lambda: run)
+  target = epath.Path(folder) / 'data'
+  if target.exists():  # Of a start that was stopped.
+    target.rmtree()
+  with rollouts.Rollouts(target) as encoded:
+
+    def keep(index: int) -> int:
+      interrupt.check()
+      try:
+        trajectory = encode(
+            found.items[index],
+            run.chat,
+            run.box_spec,
+            data_box=run.config.sft.data_box,
+        )
+      except FrameError:
+        raise  # It is that of all.
+      except UserError as error:
+        raise Unusable('damaged', str(error)) from error
+      _check(run, trajectory)
+      encoded.add(index, {}, trajectory=trajectory)
+      return index
+
+    kept = sift(
+        found.name,
+        (
+            (f'{found.name}, record {index + 1}', index)
+            for index in range(len(found.items))
+        ),
+        keep,
+        drops=found.drops,
     )
-    records = tfds_set.load(folder / 'data')
-  facts = {'n_demos': len(records), 'dropped': found.reasons()}
-  return Mapped(records, operator.attrgetter('trajectory')), facts
+  say(kept.required())
+  facts = {'n_demos': len(kept.items), 'dropped': kept.reasons()}
+  return rollouts.Saved(target), facts
 
 
 def say(found: Loaded[Any]) -> None:
@@ -75,13 +99,13 @@ def say(found: Loaded[Any]) -> None:
     metrics.say(f'{found.name}: {len(found.items)} of use; dropped: {counts}')
 
 
-def _check(run: Run, record: Record) -> None:
-  """Refuses a record that this run cannot train on.
+def _check(run: Run, trajectory: Trajectory) -> None:
+  """Refuses a trajectory that this run cannot train on.
 
   Raises:
-    Unusable: It is too long, has no targets, or was made for another model.
+    Unusable: It is too long or has no targets.
   """
-  trajectory, c = record.trajectory, run.config.batch
+  c = run.config.batch
   n_tokens = len(trajectory.token_ids)
   n_patches = sum(math.prod(p.grid) for p in trajectory.placements)
   if n_tokens > c.row_tokens or n_patches > c.row_patches:
@@ -93,16 +117,3 @@ def _check(run: Run, record: Record) -> None:
     )
   if not trajectory.loss_mask.any():
     raise Unusable('no targets', 'no token of it is a target')
-  head = run.chat.head
-  if tuple(trajectory.token_ids[: len(head)].tolist()) != head or any(
-      run.processor.grid(
-          *image_files.size_of(trajectory.images[placement.image].data)
-      )
-      != placement.grid
-      for placement in trajectory.placements
-  ):
-    raise Unusable(
-        'other model',
-        'its tokens are for another model, dialect, set of tools or '
-        'model.max_image_tokens than this run has',
-    )

@@ -1,8 +1,8 @@
-"""Records as a TFDS data set, see storage/tfds_files.py.
+"""Conversations as a TFDS data set, see storage/tfds_files.py.
 
-A row holds a question, one trajectory of it, and facts about them. Image files
-are stored once a row; token ids, masks and logprobs are typed arrays; the rest
-is JSON, escaped to ASCII, as in trajectories.jsonl.
+A row holds the messages, what else is known of them, and their image files,
+each once. All but the images is JSON, escaped to ASCII: a policy can write lone
+surrogates, which UTF-8 cannot carry.
 """
 
 from __future__ import annotations
@@ -13,32 +13,24 @@ import json
 from typing import Any
 
 from etils import epath
-import numpy as np
 import tensorflow_datasets as tfds
 
-from gog_jax.conversations.record import Record
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import Message
+from gog_jax.conversations.messages import Picture
+from gog_jax.conversations.messages import Role
 from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.storage import tfds_files
-from gog_jax.storage import trajectories as trajectories_lib
-from gog_jax.storage import typed
 from gog_jax.storage.records import Mapped
-from gog_jax.types import Example
-from gog_jax.types import Trajectory
 
-VERSION = '1.0.0'  # Of the layout of rows.
-
-# The parts of a trajectory that are no JSON: thousands of numbers.
-_ARRAYS = {
-    'token_ids': np.int32,
-    'loss_mask': np.int8,
-    'sampler_logprobs': np.float32,
-}
+# Of the layout of rows; 1.0.0 held one model's tokens.
+VERSION = '2.0.0'
 
 
 def write(
     folder: epath.PathLike,
-    records: Sequence[Record],
+    conversations: Sequence[Conversation],
     *,
     name: str = 'gog_instruct',
     description: str,
@@ -48,7 +40,7 @@ def write(
 
   Args:
     folder: On a local disk; other sets may lie beside it.
-    records: Read one at a time; their order is kept.
+    conversations: Read one at a time; their order is kept.
     name: Lower case, digits and `_`.
     description: What the set is, in a sentence or two.
     card: Text of the data card, markdown; empty is `description`.
@@ -59,11 +51,11 @@ def write(
   Raises:
     UserError: The folder cannot be written.
   """
-  numbers = range(len(records))
+  numbers = range(len(conversations))
   return tfds_files.write(
       folder,
       # Grain shuffles, each epoch anew.
-      {'train': ((n, _to_row(records[n])) for n in numbers)},
+      {'train': ((n, _to_row(conversations[n])) for n in numbers)},
       name=name,
       version=VERSION,
       features=_features(),
@@ -72,7 +64,7 @@ def write(
   )
 
 
-def load(folder: epath.PathLike, split: str = 'train') -> Mapped[Record]:
+def load(folder: epath.PathLike, split: str = 'train') -> Mapped[Conversation]:
   """Opens a split for reading, by random access.
 
   Grain's workers get it pickled, and open it again.
@@ -87,8 +79,9 @@ def load(folder: epath.PathLike, split: str = 'train') -> Mapped[Record]:
   path = find(folder)
   if path.name != VERSION:
     raise UserError(
-        f'{path} has layout {path.name}, this gog_jax reads {VERSION}; make '
-        'the set again'
+        f'{path} has layout {path.name}, this gog_jax reads {VERSION}: make '
+        'the set again, with the command that made it (configs/instruct.py '
+        'asks no teacher again)'
     )
   rows = tfds_files.rows(path, split)
   return Mapped(range(len(rows)), functools.partial(_read, rows, path))
@@ -105,23 +98,24 @@ def find(folder: epath.PathLike) -> epath.Path:
       path.parent
       for pattern in ('.', '*', '*/*')
       for path in sorted(folder.glob(f'{pattern}/features.json'))
-      if 'trajectory' in path.read_text()
+      # Sets of the layout before are found, too, and `load` says what they are.
+      if any(key in path.read_text() for key in ('"messages"', '"trajectory"'))
   ]
   if not found:
     raise UserError(
         f'{folder} holds no training data: name a .json or .jsonl file of '
         'conversations, a folder with trajectories.jsonl, or a TFDS set of '
-        'trajectories'
+        'conversations'
     )
   if len(found) > 1:
     raise UserError(
-        f'{folder} holds {len(found)} sets of trajectories, one is needed: '
+        f'{folder} holds {len(found)} sets of conversations, one is needed: '
         f'name one of {", ".join(map(str, found))}'
     )
   return found[0]
 
 
-def _read(rows: Sequence[Any], path: epath.Path, index: int) -> Record:
+def _read(rows: Sequence[Any], path: epath.Path, index: int) -> Conversation:
   try:
     return _from_row(rows[index])
   # What array_record raises, and what a row that decodes to nonsense does.
@@ -136,69 +130,52 @@ def _features() -> tfds.features.FeaturesDict:
   """The columns of a set."""
   text = tfds.features.Text
   return tfds.features.FeaturesDict({
-      'id': text(doc='Of the example.'),
-      'question': text(),
-      'answer': text(doc='That the trajectory gives; empty for none.'),
+      'id': text(),
+      'messages': text(doc='JSON: role, text and other fields of each.'),
+      'pictures': text(doc='JSON: for each <image>, its name and its index.'),
       'images': tfds.features.Sequence(tfds.features.Image()),
-      'example': text(doc='JSON; images are indices of `images`.'),
-      'trajectory': text(doc='JSON without the arrays that follow.'),
-      'facts': text(doc='JSON.'),
-      **{
-          key: tfds.features.Tensor(shape=(None,), dtype=dtype)
-          for key, dtype in _ARRAYS.items()
-      },
+      'columns': text(doc='JSON: accepted answers, facts, and the like.'),
   })
 
 
-def _to_row(record: Record) -> dict[str, Any]:
-  """A record as a row with the columns of `_features`."""
-  images: dict[bytes, str] = {}  # To the index, as text: `store` says so.
-
-  def store(data: bytes) -> str:
-    return images.setdefault(data, str(len(images)))
-
-  example = trajectories_lib.plain(record.example, store)
-  trajectory = trajectories_lib.plain(record.trajectory, store)
-  arrays = {
-      key: np.asarray(trajectory.pop(key), dtype)
-      for key, dtype in _ARRAYS.items()
-  }
+def _to_row(conversation: Conversation) -> dict[str, Any]:
+  """A conversation as a row with the columns of `_features`."""
+  images: dict[bytes, int] = {}
+  pictures = [
+      {
+          'name': picture.name,
+          'index': images.setdefault(picture.read(), len(images)),
+      }
+      for picture in conversation.pictures
+  ]
   return {
-      'id': _text(record.example.id),
-      'question': _text(record.example.question),
-      'answer': _text(record.trajectory.answer or ''),
-      'example': json.dumps(example),
-      'trajectory': json.dumps(trajectory),
-      'facts': json.dumps(dict(record.facts)),
+      'id': conversation.id.encode('utf-8', 'replace').decode('utf-8'),
+      'messages': json.dumps([
+          {'role': one.role, 'text': one.text, 'extra': dict(one.extra)}
+          for one in conversation.messages
+      ]),
+      'pictures': json.dumps(pictures),
       'images': list(images),
-      **arrays,
+      'columns': json.dumps(dict(conversation.columns)),
   }
 
 
-def _from_row(row: Mapping[str, Any]) -> Record:
+def _from_row(row: Mapping[str, Any]) -> Conversation:
   """The inverse of `_to_row`; the row's images are encoded.
 
   Raises:
     KeyError, IndexError, TypeError, ValueError: It is damaged.
   """
-  images = [bytes(data) for data in row['images']]
-
-  def load_image(index: str) -> bytes:
-    return images[int(index)]
-
-  trajectory = json.loads(row['trajectory'])
-  arrays = {key: row[key] for key in _ARRAYS}
-  return Record(
-      example=typed.read(
-          Example, json.loads(row['example']), 'example', load=load_image
+  columns = json.loads(row['columns'])
+  return Conversation(
+      id=str(columns.get('id', row['id'].decode())),
+      messages=tuple(
+          Message(role=Role(one['role']), text=one['text'], extra=one['extra'])
+          for one in json.loads(row['messages'])
       ),
-      trajectory=typed.read(
-          Trajectory, {**trajectory, **arrays}, 'trajectory', load=load_image
+      pictures=tuple(
+          Picture(name=one['name'], data=bytes(row['images'][one['index']]))
+          for one in json.loads(row['pictures'])
       ),
-      facts=json.loads(row['facts']),
+      columns=columns,
   )
-
-
-def _text(text: str) -> str:
-  """Text for people; lone surrogates are kept in the JSON only."""
-  return text.encode('utf-8', 'replace').decode('utf-8')

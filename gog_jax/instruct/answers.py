@@ -138,7 +138,7 @@ def opened(
     UserError: As `Collector`.
   """
   c = teacher.run.config.instruct
-  frame = checks_lib.frame_of(teacher.run)
+  region = checks_lib.region_of(teacher.run)
 
   def direct_request(item: int) -> Request:
     index, number = divmod(item, c.n_direct)
@@ -152,7 +152,7 @@ def opened(
     return teacher.run.request(questions[index], seed=seed)
 
   def notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:
-    failed = checks_lib.failure(example, trajectory, c, frame)
+    failed = checks_lib.failure(example, trajectory, c, region)
     return {
         'id': example.id,
         'question': checked.digest(example),

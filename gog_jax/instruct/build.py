@@ -22,7 +22,9 @@ from etils import epath
 
 from gog_jax.config import paradigms
 from gog_jax.conversations import tfds_set
-from gog_jax.conversations.tfds_set import Record
+from gog_jax.conversations.decode import decode
+from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.record import Record
 from gog_jax.errors import UserError
 from gog_jax.instruct import card
 from gog_jax.instruct import mixture
@@ -41,6 +43,7 @@ from gog_jax.storage import metrics
 from gog_jax.storage.manifest import Manifest
 from gog_jax.storage.manifest import read as read_manifest
 from gog_jax.storage.records import Mapped
+from gog_jax.storage.records import Unusable
 
 NAME = 'gog_instruct'
 REJECTED = 'rejected by review'
@@ -118,6 +121,14 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     def record(one: Outcome) -> Record:
       return answers.record(one, _facts(one, reviewed, teacher))
 
+    def told(one: Outcome) -> Conversation:
+      try:
+        return decode(record(one), run.chat, run.box_spec)
+      except Unusable as error:  # It has seen another version's prompt.
+        raise UserError(
+            f'{folder}, {one.example_id}: {error}; or delete {folder}'
+        ) from error
+
     drops = list(_drops(asked, chosen, questions, reviewed, c))
     facts = card.facts(chosen, asked, questions, drops)
     text = card.write(run, manifest.config, facts, reviewed)
@@ -126,6 +137,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
         for one in chosen
     ]
     content = [manifest.fingerprint(), text, drops, c.n_review, known]
+    content.append(tfds_set.VERSION)
     fingerprint = hashlib.sha256(files.dumps(content).encode()).hexdigest()[:16]
     if _made(folder) == fingerprint:
       metrics.say(f'instruct: complete in {folder}, unchanged')
@@ -133,7 +145,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     manifest.write(folder, complete=False)
     tfds_set.write(
         folder / 'set',
-        Mapped(chosen, record),
+        Mapped(chosen, told),
         name=NAME,
         description=card.DESCRIPTION,
         card=text,

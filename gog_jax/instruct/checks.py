@@ -7,22 +7,27 @@ teacher's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
+from typing import Any
 
 from gog_jax.config.evaluation import InstructConfig
 from gog_jax.evaluation.collect import infra_error
-from gog_jax.images import size_of
 from gog_jax.rewards import answers
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import parts
 from gog_jax.run import Run
+from gog_jax.tools import gaze
+from gog_jax.tools.base import ModelError
 from gog_jax.types import Example
 from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
+from gog_jax.types import View
 
-# From the size of an image to that of the frame in which boxes are written.
-Frame = Callable[[int, int], tuple[int, int]]
+# The arguments of a gaze and all images before it -> what it shows; raises
+# ModelError.
+Region = Callable[[Mapping[str, Any], Sequence[View]], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +38,22 @@ class Failure:
   detail: str
 
 
-def frame_of(run: Run) -> Frame:
-  """The frame in which a run's policy writes boxes."""
-  if run.box_spec.kind == 'thousandths':
-    return lambda *size: (1000, 1000)
-  return run.processor.seen_size
+def region_of(run: Run) -> Region:
+  """The tool's own check of a box, of the policy of a run.
+
+  The executor helps with boxes that leave their image; a teacher should not
+  need that.
+  """
+  return functools.partial(
+      gaze.region,
+      box_spec=run.box_spec,
+      seen_size=run.processor.seen_size,
+      exact=True,
+  )
 
 
 def failure(
-    example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
+    example: Example, trajectory: Trajectory, c: InstructConfig, region: Region
 ) -> Failure | None:
   """The first failure of a scored trajectory; None if it passes all checks.
 
@@ -49,13 +61,13 @@ def failure(
     example: The question.
     trajectory: A trajectory of it.
     c: Says which checks to make.
-    frame: The frame in which the policy writes boxes.
+    region: Checks its boxes, see `region_of`.
   """
-  return next(_failures(example, trajectory, c, frame), None)
+  return next(_failures(example, trajectory, c, region), None)
 
 
 def _failures(
-    example: Example, trajectory: Trajectory, c: InstructConfig, frame: Frame
+    example: Example, trajectory: Trajectory, c: InstructConfig, region: Region
 ) -> Iterator[Failure]:
   """The failures, in the order of checks."""
   if not trajectory.valid:
@@ -68,7 +80,7 @@ def _failures(
     yield Failure('wrong answer', detail)
   if parts.format_reward(example, trajectory) != 1.0:
     yield Failure('format', _format_error(trajectory) or ended)
-  if detail := _box_outside(trajectory, frame):
+  if detail := _box_outside(trajectory, region):
     yield Failure('box outside the image', detail)
   if detail := _gold_missed(example, trajectory, c):
     yield Failure('gaze misses the gold region', detail)
@@ -93,16 +105,13 @@ def _format_error(trajectory: Trajectory) -> str:
   return ''
 
 
-def _box_outside(trajectory: Trajectory, frame: Frame) -> str:
-  """The executor clamps boxes to the image; a teacher should not need that."""
+def _box_outside(trajectory: Trajectory, region: Region) -> str:
   for call, result in trajectory.calls:
-    if result.view is None:
-      continue
-    view = trajectory.images[int(call.arguments.get('image', 1)) - 1]
-    width, height = frame(*size_of(view.data))
-    x1, y1, x2, y2 = box = call.arguments['bbox_2d']
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-      return f'{list(box)} in an image of {width} x {height}'
+    if result.view is not None:
+      try:
+        region(call.arguments, trajectory.images)
+      except ModelError as error:
+        return str(error)
   return ''
 
 

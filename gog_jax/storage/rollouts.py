@@ -29,6 +29,7 @@ from gog_jax.errors import UserError
 from gog_jax.storage import blobs
 from gog_jax.storage import files
 from gog_jax.storage import trajectories as store
+from gog_jax.storage.records import Lazy
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
@@ -162,6 +163,35 @@ class Rollouts:
     for file in (self._examples, self._trajectories):
       lines = file.lines(sorted(file.items))
       files.write_atomic(file.path, (line for _, line in lines))
+
+
+class Saved(Lazy[Trajectory]):
+  """A folder's trajectories in the items' order, read one at a time.
+
+  Grain's workers get it pickled.
+  """
+
+  def __init__(self, folder: epath.PathLike):
+    """Opens a folder to which nobody adds.
+
+    Raises:
+      UserError: A line is damaged.
+    """
+    self._path = epath.Path(folder) / 'trajectories.jsonl'
+    _, starts, _ = _scan(self._path)
+    self._starts = [starts[index] for index in sorted(starts)]
+
+  def __len__(self) -> int:
+    return len(self._starts)
+
+  def item(self, index: int) -> Trajectory:
+    """Reads one; raises UserError if it is damaged."""
+    with self._path.open('rb') as f:
+      f.seek(self._starts[index])
+      line = f.readline()
+    load = functools.partial(blobs.get, self._path.parent)
+    where = f'{self._path}, item {index},'
+    return store.decode(line, Trajectory, load, where=where)[1]
 
 
 class _File:
