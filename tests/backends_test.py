@@ -214,7 +214,11 @@ def test_a_folder_of_recordings_holds_one_choice(index, tmp_path):
 )
 def test_none_is_a_choice(index, tmp_path, capsys, text, image, told):
   run = mini.make_run(
-      tmp_path, 'inspect', tools__text=text, tools__image=image, tools__index=index
+      tmp_path,
+      'inspect',
+      tools__text=text,
+      tools__image=image,
+      tools__index=index,
   )
   found = described(run)
   assert list(found) == list(told)

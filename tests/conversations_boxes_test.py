@@ -309,7 +309,7 @@ def test_a_frame_that_is_not_known_stops_the_run(models, tmp_path):
     encode.encode(told, *of(models['qwen2_5_vl']))
   assert '\n' not in str(e.value)
   # How another model has resized the image cannot be known.
-  with pytest.raises(FrameError, match='another model has resized'):
+  with pytest.raises(FrameError, match='or resized_pixels for a model that'):
     encode.encode(told, *of(models['qwen3_vl']), data_box='resized_pixels')
   other = foreign(tmp_path, [1, 2, 30, 40], box_frame='percent')
   with pytest.raises(Unusable, match="unknown kind of box 'percent'"):

@@ -164,7 +164,7 @@ def test_parallel_calls_have_a_reply_each(chat, folder):
   row = helpers.swift()
   row['messages'][4:4] = [row['messages'].pop(5)]  # Both calls, then replies.
   got = encoded(row, chat, folder, 'swift')
-  assert [len(turn.results) for turn in got.turns] == [2, 0]
+  assert [len(turn.parsed.calls) for turn in got.turns] == [2, 0]
   text = chat.decode(got.token_ids)
   assert text.count(protocol.RESPONSE) == text.count(protocol.CALL) == 2
   assert '</tool_response>\n<tool_response>' in text

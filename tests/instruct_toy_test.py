@@ -76,12 +76,14 @@ def test_the_worlds_expert_teaches_the_toy(tmp_path, capsys):
     if example.gold_regions:
       # What is cut anew is what the expert saw.
       crops = [view for view in t.images if view.box[2:] != (168, 168)]
-      assert len(crops) == sum(c.name == 'gaze' for c, _ in t.calls)
+      assert len(crops) == sum(
+          c.name == 'gaze' for x in t.turns for c in x.parsed.calls
+      )
       assert all(
           max(boxes.iou(crop.box, gold) for gold in example.gold_regions) >= 0.5
           for crop in crops
       )
-    texts = [h.text for x in t.turns for r in x.results for h in r.hits]
+    texts = [m.text for m in one.messages if m.role == 'observation']
     if kind == 'search':
       assert any(t.answer in text for text in texts)
     else:

@@ -174,7 +174,7 @@ def test_an_image_that_cannot_be_shown_costs_its_own_record(
 def test_boxes_in_an_unknown_frame_stop_the_run(files, run, tmp_path):
   path = str(files['mine'])
   silent = make_run(tmp_path, sft__data_box='')
-  with pytest.raises(UserError, match='and does not say in what: pass') as e:
+  with pytest.raises(UserError, match='has boxes: say in what') as e:
     sft_data.read(silent, tmp_path, demos='', path=path)
   assert '\n' not in str(e.value)
   # In pixels of its 40 x 80 crop nothing lies at 56, 56.

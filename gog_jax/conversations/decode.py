@@ -80,7 +80,7 @@ def decode(record: Record, chat: Chat, box_spec: BoxSpec) -> Conversation:
           'id': record.name,
           BOX_FRAME: ROOT_PIXELS,
           **about,
-          'facts': dict(record.facts),
+          **({'facts': dict(record.facts)} if record.facts else {}),
       },
   )
 

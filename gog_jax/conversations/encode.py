@@ -32,14 +32,11 @@ from gog_jax.rollout.transcript import Transcript
 from gog_jax.storage.records import Unusable
 from gog_jax.tools import gaze
 from gog_jax.tools.base import ModelError
-from gog_jax.types import Hit
 from gog_jax.types import NO_ROOT
 from gog_jax.types import ParsedTurn
 from gog_jax.types import StopReason
 from gog_jax.types import TokenChunk
 from gog_jax.types import ToolCall
-from gog_jax.types import ToolResult
-from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 from gog_jax.types import View
@@ -60,7 +57,7 @@ def encode(
     *,
     data_box: str = '',
 ) -> Trajectory:
-  """Encodes a conversation; logprobs are 0.
+  """Encodes a conversation; logprobs are 0, and turns have no results.
 
   A conversation with calls that the chat's tools do not take cannot be used: no
   policy could make them.
@@ -76,7 +73,9 @@ def encode(
     FrameError: There are boxes, and `data_box` is needed.
     Unusable: The conversation cannot be encoded.
   """
-  encoder = _Encoder(conversation, chat, box_spec, data_box)
+  frame = str(conversation.columns.get(BOX_FRAME) or data_box)
+  regions = Regions(frame, box_spec, chat.processor.seen_size)
+  encoder = _Encoder(conversation, chat, regions)
   for asked, said in messages_lib.exchanges(conversation.messages):
     encoder.ask(asked)
     encoder.say(said)
@@ -86,17 +85,9 @@ def encode(
 class _Encoder:
   """A conversation that is being encoded."""
 
-  def __init__(
-      self,
-      conversation: Conversation,
-      chat: Chat,
-      box_spec: BoxSpec,
-      data_box: str,
-  ):
+  def __init__(self, conversation: Conversation, chat: Chat, regions: Regions):
     self._id = conversation.id
-    self._chat = chat
-    frame = conversation.columns.get(BOX_FRAME) or data_box
-    self._regions = Regions(str(frame), box_spec, chat.processor.seen_size)
+    self._chat, self._regions = chat, regions
     self._pictures = iter(conversation.pictures)
     self._transcript = Transcript()
     self._question = ''
@@ -116,8 +107,6 @@ class _Encoder:
       )
       replies = self._chat.replies(contents, question=self._question)
       self._transcript.append(replies)
-      results = tuple(map(_result, contents))
-      turns[-1] = dataclasses.replace(last, results=results)
       return
     (message,) = asked
     leading = _LEADING.match(message.text)
@@ -227,17 +216,6 @@ def _check(parsed: ParsedTurn) -> None:
   for call in parsed.calls:
     if call.error:
       raise Unusable('bad call', f'the call of {call.name!r}: {call.error}')
-
-
-def _result(content: Sequence[Piece]) -> ToolResult:
-  text = ''.join(piece for piece in content if isinstance(piece, str))
-  views = [piece for piece in content if isinstance(piece, View)]
-  return ToolResult(
-      status=ToolStatus.OK,
-      hits=(Hit(title='', text=text, score=0.0),),
-      view=views[0] if views else None,
-      n_searches=1,
-  )
 
 
 def _call(text: str) -> ToolCall:

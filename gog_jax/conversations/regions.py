@@ -8,7 +8,7 @@ shows just what a rollout would show. Crops in sets of others stay as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from gog_jax.boxes import BoxSpec
 from gog_jax.chat.render import Piece
@@ -44,7 +44,7 @@ class Regions:
       box_spec: How the policy writes boxes.
       seen_size: (width, height) of an image file -> of what the policy sees.
     """
-    self._frame: Any = frame
+    self._frame = frame
     self._box_spec, self._seen_size = box_spec, seen_size
     self._crops: list[View] = []
 
@@ -61,17 +61,14 @@ class Regions:
     """
     if call.name != gaze.NAME:
       return call
-    kind, arguments = self._frame, dict(call.arguments)
-    foreign = kind == 'resized_pixels' and self._box_spec.kind != kind
-    if foreign or not kind:
-      why = (
-          'how another model has resized the images cannot be known'
-          if foreign else 'this data has boxes, and does not say in what'
-      )  # fmt: skip
+    arguments = dict(call.arguments)
+    kind = self._frame
+    if kind in ('', 'resized_pixels') and kind != self._box_spec.kind:
       raise FrameError(
-          f'{why}: pass --config.sft.data_box=thousandths or original_pixels, '
-          "or resized_pixels if they are in this very model's; or say it in "
-          f'the column {BOX_FRAME} of each conversation'
+          'this data has boxes: say in what with --config.sft.data_box='
+          'thousandths or original_pixels, or resized_pixels for a model that '
+          'writes them so and sees the images at that very size; or in the '
+          f'column {BOX_FRAME} of each conversation'
       )
     if kind == ROOT_PIXELS:
       kind = 'original_pixels'
@@ -82,7 +79,7 @@ class Regions:
     view, box = gaze.region(
         arguments,
         views,
-        box_spec=BoxSpec(kind=kind, min_side=1),
+        box_spec=BoxSpec(kind=cast(Any, kind), min_side=1),
         seen_size=self._seen_size,
         exact=True,
     )

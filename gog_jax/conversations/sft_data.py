@@ -16,6 +16,7 @@ from etils import epath
 from gog_jax import interrupt
 from gog_jax.conversations import reader
 from gog_jax.conversations.encode import encode
+from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.regions import FrameError
 from gog_jax.errors import UserError
 from gog_jax.run import Run
@@ -57,29 +58,23 @@ def read(
     target.rmtree()
   with rollouts.Rollouts(target) as encoded:
 
-    def keep(index: int) -> int:
+    def keep(told: Conversation) -> str:
       interrupt.check()
       try:
         trajectory = encode(
-            found.items[index],
-            run.chat,
-            run.box_spec,
-            data_box=run.config.sft.data_box,
+            told, run.chat, run.box_spec, data_box=run.config.sft.data_box
         )
       except FrameError:
         raise  # It is that of all.
       except UserError as error:
         raise Unusable('damaged', str(error)) from error
       _check(run, trajectory)
-      encoded.add(index, {}, trajectory=trajectory)
-      return index
+      encoded.add(len(encoded.items), {}, trajectory=trajectory)
+      return told.id
 
     kept = sift(
         found.name,
-        (
-            (f'{found.name}, record {index + 1}', index)
-            for index in range(len(found.items))
-        ),
+        ((f'{found.name}, {told.id}', told) for told in found.items),
         keep,
         drops=found.drops,
     )

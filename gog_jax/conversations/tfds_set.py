@@ -142,18 +142,12 @@ def _to_row(conversation: Conversation) -> dict[str, Any]:
   """A conversation as a row with the columns of `_features`."""
   images: dict[bytes, int] = {}
   pictures = [
-      {
-          'name': picture.name,
-          'index': images.setdefault(picture.read(), len(images)),
-      }
+      (picture.name, images.setdefault(picture.read(), len(images)))
       for picture in conversation.pictures
   ]
   return {
       'id': conversation.id.encode('utf-8', 'replace').decode('utf-8'),
-      'messages': json.dumps([
-          {'role': one.role, 'text': one.text, 'extra': dict(one.extra)}
-          for one in conversation.messages
-      ]),
+      'messages': json.dumps(list(map(vars, conversation.messages))),
       'pictures': json.dumps(pictures),
       'images': list(images),
       'columns': json.dumps(dict(conversation.columns)),
@@ -170,12 +164,12 @@ def _from_row(row: Mapping[str, Any]) -> Conversation:
   return Conversation(
       id=str(columns.get('id', row['id'].decode())),
       messages=tuple(
-          Message(role=Role(one['role']), text=one['text'], extra=one['extra'])
+          Message(**one | {'role': Role(one['role'])})
           for one in json.loads(row['messages'])
       ),
       pictures=tuple(
-          Picture(name=one['name'], data=bytes(row['images'][one['index']]))
-          for one in json.loads(row['pictures'])
+          Picture(name=name, data=bytes(row['images'][index]))
+          for name, index in json.loads(row['pictures'])
       ),
       columns=columns,
   )
