@@ -37,13 +37,15 @@ def hf_model(folder, config):
   return model
 
 
-def hf_inputs(tokens, mask, pixels=None, grids=None):
+def hf_inputs(
+    tokens, mask, pixels=None, grids=None, image_token=helpers.IMAGE_TOKEN
+):
   torch = helpers.require_torch()
   inputs = {
       'input_ids': torch.tensor(tokens, dtype=torch.long),
       'attention_mask': torch.tensor(mask),
       # Without these transformers silently takes other positions.
-      'mm_token_type_ids': torch.tensor(tokens == helpers.IMAGE_TOKEN).int(),
+      'mm_token_type_ids': torch.tensor(tokens == image_token).int(),
   }
   if grids is not None:
     inputs['pixel_values'] = torch.tensor(pixels)
@@ -51,10 +53,10 @@ def hf_inputs(tokens, mask, pixels=None, grids=None):
   return inputs
 
 
-def hf_logits(model, tokens, mask, pixels=None, grids=None):
+def hf_logits(model, *inputs, **more):
   torch = helpers.require_torch()
   with torch.no_grad():
-    return model(**hf_inputs(tokens, mask, pixels, grids)).logits.numpy()
+    return model(**hf_inputs(*inputs, **more)).logits.numpy()
 
 
 def pair(
