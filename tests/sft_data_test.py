@@ -375,7 +375,7 @@ def test_sft_on_a_set_resumes_exactly(files, tmp_path, monkeypatch, workers):
   )
   assert len(whole) == 3  # Ten, in batches of four.
   with monkeypatch.context() as patch:
-    mini.interrupt_at(patch, 2)
+    mini.interrupt_at(patch, 10 + 2)  # Each is encoded first.
     with pytest.raises(interrupt.Interrupted):
       trained(tmp_path / 'cut', files['tfds'], **more)
   other = more | {'sft__data_workers': 1}
