@@ -25,7 +25,7 @@ from tests import journey_helpers as helpers
 from tests import judge_helpers
 from tests import main_test
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PROFILES = {'qwen2_5_vl': 'qwen2_5_vl_7b', 'qwen3_vl': 'qwen3_vl_8b'}
 SIZES = {
     'batch.row_tokens': 2048,
