@@ -23,6 +23,7 @@ from tests import chat_helpers
 from tests import endpoints
 from tests import helpers
 from tests import hf_helpers
+from tests import instruct_helpers as teacher
 
 N_FVQA = 200
 N_INFOSEEK = 200
@@ -173,12 +174,12 @@ def teach(body: dict[str, Any]) -> dict[str, Any]:
   assert found is not None
   number = int(found[1])
   said = sum(m['role'] == 'assistant' for m in messages)
-  right = _answer(maker(number))
+  right = teacher.answer(maker(number))
   if number % 3 == 0:
     return right
   if '<tools>' not in messages[0]['content']:
-    return _answer('I do not know')
-  plan = [_call('text_search', query=f'maker of thing {number}'), right]
+    return teacher.answer('I do not know')
+  plan = [teacher.call('text_search', query=f'maker of thing {number}'), right]
   if number % 3 == 2:
     # The right half of the picture, without its lower quarter.
     box = [500, 0, 1000, 750]
@@ -187,16 +188,5 @@ def teach(body: dict[str, Any]) -> dict[str, Any]:
       box = [
           round(v * side / 1000) for v, side in zip(box, 2 * shown.size)
       ]
-    plan.insert(0, _call('gaze', bbox_2d=box, image=1))
+    plan.insert(0, teacher.call('gaze', bbox_2d=box, image=1))
   return plan[said]
-
-
-def _answer(text: str) -> dict[str, Any]:
-  return endpoints.says(f'<think>so</think>\n<answer>{text}</answer>')
-
-
-def _call(name: str, **arguments: Any) -> dict[str, Any]:
-  text = json.dumps({'name': name, 'arguments': arguments})
-  return endpoints.says(
-      f'<think>look</think>\n<tool_call>\n{text}\n</tool_call>'
-  )

@@ -28,9 +28,8 @@ def environment() -> dict[str, str]:
   return os.environ | {'XLA_FLAGS': '', 'COLUMNS': '80'}
 
 
-def run(*args) -> tuple[int, list[str]]:
-  """Exit code and the lines of stderr that are neither bar nor progress."""
-  done = subprocess.run(
+def said(*args) -> subprocess.CompletedProcess[str]:
+  return subprocess.run(
       command(*args),
       cwd=ROOT,
       env=environment(),
@@ -38,6 +37,11 @@ def run(*args) -> tuple[int, list[str]]:
       text=True,
       timeout=300,
   )
+
+
+def run(*args) -> tuple[int, list[str]]:
+  """Exit code and the lines of stderr that are neither bar nor progress."""
+  done = said(*args)
   assert 'Traceback' not in done.stderr, done.stderr
   lines = done.stderr.replace('\r', '\n').splitlines()
   return done.returncode, [line for line in lines if line.startswith('gog_jax')]
@@ -235,17 +239,6 @@ def wait_for(condition, process, errors, seconds=240) -> None:
     assert process.poll() is None, errors.read_text()
     assert time.monotonic() < deadline, errors.read_text()
     time.sleep(0.05)
-
-
-def said(*args) -> subprocess.CompletedProcess[str]:
-  return subprocess.run(
-      command(*args),
-      cwd=ROOT,
-      env=environment(),
-      capture_output=True,
-      text=True,
-      timeout=60,
-  )
 
 
 def test_without_a_page_they_are_listed_each_with_a_sentence():
