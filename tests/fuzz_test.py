@@ -184,7 +184,7 @@ def test_original_to_resized_to_thousandths_and_back(original, seen, corners):
 
 @MANY
 @given(
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(list(KINDS)),
     box=BOXES | JSON,
     original=st.tuples(SIDES, SIDES),
     seen=st.tuples(SIDES, SIDES),

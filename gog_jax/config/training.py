@@ -95,7 +95,8 @@ class OptimizerConfig:
   name: Literal['adamw', 'muon']
   learning_rate: typed.Amount  # At its peak; with Muon, not that of kernels.
   muon_learning_rate: typed.Amount  # At its peak, of kernels.
-  warmup_steps: typed.Count  # Linear from 0.
+  # Updates below the peak; the rate rises linearly from peak / (this + 1).
+  warmup_steps: typed.Count
   decay: Literal['constant', 'cosine']  # Cosine reaches 0 at the last step.
   b1: typed.Share
   b2: typed.Share

@@ -55,16 +55,14 @@ def make_optimizer(
 def _schedule(
     config: OptimizerConfig, peak: float, n_steps: int
 ) -> optax.Schedule:
+  warmup = config.warmup_steps
+  # The first update counts: a rate of 0 would be a batch trained on in vain.
+  first = peak / (warmup + 1)
   if config.decay == 'cosine':
     return optax.warmup_cosine_decay_schedule(
-        0.0,
-        peak,
-        warmup_steps=config.warmup_steps,
-        decay_steps=max(n_steps, config.warmup_steps + 1),
+        first, peak, warmup_steps=warmup, decay_steps=max(n_steps, warmup + 1)
     )
-  return optax.linear_schedule(
-      0.0 if config.warmup_steps else peak, peak, max(config.warmup_steps, 1)
-  )
+  return optax.linear_schedule(first, peak, max(warmup, 1))
 
 
 def _kernels(params: Any) -> Any:
