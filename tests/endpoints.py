@@ -57,11 +57,27 @@ def says(content: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def serve(play: Play, kind: type[Server] = Server) -> Iterator[Server]:
-  """Runs a server in a thread of its own until the block ends."""
+def serve(
+    play: Play,
+    kind: type[Server] = Server,
+    *,
+    models: Callable[[], web.Response] = lambda: web.Response(status=404),
+) -> Iterator[Server]:
+  """Runs a server in a thread of its own until the block ends.
+
+  Args:
+    play: What it answers.
+    kind: How it behaves.
+    models: Answers the question which models there are.
+  """
   server = kind(play)
   app = web.Application(client_max_size=2**26)
   app.router.add_post('/v1/chat/completions', server.answer)
+
+  async def listed(_: web.Request) -> web.Response:
+    return models()
+
+  app.router.add_get('/v1/models', listed)
   loop = asyncio.new_event_loop()
   runner = web.AppRunner(app, shutdown_timeout=0.1)
 

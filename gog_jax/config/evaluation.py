@@ -229,6 +229,11 @@ class LogConfig:
       )
 
 
+ShareOrAsItComes = Annotated[
+    float, typed.Bound('from 0 to 1, or -1', lambda x: x == -1 or 0 <= x <= 1)
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstructConfig:
   """The GoG-Instruct builder, see instruct/."""
@@ -238,9 +243,10 @@ class InstructConfig:
   # run in --workdir has trained, as 'sft' and 'rl'.
   teacher: str
   n: typed.Positive  # Samples in the set,
-  no_search: typed.Share  # of which this share does not search.
+  # of which this share does not search; -1 takes what passes as it comes.
+  no_search: ShareOrAsItComes
   fewer: bool  # If a kind runs short, make a smaller set of the same shares.
-  n_queries: typed.Positive  # At most that are asked, in whole chunks.
+  n_queries: typed.Positive  # Questions that are asked at most.
   chunk: typed.Positive  # Questions between checks for enough samples.
   # The uncertainty filter: direct answers without tools. If all are right, the
   # question is too easy. 0 turns it off.

@@ -7,7 +7,7 @@
     WORKDIR/instruct/review.html      for people, see review.py
 
 A build with a larger target or another mixture reuses all answers; no more
-questions are asked than the set needs.
+questions are asked than the set needs, or than `instruct.n_queries`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import hashlib
-import math
 from typing import Any
 
 from etils import epath
@@ -49,7 +48,7 @@ NAME = 'gog_instruct'
 REJECTED = 'rejected by review'
 TOO_EASY = 'too easy'
 SURPLUS = 'more of its kind than the mixture takes'
-
+_KINDS = mixture.NO_SEARCH, mixture.SEARCH
 
 # What is asked, and what becomes of it, hangs on these alone: the others may
 # change between two starts, and no teacher is asked again.
@@ -72,9 +71,8 @@ def folder_of(run: InstructRun) -> epath.Path:
 
 
 def questions_of(run: InstructRun) -> checked.Questions:
-  """The questions that a build may ask, in whole chunks."""
-  c = run.config.instruct
-  return run.questions('train', n=math.ceil(c.n_queries / c.chunk) * c.chunk)
+  """The questions that a build may ask."""
+  return run.questions('train', n=run.config.instruct.n_queries)
 
 
 def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
@@ -114,7 +112,15 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     passed = [one for one in asked if _passed(one, c)]
     reviewed.check({one.example_id for one in passed})
     taken = [one for one in passed if one.example_id not in rejected]
-    chosen = _mix(taken, c)
+    kinds = [str(one.kind) for one in taken]
+    chosen = [
+        taken[i] for i in mixture.choose(kinds, n=c.n, no_search=c.no_search)
+    ]
+    drops = list(_drops(asked, chosen, questions, reviewed, c))
+    files.write_jsonl(folder / 'drops.jsonl', drops)
+    facts = card.facts(chosen, asked, questions, drops)
+    ended = _exhausted(questions, len(asked), run)
+    _check_size(kinds, facts, c, ended=ended)
 
     teacher = teachers.name_of(run.config)
 
@@ -129,8 +135,6 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
             f'{folder}, {one.example_id}: {error}; or delete {folder}'
         ) from error
 
-    drops = list(_drops(asked, chosen, questions, reviewed, c))
-    facts = card.facts(chosen, asked, questions, drops)
     text = card.write(run, manifest.config, facts, reviewed)
     known = [
         _facts(one, reviewed, teacher) | {'id': one.example_id}
@@ -150,7 +154,6 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
         description=card.DESCRIPTION,
         card=text,
     )
-    files.write_jsonl(folder / 'drops.jsonl', drops)
     drawn = choice.draw(
         passed,
         n=c.n_review,
@@ -170,17 +173,24 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
 def shown(run: InstructRun, facts: Mapping[str, Any]) -> str:
   """A summary for the terminal."""
   folder = folder_of(run)
-
-  def counts(values: Mapping[str, int]) -> str:
-    return ', '.join(f'{n} {name}' for name, n in values.items()) or 'none'
-
   return '\n'.join([
-      f'{facts["n"]} samples ({counts(facts["by_kind"])}) of '
+      f'{facts["n"]} samples ({_counts(facts["by_kind"])}) of '
       f'{facts["asked"]} questions, in {folder / "set" / NAME}',
-      f'questions left out: {counts(facts["dropped"]["question"])}',
-      f'tries that failed: {counts(facts["dropped"]["try"])}',
+      *_left_out(facts),
       f'to review: {folder / "review.html"}',
   ])
+
+
+def _left_out(facts: Mapping[str, Any]) -> list[str]:
+  """Why questions are not in the set, and tries failed: commonest first."""
+  return [
+      f'questions left out: {_counts(facts["dropped"]["question"])}',
+      f'tries that failed: {_counts(facts["dropped"]["try"])}',
+  ]
+
+
+def _counts(values: Mapping[str, int]) -> str:
+  return ', '.join(f'{n} {name}' for name, n in values.items()) or 'none'
 
 
 def _facts(one: Outcome, reviewed: Review, teacher: str) -> dict[str, Any]:
@@ -203,19 +213,18 @@ def _ask(
 ) -> list[Outcome]:
   """Asks until there are enough samples, or all `n` questions were asked."""
   asked: list[Outcome] = []
-  needed = mixture.sizes(c.n, c.no_search)
   with metrics.Progress('instruct', total=n) as progress:
     for first in range(0, n, c.chunk):
       found = answers.outcomes(range(first, min(first + c.chunk, n)))
       asked += found
       kinds = [
-          one.kind
+          str(one.kind)
           for one in asked
           if _passed(one, c) and one.example_id not in rejected
       ]
-      held = {kind: kinds.count(kind) for kind in needed}
+      held = {kind: kinds.count(kind) for kind in _KINDS}
       progress.advance(len(found), **held)
-      if all(held[kind] >= size for kind, size in needed.items()):
+      if len(mixture.choose(kinds, n=c.n, no_search=c.no_search)) == c.n:
         break
   if answers.n_retried:
     metrics.say(
@@ -230,28 +239,63 @@ def _passed(outcome: Outcome, c: Any) -> bool:
   return outcome.kind is not None and not dropped
 
 
-def _mix(taken: Sequence[Outcome], c: Any) -> list[Outcome]:
-  """Chooses the samples of the set.
+def _exhausted(
+    questions: checked.Questions, n_asked: int, run: InstructRun
+) -> bool:
+  """Says which sources have no more questions; whether none has.
+
+  Questions are those of each source in turn.
+  """
+  c, places = run.config, questions.places
+  if n_asked == len(places) < c.instruct.n_queries:
+    metrics.say(
+        f'instruct: all {n_asked} questions of config.questions.train were '
+        'asked'
+    )
+    return True
+  if not c.questions.n:  # A draw is no beginning of its sources.
+    source, record = places[n_asked - 1]
+    for number, one in enumerate(questions.sources):
+      if (len(one.items) - 1, number) <= (record, source):
+        n = sum(source == number for source, _ in places[:n_asked])
+        metrics.say(f'instruct: {one.name} is exhausted: {n} questions')
+  return False
+
+
+def _check_size(
+    kinds: Sequence[str], facts: Mapping[str, Any], c: Any, *, ended: bool
+) -> None:
+  """Refuses a set that is too small, unless the config takes it.
+
+  Args:
+    kinds: Of the samples that passed.
+    facts: What `card.facts` gives.
+    c: `config.instruct`.
+    ended: Whether there are no more questions.
 
   Raises:
-    UserError: There are too few of a kind, and the config wants no fewer.
+    UserError: There are too few, or too few of a kind.
   """
-  kinds = [str(one.kind) for one in taken]
-  chosen = mixture.choose(kinds, n=c.n, no_search=c.no_search)
-  n = len(chosen)
-  if n < c.n and not (c.fewer and n):
-    short = ' and '.join(
-        f'{kinds.count(kind)} {kind} ({needed} are needed)'
-        for kind, needed in mixture.sizes(c.n, c.no_search).items()
-    )
-    fewer = f'; --config.instruct.fewer=True makes a set of {n}' if n else ''
-    raise UserError(
-        f'the samples that passed are {short}: raise '
-        f'--config.instruct.n_queries or give it more sources{fewer}'
-    )
-  if n < c.n:
-    metrics.say(f'instruct: a set of {n}, not {c.n}: too few of a kind')
-  return [taken[i] for i in chosen]
+  n = facts['n']
+  if n == c.n:
+    return
+  if c.fewer and n:
+    metrics.say(f'instruct: a set of {n}, not {c.n}: too few have passed')
+    return
+  for line in _left_out(facts):
+    metrics.say(f'instruct: {line}')
+  short = ' and '.join(
+      f'{kinds.count(kind)} {kind} ({needed} are needed)'
+      for kind, needed in mixture.sizes(c.n, c.no_search).items()
+  )
+  more = 'give --config.questions.train more sources'
+  if not ended:
+    more = f'raise --config.instruct.n_queries or {more}'
+  fewer = f'; --config.instruct.fewer=True makes a set of {n}' if n else ''
+  raise UserError(
+      f'the samples that passed are {short or f"{n} ({c.n} are needed)"}: '
+      f'{more}{fewer}'
+  )
 
 
 def _drops(

@@ -68,7 +68,7 @@ def facts(
           what: _count(drop['reason'] for drop in drops if drop['of'] == what)
           for what in ('record', 'question', 'try')
       },
-      'searched': [dates[0], dates[-1]],
+      'searched': dates[:1] + dates[-1:],
   }
 
 

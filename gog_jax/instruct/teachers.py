@@ -13,6 +13,7 @@ from gog_jax.questions import sources
 from gog_jax.rollout.policy import Policy
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.run import RunOf
+from gog_jax.storage import metrics
 from gog_jax.types import Trajectory
 
 InstructRun = RunOf[InstructPage]
@@ -50,6 +51,7 @@ class Teacher:
     self.run = run
     self._name = run.config.instruct.teacher
     self.is_remote = self._name == paradigms.REMOTE
+    self._probed = False
 
   def repeating(self, answers: Sequence[Trajectory]) -> Policy:
     """A policy that repeats what was sampled in these, token by token."""
@@ -93,6 +95,11 @@ class Teacher:
     return self.run.with_config(own)
 
   def _remote(self, run: InstructRun) -> Policy:
-    return policies.remote_policy(
+    policy = policies.remote_policy(
         run, capacity=run.config.instruct.concurrency, tolerant=True
     )
+    if not self._probed:  # Before it is asked for the first time.
+      if remark := policy.endpoint.probe():
+        metrics.say(f'instruct: {remark}')
+      self._probed = True
+    return policy

@@ -8,7 +8,7 @@ unpacked, and its shape is checked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -23,6 +23,7 @@ from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
 from gog_jax.remote import retries
 from gog_jax.remote import secrets
+from gog_jax.remote import tasks
 from gog_jax.remote.ledger import charged
 from gog_jax.remote.ledger import dollars
 from gog_jax.remote.ledger import Ledger
@@ -32,7 +33,9 @@ T = TypeVar('T')
 Message = Mapping[str, Any]
 
 _MAX_BYTES = 16 * 2**20  # Of a reply.
-_PATH = '/chat/completions'
+_PATH, _MODELS = '/chat/completions', '/models'
+_NO_KEY = (401, 403)
+_LISTED = 5  # Models that are named, of those that there are.
 _TOKENS = ('prompt_tokens', 'completion_tokens')
 _BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
 
@@ -151,17 +154,11 @@ class Endpoint:
       RunStopped: It would cost more than the run may spend.
       Exception: What the last `read` raised.
     """
-    c = self._section
-    retrying = retries.retrying(
-        max_attempts=c.max_attempts,
-        timeout_s=c.timeout_s,
-        backoff_s=_BACKOFF_S,
-    )
 
-    async def attempt() -> T:
-      messages = write(retrying.statistics['attempt_number'])
+    async def attempt(number: int) -> T:
+      messages = write(number)
       request = {**self._options, 'messages': messages}
-      if getattr(c, 'seeded', False):
+      if getattr(self._section, 'seeded', False):
         request['seed'] = seed
       with charged(
           self._ledger,
@@ -179,9 +176,66 @@ class Endpoint:
         self.counts.add(what, reply.usage.get(what, 0))
       return read(reply)
 
+    return await self._attempts(attempt)
+
+  def probe(self) -> str:
+    """Asks for the list of models: costs nothing, and makes no file.
+
+    Returns:
+      A remark for people; empty if the list holds the model, or there is none.
+
+    Raises:
+      Interrupted: After a signal.
+      EndpointError: Nobody answers, or not whoever has this key.
+    """
+    address = self._address.replace(_PATH, _MODELS)
+
+    async def listed(session: aiohttp.ClientSession) -> Any:
+      try:
+        return await http_json.ask(
+            session, address, None, max_bytes=_MAX_BYTES
+        )
+      except http_json.Garbled:
+        return None, ''
+      except http_json.Refused as error:
+        if error.status in _NO_KEY or not 400 <= error.status < 500:
+          raise
+        return None, ''  # It has no such list.
+
+    async def asked() -> Any:
+      async with self.session() as session:
+        attempts = self._attempts(lambda _: listed(session))
+        return await tasks.gather([attempts])
+
+    ((value, _),) = asyncio.run(asked())
+    try:
+      names = [str(one['id']) for one in value['data']]
+    except (KeyError, TypeError):
+      return ''
+    model = self._section.model
+    if model in names:
+      return ''
+    return (
+        f'{self._shown} does not list {self._flag("model")}={model} among its '
+        f'models ({", ".join(names[:_LISTED]) or "none"}): it is asked '
+        'nevertheless'
+    )
+
+  async def _attempts(self, attempt: Callable[[int], Awaitable[T]]) -> T:
+    """Calls `attempt` with its number, from 1, as often as the config says."""
+    c = self._section
+    retrying = retries.retrying(
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=_BACKOFF_S,
+    )
+
+    async def once() -> T:
+      return await attempt(retrying.statistics['attempt_number'])
+
     try:
       async with asyncio.timeout(c.timeout_s):
-        return await retrying(attempt)
+        return await retrying(once)
     except (
         TimeoutError, ConnectionError, http_json.Garbled, http_json.Refused,
     ) as error:  # fmt: skip
@@ -223,11 +277,11 @@ class Endpoint:
           )
         elif status == 404:
           text += f'; is {url} right, up to its /v1, and {self._flag("model")}?'
-        elif status in (401, 403):
+        elif status in _NO_KEY:
           variable = self._section.key_variable
           text += f' (the key is read from the variable {variable})'
         # Other requests may be shorter, or have an image that it can read.
-        if status < 400 or status in (401, 403, 404, 405):
+        if status < 400 or status in (*_NO_KEY, 404, 405):
           kind = MisconfiguredError
       case _:
         reason = 'no chat completion'
