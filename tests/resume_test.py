@@ -69,6 +69,8 @@ def score_that_regrades(example, trajectory, *, config, call_cost=0.0):
     ('score', 'options'),
     [
         (mini.score_by_ids, {}),
+        # Stopped between two syncs: the sampler's weights are older.
+        (mini.score_by_ids, {'rl__sync_every': 3}),
         (
             score_that_regrades,
             {
@@ -79,7 +81,7 @@ def score_that_regrades(example, trajectory, *, config, call_cost=0.0):
             },
         ),
     ],
-    ids=['plain', 'regrading and refills'],
+    ids=['plain', 'a sampler that lags', 'regrading and refills'],
 )
 def test_rl_resumes_exactly(finished, tmp_path, monkeypatch, score, options):
   monkeypatch.setattr(rewards, 'score', score)
@@ -88,7 +90,8 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch, score, options):
   shutil.copytree(finished.workdir, parts)
   run = mini.make_run(whole, 'rl', **options)
   resumed = mini.make_run(parts, 'rl', **options)
-  if options:
+  regrades = 'rl__regrade' in options
+  if regrades:
     mini.make_hard(run)
     mini.make_hard(resumed)
   mini.make_stages(run, 'rl')
@@ -96,7 +99,7 @@ def test_rl_resumes_exactly(finished, tmp_path, monkeypatch, score, options):
   assert len(rows) == 4
   assert all(row['live_groups'] > 0 for row in rows)
   assert rows[-1]['kl'] > 0  # It has left the SFT policy.
-  if options:
+  if regrades:
     assert sum(row['refilled'] for row in rows) > 0
     assert rows[1]['left_out'] > 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 from typing import Any
 
 from etils import epath
@@ -55,19 +56,16 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   policy = run.make_policy(base, greedy=False)
   del base  # The sampler drops it, too, when it gets the first weights.
   curriculum = make_curriculum(run, folder)
+  lags = c.sync_every > 1
+  # An update donates what the sampler would still use at the next step.
+  use = model.kept if lags else model.in_use
 
-  def sync_policy(state: TrainState, *, due: bool) -> nnx.State | None:
-    """Gives the policy new weights if `due`; the next update shares them."""
-    if not due:
-      return None
-    # An update donates what the sampler would still use at the next step.
-    use = model.kept if c.sync_every > 1 else model.in_use
-    shared = use(state.params)
+  def give(params: nnx.State) -> None:
+    """Gives the policy trained parameters, as they are used."""
     policy.update(
-        nnx.merge_state(shared, model.frozen),
-        vision_changed=state_lib.trains_vision(shared),
+        nnx.merge_state(params, model.frozen),
+        vision_changed=state_lib.trains_vision(params),
     )
-    return shared
 
   def train_step(
       state: TrainState, batches: MicroBatches, shared: nnx.State | None
@@ -82,6 +80,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       skipped += metrics['skipped']
     return state, jax.device_get(metrics | {'skipped': skipped})
 
+  if lags:
+    state = dataclasses.replace(state, sampled_by=use(state.params))
   with fit.opened(
       state,
       curriculum.queries,
@@ -91,17 +91,26 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       n_steps=c.steps,
       checkpoint_every=c.checkpoint_every,
   ) as session:
-    state, log = session.state, session.log
+    synced: Any = session.state.sampled_by  # What the sampler has.
+    state = dataclasses.replace(session.state, sampled_by=None)
+    log = session.log
     curriculum.resume(session.first)
     # An alarm that stopped the run stops it again, unless settings changed.
     alarms.heed(alarms.raised(log.rows, c.alarms), log.rows, c.alarms)
+
+    def whole() -> TrainState:
+      """With what a checkpoint needs beside the state."""
+      return dataclasses.replace(state, sampled_by=synced if lags else None)
+
     for n in range(session.first, c.steps):
-      due = n == session.first or n % c.sync_every == 0
-      shared = sync_policy(state, due=due)
+      shared = None  # What the sampler and the first update both use.
+      if n % c.sync_every == 0:
+        shared = synced = use(state.params)
+      give(synced)
       watch = metrics_lib.Stopwatch()
       seed = state_lib.step_seed(state)
       groups: list[Group] = []
-      with _saved_if_stopped(session, n, state):
+      with _saved_if_stopped(session, n, whole()):
         # Once; dynamic sampling draws again for groups that teach nothing. If
         # that does not bring enough, the step is smaller (DAPO, section 3.2).
         for draw in range(1 + c.dynamic_sampling * c.max_refills):
@@ -142,7 +151,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       if n + 1 == c.steps or (n + 1) % c.trajectories_every == 0:
         save_rollouts(folder, n + 1, learnt, keep=c.trajectories_kept)
       if session.is_due(n + 1) or (found and c.alarms.stop):
-        session.save(n + 1, state)
+        session.save(n + 1, whole())
       alarms.heed(found, log.rows, c.alarms)
   checkpoint.save_pytree(folder / 'params', state.params)
   return {'steps': c.steps} | rl_metrics.reward_trend(log.rows)

@@ -31,12 +31,15 @@ class TrainState:
     params: The trainable part of the model: LoRA adapters or full parameters.
     opt_state: The optimizer's.
     rng: The data of the run's key; see `step_seed`.
+    sampled_by: In checkpoints of RL, where the sampler's weights may be older
+      than `params`: its trained part, as it is used.
   """
 
   step: jax.Array
   params: nnx.State
   opt_state: optax.OptState
   rng: jax.Array
+  sampled_by: nnx.State | None = None
 
 
 @dataclasses.dataclass(frozen=True)
