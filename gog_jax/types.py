@@ -167,12 +167,24 @@ class ToolCall:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hit:
-  """One search result: untrusted text, and the encoded image if it has one."""
+  """One search result, untrusted.
+
+  Attributes:
+    title: Of a document or picture.
+    text: What the policy reads of it.
+    score: The higher, the better.
+    image: An encoded image file, for reports.
+    document: What its backend knows of it besides, such as an id and a link,
+      in JSON's types. For servers: no trajectory or cache keeps it.
+  """
 
   title: str
   text: str
   score: float
   image: bytes | None = None
+  document: Mapping[str, Any] = dataclasses.field(
+      default_factory=dict, compare=False, metadata={'stored': False}
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,8 @@ def metrics_of(run: Run, stage: str) -> list[dict]:
 
 def without_clock(value):
   """Seconds and latencies left out, however deep they stand."""
+  if isinstance(value, list):
+    return [without_clock(inner) for inner in value]
   if not isinstance(value, dict):
     return value
   return {

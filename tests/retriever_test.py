@@ -63,13 +63,13 @@ def _served(routes):
     loop.close()
 
 
-def _ask(url, *, image=None, top_k=3):
+def _ask(url, *, image=None, top_k=3, scope=''):
   async def scenario():
     client = Retriever(url, version='v')
     try:
       if image is not None:
-        return await client.search_image(image, scope='', top_k=top_k)
-      return await client.search_text('who', scope='', top_k=top_k)
+        return await client.search_image(image, scope=scope, top_k=top_k)
+      return await client.search_text('who', scope=scope, top_k=top_k)
     finally:
       await client.close()
 
@@ -99,6 +99,21 @@ def test_it_speaks_search_r1():
   assert '"Title' in json.loads(reply.raw)['result'][0][0]['document'][
       'contents'
   ]
+
+
+def test_a_scope_is_sent_where_there_is_one():
+  asked = []
+
+  async def retrieve(request):
+    asked.append(await request.json())
+    return web.json_response({'result': [[]]})
+
+  with _served([web.post('/{path:.*}', retrieve)]) as url:
+    for image in (None, _PIXEL):
+      for scope in ('', 'a world'):
+        _ask(url, image=image, scope=scope)
+  assert [body.get('scope') for body in asked] == [None, 'a world'] * 2
+  assert 'scope' not in asked[0] and 'scope' not in asked[2]
 
 
 def test_it_sends_and_gets_images():

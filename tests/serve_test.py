@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from gog_jax import images
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.index import build
 from gog_jax.index import serve
@@ -30,7 +32,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 KEY = 'open-sesame-4711'
 
 
-def _picture(seed):
+def picture(seed):
   """Blocks of colours: no two seeds look alike."""
   rng = np.random.default_rng(seed)
   blocks = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -43,7 +45,7 @@ def folder(tmp_path_factory):
   pictures = folder / 'pictures'
   pictures.mkdir()
   for i in range(5):
-    _picture(i).save(pictures / f'p{i}.png')
+    picture(i).save(pictures / f'p{i}.png')
   (pictures / 'p1.txt').write_text('The <second> one')
   docs = [
       {'id': 'd1', 'contents': '"Zebra"\nStripes all over.'},
@@ -60,12 +62,12 @@ def folder(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def _served(folder, **env):
+def served(*flags, holds, **env):
   """The command, in a process of its own; its address."""
   process = subprocess.Popen(
       [
           sys.executable, '-m', 'gog_jax.main', '--config=configs/retrieve.py',
-          f'--config.index={folder / "index"}', '--config.port=0',
+          '--config.port=0', *flags,
       ],
       cwd=_ROOT,
       stdout=subprocess.PIPE,
@@ -76,7 +78,7 @@ def _served(folder, **env):
   try:
     line = process.stdout.readline()
     assert line.startswith('ready: http://127.0.0.1:'), process.stderr.read()
-    assert 'serves 2 documents and 5 images (index/' in line
+    assert f' serves {holds}' in line
     yield line.split()[1]
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=20)
@@ -87,13 +89,18 @@ def _served(folder, **env):
     process.communicate()
 
 
+def _index_served(folder, **env):
+  holds = '2 documents and 5 images (index/'
+  return served(f'--config.index={folder / "index"}', holds=holds, **env)
+
+
 @pytest.fixture(scope='module')
 def url(folder):
-  with _served(folder) as url:
+  with _index_served(folder) as url:
     yield url
 
 
-def _post(url, body, **headers):
+def post(url, body, **headers):
   """(status, JSON)."""
   data = body if isinstance(body, bytes) else json.dumps(body).encode()
   request = urllib.request.Request(url, data, headers)
@@ -105,12 +112,12 @@ def _post(url, body, **headers):
 
 
 def _base64(seed):
-  return base64.b64encode(images.encode_png(_picture(seed))).decode()
+  return base64.b64encode(images.encode_png(picture(seed))).decode()
 
 
 def test_text_is_answered_as_search_r1_does(url):
   body = {'queries': ['zebra', 'heron stands', 'xyz'], 'topk': 2}
-  status, reply = _post(f'{url}/retrieve', body | {'return_scores': True})
+  status, reply = post(f'{url}/retrieve', body | {'return_scores': True})
   assert status == 200
   zebra, heron, none = reply['result']
   assert zebra[0]['document'] == {
@@ -118,13 +125,13 @@ def test_text_is_answered_as_search_r1_does(url):
   }  # fmt: skip
   assert heron[0]['document']['contents'] == '"Heron"\nIt stands.'
   assert zebra[0]['score'] > 0 and none == []
-  _, plain = _post(f'{url}/retrieve', body)
+  _, plain = post(f'{url}/retrieve', body)
   assert plain['result'][0] == [zebra[0]['document']]
 
 
 def test_images_are_answered_with_what_they_carry(url):
   body = {'images': [_base64(1), _base64(2)], 'topk': 1}
-  status, reply = _post(f'{url}/retrieve_image', body)
+  status, reply = post(f'{url}/retrieve_image', body)
   assert status == 200
   (second,), (third,) = reply['result']
   assert second['document'] == {
@@ -145,7 +152,7 @@ def test_our_client_gets_what_the_index_gives(url, folder):
     await client.close()
     return found
 
-  data = images.encode_png(_picture(2))
+  data = images.encode_png(picture(2))
   for ask in (
       lambda one: one.search_text('heron', scope='', top_k=2),
       lambda one: one.search_image(data, scope='', top_k=3),
@@ -187,11 +194,11 @@ def test_our_client_gets_what_the_index_gives(url, folder):
     ],
 )  # fmt: skip
 def test_a_bad_request_is_told_why(url, path, body, status, words):
-  found, reply = _post(f'{url}/{path}', body)
+  found, reply = post(f'{url}/{path}', body)
   assert found == status
   assert words in reply['error'] and '\n' not in reply['error']
   # And the next is answered.
-  assert _post(f'{url}/retrieve', {'queries': ['zebra']})[0] == 200
+  assert post(f'{url}/retrieve', {'queries': ['zebra']})[0] == 200
 
 
 def test_health_says_what_is_served(url, folder):
@@ -206,14 +213,14 @@ def test_health_says_what_is_served(url, folder):
 
 def test_odd_headers_and_paths_are_answered(url):
   body = {'queries': ['zebra'], 'topk': None}
-  assert _post(f'{url}/retrieve', body, Authorization='B\xff')[0] == 200
-  assert _post(f'{url}/no%0aFAKE', body)[0] == 404
+  assert post(f'{url}/retrieve', body, Authorization='B\xff')[0] == 200
+  assert post(f'{url}/no%0aFAKE', body)[0] == 404
 
 
 def test_a_picture_larger_than_a_photograph_is_refused(url):
   large = images.encode_png(images.Image.new('1', (5000, 5000)))
   body = {'images': [base64.b64encode(large).decode()]}
-  status, reply = _post(f'{url}/retrieve_image', body)
+  status, reply = post(f'{url}/retrieve_image', body)
   assert status == 400 and '5000 x 5000 pixels are more' in reply['error']
 
 
@@ -221,11 +228,11 @@ def test_who_sets_a_key_demands_it_and_a_stalled_client_holds_up_nothing(
     folder,
 ):
   body = {'queries': ['zebra']}
-  with _served(folder, **{KEY_VARIABLE: KEY}) as url:
-    status, reply = _post(f'{url}/retrieve', body)
+  with _index_served(folder, **{KEY_VARIABLE: KEY}) as url:
+    status, reply = post(f'{url}/retrieve', body)
     assert status == 401 and KEY not in json.dumps(reply)
-    assert _post(f'{url}/retrieve', body, Authorization='Bearer x')[0] == 401
-    given = _post(f'{url}/retrieve', body, Authorization=f'Bearer {KEY}')
+    assert post(f'{url}/retrieve', body, Authorization='Bearer x')[0] == 401
+    given = post(f'{url}/retrieve', body, Authorization=f'Bearer {KEY}')
     assert given[0] == 200
     host, port = url.removeprefix('http://').split(':')
     stalled = socket.create_connection((host, int(port)))
@@ -252,5 +259,8 @@ def test_where_nobody_can_listen_is_one_line(folder, host, port, words):
     taken.listen()
     port = taken.getsockname()[1] if port is None else port
     with pytest.raises(UserError, match=words) as caught:
-      serve.serve(LocalIndex(str(folder / 'index')), host=host, port=port)
+      index = LocalIndex(str(folder / 'index'))
+      serve.serve(
+          {TEXT: index, IMAGE: index}, host=host, port=port, top_k=1
+      )
   assert '\n' not in str(caught.value)

@@ -51,14 +51,17 @@ def index(config: Any, workdir: epath.Path) -> None:
 
 
 def retrieve(config: Any, workdir: epath.Path) -> None:
-  """Serves an index over HTTP."""
-  from gog_jax.index import backend
+  """Serves what is searched over HTTP."""
   from gog_jax.index import serve
+  from gog_jax.tools import toolbox
 
   del workdir
-  encoder = backend.load_encoder(config.encoder)
-  opened = backend.LocalIndex(config.index, encoder)
-  serve.serve(opened, host=config.host, port=config.port)
+  serve.serve(
+      toolbox.open_backends(config.tools),
+      host=config.host,
+      port=config.port,
+      top_k=config.tools.top_k,
+  )
 
 
 def benchmark(config: Any, workdir: epath.Path) -> None:

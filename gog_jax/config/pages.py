@@ -17,6 +17,7 @@ from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.config.evaluation import ExportConfig
 from gog_jax.config.evaluation import InstructConfig
 from gog_jax.config.tools import JudgeConfig
+from gog_jax.config.tools import ToolsConfig
 from gog_jax.config.training import PretrainConfig
 from gog_jax.errors import UserError
 from gog_jax.storage import typed
@@ -149,10 +150,18 @@ class IndexPage(Page):
 class RetrievePage(Page):
   """Of configs/retrieve.py."""
 
-  index: str
-  encoder: str  # A folder of weights, if the index was built with it.
+  tools: ToolsConfig  # What is searched; whoever asks has the limits.
+  index: str  # As tools.index
+  encoder: str  # and tools.encoder.
   host: str  # 127.0.0.1 is this machine alone; 0.0.0.0 is everyone.
   port: int
+
+  def __post_init__(self):
+    if self.tools.mode != 'live' or self.tools.cache:
+      raise typed.FieldError(
+          'tools.mode and tools.cache are for those who ask: every request is '
+          'searched for'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

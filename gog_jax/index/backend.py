@@ -130,8 +130,13 @@ class LocalIndex:
     found = await in_thread(self.threads, self.text, query, top_k)
     return ToolResult(
         hits=tuple(
-            Hit(title=document['title'], text=document['text'], score=score)
-            for document, score in found
+            Hit(
+                title=row['title'],
+                text=row['text'],
+                score=score,
+                document={name: row[name] for name in ('id', 'contents')},
+            )
+            for row, score in found
         )
     )
 

@@ -142,7 +142,11 @@ class ImageIndex:
     picture = {name: row[name] for name in _SHOWN}
     thumbnail = self._features.get(row['key'], 'thumbnail').tobytes()
     hit = Hit(
-        title=row['title'], text=row['text'], score=score, image=thumbnail
+        title=row['title'],
+        text=row['text'],
+        score=score,
+        image=thumbnail,
+        document=picture,
     )
     return picture, hit
 

@@ -1,4 +1,4 @@
-"""A local index over HTTP, for the trainers that speak Search-R1's protocol.
+"""Search backends over HTTP, for the trainers that speak Search-R1's protocol.
 
     POST /retrieve        {"queries": [..], "topk": 3, "return_scores": true}
     POST /retrieve_image  {"images": [base64], "topk": 3}
@@ -23,14 +23,18 @@ from aiohttp import web
 
 from gog_jax import images
 from gog_jax import interrupt
+from gog_jax.config.tools import IMAGE
+from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
-from gog_jax.index.backend import LocalIndex
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_traceback
 from gog_jax.storage import typed
-from gog_jax.tools.base import in_thread
+from gog_jax.tools.base import close
+from gog_jax.tools.base import joined
+from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.retriever import KEY_VARIABLE
 from gog_jax.tools.retriever import shared_key
+from gog_jax.tools.retriever import text_hit
 from gog_jax.types import Hit
 
 _MAX_BODY_BYTES = 32 * 2**20
@@ -38,11 +42,12 @@ _MAX_REQUESTS = 64  # At once; further ones get a 503 with Retry-After.
 _BODY_S = 30.0  # Seconds in which a client must have sent its body.
 _SHUTDOWN_S = 2.0
 _MAX_PIXELS = 16 * 2**20  # Of an image that is searched with.
-_TOP_K = 3  # The default of `topk`.
 _POLL_S = 0.2  # How often the server looks for a signal.
 _OPEN_PATH = '/health'  # Needs no key.
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# By TEXT and IMAGE, as far as anything is searched with them.
+_Backends = Mapping[str, SearchBackend]
 T = TypeVar('T')
 
 
@@ -60,6 +65,7 @@ class _TextSearch:
 
   queries: Annotated[tuple[_Query, ...], _at_most(1024, 'texts')]
   topk: _TopK | None = None
+  scope: str = ''
   return_scores: bool = False
 
 
@@ -69,32 +75,42 @@ class _ImageSearch:
 
   images: Annotated[tuple[str, ...], _at_most(64, 'texts')]
   topk: _TopK | None = None
+  scope: str = ''
   return_hits: bool = False
 
 
-def serve(index: LocalIndex, *, host: str, port: int) -> None:
-  """Serves an index until a signal comes; says one line when it is ready.
+def serve(backends: _Backends, *, host: str, port: int, top_k: int) -> None:
+  """Serves searches until a signal comes; says one line when it is ready.
 
   Args:
-    index: What is searched.
+    backends: What is searched, by TEXT and IMAGE.
     host: Where to listen: 127.0.0.1 is for this machine alone.
     port: 0 is any that is free.
+    top_k: Results for those who do not say how many.
 
   Raises:
-    UserError: It cannot listen there, or the key cannot be one.
+    UserError: Nothing is searched, it cannot listen there, or the key cannot
+      be one.
     Interrupted: A signal came and all connections are closed.
   """
-  asyncio.run(_serve(index, host, port))
+  asyncio.run(_serve(backends, host, port, top_k))
 
 
-async def _serve(index: LocalIndex, host: str, port: int) -> None:
+async def _serve(
+    backends: _Backends, host: str, port: int, top_k: int
+) -> None:
+  if not backends:
+    raise UserError(
+        'there is nothing to serve: choose what is searched with '
+        '--config.tools.backend'
+    )
   if not host:
     raise UserError(
         '--config.host is empty: 127.0.0.1 is this machine alone, 0.0.0.0 '
         'everyone'
     )
   runner = web.AppRunner(
-      make_app(index),
+      make_app(backends, top_k),
       access_log=None,
       shutdown_timeout=_SHUTDOWN_S,
       handler_cancellation=True,  # A search ends when its client is gone.
@@ -111,9 +127,14 @@ async def _serve(index: LocalIndex, host: str, port: int) -> None:
           '--config.port or --config.host'
       ) from error
     address = runner.addresses[0]
+    held = ' and '.join(
+        what if n is True else f'{n} {what}'
+        for what, n in _counts(backends).items()
+        if n
+    )
     print(
-        f'ready: http://{address[0]}:{address[1]} serves {index.n_documents} '
-        f'documents and {index.n_images} images ({index.version})',
+        f'ready: http://{address[0]}:{address[1]} serves {held} '
+        f'({_version(backends)})',
         flush=True,
     )
     while True:
@@ -121,41 +142,58 @@ async def _serve(index: LocalIndex, host: str, port: int) -> None:
       await asyncio.sleep(_POLL_S)
   finally:
     await runner.cleanup()
+    await close(backends.values())
 
 
-def make_app(index: LocalIndex) -> web.Application:
-  """The three addresses, over an open index."""
+def _version(backends: _Backends) -> str:
+  """That of all; a backend keeps its own, even where one half is served."""
+  one, *others = {backend.version for backend in backends.values()}
+  return joined(backends) if others else one
+
+
+def _counts(backends: _Backends) -> dict[str, int | bool]:
+  """How much is searched; of backends that do not count, whether anything."""
+  return {
+      'documents': getattr(backends.get(TEXT), 'n_documents', TEXT in backends),
+      'images': getattr(backends.get(IMAGE), 'n_images', IMAGE in backends),
+  }
+
+
+def make_app(backends: _Backends, top_k: int) -> web.Application:
+  """The three addresses, over open backends; `top_k` is `topk`'s default."""
 
   async def retrieve(request: web.Request) -> web.Response:
-    asked = await _body(request, _TextSearch)
-    top_k, scored = asked.topk or _TOP_K, asked.return_scores
+    backend, asked = backend_of(TEXT), await _body(request, _TextSearch)
+    where = {'scope': asked.scope, 'top_k': asked.topk or top_k}
     result = []
     for query in asked.queries:
-      found = await in_thread(index.threads, index.text, query, top_k)
-      result.append([_text_item(row, score, scored) for row, score in found])
+      found = await backend.search_text(query, **where)
+      result.append([_text_item(h, asked.return_scores) for h in found.hits])
     return web.json_response({'result': result})
 
   async def retrieve_image(request: web.Request) -> web.Response:
-    asked = await _body(request, _ImageSearch)
-    top_k, full = asked.topk or _TOP_K, asked.return_hits
+    backend, asked = backend_of(IMAGE), await _body(request, _ImageSearch)
+    where = {'scope': asked.scope, 'top_k': asked.topk or top_k}
     result = []
     for number, text in enumerate(asked.images):
       try:
-        data = _image(text)
-        found = await in_thread(index.threads, index.image, data, top_k)
+        found = await backend.search_image(_image(text), **where)
       except UserError as error:  # Its advice is for training sets.
         reason = str(error).rpartition(';')[0] or str(error)
         raise UserError(f'images[{number}]: {reason}') from error
-      result.append([_image_item(row, hit, full) for row, hit in found])
+      result.append([_image_item(h, asked.return_hits) for h in found.hits])
     return web.json_response({'result': result})
 
+  def backend_of(kind: str) -> SearchBackend:
+    if kind not in backends:
+      raise web.HTTPNotFound(reason=f'nothing is searched with {kind}s here')
+    return backends[kind]
+
   async def health(unused_request: web.Request) -> web.Response:
-    return web.json_response({
-        'status': 'ok',
-        'version': index.version,
-        'documents': index.n_documents,
-        'images': index.n_images,
-    })
+    version = _version(backends)
+    return web.json_response(
+        {'status': 'ok', 'version': version} | _counts(backends)
+    )
 
   app = web.Application(
       client_max_size=_MAX_BODY_BYTES, middlewares=[_guard(shared_key())]
@@ -240,20 +278,24 @@ def _image(text: str) -> bytes:
   return data
 
 
-def _text_item(
-    document: Mapping[str, Any], score: float, scored: bool
-) -> dict[str, Any]:
+def _text_item(hit: Hit, scored: bool) -> dict[str, Any]:
   """As Search-R1's own server: the document alone if scores are not wanted."""
-  row = {'id': document['id'], 'contents': document['contents']}
-  return {'document': row, 'score': score} if scored else row
+  row = {'contents': f'"{hit.title}"\n{hit.text}', **hit.document}
+  read = text_hit(row, hit.score)
+  if (read.title, read.text) != (hit.title, hit.text):
+    row |= {'title': hit.title, 'text': hit.text}
+  row |= _thumbnail(hit)
+  return {'document': row, 'score': float(hit.score)} if scored else row
 
 
-def _image_item(
-    picture: Mapping[str, Any], hit: Hit, full: bool
-) -> dict[str, Any]:
-  document = dict(picture)
+def _image_item(hit: Hit, full: bool) -> dict[str, Any]:
+  row = {'title': hit.title, 'caption': hit.text, **hit.document}
   if full:
-    document['text'] = hit.text
-    if hit.image is not None:
-      document['thumbnail'] = base64.b64encode(hit.image).decode()
-  return {'document': document, 'score': hit.score}
+    row |= {'text': hit.text, **_thumbnail(hit)}
+  return {'document': row, 'score': float(hit.score)}
+
+
+def _thumbnail(hit: Hit) -> dict[str, str]:
+  if hit.image is None:
+    return {}
+  return {'thumbnail': base64.b64encode(hit.image).decode()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 import concurrent.futures
 import dataclasses
 from typing import Any, Protocol
 
+from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import INHERITED
+from gog_jax.config.tools import TEXT
 from gog_jax.config.tools import ToolLimits
 from gog_jax.remote.secrets import redact
 from gog_jax.types import ToolResult
@@ -163,6 +165,21 @@ def one_line(text: object) -> str:
   """`text` on one line of at most ERROR_LENGTH characters, without secrets."""
   line = ' '.join(redact(str(text)).split())
   return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 3] + '...'
+
+
+def joined(backends: Mapping[str, SearchBackend]) -> str:
+  """One version of what is searched with TEXT and with IMAGE."""
+  held = {k: backends[k].version for k in (TEXT, IMAGE) if k in backends}
+  if len(held) == 2 and len(set(held.values())) == 1:
+    return held[TEXT]
+  return ', '.join(f'{kind} {version}' for kind, version in held.items())
+
+
+async def close(backends: Iterable[SearchBackend]) -> None:
+  """Frees what they hold of this event loop, once each."""
+  for backend in {id(one): one for one in backends}.values():
+    if closing := getattr(backend, 'close', None):
+      await closing()
 
 
 async def in_thread(

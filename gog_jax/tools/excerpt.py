@@ -31,6 +31,7 @@ def excerpts(
           hit,
           title=excerpt(hit.title, None, n_characters=_TITLE),
           text=excerpt(hit.text, query, n_characters=n_characters),
+          document={},  # Which may hold all of the text.
       )
       for hit in hits
   )

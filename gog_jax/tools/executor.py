@@ -20,6 +20,7 @@ import time
 
 from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import RunStopped
+from gog_jax.tools.base import close
 from gog_jax.tools.base import ModelError
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import Query
@@ -157,10 +158,7 @@ class ToolExecutor:
       await asyncio.gather(*flights, return_exceptions=True)
     finally:
       self._closing = False
-      held = {id(one): one for one in self._toolbox.backends.values()}
-      for backend in held.values():
-        if close := getattr(backend, 'close', None):
-          await close()
+      await close(self._toolbox.backends.values())
 
   async def _shown(self, result: ToolResult, query: Query) -> ToolResult:
     """What the policy gets of a result.

@@ -7,9 +7,12 @@
                            "images": 0}
 
 Text documents are {"id", "contents": '"title"\ntext'}, images {"id", "title",
-"caption", "image", "link"}. Ours adds "text" and "thumbnail" (base64) to the
-latter where a request says `"return_hits": true`; others may ignore it. What
-/health does not count is tried out: a server may know nothing of images.
+"caption", "image", "link"}. Ours adds "title" and "text" to the former where
+the contents do not tell them apart, "text" and "thumbnail" (base64) to the
+latter where a request says `"return_hits": true`; and where a question has a
+scope, `"scope"` is sent along. Others may ignore all that. /health counts, or
+says true; what it does not say is tried out: a server may know nothing of
+images.
 """
 
 from __future__ import annotations
@@ -69,10 +72,7 @@ def shared_key() -> str | None:
 
 
 class Retriever:
-  """A `SearchBackend` on the other side of HTTP.
-
-  A scope is not passed on: the protocol has none, a server searches one corpus.
-  """
+  """A `SearchBackend` on the other side of HTTP."""
 
   def __init__(
       self, url: str, *, version: str, kinds: Collection[str] = (TEXT, IMAGE)
@@ -142,24 +142,16 @@ class Retriever:
       self, query: str, *, scope: str, top_k: int
   ) -> ToolResult:
     """Finds documents; raises as SearchBackend says."""
-    del scope
-    return await self._search(
-        'retrieve',
-        {'queries': [query], 'topk': top_k, 'return_scores': True},
-        _text_hit,
-    )
+    body = {'queries': [query], 'topk': top_k, 'return_scores': True}
+    return await self._search('retrieve', body, scope, text_hit)
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
   ) -> ToolResult:
     """Finds images; raises as SearchBackend says."""
-    del scope
     encoded = base64.b64encode(data).decode()
-    return await self._search(
-        'retrieve_image',
-        {'images': [encoded], 'topk': top_k, 'return_hits': True},
-        _image_hit,
-    )
+    body = {'images': [encoded], 'topk': top_k, 'return_hits': True}
+    return await self._search('retrieve_image', body, scope, _image_hit)
 
   async def close(self) -> None:
     """Closes the connections of this event loop."""
@@ -170,9 +162,12 @@ class Retriever:
   async def _search(
       self,
       path: str,
-      body: Mapping[str, Any],
+      body: dict[str, Any],
+      scope: str,
       hit: Callable[[Mapping[str, Any], float], Hit],
   ) -> ToolResult:
+    if scope:  # Search-R1's own protocol has none.
+      body['scope'] = scope
     try:
       value, raw = await http_json.ask(
           self._session_of(asyncio.get_running_loop()),
@@ -288,31 +283,34 @@ def _documents(value: Any) -> Iterator[tuple[Mapping[str, Any], float]]:
     yield document, float(score)
 
 
-def _text_hit(document: Mapping[str, Any], score: float) -> Hit:
+def text_hit(document: Mapping[str, Any], score: float) -> Hit:
+  """What a text document says to a policy; raises Garbled if it is none."""
   title = _text(document, 'title')
-  text = _text(document, 'text') or _text(document, 'contents')
+  text = _text(document, 'text', 'contents')
   if not title and '\n' in text:
     title, _, text = text.partition('\n')
     title = title.strip().strip('"')
-  return Hit(title=title, text=text, score=score)
+  image = _thumbnail(_text(document, 'thumbnail'))
+  return Hit(title=title, text=text, score=score, image=image)
 
 
 def _image_hit(document: Mapping[str, Any], score: float) -> Hit:
   return Hit(
       title=_text(document, 'title'),
-      text=_text(document, 'text') or _text(document, 'caption'),
+      text=_text(document, 'text', 'caption'),
       score=score,
       image=_thumbnail(_text(document, 'thumbnail')),
   )
 
 
-def _text(document: Mapping[str, Any], field: str) -> str:
-  value = document.get(field)
-  if value is None:
-    return ''
-  if not isinstance(value, str):
-    raise http_json.Garbled(f'the {field} of a document is no text')
-  return value
+def _text(document: Mapping[str, Any], *fields: str) -> str:
+  """The first of the fields that there is; '' if there is none."""
+  for field in fields:
+    if (value := document.get(field)) is not None:
+      if not isinstance(value, str):
+        raise http_json.Garbled(f'the {field} of a document is no text')
+      return value
+  return ''
 
 
 def _thumbnail(encoded: str) -> bytes | None:

@@ -19,6 +19,7 @@ from gog_jax.remote.ledger import Ledger
 from gog_jax.storage import metrics
 from gog_jax.storage.store import Store
 from gog_jax.tools import functions
+from gog_jax.tools.base import joined
 from gog_jax.tools.base import SearchBackend
 from gog_jax.tools.base import Tool
 from gog_jax.tools.breaker import Breaker
@@ -99,11 +100,12 @@ class Toolbox:
           functions=own,
           recording=recording,
       )
-    backends, recording, cache, ledger = _backends(config), None, None, None
+    backends = open_backends(config)
+    recording = cache = ledger = None
     if config.mode == 'record':
       versions = {kind: one.version for kind, one in backends.items()}
       recording = Recording(
-          folder, backend=_joined(versions), versions=versions
+          folder, backend=joined(backends), versions=versions
       )
     if config.cache:
       store = Store(
@@ -135,9 +137,8 @@ class Toolbox:
   @property
   def version(self) -> str:
     """Of what is searched, or was when it was recorded, and of users' tools."""
-    held = _joined({kind: one.version for kind, one in self.backends.items()})
     own = [one.version for one in self.functions.values()]
-    return ', '.join(filter(None, [held, *own]))
+    return ', '.join(filter(None, [joined(self.backends), *own]))
 
   def tools(
       self,
@@ -187,7 +188,7 @@ class _Recorded:
     """Nothing is open."""
 
 
-def _backends(config: ToolsConfig) -> dict[str, SearchBackend]:
+def open_backends(config: ToolsConfig) -> dict[str, SearchBackend]:
   """What the config chooses to search with TEXT and with IMAGE.
 
   A backend that stands for both is taken for what it can; the rest is said.
@@ -215,14 +216,6 @@ def _backends(config: ToolsConfig) -> dict[str, SearchBackend]:
           f'tools: {made[name].version} cannot be searched with {_LACKS[kind]}'
       )
   return found
-
-
-def _joined(versions: Mapping[str, str]) -> str:
-  """One version of what is searched with TEXT and with IMAGE."""
-  if len(versions) == 2 and len(set(versions.values())) == 1:
-    return versions[TEXT]
-  held = [kind for kind in (TEXT, IMAGE) if kind in versions]
-  return ', '.join(f'{kind} {versions[kind]}' for kind in held)
 
 
 def _backend(config: ToolsConfig, field: str) -> SearchBackend:
