@@ -12,7 +12,7 @@ VERSION = re.search(
 
 INSTALL_REQUIRES = [
     'absl-py',  # Flags and logging.
-    'aiohttp>=3.11',  # HTTP, as a client and as a server.
+    'aiohttp>=3.12',  # HTTP, as a client and as a server.
     'array_record>=0.8',  # The file format of TFDS sets, without TensorFlow.
     'bm25s>=0.2',  # Text retrieval.
     'etils[epath]>=1.9',  # Local and gs:// paths alike.

@@ -116,6 +116,8 @@ def _toy() -> ConfigDict:
           'test': ('world',),
           'exclude': (),
           'images': '',
+          'fetch_images': True,
+          'fetch': sections.fetch(),
           'n': 0,
           'leaks': 'leave_out',
       },
@@ -200,6 +202,7 @@ def _toy() -> ConfigDict:
       'log': {'wandb': ''},
       'remote': sections.remote(),
   })
+  c.benchmark.fetch = c.questions.fetch  # The same, by either name.
   c.general = sections.general()
   c.untouched = sections.untouched(c)
   return c

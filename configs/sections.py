@@ -103,6 +103,19 @@ def untouched(c: ConfigDict) -> ConfigDict:
   return ConfigDict(own | {'general': c.general.to_dict()})
 
 
+def fetch() -> ConfigDict:
+  """Photographs from the public internet."""
+  return ConfigDict({
+      'folder': '',
+      'again': False,
+      'private': (),
+      'max_bytes': 32 * 2**20,
+      'timeout_s': 30.0,
+      'max_attempts': 3,
+      'concurrency': 16,
+  })
+
+
 def benchmark() -> ConfigDict:
   """A published set of questions: none."""
   return ConfigDict({
@@ -113,6 +126,7 @@ def benchmark() -> ConfigDict:
       'n': 0,
       'seed': 0,
       'fetch_images': False,
+      'fetch': fetch(),
       'options': False,
       'scope': '',
       'date': '',

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.server
 import io
 import json
 import pathlib
+import threading
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -288,9 +292,11 @@ def load(name: str, folder: pathlib.Path, **options) -> benchmarks.Benchmark:
 
 
 def open_benchmark(
-    name: str, path: str = '', *, workdir='', **fields
+    name: str, path: str = '', *, workdir='', fetch=(), **fields
 ) -> benchmarks.Benchmark:
-  values = dict(sections.benchmark(), name=name, path=path) | fields
+  values: dict[str, Any] = sections.benchmark().to_dict()
+  values |= {'name': name, 'path': path, **fields}
+  values['fetch'] |= dict(fetch)
   section = typed.read(BenchmarkConfig, values, 'config.benchmark')
   return benchmarks.open(section, workdir=workdir)
 
@@ -299,3 +305,43 @@ def with_images(found: Loaded[Question], scope: str = '') -> Loaded[Example]:
   """What a reader has found, as examples."""
   items = examples(found.items, source=found.name, scope=scope)
   return Loaded(name=found.name, items=items, drops=found.drops)
+
+
+PNG_URI = (
+    'data:image/png;base64,' + base64.b64encode(picture(0)).decode()
+)
+
+
+@contextlib.contextmanager
+def server(answers):
+  """Serves {path: (status, headers, body)} on the loopback.
+
+  Yields its address and what it was asked for. Of a list, each request takes
+  the next.
+  """
+  asked = []
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+      asked.append(self.path)
+      found = answers.get(self.path, (404, {}, b''))
+      status, headers, body = found.pop(0) if type(found) is list else found
+      self.send_response(status)
+      for name, value in headers.items():
+        self.send_header(name, value)
+      self.send_header('Content-Length', str(len(body)))
+      self.end_headers()
+      self.wfile.write(body)
+
+    def log_message(self, *unused):
+      pass
+
+  httpd = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+  thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+  thread.start()
+  try:
+    yield f'http://127.0.0.1:{httpd.server_port}', asked
+  finally:
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()

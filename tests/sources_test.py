@@ -14,6 +14,7 @@ from gog_jax.questions import checked
 from gog_jax.questions import json_lines
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import describe
+from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Loaded
 from gog_jax.types import Example
@@ -119,6 +120,21 @@ def test_json_lines_hold_images_in_files_and_in_themselves(tmp_path):
   assert (three.id, three.images) == ('3', (fixtures.picture(1),))
 
 
+def test_paths_lead_no_further_than_one_says(tmp_path):
+  (tmp_path / 'a.png').write_bytes(fixtures.picture(0))
+  row = {'question': 'who?', 'answer': 'x'}
+  for image in ('../a.png', str(tmp_path / 'a.png')):
+    name = save(tmp_path / 'lists' / 'mine.jsonl', [row | {'image': image}])
+    words = 'a.png. is outside of .*lists: pass --config.questions.images=FOLD'
+    with pytest.raises(UserError, match=words):
+      open_one(name)
+  for images in ('/', str(tmp_path)):
+    assert len(open_one(name, images=images)) == 1
+  name = save(tmp_path / 'lists' / 'b.jsonl', [row | {'image': 'gone.png'}])
+  with pytest.raises(UserError, match='gone.png. is not in .*lists$'):
+    open_one(name)
+
+
 def test_an_image_file_that_went_is_named(tmp_path):
   (tmp_path / 'a.png').write_bytes(fixtures.picture(0))
   row = {'question': 'who?', 'answer': 'x', 'image': 'a.png'}
@@ -163,7 +179,9 @@ def test_every_bad_line_costs_itself_alone(tmp_path):
 def test_a_functions_regions_may_be_arrays():
   row = {'question': 'who?', 'answer': 'x', 'image': fixtures.picture(0)}
   regions = np.arange(8.0).reshape(2, 4)
-  made = json_lines.question_of(row | {'gold_regions': regions}, '', id='1')
+  made = json_lines.question_of(
+      row | {'gold_regions': regions}, ImageFolder(), id='1'
+  )
   assert made.gold_regions == ((0, 1, 2, 3), (4, 5, 6, 7))
 
 

@@ -105,19 +105,37 @@ def test_images_may_be_named(tmp_path):
   (tmp_path / 'pictures').mkdir()
   (tmp_path / 'pictures/a.png').write_bytes(fixtures.picture(5))
   (tmp_path / 'secret.png').write_bytes(fixtures.picture(6))
-  names = ('a.png', 'b.png', '../secret.png', str(tmp_path / 'secret.png'))
+  folder = tmp_path / 'set'
+  folder.mkdir()
+  (folder / 'own.png').write_bytes(fixtures.picture(7))
+  names = (
+      'a.png', str(tmp_path / 'pictures' / 'a.png'), str(folder / 'own.png'),
+      'b.png', '../secret.png', str(tmp_path / 'secret.png'),
+      f'{tmp_path}/pictures/../secret.png', f'{tmp_path}/pictures_/a.png',
+  )  # fmt: skip
   rows = [
       fixtures.verl_row(i, images=[{'bytes': None, 'path': name}])
       for i, name in enumerate(names)
   ]
-  write(tmp_path, rows)
-  records = read(tmp_path, images=str(tmp_path / 'pictures'))
-  assert [e.images for e in records.items] == [(fixtures.picture(5),)]
-  assert records.reasons() == {q.MISSING_IMAGE: 3}
+  write(folder, rows)
+  records = read(folder, images=str(tmp_path / 'pictures'))
+  assert [e.images for e in records.items] == [
+      (fixtures.picture(i),) for i in (5, 5, 7)
+  ]
+  assert records.reasons() == {q.MISSING_IMAGE: 5}
+  outside = [
+      "is outside of" in drop.detail
+      and "--config.questions.images=FOLDER" in drop.detail
+      for drop in records.drops
+  ]
+  assert outside == [False, True, True, True, True]
+  anywhere = read(folder, images='/')
+  assert len(anywhere.items) == 4 and anywhere.reasons() == {q.MISSING_IMAGE: 4}
+  assert anywhere.items[2].images == (fixtures.picture(6),)
   schema = fixtures.VERL.set(1, pa.field('images', pa.list_(pa.string())))
   rows = [fixtures.verl_row(0, images=['a.png'])]
-  write(tmp_path, rows, schema=schema)
-  records = read(tmp_path, images=str(tmp_path / 'pictures'))
+  write(folder, rows, schema=schema)
+  records = read(folder, images=str(tmp_path / 'pictures'))
   assert records.items[0].images == (fixtures.picture(5),)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import ipaddress
 import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from immutabledict import immutabledict
 
@@ -46,6 +47,31 @@ class DataConfig:
   hard: DifficultyConfig
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+  """How images are fetched that are known by their addresses."""
+
+  folder: str  # Where they are kept, a local one; '' is in the workdir.
+  again: bool  # Ask again for those that could not be fetched before.
+  # Networks that may be asked although they are not of the public internet, as
+  # ('10.1.0.0/16', '127.0.0.1').
+  private: tuple[str, ...]
+  max_bytes: typed.Positive  # Of an image.
+  timeout_s: typed.Seconds  # Per image, over all attempts.
+  max_attempts: typed.Positive  # Where a failure may be transient.
+  concurrency: typed.Positive  # Images at a time.
+
+  def __post_init__(self):
+    try:
+      _ = self.networks
+    except ValueError as error:
+      raise typed.FieldError(f'private={self.private}: {error}') from error
+
+  @functools.cached_property
+  def networks(self) -> tuple[Any, ...]:
+    return tuple(map(ipaddress.ip_network, self.private))
+
+
 _SHARE = re.compile(r'train:(\d+(?:\.\d+)?)%')
 
 
@@ -64,7 +90,11 @@ class QuestionsConfig:
   # Sources whose images are left out of train and validation, whatever is asked
   # about them.
   exclude: tuple[str, ...]
-  images: str  # The folder that paths of images start from; '' the file's own.
+  # A folder of images beside the source's own: paths must not lead out of
+  # these. '/' allows any file.
+  images: str
+  fetch_images: bool  # Fetch images that are named by their addresses.
+  fetch: FetchConfig
   n: typed.Count  # Draws as many of train, by the run's seed; 0 takes all.
   # What becomes of questions of train that are evaluated, too, and of those of
   # validation that are in test: questions/leaks.py.
@@ -191,6 +221,7 @@ class BenchmarkConfig:
   n: typed.Count  # Draws this many, for a cheap run; 0 takes all.
   seed: int  # Of the draw.
   fetch_images: bool  # Fetch images that it only links to.
+  fetch: FetchConfig
   options: bool  # Show LiveVQA's options with the question.
   scope: str  # The world or corpus that its searches run in.
   date: str  # Its version, where there are several; '' for the paper's.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -17,6 +18,8 @@ from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
+from gog_jax.questions.fetched import Fetched
+from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
@@ -41,7 +44,8 @@ class Questions(Lazy[Example]):
     origin: The same, leaks included: it does not change with what is evaluated.
     ids: Of all questions, but for the world's alone.
     leaks: Of those that were left out because they are evaluated.
-    images: The folder that paths of a user's function are relative to.
+    images: Where paths of a user's function start.
+    fetched: Images that are named by their addresses.
     checked: Whether the images have been decoded before.
   """
 
@@ -52,7 +56,8 @@ class Questions(Lazy[Example]):
   origin: str = ''
   ids: tuple[str, ...] = ()
   leaks: tuple[str, ...] = ()
-  images: str = ''
+  images: ImageFolder = ImageFolder()
+  fetched: Fetched | None = None
   checked: bool = False
 
   def __len__(self) -> int:
@@ -60,7 +65,10 @@ class Questions(Lazy[Example]):
 
   def item(self, index: int) -> Example:
     place = self.places[index]
-    example = self.read(place)
+    try:
+      example = self.read(place)
+    except Unusable as error:  # A fetched image was deleted.
+      raise UserError(f'{self.where(place)}: {error}') from error
     if not self.checked and (bad := _bad_image(example, _decode_if_doubtful)):
       raise UserError(f'{self.where(place)} ({example.id}), {bad}')
     return example
@@ -100,6 +108,18 @@ class Questions(Lazy[Example]):
 
   def read(self, place: tuple[int, int]) -> Example:
     """A record as an example; Unusable if it is none."""
+    given = self.given(place)
+    if isinstance(given, q.Question):
+      if self.fetched is not None:
+        given = self.fetched.found(given)
+      given = given.example(source=self.sources[place[0]].name)
+    if not isinstance(given, Example):
+      detail = f'is {type(given).__name__}, no Example or object'
+      raise Unusable(q.BAD, detail)
+    return given
+
+  def given(self, place: tuple[int, int]) -> Any:
+    """A record, a Question if it is an object; Unusable if that is none."""
     source, number = self.sources[place[0]], place[1]
     try:
       given = source.items[number]
@@ -109,13 +129,18 @@ class Questions(Lazy[Example]):
           'the data folder to have it made again'
       ) from error
     if isinstance(given, Mapping):
-      given = json_lines.question_of(given, self.images, id=str(number))
-    if isinstance(given, q.Question):
-      given = given.example(source=source.name)
-    if not isinstance(given, Example):
-      detail = f'is {type(given).__name__}, no Example or object'
-      raise Unusable(q.BAD, detail)
+      return json_lines.question_of(given, self.images, id=str(number))
     return given
+
+  def links(self, places: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """The addresses of images; those of published sets are read as files."""
+    for place in places:
+      if isinstance(self.sources[place[0]].items, Lazy):
+        continue
+      with contextlib.suppress(Unusable):
+        for image in getattr(self.given(place), 'images', ()):
+          if isinstance(image, q.Link):
+            yield image.url
 
 
 def in_turn(
@@ -123,7 +148,8 @@ def in_turn(
     *,
     n: int | None = None,
     digests: Sequence[str] = (),
-    images: str = '',
+    images: ImageFolder = ImageFolder(),
+    fetched: Fetched | None = None,
     accept: Callable[[Example], bool] = lambda example: True,
     leaked: Callable[[Example], str] = lambda example: '',
 ) -> Questions:
@@ -135,14 +161,15 @@ def in_turn(
     found: The sources.
     n: The number of questions to take; None takes all.
     digests: Of the functions that gave some of them.
-    images: The folder that paths of objects are relative to.
+    images: Where paths of objects start.
+    fetched: Images that are named by their addresses; fetches what is missing.
     accept: Whether one belongs to the split; raises Unusable to drop it.
     leaked: Why one is left out that is evaluated, too; '' if it is not.
 
   Raises:
     UserError: There are no usable questions.
   """
-  records = Questions(found, (), images=images)
+  records = Questions(found, (), images=images, fetched=fetched)
   read, leaks = list[str](), list[str]()
 
   def kept(place: tuple[int, int]) -> tuple[str, tuple[int, int], str] | None:
@@ -161,15 +188,24 @@ def in_turn(
       raise Unusable(LEAKED, why)
     return example.id, place, content
 
-  everywhere = (
+  everywhere = [
       (source, number)
       for number in range(max((len(one.items) for one in found), default=0))
       for source, one in enumerate(found)
       if number < len(one.items)
-  )
+  ]
+
+  def fetched_ahead() -> Iterator[tuple[int, int]]:
+    step = n or len(everywhere)
+    for start in range(0, len(everywhere), step or 1):
+      some = everywhere[start : start + step]
+      if fetched is not None:
+        fetched.fetch(records.links(some))
+      yield from some
+
   usable = sift(
       ', '.join(one.name for one in found),
-      ((records.where(place), place) for place in everywhere),
+      ((records.where(place), place) for place in fetched_ahead()),
       kept,
       id_of=lambda one: one[0],
       drops=(
@@ -189,6 +225,7 @@ def in_turn(
       ids=ids,
       leaks=tuple(leaks),
       images=images,
+      fetched=fetched,
       checked=True,
   )
 

@@ -6,9 +6,9 @@ return such objects, too (see sources.py):
     id               unique; defaults to the line number
     question         text
     answers          every accepted form, the canonical one first; or `answer`
-    images           a list, or `image`: a path, relative to the file or to
-                     `questions.images`, a data: URI or base64; a function may
-                     give bytes or PIL images
+    images           a list, or `image`: a path in the file's folder or in
+                     `questions.images`, an http(s) address, a data: URI or
+                     base64; a function may give bytes or PIL images
     scope, search_required, gold_regions, hops
                      as in `types.Example`, where they are known
 """
@@ -28,6 +28,7 @@ from gog_jax import images as image_files
 from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import questions as q
+from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage import records
 from gog_jax.storage import typed
 from gog_jax.storage.records import Loaded
@@ -70,12 +71,12 @@ def read(path: str, *, images: str = '') -> Loaded[q.Question]:
 
   Args:
     path: The file.
-    images: The folder that its paths are relative to; the file's own if ''.
+    images: A folder of images beside the file's own.
 
   Raises:
     UserError: The file cannot be read, or none of its lines can be used.
   """
-  folder = images or os.path.dirname(path)
+  folder = ImageFolder(images, os.path.dirname(path) or '.')
 
   def question(line: records.Line) -> q.Question:
     # An image that the line itself holds is read from there again.
@@ -103,7 +104,7 @@ class _Fields:
 
 def question_of(
     row: Mapping[str, Any],
-    folder: str,
+    folder: ImageFolder,
     *,
     id: str,
     held: Callable[[int, bytes], q.Image] = lambda index, data: lambda: data,
@@ -112,7 +113,7 @@ def question_of(
 
   Args:
     row: The object, as above.
-    folder: The folder that paths are relative to.
+    folder: Where the images are that it names by paths.
     id: Its id if it has none.
     held: Makes a reader of an image that the object holds, by its index.
 
@@ -142,7 +143,7 @@ def question_of(
 
 
 def _image(
-    value: Any, folder: str, held: Callable[[bytes], q.Image]
+    value: Any, folder: ImageFolder, held: Callable[[bytes], q.Image]
 ) -> q.Image:
   if isinstance(value, PILImage.Image):
     value = image_files.encode_png(value)
@@ -153,12 +154,13 @@ def _image(
         q.BAD, f'an image is {type(value).__name__}, no path or data: URI'
     )
   value = os.fspath(value)
-  path = os.path.join(folder, value) if len(value) <= _LONGEST_PATH else ''
-  if os.path.isfile(path):
-    return functools.partial(q.read_image, path)
-  if value.startswith('data:') or '.' not in value:  # No base64 has a stop.
-    return held(q.base64_bytes(value))
-  raise Unusable(q.MISSING_IMAGE, f'its image {value[:200]!r} is no file')
+  if q.is_address(value):
+    return q.Link(value)
+  path = folder.by_name(value) if len(value) <= _LONGEST_PATH else None
+  if path is None and (value.startswith('data:') or '.' not in value):
+    return held(q.base64_bytes(value))  # No base64 has a stop.
+  (found,) = q.found_image(path, folder.absent(value))
+  return found
 
 
 def _boxes(value: Any) -> tuple[Box, ...]:
@@ -173,7 +175,9 @@ def _boxes(value: Any) -> tuple[Box, ...]:
     raise Unusable(q.BAD, detail) from error
 
 
-def _read_image(path: str, start: int, index: int, folder: str) -> bytes:
+def _read_image(
+    path: str, start: int, index: int, folder: ImageFolder
+) -> bytes:
   """Reads an image of the line that starts at byte `start`."""
   try:
     with open(path, 'rb') as f:

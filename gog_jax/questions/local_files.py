@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import functools
 import hashlib
 import itertools
@@ -47,10 +47,15 @@ def url_key(url: str) -> str:
   return hashlib.sha256(url.encode(errors='replace')).hexdigest()
 
 
+def _is_in(root: str, path: str) -> bool:
+  return os.path.commonpath([root, path]) == root
+
+
 class ImageFolder:
   """Folders that are searched for images, in order.
 
-  Names from data sets are not trusted: none can lead out of the folders.
+  Names from data sets are not trusted: none can lead out of the folders, which
+  of symbolic links is for whoever made them to say.
   """
 
   def __init__(self, *roots: str):
@@ -62,16 +67,25 @@ class ImageFolder:
     return ', '.join(self.roots) or 'any folder: give config.benchmark.images'
 
   def by_name(self, name: str) -> str | None:
-    """The file of that name, which may contain folders."""
-    name = name.replace('\\', '/')
-    parts = name.split('/')
-    if '..' in parts or name.startswith('/') or '\0' in name or ':' in parts[0]:
-      return None
-    for root in self.roots:
-      path = os.path.join(root, *parts)
-      if os.path.isfile(path):
+    """The file of that name, a path in one of the folders or an absolute one.
+    """
+    for root, path in self._paths(name):
+      if _is_in(root, path) and os.path.isfile(path):
         return path
     return None
+
+  def absent(self, name: str) -> str:
+    """Why there is no file of that name."""
+    if any(_is_in(root, path) for root, path in self._paths(name)):
+      return f'its image {name[:200]!r} is not in {self}'
+    return (
+        f'its image {name[:200]!r} is outside of {self}: pass '
+        "--config.questions.images=FOLDER, one that holds it ('/' allows any)"
+    )
+
+  def _paths(self, name: str) -> Iterator[tuple[str, str]]:
+    for root in map(os.path.abspath, self.roots):
+      yield root, os.path.normpath(os.path.join(root, name.replace('\\', '/')))
 
   def by_stem(
       self, stem: str, *, subfolders: Sequence[str] = ('',)

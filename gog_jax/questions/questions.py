@@ -31,6 +31,7 @@ NO_QUESTION = 'no question'
 NO_ANSWER = 'no answer'
 NO_IMAGE = 'no image'
 MISSING_IMAGE = 'missing image'
+NOT_FETCHED = 'image not fetched'
 NOT_AN_IMAGE = 'not an image'
 
 # No question, answer or photograph is larger.
@@ -38,6 +39,21 @@ MAX_FIELD_BYTES = 64 * 2**20
 
 # Reads an image file; a UserError if it is gone. A data set's can be pickled.
 Image = Callable[[], bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+  """An image by its address; fetched.py has those that can be read."""
+
+  url: str
+
+  def __call__(self) -> bytes:
+    raise Unusable(NOT_FETCHED, f'{self.url} is fetched for no published set')
+
+
+def is_address(name: str) -> bool:
+  """Whether it is that of a web page, as far as it can be fetched."""
+  return name[:8].lower().startswith(('http://', 'https://'))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,10 +112,12 @@ def read_image(path: str) -> bytes:
     return f.read()
 
 
-def found_image(path: str | None, absent: str = '') -> tuple[Image, ...]:
+def found_image(
+    path: str | None, absent: str = '', reason: str = MISSING_IMAGE
+) -> tuple[Image, ...]:
   """A question's only image; Unusable, with `absent` as detail, if None."""
   if path is None:
-    raise Unusable(MISSING_IMAGE, absent)
+    raise Unusable(reason, absent)
   return (functools.partial(read_image, path),)
 
 

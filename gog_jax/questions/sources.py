@@ -12,7 +12,8 @@
 
 A function that has a parameter `split` is passed 'train', 'validation' or
 'test'. It returns `types.Example`s, or objects as in json_lines.py whose paths
-are relative to `questions.images` or the working directory. A sequence is read
+are relative to `questions.images`, by default the working directory, and may be
+absolute. A sequence is read
 item by item, on access; any other iterable is held in memory.
 """
 
@@ -27,6 +28,8 @@ from etils import epath
 from gog_jax import seams
 from gog_jax.errors import UserError
 from gog_jax.questions import checked
+from gog_jax.questions.fetched import Fetched
+from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Loaded
 from gog_jax.types import Example
@@ -76,6 +79,7 @@ def open(
     n: int | None = None,
     field: str = _FIELD,
     images: str = '',
+    fetched: Fetched | None = None,
     **options: Any,
 ) -> checked.Questions:
   """Opens sources and takes questions from them in turn, at most `n`.
@@ -88,7 +92,8 @@ def open(
     workdir: Holds the world.
     n: The number of questions to take; None takes all.
     field: For messages.
-    images: The folder that paths are relative to, if one is given.
+    images: A folder of images, beside those of files.
+    fetched: Images that are named by their addresses.
     **options: Further ones of `checked.in_turn`.
 
   Raises:
@@ -103,8 +108,9 @@ def open(
       items = read(split, epath.Path(workdir))
       found.append(Loaded(name=f'{workdir}/data/{split}', items=items))
     elif kind in SOURCES:
-      takes_images = images and kind != 'examples'
-      found.append(read(path, images=images) if takes_images else read(path))
+      given = {} if kind == 'examples' else {'images': images}
+      given |= {'fetched': fetched} if kind == 'benchmark' else {}
+      found.append(read(path, **given))
     else:
       takes_split = 'split' in inspect.signature(read).parameters
       given = read(split=split) if takes_split else read()
@@ -112,8 +118,11 @@ def open(
       found.append(Loaded(name=name, items=held))
       digests.append(seams.digest(name, {}, field=field))
   if tuple(names) != (WORLD,):
-    options |= {'n': n, 'digests': digests, 'images': images}
-    return checked.in_turn(found, **options)
+    options |= {'n': n, 'digests': digests, 'fetched': fetched}
+    # A user's function may name any file.
+    return checked.in_turn(
+        found, images=ImageFolder(images or '.', '/'), **options
+    )
   size = len(found[0].items)  # The world's need no check.
   size = size if n is None else min(n, size)
   return checked.Questions(found, [(0, i) for i in range(size)])

@@ -26,6 +26,7 @@ from gog_jax.questions import checked
 from gog_jax.questions import leaks
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import choice
+from gog_jax.questions.fetched import Fetched
 from gog_jax.storage import metrics
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
@@ -78,6 +79,12 @@ def _open(
     n: int | None = None,
 ) -> checked.Questions:
   names, field = c.sources(split), f'config.questions.{split}'
+  fetched = Fetched(
+      f'{workdir}/fetched' if workdir else '',
+      c.fetch,
+      allowed=c.fetch_images,
+      section='questions',
+  )
 
   def evaluated() -> Iterator[Sequence[Example]]:
     """What the split must not repeat; of the world nothing."""
@@ -93,7 +100,11 @@ def _open(
   excluded = held = None
   if c.exclude and split != 'test':
     others = sources.open(
-        c.exclude, split=split, workdir=workdir, images=c.images
+        c.exclude,
+        split=split,
+        workdir=workdir,
+        images=c.images,
+        fetched=fetched,
     )
     excluded = leaks.Held([others], any_question=True)
   if c.leaks == 'leave_out' and split != 'test':
@@ -125,6 +136,7 @@ def _open(
         n=None if c.n else n,
         field=field,
         images=c.images,
+        fetched=fetched,
         accept=accept,
         leaked=leaked,
     )

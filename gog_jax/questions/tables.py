@@ -119,9 +119,10 @@ def read(
     for index, (data, file) in enumerate(_entries(values[image])):
       if data:
         shown.append(functools.partial(_read, table, image, row, index))
+      elif q.is_address(file):
+        shown.append(q.Link(file))
       elif file:
-        absent = f'its image {file!r} is not in {folder}'
-        shown += q.found_image(folder.by_name(file), absent)
+        shown += q.found_image(folder.by_name(file), folder.absent(file))
     return dataclasses.replace(made, images=tuple(shown))
 
   return q.load(name, rows(), question)
@@ -154,11 +155,16 @@ def _entries(value: Any) -> list[tuple[bytes | str | None, str]]:
   for one in value if isinstance(value, list) else [value]:
     if isinstance(one, dict):
       entries.append((one.get('bytes'), one.get('path') or ''))
-    elif isinstance(one, str) and len(one) <= _LONGEST_NAME and '.' in one:
-      entries.append((None, one))  # No base64 has a full stop.
+    elif isinstance(one, str) and _is_name(one):
+      entries.append((None, one))
     else:
       entries.append((one, ''))
   return entries
+
+
+def _is_name(text: str) -> bool:
+  """Whether it is a path or an address; no base64 has a full stop."""
+  return q.is_address(text) or len(text) <= _LONGEST_NAME and '.' in text
 
 
 def _read(table: parquet.Table, column: str, row: int, index: int) -> bytes:

@@ -8,13 +8,13 @@ images, solution) and the plain ones as well: one column for each role of
 
 A question is text, or a list of {role, content} whose last user message counts;
 content may be a list of parts. Images are a list of {bytes, path}, bytes,
-base64 text or data: URIs, or one of them; paths are relative to the file, and
-lead no further. `reward_model` holds `ground_truth` and `candidate_answers` (a
-list, or one as JSON text); of a solution in which <answer> is marked, that is
-the answer. The id is `data_id` or `id`, else `extra_info.index`, else the place
-in the file. `category`, if set, says whether a search is required; `scope`,
-`search_required`, `gold_regions` and `hops` are as in json_lines.py. None of
-these packages is needed.
+base64 text or data: URIs, or one of them; a path is that of a file in the
+file's folder or in `questions.images`, or an http(s) address. `reward_model`
+holds `ground_truth` and `candidate_answers` (a list, or one as JSON text); of a
+solution in which <answer> is marked, that is the answer. The id is `data_id` or
+`id`, else `extra_info.index`, else the place in the file. `category`, if set,
+says whether a search is required; `scope`, `search_required`, `gold_regions`
+and `hops` are as in json_lines.py. None of these packages is needed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from gog_jax.questions import answers
 from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions import tables
+from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage.records import Loaded
 
 _SEARCH = {'search_required': True, 'search_free': False}
@@ -107,7 +108,7 @@ def _question(row: tables.Row, place: str) -> q.Question:
   known['id'] = next(one for one in ids if one not in (None, ''))
   known['question'] = _asked(_of(row, 'question'))
   known['answers'] = _accepted(row)
-  return json_lines.question_of(known, '', id=place)
+  return json_lines.question_of(known, ImageFolder(), id=place)
 
 
 def _of(row: tables.Row, role: str) -> Any:

@@ -1,7 +1,7 @@
-"""JSON over HTTP, from servers that may send anything.
+"""JSON and files over HTTP, from servers that may send anything.
 
-Nothing is unpacked, no redirect is followed, no cookie kept, and of an answer
-no more is read than the caller allows.
+Nothing is unpacked, no cookie kept, and of an answer no more is read than the
+caller allows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import urllib.parse
 import aiohttp
 
 from gog_jax.errors import UserError
+from gog_jax.remote.public import NotPublic
 from gog_jax.remote.secrets import from_environment
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_all
@@ -101,14 +102,20 @@ def read_key(variable: str) -> str | None:
   return key
 
 
-def session(key: str | None) -> aiohttp.ClientSession:
-  """A session of this event loop; `key` goes with each of its requests."""
+def session(
+    key: str | None, **connector: Any
+) -> aiohttp.ClientSession:
+  """A session of this event loop; `key` goes with each of its requests.
+
+  `connector` holds options of `aiohttp.TCPConnector`.
+  """
   headers = {'Accept-Encoding': 'identity'}
   if key:
     headers['Authorization'] = f'Bearer {key}'
   return aiohttp.ClientSession(
       auto_decompress=False,
-      connector=aiohttp.TCPConnector(limit=0),  # Callers have limits.
+      # Callers have limits.
+      connector=aiohttp.TCPConnector(limit=0, **connector),
       cookie_jar=aiohttp.DummyCookieJar(),
       headers=headers,
       timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
@@ -133,24 +140,14 @@ async def ask(
     NotSent: Nobody listens there.
     ConnectionError: There is no answer, or it broke off.
   """
-  try:
-    async with client.request(
-        'GET' if body is None else 'POST',
-        url,
-        json=body,
-        allow_redirects=False,
-    ) as response:
-      data = await read_body(response, max_bytes)
-      if response.status != 200:
-        raise Refused(
-            response.status,
-            _reason(data).removeprefix(f'{response.status}: '),
-            retry_after_s=_seconds(response.headers.get('Retry-After', '')),
-        )
-  except aiohttp.ClientConnectorError as error:
-    raise NotSent(_words(error)) from None
-  except (aiohttp.ClientError, ValueError) as error:
-    raise ConnectionError(_words(error)) from None
+  data = await fetch(
+      client,
+      'GET' if body is None else 'POST',
+      url,
+      max_bytes=max_bytes,
+      json=body,
+      allow_redirects=False,
+  )
   try:
     text = data.decode()
     value = json.loads(text)
@@ -161,9 +158,41 @@ async def ask(
     raise Garbled(f'the answer is not JSON: {_reason(data)}') from error
 
 
-async def read_body(
-    response: aiohttp.ClientResponse, max_bytes: int
+async def fetch(
+    client: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    max_bytes: int,
+    **options: Any,
 ) -> bytes:
+  """What is answered; `options` are those of `client.request`.
+
+  Raises:
+    Refused, Garbled, NotSent, ConnectionError: As `ask`.
+    NotPublic: See public.py.
+  """
+  try:
+    async with client.request(method, url, **options) as response:
+      data = await _read(response, max_bytes)
+      if response.status != 200:
+        raise Refused(
+            response.status,
+            _reason(data).removeprefix(f'{response.status}: '),
+            retry_after_s=_seconds(response.headers.get('Retry-After', '')),
+        )
+      return data
+  except aiohttp.ClientConnectorError as error:
+    if isinstance(error.os_error, NotPublic):
+      raise error.os_error from None
+    raise NotSent(_words(error)) from None
+  except (aiohttp.TooManyRedirects, aiohttp.InvalidURL) as error:
+    raise Garbled(_words(error)) from None
+  except (aiohttp.ClientError, ValueError) as error:
+    raise ConnectionError(_words(error)) from None
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
   """What a server answers with.
 
   Raises:

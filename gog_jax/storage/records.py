@@ -109,8 +109,6 @@ def sift(
   dropped = list(drops)
   places: dict[str, str] = {}
   for where, record in records:
-    if len(items) == most:
-      break
     try:
       item = make(record)
       if item is None:
@@ -122,6 +120,8 @@ def sift(
           raise Unusable(DUPLICATE, f'{detail}; the first is kept')
         places[id] = where
       items.append(item)
+      if len(items) == most:
+        break
     except Unusable as error:
       dropped.append(
           Drop(where=where, reason=error.reason, detail=error.detail)

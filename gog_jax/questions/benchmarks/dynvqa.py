@@ -20,6 +20,7 @@ from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
 from gog_jax.questions.benchmarks.registry import Reading
 from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.questions.fetched import Fetched
 from gog_jax.questions.local_files import files_of
 from gog_jax.storage.records import Line
 
@@ -28,7 +29,7 @@ _DATED = re.compile(r'\.(\d{6})\.jsonl$')
 _CHINESE = re.compile('[\u3400-\u9fff]')
 
 
-def read(c: BenchmarkConfig, fetched: str) -> Reading:
+def read(c: BenchmarkConfig, fetched: Fetched) -> Reading:
   """Reads one version.
 
   Raises:

@@ -26,6 +26,7 @@ from gog_jax.questions import questions as q
 from gog_jax.questions.benchmarks import linked
 from gog_jax.questions.benchmarks.registry import Reading
 from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.questions.fetched import Fetched
 from gog_jax.questions.local_files import files_of
 from gog_jax.questions.local_files import ImageFolder
 from gog_jax.storage.records import Unusable
@@ -48,7 +49,7 @@ class _Asked:
   url: str
 
 
-def read(c: BenchmarkConfig, fetched: str) -> Reading:
+def read(c: BenchmarkConfig, fetched: Fetched) -> Reading:
   """Reads every part that exists.
 
   Raises:

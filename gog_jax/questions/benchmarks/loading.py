@@ -20,6 +20,7 @@ from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import choice
 from gog_jax.questions.benchmarks import registry
 from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.questions.fetched import Fetched
 from gog_jax.storage import files
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import sift
@@ -77,6 +78,7 @@ def open(
     *,
     workdir: epath.PathLike = '',
     n_world: int | None = None,
+    fetched: Fetched | None = None,
 ) -> Benchmark:
   """Opens a benchmark; of a published set, only image headers are decoded.
 
@@ -86,6 +88,7 @@ def open(
     workdir: Where hashes and fetched images are kept; '' keeps neither. Holds
       the data of the embedded world.
     n_world: The number of questions of the embedded world.
+    fetched: Images that it links to; by default those in `workdir`.
 
   Raises:
     UserError: It does not exist, has unknown columns, or has changed since it
@@ -100,14 +103,17 @@ def open(
       )
     held = sources.open((sources.WORLD,), split=spec.split, workdir=workdir)
     return of_questions(c.name, spec, held, n_world)
-  if spec.read is None:
-    return _users(c.name, spec, n=c.n, seed=c.seed)
   folder = f'{workdir}/benchmarks' if str(workdir) else ''
-  local = '://' not in folder  # Images have to be on this machine.
-  reading = spec.read(
-      dataclasses.replace(c, path=_local_path(spec, c.path)),
-      f'{folder}/images' if folder and local else '',
+  fetched = fetched or Fetched(
+      f'{folder}/images' if folder else '',
+      c.fetch,
+      allowed=c.fetch_images,
+      section='benchmark',
   )
+  if spec.read is None:
+    return _users(c.name, spec, fetched, n=c.n, seed=c.seed)
+  section = dataclasses.replace(c, path=_local_path(spec, c.path))
+  reading = spec.read(section, fetched)
   questions = reading.found.items
   why, notes = list(reading.why), list(reading.notes)
   key = f'date={reading.date} options={c.options}'
@@ -176,9 +182,11 @@ def of_questions(
   )
 
 
-def _users(name: str, spec: Spec, *, n: int, seed: int) -> Benchmark:
+def _users(
+    name: str, spec: Spec, fetched: Fetched, *, n: int, seed: int
+) -> Benchmark:
   """What a user's function returns."""
-  held = sources.open((name,), split='test', workdir='')
+  held = sources.open((name,), split='test', workdir='', fetched=fetched)
   whole = of_questions(name, spec, held, len(held))
   if not 0 < n < len(held):
     return whole

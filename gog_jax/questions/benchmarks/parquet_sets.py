@@ -21,6 +21,7 @@ from gog_jax.questions import tables
 from gog_jax.questions import verl
 from gog_jax.questions.benchmarks.registry import Reading
 from gog_jax.questions.benchmarks.registry import Spec
+from gog_jax.questions.fetched import Fetched
 from gog_jax.questions.local_files import files_of
 
 # Parts of a question, and what a column of each has to hold.
@@ -37,7 +38,7 @@ _SUBSET = 'mmsearch_r1_infoseek_sub_2k'
 _INFOSEEK_FILES = ('infoseek_val.jsonl', 'infoseek_val_withkb.jsonl')
 
 
-def _read_fvqa(c: BenchmarkConfig, fetched: str) -> Reading:
+def _read_fvqa(c: BenchmarkConfig, fetched: Fetched) -> Reading:
   del fetched
   found = verl.read(
       c.path,
@@ -49,7 +50,7 @@ def _read_fvqa(c: BenchmarkConfig, fetched: str) -> Reading:
   return Reading(found=found, published=True)
 
 
-def _read_infoseek(c: BenchmarkConfig, fetched: str) -> Reading:
+def _read_infoseek(c: BenchmarkConfig, fetched: Fetched) -> Reading:
   """Reads MMSearch-R1's subset in parquet if it is there, else JSON lines.
 
   Which 2,000 questions the paper has is not published. MMSearch-R1's, which
@@ -85,7 +86,7 @@ def _infoseek_file(path: str) -> str:
 
 def _read_columns(
     c: BenchmarkConfig,
-    fetched: str,
+    fetched: Fetched,
     *,
     columns: Mapping[str, str],
     prefer: Sequence[str] = ('',),

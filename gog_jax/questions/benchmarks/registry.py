@@ -26,6 +26,7 @@ import dataclasses
 from gog_jax import seams
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.questions import questions as q
+from gog_jax.questions.fetched import Fetched
 from gog_jax.storage.records import Loaded
 
 _HERE = 'gog_jax.questions.benchmarks'
@@ -71,7 +72,7 @@ class Spec:
     title: For people.
     n: The paper's number of items; 0 if it is not in the paper.
     read: Reads a published set, given the config's section with a local `path`
-      and the folder for fetched images, '' for none.
+      and its fetched images.
     split: The embedded world's split, if it is one.
     hub_id: Its data set on the Hugging Face hub, if any.
     patterns: Files to fetch from there.
@@ -81,7 +82,7 @@ class Spec:
 
   title: str
   n: int = 0
-  read: Callable[[BenchmarkConfig, str], Reading] | None = None
+  read: Callable[[BenchmarkConfig, Fetched], Reading] | None = None
   split: str = ''
   hub_id: str = ''
   patterns: tuple[str, ...] = ()

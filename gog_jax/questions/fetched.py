@@ -1,0 +1,187 @@
+"""Images that are known by their addresses: fetched once, and kept.
+
+    FOLDER/SHA256.jpg     an image, named by the hash of its address
+    FOLDER/failed.json    why there is none of other addresses
+
+What failed is kept as well: a set stays what it was when it was first opened,
+until `fetch.again` asks for what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Iterable, Iterator
+import dataclasses
+import os
+
+import aiohttp
+from etils import epath
+
+from gog_jax import images
+from gog_jax.config.evaluation import FetchConfig
+from gog_jax.errors import first_line
+from gog_jax.errors import UserError
+from gog_jax.questions import questions as q
+from gog_jax.questions.local_files import ImageFolder
+from gog_jax.questions.local_files import url_key
+from gog_jax.remote import http
+from gog_jax.remote import public
+from gog_jax.remote import retries
+from gog_jax.remote import tasks
+from gog_jax.storage import blobs
+from gog_jax.storage import files
+from gog_jax.storage import metrics
+
+_BACKOFF_S = 0.5
+_REDIRECTS = 3
+# Some servers give images to browsers alone.
+_HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; gog_jax)'}
+_SAID = 3  # Of the reasons for failures.
+
+
+class Fetched:
+  """A folder of fetched images.
+
+  Attributes:
+    folder: Its path; '' is none.
+    config: How images are fetched.
+  """
+
+  def __init__(
+      self, folder: str, c: FetchConfig, *, allowed: bool, section: str
+  ):
+    """Looks at what is there.
+
+    Args:
+      folder: Where they are if `c` names none; none in a bucket.
+      c: How images are fetched.
+      allowed: Whether they are.
+      section: The config's that says so, for messages.
+    """
+    self.folder = c.folder or ('' if '://' in folder else folder)
+    self.config, self._allowed, self._section = c, allowed, f'config.{section}'
+    self._images = ImageFolder(self.folder)
+    self._record = os.path.join(self.folder, 'failed.json')
+    self._failed: dict[str, str] = {}
+    if self.folder and os.path.exists(self._record):
+      self._failed = files.read_json(
+          self._record, dict[str, str], advice='delete it to fetch these again'
+      )
+
+  def find(self, url: str) -> str | None:
+    """The file of an address; None if there is none."""
+    return self._images.by_stem(url_key(url))
+
+  def absent(self, url: str) -> str:
+    """Why there is none."""
+    if url in self._failed:
+      return f'{url} could not be fetched: {self._failed[url]}'
+    return (
+        f'{url} is not on this machine: put it into --{self._section}.images, '
+        f'or set --{self._section}.fetch_images'
+    )
+
+  def found(self, question: q.Question) -> q.Question:
+    """A question whose images can be read; Unusable if one is not here."""
+    shown = []
+    for image in question.images:
+      if isinstance(image, q.Link):
+        absent = self.absent(image.url)
+        shown += q.found_image(self.find(image.url), absent, q.NOT_FETCHED)
+      else:
+        shown.append(image)
+    return dataclasses.replace(question, images=tuple(shown))
+
+  def fetch(self, urls: Iterable[str]) -> None:
+    """Fetches what is not here, if that is allowed, and says so.
+
+    Raises:
+      UserError: There is no folder for it, or it cannot be written.
+    """
+    if not self._allowed:
+      return
+    failed_before = () if self.config.again else self._failed
+    absent = [
+        url
+        for url in dict.fromkeys(urls)
+        if url not in failed_before and self.find(url) is None
+    ]
+    if not absent:
+      return
+    if not self.folder:
+      raise UserError(
+          f'images are fetched into a local folder: pass --workdir=FOLDER or '
+          f'--{self._section}.fetch.folder=FOLDER'
+      )
+    metrics.say(f'{len(absent)} images are fetched into {self.folder}')
+    with files.writable(self.folder):
+      os.makedirs(self.folder, exist_ok=True)
+    failed = asyncio.run(self._fetch(absent))
+    for url in absent:
+      self._failed.pop(url, None)
+    self._failed |= failed
+    if len(failed) < len(absent):  # Or it is the network's failure.
+      files.write_json(self._record, self._failed)
+    if failed:
+      reasons = collections.Counter(failed.values()).most_common(_SAID)
+      said = ', '.join(f'{why} ({n})' for why, n in reasons)
+      metrics.say(
+          f'{len(failed)} of {len(absent)} images could not be fetched: '
+          f'{said}; --{self._section}.fetch.again=True asks for them again'
+      )
+
+  async def _fetch(self, urls: list[str]) -> dict[str, str]:
+    """Fetches all; returns why those failed that did."""
+    failed: dict[str, str] = {}
+    with metrics.Progress('images', total=len(urls)) as progress:
+      async with http.session(
+          None, socket_factory=public.maker(self.config.networks)
+      ) as client:
+
+        async def work(left: Iterator[str]) -> None:
+          for url in left:
+            if why := await self._keep(client, url):
+              failed[url] = why
+            progress.advance()
+
+        left = iter(urls)
+        n = min(self.config.concurrency, len(urls))
+        await tasks.gather(work(left) for _ in range(n))
+    return failed
+
+  async def _keep(self, client: aiohttp.ClientSession, url: str) -> str:
+    """Fetches an image; returns why it could not, '' if it could."""
+    c = self.config
+    get = retries.retrying(
+        max_attempts=c.max_attempts,
+        timeout_s=c.timeout_s,
+        backoff_s=_BACKOFF_S,
+    )
+    try:
+      if not q.is_address(url):
+        raise ValueError('no http or https address')
+      async with asyncio.timeout(c.timeout_s):
+        data = await get(
+            http.fetch,
+            client,
+            'GET',
+            url,
+            max_bytes=c.max_bytes,
+            headers=_HEADERS,
+            max_redirects=_REDIRECTS,
+        )
+      await asyncio.to_thread(images.decode, data)
+    except TimeoutError:
+      return f'no answer within {c.timeout_s:g} s'
+    except public.NotPublic as error:
+      return f'{error.strerror} (--{self._section}.fetch.private allows it)'
+    except (
+        OSError, ValueError, UserError, http.Refused, http.Garbled
+    ) as error:  # fmt: skip
+      return first_line(error)
+    suffix = blobs.suffix_of(data)
+    if suffix == 'bin':  # Of any other format that images are decoded from.
+      suffix = 'webp'
+    blobs.put(epath.Path(self.folder), data, f'{url_key(url)}.{suffix}')
+    return ''
