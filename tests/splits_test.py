@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import json
+from typing import Any
 
 import pytest
 
@@ -38,7 +40,7 @@ def pictures(tmp_path):
   return tmp_path
 
 
-def make(train, stage='rl', **fields):
+def make(train, stage='rl', **fields: Any):
   return mini.make_config(
       stage,
       **{
@@ -163,6 +165,69 @@ def test_a_draw_of_train_and_a_folder_of_images(folder):
   assert drawn.ids != found['train'].ids and drawn.origin != everything.origin
 
 
+def test_sources_by_weight(folder, capsys):
+  """Worked out by hand: of a two for each of b, and one of c for three of b."""
+  names = [
+      save(folder / f'{letter}.jsonl', [
+          row(f'{letter}{i}', 12 * number + i) for i in range(12)
+      ])
+      for number, letter in enumerate('abc')
+  ]  # fmt: skip
+  a, b, c = names
+  train = (f'{a}*1.5', f'{b}*0.75', f'{c}*0.25')
+  config = make(train, validation=(c,), test=(c,), leaks='keep')
+  whole = splits.open(config, 'train', workdir=folder)
+  # Shares 0.6, 0.3, 0.1; a is the first to run out, asked for a 13th.
+  turns = 'abaabacaba' 'abaabacaba'
+  assert ''.join(id[1] for id in whole.ids) == turns
+  assert 'questions.train by weight: 12 of jsonl:' in capsys.readouterr().err
+  # Every a; of b and c as the seed draws, in their order.
+  of = {letter: [i for i in whole.ids if i[1] == letter] for letter in 'abc'}
+  assert of['a'] == [f'qa{i}' for i in range(12)]
+  ranks = {
+      letter: sorted(
+          (f'q{letter}{i}' for i in range(12)),
+          key=lambda id: hashlib.sha256(f'0/{id}'.encode()).digest(),
+      )
+      for letter in 'bc'
+  }
+  in_order = lambda ids: sorted(ids, key=lambda id: int(id[2:]))
+  assert of['b'] == in_order(ranks['b'][:6])
+  assert of['c'] == in_order(ranks['c'][:2])
+  # A draw takes as many, and what is asked of it first is its beginning.
+  drawn = splits.open(
+      make(train, validation=(c,), test=(c,), leaks='keep', n=5),
+      'train',
+      workdir=folder,
+  )
+  assert [id[1] for id in drawn.ids] == [*'abaab'] and drawn.digest
+  assert {*drawn.ids} < {f'qa{i}' for i in range(12)} | {*of['b']}
+  first = splits.open(config, 'train', workdir=folder, n=7)
+  assert first.ids == whole.ids[:7]
+  assert [one.id for one in first] == [*first.ids]
+  digests = {one.origin for one in (whole, drawn, first)}
+  other = splits.open(mini.changed(config, seed=1), 'train', workdir=folder)
+  assert len(digests | {other.origin}) == 3 and other.ids != whole.ids
+  # In turn, as before, where no source has a weight; and shares are of all.
+  plain = splits.open(
+      make(tuple(names), validation=(c,), test=(c,), leaks='keep'),
+      'train',
+      workdir=folder,
+  )
+  assert [id[1] for id in plain.ids] == [*'abc'] * 12
+  held = opened(make(train), folder)
+  assert len(held['validation']) + len(held['test']) > 8
+  assert not {*held['train'].ids} & {*held['test'].ids}
+
+
+def test_a_source_without_questions_has_no_weight(folder):
+  a = save(folder / 'a.jsonl', [row(0, 0)])
+  b = save(folder / 'b.jsonl', [row(1, 1)])
+  config = make((a, f'{b}*2'), validation=(b,), test=(b,))
+  with pytest.raises(UserError, match='no question of .*b.jsonl is of use, so'):
+    splits.open(config, 'train', workdir=folder)
+
+
 def test_a_grading_under_way_goes_on_with_the_same_questions(folder):
   train = save(folder / 'train.jsonl', [row(i, i) for i in range(8)])
   test = save(folder / 'test.jsonl', [row(0, 0)])
@@ -200,6 +265,11 @@ WORLD = ('world',)
          "questions.validation has the embedded world's questions, beside "
          'your own in config.questions.train: name questions of your own'),
         ({'test': WORLD}, "questions.test has the embedded world's questions"),
+        ({'test': ('jsonl:x*2',)}, "test=('jsonl:x*2',): weights are for tr"),
+        ({'train': ('jsonl:x*2',)}, 'for one of several sources'),
+        ({'train': ('jsonl:x', 'jsonl:y*0')}, 'a weight is more than 0'),
+        ({'train': ('world*2',)}, 'for one of several sources'),
+        ({'exclude': ('jsonl:x', 'world')}, 'are in no other source; leave'),
         ({'leaks': 'drop'}, 'leaks must be one of leave_out, keep'),
     ],
 )  # fmt: skip

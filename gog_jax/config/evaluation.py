@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fractions
 import functools
 import importlib.util
 import ipaddress
@@ -73,6 +74,7 @@ class FetchConfig:
 
 
 _SHARE = re.compile(r'train:(\d+(?:\.\d+)?)%')
+_WEIGHED = re.compile(r'(.+)\*(\d+(?:\.\d+)?)')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +82,10 @@ class QuestionsConfig:
   """Where questions come from, see questions/sources.py.
 
   'world', the embedded world's split; KIND:PATH, as 'jsonl:FILE'; or a user's
-  function, FILE.py:NAME. Several are taken in turn. 'train:5%' alone, for
-  validation or test, holds out the questions about 5 % of training's images.
+  function, FILE.py:NAME. Several are taken in turn; those of train by weight,
+  where one has any: ('jsonl:a.jsonl', 'verl:b.parquet*0.5') takes two of a for
+  each of b. 'train:5%' alone, for validation or test, holds out the questions
+  about 5 % of training's images.
   """
 
   train: typed.Names  # For grading, RL and the GoG-Instruct builder.
@@ -103,16 +107,28 @@ class QuestionsConfig:
   def __post_init__(self):
     for field in ('train', 'validation', 'test', 'exclude'):
       names = getattr(self, field)
+      if field != 'train' and any(map(_WEIGHED.fullmatch, names)):
+        raise typed.FieldError(f'{field}={names}: weights are for train')
       shares = [one for one in names if one.startswith('train:')]
       if shares and (len(names) > 1 or field not in self.shares):
         raise typed.FieldError(
             f"{field}={names}: a share of train is ('train:5%',), alone, and "
             'for validation or test'
         )
+    if self.weights and not (len(self.train) > 1 and all(self.weights)):
+      raise typed.FieldError(
+          f'train={self.train}: a weight is more than 0, and for one of '
+          'several sources (n draws from one)'
+      )
     if not all(self.shares.values()) or sum(self.shares.values()) >= 1:
       raise typed.FieldError(
           f'validation={self.validation} and test={self.test} leave nothing '
           'for one of them, or for train'
+      )
+    if 'world' in self.exclude:
+      raise typed.FieldError(
+          f"exclude={self.exclude}: the embedded world's images are in no "
+          'other source; leave it out'
       )
     if self.only_world('train') and (self.shares or self.exclude or self.n):
       raise typed.FieldError(
@@ -130,9 +146,18 @@ class QuestionsConfig:
         found[split] = float(match[1]) / 100
     return immutabledict(found)
 
+  @functools.cached_property
+  def weights(self) -> tuple[fractions.Fraction, ...]:
+    """Those of train's sources; none where all are taken in turn."""
+    found = tuple(map(_WEIGHED.fullmatch, self.train))
+    if not any(found):
+      return ()
+    return tuple(fractions.Fraction(one[2] if one else 1) for one in found)
+
   def sources(self, split: str) -> tuple[str, ...]:
-    """What a split's questions are read from."""
-    return self.train if split in self.shares else getattr(self, split)
+    """What a split's questions are read from, without weights."""
+    names = self.train if split in self.shares else getattr(self, split)
+    return tuple(_WEIGHED.sub(r'\1', name) for name in names)
 
   def only_world(self, split: str) -> bool:
     """Whether a split's questions are the embedded world's alone."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
+import math
 
 from etils import epath
 
@@ -133,7 +134,7 @@ def _open(
         names,
         split='train' if split in c.shares else split,
         workdir=workdir,
-        n=None if c.n else n,
+        n=None if c.n or c.weights else n,
         field=field,
         images=c.images,
         fetched=fetched,
@@ -144,7 +145,10 @@ def _open(
     if split not in c.shares:
       raise
     raise UserError(f'{field}={getattr(c, split)}: {error}') from error
-  if split == 'train' and c.n:  # A smaller draw is part of a larger one.
+  if split == 'train' and c.weights:
+    drawn = _by_weight(opened, c, names, seed)
+    opened = opened.only(drawn[:n], why=f'{c.train} n={c.n} seed={seed}')
+  elif split == 'train' and c.n:  # A smaller draw is part of a larger one.
     most, ids = min(c.n, n or c.n), opened.ids
     drawn = choice.draw(
         range(len(ids)), n=most, seed=seed, id_of=ids.__getitem__
@@ -155,6 +159,53 @@ def _open(
         f'questions.{split}: {len(opened)}, left out: {opened.left_out}'
     )
   return opened
+
+
+def _by_weight(
+    opened: checked.Questions,
+    c: QuestionsConfig,
+    names: Sequence[str],
+    seed: int,
+) -> list[int]:
+  """Draws from each source as its weight says, until one has no more.
+
+  The sources take turns, each time the one that its weight owes most: at no
+  point is one ahead of its share by a whole question.
+
+  Returns:
+    Indices of at most `questions.n` questions; of each source, in its order.
+
+  Raises:
+    UserError: A source has no question.
+  """
+  held = [list[int]() for _ in names]
+  for index, (source, _) in enumerate(opened.places):
+    held[source].append(index)
+  if not all(held):
+    raise UserError(
+        f'config.questions.train={c.train}: no question of '
+        f'{names[held.index([])]} is of use, so none can be taken by weight'
+    )
+  scale = math.lcm(*(weight.denominator for weight in c.weights))
+  weights = [int(weight * scale) for weight in c.weights]
+  counts, turns = [0] * len(names), list[int]()
+  while not c.n or len(turns) < c.n:
+    owed = [
+        weight * (len(turns) + 1) - count * sum(weights)
+        for weight, count in zip(weights, counts, strict=True)
+    ]
+    source = owed.index(max(owed))
+    if counts[source] == len(held[source]):
+      break
+    counts[source] += 1
+    turns.append(source)
+  drawn = [
+      iter(choice.draw(one, n=n, seed=seed, id_of=opened.ids.__getitem__))
+      for one, n in zip(held, counts, strict=True)
+  ]
+  said = (f'{n} of {name}' for n, name in zip(counts, names, strict=True))
+  metrics.say(f'questions.train by weight: {", ".join(said)}')
+  return [next(drawn[source]) for source in turns]
 
 
 def _side(c: QuestionsConfig, image: bytes) -> str:
