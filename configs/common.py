@@ -35,6 +35,14 @@ PROFILES = (
 
 def get_base(profile: str) -> ConfigDict:
   """Every stage's settings for a profile; one page differs by `stage` alone."""
+  c = _of_profile(profile)
+  # By these it is known what a page, or the command line, sets later.
+  before = c.copy_and_resolve_references().to_dict()
+  c.untouched = ConfigDict({**before, 'profile': profile})
+  return c
+
+
+def _of_profile(profile: str) -> ConfigDict:
   if profile == 'toy':
     return _toy()
   if profile == 'hard':
@@ -204,7 +212,6 @@ def _toy() -> ConfigDict:
   })
   c.benchmark.fetch = c.questions.fetch  # The same, by either name.
   c.general = sections.general()
-  c.untouched = sections.untouched(c)
   return c
 
 
@@ -241,7 +248,7 @@ def _full_size(profile: str) -> ConfigDict:
   c.trainable = 'lora'
   c.unasked = False  # Nobody wants hours of work unasked.
   # These values are what the model needs anywhere.
-  c.general = c.untouched = ConfigDict()
+  c.general = ConfigDict()
   c.mesh.update(data=1, fsdp=-1)
   c.model.update(
       path='',
@@ -285,6 +292,8 @@ def _full_size(profile: str) -> ConfigDict:
       trajectories_every=20,
       optimizer=optimizer(learning_rate=2e-6, warmup_steps=10),
   )
+  # The expert knows the embedded world alone.
+  c.eval.policies = ('direct', 'full_search', 'sft', 'rl')
   # In bfloat16 a sound sampler is up to 0.025 off with the toy's few layers,
   # and logits of a whole model by up to 0.1 (docs/log.md). Ours.
   c.rl.alarms.sampler_gap_p99 = 0.2

@@ -30,4 +30,5 @@ def get_config(profile: str = 'toy'):
   c.instruct = sections.instruct()
   c.remote.temperature = 0.7  # Or a second attempt would be the first.
   c.remote.seeded = True
+  c.untouched.update({'seeds': c.seeds, 'remote': c.remote})  # For it alone.
   return c

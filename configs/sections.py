@@ -91,18 +91,6 @@ def general() -> ConfigDict:
   })
 
 
-def untouched(c: ConfigDict) -> ConfigDict:
-  """The values of `general`, and of what they stand for, as they are now.
-
-  By these it is known what a page sets later.
-  """
-  own = {
-      section: {name: c[section][name] for name in fields}
-      for section, fields in c.general.items()
-  }
-  return ConfigDict(own | {'general': c.general.to_dict()})
-
-
 def fetch() -> ConfigDict:
   """Photographs from the public internet."""
   return ConfigDict({

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+import inspect
 import os
 import pathlib
 import platform
@@ -46,6 +47,11 @@ _INTERRUPTED = {
     'ask': 'interrupted', 'check': 'interrupted', 'export': 'interrupted',
     'retrieve': 'stopped',
 }  # fmt: skip
+# Flags that are looked for before absl parses them all.
+_LOOKED_FOR: dict[str, dict[str, Any]] = {
+    'config': {'action': 'append', 'const': '', 'default': []},
+    'workdir': {},
+}
 # What absl and ml_collections raise on what a user mistyped.
 _FLAG_ERRORS = (
     flags.Error,
@@ -69,13 +75,14 @@ def main(argv: list[str]) -> None:
         '--help, too, to see what can be set'
     )
   config: Any = _CONFIG.value
-  workdir = _WORKDIR.value or os.path.join('runs', config.profile)
+  workdir = _workdir(_WORKDIR.value, config)
   # Late, so that --help and a wrong flag answer at once.
-  from gog_jax.app import commands
   from gog_jax.config import from_page
 
   given = config_flags.get_override_values(flags.FLAGS['config'])
   frozen = from_page(config, given)
+  from gog_jax.app import commands
+
   if _DRY_RUN.value:
     commands.dry_run(frozen, epath.Path(workdir))
   else:
@@ -89,7 +96,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     UserError: An unknown flag, config page or config field, or a value of the
       wrong type.
   """
-  pages = _pages(argv)
+  pages = _parsed(argv)[0].config
   if len(pages) > 1:
     raise UserError(f'--config is given {len(pages)} times; give it once')
   for page in pages:
@@ -104,25 +111,75 @@ def parse_flags(argv: list[str]) -> list[str]:
 
       print('\n'.join(help.fields(_read(*pages))))
       raise SystemExit
+    # ml_collections looks for its flags in sys.argv.
+    sys.argv = argv = _with_remembered(argv, *pages)
     return flags.FLAGS(argv)
   except _FLAG_ERRORS as error:
     raise UserError(_explain(error, argv, *pages)) from error
 
 
-def _pages(argv: list[str]) -> list[str]:
-  """What --config is given, PATH or PATH:VARIANT, each time."""
+def _parsed(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  """What --config is given, each time, and --workdir; and all the rest."""
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  parser.add_argument(
-      '-config', '--config', action='append', nargs='?', const='', default=[]
-  )
-  return parser.parse_known_args(argv)[0].config
+  for name, options in _LOOKED_FOR.items():
+    parser.add_argument(f'-{name}', f'--{name}', nargs='?', **options)
+  return parser.parse_known_args(argv)
+
+
+def _with_remembered(argv: list[str], page: str = '') -> list[str]:
+  """The arguments, with what the workdir remembers: config/settings.py.
+
+  Raises:
+    UserError: Its file is damaged, or names a field that there is not.
+  """
+  path, _, variant = page.partition(':')
+  parsed, rest = _parsed(argv[1:])
+  try:
+    get_config = runpy.run_path(path)['get_config']
+    config = get_config(*filter(None, [variant]))
+    workdir = _workdir(parsed.workdir, config)
+  except Exception:
+    return argv  # Something is wrong with the page, and absl will say what.
+  from gog_jax.config import settings
+
+  taken = []
+  profile = settings.read(workdir).get('profile')
+  if (
+      not variant
+      and 'profile' in inspect.signature(get_config).parameters
+      and profile not in (None, config.untouched.profile)
+  ):
+    config, path = get_config(profile), f'{path}:{profile}'
+    taken.append(f'profile {profile}')
+  found = settings.remembered(workdir, config, _given(rest))
+  if taken or found:
+    fields = ', '.join([*taken, *found])
+    print(f'from {workdir}/settings.json: {fields}', file=sys.stderr)
+  return [
+      argv[0],
+      f'--config={path if taken else page}',
+      *(f'--config.{name}={value}' for name, value in found.items()),
+      *([f'--workdir={parsed.workdir}'] if parsed.workdir else []),
+      *rest,
+  ]
+
+
+def _given(argv: list[str]) -> list[str]:
+  """The fields of the config that arguments name."""
+  names = (arg.lstrip('-').partition('=')[0].partition('.') for arg in argv)
+  return [
+      field for flag, _, field in names if field and flag.endswith('config')
+  ]
+
+
+def _workdir(given: str | None, config: Any) -> str:
+  return given or os.path.join('runs', config.profile)
 
 
 def _explain(error: Exception, argv: list[str], page: str = '') -> str:
   known = _fields(page)
-  for arg in argv if known else ():
-    prefix, _, field = arg.lstrip('-').partition('=')[0].partition('.')
-    if prefix == 'config' and field and field not in known:
+  for field in _given(argv) if known else ():
+    if field not in known:
       near = nearest(field, known)
       return f'unknown config field {field!r}; the nearest is {near!r}'
   message = str(error.args[0] if isinstance(error, KeyError) else error)

@@ -14,6 +14,7 @@ from typing import Any
 from gog_jax.app import stages
 from gog_jax.config import Config
 from gog_jax.config import paradigms
+from gog_jax.config import settings
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
@@ -116,6 +117,7 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   manifest, folder = stages.manifest_of(run, name), stages.folder_of(run, name)
   about = dict(stage.about(run))
   manifest.write(folder, complete=False, **about)
+  settings.remember(run.workdir, run.config)
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()

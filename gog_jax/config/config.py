@@ -73,6 +73,8 @@ class Config:
   log: evaluation.LogConfig
   remote: tools_lib.RemoteConfig
   general: GeneralConfig | None
+  # What the page and the command line have set: settings.py.
+  given: immutabledict[str, Any]
 
   def __post_init__(self):
     for stage in ('sft', 'rl'):
@@ -132,6 +134,7 @@ class Config:
         seeds=(),
         arms=arms,
         once=(),
+        given=self.given | {'seed': seed, 'seeds': ()},
         eval=dataclasses.replace(self.eval, policies=policies),
     )
 

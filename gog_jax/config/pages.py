@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 import dataclasses
 import importlib.util
 import pathlib
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from gog_jax.config import paradigms
+from gog_jax.config import settings
 from gog_jax.config.config import Config
 from gog_jax.config.evaluation import BenchmarkConfig
 from gog_jax.config.evaluation import ExportConfig
@@ -217,7 +218,7 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
-def from_page(page: ConfigDict, given: Container[str] = ()) -> Any:
+def from_page(page: ConfigDict, given: Collection[str] = ()) -> Any:
   """The config that a page holds: one of KINDS, by its stage.
 
   Args:
@@ -235,11 +236,12 @@ def from_page(page: ConfigDict, given: Container[str] = ()) -> Any:
     )
   if issubclass(kind, Config):
     values = _arms_and_general(values, given)
+    values['given'] = settings.given_by(page, given)
   return typed.read(kind, values, 'config')
 
 
 def _arms_and_general(
-    values: Mapping[str, Any], given: Container[str]
+    values: Mapping[str, Any], given: Collection[str]
 ) -> dict[str, Any]:
   """A page's fields with `arms` and `general` as complete sections.
 

@@ -20,6 +20,7 @@ from typing import Any
 from etils import epath
 
 from gog_jax.config import paradigms
+from gog_jax.config import settings
 from gog_jax.conversations import tfds_set
 from gog_jax.conversations.decode import decode
 from gog_jax.conversations.messages import Conversation
@@ -102,6 +103,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
   manifest.is_complete(folder)  # Or it says what differs.
   if not (folder / 'manifest.json').exists():
     manifest.write(folder, complete=False)
+  settings.remember(run.workdir, run.config)
   reviewed = Review()
   if c.review:
     reviewed = review.read(c.review, fingerprint=manifest.fingerprint())
