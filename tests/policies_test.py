@@ -133,7 +133,7 @@ def test_what_is_missing_names_the_page_that_makes_it(
   # That command does make it: its flags say all that differs from the page.
   if page != 'grade':
     made = []
-    command = str(caught.value).partition('run ')[2].removesuffix(' first')
+    command = str(caught.value).partition('run this first: ')[2]
     flags = dict(flag.split('=', 1) for flag in shlex.split(command)[3:])
     assert flags.pop('--workdir') == str(tmp_path)
     changes = {}

@@ -49,12 +49,12 @@ def _fields(kind: Any, values: Mapping[str, Any], prefix: str) -> Iterator[str]:
         width=_WIDTH, initial_indent='    ', subsequent_indent='    ',
     )  # fmt: skip
     if not isinstance(value, Mapping):
-      yield _typed(path, value)
+      yield typed(path, value)
       yield from about
     elif dataclasses.is_dataclass(hints[name]):
       yield from _fields(hints[name], value, path)
     else:  # By name: values, or the fields of a section that differ.
-      yield from (_typed(path, leaf) for path, leaf in _leaves(value, path))
+      yield from (typed(path, leaf) for path, leaf in _leaves(value, path))
       yield from about if value else ()
 
 
@@ -68,7 +68,7 @@ def _leaves(
       yield f'{prefix}.{name}', value
 
 
-def _typed(path: str, value: Any) -> str:
+def typed(path: str, value: Any) -> str:
   """As a shell takes it."""
   text = value if isinstance(value, str) else repr(value)
   if not text:

@@ -9,8 +9,11 @@ toy profile, a stage runs those it builds on first; else the command is named.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import dataclasses
+import shlex
 from typing import Any
 
+from gog_jax.app import help
 from gog_jax.app import stages
 from gog_jax.config import Config
 from gog_jax.config import paradigms
@@ -50,7 +53,8 @@ def check(config: Config) -> None:
     if {'demos', 'demos_no_gaze'} & {*order_for(config)}:
       raise UserError(
           'config.questions.train: the expert whom SFT imitates knows the '
-          'embedded world alone; pass --config.sft.data=FILE, what to imitate'
+          'embedded world alone; pass --config.sft.data=FILE, what to imitate: '
+          'WORKDIR/instruct/set, if configs/instruct.py has built it'
       )
 
 
@@ -96,10 +100,7 @@ def bring(run: Run, names: Sequence[str], target: str) -> None:
       continue
     pages = held[name].pages
     if not run.config.unasked and target not in pages:
-      raise UserError(
-          f'{target} needs {name}, which is not complete in {run.workdir}: '
-          f'run {_command(run, pages[0], name)} first'
-      )
+      raise UserError(_missing(run, name, target))
     facts = metrics.shown(make(run, name))
     metrics.say(f'{name}: done in {stages.folder_of(run, name)}: {facts}')
 
@@ -156,19 +157,35 @@ def _in_order(
   return order
 
 
-def _command(run: Run, page: str, stage: str) -> str:
-  """What to type for a page to make a stage as this run needs it."""
-  c = run.config
-  flags = [f'--config=configs/{page}.py:{c.profile}']
-  if c.model.path:
-    flags.append(f'--config.model.path={c.model.path}')
-  if c.sft.data:
-    flags.append(f'--config.sft.data={c.sft.data}')
-    if c.sft.data_box:
-      flags.append(f'--config.sft.data_box={c.sft.data_box}')
-  flags.append(f'--config.seed={c.seed}')
-  if stage in (*c.arms, 'demos_no_gaze', paradigms.SFT_NO_GAZE):
-    # Made only for an evaluation that names them.
-    flags.append(f'--config.eval.policies="{c.eval.policies}"')
-  flags.append(f'--workdir={run.workdir}')
-  return ' '.join(['python -m gog_jax.main', *flags])
+def _missing(run: Run, name: str, target: str) -> str:
+  """What to do about a stage that this command does not make."""
+  pages = stages.stages_of(run.config)[name].pages
+  what = f'{target} needs {name}, which is not complete in {run.workdir}: '
+  own = ''
+  if name == 'data':
+    own = (
+        'these are questions of the embedded world; name your own with '
+        '--config.questions.train="(\'jsonl:FILE\',)", or '
+    )
+  return f'{what}{own}run this first: {_command(run, pages[0])}'
+
+
+def _command(run: Run, page: str) -> str:
+  """What to type for a page to make a stage as this run needs it.
+
+  What the workdir does not remember is given, so that it can be pasted whole.
+  """
+  c, saved = run.config, settings.read(run.workdir)
+  fields = {field.name for field in dataclasses.fields(Config)} - {'profile'}
+  flags = [
+      help.typed(f'--config.{field}', value)
+      for field, value in c.given.items()
+      if field.partition('.')[0] in fields
+      and files.dumps(saved.get(field)) != files.dumps(value)
+  ]
+  page = f'configs/{page}.py:{c.given["profile"]}'
+  return ' '.join([
+      f'python -m gog_jax.main --config={page}',
+      *flags,
+      f'--workdir={shlex.quote(str(run.workdir))}',
+  ])
