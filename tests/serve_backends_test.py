@@ -15,7 +15,7 @@ from gog_jax.config import from_page
 from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
-from gog_jax.index import serve
+from gog_jax.tools import serve
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.retriever import Retriever
 from gog_jax.toy import knowledge

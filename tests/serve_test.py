@@ -22,8 +22,8 @@ from gog_jax.config.tools import IMAGE
 from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.index import build
-from gog_jax.index import serve
 from gog_jax.index.backend import LocalIndex
+from gog_jax.tools import serve
 from gog_jax.tools.retriever import KEY_VARIABLE
 from gog_jax.tools.retriever import Retriever
 from tests import chaos_server

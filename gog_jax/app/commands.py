@@ -52,7 +52,7 @@ def index(config: Any, workdir: epath.Path) -> None:
 
 def retrieve(config: Any, workdir: epath.Path) -> None:
   """Serves what is searched over HTTP."""
-  from gog_jax.index import serve
+  from gog_jax.tools import serve
   from gog_jax.tools import toolbox
 
   del workdir
