@@ -13,7 +13,6 @@ import pytest
 from gog_jax.app import stages
 from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
-from gog_jax.evaluation import grade
 from gog_jax.questions import checked
 from gog_jax.questions import splits
 from gog_jax.rewards.levels import Grade
@@ -235,16 +234,16 @@ def test_a_grading_under_way_goes_on_with_the_same_questions(folder):
   one = mini.run_of(
       make(train, test=(test,), validation=unseen), folder / 'run'
   )
-  grade._check_asked(one, one.graded_examples(), folder / 'asked.json')
-  grade._check_asked(one, one.graded_examples(), folder / 'asked.json')
+  checked.check_same([e.id for e in one.graded_examples()], folder / 'asked')
+  checked.check_same([e.id for e in one.graded_examples()], folder / 'asked')
   other = save(folder / 'other.jsonl', [row(i, i) for i in range(7)])
   two = mini.run_of(
       make(train, test=(other,), validation=unseen), folder / 'run'
   )
   manifests = [stages._asked(run, 'train') for run in (one, two)]
   assert manifests[0] == manifests[1] and manifests[0]['leaks'] == 'leave_out'
-  with pytest.raises(UserError, match='holds samples of other questions'):
-    grade._check_asked(two, two.graded_examples(), folder / 'asked.json')
+  with pytest.raises(UserError, match='was begun with other questions'):
+    checked.check_same([e.id for e in two.graded_examples()], folder / 'asked')
 
 
 WORLD = ('world',)

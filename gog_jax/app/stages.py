@@ -112,6 +112,7 @@ def _sft_on_data(config: Config) -> Stage:
       about=lambda run: {'data': run.config.sft.data},
       inputs=lambda run: {
           'sft_data': sft_data.digest(run.config.sft.data),
+          'leaks': run.config.questions.leaks,
           _TOLD: _told(run),
           **_asked(run, 'validation'),
       },

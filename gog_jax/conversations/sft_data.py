@@ -1,12 +1,13 @@
 """What SFT imitates: the expert's demos, or a user's own data.
 
 A user's data is encoded once, for this run's model, into the stage's folder,
-from where any number of workers read it at random.
+from where any number of workers read it at random. Demonstrations of questions
+that are evaluated, too, are left out: see questions/leaks.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import functools
 import math
 from typing import Any
@@ -17,8 +18,13 @@ from gog_jax import interrupt
 from gog_jax.conversations import reader
 from gog_jax.conversations.encode import encode
 from gog_jax.conversations.messages import Conversation
+from gog_jax.conversations.messages import IMAGE
+from gog_jax.conversations.messages import Role
+from gog_jax.conversations.messages import unescape
 from gog_jax.conversations.regions import FrameError
 from gog_jax.errors import UserError
+from gog_jax.questions import checked
+from gog_jax.questions import splits
 from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import rollouts
@@ -26,6 +32,7 @@ from gog_jax.storage import trajectories as trajectories_lib
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import sift
 from gog_jax.storage.records import Unusable
+from gog_jax.types import Example
 from gog_jax.types import Trajectory
 
 # Every stage asks for it; it is computed once a process.
@@ -56,6 +63,8 @@ def read(
   target = epath.Path(folder) / 'data'
   if target.exists():  # Of a start that was stopped.
     target.rmtree()
+  leaked = splits.leaked(run.config, workdir=run.workdir)
+  left_out = list[str]()
   with rollouts.Rollouts(target) as encoded:
 
     def keep(told: Conversation) -> str:
@@ -64,11 +73,15 @@ def read(
         trajectory = encode(
             told, run.chat, run.box_spec, data_box=run.config.sft.data_box
         )
+        why = next(filter(None, map(leaked, _asked(told))), '')
       except FrameError:
         raise  # It is that of all.
       except UserError as error:
         raise Unusable('damaged', str(error)) from error
       _check(run, trajectory)
+      if why:
+        left_out.append(told.id)
+        raise Unusable(checked.LEAKED, why)
       encoded.add(len(encoded.items), {}, trajectory=trajectory)
       return told.id
 
@@ -79,6 +92,7 @@ def read(
         drops=found.drops,
     )
   say(kept.required())
+  checked.check_same(left_out, target.parent / 'left_out.json')
   facts = {'n_demos': len(kept.items), 'dropped': kept.reasons()}
   return rollouts.Saved(target), facts
 
@@ -92,6 +106,22 @@ def say(found: Loaded[Any]) -> None:
   if found.drops:
     counts = ', '.join(f'{why} {n}' for why, n in found.reasons().items())
     metrics.say(f'{found.name}: {len(found.items)} of use; dropped: {counts}')
+
+
+def _asked(told: Conversation) -> Iterator[Example]:
+  """What the user asks, each with all images so far."""
+  n_shown = 0
+  for message in told.messages:
+    n_shown += message.text.count(IMAGE)
+    if message.role == Role.USER:
+      yield Example(
+          id=told.id,
+          images=tuple(one.read() for one in told.pictures[:n_shown]),
+          question=unescape(message.text.replace(IMAGE, ' ')),
+          answers=(),
+          source='',
+          scope='',
+      )
 
 
 def _check(run: Run, trajectory: Trajectory) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 from etils import epath
 
-from gog_jax.errors import UserError
 from gog_jax.evaluation.collect import Collector
+from gog_jax.questions import checked
 from gog_jax.rewards import behaviour
 from gog_jax.rewards.levels import Grade
 from gog_jax.rewards.levels import level_of
@@ -52,7 +52,9 @@ def grade_examples(
       folder holds samples of other questions.
   """
   c = run.config.grade
-  _check_asked(run, examples, folder / 'asked.json')
+  if not run.config.questions.only_world('train'):
+    asked = [example.id for example in examples]
+    checked.check_same(asked, folder / 'asked.json')
 
   def request(index: int) -> Request:
     number, sample = divmod(index, c.samples)
@@ -97,23 +99,6 @@ def grade_examples(
       table(examples[:_TABLE_ROWS], grades[:_TABLE_ROWS]) + '\n',
   )
   return grades
-
-
-def _check_asked(run: Run, examples: Sequence[Example], path: epath.Path):
-  """Refuses samples of others: what is left out hangs on what is evaluated.
-
-  That is no part of the stage's identity: it may change once this is done.
-  """
-  if run.config.questions.only_world('train'):
-    return
-  asked = [example.id for example in examples]
-  held = files.read_json(path, list, advice='') if path.exists() else asked
-  if held != asked:
-    raise UserError(
-        f'{path.parent} holds samples of other questions, because what is '
-        f'evaluated was another: put it back, or delete {path.parent}'
-    )
-  files.write_json(path, asked)
 
 
 def _notes(example: Example, trajectory: Trajectory) -> dict[str, Any]:

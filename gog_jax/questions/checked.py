@@ -10,6 +10,7 @@ import hashlib
 import io
 from typing import Any
 
+from etils import epath
 from PIL import Image
 
 from gog_jax import images as image_files
@@ -20,6 +21,7 @@ from gog_jax.questions import json_lines
 from gog_jax.questions import questions as q
 from gog_jax.questions.fetched import Fetched
 from gog_jax.questions.local_files import ImageFolder
+from gog_jax.storage import files
 from gog_jax.storage.records import Drop
 from gog_jax.storage.records import Lazy
 from gog_jax.storage.records import Loaded
@@ -233,6 +235,28 @@ def in_turn(
 def _of_all(digests: Sequence[str], contents: Sequence[str]) -> str:
   whole = repr(list(digests)) + ''.join(contents)
   return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def check_same(ids: Sequence[str], path: epath.Path) -> None:
+  """Refuses to go on with other questions than at the first start.
+
+  What is left out hangs on what is evaluated, which is no part of a stage's
+  identity: it may change once the stage is done.
+
+  Args:
+    ids: Of the questions; kept in the file.
+    path: The file, in the stage's folder.
+
+  Raises:
+    UserError: They are others.
+  """
+  held = files.read_json(path, list, advice='') if path.exists() else list(ids)
+  if held != list(ids):
+    raise UserError(
+        f'{path.parent} was begun with other questions, because what is '
+        f'evaluated was another: put it back, or delete {path.parent}'
+    )
+  files.write_json(path, held)
 
 
 def digest(example: Example) -> str:

@@ -6,12 +6,13 @@ about it; a question whose images are on two sides is left out of both.
 
 Left out of training are questions that are evaluated, too (leaks.py): those of
 `validation`, `test` and the benchmark evaluated; out of validation the latter
-two. The embedded world's splits are not compared: none of its scenes is in two.
+two; out of what SFT imitates, all of them. The embedded world's splits are not
+compared: none of its scenes is in two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import math
@@ -87,18 +88,9 @@ def _open(
       section='questions',
   )
 
-  def evaluated() -> Iterator[Sequence[Example]]:
-    """What the split must not repeat; of the world nothing."""
-    for other in ('validation', 'test')[split == 'validation' :]:
-      if own := tuple(n for n in getattr(c, other) if n != sources.WORLD):
-        as_it_is = {other: own, 'leaks': 'keep', 'exclude': ()}
-        yield _open(dataclasses.replace(c, **as_it_is), other, workdir, seed)
-    if benchmark is not None:
-      yield benchmarks.open(benchmark, workdir=workdir).examples
-
   if names == (sources.WORLD,):
     return sources.open(names, split=split, workdir=workdir, n=n, field=field)
-  excluded = held = None
+  excluded = None
   if c.exclude and split != 'test':
     others = sources.open(
         c.exclude,
@@ -108,8 +100,6 @@ def _open(
         fetched=fetched,
     )
     excluded = leaks.Held([others], any_question=True)
-  if c.leaks == 'leave_out' and split != 'test':
-    held = leaks.Held(evaluated())
 
   def accept(example: Example) -> bool:
     if excluded is not None and (one := excluded.find(example)):
@@ -121,14 +111,6 @@ def _open(
       raise Unusable(STRADDLES, f'its images are in {" and ".join(sides)}')
     return sides == [split]
 
-  def leaked(example: Example) -> str:
-    if held is None or (one := held.find(example)) is None:
-      return ''
-    return (
-        f'{example.id!r} is {one.id!r} of what is evaluated '
-        '(--config.questions.leaks=keep keeps such)'
-    )
-
   try:
     opened = sources.open(
         names,
@@ -139,7 +121,7 @@ def _open(
         images=c.images,
         fetched=fetched,
         accept=accept,
-        leaked=leaked,
+        leaked=_leaked(c, split, workdir, seed, benchmark),
     )
   except UserError as error:
     if split not in c.shares:
@@ -159,6 +141,51 @@ def _open(
         f'questions.{split}: {len(opened)}, left out: {opened.left_out}'
     )
   return opened
+
+
+def leaked(
+    config: Config, *, workdir: epath.PathLike
+) -> Callable[[Example], str]:
+  """Says why a question may not be trained on; '' of one that may.
+
+  Raises:
+    UserError: What is evaluated cannot be read.
+  """
+  c = config.questions
+  return _leaked(c, 'train', str(workdir), config.seed, config.foreign)
+
+
+@functools.lru_cache(maxsize=2)  # All is read that is evaluated.
+def _leaked(
+    c: QuestionsConfig,
+    split: str,
+    workdir: str,
+    seed: int,
+    benchmark: BenchmarkConfig | None,
+) -> Callable[[Example], str]:
+  if c.leaks == 'keep' or split == 'test':
+    return lambda example: ''
+
+  def evaluated() -> Iterator[Sequence[Example]]:
+    """What the split must not repeat; of the world nothing."""
+    for other in ('validation', 'test')[split == 'validation' :]:
+      if own := tuple(n for n in getattr(c, other) if n != sources.WORLD):
+        as_it_is = {other: own, 'leaks': 'keep', 'exclude': ()}
+        yield _open(dataclasses.replace(c, **as_it_is), other, workdir, seed)
+    if benchmark is not None:
+      yield benchmarks.open(benchmark, workdir=workdir).examples
+
+  held = leaks.Held(evaluated())
+
+  def why(example: Example) -> str:
+    if (one := held.find(example)) is None:
+      return ''
+    return (
+        f'{example.id!r} is {one.id!r} of what is evaluated '
+        '(--config.questions.leaks=keep keeps such)'
+    )
+
+  return why
 
 
 def _by_weight(
