@@ -13,7 +13,6 @@ import asyncio
 import collections
 from collections.abc import Iterable, Iterator
 import dataclasses
-import os
 
 import aiohttp
 from etils import epath
@@ -62,12 +61,7 @@ class Fetched:
     self.folder = c.folder or ('' if '://' in folder else folder)
     self.config, self._allowed, self._section = c, allowed, f'config.{section}'
     self._images = ImageFolder(self.folder)
-    self._record = os.path.join(self.folder, 'failed.json')
     self._failed: dict[str, str] = {}
-    if self.folder and os.path.exists(self._record):
-      self._failed = files.read_json(
-          self._record, dict[str, str], advice='delete it to fetch these again'
-      )
 
   def find(self, url: str) -> str | None:
     """The file of an address; None if there is none."""
@@ -84,13 +78,11 @@ class Fetched:
 
   def found(self, question: q.Question) -> q.Question:
     """A question whose images can be read; Unusable if one is not here."""
-    shown = []
-    for image in question.images:
+    shown = list(question.images)
+    for index, image in enumerate(shown):
       if isinstance(image, q.Link):
-        absent = self.absent(image.url)
-        shown += q.found_image(self.find(image.url), absent, q.NOT_FETCHED)
-      else:
-        shown.append(image)
+        path, absent = self.find(image.url), self.absent(image.url)
+        (shown[index],) = q.found_image(path, absent, q.NOT_FETCHED)
     return dataclasses.replace(question, images=tuple(shown))
 
   def fetch(self, urls: Iterable[str]) -> None:
@@ -99,30 +91,30 @@ class Fetched:
     Raises:
       UserError: There is no folder for it, or it cannot be written.
     """
-    if not self._allowed:
-      return
-    failed_before = () if self.config.again else self._failed
     absent = [
-        url
-        for url in dict.fromkeys(urls)
-        if url not in failed_before and self.find(url) is None
+        url for url in dict.fromkeys(urls) if self.find(url) is None
     ]
-    if not absent:
+    if not absent or not self._allowed:
       return
     if not self.folder:
       raise UserError(
           f'images are fetched into a local folder: pass --workdir=FOLDER or '
           f'--{self._section}.fetch.folder=FOLDER'
       )
+    record = epath.Path(self.folder) / 'failed.json'
+    if record.exists():  # Other splits write it, too.
+      advice = 'delete it to have these fetched again'
+      self._failed = files.read_json(record, dict[str, str], advice=advice)
+    if not self.config.again:
+      absent = [url for url in absent if url not in self._failed]
+    if not absent:
+      return
     metrics.say(f'{len(absent)} images are fetched into {self.folder}')
-    with files.writable(self.folder):
-      os.makedirs(self.folder, exist_ok=True)
     failed = asyncio.run(self._fetch(absent))
-    for url in absent:
-      self._failed.pop(url, None)
-    self._failed |= failed
+    before = {u: w for u, w in self._failed.items() if u not in absent}
+    self._failed = before | failed
     if len(failed) < len(absent):  # Or it is the network's failure.
-      files.write_json(self._record, self._failed)
+      files.write_json(record, self._failed)
     if failed:
       reasons = collections.Counter(failed.values()).most_common(_SAID)
       said = ', '.join(f'{why} ({n})' for why, n in reasons)
@@ -159,8 +151,6 @@ class Fetched:
         backoff_s=_BACKOFF_S,
     )
     try:
-      if not q.is_address(url):
-        raise ValueError('no http or https address')
       async with asyncio.timeout(c.timeout_s):
         data = await get(
             http.fetch,
@@ -180,8 +170,7 @@ class Fetched:
         OSError, ValueError, UserError, http.Refused, http.Garbled
     ) as error:  # fmt: skip
       return first_line(error)
-    suffix = blobs.suffix_of(data)
-    if suffix == 'bin':  # Of any other format that images are decoded from.
-      suffix = 'webp'
+    # A name that is found; what decodes images looks at their bytes.
+    suffix = blobs.suffix_of(data).replace('bin', 'webp')
     blobs.put(epath.Path(self.folder), data, f'{url_key(url)}.{suffix}')
     return ''
