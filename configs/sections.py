@@ -95,7 +95,6 @@ def fetch() -> ConfigDict:
   """Photographs from the public internet."""
   return ConfigDict({
       'folder': '',
-      'again': False,
       'private': (),
       'max_bytes': 32 * 2**20,
       'timeout_s': 30.0,

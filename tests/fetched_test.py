@@ -226,11 +226,12 @@ def test_a_failure_costs_its_own_question(tmp_path, capsys):
     said = capsys.readouterr().err
     assert '11 images are fetched into' in said
     assert '10 of 11 images could not be fetched: HTTP 404 (2), ' in said
-    # Until one asks again, it stays the same set.
+    # Until one wants them to be asked for, it stays the same set.
     answers['/gone'] = IMAGE
     again = opened(name, folder_of(folder, **options))
     assert len(asked) == n and again.origin == found.origin
-    later = opened(name, folder_of(folder, again=True, **options))
+    (folder / 'failed.json').unlink()
+    later = opened(name, folder_of(folder, **options))
     assert later.ids == ('q0', 'q1') and later.origin != found.origin
 
 

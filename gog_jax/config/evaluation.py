@@ -53,7 +53,6 @@ class FetchConfig:
   """How images are fetched that are known by their addresses."""
 
   folder: str  # Where they are kept, a local one; '' is in the workdir.
-  again: bool  # Ask again for those that could not be fetched before.
   # Networks that may be asked although they are not of the public internet, as
   # ('10.1.0.0/16', '127.0.0.1').
   private: tuple[str, ...]

@@ -4,7 +4,7 @@
     FOLDER/failed.json    why there is none of other addresses
 
 What failed is kept as well: a set stays what it was when it was first opened,
-until `fetch.again` asks for what is missing.
+until one deletes that file.
 """
 
 from __future__ import annotations
@@ -105,14 +105,12 @@ class Fetched:
     if record.exists():  # Other splits write it, too.
       advice = 'delete it to have these fetched again'
       self._failed = files.read_json(record, dict[str, str], advice=advice)
-    if not self.config.again:
-      absent = [url for url in absent if url not in self._failed]
+    absent = [url for url in absent if url not in self._failed]
     if not absent:
       return
     metrics.say(f'{len(absent)} images are fetched into {self.folder}')
     failed = asyncio.run(self._fetch(absent))
-    before = {u: w for u, w in self._failed.items() if u not in absent}
-    self._failed = before | failed
+    self._failed |= failed
     if len(failed) < len(absent):  # Or it is the network's failure.
       files.write_json(record, self._failed)
     if failed:
@@ -120,7 +118,7 @@ class Fetched:
       said = ', '.join(f'{why} ({n})' for why, n in reasons)
       metrics.say(
           f'{len(failed)} of {len(absent)} images could not be fetched: '
-          f'{said}; --{self._section}.fetch.again=True asks for them again'
+          f'{said}; they are asked for again once {record} is deleted'
       )
 
   async def _fetch(self, urls: list[str]) -> dict[str, str]:
