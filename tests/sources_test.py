@@ -120,6 +120,32 @@ def test_json_lines_hold_images_in_files_and_in_themselves(tmp_path):
   assert (three.id, three.images) == ('3', (fixtures.picture(1),))
 
 
+def test_json_lines_are_read_as_others_spell_them(tmp_path):
+  (tmp_path / 'a.png').write_bytes(fixtures.picture(0))
+  inline = base64.b64encode(fixtures.picture(0)).decode()
+  plain = {'question': 'who?', 'answer': 'x', 'image': 'a.png'}
+  rows = [
+      plain,
+      plain | {'question': '<image>\nwho?'},
+      plain | {'images': []},
+      plain | {'images': None, 'answers': None},
+      plain | {'images': ['', 'a.png', None]},
+      plain | {'image': {'bytes': inline, 'path': None}},
+      plain | {'images': [{'path': 'a.png'}]},
+      plain | {'answer': {'ground_truth': 'x'}},
+      plain | {'answer': '["x"]'},
+      plain | {'image': 'pictures\\..\\a.png'},
+      plain | {'image': ''},
+      plain | {'image': {'bytes': None, 'path': None}},
+  ]
+  found = open_one(save(tmp_path / 'mine.jsonl', rows))
+  assert [one.id for one in found] == [str(i) for i in range(1, 11)]
+  for one in found:
+    assert (one.question, one.answers) == ('who?', ('x',))
+    assert one.images == (fixtures.picture(0),)
+  assert [drop.reason for drop in found.drops] == ['no image', 'bad record']
+
+
 def test_paths_lead_no_further_than_one_says(tmp_path):
   (tmp_path / 'a.png').write_bytes(fixtures.picture(0))
   row = {'question': 'who?', 'answer': 'x'}

@@ -7,9 +7,6 @@ import json
 import math
 from typing import Any
 
-from gog_jax.questions.questions import BAD
-from gog_jax.storage.records import Unusable
-
 
 def forms(*values: Any) -> tuple[str, ...]:
   """Every distinct text and number in the values, however nested, in order.
@@ -22,27 +19,21 @@ def forms(*values: Any) -> tuple[str, ...]:
   return tuple(dict.fromkeys(form for form in found if form))
 
 
-def listed(value: Any, *, column: str) -> Any:
-  """A list that may be JSON text, as verl's `candidate_answers` is.
-
-  Raises:
-    Unusable: It is text, but not a JSON list.
-  """
-  if not isinstance(value, str):
-    return value
+def listed(value: Any) -> Any:
+  """A list that may be JSON text, as verl's `candidate_answers` is."""
   try:
-    parsed = json.loads(value) if value.strip() else []
+    found = json.loads(value) if isinstance(value, str) else value
   except (ValueError, RecursionError):
-    parsed = None
-  if not isinstance(parsed, list):
-    detail = f'{column} is text, but no JSON list ({value[:40]!r})'
-    raise Unusable(BAD, detail)
-  return parsed
+    return value
+  return found if isinstance(found, list) else value
 
 
 def _walk(value: Any):
   if isinstance(value, str):
-    yield value
+    found = listed(value)
+    # A list of numbers may be one answer, as a box is.
+    texts = isinstance(found, list) and all(isinstance(t, str) for t in found)
+    yield from _walk(found) if texts else [value]
   elif isinstance(value, bool):
     yield 'yes' if value else 'no'
   elif isinstance(value, int | float):
@@ -54,8 +45,8 @@ def _walk(value: Any):
       bounds = forms(value['range'])
       if len(bounds) == 2:
         yield f'any number from {bounds[0]} to {bounds[1]}'
-    elif 'target' in value:  # verl's ground_truth, in some of its sets.
-      yield from _walk(value['target'])
+    else:  # verl's ground_truth, which in some of its sets is a mapping, too.
+      yield from _walk(value.get('target', value.get('ground_truth')))
   elif isinstance(value, list | tuple):
     for part in value:
       yield from _walk(part)

@@ -4,11 +4,13 @@ Each line of `jsonl:FILE` is an object with these fields; a user's function may
 return such objects, too (see sources.py):
 
     id               unique; defaults to the line number
-    question         text
-    answers          every accepted form, the canonical one first; or `answer`
+    question         text; `<image>` in it is left out
+    answers          every accepted form, the canonical one first, or a list
+                     of them in JSON; or `answer`
     images           a list, or `image`: a path in the file's folder or in
                      `questions.images`, an http(s) address, a data: URI or
-                     base64; a function may give bytes or PIL images
+                     base64, or {bytes, path} with one of them; a function may
+                     give bytes or PIL images
     scope, search_required, gold_regions, hops
                      as in `types.Example`, where they are known
 """
@@ -124,16 +126,16 @@ def question_of(
     known = typed.read(_Fields, dict(row), ignore_unknown=True)
   except typed.FieldError as error:
     raise Unusable(q.BAD, f'its {error}') from error
-  images = row.get('images', row.get('image'))
+  images = row.get('images') or row.get('image')
   if not isinstance(images, list | tuple):
-    images = [] if images is None else [images]
+    images = [images]
   return q.Question(
       id=str(id if row.get('id') in (None, '') else row['id']),
-      question=(known.question or '').strip(),
+      question=(known.question or '').replace('<image>', '').strip(),
       answers=answers.forms(row.get('answers'), row.get('answer')),
       images=tuple(
           _image(image, folder, functools.partial(held, index))
-          for index, image in enumerate(images)
+          for index, image in enumerate(filter(None, images))
       ),
       scope=known.scope or '',
       search_required=known.search_required,
@@ -145,6 +147,8 @@ def question_of(
 def _image(
     value: Any, folder: ImageFolder, held: Callable[[bytes], q.Image]
 ) -> q.Image:
+  if isinstance(value, dict):
+    value = value.get('bytes') or value.get('path') or value.get('url')
   if isinstance(value, PILImage.Image):
     value = image_files.encode_png(value)
   if isinstance(value, bytes):

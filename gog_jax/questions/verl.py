@@ -119,20 +119,19 @@ def _accepted(row: tables.Row) -> tuple[str, ...]:
   """Every accepted answer."""
   found = _of(row, 'answer')
   if isinstance(found, dict):
-    candidates = answers.listed(
-        found.get('candidate_answers'), column='candidate_answers'
+    return answers.forms(
+        found['ground_truth'], answers.listed(found.get('candidate_answers'))
     )
-    return answers.forms(found['ground_truth'], candidates)
   if isinstance(found, str) and (marked := _MARKED.findall(found)):
     found = marked[-1]
   return answers.forms(found)
 
 
 def _asked(prompt: Any) -> str:
-  """The text, or the last user message, without image placeholders."""
+  """The text, or the last user message."""
   if isinstance(prompt, list):
     said = [one['content'] for one in prompt if one['role'] == 'user']
     prompt = said[-1] if said else ''
   if isinstance(prompt, list):  # Parts, of which some are images.
     prompt = ' '.join(one.get('text') or '' for one in prompt)
-  return (prompt or '').replace('<image>', '').strip()
+  return prompt or ''

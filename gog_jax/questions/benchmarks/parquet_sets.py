@@ -103,9 +103,7 @@ def _read_columns(
     values = {part: row.get(column) for part, column in columns.items()}
     if (values.get('language', 'EN') or '').strip().upper() != 'EN':
       return None
-    others = answers.listed(
-        values.get('forms'), column=columns.get('forms', '')
-    )
+    others = answers.listed(values.get('forms'))
     return q.Question(
         id=str(values['id']),
         question=(values['question'] or '').strip(),
