@@ -118,10 +118,16 @@ class RunOf(Generic[C]):
         inputs['judge'] = self.judge.identity
     return inputs
 
-  def load_model(self, stage: str | None = None) -> VLM:
+  def load_model(
+      self, stage: str | None = None, *, params: str = 'params'
+  ) -> VLM:
     """The base model, on the mesh, with what a stage has trained.
 
     Its adapters, if there are any, are fresh, or as the stage's manifest says.
+
+    Args:
+      stage: The one that has trained it, if any.
+      params: The folder there that holds what it has trained.
 
     Raises:
       UserError: Weights are missing or damaged, or the stage has not been run.
@@ -142,9 +148,9 @@ class RunOf(Generic[C]):
           mesh=self.mesh,
       )
     if stage is not None:
-      _, params, _ = lora.split(model, trainable)
-      trained = self.workdir / stage / 'params'
-      nnx.update(model, checkpoint.load_pytree(trained, params))
+      _, trained, _ = lora.split(model, trainable)
+      path = self.workdir / stage / params
+      nnx.update(model, checkpoint.load_pytree(path, trained))
     return model
 
   def make_policy(

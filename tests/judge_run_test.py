@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 
 from aiohttp import web
+import numpy as np
 import pytest
 
 from gog_jax.app import stages
@@ -17,11 +19,14 @@ from gog_jax.report import results
 from gog_jax.rewards import answers
 from gog_jax.storage import rollouts
 from gog_jax.storage import trajectories as store
+from gog_jax.train import advantages
+from gog_jax.train import groups
 from gog_jax.types import Example
 from gog_jax.types import Trajectory
 from tests import endpoints
 from tests import judge_helpers
 from tests import mini
+from tests import report_helpers as helpers
 
 
 def odd(question: str) -> bool:
@@ -145,3 +150,44 @@ def test_one_judge_for_all_that_belongs_together(tmp_path):
     assert run.judge is None
     name = f'eval {run.config.eval.policies[0]}'
     assert 'judge' not in stages.manifest_of(run, name).inputs
+
+
+def test_a_step_of_rl_asks_once_about_identical_answers(tmp_path):
+  """At once, and not again after a restart; what fails is masked."""
+  said = ['the iron lady', 'louvre', 'louvre', 'broken']
+  asked = [helpers.example('0'), helpers.example('1')]
+  group = [e for e in asked for _ in said]
+  rolled = [helpers.trajectory(e.id, answer=a) for e in asked for a in said]
+  at_once, most = 0, 0
+
+  def script(body):
+    nonlocal at_once, most
+    at_once += 1
+    most = max(most, at_once)
+    time.sleep(0.2)
+    at_once -= 1
+    answer = judge_helpers.answer_in(body)
+    if answer == 'broken':
+      return web.Response(status=400, text='filtered')
+    word = 'correct' if answer == 'the iron lady' else 'incorrect'
+    return endpoints.says(judge_helpers.verdict(body, word))
+
+  parts = {'reward__extra': ('token_f1=0.5',), 'judge__min_success': 0.0}
+  with endpoints.serve(script) as server:
+    run = make_run(tmp_path, server, **parts)
+    scored = run.scored(group, rolled)
+    assert len(server.heard) == 6 and most > 1  # Of 8 answers.
+    again = make_run(tmp_path, server, **parts).scored(group, rolled)
+    assert len(server.heard) == 8  # A failure is no verdict.
+  values, valid, _ = groups.scores_of(run, [scored[:4], scored[4:]])
+  assert valid.tolist() == [[True, True, True, False]] * 2
+  # 0.9 of what is right, 0.1 of the format, half of F1: of 'kelo the great'
+  # and the like 'the iron lady' shares no word that counts.
+  np.testing.assert_allclose(values[:, :3], [[1.0, 0.1, 0.1]] * 2)
+  found = advantages.group_advantages(
+      values, valid, np.ones_like(values), eps=1e-4, divide_by_std=False
+  )
+  np.testing.assert_allclose(
+      found.advantages, [[0.6, -0.3, -0.3, 0.0]] * 2, atol=1e-6
+  )
+  assert [t.reward for t in again] == [t.reward for t in scored]

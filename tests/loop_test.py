@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gog_jax.chat import Chat
 from gog_jax.rewards import answers
 from gog_jax.rewards import parts
 from gog_jax.rewards import score as rewards
@@ -210,3 +211,36 @@ def test_results_that_end_a_conversation_are_told_as_well():
   )
   assert trajectory.stop_reason == StopReason.CONTEXT
   assert told[-1] == trajectory.turns[-1] and told[-1].results
+
+
+def test_a_groups_prompt_is_rendered_once(monkeypatch):
+  """Two examples of three samples each; both are told apart."""
+  other = dataclasses.replace(chat_helpers.EXAMPLE, id='o', question='shape?')
+  rendered, prompt = [], Chat.prompt
+
+  def counted(chat, example):
+    rendered.append(example.id)
+    return prompt(chat, example)
+
+  monkeypatch.setattr(Chat, 'prompt', counted)
+  executor = loop_helpers.make_executor()
+  chat = loop_helpers.make_chat(executor)
+  trajectories = loop_helpers.rollout(
+      loop_helpers.Player(
+          lambda request, turns: three_turns(chat, request, len(turns)),
+          chat.stop_ids,
+      ),
+      executor,
+      chat,
+      [
+          *loop_helpers.requests(3),
+          *(
+              dataclasses.replace(one, sample=one.sample + 3)
+              for one in loop_helpers.requests(3, other)
+          ),
+      ],
+      limits=loop_helpers.limits(),
+  )
+  assert rendered == [chat_helpers.EXAMPLE.id, 'o']
+  asked = [chat.codec.decode(t.token_ids[:40]) for t in trajectories]
+  assert len(set(asked)) == 2 and all('shape?' in text for text in asked[3:])

@@ -43,6 +43,7 @@ OVERRIDES = {
     'rl.steps': 4,
     'rl.n_prompts': 4,
     'rl.group_size': 4,
+    'rl.n_validation': 0,
     'rl.micro_rows': 16,  # One for each trajectory at most.
     'rl.checkpoint_every': 100,
     'rl.trajectories_every': 100,

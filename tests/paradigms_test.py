@@ -26,6 +26,7 @@ URL = 'http://127.0.0.1:1/v1'
         ('sft', 'gog@sft'),
         ('rl', 'gog@rl'),
         ('rl_fast', 'gog@rl_fast'),
+        ('rl_fast_best', 'gog@rl_fast_best'),
         ('sft_no_gaze', 'no_gaze@sft_no_gaze'),
         ('expert', 'gog@expert'),
         ('remote', 'gog@remote'),
@@ -71,6 +72,7 @@ def test_the_expert_plays_no_paradigm_that_it_does_not_know():
         (('gog@remote', 'full_search@script'), 'simplevqa', ()),
         (('no_gaze@sft_no_gaze', 'rl_x'), 'mmsearch', ('sft_no_gaze', 'rl_x')),
         (('mmsearch_r1@sft',), 'world_hard', ('data', 'sft')),
+        (('direct@rl_best',), 'mmsearch', ('rl',)),
     ],
 )
 def test_what_is_needed_follows_from_the_models(policies, benchmark, needs):

@@ -45,8 +45,8 @@ def train(workdir, finished, monkeypatch, *, steps, right):
   )
   numbers = iter(right)
 
-  def rollout(run, policy, examples, *, samples, seed, what):
-    del run, policy, samples, seed, what
+  def rollout(run, policy, examples, **unused):
+    del run, policy, unused
     n = next(numbers)
     return [
         [helpers.trajectory(example.id, right=i < n)]

@@ -41,7 +41,7 @@ _QUESTION = 'What is in this picture?'
 # other shapes are rounded otherwise, by a tenth of this; a shift by one
 # position is above 1.
 _MOST_GAP = {'float32': 0.01, 'bfloat16': 0.1}
-_N_UPDATES = 2  # The first compiles, and may have a learning rate of 0.
+_N_UPDATES = 2  # The first compiles.
 
 
 def check(config: CheckPage, workdir: epath.Path) -> bool:
@@ -102,7 +102,8 @@ def _training(
   """What a step of RL is made of, at the profile's size, part by part."""
   c = run.config
   variant = losses.variant_of(c.rl)
-  optimizer = make_optimizer(c.rl.optimizer, n_steps=c.rl.steps)
+  n_updates = c.rl.steps * c.rl.updates_per_batch
+  optimizer = make_optimizer(c.rl.optimizer, n_steps=n_updates)
   model, state, frozen = state_lib.start_state(run, optimizer, start_from=None)
   policy = run.make_policy(model, greedy=False)
   del model

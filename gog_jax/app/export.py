@@ -49,7 +49,8 @@ def export(config: ExportPage, workdir: epath.Path) -> None:
   c = config.export
   folder = _new(c.folder)
   run = policies.trained_run(config, workdir, c.stage)
-  made = manifest.read(workdir / c.stage) if c.stage != paradigms.BASE else {}
+  policy = paradigms.parse(c.stage, config.arms)
+  made = manifest.read(workdir / policy.stage) if policy.stage else {}
   adapts = made.get('config', {}).get('trainable') == 'lora'
   if c.format == 'adapter' and not adapts:
     raise UserError(
@@ -63,7 +64,7 @@ def export(config: ExportPage, workdir: epath.Path) -> None:
           run.config, model=dataclasses.replace(run.config.model, dtype=exact)
       )
   )
-  model = run.load_model(c.stage if made else None)
+  model = run.load_model(policy.stage, params=policy.params)
   hub_id = model_card.hub_id(run)
   base = str(run.model_folder.resolve())
   if hub_id and '@' not in hub_id:

@@ -117,15 +117,18 @@ def _judge(made: Mapping[str, Any]) -> str:
 
 
 def _figures(
-    workdir: epath.Path, stage: str
+    workdir: epath.Path, model: str
 ) -> Iterator[tuple[str, list[str]]]:
   """Rows of each report that are about these very weights, and who judged."""
+  stage = model.removesuffix(paradigms.BEST)
   born = str(manifest.birthmark(workdir / stage))
   for path in sorted(workdir.glob('report*/summary.json')):
     summary = files.read_json(path, advice=f'delete {path.parent}')
     evals = workdir / path.parent.name.replace('report', 'eval', 1)
     rows, judges = [], set()
     for row in summary['rows']:
+      if paradigms.spelled_out(row['policy']).rpartition('@')[-1] != model:
+        continue
       of = manifest.read(evals / row['policy'])
       # Other weights of the stage may have been evaluated, before or since.
       if of.get('inputs', {}).get(stage, '').endswith(born):

@@ -94,7 +94,9 @@ def _sft(config: Config, policy: str, needs: str) -> Stage:
       functools.partial(sft.train, demos=needs),
       pages=('sft',),
       config=lambda config: policies.config_of(config, policy),
-      inputs=lambda run: _asked(run, 'validation'),
+      inputs=lambda run: _asked(
+          run, 'validation', asks=run.config.sft.n_validation
+      ),
       trains=True,
   )
 
@@ -114,7 +116,7 @@ def _sft_on_data(config: Config) -> Stage:
           'sft_data': sft_data.digest(run.config.sft.data),
           'leaks': run.config.questions.leaks,
           _TOLD: _told(run),
-          **_asked(run, 'validation'),
+          **_asked(run, 'validation', asks=validates),
       },
       trains=True,
   )
@@ -126,12 +128,10 @@ def _told(run: Run) -> str:
   return hashlib.sha256(files.dumps(tools).encode()).hexdigest()[:16]
 
 
-def _asked(run: Run, split: str) -> dict[str, str]:
-  """The digest of a split's questions; the world's are a stage's."""
+def _asked(run: Run, split: str, *, asks: Any = True) -> dict[str, str]:
+  """The digest of a split's questions, if any; the world's are a stage's."""
   c = run.config
-  if split == 'validation' and not c.sft.n_validation:
-    return {}
-  if c.questions.only_world(split):
+  if not asks or c.questions.only_world(split):
     return {}
   # Not what is evaluated, which may be chosen later.
   origin = run.questions(split).origin
@@ -161,6 +161,9 @@ def _rl(name: str) -> Stage:
       pages=('rl',),
       config=lambda config: dataclasses.replace(
           config, rl=config.arms.get(name, config.rl)
+      ),
+      inputs=lambda run: _asked(
+          run, 'validation', asks=run.config.validates_rl
       ),
       about=lambda run: {'questions': list(run.config.questions.train)},
       trains=True,

@@ -22,7 +22,8 @@ _UNSIZED = ('pretrain', 'instruct', 'ask')
 # In place of the embedded world's questions.
 _INSTEAD = (
     "name questions of your own ('train:5%' holds out a share of train), or "
-    'ask none: --config.sft.n_validation=0, other --config.eval.policies'
+    'ask none: --config.sft.n_validation=0, --config.rl.n_validation=0, other '
+    '--config.eval.policies'
 )
 
 
@@ -85,9 +86,10 @@ class Config:
             'config.trainable=lora none is trained: choose one or the other'
         )
     for name in self.arms:
-      if not name.startswith('rl_'):
+      if not name.startswith('rl_') or name.endswith(paradigms.BEST):
         raise typed.FieldError(
-            f'arms.{name}: give it a name that begins in rl_'
+            f'arms.{name}: give it a name that begins in rl_ and does not end '
+            f'in {paradigms.BEST}'
         )
     later = [p for p in self.eval.policies if not self._is_once(p)]
     if len(self.seeds) > 1 and not later:
@@ -164,7 +166,8 @@ class Config:
     return {name: plain(operator.attrgetter(name)(self)) for name in names}
 
   def _is_once(self, policy: str) -> bool:
-    return policy.rpartition('@')[-1] in self.once
+    stage = policy.rpartition('@')[-1].removesuffix(paradigms.BEST)
+    return stage in self.once
 
   @property
   def world_split(self) -> str:
@@ -188,7 +191,10 @@ class Config:
     if self.questions.only_world('train'):
       wanted.append((('sft.n_candidates', 'grade.n_queries'), 'data.n_train'))
     if self.questions.only_world('validation'):
-      wanted.append((('sft.n_validation',), 'data.n_validation'))
+      asking = ['sft', *(['rl'] if self.stage == 'rl' else [])]
+      wanted += [
+          ((f'{one}.n_validation',), 'data.n_validation') for one in asking
+      ]
     if split := self.world_split:
       wanted.append((('eval.n_examples',), f'data.n_{split}'))
     for fields, limit in wanted:
@@ -199,6 +205,13 @@ class Config:
         raise typed.FieldError(
             f'{names} = {total} is more than config.{limit}={most}'
         )
+
+  @property
+  def validates_rl(self) -> bool:
+    """Whether RL asks validation questions: of the world, as train does."""
+    q = self.questions
+    known = q.has_world('train') or not q.has_world('validation')
+    return bool(self.rl.n_validation) and known
 
   @property
   def evaluates(self) -> bool:
@@ -220,7 +233,8 @@ class Config:
     trains = stage in ('grade', 'rl', 'instruct')
     asks = {
         'train': trains or (stage == 'sft' and not self.sft.data),
-        'validation': stage in ('sft', 'grade', 'rl') and self.sft.n_validation,
+        'validation': stage in ('sft', 'grade', 'rl')
+        and (self.sft.n_validation or stage == 'rl' and self.validates_rl),
         'test': self.evaluates and self.eval.benchmark == paradigms.TEST,
     }
     asked = {f'questions.{s}': q.has_world(s) for s in asks if asks[s]}
@@ -256,6 +270,11 @@ class Config:
         raise typed.FieldError(f'eval.policies: {error}') from error
       if model == paradigms.REMOTE:
         self.remote.check('remote')
+      if model.endswith(paradigms.BEST) and not self.validates_rl:
+        raise typed.FieldError(
+            f'eval.policies: {name} is the best by validation, which needs '
+            'config.rl.n_validation and config.questions.validation'
+        )
       if model == paradigms.SCRIPT:
         # Which loads it, too: an evaluation is known by its source.
         seams.digest(e.script, {}, field='config.eval.script')

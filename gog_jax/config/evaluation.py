@@ -88,7 +88,7 @@ class QuestionsConfig:
   """
 
   train: typed.Names  # For grading, RL and the GoG-Instruct builder.
-  validation: typed.Names  # By which SFT stops.
+  validation: typed.Names  # By which SFT stops, and RL chooses its best.
   test: typed.Names  # For evaluation.
   # Sources whose images are left out of train and validation, whatever is asked
   # about them.
@@ -262,7 +262,9 @@ class ReportConfig:
 class ExportConfig:
   """What is written for others, and how."""
 
-  stage: str  # What trained it; or 'base', the model that training began with.
+  # What trained it, 'rl_best' being RL's best in validation; or 'base', the
+  # model that training began with.
+  stage: str
   folder: typed.Given  # A local one, new or empty.
   format: Literal['merged', 'adapter']  # For transformers, or for peft.
   dtype: Literal['float32', 'bfloat16']  # Of merged weights.

@@ -121,7 +121,7 @@ class ExportPage(Config):
 
   def __post_init__(self):
     super().__post_init__()
-    known = [paradigms.BASE, *paradigms.TRAINED, *self.arms]
+    known = [paradigms.BASE, *paradigms.trained(self.arms)]
     if (stage := self.export.stage) not in known:
       raise typed.FieldError(
           f'export.stage is {stage!r}, not one of {", ".join(known)}; arms are '

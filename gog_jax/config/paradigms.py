@@ -16,6 +16,7 @@ Models:
     sft           after stage 1
     sft_no_gaze   after stage 1 without Selective Gaze: the tool, and its demos
     rl, rl_...    after stage 2: the page's, or an arm's
+    ..._best      the same, the checkpoint that was best in validation
     remote        behind an OpenAI-compatible endpoint, config.remote
     expert        the embedded world's, whom SFT imitates
     script        a user's script in Python, config.eval.script
@@ -39,9 +40,9 @@ PARADIGMS = (DIRECT, FULL_SEARCH, GOG, NO_GAZE, MMSEARCH_R1)
 
 BASE, REMOTE, EXPERT, SCRIPT = 'base', 'remote', 'expert', 'script'
 SFT, SFT_NO_GAZE, RL = 'sft', 'sft_no_gaze', 'rl'
+BEST = '_best'  # Ends the name of RL's best.
 # Each is trained by the stage of its name, as are the arms of RL.
 TRAINED = (SFT, SFT_NO_GAZE, RL)
-MODELS = (BASE, *TRAINED, REMOTE, EXPERT, SCRIPT)
 
 # Short names; any other names a model that plays GOG.
 _ALIASES = {
@@ -80,7 +81,7 @@ class Named:
 
   Attributes:
     paradigm: One of PARADIGMS.
-    model: One of MODELS, or an arm.
+    model: One of those above.
   """
 
   paradigm: str
@@ -89,7 +90,14 @@ class Named:
   @property
   def stage(self) -> str | None:
     """The stage that trains it; None if none does."""
-    return None if self.model in (BASE, REMOTE, EXPERT, SCRIPT) else self.model
+    if self.model in (BASE, REMOTE, EXPERT, SCRIPT):
+      return None
+    return self.model.removesuffix(BEST)
+
+  @property
+  def params(self) -> str:
+    """The folder of the stage that holds what it has trained."""
+    return 'best' if self.model.endswith(BEST) else 'params'
 
   @property
   def max_turns(self) -> int:
@@ -119,6 +127,12 @@ def spelled_out(name: str) -> str:
   return name if '@' in name else _ALIASES.get(name, f'{GOG}@{name}')
 
 
+def trained(arms: Iterable[str]) -> tuple[str, ...]:
+  """The models that the stages of a run train."""
+  arms = tuple(arms)
+  return (*TRAINED, *arms, *(one + BEST for one in (RL, *arms)))
+
+
 def parse(name: str, arms: Iterable[str] = ()) -> Named:
   """Reads a policy's name, PARADIGM@MODEL or a short one.
 
@@ -126,7 +140,7 @@ def parse(name: str, arms: Iterable[str] = ()) -> Named:
     UserError: There is no such policy (names the nearest), or the model cannot
       play the paradigm.
   """
-  models = (*MODELS, *arms)
+  models = (BASE, *trained(arms), REMOTE, EXPERT, SCRIPT)
   paradigm, _, model = spelled_out(name).partition('@')
   if paradigm not in PARADIGMS or model not in models:
     known = short = list(dict.fromkeys((*models, *_ALIASES)))

@@ -208,12 +208,15 @@ class RLConfig:
   updates_per_batch: typed.Positive
   micro_rows: typed.Positive
   train_dead: bool  # Whether groups without variance feel the KL.
-  # Steps between the sampler's new weights; it also gets them on a resume.
-  sync_every: typed.Positive
+  sync_every: typed.Positive  # Steps between the sampler's new weights.
   shuffle_rewards: bool  # Within groups: a control, which cannot learn.
   advantage_eps: Annotated[
       float, typed.above(0, ', or groups without variance divide by 0')
   ]
+  eval_every: typed.Positive  # Steps between validations; the last has one.
+  # Questions of a validation; 0 is none. The most accurate checkpoint is kept
+  # in best/, beside the last one.
+  n_validation: typed.Count
   checkpoint_every: typed.Positive
   trajectories_every: typed.Positive  # Steps between saved rollouts,
   trajectories_kept: typed.Positive  # of which so many are kept, the newest.

@@ -103,14 +103,19 @@ def trained_run(config: C, workdir: epath.Path, name: str) -> RunOf[C]:
     UserError: There is no such policy; its stage is not complete, or was
       trained on other weights than the model folder's.
   """
-  stage = paradigms.parse(name, config.arms).stage
-  if stage is None:
+  policy = paradigms.parse(name, config.arms)
+  if (stage := policy.stage) is None:
     return build(config_of(config, name), workdir)
   saved = manifest.read(workdir / stage)
   if not saved.get('complete'):
     raise UserError(
         f'there is no complete {stage} in {workdir}: run the stage first, or '
         'set --workdir to where it was trained'
+    )
+  if not (workdir / stage / policy.params).exists():
+    raise UserError(
+        f'{stage} was not validated, so that none of its checkpoints is known '
+        f'to be the best: choose {stage}'
     )
   made = saved['config']
   told = {field: made['model'][field] for field in _TOLD}
@@ -160,7 +165,7 @@ def make(
     )
   else:
     made = run.make_policy(
-        run.load_model(policy.stage),
+        run.load_model(policy.stage, params=policy.params),
         greedy=greedy,
         answers_at_once=searched or policy.paradigm == paradigms.DIRECT,
     )

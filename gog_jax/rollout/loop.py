@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 import dataclasses
 import time
+from typing import Any
 
 from gog_jax import interrupt
 from gog_jax.chat import Chat
@@ -52,6 +53,8 @@ class Loop:
     free: Slots that no conversation has.
     active: Conversations under way, by the number of the request.
     searching: Those numbers whose calls are running.
+    prompted: The example that came last, and its prompt: an example's samples
+      follow one another.
   """
 
   policy: Policy
@@ -65,6 +68,7 @@ class Loop:
     self.free = list(range(self.policy.capacity))[::-1]
     self.active: dict[int, Conversation] = {}
     self.searching: dict[asyncio.Task, int] = {}
+    self.prompted: tuple[Any, Any] = (None, None)
 
   def run(self, requests: Iterable[Request]) -> None:
     """Rolls out all requests.
@@ -99,9 +103,11 @@ class Loop:
       await self.executor.close()
 
   def _start(self, number: int, request: Request) -> None:
-    prompt = prompt_of(request.example, self.chat, self.limits)
+    example = request.example
+    if self.prompted[0] is not example:
+      self.prompted = example, prompt_of(example, self.chat, self.limits)
     conversation = Conversation(request=request, slot=self.free.pop())
-    conversation.append(prompt)
+    conversation.append(self.prompted[1])
     self.active[number] = conversation
 
   async def _sample(self) -> None:

@@ -9,7 +9,7 @@ arrays, by reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
 from typing import Any
@@ -114,6 +114,16 @@ class JaxPolicy:
     self._state = state
     if vision_changed:
       self._features.clear()
+
+  @contextlib.contextmanager
+  def greedily(self) -> Iterator[None]:
+    """Takes the most likely tokens meanwhile, in the same cache."""
+    limits = self._decode_limits
+    self._decode_limits = limits | {'greedy': True}
+    try:
+      yield
+    finally:
+      self._decode_limits = limits
 
   def sample(
       self, conversations: Sequence[Conversation]

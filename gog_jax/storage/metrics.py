@@ -82,12 +82,17 @@ class MetricsWriter:
     self._trackers.append(tracker)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """Appends the values of one step and flushes."""
+    """Appends the values of one step, or adds them to the last, and flushes.
+    """
     row = {'step': step}
     for name, value in values.items():
       row[name] = value.item() if hasattr(value, 'item') else value
-    self._rows.append(row)
-    if '://' in str(self._path):  # Objects cannot be appended to.
+    adds = bool(self._rows) and self._rows[-1]['step'] == step
+    if adds:
+      self._rows[-1] |= row
+    else:
+      self._rows.append(row)
+    if adds or '://' in str(self._path):  # Objects cannot be appended to.
       self._flush()
     else:
       with self._path.open('a') as f:

@@ -7,7 +7,7 @@ logs (rl_metrics.py) and when to worry (alarms.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 from typing import Any
@@ -37,6 +37,7 @@ from gog_jax.train.groups import scores_of
 from gog_jax.train.groups import to_groups
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.state import TrainState
+from gog_jax.train.validation import Validation
 
 
 def train(run: Run, folder: epath.Path) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
 
   Raises:
     UserError: The level has too few queries; an alarm went off and
-      `rl.alarms.stop` is set; or updates are not finite.
+      `rl.alarms.stop` is set; updates are not finite; or all of validation
+      failed.
   """
   c = run.config.rl
   variant = losses.variant_of(c)
@@ -56,6 +58,20 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   policy = run.make_policy(base, greedy=False)
   del base  # The sampler drops it, too, when it gets the first weights.
   curriculum = make_curriculum(run, folder)
+  validation = Validation(
+      run,
+      folder,
+      n=c.n_validation if run.config.validates_rl else 0,
+      every=c.eval_every,
+      n_steps=c.steps,
+      call_cost=c.call_cost,
+  )
+  if c.n_validation and not validation.n:
+    metrics_lib.say(
+        f'{folder.name}: not validated, as config.questions.validation names '
+        "no questions of yours; ('train:5%',) holds out a share of train"
+    )
+
   lags = c.sync_every > 1
   # An update donates what the sampler would still use at the next step.
   use = model.kept if lags else model.in_use
@@ -66,6 +82,23 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
         nnx.merge_state(params, model.frozen),
         vision_changed=state_lib.trains_vision(params),
     )
+
+  def validate(state: TrainState, n: int) -> dict[str, Any]:
+    """What the policy comes to after `n` steps, if that is due.
+
+    The best of all is kept; written again where a kill came before a
+    checkpoint could.
+    """
+    if not validation.is_due(n):
+      return {}
+    if (row := validation.at(n)) is None:
+      give(model.in_use(state.params))
+      with policy.greedily():
+        row = validation.measure(n, policy)
+      rl_metrics.take_counts(run)  # The next step does not count its calls.
+    if validation.best(n) is row:
+      checkpoint.save_pytree(folder / 'best', state.params)
+    return {f'validation_{k}': row[k] for k in row if k != 'step'}
 
   def train_step(
       state: TrainState, batches: MicroBatches, shared: nnx.State | None
@@ -97,6 +130,9 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     curriculum.resume(session.first)
     # An alarm that stopped the run stops it again, unless settings changed.
     alarms.heed(alarms.raised(log.rows, c.alarms), log.rows, c.alarms)
+    # What was stopped in its validation lacks that alone.
+    if validated := validate(state, session.first):
+      log.write(session.first, validated)
 
     def whole() -> TrainState:
       """With what a checkpoint needs beside the state."""
@@ -144,29 +180,41 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       values['refilled'] = len(groups) - len(learnt)
       values |= curriculum.record(n + 1, groups)
       found = alarms.raised([*log.rows, values], c.alarms)
-      session.write(n + 1, values | {'alarms': list(found)})
-      session.progress.advance(
-          reward=values['reward'], accuracy=values['accuracy']
-      )
+      values['alarms'] = list(found)
       if n + 1 == c.steps or (n + 1) % c.trajectories_every == 0:
         save_rollouts(folder, n + 1, learnt, keep=c.trajectories_kept)
+      with _saved_if_stopped(session, n + 1, whole(), values):
+        values |= validate(state, n + 1)
+      session.write(n + 1, values)
+      shown: dict[str, Any] = {k: values[k] for k in ('reward', 'accuracy')}
+      if measured := validation.rows(n + 1):
+        shown['validation'] = measured[-1]['accuracy']
+      session.progress.advance(**shown)
       if session.is_due(n + 1) or (found and c.alarms.stop):
         session.save(n + 1, whole())
       alarms.heed(found, log.rows, c.alarms)
   checkpoint.save_pytree(folder / 'params', state.params)
-  return {'steps': c.steps} | rl_metrics.reward_trend(log.rows)
+  facts = {'best': validation.best(c.steps)} if validation.n else {}
+  return {'steps': c.steps} | facts | rl_metrics.reward_trend(log.rows)
 
 
 @contextlib.contextmanager
 def _saved_if_stopped(
-    session: fit.Session, n: int, state: TrainState
+    session: fit.Session,
+    n: int,
+    state: TrainState,
+    values: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
   """Where rollouts are stopped, saves what a restart needs to make them again.
+
+  With it the `values` of step `n`, if they are not logged yet.
   """
   position = session.data.get_state()
   try:
     yield
   except (interrupt.Interrupted, RunStopped):
+    if values is not None:
+      session.write(n, values)
     session.data.set_state(position)
     session.save(n, state)
     raise

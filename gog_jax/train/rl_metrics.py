@@ -22,9 +22,9 @@ def describe_step(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
   """A step's row: its rollouts, its update, its tools and its judge."""
-  tools = run.toolbox.counts.take()
-  every = tools.get('all', {})
-  row = {
+  counts = take_counts(run)
+  every = counts['tools'].get('all', {})
+  return {
       **describe(groups),
       **update,
       **seconds,
@@ -33,11 +33,16 @@ def describe_step(
       'tool_cached': every.get('cached', 0),
       'tool_latency_p50_s': every.get('latency_p50_s'),
       'tool_latency_p95_s': every.get('latency_p95_s'),
-      'tools': tools,
+      **counts,
   }
+
+
+def take_counts(run: Run) -> dict[str, Any]:
+  """What tools and the judge, if there is one, counted since the last time."""
+  counts = {'tools': run.toolbox.counts.take()}
   if run.judge is not None:
-    row['judge'] = run.judge.counts.take()
-  return row
+    counts['judge'] = run.judge.counts.take()
+  return counts
 
 
 def describe(groups: Sequence[Group]) -> dict[str, Any]:

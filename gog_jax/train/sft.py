@@ -13,13 +13,11 @@ from typing import Any
 
 from etils import epath
 from flax import nnx
-import numpy as np
 
 from gog_jax import seams
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
 from gog_jax.storage import checkpoint
-from gog_jax.storage import files
 from gog_jax.storage import metrics
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
@@ -27,8 +25,8 @@ from gog_jax.train.batches import to_batches
 from gog_jax.train.fit import fit
 from gog_jax.train.optimizer import make_optimizer
 from gog_jax.train.pipeline import endless_batches
-from gog_jax.train.state import FrozenModel
 from gog_jax.train.state import TrainState
+from gog_jax.train.validation import Validation
 
 # What reads demos and a user's data; of a package this one does not import.
 _DATA = {'data': 'gog_jax.conversations.sft_data:read'}
@@ -67,7 +65,28 @@ def train(
       workers=c.data_workers,
       transform=functools.partial(to_batches, run, micro_rows=c.micro_rows),
   )
-  validation = Validation(run, model, folder / 'validation.jsonl')
+  validation = Validation(
+      run, folder, n=c.n_validation, every=c.eval_every, n_steps=n_steps
+  )
+  policy: JaxPolicy | None = None  # Its cache is large.
+
+  def is_flat(state: TrainState, n: int) -> bool:
+    """Whether accuracy is flat; False between measurements."""
+    nonlocal policy
+    if not validation.is_due(n):
+      return False
+    if validation.at(n) is None:
+      now = state_lib.merged(model, state.params)
+      policy = policy or run.make_policy(now, greedy=True)
+      policy.update(
+          nnx.state(now), vision_changed=state_lib.trains_vision(state.params)
+      )
+      validation.measure(n, policy)
+    return flat_after(accuracies(n), n=validation.n)
+
+  def accuracies(n: int) -> list[float]:
+    return [row['accuracy'] for row in validation.rows(n)]
+
   with contextlib.closing(batches):  # It may have processes.
     state = fit(
         state,
@@ -78,10 +97,10 @@ def train(
         folder=folder,
         n_steps=n_steps,
         checkpoint_every=c.checkpoint_every,
-        stop=validation.is_flat,
+        stop=is_flat,
     )
-  validation.measure(state, int(state.step))  # If the last step is due.
-  flat = flat_after(validation.accuracies, n=validation.n)
+  n_steps = int(state.step)
+  flat = is_flat(state, n_steps)  # It was not asked after the last step.
   if c.n_validation and not flat:
     field = 'epochs' if data and c.epochs else 'steps'
     metrics.say(
@@ -90,9 +109,9 @@ def train(
     )
   checkpoint.save_pytree(folder / 'params', state.params)
   return {
-      'steps': int(state.step),
+      'steps': n_steps,
       **facts,
-      'validation_accuracy': validation.accuracies,
+      'validation_accuracy': accuracies(n_steps),
       'flat': flat,
   }
 
@@ -108,65 +127,3 @@ def flat_after(accuracies: Sequence[float], *, n: int) -> bool:
   *before, last, newest = accuracies
   best = max(before)
   return 0 < max(last, newest) <= best + math.sqrt(best * (1 - best) / n)
-
-
-class Validation:
-  """Greedy accuracy on the validation split, measured now and then.
-
-  Attributes:
-    accuracies: So far, one every `sft.eval_every` steps.
-  """
-
-  def __init__(self, run: Run, model: FrozenModel, path: epath.Path):
-    """Goes on with what `path` already holds."""
-    self._run = run
-    self._model = model
-    self._path = path
-    self._policy: JaxPolicy | None = None  # Its cache is large.
-    n = run.config.sft.n_validation
-    self._examples = list(run.examples('validation', n=n)) if n else []
-    self.n = len(self._examples)
-    self.accuracies: list[float] = []
-    if path.exists():
-      self.accuracies = [row['accuracy'] for row in files.read_jsonl(path)]
-
-  def is_flat(self, state: TrainState, n_steps: int) -> bool:
-    """Whether accuracy is flat, see `flat_after`.
-
-    False between measurements; at one, it is made first.
-    """
-    if not self.measure(state, n_steps):
-      return False
-    return flat_after(self.accuracies, n=self.n)
-
-  def measure(self, state: TrainState, n_steps: int) -> bool:
-    """Measures if it is time to and not done yet; whether it is time."""
-    every = self._run.config.sft.eval_every
-    if not self._examples or n_steps % every or not n_steps:
-      return False
-    del self.accuracies[n_steps // every :]  # A run that got further.
-    if len(self.accuracies) < n_steps // every:
-      now = state_lib.merged(self._model, state.params)
-      if self._policy is None:
-        self._policy = self._run.make_policy(now, greedy=True)
-      self._policy.update(
-          nnx.state(now), vision_changed=state_lib.trains_vision(state.params)
-      )
-      groups = self._run.rollout(
-          self._policy,
-          self._examples,
-          samples=1,
-          seed=('validation',),
-          what=f'step {n_steps}',
-      )
-      right = [t.reward_parts['accuracy'] for (t,) in groups if t.valid]
-      self.accuracies.append(float(np.mean(right)) if right else 0.0)
-      files.write_jsonl(
-          self._path,
-          (
-              {'step': (i + 1) * every, 'accuracy': accuracy}
-              for i, accuracy in enumerate(self.accuracies)
-          ),
-      )
-      metrics.say(f'sft: step {n_steps}, accuracy {self.accuracies[-1]:.3f}')
-    return True
