@@ -26,6 +26,7 @@ from gog_jax import interrupt
 from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 from gog_jax.remote import secrets
+from gog_jax.storage import heartbeat
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A page in configs/, e.g. configs/rl.py:toy.'
@@ -83,10 +84,10 @@ def main(argv: list[str]) -> None:
   frozen = from_page(config, given)
   from gog_jax.app import commands
 
-  if _DRY_RUN.value:
-    commands.dry_run(frozen, epath.Path(workdir))
-  else:
-    commands.do(frozen, epath.Path(workdir))
+  do = commands.dry_run if _DRY_RUN.value else commands.do
+  heartbeat.tell_compiles(f'{frozen.stage}:{frozen.profile}')
+  with heartbeat.doing(frozen.stage):
+    do(frozen, epath.Path(workdir))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -213,7 +214,8 @@ def run() -> None:
   interrupt.install()
   logging.set_verbosity(logging.WARNING)
   try:
-    app.run(main, flags_parser=parse_flags)
+    with heartbeat.beating():
+      app.run(main, flags_parser=parse_flags)
   except UserError as error:
     sys.exit(_fail(f'gog_jax: {error}', 2))
   except BrokenPipeError:  # Its reader, as head, has seen enough.

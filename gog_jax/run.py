@@ -43,6 +43,7 @@ from gog_jax.rollout.policy import Request
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.storage import checkpoint
 from gog_jax.storage import files
+from gog_jax.storage import heartbeat
 from gog_jax.storage import manifest
 from gog_jax.storage import metrics
 from gog_jax.tools.base import describe
@@ -209,7 +210,8 @@ class RunOf(Generic[C]):
       if progress is not None:
         progress.advance()
 
-    self.loop(policy, on_finished=finished).run(requests)
+    with heartbeat.doing(f'rolling out {len(requests)} conversations'):
+      self.loop(policy, on_finished=finished).run(requests)
     scored = self.scored(
         [request.example for request in requests],
         [done[number] for number in range(len(requests))],

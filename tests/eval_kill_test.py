@@ -14,7 +14,6 @@ import pytest
 
 from gog_jax.evaluation import evaluate
 from gog_jax.storage import rollouts
-from tests import eval_plays
 from tests import main_test
 from tests import mini
 
@@ -49,7 +48,7 @@ def start(args):
 
 def rows(folder):
   return [
-      eval_plays.timeless(json.loads(line))
+      mini.without_clock(json.loads(line))
       for kind in ('examples', 'trajectories')
       for line in (folder / f'{kind}.jsonl').read_text().splitlines()
   ]

@@ -44,16 +44,3 @@ def silent(request, turns):
 def nonsense(request, turns):
   del request, turns
   return {'answer': 'no'}
-
-
-def timeless(value):
-  """Seconds and latencies left out, however deep they stand."""
-  if isinstance(value, list):
-    return [timeless(inner) for inner in value]
-  if not isinstance(value, dict):
-    return value
-  return {
-      name: timeless(inner)
-      for name, inner in value.items()
-      if 'seconds' not in name and 'latency' not in name
-  }

@@ -53,7 +53,7 @@ def evaluated(run):
 def rows(folder):
   """The final files' lines, without what a clock decides."""
   return [
-      eval_plays.timeless(json.loads(line))
+      mini.without_clock(json.loads(line))
       for kind in ('examples', 'trajectories')
       for line in (folder / f'{kind}.jsonl').read_text().splitlines()
   ]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+import re
+import time
+import types
 
 from flax import nnx
 import jax
@@ -15,6 +19,7 @@ from gog_jax.errors import UserError
 from gog_jax.models.layers import Execution
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.storage import checkpoint
+from gog_jax.storage import metrics
 from gog_jax.train import fit
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
@@ -50,10 +55,13 @@ def trained():
 
 
 @pytest.fixture(scope='module')
-def batches():
+def trajectories():
+  return tiny.conversations(tiny.policy(tiny.model(), n_slots=4), range(4))
+
+
+@pytest.fixture(scope='module')
+def batches(trajectories):
   """Four updates of two micro-batches each."""
-  sampler = tiny.policy(tiny.model(), n_slots=4)
-  trajectories = tiny.conversations(sampler, range(4))
   processor, vision = tiny.processor(), tiny.model().config.vision
   return [
       list(
@@ -116,6 +124,45 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(
   for name in ('loss', 'grad_norm', 'learning_rate'):
     assert [r[name] for r in spoilt_rows] == [r[name] for r in rows]
   assert 'sft: step 2 is skipped' in capsys.readouterr().err
+
+
+def test_every_row_says_how_fast_and_how_much_memory(
+    trained, batches, trajectories, tmp_path
+):
+  """Tokens as the conversations have them, padding left out."""
+  began = time.perf_counter()
+  slow = 0.5
+
+  def is_enough(state, n):
+    del state
+    time.sleep(slow * (n == 2))
+    return False
+
+  _, rows = run(trained, batches[:3], tmp_path, stop=is_enough)
+  elapsed = time.perf_counter() - began
+  shared = len(trajectories[0].token_ids)
+  assert [row['n_tokens'] for row in rows] == [
+      shared + len(one.token_ids) for one in trajectories[:3]
+  ]
+  for row in rows:
+    assert row['tokens_per_second'] == row['n_tokens'] / row['seconds_step']
+    assert 'device_memory_gib' not in row  # A CPU does not count it.
+  seconds = [row['seconds_step'] for row in rows]
+  assert sum(seconds) < elapsed and max(seconds[1:]) > slow
+  status = pathlib.Path('/proc/self/status').read_text()
+  peak = re.search(r'VmHWM:\s+(\d+) kB', status)
+  assert peak is not None
+  now = int(peak[1]) / 2**20
+  assert 0.1 < rows[0]['host_memory_gib'] <= rows[-1]['host_memory_gib'] <= now
+
+
+def test_the_memory_of_the_fullest_device_is_said(monkeypatch):
+  full = [
+      types.SimpleNamespace(memory_stats=lambda n=n: {'peak_bytes_in_use': n})
+      for n in (2**30, 3 * 2**29)
+  ]
+  monkeypatch.setattr(jax, 'local_devices', lambda: full)
+  assert metrics.peak_memory()['device_memory_gib'] == 1.5
 
 
 def test_three_in_a_row_stop_the_run(trained, batches, tmp_path):

@@ -139,8 +139,12 @@ def metrics_of(run: Run, stage: str) -> list[dict]:
   return [without_clock(json.loads(line)) for line in text.splitlines()]
 
 
+# Parts of the names of what no two runs have in common.
+_CLOCK = ('seconds', 'latency', 'per_second', 'memory')
+
+
 def without_clock(value):
-  """Seconds and latencies left out, however deep they stand."""
+  """What time and memory it took left out, however deep that stands."""
   if isinstance(value, list):
     return [without_clock(inner) for inner in value]
   if not isinstance(value, dict):
@@ -148,7 +152,7 @@ def without_clock(value):
   return {
       name: without_clock(inner)
       for name, inner in value.items()
-      if 'seconds' not in name and 'latency' not in name
+      if not any(part in name for part in _CLOCK)
   }
 
 

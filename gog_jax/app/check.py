@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 import math
 import platform
-import resource
 import time
 from typing import Any
 
@@ -77,7 +76,7 @@ def check(config: CheckPage, workdir: epath.Path) -> bool:
   for name in ('sampler', 'sampler and trainer', 'update'):
     note(name, lambda: next(trained, (None, 'not reached')))
   trained.close()  # Theirs needs the memory.
-  note('memory', lambda: (True, _memory()))
+  note('memory', lambda: (True, metrics.shown(metrics.peak_memory())))
   note('transformers', lambda: _compared(run, picture))
   device = jax.devices()[0]
   files.write_json(workdir / 'check.json', {
@@ -147,11 +146,10 @@ def _training(
       )
   )
   finite = all(math.isfinite(norm) and norm for norm in norms)
-  n_read = sum(len(t.token_ids) for t in trajectories)
   yield finite and moved, (
       f'{c.trainable}, gradient norm {norms[-1]:.3g}, parameters '
       f'{"moved" if moved else "DID NOT MOVE"}, {seconds:.1f} s: '
-      f'{n_read / seconds:.0f} tokens a second'
+      f'{values["n_tokens"] / seconds:.0f} tokens a second'
   )
 
 
@@ -178,21 +176,6 @@ def _sample(
       conversation.trajectory(example.id, StopReason.ANSWER)
       for conversation in conversations
   ]
-
-
-def _memory() -> str:
-  """The peak of a device, where it is counted, and of the process."""
-  peaks = [
-      (device.memory_stats() or {}).get('peak_bytes_in_use', 0)
-      for device in jax.local_devices()
-  ]
-  # In KiB; on macOS in bytes.
-  unit = 1 if platform.system() == 'Darwin' else 1024
-  own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-  text = f'peak of the process {own / 1e9:.2f} GB'
-  if max(peaks):
-    text = f'peak of a device {max(peaks) / 1e9:.2f} GB, {text}'
-  return text
 
 
 def _compared(run: Run, picture: bytes) -> tuple[bool | None, str]:

@@ -19,6 +19,7 @@ from gog_jax.errors import UserError
 from gog_jax.models.folders import model_folder
 from gog_jax.run import build
 from gog_jax.storage import files
+from gog_jax.storage import heartbeat
 from gog_jax.storage import metrics
 
 
@@ -56,12 +57,9 @@ def retrieve(config: Any, workdir: epath.Path) -> None:
   from gog_jax.tools import toolbox
 
   del workdir
-  serve.serve(
-      toolbox.open_backends(config.tools),
-      host=config.host,
-      port=config.port,
-      top_k=config.tools.top_k,
-  )
+  opened, top_k = toolbox.open_backends(config.tools), config.tools.top_k
+  with heartbeat.doing(''):  # It waits.
+    serve.serve(opened, host=config.host, port=config.port, top_k=top_k)
 
 
 def benchmark(config: Any, workdir: epath.Path) -> None:

@@ -25,6 +25,7 @@ from gog_jax.judge.judge import describe
 from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.storage import files
+from gog_jax.storage import heartbeat
 from gog_jax.storage import metrics
 from gog_jax.tools.counts import trouble
 
@@ -122,7 +123,7 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()
-  with manifest.taken_back(folder):
+  with heartbeat.doing(name), manifest.taken_back(folder):
     facts = stage.make(run.with_config(stage.config(run.config)), folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()

@@ -31,6 +31,7 @@ from gog_jax.models import layers
 from gog_jax.models import sharding
 from gog_jax.models import vlm
 from gog_jax.models.hf_table import Entry
+from gog_jax.storage import heartbeat
 
 M = TypeVar('M', bound=nnx.Module)
 
@@ -68,7 +69,8 @@ def from_pretrained(
   tensors = check(folder, config)
   model = vlm.abstract(config, dtype=dtype)
   table = hf_table.table(config)
-  return load(model, table, tensors, folder=folder, mesh=mesh), config
+  with heartbeat.doing(f'loading weights from {folder}'):
+    return load(model, table, tensors, folder=folder, mesh=mesh), config
 
 
 def load(

@@ -29,6 +29,7 @@ from gog_jax.questions import leaks
 from gog_jax.questions import sources
 from gog_jax.questions.benchmarks import choice
 from gog_jax.questions.fetched import Fetched
+from gog_jax.storage import heartbeat
 from gog_jax.storage import metrics
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Example
@@ -68,7 +69,8 @@ def open(
   c = config.questions
   # The world's data set may be made anew.
   opened = _open.__wrapped__ if c.has_world(split) else _open
-  return opened(c, split, str(workdir), config.seed, config.foreign, n)
+  with heartbeat.doing(f'reading questions.{split}'):
+    return opened(c, split, str(workdir), config.seed, config.foreign, n)
 
 
 @functools.lru_cache(maxsize=8)  # They are read whole to be checked.

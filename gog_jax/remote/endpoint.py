@@ -28,6 +28,7 @@ from gog_jax.remote.ledger import charged
 from gog_jax.remote.ledger import dollars
 from gog_jax.remote.ledger import Ledger
 from gog_jax.remote.tally import Tally
+from gog_jax.storage import heartbeat
 
 T = TypeVar('T')
 Message = Mapping[str, Any]
@@ -234,8 +235,9 @@ class Endpoint:
       return await attempt(retrying.statistics['attempt_number'])
 
     try:
-      async with asyncio.timeout(c.timeout_s):
-        return await retrying(once)
+      with heartbeat.doing(f'waiting for {self._name} at {self._shown}'):
+        async with asyncio.timeout(c.timeout_s):
+          return await retrying(once)
     except (
         TimeoutError, ConnectionError, http_json.Garbled, http_json.Refused,
     ) as error:  # fmt: skip

@@ -14,6 +14,7 @@ from etils import epath
 import filelock
 
 from gog_jax.errors import UserError
+from gog_jax.storage import heartbeat
 from gog_jax.storage import typed
 
 _CHOOSE = 'choose a folder you can write with --workdir=FOLDER'
@@ -155,7 +156,7 @@ def _content(path: str, version: tuple[Any, ...]) -> str:
   """A file's digest; `version` tells when it has to be read again."""
   del version
   digest = hashlib.sha256()
-  with epath.Path(path).open('rb') as f:
+  with heartbeat.doing(f'reading {path}'), epath.Path(path).open('rb') as f:
     while block := f.read(2**20):
       digest.update(block)
   return digest.hexdigest()

@@ -18,6 +18,7 @@ import dataclasses
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any
@@ -296,7 +297,7 @@ class Progress(tqdm.tqdm):
         desc=f'{what:<8}',
         total=total,
         initial=start,
-        mininterval=0.5 if on_terminal else 15.0,
+        mininterval=0.5 if on_terminal else 5.0,
         dynamic_ncols=on_terminal,
         file=sys.stderr,
         disable=not what,
@@ -324,6 +325,23 @@ class Stopwatch:
     now = time.perf_counter()
     self.seconds[f'seconds_{part}'] = now - self._last
     self._last = now
+
+
+def peak_memory() -> dict[str, float]:
+  """The most so far, in GiB: `host_memory_gib` of this process, and of a device
+  `device_memory_gib`, where that is counted.
+  """
+  import jax  # Slow.
+
+  # In KiB; on macOS in bytes.
+  unit = 1 if sys.platform == 'darwin' else 2**10
+  own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  device = max(
+      (device.memory_stats() or {}).get('peak_bytes_in_use', 0)
+      for device in jax.local_devices()
+  )
+  peaks = {'host_memory_gib': own, 'device_memory_gib': device}
+  return {name: peak / 2**30 for name, peak in peaks.items() if peak}
 
 
 def say(line: str) -> None:

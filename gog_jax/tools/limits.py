@@ -18,6 +18,7 @@ from gog_jax.remote import retries
 from gog_jax.remote.ledger import charged
 from gog_jax.remote.secrets import redact_all
 from gog_jax.remote.secrets import redact_traceback
+from gog_jax.storage import heartbeat
 from gog_jax.tools.base import one_line
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import Tool
@@ -127,7 +128,8 @@ class Limiter:
 
     task.add_done_callback(gone)
     try:
-      await asyncio.wait([task], timeout=limits.timeout_s)
+      with heartbeat.doing(f'waiting for {self._tool}'):
+        await asyncio.wait([task], timeout=limits.timeout_s)
     finally:
       in_time = task.done()
       task.cancel()

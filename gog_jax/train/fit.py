@@ -16,6 +16,7 @@ from gog_jax.config import Config
 from gog_jax.errors import UserError
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.storage import checkpoint
+from gog_jax.storage import heartbeat
 from gog_jax.storage import metrics as metrics_lib
 from gog_jax.train.state import TrainState
 
@@ -40,6 +41,7 @@ class Session:
     progress: Its bar.
     saver: Its checkpoints.
     data: Their data iterator.
+    watch: Laps from row to row.
   """
 
   what: str
@@ -50,18 +52,28 @@ class Session:
   progress: metrics_lib.Progress
   saver: checkpoint.Checkpointer
   data: grain.DatasetIterator
+  watch: metrics_lib.Stopwatch = dataclasses.field(
+      default_factory=metrics_lib.Stopwatch
+  )
 
   def is_due(self, n: int) -> bool:
     """Whether the state after `n` steps is saved in any case."""
     return n == self.n_steps or self.saver.is_due(n)
 
   def write(self, n: int, values: Mapping[str, Any]) -> None:
-    """Logs what step `n` came to.
+    """Logs what step `n` came to, once the device has come to it.
+
+    `seconds_step` are those since the row before, with all that was done in
+    them; `tokens_per_second` are `n_tokens`, those trained on, over these.
 
     Raises:
       UserError: Its update was skipped, and so were those of the steps before.
     """
-    self.log.write(n, values)
+    jax.block_until_ready(values)
+    self.watch.lap('step')
+    row = {**values, **self.watch.seconds, **metrics_lib.peak_memory()}
+    row['tokens_per_second'] = row['n_tokens'] / row['seconds_step']
+    self.log.write(n, row)
     recent = self.log.rows[-_MOST_SKIPPED:]
     if recent[-1]['skipped']:
       metrics_lib.say(
@@ -80,7 +92,8 @@ class Session:
 
   def save(self, n: int, state: TrainState) -> None:
     """Saves the state after `n` steps, and where the data iterator stands."""
-    self.saver.save(n, state, self.data)
+    with heartbeat.doing(f'{self.what}: saving step {n}'):
+      self.saver.save(n, state, self.data)
 
 
 @contextlib.contextmanager

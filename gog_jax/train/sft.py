@@ -18,6 +18,7 @@ from gog_jax import seams
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
 from gog_jax.storage import checkpoint
+from gog_jax.storage import heartbeat
 from gog_jax.storage import metrics
 from gog_jax.train import state as state_lib
 from gog_jax.train import steps
@@ -51,7 +52,8 @@ def train(
   c = run.config.sft
   data = '' if demos else c.data
   read = seams.load('data', _DATA, field='config.sft.data')
-  shown, facts = read(run, folder, demos=demos, path=data)
+  with heartbeat.doing(f'reading {data or demos}'):
+    shown, facts = read(run, folder, demos=demos, path=data)
   n_steps = c.steps
   if data and c.epochs:
     n_steps = math.ceil(c.epochs * len(shown) / c.batch_size)

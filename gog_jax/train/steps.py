@@ -284,8 +284,9 @@ class Update:
       used = self._model.in_use(state.params)
     rows = sharding.batch_sharding(self._mesh)
     with jax.set_mesh(self._mesh):
-      sums, outputs = self.zeros(state.params), []
+      sums, outputs, n_tokens = self.zeros(state.params), [], 0
       for batch, *others in inputs:
+        n_tokens += np.count_nonzero(batch.segment_ids)
         # Otherwise all of them would wait on the device.
         jax.block_until_ready(outputs[-1:])
         batch = jax.device_put(batch, rows)
@@ -294,4 +295,4 @@ class Update:
         )
         outputs.append(output)
       state, metrics = self.apply(state, sums)
-    return state, outputs, metrics
+    return state, outputs, metrics | {'n_tokens': n_tokens}
