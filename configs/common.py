@@ -162,6 +162,7 @@ def _toy() -> ConfigDict:
           'most_errors': 0.5,
       },
       'rl': {
+          'init': 'sft',
           'variant': 'grpo',
           'level': 2,
           'regrade': False,

@@ -24,12 +24,14 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
 from gog_jax.config import Config
+from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
 from gog_jax.models import sharding
 from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.folders import check_family
+from gog_jax.models.folders import init_folder
 from gog_jax.models.folders import model_folder
 from gog_jax.models.folders import processor_of
 from gog_jax.models.vlm import VLM
@@ -113,14 +115,24 @@ class RunOf(Generic[C]):
       )
     if 'tools.text' in sections:
       inputs['searched'] = self.toolbox.version
-    if 'reward' in sections:
+    if 'reward' in sections or 'reward.accuracy' in sections:
       inputs |= rewards.identity(config.reward)
-      if self.judge is not None:
+      if self.judge is not None and config.reward.asks_judge:
         inputs['judge'] = self.judge.identity
     return inputs
 
+  def load_start(self, init: str) -> VLM:
+    """What training starts from, in the words of `rl.init`."""
+    if init == 'sft':
+      return self.load_model(init)
+    return self.load_model(init=init)
+
   def load_model(
-      self, stage: str | None = None, *, params: str = 'params'
+      self,
+      stage: str | None = None,
+      *,
+      init: str = 'base',
+      params: str = 'params',
   ) -> VLM:
     """The base model, on the mesh, with what a stage has trained.
 
@@ -128,20 +140,38 @@ class RunOf(Generic[C]):
 
     Args:
       stage: The one that has trained it, if any.
-      params: The folder there that holds what it has trained.
+      init: Without a stage, a folder with other weights, or with adapters.
+      params: The folder of the stage that holds what it has trained.
 
     Raises:
-      UserError: Weights are missing or damaged, or the stage has not been run.
+      UserError: Weights are missing, damaged or of another model, or the stage
+        has not been run.
     """
-    model, _ = models.from_pretrained(
-        self.model_folder, dtype=self.dtype, mesh=self.mesh
-    )
     trainable, adapters = self.config.trainable, vars(self.config.lora)
     if stage is not None:
       made = manifest.read(self.workdir / stage).get('config', {})
       trainable = made.get('trainable', trainable)
       adapters = made.get('lora', adapters)
-    if trainable == 'lora':
+      init = made.get('rl', {}).get('init', 'base')
+    weights, peft = self.weights(init)
+    model, config = models.from_pretrained(
+        weights, dtype=self.dtype, mesh=self.mesh
+    )
+    if config != self.model_config:
+      raise UserError(
+          f'config.rl.init={init} holds another model than config.model.path='
+          f'{self.config.model.path}: pass it as --config.model.path with '
+          '--config.rl.init=base'
+      )
+    if peft is not None:
+      if trainable != 'lora':
+        raise UserError(
+            f'config.rl.init={init} holds adapters, and config.trainable='
+            f'{trainable} trains none: pass --config.trainable=lora'
+        )
+      models.load_adapters(model, peft)
+      lora.place(model, self.mesh)
+    elif trainable == 'lora':
       lora.add_lora(
           model,
           **adapters,
@@ -153,6 +183,15 @@ class RunOf(Generic[C]):
       path = self.workdir / stage / params
       nnx.update(model, checkpoint.load_pytree(path, trained))
     return model
+
+  def weights(self, init: str) -> tuple[epath.Path, epath.Path | None]:
+    """Folders of weights and, if there are any, of adapters for `rl.init`."""
+    folder = init_folder(init)
+    if folder is None:
+      return self.model_folder, None
+    if (folder / 'adapter_config.json').exists():
+      return self.model_folder, folder
+    return folder, None
 
   def make_policy(
       self, model: VLM, *, greedy: bool, answers_at_once: bool = False
@@ -274,7 +313,7 @@ class RunOf(Generic[C]):
       ]
     else:
       fresh = [dataclasses.replace(t, masked='') for t in trajectories]
-      if self.judge is not None:
+      if self.judge is not None and self.config.reward.asks_judge:
         fresh = self.judge.judged(examples, fresh)
     return [
         rewards.score(e, t, config=self.config.reward, call_cost=call_cost)

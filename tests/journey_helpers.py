@@ -74,13 +74,13 @@ def _fvqa_row(number: int, split: str) -> dict[str, Any]:
 
 
 def write_files(folder: pathlib.Path) -> None:
-  """Writes fvqa_train.parquet, infoseek/, fvqa_test/, docs.jsonl, photos/.
+  """Writes what README's section names, from train.parquet to rewards.py.
 
   Things are numbered: FVQA's first, then InfoSeek's, then those of the test.
   """
   write, schema = benchmark_fixtures.write, benchmark_fixtures.VERL
   write(
-      folder / 'fvqa_train.parquet',
+      folder / 'train.parquet',
       [_fvqa_row(i, 'train') for i in range(N_FVQA)],
       schema,
   )
@@ -99,7 +99,7 @@ def write_files(folder: pathlib.Path) -> None:
   ]
   infoseek = folder / 'infoseek'
   infoseek.mkdir()
-  (infoseek / 'infoseek_train.jsonl').write_text(
+  (infoseek / 'train.jsonl').write_text(
       ''.join(json.dumps(row) + '\n' for row in rows)
   )
   for i in numbers:
@@ -122,8 +122,13 @@ def write_files(folder: pathlib.Path) -> None:
         'text': f'The maker of thing {i} is {maker(i)}.',
         'image': f'{i}.png',
     })
-  (folder / 'docs.jsonl').write_text(
+  (folder / 'corpus.jsonl').write_text(
       ''.join(json.dumps(one) + '\n' for one in documents)
+  )
+  (folder / 'rewards.py').write_text(
+      'def brevity(example, trajectory):\n'
+      '  # Something that differs between answers that are all cut off.\n'
+      '  return 1.0 - trajectory.token_ids[-1] % 2\n'
   )
 
 

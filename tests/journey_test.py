@@ -1,4 +1,4 @@
-"""The real job, by README's commands: from raw files to an agent to share.
+"""The real job, as README prints it: from raw files to an agent to share.
 
 Small random models of both families, with the real vocabulary; only sizes of
 rows and contexts and the numbers of things made differ from the profiles'.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import pathlib
+import re
 import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,130 +38,102 @@ SIZES = {
     'sampler.n_slots': 8,
     'sampler.chunk': 128,
     'model.logprob_chunk': 64,
+    'instruct.n': 24,
+    'instruct.n_queries': 60,
+    'instruct.chunk': 20,
+    'instruct.n_direct': 2,
+    'sft.epochs': 1.0,
+    'sft.checkpoint_every': 3,
+    'grade.n_queries': 8,
+    'grade.samples': 2,
+    'rl.steps': 3,
+    'rl.n_prompts': 2,
+    'rl.group_size': 2,
 }
 
 
-@pytest.fixture(scope='module', name='own')
-def own_files(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp('own')
-  helpers.write_files(folder)
-  main(
-      'index',
-      docs=folder / 'docs.jsonl',
-      images=folder / 'photos',
-      index=folder / 'index',
-  )
-  return folder
+def printed() -> str:
+  """The commands of README's section."""
+  text = (main_test.ROOT / 'README.md').read_text()
+  section = text.split('## RL on your own questions\n')[1].split('\n## ')[0]
+  (block,) = re.findall(r'^```bash\n(.*?)^```$', section, re.M | re.S)
+  return block
 
 
-def main(page: str, *, profile: str = '', workdir: str = '', **fields) -> str:
-  """Runs a page as README does; returns what it prints."""
-  done = subprocess.run(
-      main_test.command(
-          f'--config=configs/{page}.py' + (f':{profile}' if profile else ''),
-          *(f'--config.{name}={value}' for name, value in fields.items()),
-          *([f'--workdir={workdir}'] if workdir else ()),
-      ),
-      cwd=main_test.ROOT,
-      env=main_test.environment(),
-      capture_output=True,
-      text=True,
-      timeout=600,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  return done.stdout + done.stderr
+def test_readme_has_it_in_fifteen_lines_and_gives_no_flag_twice():
+  lines = printed().splitlines()
+  assert len(lines) <= 15
+  assert max(map(len, lines)) <= 100
+  flags = re.findall(r'--config\.[a-z_.]+', printed())
+  assert sorted(flags) == sorted({*flags})
+
+
+@pytest.fixture(scope='module', name='caches')
+def compiled_once(tmp_path_factory) -> dict[str, str]:
+  """Programs that a later command need not compile again."""
+  folder = tmp_path_factory.mktemp('compiled')
+  return {
+      'JAX_COMPILATION_CACHE_DIR': str(folder),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3',
+  }
 
 
 @pytest.mark.parametrize('family', PROFILES)
 def test_from_raw_files_to_an_agent_that_others_can_load(
-    own, tmp_path, family
+    tmp_path, family, caches
 ):
-  profile, workdir = PROFILES[family], tmp_path / 'run'
-  model = helpers.write_model(tmp_path / 'model', family)
-  (tmp_path / 'rewards.py').write_text(
-      'def even(example, trajectory):\n'
-      '  return 1.0 - trajectory.token_ids[-1] % 2\n'
-  )
-  common = dict(
-      profile=profile,
-      workdir=str(workdir),
-      **{'model.path': model, **SIZES},
-      **{'tools.backend': 'index', 'tools.index': own / 'index'},
-      **{
-          'questions.train': (
-              f'verl:{own}/fvqa_train.parquet',
-              f'infoseek:{own}/infoseek/infoseek_train.jsonl',
-          )
-      },
-  )
+  helpers.write_files(tmp_path)
+  helpers.write_model(tmp_path / 'FOLDER', family)
+  (tmp_path / 'configs').symlink_to(main_test.ROOT / 'configs')
+  python = tmp_path / '.venv' / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+  python.chmod(0o755)
+
+  def bash(commands: str) -> str:
+    done = subprocess.run(
+        ['bash', '-euxc', commands],
+        cwd=tmp_path,
+        env=main_test.environment()
+        | {'PYTHONPATH': str(main_test.ROOT), 'PS4': '+ ${SECONDS}s '}
+        | caches,
+        capture_output=True,
+        text=True,
+    )
+    print(done.stderr[-20_000:])
+    assert done.returncode == 0
+    return done.stdout
+
+  commands = printed()
+  sizes = ' '.join(f'--config.{name}={n}' for name, n in SIZES.items())
   with contextlib.ExitStack() as stack:
     teacher = stack.enter_context(endpoints.serve(helpers.teach))
     judge = stack.enter_context(
         endpoints.serve(judge_helpers.right_if())  # Exact matches are right.
     )
-    main(
-        'instruct',
-        **common,
-        **{
-            'instruct.teacher': 'remote',
-            'remote.url': teacher.url,
-            'remote.model': 'teacher',
-            'instruct.n': 24,
-            'instruct.n_queries': 60,
-            'instruct.chunk': 20,
-            'instruct.n_direct': 2,
-        },
+    for there, here in {
+        'qwen3_vl_8b': f'{PROFILES[family]} {sizes}',
+        'http://127.0.0.1:8001/v1': teacher.url,
+        'http://127.0.0.1:8002/v1': judge.url,
+    }.items():
+      assert commands.count(there) == 1
+      commands = commands.replace(there, here)
+    table = bash(commands)
+    gog = commands.splitlines()[0]
+    bash(
+        f'{gog}\ngog export.py --config.export.folder=adapter'
+        ' --config.export.format=adapter\n'
+        'gog ask.py --config.policy=model --config.model.path=my_agent'
+        ' --config.image=photos/3.png'
+        f' --config.question="{helpers.question(3)}"'
     )
-    # Later pages ask for what they build on to be as it is.
-    common |= {
-        'sft.data': workdir / 'instruct' / 'set',
-        'sft.steps': 3,
-        'sft.checkpoint_every': 3,
-    }
-    main('sft', **common)
-    evaluated = {
-        'eval.policies': ('sft', 'rl'),
-        'eval.benchmark': 'fvqa_test',
-        'benchmark.path': own / 'fvqa_test',
-    }
-    judged = {
-        'reward.accuracy': 'judge',
-        'judge.url': judge.url,
-        'judge.model': 'judge',
-        'reward.extra': (f'{tmp_path}/rewards.py:even=1.0',),
-    }
-    common |= {**judged, 'grade.n_queries': 8, 'grade.samples': 2}
-    main('grade', **common)
-    common |= {'rl.steps': 3, 'rl.n_prompts': 2, 'rl.group_size': 2}
-    main('rl', **common, **evaluated)
-    main('eval', **common, **evaluated)
-  table = main('table', workdir=str(workdir))
   assert 'FVQA' in table
+  workdir = tmp_path / 'runs' / 'mine'
   metrics = list(files.read_jsonl(workdir / 'rl' / 'metrics.jsonl'))
   assert [row['step'] for row in metrics] == [1, 2, 3]
   assert any(row['live_groups'] for row in metrics)
-  for form in ('merged', 'adapter'):
-    main(
-        'export',
-        profile=profile,
-        workdir=str(workdir),
-        **{
-            'model.path': model,
-            'export.stage': 'rl',
-            'export.format': form,
-            'export.folder': tmp_path / form,
-        },
-    )
+  assert (workdir / 'ask' / '0001' / 'index.html').exists()
   assert_others_load_it(tmp_path, family)
-  main(
-      'ask',
-      **common
-      | {'model.path': tmp_path / 'merged', 'workdir': str(tmp_path / 'asked')},
-      policy='model',
-      image=own / 'photos' / '3.png',
-      question=helpers.question(3),
-  )
-  assert (tmp_path / 'asked' / 'ask' / '0001' / 'index.html').exists()
   # Nothing of the embedded world was made.
   assert not (workdir / 'data').exists()
 
@@ -169,7 +143,7 @@ def assert_others_load_it(folder: pathlib.Path, family: str) -> None:
   transformers, peft = (
       test_helpers.require(name) for name in ('transformers', 'peft')
   )
-  merged = folder / 'merged'
+  merged = folder / 'my_agent'
   tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
   processor = transformers.AutoImageProcessor.from_pretrained(
       merged, backend='pil'
@@ -190,7 +164,7 @@ def assert_others_load_it(folder: pathlib.Path, family: str) -> None:
   ours, _ = models.from_pretrained(merged, dtype=jnp.float32)
   theirs = hf_helpers.hf_logits(load(merged), *inputs, image_token=image_token)
   adapted = peft.PeftModel.from_pretrained(
-      load(folder / 'model'), folder / 'adapter'
+      load(folder / 'FOLDER'), folder / 'adapter'
   )
   np.testing.assert_allclose(ours(*inputs), theirs, atol=2e-4)
   np.testing.assert_allclose(
@@ -199,6 +173,6 @@ def assert_others_load_it(folder: pathlib.Path, family: str) -> None:
       atol=2e-4,
   )
   untrained = hf_helpers.hf_logits(
-      load(folder / 'model'), *inputs, image_token=image_token
+      load(folder / 'FOLDER'), *inputs, image_token=image_token
   )
   assert np.abs(theirs - untrained).max() > 2e-4

@@ -103,7 +103,9 @@ def _training(
   variant = losses.variant_of(c.rl)
   n_updates = c.rl.steps * c.rl.updates_per_batch
   optimizer = make_optimizer(c.rl.optimizer, n_steps=n_updates)
-  model, state, frozen = state_lib.start_state(run, optimizer, start_from=None)
+  model, state, frozen = state_lib.start_state(
+      run, optimizer, start_from='base'
+  )
   policy = run.make_policy(model, greedy=False)
   del model
   _sample(run, policy, picture, again=0)  # Compiles.

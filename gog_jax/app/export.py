@@ -57,8 +57,10 @@ def export(config: ExportPage, workdir: epath.Path) -> None:
         f'{c.stage} has no adapter, only weights of its own: pass '
         '--config.export.format=merged'
     )
+  began = made.get('config', {}).get('rl', {}).get('init', paradigms.BASE)
+  weights, _ = run.weights(began)
   # Nothing is rounded before it is written.
-  exact = c.dtype if made and not adapts else _dtype_of(run.model_folder)
+  exact = c.dtype if made and not adapts else _dtype_of(weights)
   run = run.with_config(
       dataclasses.replace(
           run.config, model=dataclasses.replace(run.config.model, dtype=exact)
@@ -66,8 +68,8 @@ def export(config: ExportPage, workdir: epath.Path) -> None:
   )
   model = run.load_model(policy.stage, params=policy.params)
   hub_id = model_card.hub_id(run)
-  base = str(run.model_folder.resolve())
-  if hub_id and '@' not in hub_id:
+  base = str(weights.resolve())
+  if hub_id and '@' not in hub_id and weights == run.model_folder:
     base = hub_id
   rollout = made.get('config', {}).get('rollout', vars(run.config.rollout))
   context = rollout['max_context']

@@ -99,9 +99,12 @@ def _trained_on(
   if made['stage'] not in (paradigms.SFT, paradigms.SFT_NO_GAZE):
     sft = manifest.read(workdir / paradigms.SFT)
   data = sft.get('data')
+  began = made['config'].get('rl', {}).get('init', paradigms.SFT)
   if any(name.startswith('demos') for name in sft.get('inputs', ())):
     data = 'demonstrations of the embedded world\'s expert'
   found = {'SFT data': data or _UNKNOWN}
+  if began != paradigms.SFT:
+    found = {'RL began from': began}
   if made is not sft:
     found['RL questions'] = ', '.join(made.get('questions', ())) or _UNKNOWN
     found['rewarded by'] = _judge(made)

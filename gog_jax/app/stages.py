@@ -19,6 +19,7 @@ from gog_jax.conversations import sft_data
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import grade
 from gog_jax.evaluation import policies
+from gog_jax.models.folders import init_folder
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
 from gog_jax.run import Run
@@ -105,12 +106,13 @@ def _sft_on_data(config: Config) -> Stage:
   """SFT on a user's own data; the world is only for its validation."""
   validates = config.sft.n_validation
   world = validates and config.questions.has_world('validation')
-  validated = (*_validated(config), 'reward') if validates else ()
+  validated = (*_validated(config), 'reward.accuracy') if validates else ()
   return Stage(
       (*_SFT, 'sft.epochs', 'sft.data_box', *validated),
       ('data',) if world else (),
       functools.partial(sft.train, demos=''),
       pages=('sft',),
+      config=_by_accuracy,
       about=lambda run: {'data': run.config.sft.data},
       inputs=lambda run: {
           'sft_data': sft_data.digest(run.config.sft.data),
@@ -120,6 +122,12 @@ def _sft_on_data(config: Config) -> Stage:
       },
       trains=True,
   )
+
+
+def _by_accuracy(config: Config) -> Config:
+  """Without the parts of the reward that do not decide what is right."""
+  reward = dataclasses.replace(config.reward, extra=())
+  return dataclasses.replace(config, reward=reward)
 
 
 def _told(run: Run) -> str:
@@ -146,25 +154,40 @@ def _left_out(run: Run) -> dict[str, Any]:
 
 
 def _grade(run: Run, folder: epath.Path) -> Mapping[str, Any]:
-  policy = run.make_policy(run.load_model('sft'), greedy=False)
+  policy = run.make_policy(run.load_start(run.config.rl.init), greedy=False)
   return grade.facts(
       grade.grade_examples(run, policy, run.graded_examples(), folder)
   )
 
 
-def _rl(name: str) -> Stage:
+def _started(config: Config) -> tuple[str, ...]:
+  """The stage that RL, and so grading, starts from, if it is one."""
+  return ('sft',) if config.rl.init == 'sft' else ()
+
+
+def _init(run: Run) -> dict[str, str]:
+  """The digest of the folder that RL starts from, if it is one."""
+  folder = init_folder(run.config.rl.init)
+  return {} if folder is None else {'init': files.model_digest(folder)}
+
+
+def _rl(config: Config, name: str) -> Stage:
   """RL with the page's settings, or with those of an arm."""
+
+  def own(config: Config) -> Config:
+    rl = config.arms.get(name, config.rl)
+    return dataclasses.replace(config, rl=rl)
+
   return Stage(
       _RL,
-      ('grade',),
+      ('grade', *_started(own(config))),
       rl.train,
       pages=('rl',),
-      config=lambda config: dataclasses.replace(
-          config, rl=config.arms.get(name, config.rl)
-      ),
-      inputs=lambda run: _asked(
-          run, 'validation', asks=run.config.validates_rl
-      ),
+      config=own,
+      inputs=lambda run: {
+          **_init(run.with_config(own(run.config))),
+          **_asked(run, 'validation', asks=run.config.validates_rl),
+      },
       about=lambda run: {'questions': list(run.config.questions.train)},
       trains=True,
   )
@@ -231,6 +254,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
   # All is trained before anything is evaluated.
   order = [name for one in evaluations.values() for name in one.needs]
   order = tuple(dict.fromkeys([*order, *evaluations]))
+  world = ('data',) if config.questions.has_world('train') else ()
   return {
       'data': Stage(
           ('data',),
@@ -248,14 +272,15 @@ def stages_of(config: Config) -> dict[str, Stage]:
       ),
       'sft_no_gaze': _sft(config, paradigms.SFT_NO_GAZE, 'demos_no_gaze'),
       'grade': Stage(
-          (*_ROLLOUT, *_TRAINED, 'reward', 'grade'),
-          ('data', 'sft') if config.questions.has_world('train') else ('sft',),
+          (*_ROLLOUT, *_TRAINED, 'reward.accuracy', 'grade', 'rl.init'),
+          (*world, *_started(config)),
           _grade,
           pages=('grade',),
-          inputs=lambda run: _asked(run, 'train'),
+          config=_by_accuracy,
+          inputs=lambda run: {**_asked(run, 'train'), **_init(run)},
           about=_left_out,
       ),
-      **{name: _rl(name) for name in ('rl', *config.arms)},
+      **{name: _rl(config, name) for name in ('rl', *config.arms)},
       **evaluations,
       'report': Stage(('seed', 'report'), order, _report, pages=('eval', 'rl')),
       'pretrain': Stage(

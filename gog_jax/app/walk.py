@@ -22,6 +22,7 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
 from gog_jax.judge.judge import describe
+from gog_jax.models.folders import init_folder
 from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.storage import files
@@ -47,6 +48,7 @@ def check(config: Config) -> None:
       does not fit, or nobody knows what SFT should imitate.
   """
   evaluate.check(config)
+  init_folder(config.rl.init)  # It has to be there.
   for name in config.eval.policies:
     policies.config_of(config, name)  # Making it is a check.
   own = not config.questions.only_world('train')
@@ -163,6 +165,11 @@ def _missing(run: Run, name: str, target: str) -> str:
   pages = stages.stages_of(run.config)[name].pages
   what = f'{target} needs {name}, which is not complete in {run.workdir}: '
   own = ''
+  if name == paradigms.SFT and run.config.rl.init != name:
+    own = (
+        'for what is evaluated; leave that out with '
+        '--config.eval.policies="(\'gog@base\', \'rl\')", or '
+    )
   if name == 'data':
     own = (
         'these are questions of the embedded world; name your own with '

@@ -74,9 +74,16 @@ def add_lora(
         alpha / rank,
     )
   if mesh is not None:
-    adapters = nnx.state(model, nnx.LoRAParam)
-    placed = sharding.param_shardings(adapters, mesh)
-    nnx.update(model, jax.device_put(adapters, placed))
+    place(model, mesh)
+
+
+def place(model: vlm.VLM, mesh: jax.sharding.Mesh) -> None:
+  """Lays a model's adapters out over a mesh, in float32, in place."""
+  adapters = jax.tree.map(
+      lambda leaf: leaf.astype(jnp.float32), nnx.state(model, nnx.LoRAParam)
+  )
+  placed = sharding.param_shardings(adapters, mesh)
+  nnx.update(model, jax.device_put(adapters, placed))
 
 
 def put_adapter(

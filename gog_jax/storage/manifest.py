@@ -31,6 +31,7 @@ _INPUTS = {
     'searched': 'search backend',
     'judge': 'judge',
     'start_from': 'base to start from',
+    'init': 'folder in config.rl.init',
     'sft_data': 'training data',
     'questions': 'set of questions',
     'leaks': 'config.questions.leaks',

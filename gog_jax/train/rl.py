@@ -41,7 +41,7 @@ from gog_jax.train.validation import Validation
 
 
 def train(run: Run, folder: epath.Path) -> dict[str, Any]:
-  """Trains the SFT policy on its own rollouts; KL keeps it near the SFT.
+  """Trains a policy, `rl.init`, on its own rollouts; KL keeps it near that.
 
   Raises:
     UserError: The level has too few queries; an alarm went off and
@@ -52,7 +52,7 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
   variant = losses.variant_of(c)
   n_updates = c.steps * c.updates_per_batch
   optimizer = make_optimizer(c.optimizer, n_steps=n_updates)
-  base, state, model = state_lib.start_state(run, optimizer, start_from='sft')
+  base, state, model = state_lib.start_state(run, optimizer, start_from=c.init)
   reference = model.kept(state.params) if variant.kl_coef else None
   grpo_step = steps.make_grpo_step(model, optimizer, state, variant)
   policy = run.make_policy(base, greedy=False)

@@ -58,7 +58,7 @@ def train(
   if data and c.epochs:
     n_steps = math.ceil(c.epochs * len(shown) / c.batch_size)
   optimizer = make_optimizer(c.optimizer, n_steps=n_steps)
-  _, state, model = state_lib.start_state(run, optimizer, start_from=None)
+  _, state, model = state_lib.start_state(run, optimizer, start_from='base')
   sft_step = steps.make_sft_step(model, optimizer, state)
   batches = endless_batches(
       shown,

@@ -81,11 +81,11 @@ def start_state(
     run: Run,
     optimizer: optax.GradientTransformation,
     *,
-    start_from: str | None,
+    start_from: str,
 ) -> tuple[VLM, TrainState, FrozenModel]:
-  """The run's model and its fresh state: the base, or a finished stage's."""
+  """A model, in the words of `rl.init`, and its fresh state."""
   c = run.config
-  model = run.load_model(start_from)
+  model = run.load_start(start_from)
   state, frozen_model = create(
       model,
       trainable=c.trainable,
