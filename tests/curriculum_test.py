@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 
 import numpy as np
@@ -145,8 +146,17 @@ def test_levels_are_selected():
   ]
   assert select(grades, 2, at_least=2) == {'c', 'd'}
   assert select(grades, -1, at_least=2) == {'a', 'b', 'c', 'd'}
-  with pytest.raises(UserError, match='only 1 of 5 queries are Level 1'):
-    select(grades, 1, at_least=2)
+  counts = r'\(Level 0: 1, 1: 1, 2: 2, not graded: 1\)'
+  for level, at_least, flags in (
+      (1, 2, ['level=2', 'level=-1', 'n_prompts=1']),
+      (1, 4, ['level=-1', 'n_prompts=1']),
+      (-1, 5, ['n_prompts=4']),
+      (2, 5, ['n_prompts=2']),
+  ):
+    with pytest.raises(UserError, match=f"prompts={at_least} {counts}") as e:
+      select(grades, level, at_least=at_least)
+    said = re.findall(r'--config\.rl\.([^, ]+)', str(e.value))
+    assert said == flags
 
 
 def rows(**series):

@@ -58,7 +58,7 @@ def question(number: int) -> str:
   return f'Who made thing {number}, which is shown here?'
 
 
-def _fvqa_row(number: int, split: str) -> dict[str, Any]:
+def fvqa_row(number: int, split: str) -> dict[str, Any]:
   return benchmark_fixtures.verl_row(
       number,
       prompt=[{'content': f'<image>{question(number)}', 'role': 'user'}],
@@ -81,7 +81,7 @@ def write_files(folder: pathlib.Path) -> None:
   write, schema = benchmark_fixtures.write, benchmark_fixtures.VERL
   write(
       folder / 'train.parquet',
-      [_fvqa_row(i, 'train') for i in range(N_FVQA)],
+      [fvqa_row(i, 'train') for i in range(N_FVQA)],
       schema,
   )
   numbers = range(N_FVQA, N_FVQA + N_INFOSEEK)
@@ -109,7 +109,7 @@ def write_files(folder: pathlib.Path) -> None:
   tested = range(N_FVQA + N_INFOSEEK, N_FVQA + N_INFOSEEK + N_TEST)
   write(
       folder / 'fvqa_test' / 'fvqa_test.parquet',
-      [_fvqa_row(i, 'test') for i in tested],
+      [fvqa_row(i, 'test') for i in tested],
       schema,
   )
   (folder / 'photos').mkdir()

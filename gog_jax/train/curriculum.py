@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -174,9 +175,25 @@ def select(
       if g.level is not None and level in (g.level, ALL_LEVELS)
   }
   if len(ids) < at_least:
-    raise UserError(
-        f'only {len(ids)} of {len(grades)} queries are Level {level}, fewer '
-        f'than one step\'s {at_least}: raise --config.grade.n_queries or '
-        'change --config.rl.level'
-    )
+    raise UserError(_too_few(grades, level, len(ids), at_least))
   return ids
+
+
+def _too_few(
+    grades: Sequence[levels.Grade], level: int, n: int, at_least: int
+) -> str:
+  """How many queries each level has, and the flags that would do."""
+  of = collections.Counter(grade.level for grade in grades)
+  flags = [f'level={one}' for one in (2, 1, 0) if of[one] >= at_least]
+  if level != ALL_LEVELS and len(grades) - of[None] >= at_least:
+    flags.append(f'level={ALL_LEVELS}')
+  flags += [f'n_prompts={n}'] if n else []
+  what = 'graded' if level == ALL_LEVELS else f'of Level {level}'
+  return (
+      f'{n} of {len(grades)} queries are {what}, fewer than one step\'s '
+      f'config.rl.n_prompts={at_least} (Level 0: {of[0]}, 1: {of[1]}, 2: '
+      f'{of[2]}, not graded: {of[None]}): pass '
+      + ''.join(f'--config.rl.{flag}, or ' for flag in flags)
+      + 'a higher --config.grade.n_queries and grade anew (delete the folder '
+      'grade first)'
+  )
