@@ -135,6 +135,12 @@ def test_private_hosts_are_asked_only_where_that_is_set(tmp_path, monkeypatch):
     moved, to_file = (drop.detail for drop in found.drops)
     assert 'its host is not on the public internet' in moved
     assert 'NonHttpUrlRedirect' in to_file
+    # Who may be asked may change.
+    failed = json.loads((tmp_path / 'moved' / 'failed.json').read_text())
+    assert [*failed] == [f'{host}/file']
+    wider = folder_of(tmp_path / 'moved', private=('127.0.0.0/8',))
+    found = opened(other, wider)
+    assert 'Connect call failed' in found.drops[0].detail
 
 
 def test_what_was_fetched_is_the_image_itself(tmp_path):

@@ -60,6 +60,10 @@ class Fetched:
     """
     self.folder = c.folder or ('' if '://' in folder else folder)
     self.config, self._allowed, self._section = c, allowed, f'config.{section}'
+    self._refused = (
+        'its host is not on the public internet '
+        f'(--{self._section}.fetch.private allows it)'
+    )
     self._images = ImageFolder(self.folder)
     self._failed: dict[str, str] = {}
 
@@ -112,7 +116,9 @@ class Fetched:
     failed = asyncio.run(self._fetch(absent))
     self._failed |= failed
     if len(failed) < len(absent):  # Or it is the network's failure.
-      files.write_json(record, self._failed)
+      # Who may be asked is for the config to say, at each start.
+      kept = {u: w for u, w in self._failed.items() if w != self._refused}
+      files.write_json(record, kept)
     if failed:
       reasons = collections.Counter(failed.values()).most_common(_SAID)
       said = ', '.join(f'{why} ({n})' for why, n in reasons)
@@ -162,8 +168,8 @@ class Fetched:
       await asyncio.to_thread(images.decode, data)
     except TimeoutError:
       return f'no answer within {c.timeout_s:g} s'
-    except public.NotPublic as error:
-      return f'{error.strerror} (--{self._section}.fetch.private allows it)'
+    except public.NotPublic:
+      return self._refused
     except (
         OSError, ValueError, UserError, http.Refused, http.Garbled
     ) as error:  # fmt: skip
