@@ -102,9 +102,7 @@ def read_key(variable: str) -> str | None:
   return key
 
 
-def session(
-    key: str | None, **connector: Any
-) -> aiohttp.ClientSession:
+def session(key: str | None, **connector: Any) -> aiohttp.ClientSession:
   """A session of this event loop; `key` goes with each of its requests.
 
   `connector` holds options of `aiohttp.TCPConnector`.

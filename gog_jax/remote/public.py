@@ -47,7 +47,7 @@ def _socket(allowed: Sequence[Network], found: Any) -> socket.socket:
       _is_public(inner)
       or any(one in network for network in allowed for one in (address, inner))
   ):
-    raise NotPublic(0, 'its host is not on the public internet')
+    raise NotPublic(0, f'{host} is not on the public internet')
   return socket.socket(family, kind, protocol)
 
 
