@@ -24,14 +24,13 @@ from gog_jax.boxes import BoxSpec
 from gog_jax.chat import Chat
 from gog_jax.chat import load_dialect
 from gog_jax.config import Config
-from gog_jax.errors import UserError
 from gog_jax.images import ImageProcessor
 from gog_jax.models import lora
 from gog_jax.models import sharding
+from gog_jax.models import start as start_lib
 from gog_jax.models.attention import backend_for
 from gog_jax.models.config import VLMConfig
 from gog_jax.models.folders import check_family
-from gog_jax.models.folders import init_folder
 from gog_jax.models.folders import model_folder
 from gog_jax.models.folders import processor_of
 from gog_jax.models.vlm import VLM
@@ -123,9 +122,7 @@ class RunOf(Generic[C]):
 
   def load_start(self, init: str) -> VLM:
     """What training starts from, in the words of `rl.init`."""
-    if init == 'sft':
-      return self.load_model(init)
-    return self.load_model(init=init)
+    return self.load_model('sft' if init == 'sft' else None, init=init)
 
   def load_model(
       self,
@@ -134,9 +131,9 @@ class RunOf(Generic[C]):
       init: str = 'base',
       params: str = 'params',
   ) -> VLM:
-    """The base model, on the mesh, with what a stage has trained.
+    """A model, on the mesh, with what a stage has trained.
 
-    Its adapters, if there are any, are fresh, or as the stage's manifest says.
+    It began from `init`, or as the stage's manifest says, as do adapters.
 
     Args:
       stage: The one that has trained it, if any.
@@ -153,45 +150,21 @@ class RunOf(Generic[C]):
       trainable = made.get('trainable', trainable)
       adapters = made.get('lora', adapters)
       init = made.get('rl', {}).get('init', 'base')
-    weights, peft = self.weights(init)
-    model, config = models.from_pretrained(
-        weights, dtype=self.dtype, mesh=self.mesh
+    model = start_lib.load(
+        init,
+        self.model_folder,
+        self.model_config,
+        trainable=trainable,
+        adapters=adapters,
+        rngs=nnx.Rngs(self.seed('lora')),
+        dtype=self.dtype,
+        mesh=self.mesh,
     )
-    if config != self.model_config:
-      raise UserError(
-          f'config.rl.init={init} holds another model than config.model.path='
-          f'{self.config.model.path}: pass it as --config.model.path with '
-          '--config.rl.init=base'
-      )
-    if peft is not None:
-      if trainable != 'lora':
-        raise UserError(
-            f'config.rl.init={init} holds adapters, and config.trainable='
-            f'{trainable} trains none: pass --config.trainable=lora'
-        )
-      models.load_adapters(model, peft)
-      lora.place(model, self.mesh)
-    elif trainable == 'lora':
-      lora.add_lora(
-          model,
-          **adapters,
-          rngs=nnx.Rngs(self.seed('lora')),
-          mesh=self.mesh,
-      )
     if stage is not None:
       _, trained, _ = lora.split(model, trainable)
       path = self.workdir / stage / params
       nnx.update(model, checkpoint.load_pytree(path, trained))
     return model
-
-  def weights(self, init: str) -> tuple[epath.Path, epath.Path | None]:
-    """Folders of weights and, if there are any, of adapters for `rl.init`."""
-    folder = init_folder(init)
-    if folder is None:
-      return self.model_folder, None
-    if (folder / 'adapter_config.json').exists():
-      return self.model_folder, folder
-    return folder, None
 
   def make_policy(
       self, model: VLM, *, greedy: bool, answers_at_once: bool = False

@@ -268,7 +268,7 @@ def test_where_the_page_goes(page, where, scene, tmp_path, capsys):
         ({'remote.max_attempts': 0}, ['config.remote.max_attempts']),
         ({'scope': ''}, ['--config.tools.backend', '--config.scope']),
         ({'scope': 'here'}, ['here']),
-        ({'policy': 'sft'}, ['no complete sft in', 'run the stage']),
+        ({'policy': 'sft'}, ['no complete sft in', 'set --workdir']),
     ],
 )
 def test_what_is_missing_or_mistyped(changed, words, scene, tmp_path):

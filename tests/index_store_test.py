@@ -230,7 +230,7 @@ def test_another_format_is_refused(made):
 
 
 def test_nothing_there_is_said(tmp_path):
-  with pytest.raises(UserError, match='there is no index in .*first'):
+  with pytest.raises(UserError, match='there is no index.*--config.index='):
     LocalIndex(str(tmp_path))
 
 

@@ -200,14 +200,14 @@ def test_the_table_survives_markup_in_a_name():
 
 
 def test_missing_inputs_name_the_command(tmp_path):
-  with pytest.raises(UserError, match='configs/eval.py --workdir='):
+  with pytest.raises(UserError, match='configs/eval.py with --workdir='):
     pages.make(tmp_path, n_trajectories=10, seed=0)
   _write_run(tmp_path, policies=('rl',))
   (tmp_path / 'eval' / 'rl' / 'examples.jsonl').unlink()
   with pytest.raises(UserError, match='examples.jsonl.*configs/eval.py'):
     pages.make(tmp_path, n_trajectories=10, seed=0)
   store.write(tmp_path / 'eval' / 'rl' / 'examples.jsonl', [])
-  with pytest.raises(UserError, match='lacks a; make it with'):
+  with pytest.raises(UserError, match='lacks a; evaluate .* anew'):
     pages.make(tmp_path, n_trajectories=10, seed=0)
   assert not (tmp_path / 'report').exists()
 

@@ -262,7 +262,8 @@ WORLD = ('world',)
         ({'train': WORLD}, 'config.data'),
         ({'validation': WORLD},
          "questions.validation has the embedded world's questions, beside "
-         'your own in config.questions.train: name questions of your own'),
+         'your own in config.questions.train: name your own with '
+         '--config.questions.validation="(\'jsonl:FILE\',)", or ask none'),
         ({'test': WORLD}, "questions.test has the embedded world's questions"),
         ({'test': ('jsonl:x*2',)}, "test=('jsonl:x*2',): weights are for tr"),
         ({'train': ('jsonl:x*2',)}, 'for one of several sources'),

@@ -18,6 +18,7 @@ from gog_jax.config.pages import ExportPage
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.models import hf_files
+from gog_jax.models import start as start_lib
 from gog_jax.run import Run
 from gog_jax.storage import files
 from gog_jax.storage import manifest
@@ -58,7 +59,7 @@ def export(config: ExportPage, workdir: epath.Path) -> None:
         '--config.export.format=merged'
     )
   began = made.get('config', {}).get('rl', {}).get('init', paradigms.BASE)
-  weights, _ = run.weights(began)
+  weights, _ = start_lib.weights_of(began, run.model_folder)
   # Nothing is rounded before it is written.
   exact = c.dtype if made and not adapts else _dtype_of(weights)
   run = run.with_config(

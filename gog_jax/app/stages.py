@@ -19,7 +19,7 @@ from gog_jax.conversations import sft_data
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import grade
 from gog_jax.evaluation import policies
-from gog_jax.models.folders import init_folder
+from gog_jax.models import start as start_lib
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
 from gog_jax.run import Run
@@ -167,7 +167,7 @@ def _started(config: Config) -> tuple[str, ...]:
 
 def _init(run: Run) -> dict[str, str]:
   """The digest of the folder that RL starts from, if it is one."""
-  folder = init_folder(run.config.rl.init)
+  folder = start_lib.folder_of(run.config.rl.init)
   return {} if folder is None else {'init': files.model_digest(folder)}
 
 

@@ -22,7 +22,7 @@ from gog_jax.errors import UserError
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
 from gog_jax.judge.judge import describe
-from gog_jax.models.folders import init_folder
+from gog_jax.models import start as start_lib
 from gog_jax.run import build
 from gog_jax.run import Run
 from gog_jax.storage import files
@@ -48,7 +48,7 @@ def check(config: Config) -> None:
       does not fit, or nobody knows what SFT should imitate.
   """
   evaluate.check(config)
-  init_folder(config.rl.init)  # It has to be there.
+  start_lib.folder_of(config.rl.init)  # It has to be there.
   for name in config.eval.policies:
     policies.config_of(config, name)  # Making it is a check.
   own = not config.questions.only_world('train')

@@ -20,11 +20,17 @@ from gog_jax.storage import typed
 # Stages that ask only as many questions as it takes.
 _UNSIZED = ('pretrain', 'instruct', 'ask')
 # In place of the embedded world's questions.
-_INSTEAD = (
-    "name questions of your own ('train:5%' holds out a share of train), or "
-    'ask none: --config.sft.n_validation=0, --config.rl.n_validation=0, other '
-    '--config.eval.policies'
-)
+_INSTEAD = {
+    'questions.train': '',
+    'questions.validation': (
+        ', or ask none with --config.sft.n_validation=0 '
+        '--config.rl.n_validation=0'
+    ),
+    'questions.test': (
+        ', or evaluate --config.eval.benchmark=NAME '
+        '--config.benchmark.path=FOLDER'
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,16 +254,19 @@ class Config:
       beside = 'your own in config.questions.train'
     for field, world in asked.items():
       if world and beside:
+        about = field if field in _INSTEAD else 'questions.test'
+        flag = f"--config.{about}=\"('jsonl:FILE',)\""
+        if field == 'eval.benchmark':
+          flag = f'--config.eval.benchmark=test {flag}'
         raise typed.FieldError(
             f"{field} has the embedded world's questions, beside {beside}: "
-            f'{_INSTEAD}'
+            f'name your own with {flag}{_INSTEAD[about]}'
         )
       split = field.removeprefix('questions.')
       if split in asks and not q.only_world(split) and tools.searches_world:
         raise typed.FieldError(
             'tools.backend: the embedded world knows nothing about your '
-            f'questions (config.{field}): pass --config.tools.backend=index or '
-            'retriever'
+            f'questions (config.{field}): {tools_lib.YOURS}'
         )
 
   def _check_evaluation(self) -> None:

@@ -19,6 +19,7 @@ from gog_jax.config.evaluation import ExportConfig
 from gog_jax.config.evaluation import InstructConfig
 from gog_jax.config.tools import JudgeConfig
 from gog_jax.config.tools import ToolsConfig
+from gog_jax.config.tools import YOURS
 from gog_jax.config.training import PretrainConfig
 from gog_jax.errors import UserError
 from gog_jax.storage import typed
@@ -88,8 +89,8 @@ class AskPage(Config):
     if self.tools.searches_world and not self.scope:
       raise typed.FieldError(
           'scope is empty: the embedded world only knows its own pictures, '
-          'so pass another --config.tools.backend, or the --config.scope of '
-          'one of its questions'
+          'so pass the --config.scope of one of its questions; for yours, '
+          f'{YOURS}'
       )
 
 

@@ -9,6 +9,12 @@ from immutabledict import immutabledict
 
 from gog_jax.storage import typed
 
+# What to type where the embedded world is no help.
+YOURS = (
+    'pass --config.tools.backend=index --config.tools.index=FOLDER, or '
+    '--config.tools.backend=retriever --config.tools.url=URL'
+)
+
 # What is searched with.
 TEXT, IMAGE = 'text', 'image'
 

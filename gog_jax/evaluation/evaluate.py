@@ -22,6 +22,7 @@ from gog_jax import seams
 from gog_jax.config import Config
 from gog_jax.config import paradigms
 from gog_jax.config.evaluation import BenchmarkConfig
+from gog_jax.config.tools import YOURS
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.collect import Collector
@@ -85,7 +86,7 @@ def check(config: Config) -> None:
   if config.foreign and config.evaluates and config.tools.searches_world:
     raise UserError(
         f'config.tools.backend: the embedded world knows nothing about {name}: '
-        'pass --config.tools.backend=index or retriever'
+        f'{YOURS}'
     )
 
 

@@ -26,6 +26,7 @@ from etils import epath
 from gog_jax import seams
 from gog_jax.config import Config
 from gog_jax.config import paradigms
+from gog_jax.config import settings
 from gog_jax.config.paradigms import Named
 from gog_jax.errors import UserError
 from gog_jax.remote.endpoint import Endpoint
@@ -108,9 +109,14 @@ def trained_run(config: C, workdir: epath.Path, name: str) -> RunOf[C]:
     return build(config_of(config, name), workdir)
   saved = manifest.read(workdir / stage)
   if not saved.get('complete'):
+    page = 'sft' if stage == paradigms.SFT else 'rl'
+    train = f'python -m gog_jax.main --config=configs/{page}.py'
     raise UserError(
-        f'there is no complete {stage} in {workdir}: run the stage first, or '
-        'set --workdir to where it was trained'
+        f'there is no complete {stage} in {workdir}: set --workdir to where it '
+        'was trained'
+        # Where nothing was begun, the page would train in the embedded world.
+        + f', or train it: {train} --workdir={workdir}'
+        * bool(settings.read(workdir))
     )
   if not (workdir / stage / policy.params).exists():
     raise UserError(

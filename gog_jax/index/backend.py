@@ -59,8 +59,9 @@ class LocalIndex:
       made = manifest.read(index)
       if made == manifest.NOTHING:
         raise UserError(
-            f'there is no index in {index}; run configs/index.py with '
-            f'--config.index={index} first'
+            f'there is no index in {index}; make it: python -m gog_jax.main '
+            f'--config=configs/index.py --config.index={index} '
+            '--config.docs=FILE --config.images=FOLDER'
         )
       given = encoder.version if encoder is not None else ''
       if given != made.encoder:

@@ -72,22 +72,6 @@ def local_folder(path: epath.PathLike) -> epath.Path:
   return fetched
 
 
-def init_folder(init: str) -> epath.Path | None:
-  """The folder that `rl.init` names; None where it is a policy of the run.
-
-  Raises:
-    UserError: There is no such folder.
-  """
-  if init in ('sft', 'base'):
-    return None
-  if not (folder := epath.Path(init)).is_dir():
-    raise UserError(
-        f'--config.rl.init={init} is no folder: name one with the weights of a '
-        'model or with adapters of peft, or one of sft, base'
-    )
-  return folder
-
-
 def fetch(
     name: str, *, repo_type: str, patterns: Sequence[str], field: str
 ) -> epath.Path | None:

@@ -104,9 +104,8 @@ def evaluations(
   """
   _, _, benchmark = folder.name.partition('_')
   remedy = (
-      'make it with python -m gog_jax.main --config=configs/eval.py '
-      f'--workdir={folder.parent}'
-      + f' --config.eval.benchmark={benchmark}' * bool(benchmark)
+      f'evaluate {benchmark or "the test questions"} anew: configs/eval.py '
+      f'with --workdir={folder.parent} and the flags it was evaluated with'
   )
   found = []
   for path in folder.iterdir() if folder.exists() else ():

@@ -61,7 +61,7 @@ def read(workdir: epath.Path, *, run: str) -> list[Evaluated]:
   if not workdir.is_dir():
     raise UserError(
         f'{workdir} does not exist; name the workdirs of runs that evaluated '
-        'something with --config.table.workdirs="(\'runs/toy\',)"'
+        'something with --config.table.workdirs="(\'runs/mine\',)"'
     )
   found = []
   for folder in workdir.iterdir():

@@ -24,6 +24,7 @@ import contextlib
 import functools
 import sys
 from typing import Any
+import urllib.parse
 
 from gog_jax import images
 from gog_jax.config.tools import IMAGE
@@ -130,10 +131,11 @@ class Retriever:
           'ready, or look at its log'
       ) from error
     except (ConnectionError, TimeoutError) as error:
+      port = urllib.parse.urlsplit(url).port or 80
       raise UserError(
           f'no retriever answers at {field} ({error or "no reply"}): start '
           'one, e.g. with python -m gog_jax.main --config=configs/retrieve.py '
-          '--config.index=DIR'
+          f'--config.index=DIR --config.port={port}'
       ) from error
     version = f'retriever/{stated or f"{url} {version}".rstrip()}'
     return cls(url, version=version, kinds=kinds)
