@@ -125,24 +125,14 @@ class RunOf(Generic[C]):
     return self.load_model('sft' if init == 'sft' else None, init=init)
 
   def load_model(
-      self,
-      stage: str | None = None,
-      *,
-      init: str = 'base',
-      params: str = 'params',
+      self, stage: str | None = None, *, init='base', params='params'
   ) -> VLM:
-    """A model, on the mesh, with what a stage has trained.
+    """A model, on the mesh, with what a stage has trained, its `params`.
 
     It began from `init`, or as the stage's manifest says, as do adapters.
 
-    Args:
-      stage: The one that has trained it, if any.
-      init: Without a stage, a folder with other weights, or with adapters.
-      params: The folder of the stage that holds what it has trained.
-
     Raises:
-      UserError: Weights are missing, damaged or of another model, or the stage
-        has not been run.
+      UserError: Weights are missing, damaged, another model's or untrained.
     """
     trainable, adapters = self.config.trainable, vars(self.config.lora)
     if stage is not None:
