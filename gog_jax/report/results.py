@@ -146,9 +146,12 @@ def curves(workdir: epath.Path) -> dict[str, list[dict[str, Any]]]:
   stages = {path.parent.name for path in workdir.glob('*/metrics.jsonl')}
   found = {}
   for stage in sorted(stages, key=lambda name: place(name, _STAGES)):
-    rows = metrics.read_rows(workdir / stage / 'metrics.jsonl') + [
+    rows = metrics.read_rows(workdir / stage / 'metrics.jsonl')
+    known = {row['step'] for row in rows if 'validation_accuracy' in row}
+    rows += [
         {'step': row['step'], 'validation_accuracy': row['accuracy']}
         for row in metrics.read_rows(workdir / stage / 'validation.jsonl')
+        if row['step'] not in known
     ]
     found[stage] = sorted(rows, key=lambda row: row['step'])
   return found

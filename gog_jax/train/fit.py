@@ -13,6 +13,7 @@ import jax
 
 from gog_jax import interrupt
 from gog_jax.config import Config
+from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.rollout.batching import MicroBatches
 from gog_jax.storage import checkpoint
@@ -173,7 +174,7 @@ def fit(
       try:
         interrupt.check()
         enough = stop(state, n)
-      except interrupt.Interrupted:
+      except (interrupt.Interrupted, RunStopped):
         save(n)
         raise
       if enough:

@@ -2,7 +2,8 @@
 
 `train` is the loop. Beside it: which questions are drawn (curriculum.py), what
 a group of trajectories teaches (groups.py), the update (steps.py), what a step
-logs (rl_metrics.py) and when to worry (alarms.py).
+logs (rl_metrics.py), how good it is by then (validation.py) and when to worry
+(alarms.py).
 """
 
 from __future__ import annotations
