@@ -258,7 +258,6 @@ def test_what_cannot_be_exported_is_one_line(toy, tmp_path):
   refused('rl has no adapter.*format=merged', format='adapter')
   refused('base has no adapter', format='adapter', stage='base')
   refused('there is no complete sft in', stage='sft')
-  refused('rl was not validated, so that none', stage='rl_best')
   refused("export.stage is 'gog@rl', not one of base", stage='gog@rl')
   refused('arms are those of the page', stage='rl_fast')
   refused('gs://b/x is not on this machine', folder='gs://b/x')
@@ -311,9 +310,7 @@ def test_the_card_says_what_is_known(toy, tmp_path):
   shutil.copytree(toy.workdir, workdir)
   born = manifest.birthmark(workdir / 'rl')
   found = report_helpers.ten()
-  for policy, made_from in (
-      ('rl', born), ('rl_best', born), ('direct@rl', 'another')
-  ):
+  for policy, made_from in (('rl', born), ('direct@rl', 'another')):
     folder = workdir / 'eval' / policy
     examples = list(found.examples.values())
     store.write(folder / 'trajectories.jsonl', found.trajectories, examples)
@@ -337,23 +334,10 @@ def test_the_card_says_what_is_known(toy, tmp_path):
   assert 'Right is what judge (a model, prompt 7) says' in card
   assert re.search(r'^rl +70\.0 ', card, re.M)
   # Those are other weights' figures.
-  assert 'direct@rl' not in card and 'rl_best' not in card
+  assert 'direct@rl' not in card
   assert toy.chat.codec.decode(toy.chat.head).strip() in card
   assert '"learning_rate"' in card
   assert str(tmp_path) not in card and str(TOY.parent) not in card
-
-  # The best in validation has others, and is exported with its own.
-  trainable = toy.config.trainable
-  _, params, _ = models.split(toy.load_model('rl'), trainable)
-  best = jax.tree.map(lambda x: 2 * x, params)
-  checkpoint.save_pytree(workdir / 'rl' / 'best', best)
-  export(workdir, tmp_path / 'best', 'rl_best')
-  card = (tmp_path / 'best' / 'README.md').read_text()
-  assert re.search(r'^rl_best +70\.0 ', card, re.M)
-  assert not re.search(r'^rl +70', card, re.M)
-  written, _ = models.from_pretrained(tmp_path / 'best', dtype=jnp.float32)
-  _, found, _ = models.split(written, trainable)
-  jax.tree.map(np.testing.assert_array_equal, found, best)
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,26 @@ import shutil
 
 from etils import epath
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from gog_jax import interrupt
+from gog_jax import models
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
 from gog_jax.evaluation import policies
+from gog_jax.report import pages as report
 from gog_jax.rewards import score as rewards
 from gog_jax.run import RunOf
+from gog_jax.storage import checkpoint
+from gog_jax.storage import manifest
 from gog_jax.storage import metrics
+from gog_jax.storage import trajectories as store
 from gog_jax.train.validation import Validation
 from gog_jax.types import ToolStatus
+from tests import export_test
 from tests import mini
 from tests import report_helpers as helpers
 
@@ -37,6 +44,7 @@ def leaves_of(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_rl_is_validated_and_its_best_kept(finished, tmp_path, monkeypatch):
   """With a sampler that lags; in one go, and stopped, killed and gone on."""
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
@@ -224,3 +232,33 @@ def test_without_validation_there_is_no_best(finished, tmp_path):
   run = mini.make_run(tmp_path, 'eval')
   with pytest.raises(UserError, match='rl was not validated'):
     policies.trained_run(run.config, tmp_path, 'rl_best')
+
+
+def test_the_best_is_exported_with_its_own_weights_and_figures(tmp_path):
+  workdir = tmp_path / 'run'
+  run, _ = export_test.train(workdir, 'rl')
+  _, params, _ = models.split(run.load_model('rl'), run.config.trainable)
+  best = jax.tree.map(lambda x: 2 * x, params)
+  checkpoint.save_pytree(workdir / 'rl' / 'best', best)
+  found = helpers.ten()
+  for policy in ('rl', 'rl_best'):
+    folder = workdir / 'eval' / policy
+    examples = list(found.examples.values())
+    store.write(folder / 'trajectories.jsonl', found.trajectories, examples)
+    born = manifest.birthmark(workdir / 'rl')
+    made = {
+        'complete': True,
+        'config': {'reward': {'accuracy': 'exact_match'}},
+        'inputs': {'rl': f'0123 {born}'},
+        'benchmark': {'name': 'mine', 'n': 10},
+    }
+    (folder / 'manifest.json').write_text(json.dumps(made))
+  report.make(workdir, n_trajectories=0, seed=0)
+  export_test.export(workdir, tmp_path / 'out', 'rl_best')
+  written, _ = models.from_pretrained(tmp_path / 'out', dtype=jnp.float32)
+  _, params, _ = models.split(written, run.config.trainable)
+  jax.tree.map(np.testing.assert_array_equal, params, best)
+  export_test.export(workdir, tmp_path / 'last', 'rl')
+  cards = [(tmp_path / n / 'README.md').read_text() for n in ('out', 'last')]
+  for card, about in zip(cards, ('rl_best', 'rl'), strict=True):
+    assert re.findall(r'^(rl\w*) +70\.0 ', card, re.M) == [about]
