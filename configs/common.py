@@ -295,8 +295,8 @@ def _full_size(profile: str) -> ConfigDict:
       n_validation=256,
       checkpoint_every=20,
       trajectories_every=20,
-      # Of adapters, ten times the paper's 2e-6, which suits trainable='full':
-      # they gain less at that, or nothing (docs/log.md). Ours.
+      # Of adapters, ten times the paper's 2e-6, at which they hardly move
+      # (docs/log.md); pass that with trainable='full'. Ours.
       optimizer=optimizer(learning_rate=2e-5, warmup_steps=10),
   )
   # The expert knows the embedded world alone.
