@@ -7,10 +7,11 @@
 
 DIR is what configs/index.py made; any other `tools.backend`, `tools.text` and
 `tools.image` are served as well. Prints one line when it is ready; Ctrl-C ends
-it. Whoever sets GOG_JAX_RETRIEVER_KEY in its environment demands that key of
-every request ("Authorization: Bearer KEY"), of 8 characters at least. A request
-holds at most 1,024 queries or 64 images of 16 megapixels, 32 MB in all, and
-asks for at most 100 results each.
+it. Start it with JAX_PLATFORMS=cpu in its environment where training has the
+accelerator. Whoever sets GOG_JAX_RETRIEVER_KEY there demands that key of every
+request ("Authorization: Bearer KEY"), of 8 characters at least. A request holds
+at most 1,024 queries or 64 images of 16 megapixels, 32 MB in all, and asks for
+at most 100 results each.
 """
 
 from ml_collections import ConfigDict
