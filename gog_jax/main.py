@@ -82,12 +82,13 @@ def main(argv: list[str]) -> None:
 
   given = config_flags.get_override_values(flags.FLAGS['config'])
   frozen = from_page(config, given)
-  from gog_jax.app import commands
+  with heartbeat.beating():
+    from gog_jax.app import commands
 
-  do = commands.dry_run if _DRY_RUN.value else commands.do
-  heartbeat.tell_compiles(f'{frozen.stage}:{frozen.profile}')
-  with heartbeat.doing(frozen.stage):
-    do(frozen, epath.Path(workdir))
+    do = commands.dry_run if _DRY_RUN.value else commands.do
+    heartbeat.tell_compiles(f'{frozen.stage}:{frozen.profile}')
+    with heartbeat.doing(frozen.stage):
+      do(frozen, epath.Path(workdir))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -214,8 +215,7 @@ def run() -> None:
   interrupt.install()
   logging.set_verbosity(logging.WARNING)
   try:
-    with heartbeat.beating():
-      app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=parse_flags)
   except UserError as error:
     sys.exit(_fail(f'gog_jax: {error}', 2))
   except BrokenPipeError:  # Its reader, as head, has seen enough.

@@ -92,6 +92,9 @@ def test_who_only_waits_says_nothing_and_nothing_is_left(capsys):
   assert 'write' not in vars(sys.stdout)
 
 
+@pytest.mark.filterwarnings(
+    'error::pytest.PytestUnhandledThreadExceptionWarning'
+)
 def test_whoever_reads_may_go(monkeypatch):
   monkeypatch.setattr(sys, 'stderr', shown := io.StringIO())
   with heartbeat.beating(first_s=0.05, every_s=0.05):
