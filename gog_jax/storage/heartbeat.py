@@ -20,7 +20,7 @@ from typing import Any
 import tqdm
 
 # Seconds without output, at most: of a command's beginning, and later.
-_FIRST_S, _EVERY_S = 2.5, 9.0
+_FIRST_S, _EVERY_S = 1.5, 9.0
 _COMPILE = '/jax/core/compile/'
 _BACKEND = _COMPILE + 'backend_compile_duration'
 # Programs that are compiled sooner, or come from JAX's cache, are not silent.
