@@ -171,6 +171,7 @@ def _toy() -> ConfigDict:
           'dynamic_sampling': False,
           'max_refills': 3,
           'steps': 50,
+          'epochs': 0.0,
           'n_prompts': 16,
           'group_size': 8,
           'updates_per_batch': 1,

@@ -40,7 +40,7 @@ _WORKDIR = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool(
     'dry_run',
     False,
-    'Say what an evaluation or a build of training data would take, at most.',
+    'Say what the page would take, stage by stage, and make nothing.',
 )
 
 # Interrupt messages for stages that cannot resume.
@@ -84,8 +84,9 @@ def main(argv: list[str]) -> None:
   frozen = from_page(config, given)
   with heartbeat.beating():
     from gog_jax.app import commands
+    from gog_jax.app import dry_run
 
-    do = commands.dry_run if _DRY_RUN.value else commands.do
+    do = dry_run.dry_run if _DRY_RUN.value else commands.do
     heartbeat.tell_compiles(f'{frozen.stage}:{frozen.profile}')
     with heartbeat.doing(frozen.stage):
       do(frozen, epath.Path(workdir))

@@ -33,7 +33,7 @@ NO_PROFILE = ('index', 'retrieve', 'benchmark', 'judge', 'table')
 PAGES = sorted(
     path.stem
     for path in (ROOT / 'configs').glob('*.py')
-    if path.stem not in ('common', 'sections', *NO_PROFILE)
+    if path.stem not in ('common', 'sections', 'gog', *NO_PROFILE)
 )
 
 

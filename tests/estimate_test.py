@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-from gog_jax.app import commands
+from gog_jax.app import dry_run
 from gog_jax.errors import UserError
 from gog_jax.evaluation import estimate
 from gog_jax.models.folders import TOY_BASE
 from gog_jax.storage import files
+from tests import endpoints
 from tests import main_test
 from tests import mini
 
@@ -70,7 +71,7 @@ REMOTE = {
 def test_bounds_follow_from_the_config(
     name, turns, calls, asked, dearest, tmp_path
 ):
-  (one,) = estimate.estimate(make_run(tmp_path, name, **REMOTE))
+  one = estimate.estimate(make_run(tmp_path, name, **REMOTE), name)
   assert (one.items, one.done, one.parameters) == (10, 0, 0)
   assert one.expected == {} and one.told_by == ''
   tokens = {
@@ -89,16 +90,32 @@ def test_bounds_follow_from_the_config(
   }
 
 
-def test_what_a_judge_may_cost_is_part_of_it(tmp_path):
-  judge = dict(url='http://127.0.0.1:1/v1', model='j', price_in=2.0)
-  run = make_run(
-      tmp_path, 'gog@remote', 'direct@remote', **REMOTE,
-      reward__accuracy='judge', judge__max_spend=7.0,
-      **{f'judge__{name}': value for name, value in judge.items()},
-  )  # fmt: skip
-  found = estimate.estimate(run)
-  most = sum(one.most['price'] for one in found) + 7.0
-  assert f'all: at most ${most:,.4f}' in estimate.describe(found)
+@pytest.mark.parametrize('priced', [True, False])
+def test_a_price_that_is_not_given_is_unknown(tmp_path, priced, capsys):
+  judge = dict(model='j', price_in=2.0 * priced, max_spend=7.0)
+  remote = dict(model='m', price_in=2.0 * priced, max_spend=9.0)
+  names = 'gog@remote', 'direct@remote'
+  with endpoints.serve(lambda _: endpoints.says('')) as server:
+    config = mini.make_config(
+        'eval', eval__policies=names, eval__n_examples=10,
+        reward__accuracy='judge', judge__url=server.url,
+        remote__url=server.url,
+        **{f'judge__{name}': value for name, value in judge.items()},
+        **{f'remote__{name}': value for name, value in remote.items()},
+    )  # fmt: skip
+    dry_run.dry_run(config, tmp_path / 'run')
+  assert server.heard == []
+  assert not (tmp_path / 'run').exists()
+  out = capsys.readouterr().out
+  assert 'judge j: answers' in out and 'remote m: answers' in out
+  run = mini.run_of(config, tmp_path)
+  price = sum(estimate.estimate(run, n).most['price'] for n in names)
+  if priced:
+    assert f'all at most: ${price:,.4f}; the judge: no more than' in out
+    assert 'judge.max_spend=$7.00' in out
+  else:
+    assert 'all at most: price unknown; the judge: price unknown' in out
+    assert '$' not in out
 
 
 def test_what_is_done_tells_what_is_expected(tmp_path):
@@ -111,7 +128,7 @@ def test_what_is_done_tells_what_is_expected(tmp_path):
       item(2, valid=False),  # To be asked again.
       item(3, turns=2, calls=1, prompt_tokens=600, price=0.006, seconds=0.0),
   )
-  (one,) = estimate.estimate(run)
+  one = estimate.estimate(run, name)
   assert one.done == 3 and one.told_by == 'what is done'
   # 7 left: turns (3 + 1 + 2) / 3, calls 1, and so on.
   assert one.expected == pytest.approx({
@@ -120,16 +137,16 @@ def test_what_is_done_tells_what_is_expected(tmp_path):
       'judged': 0,
   })  # fmt: skip
   assert one.most['turns'] == 7 * 4
-  text = estimate.describe([one])
-  assert '10 items, 3 done' in text and '14 turns, 7 tool calls' in text
-  assert 'expected $0.0420' in text
+  items, _, expected = estimate.describe(one)
+  assert items == '10 items, 3 done' and '14 turns, 7 tool calls' in expected
+  assert '$0.0420 (by what is done)' in expected
 
 
 def test_so_does_the_same_policy_on_another_benchmark(tmp_path):
   name = 'gog@remote'
   write(tmp_path / 'eval_world_hard' / name, item(0, calls=4), complete=True)
   write(tmp_path / 'eval_world_validation' / name, item(0, calls=9))
-  (one,) = estimate.estimate(make_run(tmp_path, name, **REMOTE))
+  one = estimate.estimate(make_run(tmp_path, name, **REMOTE), name)
   assert one.told_by == f'eval_world_hard/{name}'
   assert one.expected['calls'] == 40 and one.done == 0
 
@@ -147,7 +164,8 @@ def test_of_a_model_that_is_loaded_its_size_is_told_but_nothing_read(
   run = make_run(
       tmp_path / 'run', 'direct', 'gog@base', model__path=str(folder)
   )
-  for one in estimate.estimate(run):
+  for name in ('direct', 'gog@base'):
+    one = estimate.estimate(run, name)
     assert (one.parameters, one.bytes) == (n, 4 * n)
 
 
@@ -165,13 +183,13 @@ def test_a_dry_run_says_it_and_writes_nothing(tmp_path):
       timeout=300,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
-  assert 'direct: 512 items, 0 done; 1.7 million parameters' in done.stdout
+  assert 'eval direct:\n  512 items, 0 done; 1.7 million' in done.stdout
   assert '  at most   512 turns, 0 tool calls, $0.0000' in done.stdout
   assert '  at most   2,560 turns, 2,048 tool calls, $0.0000' in done.stdout
   assert 'nothing was run' in done.stdout
   assert not (tmp_path / 'run').exists()
 
 
-def test_it_is_for_evaluations(tmp_path):
-  with pytest.raises(UserError, match='--dry_run is for .*configs/eval.py'):
-    commands.dry_run(mini.make_config('rl'), tmp_path)
+def test_it_is_for_what_takes_time(tmp_path):
+  with pytest.raises(UserError, match='--dry_run is for pages that make'):
+    dry_run.dry_run(mini.make_config('inspect'), tmp_path)

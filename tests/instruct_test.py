@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import math
 
 from aiohttp import web
 import pytest
@@ -354,13 +355,15 @@ def test_an_estimate_counts_what_is_left(built, world):
   assert (left.queries, left.done) == (N, min(N, facts['asked']))
   n = N - left.done
   assert left.direct == 2 * n and left.conversations == 2 * n
-  assert left.messages == 2 * n + 2 * n * 10
-  assert left.tool_calls == 2 * n * 9
-  assert left.tokens_out == left.messages * 4096
-  dollars = (2.0 * left.tokens_in + 10.0 * left.tokens_out) / 1e6
-  assert left.dollars == pytest.approx(dollars)
-  assert f'${left.dollars:,.2f}' in estimate.table(priced)
-  assert estimate.estimate(make_run(run.workdir, world)).dollars is None
+  most = left.most
+  assert (most['turns'], most['calls']) == (2 * n + 2 * n * 10, 2 * n * 9)
+  assert most.get('completion_tokens', 0) == most['turns'] * 4096
+  tokens = most.get('prompt_tokens', 0), most.get('completion_tokens', 0)
+  dollars = (2.0 * tokens[0] + 10.0 * tokens[1]) / 1e6
+  assert most['price'] == pytest.approx(dollars)
+  assert f'${most["price"]:,.4f}' in '\n'.join(estimate.describe(left))
+  unknown = estimate.estimate(make_run(run.workdir, world)).most['price']
+  assert math.isnan(unknown) == bool(n)
 
 
 def test_published_sets_are_sources(tmp_path):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import collections
+import re
 from typing import Any
 
 from aiohttp import web
 import pytest
 
+from gog_jax.app import commands
+from gog_jax.app import dry_run
 from gog_jax.errors import UserError
 from gog_jax.instruct import build
 from gog_jax.storage import files
 from tests import endpoints
 from tests import instruct_helpers as helpers
 from tests import instruct_test
+from tests import mini
 from tests import remote_helpers
 
 N = 11  # Questions; of these 4 and 9 have no right answer.
@@ -140,3 +144,31 @@ def test_a_model_that_is_not_listed_is_said(capsys, world, tmp_path):
     build.build(run, {})
   err = capsys.readouterr().err
   assert 'does not list --config.remote.model=m among its models (a, b)' in err
+
+
+def test_a_dry_run_says_what_a_build_then_takes(world, tmp_path, capsys):
+  fields = {name.replace('.', '__'): value for name, value in world.items()}
+  fields |= {
+      'instruct__n_queries': 5,
+      'instruct__n_direct': 2,
+      'instruct__fewer': True,
+      'remote__price_in': 2.0,
+      'remote__max_spend': 9.0,
+  }
+  with endpoints.serve(helpers.teach) as server:
+    config = mini.make_config('instruct', remote__url=server.url, **fields)
+    dry_run.dry_run(config, tmp_path / 'run')
+    assert server.heard == [] and not (tmp_path / 'run').exists()
+    commands.do(config, tmp_path / 'run')
+  out = capsys.readouterr().out
+  assert 'remote m: answers' in out
+  assert '\n  left out of questions.train: none\n  prompts: 5\n' in out
+  # Two direct answers of each question, and two conversations.
+  assert '5 questions, 0 done: 10 direct answers and 10 conversations' in out
+  most = re.search(r'at most   (\d+) turns', out)
+  assert most and len(server.heard) <= int(most[1]) == 10 + 10 * 10
+  (told,) = re.findall(r'longest prompt ([\d,]+) tokens', out)
+  run = instruct_test.make_run(tmp_path, world)
+  prompts = [run.chat.prompt(helpers.example(i)) for i in range(5)]
+  longest = max(len(prompt.token_ids) for prompt in prompts)
+  assert int(told.replace(',', '')) == longest

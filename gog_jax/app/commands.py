@@ -7,13 +7,16 @@ alone needs is imported when it is called: none waits for another's libraries.
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 from etils import epath
+from immutabledict import immutabledict
 
 from gog_jax.app import ask
 from gog_jax.app import stages
 from gog_jax.app import walk
+from gog_jax.config import pages
 from gog_jax.config import paradigms
 from gog_jax.errors import UserError
 from gog_jax.models.folders import model_folder
@@ -147,43 +150,43 @@ def table(config: Any, workdir: epath.Path) -> None:
   metrics.say(f'table: {workdir / "table.md"} and table.json')
 
 
+def gog(config: pages.GogPage, workdir: epath.Path) -> None:
+  """Walks the paper's recipe: one page after the other."""
+  for page in recipe(config, workdir):
+    do(page, workdir)
+
+
+def recipe(config: pages.GogPage, workdir: epath.Path) -> list[Any]:
+  """The pages that a recipe walks.
+
+  Raises:
+    UserError: A page's fields do not fit.
+  """
+  # Other pages go on asking before they make what is another's.
+  given = {k: v for k, v in config.given.items() if k != 'unasked'}
+  config = dataclasses.replace(config, given=immutabledict(given))
+  built = str(workdir / 'instruct' / 'set')
+  data = config.sft.data or built
+  walked = []
+  if data == built:  # As it also is where the workdir remembers it.
+    walked.append(dataclasses.replace(config, stage='instruct'))
+  sft = dataclasses.replace(config.sft, data=data)
+  given = config.given | {'sft.data': data}
+  table = pages.TableConfig(workdirs=(), seed=config.seed)
+  return [
+      *walked,
+      dataclasses.replace(config, stage='rl', sft=sft, given=given),
+      pages.TablePage(stage='table', profile=config.profile, table=table),
+  ]
+
+
 COMMANDS: dict[str, Callable[[Any, epath.Path], None]] = {
     command.__name__: command
     for command in (
         inspect, index, retrieve, ask.ask, benchmark, instruct, judge, convert,
-        check, export, table,
+        check, export, table, gog,
     )
 }  # fmt: skip
-
-
-def dry_run(config: Any, workdir: epath.Path) -> None:
-  """Says what an evaluation or a builder's run would take, and asks nobody.
-
-  If the builder asks the world's questions and they are not there, they are
-  made.
-
-  Raises:
-    UserError: The page is about neither, or as a walk says at once.
-  """
-  from gog_jax.evaluation import estimate
-  from gog_jax.instruct import estimate as instruct_estimate
-  from gog_jax.instruct import teachers
-
-  if config.stage == 'eval':
-    run = build(config, workdir)
-    walk.check(config)
-    print(estimate.describe(estimate.estimate(run)))
-  elif config.stage == 'instruct':
-    run = build(config, workdir)
-    needed = [name for name in teachers.stages_of(config) if name == 'data']
-    walk.bring(run, needed, 'instruct')
-    run = run.with_config(teachers.config_of(config))
-    print(instruct_estimate.table(run))
-  else:
-    raise UserError(
-        '--dry_run is for --config=configs/eval.py and instruct.py, not for a '
-        f'page of stage {config.stage!r}'
-    )
 
 
 def do(config: Any, workdir: epath.PathLike) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.app import plans
+from gog_jax.app.stage import Plan
 from gog_jax.app.stage import Stage
 from gog_jax.config import Config
 from gog_jax.config import paradigms
@@ -22,6 +24,7 @@ from gog_jax.evaluation import policies
 from gog_jax.models import start as start_lib
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
+from gog_jax.rewards import levels
 from gog_jax.run import Run
 from gog_jax.run import RunOf
 from gog_jax.storage import files
@@ -34,6 +37,7 @@ from gog_jax.toy import demos
 from gog_jax.toy import expert
 from gog_jax.toy import pretrain
 from gog_jax.toy.backend import WorldBackend
+from gog_jax.train import curriculum
 from gog_jax.train import rl
 from gog_jax.train import sft
 
@@ -79,6 +83,10 @@ def _demos(policy: str) -> Stage:
       pages=('sft',),
       config=lambda config: policies.config_of(config, policy),
       inputs=lambda run: {'maker': expert.version()},
+      plan=lambda run, folder: Plan([
+          f'{run.config.sft.n_demos:,} of the expert\'s answers to '
+          f'{run.config.sft.n_candidates:,} questions'
+      ]),
   )
 
 
@@ -98,6 +106,7 @@ def _sft(config: Config, policy: str, needs: str) -> Stage:
       inputs=lambda run: _asked(
           run, 'validation', asks=run.config.sft.n_validation
       ),
+      plan=functools.partial(plans.sft, demos=needs),
       trains=True,
   )
 
@@ -120,6 +129,7 @@ def _sft_on_data(config: Config) -> Stage:
           _TOLD: _told(run),
           **_asked(run, 'validation', asks=validates),
       },
+      plan=functools.partial(plans.sft, demos=''),
       trains=True,
   )
 
@@ -171,6 +181,18 @@ def _init(run: Run) -> dict[str, str]:
   return {} if folder is None else {'init': files.model_digest(folder)}
 
 
+def _train_rl(run: Run, folder: epath.Path) -> Mapping[str, Any]:
+  """RL, for as many steps as its epochs make, if it has any."""
+  c = run.config
+  if c.rl.epochs:
+    grades = levels.read_grades(run.workdir / 'grade')
+    ids = curriculum.select(grades, c.rl.level, at_least=c.rl.n_prompts)
+    n_steps = curriculum.n_steps_of(c.rl, len(ids))
+    sized = dataclasses.replace(c.rl, steps=n_steps)
+    run = run.with_config(dataclasses.replace(c, rl=sized))
+  return rl.train(run, folder)
+
+
 def _rl(config: Config, name: str) -> Stage:
   """RL with the page's settings, or with those of an arm."""
 
@@ -178,10 +200,11 @@ def _rl(config: Config, name: str) -> Stage:
     rl = config.arms.get(name, config.rl)
     return dataclasses.replace(config, rl=rl)
 
+  epochs = ('rl.epochs',) if own(config).rl.epochs else ()
   return Stage(
-      _RL,
+      (*_RL, *epochs),
       ('grade', *_started(own(config))),
-      rl.train,
+      _train_rl,
       pages=('rl',),
       config=own,
       inputs=lambda run: {
@@ -189,6 +212,7 @@ def _rl(config: Config, name: str) -> Stage:
           **_asked(run, 'validation', asks=run.config.validates_rl),
       },
       about=lambda run: {'questions': list(run.config.questions.train)},
+      plan=plans.rl,
       trains=True,
   )
 
@@ -216,6 +240,7 @@ def _eval(config: Config, name: str) -> Stage:
           'benchmark': dict(evaluate.items(run).facts),
           **(evaluate.trained_on(run) if by_rl else {}),
       },
+      plan=functools.partial(plans.evaluation, name=name),
       # What its tools or judge failed on is tried again.
       again=lambda run, folder: not evaluate.is_done(run, folder),
   )
@@ -262,6 +287,13 @@ def stages_of(config: Config) -> dict[str, Stage]:
           lambda run, folder: dataset.prepare(folder, run.config.data),
           pages=('sft', 'instruct'),
           inputs=lambda run: {'maker': WorldBackend.version},
+          plan=lambda run, folder: Plan([
+              'questions of the embedded world: '
+              + ', '.join(
+                  f'{split} {getattr(run.config.data, f"n_{split}"):,}'
+                  for split in ('train', 'validation', 'test', 'hard')
+              )
+          ]),
       ),
       'demos': _demos('sft'),
       'demos_no_gaze': _demos(paradigms.SFT_NO_GAZE),
@@ -279,6 +311,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
           config=_by_accuracy,
           inputs=lambda run: {**_asked(run, 'train'), **_init(run)},
           about=_left_out,
+          plan=plans.grade,
       ),
       **{name: _rl(config, name) for name in ('rl', *config.arms)},
       **evaluations,

@@ -8,7 +8,7 @@ toy profile, a stage runs those it builds on first; else the command is named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import shlex
 from typing import Any
@@ -96,19 +96,33 @@ def bring(run: Run, names: Sequence[str], target: str) -> None:
     UserError: As `walk`.
   """
   held = stages.stages_of(run.config)
-  for name in _in_order(held, names):
+  for name in in_order(held, names):
     # A report is quick to make, from whatever is there.
-    if name != 'report' and _is_complete(run, name):
+    if name != 'report' and is_complete(run, name):
       metrics.say(f'{name}: complete in {stages.folder_of(run, name)}, reused')
       continue
-    pages = held[name].pages
-    if not run.config.unasked and target not in pages:
-      raise UserError(_missing(run, name, target))
+    check_asked_for(run, name, target)
     facts = metrics.shown(make(run, name))
     metrics.say(f'{name}: done in {stages.folder_of(run, name)}: {facts}')
 
 
-def _is_complete(run: Run, name: str) -> bool:
+def check_asked_for(run: Run, name: str, target: str) -> None:
+  """Refuses a stage that the page `target` does not make, if it is `unasked`.
+
+  Raises:
+    UserError: Names the command that makes it.
+  """
+  pages = stages.stages_of(run.config)[name].pages
+  if not run.config.unasked and target not in pages:
+    raise UserError(_missing(run, name, target))
+
+
+def is_complete(run: Run, name: str) -> bool:
+  """Whether a stage is there, as this run would make it.
+
+  Raises:
+    UserError: It was made with other settings.
+  """
   folder = stages.folder_of(run, name)
   if not stages.manifest_of(run, name).is_complete(folder):
     return False
@@ -146,16 +160,16 @@ def order_for(config: Config) -> list[str]:
   named = [TARGETS[config.stage]]
   if config.stage == 'sft' and paradigms.SFT_NO_GAZE in held['report'].needs:
     named.append(paradigms.SFT_NO_GAZE)
-  return _in_order(held, named)
+  return in_order(held, named)
 
 
-def _in_order(
-    held: Mapping[str, stages.Stage], names: Sequence[str]
+def in_order(
+    held: Mapping[str, stages.Stage], names: Iterable[str]
 ) -> list[str]:
   """Each stage once, after those that it needs."""
   order = []
   for name in names:
-    whole = (*_in_order(held, held[name].needs), name)
+    whole = (*in_order(held, held[name].needs), name)
     order += [one for one in whole if one not in order]
   return order
 

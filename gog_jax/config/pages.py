@@ -64,6 +64,29 @@ class InstructPage(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GogPage(InstructPage):
+  """Of configs/gog.py."""
+
+  def __post_init__(self):
+    searched = {self.tools.text, self.tools.image}
+    given = {
+        'model.path=FOLDER': self.model.path,
+        'questions.train="(\'verl:FVQA_TRAIN.parquet\', '
+        '\'infoseek:INFOSEEK_TRAIN.jsonl\')"': all(
+            not name.endswith(':') for name in self.questions.train
+        ),
+        'tools.index=DIR (configs/index.py makes one)': (
+            self.tools.index or 'index' not in searched
+        ),
+        'remote.url=URL of the teacher': self.remote.url or self.sft.data,
+        'judge.url=URL of the judge': self.judge.url,
+    }
+    if missing := [f'--config.{flag}' for flag in given if not given[flag]]:
+      raise UserError(f'the recipe still needs {", ".join(missing)}')
+    super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AskPage(Config):
   """Of configs/ask.py."""
 
@@ -207,6 +230,7 @@ KINDS: dict[str, type[Any]] = {
     'inspect': Config,
     'pretrain': PretrainPage,
     'instruct': InstructPage,
+    'gog': GogPage,
     'ask': AskPage,
     'convert': ConvertPage,
     'check': CheckPage,

@@ -204,6 +204,7 @@ class RLConfig:
   dynamic_sampling: bool  # Replace groups without variance.
   max_refills: typed.Count
   steps: typed.Positive
+  epochs: typed.Amount  # Over the level's queries; 0 trains for `steps`.
   n_prompts: typed.Positive  # P, questions per step.
   # G, rollouts per question.
   group_size: Annotated[

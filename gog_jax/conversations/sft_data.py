@@ -7,7 +7,7 @@ that are evaluated, too, are left out: see questions/leaks.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import functools
 import math
 from typing import Any
@@ -59,42 +59,66 @@ def read(
     made = run.workdir / demos / 'trajectories.jsonl'
     shown = trajectories_lib.read(made, Trajectory)
     return shown, {'n_demos': len(shown)}
-  found = reader.read(path, run=lambda: run)
   target = epath.Path(folder) / 'data'
   if target.exists():  # Of a start that was stopped.
     target.rmtree()
-  leaked = splits.leaked(run.config, workdir=run.workdir)
-  left_out = list[str]()
   with rollouts.Rollouts(target) as encoded:
 
-    def keep(told: Conversation) -> str:
-      interrupt.check()
-      try:
-        trajectory = encode(
-            told, run.chat, run.box_spec, data_box=run.config.sft.data_box
-        )
-        why = next(filter(None, map(leaked, _asked(told))), '')
-      except FrameError:
-        raise  # It is that of all.
-      except UserError as error:
-        raise Unusable('damaged', str(error)) from error
-      _check(run, trajectory)
-      if why:
-        left_out.append(told.id)
-        raise Unusable(checked.LEAKED, why)
+    def take(trajectory: Trajectory) -> None:
+      check(run, trajectory)
       encoded.add(len(encoded.items), {}, trajectory=trajectory)
-      return told.id
 
-    kept = sift(
-        found.name,
-        ((f'{found.name}, {told.id}', told) for told in found.items),
-        keep,
-        drops=found.drops,
-    )
-  say(kept.required())
+    kept, left_out = encoded_as(run, path, take)
+  say(kept)
   checked.check_same(left_out, target.parent / 'left_out.json')
   facts = {'n_demos': len(kept.items), 'dropped': kept.reasons()}
   return rollouts.Saved(target), facts
+
+
+def encoded_as(
+    run: Run, path: str, take: Callable[[Trajectory], None]
+) -> tuple[Loaded[str], list[str]]:
+  """Encodes a user's data for this run's model.
+
+  Args:
+    run: Its chat decides what can be encoded.
+    path: The user's file or folder.
+    take: Given each trajectory; what raises Unusable is dropped.
+
+  Returns:
+    Ids of what is kept; and of what is left out since it is evaluated, too.
+
+  Raises:
+    UserError: There is no usable record.
+  """
+  found = reader.read(path, run=lambda: run)
+  leaked = splits.leaked(run.config, workdir=run.workdir)
+  left_out = list[str]()
+
+  def keep(told: Conversation) -> str:
+    interrupt.check()
+    try:
+      trajectory = encode(
+          told, run.chat, run.box_spec, data_box=run.config.sft.data_box
+      )
+      why = next(filter(None, map(leaked, _asked(told))), '')
+    except FrameError:
+      raise  # It is that of all.
+    except UserError as error:
+      raise Unusable('damaged', str(error)) from error
+    if why:
+      left_out.append(told.id)
+      raise Unusable(checked.LEAKED, why)
+    take(trajectory)
+    return told.id
+
+  kept = sift(
+      found.name,
+      ((f'{found.name}, {told.id}', told) for told in found.items),
+      keep,
+      drops=found.drops,
+  )
+  return kept.required(), left_out
 
 
 def say(found: Loaded[Any]) -> None:
@@ -124,15 +148,14 @@ def _asked(told: Conversation) -> Iterator[Example]:
       )
 
 
-def _check(run: Run, trajectory: Trajectory) -> None:
+def check(run: Run, trajectory: Trajectory) -> None:
   """Refuses a trajectory that this run cannot train on.
 
   Raises:
     Unusable: It is too long or has no targets.
   """
   c = run.config.batch
-  n_tokens = len(trajectory.token_ids)
-  n_patches = sum(math.prod(p.grid) for p in trajectory.placements)
+  n_tokens, n_patches = size_of(trajectory)
   if n_tokens > c.row_tokens or n_patches > c.row_patches:
     raise Unusable(
         'too long',
@@ -142,3 +165,9 @@ def _check(run: Run, trajectory: Trajectory) -> None:
     )
   if not trajectory.loss_mask.any():
     raise Unusable('no targets', 'no token of it is a target')
+
+
+def size_of(trajectory: Trajectory) -> tuple[int, int]:
+  """Tokens and image patches, of which a packed row holds so many."""
+  patches = sum(math.prod(one.grid) for one in trajectory.placements)
+  return len(trajectory.token_ids), patches

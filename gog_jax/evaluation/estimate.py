@@ -1,4 +1,4 @@
-"""What an evaluation would take, before anything is run.
+"""What an evaluation, or other rollouts, would take before anything is run.
 
 Bounds follow from the config: turns, a call a turn, tokens, prices. What is
 expected follows from items that are done: the policy's own, or those of its
@@ -15,11 +15,11 @@ from typing import Any
 from etils import epath
 from flax import nnx
 import jax
-import jax.numpy as jnp
 
 from gog_jax import models
 from gog_jax.config import paradigms
 from gog_jax.config.paradigms import Named
+from gog_jax.config.tools import EndpointConfig
 from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import policies
 from gog_jax.evaluation.collect import USAGE
@@ -47,9 +47,7 @@ class Estimate:
     done: The number of items that are done.
     parameters: Those of the model that is loaded; 0 where none is.
     bytes: The size of the parameters in the config's dtype.
-    most: Bounds: 'turns', 'calls', 'judged', 'prompt_tokens',
-      'completion_tokens' (of a remote model), 'price' (US dollars); of a judge
-      that costs, 'judge_price', the cap for all policies together.
+    most: What `most` gives.
     expected: The same as far as what is done tells, and 'seconds'; empty where
       nothing is done.
     told_by: The items that `expected` is extrapolated from.
@@ -65,16 +63,12 @@ class Estimate:
   told_by: str
 
 
-def estimate(run: Run) -> list[Estimate]:
-  """One for each policy of `config.eval.policies`.
+def estimate(run: Run, name: str) -> Estimate:
+  """What is left of a policy's evaluation.
 
   Raises:
     UserError: What is evaluated on is not there, or another version has begun.
   """
-  return [_of_policy(run, name) for name in run.config.eval.policies]
-
-
-def _of_policy(run: Run, name: str) -> Estimate:
   c = run.config
   policy = paradigms.parse(name, c.arms)
   own = policies.run_of(run, name)
@@ -86,7 +80,8 @@ def _of_policy(run: Run, name: str) -> Estimate:
   else:
     n = len(evaluate.items(run).examples)
   left = max(n - len(done), 0)
-  parameters, n_bytes = _size(own, policy)
+  loads = policy.stage is not None or policy.model == paradigms.BASE
+  parameters = n_parameters(own) if loads else 0
   told_by, known = _known(run, name, done)
   expected = {}
   if known:
@@ -99,24 +94,28 @@ def _of_policy(run: Run, name: str) -> Estimate:
       items=n,
       done=len(done),
       parameters=parameters,
-      bytes=n_bytes,
-      most=_most(own, policy, left),
+      bytes=parameters * own.dtype.itemsize,
+      most=most(own, policy, left),
       expected=expected,
       told_by=told_by,
   )
 
 
-def _size(own: Run, policy: Named) -> tuple[int, int]:
-  """Parameters and bytes of the model that is loaded, from its config."""
-  if policy.stage is None and policy.model != paradigms.BASE:
-    return 0, 0
-  model = models.abstract(own.model_config, dtype=own.dtype)
+def n_parameters(run: Run) -> int:
+  """Those of the model, from its config."""
+  model = models.abstract(run.model_config, dtype=run.dtype)
   leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
-  parameters = sum(math.prod(leaf.shape) for leaf in leaves)
-  return parameters, parameters * jnp.dtype(own.dtype).itemsize
+  return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
+def most(own: Run, policy: Named, left: int) -> dict[str, float]:
+  """Bounds of `left` conversations of a policy, whose run is `own`.
+
+  Returns:
+    'turns', 'calls', 'judged', and of a remote model 'prompt_tokens' and
+    'completion_tokens'; 'price', US dollars without the judge, NaN where it is
+    unknown.
+  """
   limits = own.limits
   turns = limits.max_turns
   # The last turn's are not made.
@@ -124,26 +123,46 @@ def _most(own: Run, policy: Named, left: int) -> dict[str, float]:
   caps = [limits.max_calls.get(tool, 0) for tool in own.executor.tools]
   if caps and all(caps):
     calls = min(calls, sum(caps))
-  most: dict[str, float] = {
+  found: dict[str, float] = {
       'turns': left * turns,
       'calls': left * calls,
       'judged': left * own.config.reward.asks_judge,
-      'price': left * calls * max(own.executor.prices, default=0.0),
+      'price': left * calls * price_of_call(own) if left * calls else 0.0,
   }
-  judge = own.config.judge
-  if most['judged'] and (judge.price_in or judge.price_out):
-    most['judge_price'] = judge.max_spend
   if policy.model == paradigms.REMOTE:
     # Those said for it are not asked for.
     asked = turns - 2 if policy.paradigm == paradigms.FULL_SEARCH else turns
     c = own.config.remote
     said = c.max_tokens or limits.max_turn_tokens
-    most['prompt_tokens'] = left * asked * limits.max_context
-    most['completion_tokens'] = left * asked * said
-    most['price'] += ledger.dollars(
-        c, most['prompt_tokens'], most['completion_tokens']
-    )
-  return most
+    found['prompt_tokens'] = left * asked * limits.max_context
+    found['completion_tokens'] = left * asked * said
+    if left:
+      found['price'] += price_of(
+          c, found['prompt_tokens'], found['completion_tokens']
+      )
+  return found
+
+
+def price_of(
+    prices: EndpointConfig, tokens_in: float, tokens_out: float
+) -> float:
+  """US dollars for tokens; NaN where a section gives no price."""
+  if not (prices.price_in or prices.price_out):
+    return math.nan
+  return ledger.dollars(prices, tokens_in, tokens_out)
+
+
+def price_of_call(own: Run) -> float:
+  """US dollars of the dearest call of a tool; NaN where no price is given.
+
+  What is searched on this machine costs nothing.
+  """
+  tools = own.config.tools
+  elsewhere = {tools.text, tools.image} - {'world', 'index', ''}
+  dearest = max(own.executor.prices, default=0.0)
+  if not dearest and elsewhere and tools.mode != 'replay':
+    return math.nan
+  return dearest
 
 
 def _known(
@@ -161,30 +180,22 @@ def _known(
   return '', []
 
 
-def describe(found: list[Estimate]) -> str:
-  """For a terminal, a few lines for each policy and a sum."""
-  lines = []
-  for one in found:
-    lines.append(f'{one.policy}: {one.items} items, {one.done} done')
-    if one.parameters:
-      lines[-1] += (
-          f'; {one.parameters / 1e6:,.1f} million parameters, '
-          f'{one.bytes / 2**30:,.2f} GiB'
-      )
-    lines.append(f'  at most   {_line(one.most)}')
-    if one.expected:
-      lines.append(f'  expected  {_line(one.expected)} (by {one.told_by})')
-  judge = max((one.most.get('judge_price', 0.0) for one in found), default=0)
-  most = sum(one.most['price'] for one in found) + judge
-  expected = [one.expected['price'] for one in found if one.expected]
-  total = f'all: at most ${most:,.4f}'
-  if len(expected) == len(found):
-    total += f', expected ${sum(expected):,.4f}'
-    total += ' without the judge' if judge else ''
-  return '\n'.join([*lines, total, 'nothing was run (--dry_run)'])
+def describe(one: Estimate) -> list[str]:
+  """For a terminal, a few lines."""
+  lines = [f'{one.items:,} items, {one.done:,} done']
+  if one.parameters:
+    lines[-1] += (
+        f'; {one.parameters / 1e6:,.1f} million parameters, '
+        f'{one.bytes / 2**30:,.2f} GiB'
+    )
+  lines.append(f'at most   {line(one.most)}')
+  if one.expected:
+    lines.append(f'expected  {line(one.expected)} (by {one.told_by})')
+  return lines
 
 
-def _line(values: Mapping[str, float]) -> str:
+def line(values: Mapping[str, float]) -> str:
+  """What `most` gives, in one line."""
   parts = [
       f'{values[key]:,.0f} {word}'
       for key, word in _SHOWN.items()
@@ -192,7 +203,8 @@ def _line(values: Mapping[str, float]) -> str:
   ]
   if values.get('seconds'):
     parts.append(f'{values["seconds"] / 3600:,.2f} h of work')
-  parts.append(f'${values["price"]:,.4f}')
-  if values.get('judge_price'):
-    parts.append(f'and ${values["judge_price"]:,.4f} for the judge of all')
-  return ', '.join(parts)
+  return ', '.join([*parts, dollars(values['price'])])
+
+
+def dollars(price: float) -> str:
+  return 'price unknown' if math.isnan(price) else f'${price:,.4f}'

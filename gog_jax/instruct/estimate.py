@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
+import math
 import statistics
 
+from gog_jax.evaluation import estimate as of_rollouts
 from gog_jax.evaluation import policies
 from gog_jax.instruct import build
 from gog_jax.instruct.answers import outcome_of
 from gog_jax.instruct.teachers import InstructRun
-from gog_jax.remote import ledger
 from gog_jax.storage import rollouts
 
 _PROBED = 8  # Prompts that are encoded for the estimate.
@@ -25,22 +27,16 @@ class Estimate:
     done: Of these, with nothing left to ask.
     direct: Direct answers, a message each.
     conversations: Conversations with tools.
-    messages: All messages of the teacher.
-    tool_calls: At one call a message.
-    tokens_in: Of prompts, by our tokenizer, each message's anew.
-    tokens_out: Of messages.
-    dollars: At the given prices; None without any.
+    most: As in evaluation/estimate.py: the teacher's messages are 'turns', with
+      a call each; its 'prompt_tokens', by our tokenizer, are each message's
+      anew.
   """
 
   queries: int
   done: int
   direct: int
   conversations: int
-  messages: int
-  tool_calls: int
-  tokens_in: int
-  tokens_out: int
-  dollars: float | None
+  most: Mapping[str, float]
 
 
 def estimate(run: InstructRun) -> Estimate:
@@ -50,6 +46,7 @@ def estimate(run: InstructRun) -> Estimate:
     UserError: The sources cannot be read.
   """
   c, rollout = run.config.instruct, run.config.rollout
+  remote = run.config.remote
   questions = build.questions_of(run)
   folder = build.folder_of(run)
   answers, tries = (
@@ -61,58 +58,44 @@ def estimate(run: InstructRun) -> Estimate:
   )
   left = len(questions) - done
   direct, conversations = left * c.n_direct, left * c.samples
-  prompt = statistics.fmean(
-      len(run.chat.prompt(example).token_ids)
-      for example in questions[:_PROBED]
-  )
-  said = rollout.max_turn_tokens
-  if c.teacher == policies.REMOTE and run.config.remote.max_tokens:
-    said = min(said, run.config.remote.max_tokens)
-  found = run.config.tools.top_k * run.config.tools.hit_characters
-  turn = said + found / _CHARACTERS
   turns = rollout.max_turns
-  # Message k of a conversation is asked with all that came before it.
-  asked = sum(
-      min(prompt + k * turn, rollout.max_context) for k in range(turns)
-  )
-  tokens_in = round(direct * prompt + conversations * asked)
-  tokens_out = (direct + conversations * turns) * said
-  dollars = None
-  prices = run.config.remote
-  if c.teacher == policies.REMOTE and (prices.price_in or prices.price_out):
-    dollars = ledger.dollars(prices, tokens_in, tokens_out)
+  n_calls = conversations * (turns - 1)
+  most = {
+      'turns': direct + conversations * turns,
+      'calls': n_calls,
+      'judged': (direct + conversations) * run.config.reward.asks_judge,
+      'price': n_calls * of_rollouts.price_of_call(run) if n_calls else 0.0,
+  }
+  if c.teacher == policies.REMOTE and left:
+    prompt = statistics.fmean(
+        len(run.chat.prompt(example).token_ids)
+        for example in questions[:_PROBED]
+    )
+    said = min(rollout.max_turn_tokens, remote.max_tokens or math.inf)
+    found = run.config.tools.top_k * run.config.tools.hit_characters
+    # Message k of a conversation is asked with all that came before it.
+    asked = sum(
+        min(prompt + k * (said + found / _CHARACTERS), rollout.max_context)
+        for k in range(turns)
+    )
+    most['prompt_tokens'] = round(direct * prompt + conversations * asked)
+    most['completion_tokens'] = most['turns'] * said
+    most['price'] += of_rollouts.price_of(
+        remote, most['prompt_tokens'], most['completion_tokens']
+    )
   return Estimate(
       queries=len(questions),
       done=done,
       direct=direct,
       conversations=conversations,
-      messages=direct + conversations * turns,
-      tool_calls=conversations * (turns - 1),
-      tokens_in=tokens_in,
-      tokens_out=tokens_out,
-      dollars=dollars,
+      most=most,
   )
 
 
-def table(run: InstructRun) -> str:
-  """The same for people."""
-  e = estimate(run)
-  c = run.config
-  price = 'nothing'
-  if e.dollars is not None:
-    price = f'${e.dollars:,.2f}, and no more than ${c.remote.max_spend:,.2f}'
-  elif c.instruct.teacher == policies.REMOTE:
-    price = 'unknown: give --config.remote.price_in and price_out'
-  rows = (
-      ('questions', f'{e.queries:,}, of which {e.done:,} are done'),
-      ('direct answers', f'{e.direct:,}'),
-      ('conversations', f'{e.conversations:,}'),
-      ('messages of the teacher', f'{e.messages:,}'),
-      ('tool calls', f'{e.tool_calls:,}'),
-      ('tokens read', f'{e.tokens_in:,}'),
-      ('tokens written', f'{e.tokens_out:,}'),
-      ('price of the teacher', price),
-  )
-  width = max(len(name) for name, _ in rows)
-  lines = [f'{name:<{width}}  {value}' for name, value in rows]
-  return '\n'.join(['At most, and not counting what fails:', *lines])
+def describe(e: Estimate) -> list[str]:
+  """For a terminal, two lines."""
+  return [
+      f'{e.queries:,} questions, {e.done:,} done: {e.direct:,} direct answers '
+      f'and {e.conversations:,} conversations at most, what fails not counted',
+      f'at most   {of_rollouts.line(e.most)}',
+  ]

@@ -79,6 +79,10 @@ class Judge:
     self._known: dict[str, bool] = {}  # Survives a disk that fails.
     self._examples: dict[str, str] = {}  # An error for each reason.
 
+  def probe(self) -> str:
+    """See `Endpoint.probe`."""
+    return self._endpoint.probe()
+
   def facts(self) -> dict[str, object]:
     """What it is, and what was counted since the last time."""
     return {**self.about, **self.counts.take()}

@@ -18,6 +18,18 @@ from gog_jax.storage import heartbeat
 from gog_jax.storage import typed
 
 _CHOOSE = 'choose a folder you can write with --workdir=FOLDER'
+_writes = True
+
+
+@contextlib.contextmanager
+def nothing_written() -> Iterator[None]:
+  """Inside, `write_atomic` and all that write by it do nothing: a dry run."""
+  global _writes
+  _writes = False
+  try:
+    yield
+  finally:
+    _writes = True
 
 
 @contextlib.contextmanager
@@ -52,6 +64,8 @@ def write_atomic(
   Raises:
     UserError: The folder cannot be written.
   """
+  if not _writes:
+    return
   path = epath.Path(path)
   partial = path.with_name(path.name + '.partial')
   with writable(path):

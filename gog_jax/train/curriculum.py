@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Sequence
+import math
 from typing import Any
 
 from etils import epath
@@ -137,6 +138,11 @@ class Curriculum:
         self._easier[example_id] = step
       elif level is not None:  # Where no sample counts, nothing was found.
         self._easier.pop(example_id, None)
+
+
+def n_steps_of(c: RLConfig, n: int) -> int:
+  """Steps on `n` queries of the level: those of `epochs`, if it is set."""
+  return math.ceil(c.epochs * n / c.n_prompts) if c.epochs else c.steps
 
 
 def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:

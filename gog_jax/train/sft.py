@@ -15,6 +15,7 @@ from etils import epath
 from flax import nnx
 
 from gog_jax import seams
+from gog_jax.config.training import SFTConfig
 from gog_jax.rollout.sampler import JaxPolicy
 from gog_jax.run import Run
 from gog_jax.storage import checkpoint
@@ -54,9 +55,7 @@ def train(
   read = seams.load('data', _DATA, field='config.sft.data')
   with heartbeat.doing(f'reading {data or demos}'):
     shown, facts = read(run, folder, demos=demos, path=data)
-  n_steps = c.steps
-  if data and c.epochs:
-    n_steps = math.ceil(c.epochs * len(shown) / c.batch_size)
+  n_steps = n_steps_of(c, len(shown), of_data=bool(data))
   optimizer = make_optimizer(c.optimizer, n_steps=n_steps)
   _, state, model = state_lib.start_state(run, optimizer, start_from='base')
   sft_step = steps.make_sft_step(model, optimizer, state)
@@ -116,6 +115,13 @@ def train(
       'validation_accuracy': accuracies(n_steps),
       'flat': flat,
   }
+
+
+def n_steps_of(c: SFTConfig, n: int, *, of_data: bool) -> int:
+  """Steps on `n` trajectories; epochs are those of a user's data."""
+  if of_data and c.epochs:
+    return math.ceil(c.epochs * n / c.batch_size)
+  return c.steps
 
 
 def flat_after(accuracies: Sequence[float], *, n: int) -> bool:
