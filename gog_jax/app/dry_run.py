@@ -153,19 +153,23 @@ def _services(run: Run) -> Plan:
 
 
 def _harmless(config: C, scratch: str) -> C:
-  """A config whose tools and judge make no file but in `scratch`."""
+  """A config whose tools and judge make no file but in `scratch`.
+
+  Images that are not fetched yet are not: their questions are left out.
+  """
 
   def read_only(c: ToolsConfig) -> ToolsConfig:
     mode = 'live' if c.mode == 'record' else c.mode
     return dataclasses.replace(c, mode=mode, cache='')
 
-  general = config.general
+  general, replace = config.general, dataclasses.replace
   if general:
-    tools = read_only(general.tools)
-    general = dataclasses.replace(general, tools=tools)
-  return dataclasses.replace(
+    general = replace(general, tools=read_only(general.tools))
+  return replace(
       config,
       tools=read_only(config.tools),
       general=general,
-      judge=dataclasses.replace(config.judge, cache=f'{scratch}/verdicts'),
+      judge=replace(config.judge, cache=f'{scratch}/verdicts'),
+      questions=replace(config.questions, fetch_images=False),
+      benchmark=replace(config.benchmark, fetch_images=False),
   )

@@ -83,7 +83,9 @@ class GogPage(InstructPage):
     }
     if missing := [f'--config.{flag}' for flag in given if not given[flag]]:
       raise UserError(f'the recipe still needs {", ".join(missing)}')
-    super().__post_init__()
+    # With data of one's own, nobody teaches.
+    kind = Config if self.sft.data else InstructPage
+    kind.__post_init__(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
