@@ -6,6 +6,7 @@ import contextlib
 import json
 import pathlib
 import re
+import subprocess
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests import endpoints
 from tests import journey_helpers as helpers
 from tests import journey_test
 from tests import judge_helpers
+from tests import main_test
 from tests import mini
 
 GIVEN = {
@@ -73,13 +75,13 @@ def test_every_value_says_where_it_is_from():
 def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
   """One command; given again, it reuses all and asks nobody."""
   helpers.write_files(tmp_path)
-  journey_test.main(
-      'index',
-      docs=tmp_path / 'docs.jsonl',
-      images=tmp_path / 'photos',
-      index=tmp_path / 'index',
-  )
-  run = tmp_path / 'run'
+  main_test.said(
+      '--config=configs/index.py',
+      f'--config.docs={tmp_path}/docs.jsonl',
+      f'--config.images={tmp_path}/photos',
+      f'--config.index={tmp_path}/index',
+  ).check_returncode()
+  workdir = tmp_path / 'run'
   fields = journey_test.SIZES | {
       'model.path': helpers.write_model(tmp_path / 'model', 'qwen2_5_vl'),
       'tools.index': tmp_path / 'index',
@@ -88,13 +90,7 @@ def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
           f'infoseek:{tmp_path}/infoseek/infoseek_train.jsonl',
       ),
       'instruct.n': 12,
-      'instruct.n_queries': 40,
-      'instruct.chunk': 20,
       'instruct.no_search': 0.0,  # What it knows at once is too easy.
-      'grade.n_queries': 6,
-      'grade.samples': 2,
-      'rl.n_prompts': 2,
-      'rl.group_size': 2,
       'rl.epochs': 1.0,
       'eval.n_examples': 4,
       'eval.policies': ('sft', 'rl'),
@@ -105,13 +101,23 @@ def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
     fields |= {'remote.url': teacher.url, 'judge.url': judge.url}
 
     def main() -> str:
-      return journey_test.main(
-          'gog', profile='qwen2_5_vl_7b', workdir=str(run), **fields
+      done = subprocess.run(
+          main_test.command(
+              '--config=configs/gog.py:qwen2_5_vl_7b',
+              *(f'--config.{name}={value}' for name, value in fields.items()),
+              f'--workdir={workdir}',
+          ),
+          cwd=main_test.ROOT,
+          env=main_test.environment(),
+          capture_output=True,
+          text=True,
       )
+      assert done.returncode == 0, done.stderr[-3000:]
+      return done.stdout + done.stderr
 
-    assert 'GoG-2.5-7B-RL' in main()
+    assert 'GoG-RL, Qwen2.5-VL-7B-Instruct' in main()
     made = {
-        name: json.loads((run / name / 'manifest.json').read_text())
+        name: json.loads((workdir / name / 'manifest.json').read_text())
         for name in ('sft', 'grade', 'rl', 'eval/sft', 'eval/rl')
     }
     asked = len(teacher.heard)
@@ -119,9 +125,10 @@ def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
   assert len(teacher.heard) == asked
   for name, manifest in made.items():
     assert manifest['complete']
-    assert f'{name.replace("/", " ")}: complete in {run / name}, reused' in said
-  # Every query is Level 2 of a model that answers nothing.
+    what = name.replace('/', ' ')
+    assert f'{what}: complete in {workdir / name}, reused' in said
+  assert made['sft']['facts']['steps'] == 2  # 12 samples, 8 at a time.
+  # Every query is Level 2 of a model that answers nothing; 2 at a time.
   n = made['grade']['facts']['levels']['2']
-  assert made['rl']['facts']['steps'] == -(-n // 2)
-  assert made['sft']['facts']['steps'] == -(-3 * 12 // 8)
-  assert not (run / 'data').exists()
+  assert made['rl']['facts']['steps'] == -(-n // 2) > 0
+  assert not (workdir / 'data').exists()

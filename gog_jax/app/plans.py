@@ -150,6 +150,10 @@ def rl(run: Run, folder: epath.Path) -> Plan:
   if c.dynamic_sampling:
     lines.append(f'and up to {c.max_refills} times as many to refill groups')
     n *= 1 + c.max_refills
+  if run.config.validates_rl:
+    validated = (1 + math.ceil(steps / c.eval_every)) * c.n_validation
+    lines.append(f'validation: {validated:,} conversations among those below')
+    n += validated
   return _rolled_out(run, paradigms.RL, n, lines, trains=True)
 
 
