@@ -131,7 +131,7 @@ def test_sft_on_data_and_grading_are_told_as_they_are_done(
   assert (facts['n_demos'], made['steps']) == (7, 4)
   assert facts['dropped'] == {'no image': 1, 'duplicate id': 1, 'too long': 1}
 
-  left_out, prompts, room, rolled, most, _ = found['grade']
+  left_out, prompts, room, _, rolled, most = found['grade']
   reasons = left_out.removeprefix('left out of questions.train: ').split(', ')
   assert {*reasons} == {'1 bad image', '1 no answer', '1 also evaluated'}
   assert prompts.startswith('prompts: 2, left out: 1 (the prompt of long')
@@ -157,7 +157,7 @@ def test_what_is_complete_is_reused_and_the_rest_is_told(finished, capsys):
   n = sum(
       one.level is not None for one in levels.read_grades(run.workdir / 'grade')
   )
-  prompts, _, queries, steps, rolled, most, held = found['rl']
+  prompts, _, queries, steps, held, rolled, most = found['rl']
   assert prompts == f'prompts: {n}'
   assert queries == f'{n} queries of all levels: {16 / n:.1f} epochs'
   assert steps == 'steps: 4 of 4 x 4 rollouts, 4 updates'
@@ -175,7 +175,7 @@ def test_all_that_would_stop_it_is_named_in_one_line(
       name.replace('.', '__'): value
       for name, value in mini.OVERRIDES.items() if name != 'rl.n_prompts'
   })  # fmt: skip
-  with pytest.raises(UserError, match="of 16 queries are Level -1.*step's 17"):
+  with pytest.raises(UserError, match='16 of 16 queries are graded, fewer'):
     told(few, finished.workdir, capsys)
   (tmp_path / 'own').mkdir()
   fields = OWN | questions(tmp_path / 'own') | {

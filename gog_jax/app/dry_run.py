@@ -87,7 +87,8 @@ class _Told:
       self.stops[str(error)] = None
       found = Plan([f'would stop: {error}'])
     self.plans.append(found)
-    print('\n  '.join([f'{name}:', *found.lines]), flush=True)
+    lines = found.lines or ['is not made yet']
+    print('\n  '.join([f'{name}:', *lines]), flush=True)
 
 
 def _of_page(

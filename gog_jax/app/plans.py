@@ -23,6 +23,8 @@ from gog_jax.config import paradigms
 from gog_jax.config.pages import ExportPage
 from gog_jax.config.pages import IndexPage
 from gog_jax.config.pages import InstructPage
+from gog_jax.config.training import OptimizerConfig
+from gog_jax.conversations import reader
 from gog_jax.conversations import sft_data
 from gog_jax.errors import UserError
 from gog_jax.evaluation import estimate
@@ -45,12 +47,15 @@ from gog_jax.types import Trajectory
 _UNITS = {'GB': 1e9, 'MB': 1e6, 'kB': 1e3}
 _MULTIPLE = 256  # Of rows that are proposed.
 _UNKNOWN = 'prompts: unknown until data has made the embedded world'
+_TRAINER = ('frozen parameters', 'trained parameters', 'optimizer')
 _SAMPLER = ('frozen parameters', 'trained parameters', 'KV cache')
 
 
 def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
   """Of SFT on a stage's demos, or on `sft.data`: its rows, tokens and steps."""
-  c, memory = run.config.sft, _memory(run, sft=True)
+  c = run.config.sft
+  cache = ('KV cache',) * bool(c.n_validation)
+  memory = _memory(run, *_TRAINER, *cache, optimizer=c.optimizer)
   if n := _to_be_made(run, demos):
     return Plan([
         f'records: {n:,} of {demos or "instruct"}, which is not made yet: '
@@ -59,41 +64,40 @@ def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
         'records, if none is dropped',
         memory,
     ])
-  sizes, seen = [], []
+  seen, kept = [], []  # Tokens and patches; of what is trained on, targets.
 
   def take(one: Trajectory) -> None:
     seen.append(sft_data.size_of(one))
-    sft_data.check(run, one)  # Or it is dropped.
-    sizes.append((len(one.token_ids), int(one.loss_mask.sum())))
+    if not demos:
+      sft_data.check(run, one)  # Or it is dropped.
+    kept.append((len(one.token_ids), int(one.loss_mask.sum())))
 
+  dropped = ''
   if demos:
-    shown, _ = sft_data.read(run, folder, demos=demos, path='')
-    for one in shown:
+    for one in sft_data.read(run, folder, demos=demos, path='')[0]:
       take(one)
-    lines = [f'records: {len(shown):,} of {demos}']
   else:
-    kept, _ = sft_data.encoded_as(run, c.data, take)
-    dropped = ', '.join(f'{n:,} {why}' for why, n in kept.reasons().items())
-    lines = [
-        f'records: {len(sizes):,} of {c.data}; dropped: {dropped or "none"}'
-    ]
+    found = reader.read(c.data, run=lambda: run)
+    reasons = sft_data.encoded_as(run, found, take)[0].reasons()
+    dropped = ', '.join(f'{n:,} {why}' for why, n in reasons.items())
   tokens, patches = zip(*seen, strict=True)
   row = run.config.batch
   longest, most = (
       math.ceil(n / _MULTIPLE) * _MULTIPLE
       for n in (max(tokens), np.quantile(tokens, 0.99, method='higher'))
   )
-  n_tokens, n_targets = (sum(column) for column in zip(*sizes, strict=True))
-  steps = n_steps_of(c, len(sizes), of_data=not demos)
+  n_tokens, n_targets = (sum(column) for column in zip(*kept, strict=True))
+  steps = n_steps_of(c, len(kept), of_data=not demos)
   return Plan([
-      *lines,
+      f'records: {len(kept):,} of {demos or c.data}; dropped: '
+      f'{dropped or "none"}',
       f'longest record {max(tokens):,} tokens, batch.row_tokens='
       f'{row.row_tokens:,}: rows of {longest:,} hold all, 99 % fit {most:,}',
       f'most patches of a record {max(patches):,}, batch.row_patches='
       f'{row.row_patches:,}',
       f'{n_tokens:,} tokens an epoch, {n_targets:,} of them targets',
       f'steps: {steps:,} of {c.batch_size} records, '
-      f'{steps * c.batch_size / len(sizes):.1f} epochs',
+      f'{steps * c.batch_size / len(kept):.1f} epochs',
       memory,
   ])
 
@@ -114,8 +118,9 @@ def grade(run: Run, folder: epath.Path) -> Plan:
   if not _lacks_world(run, 'train'):
     lines, n = _prompts(run, run.graded_examples())
     lines = [_left_out(run), *lines]
-  n = n * run.config.grade.samples - len(rollouts.items(folder / 'samples'))
-  return _rolled_out(run, paradigms.SFT, n, lines)
+  done = len(rollouts.items(folder / 'samples'))
+  n = max(n * run.config.grade.samples - done, 0)
+  return _rolled_out(run, paradigms.SFT, n, [*lines, _memory(run, *_SAMPLER)])
 
 
 def rl(run: Run, folder: epath.Path) -> Plan:
@@ -140,7 +145,7 @@ def rl(run: Run, folder: epath.Path) -> Plan:
     ]
     if c.epochs:
       lines.append(f'steps: unknown, rl.epochs={c.epochs:g} of these queries')
-      return Plan([*lines, _memory(run, rl=True)], price=math.nan)
+      return Plan([*lines, _memory(run)], price=math.nan)
     steps = c.steps
   lines.append(
       f'steps: {steps:,} of {c.n_prompts} x {c.group_size} rollouts, '
@@ -154,7 +159,7 @@ def rl(run: Run, folder: epath.Path) -> Plan:
     validated = (1 + math.ceil(steps / c.eval_every)) * c.n_validation
     lines.append(f'validation: {validated:,} conversations among those below')
     n += validated
-  return _rolled_out(run, paradigms.RL, n, lines, trains=True)
+  return _rolled_out(run, paradigms.RL, n, [*lines, _memory(run)])
 
 
 def evaluation(run: Run, folder: epath.Path, *, name: str) -> Plan:
@@ -167,7 +172,7 @@ def evaluation(run: Run, folder: epath.Path, *, name: str) -> Plan:
   else:
     lines += _prompts(run, evaluate.items(run).examples)[0]
   if found.parameters:
-    lines.append(_memory(run))
+    lines.append(_memory(run, *_SAMPLER))
   return Plan(lines, found.most['price'], found.most['judged'])
 
 
@@ -184,7 +189,7 @@ def instruct(run: InstructRun) -> Plan:
       *instruct_estimate.describe(found),
   ]
   if c.teacher not in (paradigms.REMOTE, paradigms.EXPERT):
-    lines.append(_memory(run))
+    lines.append(_memory(run, *_SAMPLER))
   return Plan(lines, found.most['price'], found.most['judged'])
 
 
@@ -258,42 +263,37 @@ def _prompts(
   return lines, len(sizes)
 
 
-def _rolled_out(
-    run: Run, name: str, n: int, lines: list[str], *, trains: bool = False
-) -> Plan:
+def _rolled_out(run: Run, name: str, n: int, lines: list[str]) -> Plan:
   """Of `n` conversations with a policy that is loaded."""
-  n, most = max(n, 0), estimate.most(run, paradigms.parse(name), max(n, 0))
-  return Plan(
-      [
-          *lines,
-          f'{n:,} conversations, {n * run.limits.max_context:,} tokens at most',
-          f'at most   {estimate.line(most)}',
-          _memory(run, rl=trains),
-      ],
-      most['price'],
-      most['judged'],
-  )
+  most = estimate.most(run, paradigms.parse(name), n)
+  n_tokens = n * run.limits.max_context
+  told = [
+      f'{n:,} conversations, {n_tokens:,} tokens at most',
+      f'at most   {estimate.line(most)}',
+  ]
+  return Plan([*lines, *told], most['price'], most['judged'])
 
 
-def _memory(run: Run, *, sft: bool = False, rl: bool = False) -> str:
+def _memory(
+    run: Run, *names: str, optimizer: OptimizerConfig | None = None
+) -> str:
   """What each device holds all the time, so without activations.
+
+  Args:
+    run: Its config and its devices.
+    *names: Of what RL holds, see `aot.program.Plan`; all without any.
+    optimizer: In place of RL's.
 
   Raises:
     UserError: It is more than the device has.
   """
   c = run.config
-  if sft:
-    own = dataclasses.replace(c.rl, optimizer=c.sft.optimizer)
-    c = dataclasses.replace(c, rl=own)
+  rl = dataclasses.replace(c.rl, optimizer=optimizer or c.rl.optimizer)
+  c = dataclasses.replace(c, rl=rl)
   held = make_plan(c, run.model_config, run.mesh).held
-  names = _SAMPLER
-  if sft:
-    names = ('frozen parameters', 'trained parameters', 'optimizer')
-    names += ('KV cache',) * bool(c.sft.n_validation)
-  elif rl:
-    names = tuple(held)
-  n = sum(held[name] for name in names)
-  parts = ', '.join(f'{name} {_size(held[name])}' for name in names)
+  held = {name: held[name] for name in names or held}
+  n = sum(held.values())
+  parts = ', '.join(f'{name} {_size(held[name])}' for name in held)
   stats = run.mesh.devices.flat[0].memory_stats() or {}
   limit = stats.get('bytes_limit')
   if limit and n > limit:

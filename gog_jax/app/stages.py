@@ -12,7 +12,6 @@ from typing import Any
 from etils import epath
 
 from gog_jax.app import plans
-from gog_jax.app.stage import Plan
 from gog_jax.app.stage import Stage
 from gog_jax.config import Config
 from gog_jax.config import paradigms
@@ -83,10 +82,6 @@ def _demos(policy: str) -> Stage:
       pages=('sft',),
       config=lambda config: policies.config_of(config, policy),
       inputs=lambda run: {'maker': expert.version()},
-      plan=lambda run, folder: Plan([
-          f'{run.config.sft.n_demos:,} of the expert\'s answers to '
-          f'{run.config.sft.n_candidates:,} questions'
-      ]),
   )
 
 
@@ -287,13 +282,6 @@ def stages_of(config: Config) -> dict[str, Stage]:
           lambda run, folder: dataset.prepare(folder, run.config.data),
           pages=('sft', 'instruct'),
           inputs=lambda run: {'maker': WorldBackend.version},
-          plan=lambda run, folder: Plan([
-              'questions of the embedded world: '
-              + ', '.join(
-                  f'{split} {getattr(run.config.data, f"n_{split}"):,}'
-                  for split in ('train', 'validation', 'test', 'hard')
-              )
-          ]),
       ),
       'demos': _demos('sft'),
       'demos_no_gaze': _demos(paradigms.SFT_NO_GAZE),

@@ -59,6 +59,7 @@ def read(
     made = run.workdir / demos / 'trajectories.jsonl'
     shown = trajectories_lib.read(made, Trajectory)
     return shown, {'n_demos': len(shown)}
+  found = reader.read(path, run=lambda: run)
   target = epath.Path(folder) / 'data'
   if target.exists():  # Of a start that was stopped.
     target.rmtree()
@@ -68,7 +69,7 @@ def read(
       check(run, trajectory)
       encoded.add(len(encoded.items), {}, trajectory=trajectory)
 
-    kept, left_out = encoded_as(run, path, take)
+    kept, left_out = encoded_as(run, found, take)
   say(kept)
   checked.check_same(left_out, target.parent / 'left_out.json')
   facts = {'n_demos': len(kept.items), 'dropped': kept.reasons()}
@@ -76,13 +77,15 @@ def read(
 
 
 def encoded_as(
-    run: Run, path: str, take: Callable[[Trajectory], None]
+    run: Run,
+    found: Loaded[Conversation],
+    take: Callable[[Trajectory], None],
 ) -> tuple[Loaded[str], list[str]]:
   """Encodes a user's data for this run's model.
 
   Args:
     run: Its chat decides what can be encoded.
-    path: The user's file or folder.
+    found: As `reader.read` gives it.
     take: Given each trajectory; what raises Unusable is dropped.
 
   Returns:
@@ -91,7 +94,6 @@ def encoded_as(
   Raises:
     UserError: There is no usable record.
   """
-  found = reader.read(path, run=lambda: run)
   leaked = splits.leaked(run.config, workdir=run.workdir)
   left_out = list[str]()
 
