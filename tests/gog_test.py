@@ -77,7 +77,7 @@ def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
   helpers.write_files(tmp_path)
   main_test.said(
       '--config=configs/index.py',
-      f'--config.docs={tmp_path}/docs.jsonl',
+      f'--config.docs={tmp_path}/corpus.jsonl',
       f'--config.images={tmp_path}/photos',
       f'--config.index={tmp_path}/index',
   ).check_returncode()
@@ -86,13 +86,14 @@ def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
       'model.path': helpers.write_model(tmp_path / 'model', 'qwen2_5_vl'),
       'tools.index': tmp_path / 'index',
       'questions.train': (
-          f'verl:{tmp_path}/fvqa_train.parquet',
-          f'infoseek:{tmp_path}/infoseek/infoseek_train.jsonl',
+          f'verl:{tmp_path}/train.parquet',
+          f'infoseek:{tmp_path}/infoseek/train.jsonl',
       ),
       'instruct.n': 12,
       'instruct.no_search': 0.0,  # What it knows at once is too easy.
       'rl.epochs': 1.0,
-      'eval.n_examples': 4,
+      'grade.n_queries': 4,
+      'eval.n_examples': 2,
       'eval.policies': ('sft', 'rl'),
   }
   with contextlib.ExitStack() as stack:
