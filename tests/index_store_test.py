@@ -212,7 +212,7 @@ def test_damage_is_one_line_and_mended(made, which, harm):
   with pytest.raises(UserError) as error:
     LocalIndex(str(index))
   assert '\n' not in str(error.value)
-  assert 'run configs/index.py' in str(error.value)
+  assert 'configs/index.py' in str(error.value)
   again(made)
   if which == FEATURES:
     assert path.read_bytes() == whole

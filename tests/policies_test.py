@@ -108,7 +108,7 @@ def test_stages_of_a_page_with_arms():
       found
   )
   assert set(found['report'].needs) >= {'rl', 'rl_level1', 'sft', 'sft_no_gaze'}
-  assert found['rl_level1'].needs == ('grade',)
+  assert found['rl_level1'].needs == ('grade', 'sft')
   toy = stages.stages_of(mini.make_config('rl'))
   assert 'rl_level1' not in toy and 'sft_no_gaze' not in toy['report'].needs
 
