@@ -136,17 +136,20 @@ def test_what_is_not_served_is_said():
   assert shelf.asked == [('a', '', 2)]
 
 
-def test_a_backend_of_ones_own_is_served_and_closed(tmp_path):
+def test_a_backend_of_ones_own_is_prepared_served_and_closed(tmp_path):
   (tmp_path / 'mine.py').write_text(
       seams_tools_test.BACKEND
       + """
 class Shelf(Notes):
+  def prepare(self):
+    open(__file__ + '.prepared', 'x').close()
   async def close(self):
     open(__file__ + '.closed', 'x').close()
 """
   )
   flag = f'--config.tools.backend={tmp_path}/mine.py:Shelf'
   with served(flag, holds='documents (notes/1)') as url:
+    assert (tmp_path / 'mine.py.prepared').exists()
     _, reply = post(f'{url}/retrieve', {'queries': ['owls']})
     with urllib.request.urlopen(f'{url}/health') as health:
       assert json.load(health) == {

@@ -122,7 +122,9 @@ class SearchBackend(Protocol):
   """Where searches go: a world, an index, a service.
 
   What it raises counts as the infrastructure's failure. After TransientError,
-  ConnectionError and TimeoutError the search is tried again.
+  ConnectionError and TimeoutError the search is tried again. Where there is a
+  method `prepare`, without arguments, servers call it before they are ready: it
+  does what a first search would wait for.
 
   Attributes:
     version: Changes whenever the same query may be answered differently.

@@ -115,6 +115,9 @@ async def _serve(
       shutdown_timeout=_SHUTDOWN_S,
       handler_cancellation=True,  # A search ends when its client is gone.
   )
+  for backend in backends.values():
+    if prepare := getattr(backend, 'prepare', None):
+      prepare()
   await runner.setup()
   site = web.TCPSite(runner, host, port)
   try:

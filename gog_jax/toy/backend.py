@@ -163,6 +163,10 @@ class WorldBackend:
   version = f'world/{VERSION}'
   kinds = (TEXT, IMAGE)
 
+  def prepare(self) -> None:
+    """Draws the gallery: seconds, in which others' searches would time out."""
+    _gallery()
+
   async def search_text(
       self, query: str, *, scope: str, top_k: int
   ) -> ToolResult:
