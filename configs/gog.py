@@ -128,4 +128,5 @@ def get_config(profile: str = PROFILES[0]):
       # Paper: the rows of its table that need no other weights.
       policies=('direct@base', 'gog@base', 'full_search@base', 'sft', 'rl'),
   )
+  c.untouched.update({'remote': c.remote})  # For the teacher alone.
   return c
