@@ -167,7 +167,7 @@ class Shelf(Notes):
         ({'tools.mode': 'replay'}, 'tools.mode and tools.cache are for those'),
         ({'tools.cache': 'x'}, 'tools.mode and tools.cache are for those'),
         ({'tools.backend': 'shelf'}, "tools.backend: there is no 'shelf'"),
-        ({'index': '/nowhere'}, 'no index in /nowhere; run configs/index.py'),
+        ({'index': '/nowhere'}, 'no index in /nowhere; make it: '),
     ],
 )
 def test_what_cannot_be_served_is_one_line(fields, words, tmp_path):
