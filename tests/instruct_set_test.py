@@ -77,6 +77,7 @@ def test_it_trains_models_of_both_families(built, world, tmp_path, dialect):
       tools__index=world['tools.index'],
       sft__data=str(run.workdir / 'instruct' / 'set'),
       questions__validation=world['questions.train'],
+      questions__leaks='keep',  # It validates on what it trains on.
       rollout__max_context=4096,
       batch__row_tokens=4096,
   )
