@@ -103,7 +103,8 @@ def test_private_hosts_are_asked_only_where_that_is_set(tmp_path, monkeypatch):
   resolve = socket.getaddrinfo
 
   def here(host, *args, **kwargs):  # As a name whose owner means us harm.
-    return resolve('127.0.0.1' if host == 'x.test' else host, *args, **kwargs)
+    hosts = ['127.0.0.1', '::1'] if host == 'x.test' else [host]
+    return [found for one in hosts for found in resolve(one, *args, **kwargs)]
 
   monkeypatch.setattr(socket, 'getaddrinfo', here)
   answers: dict[str, Any] = {'/a.png': IMAGE}

@@ -84,6 +84,7 @@ def test_an_interval_is_of_the_recovered_count():
         ('gog@rl', '', 'rl'),
         ('rl', '', 'rl'),
         ('rl_level1', '', 'rl_level1'),
+        ('rl_best', '', 'rl'),
         ('rl_fast', '', None),
         ('sft_no_gaze', '', 'sft_no_gaze'),
         ('no_gaze@sft_no_gaze', '', 'sft_no_gaze'),

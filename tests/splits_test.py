@@ -16,6 +16,7 @@ from gog_jax.evaluation import evaluate
 from gog_jax.questions import checked
 from gog_jax.questions import splits
 from gog_jax.rewards.levels import Grade
+from gog_jax.train import rl
 from tests import benchmark_fixtures as fixtures
 from tests import mini
 
@@ -244,6 +245,25 @@ def test_a_grading_under_way_goes_on_with_the_same_questions(folder):
   assert manifests[0] == manifests[1] and manifests[0]['leaks'] == 'leave_out'
   with pytest.raises(UserError, match='was begun with other questions'):
     checked.check_same([e.id for e in two.graded_examples()], folder / 'asked')
+
+
+def test_rl_under_way_goes_on_with_the_same_questions(folder, monkeypatch):
+  train = save(folder / 'train.jsonl', [row(i, i) for i in range(8)])
+  unseen = save(folder / 'validation.jsonl', [row(0, 50), row(1, 51)])
+  (folder / 'rl').mkdir()
+  monkeypatch.setattr(rl, 'train', lambda run, folder: {})
+
+  def start(number, validation=unseen):
+    test = save(folder / f'{number}.jsonl', [row(number, number)])
+    config = make(train, validation=(validation,), test=(test,))
+    stages._train_rl(mini.run_of(config, folder / 'run'), folder / 'rl')
+
+  start(0)
+  start(0)
+  fewer = save(folder / 'fewer.jsonl', [row(0, 50)])
+  for others in (1, unseen), (0, fewer):
+    with pytest.raises(UserError, match='was begun with other questions'):
+      start(*others)
 
 
 WORLD = ('world',)

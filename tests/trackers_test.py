@@ -222,6 +222,7 @@ def test_wandb_goes_on_by_its_id_and_is_sent_no_step_twice(
   assert (given['project'], given['name']) == ('my-project', 'toy/rl')
   assert given['config']['rl']['variant'] == 'grpo'
   assert given['config']['judge']['url'] == 'https://there/v1'
+  assert 'sk-1' not in json.dumps(given)
   assert 'mode' not in given  # WANDB_MODE is W&B's to read.
 
 

@@ -206,6 +206,10 @@ OWN = {
         # Nobody has named questions that could be asked.
         (OWN, False),
         (OWN | {'questions__validation': ('train:5%',)}, True),
+        # The world's are as few as they may be.
+        (OWN | {'rl__n_validation': 500}, False),
+        # Of an SFT that is not made.
+        (OWN | {'sft__n_validation': 9, 'rl__init': 'base'}, False),
     ],
 )
 def test_what_rl_is_validated_on(more, validates):

@@ -21,6 +21,7 @@ from gog_jax.evaluation import evaluate
 from gog_jax.evaluation import grade
 from gog_jax.evaluation import policies
 from gog_jax.models import start as start_lib
+from gog_jax.questions import checked
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
 from gog_jax.rewards import levels
@@ -179,6 +180,11 @@ def _init(run: Run) -> dict[str, str]:
 def _train_rl(run: Run, folder: epath.Path) -> Mapping[str, Any]:
   """RL, for as many steps as its epochs make, if it has any."""
   c = run.config
+  if not c.questions.only_world('train'):
+    asked = run.questions('train').ids[: c.grade.n_queries]
+    if c.validates_rl:
+      asked += run.questions('validation').ids[: c.rl.n_validation]
+    checked.check_same(asked, folder / 'asked.json')
   if c.rl.epochs:
     grades = levels.read_grades(run.workdir / 'grade')
     ids = curriculum.select(grades, c.rl.level, at_least=c.rl.n_prompts)

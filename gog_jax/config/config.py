@@ -197,7 +197,8 @@ class Config:
     if self.questions.only_world('train'):
       wanted.append((('sft.n_candidates', 'grade.n_queries'), 'data.n_train'))
     if self.questions.only_world('validation'):
-      asking = ['sft', *(['rl'] if self.stage == 'rl' else [])]
+      asking = ['sft']
+      asking += ['rl'] if self.stage == 'rl' and self.validates_rl else []
       wanted += [
           ((f'{one}.n_validation',), 'data.n_validation') for one in asking
       ]
@@ -239,8 +240,10 @@ class Config:
     trains = stage in ('grade', 'rl', 'instruct')
     asks = {
         'train': trains or (stage == 'sft' and not self.sft.data),
-        'validation': stage in ('sft', 'grade', 'rl')
-        and (self.sft.n_validation or stage == 'rl' and self.validates_rl),
+        'validation': self.sft.n_validation
+        and (stage == 'sft' or trains and self.rl.init == 'sft')
+        or stage == 'rl'
+        and self.validates_rl,
         'test': self.evaluates and self.eval.benchmark == paradigms.TEST,
     }
     asked = {f'questions.{s}': q.has_world(s) for s in asks if asks[s]}

@@ -130,6 +130,8 @@ class Fetched:
   async def _fetch(self, urls: list[str]) -> dict[str, str]:
     """Fetches all; returns why those failed that did."""
     failed: dict[str, str] = {}
+    # The largest that is read takes about 1 GB.
+    decoding = asyncio.Semaphore(2)
     with metrics.Progress('images', total=len(urls)) as progress:
       async with http.session(
           None, socket_factory=public.maker(self.config.networks)
@@ -137,7 +139,7 @@ class Fetched:
 
         async def work(left: Iterator[str]) -> None:
           for url in left:
-            if why := await self._keep(client, url):
+            if why := await self._keep(client, url, decoding):
               failed[url] = why
             progress.advance()
 
@@ -146,7 +148,12 @@ class Fetched:
         await tasks.gather(work(left) for _ in range(n))
     return failed
 
-  async def _keep(self, client: aiohttp.ClientSession, url: str) -> str:
+  async def _keep(
+      self,
+      client: aiohttp.ClientSession,
+      url: str,
+      decoding: asyncio.Semaphore,
+  ) -> str:
     """Fetches an image; returns why it could not, '' if it could."""
     c = self.config
     get = retries.retrying(
@@ -165,7 +172,8 @@ class Fetched:
             headers=_HEADERS,
             max_redirects=_REDIRECTS,
         )
-      await asyncio.to_thread(images.decode, data)
+      async with decoding:
+        await asyncio.to_thread(images.decode, data)
     except TimeoutError:
       return f'no answer within {c.timeout_s:g} s'
     except public.NotPublic:

@@ -47,7 +47,9 @@ def _socket(allowed: Sequence[Network], found: Any) -> socket.socket:
       _is_public(inner)
       or any(one in network for network in allowed for one in (address, inner))
   ):
-    raise NotPublic(0, f'{host} is not on the public internet')
+    # Of a host with several addresses the same words for each: errors that
+    # differ are joined to one of another kind.
+    raise NotPublic(0, 'not on the public internet')
   return socket.socket(family, kind, protocol)
 
 

@@ -152,8 +152,9 @@ def paradigm_of(policy: str, model: str = '') -> str | None:
     if paradigm == 'mmsearch_r1':  # The paper's was trained for it.
       return paradigm if 'mmsearch-r1' in model.lower() else None
     return paradigm if paradigm in PARADIGMS and not published else None
-  if paradigm == 'gog' and who in ('sft', 'rl', 'rl_level1'):
-    return who
+  stage = who.removesuffix(paradigms.BEST)
+  if paradigm == 'gog' and stage in ('sft', 'rl', 'rl_level1'):
+    return stage
   return who if (paradigm, who) == ('no_gaze', 'sft_no_gaze') else None
 
 

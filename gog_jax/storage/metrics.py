@@ -218,7 +218,8 @@ class WandbRun:
       UserError: W&B could not; in its own words.
     """
     wandb: Any = importlib.import_module('wandb')
-    names = [field.name for field in dataclasses.fields(config)]
+    # `given` has the same values by dotted names, addresses whole.
+    names = [f.name for f in dataclasses.fields(config) if f.name != 'given']
     try:
       self._run = wandb.init(
           project=config.log.wandb,

@@ -28,6 +28,7 @@ from gog_jax.config.tools import TEXT
 from gog_jax.errors import UserError
 from gog_jax.remote.secrets import redact
 from gog_jax.remote.secrets import redact_traceback
+from gog_jax.storage import heartbeat
 from gog_jax.storage import typed
 from gog_jax.tools.base import close
 from gog_jax.tools.base import joined
@@ -115,9 +116,10 @@ async def _serve(
       shutdown_timeout=_SHUTDOWN_S,
       handler_cancellation=True,  # A search ends when its client is gone.
   )
-  for backend in backends.values():
-    if prepare := getattr(backend, 'prepare', None):
-      prepare()
+  with heartbeat.doing('getting ready to be searched'):
+    for backend in {id(one): one for one in backends.values()}.values():
+      if prepare := getattr(backend, 'prepare', None):
+        prepare()
   await runner.setup()
   site = web.TCPSite(runner, host, port)
   try:

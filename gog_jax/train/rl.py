@@ -105,14 +105,16 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
       state: TrainState, batches: MicroBatches, shared: nnx.State | None
   ):
     old_logprobs = None  # At the first update, the current ones.
-    skipped, metrics = 0, {}
+    skipped, n_tokens, metrics = 0, 0, {}
     for _ in range(c.updates_per_batch):
       state, old_logprobs, metrics = grpo_step(
           state, reference, batches, old_logprobs, shared
       )
       shared = None  # The parameters have changed.
       skipped += metrics['skipped']
-    return state, jax.device_get(metrics | {'skipped': skipped})
+      n_tokens += metrics['n_tokens']
+    metrics |= {'skipped': skipped, 'n_tokens': n_tokens}
+    return state, jax.device_get(metrics)
 
   if lags:
     state = dataclasses.replace(state, sampled_by=use(state.params))
@@ -132,7 +134,8 @@ def train(run: Run, folder: epath.Path) -> dict[str, Any]:
     # An alarm that stopped the run stops it again, unless settings changed.
     alarms.heed(alarms.raised(log.rows, c.alarms), log.rows, c.alarms)
     # What was stopped in its validation lacks that alone.
-    if validated := validate(state, session.first):
+    validated = validate(state, session.first)
+    if validated and not validated.keys() <= log.rows[-1].keys():
       log.write(session.first, validated)
 
     def whole() -> TrainState:
