@@ -29,17 +29,20 @@ def workdir(finished, tmp_path):
 def test_skipped_updates_are_counted(workdir, monkeypatch):
   """A step whose rewards overflow changes nothing, twice; RL goes on."""
   monkeypatch.setattr(rewards, 'score', mini.score_by_ids)
-  spoil = iter([False, True, False])
+  spoil, n_tokens = iter([False, True, False]), []
 
   def spoilt(run, groups, aggregation):
     if next(spoil):
       advantages = np.full(len(groups[0].trajectories), np.inf, np.float32)
       groups = [dataclasses.replace(groups[0], advantages=advantages)]
-    return batches_of_groups(run, groups, aggregation)
+    batches = batches_of_groups(run, groups, aggregation)
+    n_tokens.append(np.count_nonzero([b.segment_ids for b in batches]))
+    return batches
 
   monkeypatch.setattr(rl, 'batches_of_groups', spoilt)
   rows = rl_test.rows_of_rl(workdir, rl__steps=3, rl__updates_per_batch=2)
   assert [row['skipped'] for row in rows] == [0, 2, 0]
+  assert [row['n_tokens'] for row in rows] == [2 * n for n in n_tokens]
   assert np.isfinite([row['loss'] for row in rows]).tolist() == [1, 0, 1]
   run = mini.make_run(workdir, 'rl')
   params = jax.tree.leaves(mini.trained_params(run, 'rl'))
