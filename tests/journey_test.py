@@ -49,6 +49,8 @@ SIZES = {
     'rl.steps': 3,
     'rl.n_prompts': 2,
     'rl.group_size': 2,
+    'rl.eval_every': 2,
+    'rl.n_validation': 4,
 }
 
 
@@ -132,6 +134,9 @@ def test_from_raw_files_to_an_agent_that_others_can_load(
   metrics = list(files.read_jsonl(workdir / 'rl' / 'metrics.jsonl'))
   assert [row['step'] for row in metrics] == [1, 2, 3]
   assert any(row['live_groups'] for row in metrics)
+  validated = list(files.read_jsonl(workdir / 'rl' / 'validation.jsonl'))
+  assert [(row['step'], row['n']) for row in validated] == [(2, 4), (3, 4)]
+  assert (workdir / 'rl' / 'best').exists()
   assert (workdir / 'ask' / '0001' / 'index.html').exists()
   assert_others_load_it(tmp_path, family)
   # Nothing of the embedded world was made.
