@@ -36,7 +36,7 @@ PROFILES = (
 def get_base(profile: str) -> ConfigDict:
   """Every stage's settings for a profile; one page differs by `stage` alone."""
   c = _of_profile(profile)
-  # By these it is known what a page, or the command line, sets later.
+  # To tell later what a page or a flag has changed.
   before = c.copy_and_resolve_references().to_dict()
   c.untouched = ConfigDict({**before, 'profile': profile})
   return c

@@ -51,7 +51,7 @@ _INTERRUPTED = {
 # Flags that are looked for before absl parses them all.
 _LOOKED_FOR: dict[str, dict[str, Any]] = {
     'config': {'action': 'append', 'const': '', 'default': []},
-    'workdir': {},
+    'workdir': {'const': ''},
 }
 # What absl and ml_collections raise on what a user mistyped.
 _FLAG_ERRORS = (
@@ -99,7 +99,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     UserError: An unknown flag, config page or config field, or a value of the
       wrong type.
   """
-  pages = _parsed(argv)[0].config
+  parsed, _ = _parsed(argv)
+  pages = parsed.config
+  if parsed.workdir == '':
+    raise UserError('--workdir is empty: pass --workdir=FOLDER or leave it out')
   if len(pages) > 1:
     raise UserError(f'--config is given {len(pages)} times; give it once')
   for page in pages:
@@ -145,7 +148,7 @@ def _with_remembered(argv: list[str], page: str = '') -> list[str]:
     return argv  # Something is wrong with the page, and absl will say what.
   from gog_jax.config import settings
 
-  taken = []
+  taken = {}
   profile = settings.read(workdir).get('profile')
   if (
       not variant
@@ -153,11 +156,10 @@ def _with_remembered(argv: list[str], page: str = '') -> list[str]:
       and profile not in (None, config.untouched.profile)
   ):
     config, path = get_config(profile), f'{path}:{profile}'
-    taken.append(f'profile {profile}')
+    taken['profile'] = profile
   found = settings.remembered(workdir, config, _given(rest))
-  if taken or found:
-    fields = ', '.join([*taken, *found])
-    print(f'from {workdir}/settings.json: {fields}', file=sys.stderr)
+  if shown := [f'{k}={v!r:.80}' for k, v in {**taken, **found}.items()]:
+    print(f'from {workdir}/settings.json: {", ".join(shown)}', file=sys.stderr)
   return [
       argv[0],
       f'--config={path if taken else page}',

@@ -96,6 +96,7 @@ def test_the_recipe_walks_from_raw_files_to_the_table(tmp_path):
       'eval.n_examples': 2,
       'eval.policies': ('sft', 'rl'),
   }
+  del fields['rl.steps']
   with contextlib.ExitStack() as stack:
     teacher = stack.enter_context(endpoints.serve(helpers.teach))
     judge = stack.enter_context(endpoints.serve(judge_helpers.right_if()))

@@ -80,6 +80,9 @@ def changed(config: Any, **changes) -> Any:
 def make_run(workdir, stage: str, **more) -> Run:
   """A run of configs/STAGE.py at this size; `a__b=1` overrides `a.b`."""
   small = {k.replace('.', '__'): v for k, v in OVERRIDES.items()}
+  for section in ('sft', 'rl'):
+    if f'{section}__epochs' in more:
+      del small[f'{section}__steps']
   return run_of(make_config(stage, **(small | more)), workdir)
 
 

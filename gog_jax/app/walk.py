@@ -83,7 +83,12 @@ def _walk_seeds(run: Run) -> None:
     folders[seed] = folder = run.workdir / f'seed_{seed}'
     metrics.say(f'seed {seed}: {folder}')
     one = build(run.config.of_seed(seed), folder, like=run)
-    bring(one, order_for(one.config), one.config.stage)
+    before = settings.read(folder)
+    with settings.taken_back(
+        run.workdir, unless=lambda f=folder, b=before: settings.read(f) != b
+    ):
+      settings.remember(run.workdir, run.config)
+      bring(one, order_for(one.config), one.config.stage)
   if TARGETS[run.config.stage] == 'report':
     print(f'seeds {", ".join(map(str, folders))}')
     stages.report_on(run, n_trajectories=0, seeds=folders)
@@ -135,12 +140,14 @@ def make(run: Run, name: str) -> Mapping[str, Any]:
   manifest, folder = stages.manifest_of(run, name), stages.folder_of(run, name)
   about = dict(stage.about(run))
   manifest.write(folder, complete=False, **about)
-  settings.remember(run.workdir, run.config)
   run.toolbox.counts.take()
   if run.judge is not None:
     run.judge.counts.take()
-  with heartbeat.doing(name), manifest.taken_back(folder):
-    facts = stage.make(run.with_config(stage.config(run.config)), folder)
+  made = (folder / 'manifest.json').exists
+  with heartbeat.doing(name), settings.taken_back(run.workdir, unless=made):
+    settings.remember(run.workdir, run.config)
+    with manifest.taken_back(folder):
+      facts = stage.make(run.with_config(stage.config(run.config)), folder)
   # What RL has counted step by step is in its own metrics.
   tools = run.toolbox.counts.take()
   lines = [trouble(tools.get('all', {}))]
@@ -195,12 +202,15 @@ def _missing(run: Run, name: str, target: str) -> str:
 def _command(run: Run, page: str) -> str:
   """What to type for a page to make a stage as this run needs it.
 
-  What the workdir does not remember is given, so that it can be pasted whole.
+  What the workdir does not remember is given, so that it can be pasted whole;
+  but for what may be a secret.
   """
   c, saved = run.config, settings.read(run.workdir)
   fields = {field.name for field in dataclasses.fields(Config)} - {'profile'}
   flags = [
-      help.typed(f'--config.{field}', value)
+      help.typed(
+          f'--config.{field}', '...' if settings.is_secret(value) else value
+      )
       for field, value in c.given.items()
       if field.partition('.')[0] in fields
       and files.dumps(saved.get(field)) != files.dumps(value)

@@ -80,16 +80,25 @@ class Config:
   log: evaluation.LogConfig
   remote: tools_lib.RemoteConfig
   general: GeneralConfig | None
-  # What the page and the command line have set: settings.py.
+  # What the page and the command line have set, and the fields that the latter
+  # has: settings.py.
   given: immutabledict[str, Any]
+  flags: tuple[str, ...]
 
   def __post_init__(self):
     for stage in ('sft', 'rl'):
-      optimizer = getattr(self, stage).optimizer
-      if optimizer.name == 'muon' and self.trainable == 'lora':
+      section = getattr(self, stage)
+      if section.optimizer.name == 'muon' and self.trainable == 'lora':
         raise typed.FieldError(
             f'{stage}.optimizer.name=muon trains kernels, and with '
             'config.trainable=lora none is trained: choose one or the other'
+        )
+      # The recipe imitates what it builds.
+      counts = stage == 'rl' or self.sft.data or self.stage == 'gog'
+      if counts and section.epochs and f'{stage}.steps' in self.given:
+        raise typed.FieldError(
+            f'{stage}.steps counts for nothing beside config.{stage}.epochs: '
+            f'pass --config.{stage}.epochs=0, too'
         )
     for name in self.arms:
       if not name.startswith('rl_') or name.endswith(paradigms.BEST):

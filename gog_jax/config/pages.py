@@ -264,6 +264,7 @@ def from_page(page: ConfigDict, given: Collection[str] = ()) -> Any:
   if issubclass(kind, Config):
     values = _arms_and_general(values, given)
     values['given'] = settings.given_by(page, given)
+    values['flags'] = tuple(given)
   return typed.read(kind, values, 'config')
 
 
