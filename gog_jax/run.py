@@ -295,11 +295,16 @@ class RunOf(Generic[C]):
     return open_split(self.config, split, workdir=self.workdir, n=n)
 
   def examples(
-      self, split: str, *, start: int = 0, n: int
+      self,
+      split: str,
+      *,
+      start: int = 0,
+      n: int,
+      ids: Container[str] | None = None,
   ) -> Sequence[Example]:
     """Questions [start, start + n) of a split, read as they are asked for.
 
-    Of a user's own there may be fewer.
+    Of a user's own there may be fewer. With `ids`, only those, read at once.
 
     Raises:
       UserError: The world's split is too small; and later, an image in it is
@@ -308,13 +313,20 @@ class RunOf(Generic[C]):
     held = self.questions(split)
     if not self.config.questions.only_world(split):
       n = min(n, len(held) - start)
-    return held.part(start, n)
+    asked = held.part(start, n)
+    if ids is None:
+      return asked
+    # The world's ids are known by reading alone.
+    known = held.ids[start : start + n] or (one.id for one in asked)
+    return [asked[i] for i, id in enumerate(known) if id in ids]
 
-  def graded_examples(self) -> list[Example]:
+  def graded_examples(
+      self, ids: Container[str] | None = None
+  ) -> Sequence[Example]:
     """What follows the demos': fresh to the SFT policy, so that it is fair."""
     c = self.config
     start = c.sft.n_candidates if c.questions.only_world('train') else 0
-    return list(self.examples('train', start=start, n=c.grade.n_queries))
+    return self.examples('train', start=start, n=c.grade.n_queries, ids=ids)
 
   def seed(self, *what: Any) -> int:
     """31 bits that depend on the run's seed and on what they are for."""

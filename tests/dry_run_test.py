@@ -17,6 +17,7 @@ from gog_jax.app import stages
 from gog_jax.config import from_page
 from gog_jax.errors import UserError
 from gog_jax.evaluation import grade
+from gog_jax.questions import checked
 from gog_jax.rewards import levels
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.train import rl
@@ -199,6 +200,21 @@ def test_all_that_would_stop_it_is_named_in_one_line(
   asked = mini.make_config('rl', unasked=False)
   with pytest.raises(UserError, match='rl needs data, which is not complete'):
     told(asked, tmp_path / 'run', capsys)
+
+
+def test_only_the_queries_of_a_level_are_read(tmp_path, monkeypatch):
+  (tmp_path / 'own').mkdir()
+  fields = OWN | questions(tmp_path / 'own')
+  run = mini.make_run(tmp_path / 'run', 'grade', **fields, sft__data='gone')
+  run.questions('train')
+  taken, item = [], checked.Questions.item
+  monkeypatch.setattr(
+      checked.Questions,
+      'item',
+      lambda self, index: taken.append(index) or item(self, index),
+  )
+  (one,) = run.graded_examples({'two?'})
+  assert (one.id, taken) == ('two?', [1])
 
 
 def test_epochs_of_rl_are_those_of_its_level(finished, monkeypatch, capsys):

@@ -133,8 +133,7 @@ def rl(run: Run, folder: epath.Path) -> Plan:
   if read(run.workdir / 'grade').get('complete'):
     grades = levels.read_grades(run.workdir / 'grade')
     ids = curriculum.select(grades, c.level, at_least=c.n_prompts)
-    asked = [one for one in run.graded_examples() if one.id in ids]
-    lines, _ = _prompts(run, asked)
+    lines, _ = _prompts(run, run.graded_examples(ids))
     steps = curriculum.n_steps_of(c, len(ids))
     epochs = steps * c.n_prompts / len(ids)
     lines.append(f'{len(ids):,} queries of {level}: {epochs:.1f} epochs')

@@ -16,6 +16,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from etils import epath
@@ -56,10 +57,13 @@ def grade_examples(
     asked = [example.id for example in examples]
     checked.check_same(asked, folder / 'asked.json')
 
+  # The loop encodes the prompt of one object once.
+  held = functools.lru_cache(maxsize=1)(examples.__getitem__)
+
   def request(index: int) -> Request:
     number, sample = divmod(index, c.samples)
     return run.request(
-        examples[number], sample=sample, seed=('grade',), what='', again=sample
+        held(number), sample=sample, seed=('grade',), what='', again=sample
     )
 
   refused: set[int] = set()

@@ -158,7 +158,7 @@ def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
       at_least=c.rl.n_prompts,
   )
   return Curriculum(
-      [example for example in run.graded_examples() if example.id in ids],
+      run.graded_examples(ids),
       rl=c.rl,
       grade=c.grade,
       seed=run.seed('rl'),
