@@ -8,10 +8,17 @@
       --config.judge.url=http://JUDGE/v1 --workdir=runs/gog --dry_run
 
 Without --dry_run it runs. What is missing is asked for in one line; what is
-complete is reused, so the same command goes on wherever it was stopped. Each
-stage is that of its own page, in the same --workdir: configs/instruct.py and so
-on. InfoSeek's images lie beside its file, or in `questions.images`. With a set
-of your own, --config.sft.data=SET, no teacher is asked.
+complete is reused, so the same command goes on wherever it was stopped.
+configs/sft.py, grade.py, rl.py and eval.py go on with its settings in the same
+--workdir. InfoSeek's images lie beside its file, or in `questions.images`. With
+a set of your own, --config.sft.data=SET, no teacher is asked.
+
+Draw from InfoSeek-train first: as published it has about 930,000 questions, and
+8 samples of each are 7 million conversations. 'infoseek:FILE*2' takes two of
+its questions for each of FVQA-train, and `questions.n` that many in all;
+`grade.n_queries` grades the first of those alone. Every image of a source is
+opened once at each start, so a shorter file starts sooner. RL keeps the images
+of its level in memory: 10,000 of 100 kB are 1 GB.
 
 Beside each value stands where it is from, arXiv 2601.13942 ("paper") or us
 ("ours"). One thing is not the paper's and cannot be set here: it searches the
@@ -22,6 +29,10 @@ Evaluated are 5 % of train's images, which are held out. For the paper's six
 benchmarks name them in `questions.exclude`, as 'benchmark:NAME:PATH', before
 the first start, and evaluate each with configs/eval.py, then configs/table.py,
 in the same --workdir.
+
+RL trains for all its epochs, as in the paper, and keeps no best checkpoint. For
+one, add 'rl_best' to `eval.policies` and pass --config.rl.n_validation=256
+--config.questions.validation="('train:5%',)".
 """
 
 from gog_jax.config import sibling

@@ -60,6 +60,26 @@ def test_it_walks_the_other_pages(profile, tmp_path):
   ]  # fmt: skip
 
 
+def test_what_does_not_fit_is_named_as_a_flag(tmp_path):
+  with pytest.raises(UserError, match='^config.seeds: the recipe has one; '):
+    mini.make_config('gog', page.PROFILES[0], **GIVEN, seeds=(0, 1))
+  config = mini.make_config(
+      'gog', page.PROFILES[0], **GIVEN, tools__backend='world'
+  )
+  with pytest.raises(UserError, match='^config.tools.backend: the embedded'):
+    commands.recipe(config, tmp_path)
+  # As the page says.
+  best = mini.make_config(
+      'gog',
+      page.PROFILES[0],
+      **GIVEN,
+      rl__n_validation=256,
+      questions__validation=('train:5%',),
+      eval__policies=('sft', 'rl', 'rl_best'),
+  )
+  assert commands.recipe(best, tmp_path)[1].validates_rl
+
+
 def test_every_value_says_where_it_is_from():
   lines = pathlib.Path(page.__file__).read_text().splitlines()
   values = [i for i, x in enumerate(lines) if re.match(r' {6,}[a-z_]+=', x)]

@@ -24,6 +24,7 @@ from gog_jax.run import build
 from gog_jax.storage import files
 from gog_jax.storage import heartbeat
 from gog_jax.storage import metrics
+from gog_jax.storage.typed import FieldError
 
 
 def inspect(config: Any, workdir: epath.Path) -> None:
@@ -162,10 +163,19 @@ def recipe(config: pages.GogPage, workdir: epath.Path) -> list[Any]:
   Raises:
     UserError: A page's fields do not fit.
   """
+  try:
+    return _recipe(config, workdir)
+  except FieldError as error:
+    raise UserError(f'config.{error}') from error
+
+
+def _recipe(config: pages.GogPage, workdir: epath.Path) -> list[Any]:
+  from gog_jax.instruct import build as instruct_build
+
   # Other pages go on asking before they make what is another's.
   given = {k: v for k, v in config.given.items() if k != 'unasked'}
   config = dataclasses.replace(config, given=immutabledict(given))
-  built = str(workdir / 'instruct' / 'set')
+  built = str(instruct_build.set_of(workdir))
   data = config.sft.data or built
   walked = []
   if data == built:  # As it also is where the workdir remembers it.

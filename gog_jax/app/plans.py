@@ -108,7 +108,7 @@ def _to_be_made(run: Run, demos: str) -> int:
   if demos:
     made = read(run.workdir / demos).get('complete')
     return 0 if made else c.sft.n_demos
-  own = run.workdir / 'instruct' in data.parents and not data.exists()
+  own = data == build.set_of(run.workdir) and not data.exists()
   return c.instruct.n if own and isinstance(c, InstructPage) else 0
 
 

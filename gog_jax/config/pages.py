@@ -83,6 +83,11 @@ class GogPage(InstructPage):
     }
     if missing := [f'--config.{flag}' for flag in given if not given[flag]]:
       raise UserError(f'the recipe still needs {", ".join(missing)}')
+    if self.seeds:
+      raise typed.FieldError(
+          'seeds: the recipe has one; give each --config.seed a --workdir of '
+          'its own, and configs/table.py all of them'
+      )
     # With data of one's own, nobody teaches.
     kind = Config if self.sft.data else InstructPage
     kind.__post_init__(self)

@@ -67,8 +67,13 @@ _REMOTE = (
 )  # fmt: skip
 
 
-def folder_of(run: InstructRun) -> epath.Path:
-  return run.workdir / 'instruct'
+def folder_of(workdir: epath.Path) -> epath.Path:
+  return workdir / 'instruct'
+
+
+def set_of(workdir: epath.Path) -> epath.Path:
+  """The TFDS set that a build in the workdir makes."""
+  return folder_of(workdir) / 'set'
 
 
 def questions_of(run: InstructRun) -> checked.Questions:
@@ -89,7 +94,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
       the sources, the teacher or the review cannot be used; or too few samples
       pass.
   """
-  folder, c = folder_of(run), run.config.instruct
+  folder, c = folder_of(run.workdir), run.config.instruct
   is_remote = c.teacher == paradigms.REMOTE
   fields = (*_ASKED, *_REMOTE) if is_remote else _ASKED
   inputs = {**run.inputs(run.config, _ASKED), **inputs}
@@ -150,7 +155,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
       return facts
     manifest.write(folder, complete=False)
     tfds_set.write(
-        folder / 'set',
+        set_of(run.workdir),
         Mapped(chosen, told),
         name=NAME,
         description=card.DESCRIPTION,
@@ -174,10 +179,10 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
 
 def shown(run: InstructRun, facts: Mapping[str, Any]) -> str:
   """A summary for the terminal."""
-  folder = folder_of(run)
+  folder = folder_of(run.workdir)
   return '\n'.join([
       f'{facts["n"]} samples ({_counts(facts["by_kind"])}) of '
-      f'{facts["asked"]} questions, in {folder / "set" / NAME}',
+      f'{facts["asked"]} questions, in {set_of(run.workdir) / NAME}',
       *_left_out(facts),
       f'to review: {folder / "review.html"}',
   ])

@@ -48,7 +48,7 @@ def estimate(run: InstructRun) -> Estimate:
   c, rollout = run.config.instruct, run.config.rollout
   remote = run.config.remote
   questions = build.questions_of(run)
-  folder = build.folder_of(run)
+  folder = build.folder_of(run.workdir)
   answers, tries = (
       rollouts.items(folder / name) for name in ('direct', 'tries')
   )
