@@ -13,6 +13,7 @@ import pytest
 
 from gog_jax.app import dry_run
 from gog_jax.app import export
+from gog_jax.app import plans
 from gog_jax.app import stages
 from gog_jax.config import from_page
 from gog_jax.errors import UserError
@@ -22,6 +23,7 @@ from gog_jax.rewards import levels
 from gog_jax.rollout.scripted import ScriptedPolicy
 from gog_jax.train import rl
 from gog_jax.train import sft
+from gog_jax.train import validation
 from tests import conversation_helpers
 from tests import mini
 from tests import report_helpers
@@ -106,7 +108,7 @@ def test_sft_on_data_and_grading_are_told_as_they_are_done(
   }
   run = mini.make_run(tmp_path / 'run', 'grade', **fields)
   found = told(run.config, tmp_path / 'run', capsys)
-  assert list(found)[:3] == ['services', 'sft', 'grade']
+  assert list(found)[:3] == ['config', 'sft', 'grade']
 
   records, longest, patches, tokens, steps, _ = found['sft']
   assert re.fullmatch(
@@ -200,6 +202,65 @@ def test_all_that_would_stop_it_is_named_in_one_line(
   asked = mini.make_config('rl', unasked=False)
   with pytest.raises(UserError, match='rl needs data, which is not complete'):
     told(asked, tmp_path / 'run', capsys)
+  no_index = {'tools__backend': 'index', 'tools__index': str(tmp_path / 'no')}
+  with pytest.raises(UserError) as stopped:
+    told(mini.make_config('rl', **fields | no_index), tmp_path / 'run', capsys)
+  message = str(stopped.value)
+  assert f'{tmp_path}/no' in message
+  assert 'cannot reach http://127.0.0.1:1/v1' in message
+
+
+def test_validation_is_counted_as_it_is_measured(finished, tmp_path, capsys):
+  (tmp_path / 'own').mkdir()
+  fields = OWN | questions(tmp_path / 'own')
+  fields |= {
+      'questions__validation': fields['questions__test'],
+      'questions__leaks': 'keep',
+  }
+  run = mini.make_run(
+      tmp_path / 'run',
+      'sft',
+      **fields,
+      sft__data=str(conversations(tmp_path / 'own')),
+      sft__data_box='resized_pixels',
+      sft__n_validation=9,  # Of which there is one.
+      sft__eval_every=3,  # After the third step, and after the fourth and last.
+      reward__accuracy='judge',
+      judge__model='j',
+      judge__url='http://127.0.0.1:1/v1',
+  )
+  plan = plans.sft(run, run.workdir / 'sft', demos='')
+  due = validation.Validation(run, run.workdir / 'sft', n=9, every=3, n_steps=4)
+  assert sum(map(due.is_due, range(5))) == plan.judged == 2
+  assert plan.lines[-2] == '2 validation conversations, 576 tokens at most'
+  config = mini.make_run(
+      finished.workdir, 'rl', rl__n_validation=8, rl__eval_every=3
+  ).config
+  lines = told(config, finished.workdir, capsys)['rl']
+  assert 'validation: 16 conversations among those below' in lines
+
+
+def test_images_that_only_the_run_fetches_stop_no_dry_run(tmp_path, capsys):
+  rows = [
+      {'question': f'{i}?', 'answer': 'x', 'image': f'http://127.0.0.1:1/{i}'}
+      for i in range(3)
+  ]
+  path = tmp_path / 'linked.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  fields = OWN | {
+      'questions__train': (f'jsonl:{path}',),
+      'questions__test': ('train:5%',),
+      'sft__data': str(conversations(tmp_path)),
+      'sft__data_box': 'resized_pixels',
+      'sft__n_validation': 0,
+  }
+  found = told(mini.make_config('grade', **fields), tmp_path / 'run', capsys)
+  unknown = 'unknown until the images of 3 questions are fetched'
+  assert found['grade'] == [unknown]
+  assert 'all at most: price unknown' in found
+  fields['questions__fetch_images'] = False
+  with pytest.raises(UserError, match='linked.jsonl holds nothing of use'):
+    told(mini.make_config('grade', **fields), tmp_path / 'run', capsys)
 
 
 def test_only_the_queries_of_a_level_are_read(tmp_path, monkeypatch):

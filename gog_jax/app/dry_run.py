@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import math
 import tempfile
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from gog_jax.instruct import teachers
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.run import build
 from gog_jax.run import Run
+from gog_jax.run import RunOf
 from gog_jax.storage import files
 from gog_jax.storage.manifest import read
 
@@ -46,10 +48,9 @@ def dry_run(config: Any, workdir: epath.Path) -> None:
   """
   if config.stage not in (*walk.TARGETS, *_COMMANDS):
     raise UserError(
-        f'--dry_run is for pages that make something, {config.stage} takes no '
-        'time'
+        f'--dry_run: nothing to plan for {config.stage}'
     )
-  told = _Told()
+  told = _Told(config)
   with files.nothing_written(), tempfile.TemporaryDirectory() as scratch:
     walked = [config]
     if isinstance(config, GogPage):
@@ -75,17 +76,28 @@ def _judge_price(config: Any) -> str:
 class _Told:
   """What was told so far, and what would stop the run."""
 
-  def __init__(self):
+  def __init__(self, config: Any):
     self.stops: dict[str, None] = {}
     self.plans: list[Plan] = []
+    # How details end of what only the run itself fetches.
+    self._fetched = tuple(
+        f'--config.{section}.fetch_images'
+        for section in ('questions', 'benchmark')
+        if getattr(getattr(config, section, None), 'fetch_images', False)
+    )
 
   def of(self, name: str, plan: Callable[[], Plan]) -> None:
     """Prints a plan under a name, or why there is none."""
     try:
       found = plan()
     except UserError as error:
-      self.stops[str(error)] = None
-      found = Plan([f'would stop: {error}'])
+      drops = getattr(error, 'drops', ())
+      if n := sum(drop.detail.endswith(self._fetched) for drop in drops):
+        why = f'unknown until the images of {n:,} questions are fetched'
+        found = Plan([why], price=math.nan)
+      else:
+        self.stops[str(error)] = None
+        found = Plan([f'would stop: {error}'])
     self.plans.append(found)
     lines = found.lines or ['is not made yet']
     print('\n  '.join([f'{name}:', *lines]), flush=True)
@@ -99,22 +111,29 @@ def _of_page(
     return told.of('index', lambda: plans.index(config))
   if config.stage == 'export':
     return told.of('export', lambda: plans.export(config, workdir))
-  run = build(_harmless(config, scratch), workdir)
-  told.of('services', lambda: _services(run))
-  walk.check(run.config)
-  seeds = run.config.seeds or (None,)
-  for seed in seeds:
+  c, runs = _harmless(config, scratch), list[RunOf[Any]]()
+
+  def opened() -> Plan:
+    walk.check(c)
+    runs.append(build(c, workdir))
+    return Plan([f'tools search {runs[0].toolbox.version or "nothing"}'])
+
+  told.of('config', opened)
+  _of_services(c, workdir, told)
+  if not runs:
+    return
+  (run,) = runs
+  if c.stage == 'instruct':
+    _of_stages(run, teachers.stages_of(c), told)
+    own = run.with_config(teachers.config_of(c))
+    told.of('instruct', lambda: plans.instruct(own))
+    return
+  for seed in c.seeds or (None,):
     one = run
     if seed is not None:
       print(f'seed {seed}:')
-      own, folder = run.config.of_seed(seed), workdir / f'seed_{seed}'
-      one = build(own, folder, like=run)
-    if config.stage == 'instruct':
-      _of_stages(one, teachers.stages_of(one.config), told)
-      own = one.with_config(teachers.config_of(one.config))
-      told.of('instruct', lambda own=own: plans.instruct(own))
-    else:
-      _of_stages(one, walk.order_for(one.config), told)
+      one = build(c.of_seed(seed), workdir / f'seed_{seed}', like=run)
+    _of_stages(one, walk.order_for(one.config), told)
 
 
 def _of_stages(run: Run, names: Iterable[str], told: _Told) -> None:
@@ -135,22 +154,20 @@ def _of_stages(run: Run, names: Iterable[str], told: _Told) -> None:
     told.of(name, plan)
 
 
-def _services(run: Run) -> Plan:
-  """Whether what would be asked answers."""
-  c, lines = run.config, [f'tools search {run.toolbox.version or "nothing"}']
+def _of_services(c: Config, workdir: epath.Path, told: _Told) -> None:
+  """Tells whether what would be asked answers."""
   models = [paradigms.parse(one, c.arms).model for one in c.eval.policies]
   if c.stage not in ('rl', 'eval'):
     models = [c.instruct.teacher] if isinstance(c, InstructPage) else []
-  asked = {}
-  if run.judge is not None:
-    asked['judge'] = run.judge
-  if paradigms.REMOTE in models:
-    asked['remote'] = Endpoint(c.remote, name='remote', workdir=run.workdir)
-  for section, endpoint in asked.items():
-    remark = endpoint.probe()
-    model = getattr(c, section).model
-    lines.append(f'{section} {model}: {remark or "answers"}')
-  return Plan(lines)
+  asked = {'judge': c.reward.asks_judge, 'remote': paradigms.REMOTE in models}
+  for name in filter(asked.get, asked):
+
+    def answers(name: str = name) -> Plan:
+      section = getattr(c, name)
+      remark = Endpoint(section, name=name, workdir=workdir).probe()
+      return Plan([f'{section.model}: {remark or "answers"}'])
+
+    told.of(name, answers)
 
 
 def _harmless(config: C, scratch: str) -> C:

@@ -24,6 +24,8 @@ from gog_jax.config.pages import ExportPage
 from gog_jax.config.pages import IndexPage
 from gog_jax.config.pages import InstructPage
 from gog_jax.config.training import OptimizerConfig
+from gog_jax.config.training import RLConfig
+from gog_jax.config.training import SFTConfig
 from gog_jax.conversations import reader
 from gog_jax.conversations import sft_data
 from gog_jax.errors import UserError
@@ -52,18 +54,38 @@ _SAMPLER = ('frozen parameters', 'trained parameters', 'KV cache')
 
 
 def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
-  """Of SFT on a stage's demos, or on `sft.data`: its rows, tokens and steps."""
+  """Plans SFT: its rows, tokens, steps and validation.
+
+  Args:
+    run: Its own.
+    folder: The stage's.
+    demos: The stage that makes them; '' reads `sft.data`.
+  """
   c = run.config.sft
   cache = ('KV cache',) * bool(c.n_validation)
   memory = _memory(run, *_TRAINER, *cache, optimizer=c.optimizer)
+  lines, steps = _records(run, folder, demos)
+  return _rolled_out(
+      run,
+      paradigms.SFT,
+      _validated(run, c, steps),
+      [*lines, memory],
+      what='validation conversations',
+  )
+
+
+def _records(
+    run: Run, folder: epath.Path, demos: str
+) -> tuple[list[str], int]:
+  """What SFT reads, and how many steps it takes."""
+  c = run.config.sft
   if n := _to_be_made(run, demos):
-    return Plan([
+    steps = n_steps_of(c, n, of_data=not demos)
+    return [
         f'records: {n:,} of {demos or "instruct"}, which is not made yet: '
         'their lengths are unknown',
-        f'steps: {n_steps_of(c, n, of_data=not demos):,} of {c.batch_size} '
-        'records, if none is dropped',
-        memory,
-    ])
+        f'steps: {steps:,} of {c.batch_size} records, if none is dropped',
+    ], steps
   seen, kept = [], []  # Tokens and patches; of what is trained on, targets.
 
   def take(one: Trajectory) -> None:
@@ -88,7 +110,7 @@ def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
   )
   n_tokens, n_targets = (sum(column) for column in zip(*kept, strict=True))
   steps = n_steps_of(c, len(kept), of_data=not demos)
-  return Plan([
+  return [
       f'records: {len(kept):,} of {demos or c.data}; dropped: '
       f'{dropped or "none"}',
       f'longest record {max(tokens):,} tokens, batch.row_tokens='
@@ -98,8 +120,15 @@ def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
       f'{n_tokens:,} tokens an epoch, {n_targets:,} of them targets',
       f'steps: {steps:,} of {c.batch_size} records, '
       f'{steps * c.batch_size / len(kept):.1f} epochs',
-      memory,
-  ])
+  ], steps
+
+
+def _validated(run: Run, c: SFTConfig | RLConfig, steps: int) -> int:
+  """Validation conversations: after every `eval_every` steps and the last."""
+  n = c.n_validation
+  if n and not _lacks_world(run, 'validation'):
+    n = len(run.examples('validation', n=n))
+  return math.ceil(steps / c.eval_every) * n
 
 
 def _to_be_made(run: Run, demos: str) -> int:
@@ -113,7 +142,7 @@ def _to_be_made(run: Run, demos: str) -> int:
 
 
 def grade(run: Run, folder: epath.Path) -> Plan:
-  """Of grading: samples of the questions of train."""
+  """Plans grading: samples of the questions of train."""
   lines, n = [_UNKNOWN], run.config.grade.n_queries
   if not _lacks_world(run, 'train'):
     lines, n = _prompts(run, run.graded_examples())
@@ -124,7 +153,7 @@ def grade(run: Run, folder: epath.Path) -> Plan:
 
 
 def rl(run: Run, folder: epath.Path) -> Plan:
-  """Of RL: rollouts of the level's queries, and updates."""
+  """Plans RL: rollouts of the level's queries, and updates."""
   del folder
   c = run.config.rl
   level = f'Level {c.level}'
@@ -155,14 +184,14 @@ def rl(run: Run, folder: epath.Path) -> Plan:
     lines.append(f'and up to {c.max_refills} times as many to refill groups')
     n *= 1 + c.max_refills
   if run.config.validates_rl:
-    validated = (1 + math.ceil(steps / c.eval_every)) * c.n_validation
+    validated = _validated(run, c, steps)
     lines.append(f'validation: {validated:,} conversations among those below')
     n += validated
   return _rolled_out(run, paradigms.RL, n, [*lines, _memory(run)])
 
 
 def evaluation(run: Run, folder: epath.Path, *, name: str) -> Plan:
-  """Of a policy's evaluation; `run` is the policy's own."""
+  """Plans a policy's evaluation; `run` is the policy's own."""
   del folder
   found = estimate.estimate(run, name)
   lines = estimate.describe(found)
@@ -176,7 +205,7 @@ def evaluation(run: Run, folder: epath.Path, *, name: str) -> Plan:
 
 
 def instruct(run: InstructRun) -> Plan:
-  """Of a build; `run` has the teacher's config."""
+  """Plans a GoG-Instruct build; `run` has the teacher's config."""
   c = run.config.instruct
   if _lacks_world(run, 'train'):
     return Plan([f'{c.n_queries:,} questions at most', _UNKNOWN])
@@ -193,7 +222,7 @@ def instruct(run: InstructRun) -> Plan:
 
 
 def export(config: ExportPage, workdir: epath.Path) -> Plan:
-  """Of an export: the size of the weights."""
+  """Plans an export: the size of the weights."""
   c = config.export
   run = policies.trained_run(config, workdir, c.stage)
   size = ''
@@ -204,7 +233,7 @@ def export(config: ExportPage, workdir: epath.Path) -> Plan:
 
 
 def index(config: IndexPage) -> Plan:
-  """Of an index: what is in its sources; features take most of the time."""
+  """Plans an index: what is in its sources; features take most of the time."""
   names, refused = [], {}
   if config.images:
     names, refused = corpora.image_names(pathlib.Path(config.images))
@@ -262,12 +291,16 @@ def _prompts(
   return lines, len(sizes)
 
 
-def _rolled_out(run: Run, name: str, n: int, lines: list[str]) -> Plan:
-  """Of `n` conversations with a policy that is loaded."""
+def _rolled_out(
+    run: Run, name: str, n: int, lines: list[str], what: str = 'conversations'
+) -> Plan:
+  """Plans `n` conversations with a policy that is loaded."""
+  if not n:
+    return Plan(lines)
   most = estimate.most(run, paradigms.parse(name), n)
   n_tokens = n * run.limits.max_context
   told = [
-      f'{n:,} conversations, {n_tokens:,} tokens at most',
+      f'{n:,} {what}, {n_tokens:,} tokens at most',
       f'at most   {estimate.line(most)}',
   ]
   return Plan([*lines, *told], most['price'], most['judged'])

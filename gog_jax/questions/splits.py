@@ -128,7 +128,8 @@ def _open(
   except UserError as error:
     if split not in c.shares:
       raise
-    raise UserError(f'{field}={getattr(c, split)}: {error}') from error
+    error.args = (f'{field}={getattr(c, split)}: {error}',)
+    raise
   if split == 'train' and c.weights:
     drawn = _by_weight(opened, c, names, seed)
     opened = opened.only(drawn[:n], why=f'{c.train} n={c.n} seed={seed}')

@@ -28,6 +28,14 @@ DUPLICATE = 'duplicate id'
 _SKIP = 2**20  # Bytes read at a time of a line that is too long.
 
 
+class NothingOfUse(UserError):
+  """No record is left; `drops` are those that were left out."""
+
+  def __init__(self, message: str, drops: Sequence[Drop]):
+    super().__init__(message)
+    self.drops = drops
+
+
 class Unusable(Exception):
   """A record that nothing can be made of.
 
@@ -77,12 +85,13 @@ class Loaded(Generic[T]):
     """Itself, unless nothing is left.
 
     Raises:
-      UserError: Nothing is; says why the first was left out.
+      NothingOfUse: Says why the first was left out.
     """
     if not self.items:
       n = len(self.drops)
       why = f', {n} dropped, first {self.drops[0]}' if n else ''
-      raise UserError(f'{self.name} holds nothing of use{why}')
+      message = f'{self.name} holds nothing of use{why}'
+      raise NothingOfUse(message, self.drops)
     return self
 
 
