@@ -199,6 +199,7 @@ def test_all_that_would_stop_it_is_named_in_one_line(
   # What can be told is told nevertheless.
   assert 'would stop: gone.jsonl' in (out := capsys.readouterr().out)
   assert 'prompts: 2, left out: 1' in out
+  assert 'all at most: price unknown' in out
   asked = mini.make_config('rl', unasked=False)
   with pytest.raises(UserError, match='rl needs data, which is not complete'):
     told(asked, tmp_path / 'run', capsys)

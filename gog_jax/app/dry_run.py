@@ -79,25 +79,33 @@ class _Told:
   def __init__(self, config: Any):
     self.stops: dict[str, None] = {}
     self.plans: list[Plan] = []
-    # How details end of what only the run itself fetches.
+    # How a drop's detail ends where the run itself will fetch the image.
     self._fetched = tuple(
         f'--config.{section}.fetch_images'
         for section in ('questions', 'benchmark')
         if getattr(getattr(config, section, None), 'fetch_images', False)
     )
 
-  def of(self, name: str, plan: Callable[[], Plan]) -> None:
-    """Prints a plan under a name, or why there is none."""
+  def of(
+      self, name: str, plan: Callable[[], Plan], price: float = math.nan
+  ) -> None:
+    """Prints a plan under a name, or why there is none.
+
+    Args:
+      name: Of what is planned.
+      plan: Makes its plan.
+      price: US dollars that count where it cannot be made.
+    """
     try:
       found = plan()
     except UserError as error:
       drops = getattr(error, 'drops', ())
       if n := sum(drop.detail.endswith(self._fetched) for drop in drops):
         why = f'unknown until the images of {n:,} questions are fetched'
-        found = Plan([why], price=math.nan)
       else:
         self.stops[str(error)] = None
-        found = Plan([f'would stop: {error}'])
+        why = f'would stop: {error}'
+      found = Plan([why], price)
     self.plans.append(found)
     lines = found.lines or ['is not made yet']
     print('\n  '.join([f'{name}:', *lines]), flush=True)
@@ -125,9 +133,8 @@ def _of_page(
   (run,) = runs
   if c.stage == 'instruct':
     _of_stages(run, teachers.stages_of(c), told)
-    own = run.with_config(teachers.config_of(c))
-    told.of('instruct', lambda: plans.instruct(own))
-    return
+    of_teacher = lambda: run.with_config(teachers.config_of(c))
+    return told.of('instruct', lambda: plans.instruct(of_teacher()))
   for seed in c.seeds or (None,):
     one = run
     if seed is not None:
@@ -167,7 +174,7 @@ def _of_services(c: Config, workdir: epath.Path, told: _Told) -> None:
       remark = Endpoint(section, name=name, workdir=workdir).probe()
       return Plan([f'{section.model}: {remark or "answers"}'])
 
-    told.of(name, answers)
+    told.of(name, answers, price=0.0)
 
 
 def _harmless(config: C, scratch: str) -> C:
