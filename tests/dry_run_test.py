@@ -279,6 +279,13 @@ def test_only_the_queries_of_a_level_are_read(tmp_path, monkeypatch):
   assert (one.id, taken) == ('two?', [1])
 
 
+def test_a_set_is_built_once_whatever_the_seeds(tmp_path, capsys):
+  config = mini.make_config('instruct', seeds=(0, 1))
+  found = told(config, tmp_path, capsys)
+  assert [*found][:3] == ['config', 'data', 'instruct']
+  assert not [name for name in found if name.startswith('seed')]
+
+
 def test_epochs_of_rl_are_those_of_its_level(finished, monkeypatch, capsys):
   taken = []
   monkeypatch.setattr(
