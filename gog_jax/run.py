@@ -62,6 +62,7 @@ _PARTS = {
 
 C = TypeVar('C', bound=Config, covariant=True)
 D = TypeVar('D', bound=Config)
+Ids = Container[str] | None  # Of some examples; None is all.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -295,12 +296,7 @@ class RunOf(Generic[C]):
     return open_split(self.config, split, workdir=self.workdir, n=n)
 
   def examples(
-      self,
-      split: str,
-      *,
-      start: int = 0,
-      n: int,
-      ids: Container[str] | None = None,
+      self, split: str, *, start: int = 0, n: int, ids: Ids = None
   ) -> Sequence[Example]:
     """Questions [start, start + n) of a split, read as they are asked for.
 
@@ -320,9 +316,7 @@ class RunOf(Generic[C]):
     known = held.ids[start : start + n] or (one.id for one in asked)
     return [asked[i] for i, id in enumerate(known) if id in ids]
 
-  def graded_examples(
-      self, ids: Container[str] | None = None
-  ) -> Sequence[Example]:
+  def graded_examples(self, ids: Ids = None) -> Sequence[Example]:
     """What follows the demos': fresh to the SFT policy, so that it is fair."""
     c = self.config
     start = c.sft.n_candidates if c.questions.only_world('train') else 0

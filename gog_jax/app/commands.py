@@ -163,13 +163,6 @@ def recipe(config: pages.GogPage, workdir: epath.Path) -> list[Any]:
   Raises:
     UserError: A page's fields do not fit.
   """
-  try:
-    return _recipe(config, workdir)
-  except FieldError as error:
-    raise UserError(f'config.{error}') from error
-
-
-def _recipe(config: pages.GogPage, workdir: epath.Path) -> list[Any]:
   from gog_jax.instruct import build as instruct_build
 
   # Other pages go on asking before they make what is another's.
@@ -178,16 +171,19 @@ def _recipe(config: pages.GogPage, workdir: epath.Path) -> list[Any]:
   built = str(instruct_build.set_of(workdir))
   data = config.sft.data or built
   walked = []
-  if data == built:  # As it also is where the workdir remembers it.
-    walked.append(dataclasses.replace(config, stage='instruct'))
   sft = dataclasses.replace(config.sft, data=data)
   given = config.given | {'sft.data': data}
   table = pages.TableConfig(workdirs=(), seed=config.seed)
-  return [
-      *walked,
-      dataclasses.replace(config, stage='rl', sft=sft, given=given),
-      pages.TablePage(stage='table', profile=config.profile, table=table),
-  ]
+  try:
+    if data == built:  # As it also is where the workdir remembers it.
+      walked.append(dataclasses.replace(config, stage='instruct'))
+    return [
+        *walked,
+        dataclasses.replace(config, stage='rl', sft=sft, given=given),
+        pages.TablePage(stage='table', profile=config.profile, table=table),
+    ]
+  except FieldError as error:
+    raise UserError(f'config.{error}') from error
 
 
 COMMANDS: dict[str, Callable[[Any, epath.Path], None]] = {

@@ -30,7 +30,6 @@ from gog_jax.instruct import teachers
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.run import build
 from gog_jax.run import Run
-from gog_jax.run import RunOf
 from gog_jax.storage import files
 from gog_jax.storage.manifest import read
 
@@ -119,7 +118,7 @@ def _of_page(
     return told.of('index', lambda: plans.index(config))
   if config.stage == 'export':
     return told.of('export', lambda: plans.export(config, workdir))
-  c, runs = _harmless(config, scratch), list[RunOf[Any]]()
+  c, runs = _harmless(config, scratch), list[Run]()
 
   def opened() -> Plan:
     walk.check(c)

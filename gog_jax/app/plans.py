@@ -20,12 +20,10 @@ from gog_jax import interrupt
 from gog_jax.aot.plan import make_plan
 from gog_jax.app.stage import Plan
 from gog_jax.config import paradigms
+from gog_jax.config import training
 from gog_jax.config.pages import ExportPage
 from gog_jax.config.pages import IndexPage
 from gog_jax.config.pages import InstructPage
-from gog_jax.config.training import OptimizerConfig
-from gog_jax.config.training import RLConfig
-from gog_jax.config.training import SFTConfig
 from gog_jax.conversations import reader
 from gog_jax.conversations import sft_data
 from gog_jax.errors import UserError
@@ -64,28 +62,19 @@ def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
   c = run.config.sft
   cache = ('KV cache',) * bool(c.n_validation)
   memory = _memory(run, *_TRAINER, *cache, optimizer=c.optimizer)
-  lines, steps = _records(run, folder, demos)
-  return _rolled_out(
-      run,
-      paradigms.SFT,
-      _validated(run, c, steps),
-      [*lines, memory],
-      what='validation conversations',
-  )
 
+  def plan(steps: int, *lines: str) -> Plan:
+    n = _validated(run, c, steps)
+    return _rolled_out(run, paradigms.SFT, n, [*lines, memory], 'validation ')
 
-def _records(
-    run: Run, folder: epath.Path, demos: str
-) -> tuple[list[str], int]:
-  """What SFT reads, and how many steps it takes."""
-  c = run.config.sft
   if n := _to_be_made(run, demos):
     steps = n_steps_of(c, n, of_data=not demos)
-    return [
+    return plan(
+        steps,
         f'records: {n:,} of {demos or "instruct"}, which is not made yet: '
         'their lengths are unknown',
         f'steps: {steps:,} of {c.batch_size} records, if none is dropped',
-    ], steps
+    )
   seen, kept = [], []  # Tokens and patches; of what is trained on, targets.
 
   def take(one: Trajectory) -> None:
@@ -110,7 +99,8 @@ def _records(
   )
   n_tokens, n_targets = (sum(column) for column in zip(*kept, strict=True))
   steps = n_steps_of(c, len(kept), of_data=not demos)
-  return [
+  return plan(
+      steps,
       f'records: {len(kept):,} of {demos or c.data}; dropped: '
       f'{dropped or "none"}',
       f'longest record {max(tokens):,} tokens, batch.row_tokens='
@@ -120,10 +110,12 @@ def _records(
       f'{n_tokens:,} tokens an epoch, {n_targets:,} of them targets',
       f'steps: {steps:,} of {c.batch_size} records, '
       f'{steps * c.batch_size / len(kept):.1f} epochs',
-  ], steps
+  )
 
 
-def _validated(run: Run, c: SFTConfig | RLConfig, steps: int) -> int:
+def _validated(
+    run: Run, c: training.SFTConfig | training.RLConfig, steps: int
+) -> int:
   """Validation conversations: after every `eval_every` steps and the last."""
   n = c.n_validation
   if n and not _lacks_world(run, 'validation'):
@@ -292,7 +284,7 @@ def _prompts(
 
 
 def _rolled_out(
-    run: Run, name: str, n: int, lines: list[str], what: str = 'conversations'
+    run: Run, name: str, n: int, lines: list[str], of: str = ''
 ) -> Plan:
   """Plans `n` conversations with a policy that is loaded."""
   if not n:
@@ -300,14 +292,14 @@ def _rolled_out(
   most = estimate.most(run, paradigms.parse(name), n)
   n_tokens = n * run.limits.max_context
   told = [
-      f'{n:,} {what}, {n_tokens:,} tokens at most',
+      f'{n:,} {of}conversations, {n_tokens:,} tokens at most',
       f'at most   {estimate.line(most)}',
   ]
   return Plan([*lines, *told], most['price'], most['judged'])
 
 
 def _memory(
-    run: Run, *names: str, optimizer: OptimizerConfig | None = None
+    run: Run, *names: str, optimizer: training.OptimizerConfig | None = None
 ) -> str:
   """What each device holds all the time, so without activations.
 

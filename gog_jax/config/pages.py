@@ -80,14 +80,10 @@ class GogPage(InstructPage):
         ),
         'remote.url=URL of the teacher': self.remote.url or self.sft.data,
         'judge.url=URL of the judge': self.judge.url,
+        'seed=N, a --workdir for each, in place of seeds': not self.seeds,
     }
     if missing := [f'--config.{flag}' for flag in given if not given[flag]]:
       raise UserError(f'the recipe still needs {", ".join(missing)}')
-    if self.seeds:
-      raise typed.FieldError(
-          'seeds: the recipe has one; give each --config.seed a --workdir of '
-          'its own, and configs/table.py all of them'
-      )
     # With data of one's own, nobody teaches.
     kind = Config if self.sft.data else InstructPage
     kind.__post_init__(self)
