@@ -225,26 +225,18 @@ class RunOf(Generic[C]):
   def loop(self, policy: Policy, **callbacks: Any) -> Loop:
     """A rollout loop with the run's tools, chat and limits."""
     return Loop(
-        policy=policy,
-        executor=self.executor,
-        chat=self.chat,
-        limits=self.limits,
-        **callbacks,
-    )
+        policy=policy, executor=self.executor, chat=self.chat,
+        limits=self.limits, **callbacks,
+    )  # fmt: skip
 
   def refusal(self, example: Example) -> str:
     """Why no conversation can begin with an example; '' where one can."""
     return refusal_of(example, self.chat, self.limits)
 
   def request(
-      self,
-      example: Example,
-      *,
-      seed: Sequence[Any],
-      what: str = '',
-      sample: int = 0,
-      again: int = 0,
-  ) -> Request:
+      self, example: Example, *, seed: Sequence[Any], what: str = '',
+      sample: int = 0, again: int = 0,
+  ) -> Request:  # fmt: skip
     """For a rollout of an example; `again`: earlier draws of this example."""
     origin = ' '.join([*map(str, seed), what]).strip()
     return Request(
