@@ -107,7 +107,7 @@ def test_a_price_that_is_not_given_is_unknown(tmp_path, priced, capsys):
   assert server.heard == []
   assert not (tmp_path / 'run').exists()
   out = capsys.readouterr().out
-  assert 'judge j: answers' in out and 'remote m: answers' in out
+  assert 'judge:\n  j: answers' in out and 'remote:\n  m: answers' in out
   run = mini.run_of(config, tmp_path)
   price = sum(estimate.estimate(run, n).most['price'] for n in names)
   if priced:
@@ -191,5 +191,5 @@ def test_a_dry_run_says_it_and_writes_nothing(tmp_path):
 
 
 def test_it_is_for_what_takes_time(tmp_path):
-  with pytest.raises(UserError, match='--dry_run is for pages that make'):
+  with pytest.raises(UserError, match='--dry_run: nothing to plan for'):
     dry_run.dry_run(mini.make_config('inspect'), tmp_path)

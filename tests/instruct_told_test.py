@@ -161,7 +161,7 @@ def test_a_dry_run_says_what_a_build_then_takes(world, tmp_path, capsys):
     assert server.heard == [] and not (tmp_path / 'run').exists()
     commands.do(config, tmp_path / 'run')
   out = capsys.readouterr().out
-  assert 'remote m: answers' in out
+  assert 'remote:\n  m: answers' in out
   assert '\n  left out of questions.train: none\n  prompts: 5\n' in out
   # Two direct answers of each question, and two conversations.
   assert '5 questions, 0 done: 10 direct answers and 10 conversations' in out

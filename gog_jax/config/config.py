@@ -250,7 +250,11 @@ class Config:
     asks = {
         'train': trains or (stage == 'sft' and not self.sft.data),
         'validation': self.sft.n_validation
-        and (stage == 'sft' or trains and self.rl.init == 'sft')
+        and (
+            stage == 'sft'
+            or stage in ('grade', 'rl')
+            and self.rl.init == 'sft'
+        )
         or stage == 'rl'
         and self.validates_rl,
         'test': self.evaluates and self.eval.benchmark == paradigms.TEST,
