@@ -34,7 +34,6 @@ from gog_jax.index import corpora
 from gog_jax.instruct import build
 from gog_jax.instruct import estimate as instruct_estimate
 from gog_jax.instruct.teachers import InstructRun
-from gog_jax.rewards import levels
 from gog_jax.run import Run
 from gog_jax.storage import metrics
 from gog_jax.storage import rollouts
@@ -152,8 +151,7 @@ def rl(run: Run, folder: epath.Path) -> Plan:
   if c.level == curriculum.ALL_LEVELS:
     level = 'all levels'
   if read(run.workdir / 'grade').get('complete'):
-    grades = levels.read_grades(run.workdir / 'grade')
-    ids = curriculum.select(grades, c.level, at_least=c.n_prompts)
+    ids = curriculum.ids_of(run)
     lines, _ = _prompts(run, run.graded_examples(ids))
     steps = curriculum.n_steps_of(c, len(ids))
     epochs = steps * c.n_prompts / len(ids)

@@ -24,7 +24,6 @@ from gog_jax.models import start as start_lib
 from gog_jax.questions import checked
 from gog_jax.report import pages as report
 from gog_jax.report import text as report_text
-from gog_jax.rewards import levels
 from gog_jax.run import Run
 from gog_jax.run import RunOf
 from gog_jax.storage import files
@@ -186,9 +185,7 @@ def _train_rl(run: Run, folder: epath.Path) -> Mapping[str, Any]:
       asked += run.questions('validation').ids[: c.rl.n_validation]
     checked.check_same(asked, folder / 'asked.json')
   if c.rl.epochs:
-    grades = levels.read_grades(run.workdir / 'grade')
-    ids = curriculum.select(grades, c.rl.level, at_least=c.rl.n_prompts)
-    n_steps = curriculum.n_steps_of(c.rl, len(ids))
+    n_steps = curriculum.n_steps_of(c.rl, len(curriculum.ids_of(run)))
     sized = dataclasses.replace(c.rl, steps=n_steps)
     run = run.with_config(dataclasses.replace(c, rl=sized))
   return rl.train(run, folder)

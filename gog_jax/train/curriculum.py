@@ -152,19 +152,25 @@ def make_curriculum(run: Run, folder: epath.Path) -> Curriculum:
     UserError: There are too few.
   """
   c = run.config
-  ids = select(
-      levels.read_grades(run.workdir / 'grade'),
-      c.rl.level,
-      at_least=c.rl.n_prompts,
-  )
   return Curriculum(
-      run.graded_examples(ids),
+      run.graded_examples(ids_of(run)),
       rl=c.rl,
       grade=c.grade,
       seed=run.seed('rl'),
       folder=folder,
       refusal=run.refusal,
   )
+
+
+def ids_of(run: Run) -> set[str]:
+  """Ids of the graded queries of the level that RL trains on.
+
+  Raises:
+    UserError: There are too few.
+  """
+  c = run.config.rl
+  grades = levels.read_grades(run.workdir / 'grade')
+  return select(grades, c.level, at_least=c.n_prompts)
 
 
 def select(
