@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import hypothesis
 import pytest
 
 _FLAGS = (
@@ -18,6 +19,17 @@ os.environ['XLA_FLAGS'] = ' '.join([*_FLAGS, os.environ.get('XLA_FLAGS', '')])
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # No test may reach for the network, not even to look for a newer file.
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+
+# Property tests draw 300 cases; `--hypothesis-profile=long` draws 5,000.
+for _name, _cases in (('default', 300), ('long', 5_000)):
+  hypothesis.settings.register_profile(
+      _name,
+      max_examples=_cases,
+      deadline=None,
+      derandomize=_name == 'default',  # A red one is red again.
+      suppress_health_check=list(hypothesis.HealthCheck),
+  )
+hypothesis.settings.load_profile('default')
 
 
 @pytest.fixture(scope='session')
