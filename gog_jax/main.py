@@ -26,6 +26,7 @@ from gog_jax import interrupt
 from gog_jax.errors import nearest
 from gog_jax.errors import UserError
 from gog_jax.remote import secrets
+from gog_jax.storage import disk
 from gog_jax.storage import heartbeat
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -227,6 +228,12 @@ def run() -> None:
     stage = getattr(_CONFIG.value, 'stage', '')
     line = _INTERRUPTED.get(stage, 'interrupted; the same command continues')
     sys.exit(_fail(f'gog_jax: {line}', getattr(error, 'exit_code', 130)))
+  except Exception as error:
+    config = _CONFIG.value if flags.FLAGS.is_parsed() else None
+    workdir = _workdir(_WORKDIR.value, config) if config else os.curdir
+    if (failed := disk.trouble(error, workdir)) is None:
+      raise
+    sys.exit(_fail(f'gog_jax: the disk failed: {failed}; {disk.ADVICE}', 2))
 
 
 def _fail(line: str, code: int) -> int:

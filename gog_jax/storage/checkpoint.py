@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 
 from gog_jax.errors import first_line
 from gog_jax.errors import UserError
+from gog_jax.storage import disk
 from gog_jax.storage import files
 
 
@@ -68,9 +69,15 @@ class Checkpointer:
     return step % self._every == 0
 
   def save(self, step: int, state: Any, iterator: Any) -> None:
-    """Saves in the background, unless this step is saved already."""
+    """Saves in the background, unless this step is saved already.
+
+    Raises:
+      UserError: The disk has no room for it.
+    """
     if step == self.latest_step():
       return
+    self._manager.wait_until_finished()  # Or its room would count as free.
+    disk.check_room(self._manager.directory, _n_bytes(state))
     self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -115,7 +122,12 @@ class Checkpointer:
 
 
 def save_pytree(folder: epath.PathLike, tree: Any) -> None:
-  """Writes a finished stage's parameters, replacing older ones."""
+  """Writes a finished stage's parameters, replacing older ones.
+
+  Raises:
+    UserError: The disk has no room for them.
+  """
+  disk.check_room(epath.Path(folder).parent, _n_bytes(tree))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(_absolute(epath.Path(folder)), tree, force=True)
 
@@ -137,6 +149,11 @@ def load_pytree(folder: epath.PathLike, like: Any) -> Any:
 def _absolute(path: epath.Path) -> epath.Path:
   """What Orbax asks for; a bucket's path already is."""
   return path if '://' in str(path) else path.resolve()
+
+
+def _n_bytes(tree: Any) -> int:
+  """Bytes of a tree, and an eighth more for what describes it."""
+  return sum(getattr(x, 'nbytes', 8) for x in jax.tree.leaves(tree)) * 9 // 8
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from etils import epath
 import filelock
 
 from gog_jax.errors import UserError
+from gog_jax.storage import disk
 from gog_jax.storage import heartbeat
 from gog_jax.storage import typed
 
@@ -38,6 +39,8 @@ def writable(path: epath.PathLike, advice: str = _CHOOSE) -> Iterator[None]:
   try:
     yield
   except OSError as error:
+    if error.errno in disk.FULL:
+      advice = disk.ADVICE
     raise UserError(
         f'cannot write {path}: {error.strerror or error}; {advice}'
     ) from error
