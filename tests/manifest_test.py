@@ -124,7 +124,7 @@ def test_a_policy_is_evaluated_with_other_tools_and_limits(tmp_path, validates):
       work, 'eval', tools__backend=notes(tmp_path, 2), **OTHERS, **same
   )
   assert is_complete(more, 'rl')
-  with pytest.raises(UserError, match='search backend .*another --workdir'):
+  with pytest.raises(UserError, match='search backend .*move away or delete'):
     stages.manifest_of(more, 'eval rl').is_complete(folder)
   # Whoever trains is told of all that differs, and who evaluates of the rest.
   with pytest.raises(UserError, match='tools.top_k is 1, now 3'):

@@ -93,11 +93,15 @@ class Manifest:
         _differences(wanted, {key: saved.get(key) for key in wanted})
     )
     if different:
+      # What was trained, and is evaluated, is in this workdir.
+      advice = 'To evaluate with these, move away or delete'
+      if not self.stage.startswith('eval'):
+        advice = 'Use another --workdir or delete'
       raise UserError(
           f'{folder} was made with other settings: '
           + '; '.join(different[:4])
           + (f' and {len(different) - 4} more' if len(different) > 4 else '')
-          + f'. Use another --workdir or delete {folder}'
+          + f'. {advice} {folder}'
       )
     return saved.get('complete', False)
 
