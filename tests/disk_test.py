@@ -83,33 +83,33 @@ def test_an_index(disk, tmp_path):
       text = ' '.join(f'w{n}' for n in row)
       f.write(json.dumps({'id': str(i), 'title': f't{i}', 'text': text}) + '\n')
   n_full = full_then_roomy(
-      disk, (100, 1_000, 2_000, 2_800), '--config=configs/index.py',
+      disk, (1_000, 2_800), '--config=configs/index.py',
       f'--config.docs={tmp_path / "docs.jsonl"}',
       f'--config.images={tmp_path / "photos"}',
       f'--config.index={disk.path / "index"}',
   )  # fmt: skip
-  assert n_full == 4
+  assert n_full == 2
 
 
 @pytest.mark.slow
 def test_a_run_from_data_to_report(disk):
   n_full = full_then_roomy(
-      disk, (300, 1_900, 4_000, 9_000, 18_500, 24_000, 30_000, 41_500, 43_000),
+      disk, (300, 4_000, 18_500, 30_000, 43_000),
       '--config=configs/rl.py', f'--workdir={disk.path / "run"}',
       *mini.flags(rl__checkpoint_every=2, sft__checkpoint_every=2),
   )  # fmt: skip
-  assert n_full >= 7
+  assert n_full >= 4
 
 
 @pytest.mark.slow
 def test_an_evaluation_its_recording_and_its_cache(disk):
   n_full = full_then_roomy(
-      disk, (200, 1_700, 1_800, 2_000, 2_400), '--config=configs/eval.py',
+      disk, (1_700, 2_000), '--config=configs/eval.py',
       f'--workdir={disk.path / "run"}', *mini.flags(),
       "--config.eval.policies=('expert',)", '--config.tools.mode=record',
       f'--config.tools.cache={disk.path / "cache.sqlite"}',
   )  # fmt: skip
-  assert n_full >= 3
+  assert n_full >= 1
 
 
 @pytest.mark.slow
@@ -123,11 +123,11 @@ def test_a_set_that_is_converted(disk, tmp_path):
       messages = [{'role': role, 'content': text} for role, text in turns]
       f.write(json.dumps({'messages': messages, 'images': [f'{i}.png']}) + '\n')
   n_full = full_then_roomy(
-      disk, (20, 100, 200), '--config=configs/convert.py',
+      disk, (20, 200), '--config=configs/convert.py',
       f'--config.input={tmp_path / "rows.jsonl"}',
       f'--config.output={disk.path / "set"}', '--config.format=tfds',
   )  # fmt: skip
-  assert n_full == 3
+  assert n_full == 2
 
 
 def raised(error, cause=None):
