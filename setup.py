@@ -35,6 +35,7 @@ INSTALL_REQUIRES = [
     'orbax-checkpoint>=0.11.28',  # Checkpoints.
     'pillow>=11',  # Image decoding and drawing.
     'pyarrow>=18',  # Parquet files that others wrote.
+    'regex>=2024.4',  # Words by Unicode's properties of scripts and marks.
     'rich>=13',  # The report's table.
     'safetensors>=0.6',  # Adapter files; features of a local index.
     'scipy>=1.13',  # Intervals of what is reported.

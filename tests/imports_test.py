@@ -18,7 +18,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'gog_jax'
 # only.
 LAYERS = (
     ('errors', 'interrupt', 'types'),
-    ('seams', 'storage'),
+    ('language', 'seams', 'storage'),
     ('boxes', 'config', 'images', 'remote'),
     ('models', 'chat', 'tools', 'rewards'),
     ('rollout', 'judge', 'index', 'report'),

@@ -13,9 +13,9 @@ from gog_jax.config.tools import TEXT
 from gog_jax.errors import first_line
 from gog_jax.errors import UserError
 from gog_jax.index import manifest
+from gog_jax.index import text_index
 from gog_jax.index.encoder import Encoder
 from gog_jax.index.image_index import ImageIndex
-from gog_jax.index.text_index import TextIndex
 from gog_jax.tools.base import in_thread
 from gog_jax.types import Hit
 from gog_jax.types import ToolResult
@@ -48,7 +48,7 @@ class LocalIndex:
 
     Raises:
       UserError: Nothing is there, it is damaged, or it was built with another
-        encoder.
+        encoder or tokeniser.
     """
     index = pathlib.Path(folder)
     # One for each core; more would only wait.
@@ -69,6 +69,12 @@ class LocalIndex:
             f'{index} was built with {made.encoder or "no"} encoder, and is '
             f'opened with {given or "none"}; give the same one, or build it '
             'again'
+        )
+      if made.texts and made.words != text_index.VERSION:
+        raise UserError(
+            f'{index} took its texts apart in another way '
+            f'({made.words or "not known"}) than queries are now '
+            f'({text_index.VERSION}); run configs/index.py again'
         )
       try:
         self._open(index, made, encoder)
@@ -92,7 +98,9 @@ class LocalIndex:
   ) -> None:
     if damaged := made.damaged(index):
       raise ValueError(f'{damaged[0]} is missing or not what was written')
-    self._texts = TextIndex(index / made.texts) if made.texts else None
+    self._texts = None
+    if made.texts:
+      self._texts = text_index.TextIndex(index / made.texts)
     self._images = None
     if made.images:
       self._images = ImageIndex(index, index / made.images, encoder)

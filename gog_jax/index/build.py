@@ -166,6 +166,7 @@ def _build(
       texts=texts_part,
       images=images_part,
       encoder=version,
+      words=text_index.VERSION if texts_part else '',
       files=manifest.describe(index, (texts_part, images_part), used),
   )
   if made != current:

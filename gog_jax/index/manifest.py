@@ -42,6 +42,7 @@ class Manifest:
     texts: Path of the part that holds the documents, or ''.
     images: Path of the part that holds the pictures, or ''.
     encoder: Version of the encoder of images, or ''.
+    words: Version of what takes texts apart, or '': queries need the same.
     files: Size, and digest if small, of every file by its path.
     format: Of the manifest and of what it names.
   """
@@ -50,6 +51,7 @@ class Manifest:
   images: str
   encoder: str
   files: Mapping[str, list[Any]]
+  words: str = ''  # In indexes that do not say, another one's.
   format: Literal[2] = 2
 
   @property

@@ -10,45 +10,26 @@ import json
 import logging
 import mmap
 import pathlib
-import re
 from typing import Any
-import unicodedata
 
 import numpy as np
 
 from gog_jax import interrupt
+from gog_jax.language.words import terms
+from gog_jax.language.words import VERSION as _WORDS
 from gog_jax.storage import metrics
 
 # Change it with how documents are found.
-VERSION = 'bm25-1'
+VERSION = f'bm25-2 {_WORDS}'
 DOCUMENTS = 'documents.jsonl'
 # Longer ones are cut.
 _MAX_WORD = 64
 _MAX_QUERY_WORDS = 512
-# Scripts without spaces between words: kana, Han, Hangul.
-_CJK = '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff'
-_CJK += '\U00020000-\U0003ffff'
-_WORD = re.compile(f'([{_CJK}]+)|[^\\W{_CJK}]+')
 
 
 def words(text: str, *, single: bool) -> list[str]:
-  """The words of a text, case and width folded; of CJK, pairs of characters.
-
-  Args:
-    text: Any.
-    single: Whether CJK characters also stand alone. Documents have them, so
-      that a query of one character finds something; queries do not.
-  """
-  found = []
-  for match in _WORD.finditer(unicodedata.normalize('NFKC', text).casefold()):
-    word = match.group()
-    if match.group(1) is None:
-      found.append(word[:_MAX_WORD])
-      continue
-    if single or len(word) == 1:
-      found += word
-    found += map(''.join, zip(word, word[1:], strict=False))
-  return found
+  """What a text is searched by, see `language.words.terms`."""
+  return [one[:_MAX_WORD] for _, _, one in terms(text, single=single)]
 
 
 def build(folder: pathlib.Path, n: int) -> None:

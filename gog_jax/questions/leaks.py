@@ -1,7 +1,7 @@
 """Whether a question is also in another set, as one that is evaluated.
 
-It is, if a question there is the same but for case, punctuation and spaces, and
-about the same image. Not by the image alone: of one picture much can be asked.
+It is, if a question there is the same but for punctuation, spaces and the
+spelling of words (language/words.py), and about the same image. Not by the image alone: of one picture much can be asked.
 Nor by the question alone: some sets ask one question of thousands of pictures.
 
 Images are the same if their bytes are. If not, 8 x 8 pixels of both, a
@@ -16,7 +16,6 @@ import collections
 from collections.abc import Iterable, Sequence
 import hashlib
 from typing import Any
-import unicodedata
 
 import cv2
 import numpy as np
@@ -27,6 +26,7 @@ from gog_jax import interrupt
 from gog_jax.errors import UserError
 from gog_jax.index import descriptor
 from gog_jax.index.verify import verify
+from gog_jax.language import words
 from gog_jax.types import Example
 
 # Chosen between photographs of 128 to 1,200 pixels at half to one and a half
@@ -89,14 +89,7 @@ class Held:
     return None
 
   def _key(self, example: Example) -> str:
-    return '' if self._any else normalise(example.question)
-
-
-def normalise(question: str) -> str:
-  """Without differences of case, punctuation and spaces; symbols stay."""
-  text = unicodedata.normalize('NFKC', question).casefold()
-  kept = (' ' if unicodedata.category(c)[0] in 'PZC' else c for c in text)
-  return ' '.join(''.join(kept).split())
+    return '' if self._any else words.same(example.question)
 
 
 def same_image(one: bytes, other: bytes) -> bool:

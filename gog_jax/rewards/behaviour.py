@@ -9,6 +9,7 @@ import numpy as np
 
 from gog_jax import boxes
 from gog_jax.config.tools import SEARCHES
+from gog_jax.language import words
 from gog_jax.storage import files
 from gog_jax.types import Example
 from gog_jax.types import ToolCall
@@ -152,9 +153,9 @@ def _repeats(trajectory: Trajectory) -> list[bool]:
 
 
 def call_key(call: ToolCall) -> str:
-  """Calls that ask the same have the same; case and spaces do not matter."""
+  """Calls that ask the same have the same, however they spell it."""
   arguments = {
-      name: ' '.join(value.casefold().split())
+      name: words.same(value) or value
       if isinstance(value, str) else value
       for name, value in call.arguments.items()
   }  # fmt: skip

@@ -5,13 +5,16 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 import dataclasses
-import re
 
+import regex
+
+from gog_jax.language import words
 from gog_jax.types import Hit
 
-_WORD = re.compile(r'\w+')
 _TITLE = 200  # Characters of a title.
 _GAP = '...'
+_NEAR = 40  # Characters within which it looks for a space.
+_MARK = regex.compile(r'\p{M}')
 _SEARCHED = 2**20  # Characters of a text that are looked at.
 
 
@@ -46,25 +49,32 @@ def excerpt(text: str, query: str | None, *, n_characters: int) -> str:
   if len(text) <= n_characters:
     return text
   room = max(n_characters - 2 * len(_GAP), 1)
-  start = _best_start(text, query or '', room)
+  start, shown = _best_window(text, query or '', room)
   end = start + room
-  part = text[start:end]
-  if end < len(text) and text[end].isalnum():
-    part = part[: part.rfind(' ')] if ' ' in part else part
+  if end < len(text):
+    space = text.rfind(' ', max(end - min(room // 2, _NEAR), shown), end)
+    if text[end].isalnum() and space >= 0:
+      end = space
+    while end > start + 1 and _MARK.match(text, end):  # Its letter goes, too.
+      end -= 1
   before = _GAP if start else ''
-  after = _GAP if start + len(part) < len(text) else ''
-  return before + part.strip() + after
+  after = _GAP if end < len(text) else ''
+  return before + text[start:end].strip() + after
 
 
-def _best_start(text: str, query: str, room: int) -> int:
-  """Where a window of `room` characters holds most words of the query."""
-  wanted = {word.casefold() for word in _WORD.findall(query)}
+def _best_window(text: str, query: str, room: int) -> tuple[int, int]:
+  """Where a window of `room` characters holds most words of the query.
+
+  Returns:
+    Where it begins, and where the last of these words ends.
+  """
+  wanted = {term for _, _, term in words.terms(query, single=False)}
   found = [
-      (match.start(), match.end(), word)
-      for match in _WORD.finditer(text, 0, _SEARCHED)
-      if (word := match.group().casefold()) in wanted
+      one
+      for one in words.terms(text[:_SEARCHED], single=True)
+      if one[2] in wanted
   ]
-  best, best_start, last = 0, 0, 0
+  best, best_start, best_end, last = 0, 0, 0, 0
   inside: collections.Counter[str] = collections.Counter()
   n_words = 0  # Different ones that are inside.
   # Windows that begin at a word of the query, by two ends that move right.
@@ -74,21 +84,24 @@ def _best_start(text: str, query: str, room: int) -> int:
       n_words += inside[found[last][2]] == 1
       last += 1
     if n_words > best:
-      best, best_start = n_words, start
+      best, best_start, best_end = n_words, start, found[last - 1][1]
     if number < last:  # Else it is longer than the window.
       inside[word] -= 1
       n_words -= inside[word] == 0
     else:
       last = number + 1
-  if best_start + room >= len(text):
-    return _at_word(text, max(len(text) - room, 0))
   # What stands before a word says whom it is about.
-  return _at_word(text, max(best_start - room // 4, 0)) if best else 0
+  context = min(room // 4, max(best_start + room - best_end, 0))
+  start = min(best_start - context, len(text) - room)
+  return _at_word(text, max(start, 0), best_start), best_end
 
 
-def _at_word(text: str, start: int) -> int:
+def _at_word(text: str, start: int, latest: int) -> int:
   """The next place at which a word begins, if one is near."""
   if start == 0:
     return 0
-  space = text.find(' ', start, start + 40)
-  return start if space < 0 else space + 1
+  space = text.find(' ', start, min(start + _NEAR, latest))
+  start = start if space < 0 else space + 1
+  while start < latest and _MARK.match(text, start):
+    start += 1
+  return start
