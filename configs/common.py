@@ -129,7 +129,7 @@ def _toy() -> ConfigDict:
           'n': 0,
           'leaks': 'leave_out',
       },
-      'reward': {'accuracy': 'exact_match', 'format_weight': 0.1, 'extra': ()},
+      'reward': {'accuracy': 'answer_match', 'format_weight': 0.1, 'extra': ()},
       'judge': sections.judge(),
       'sft': {
           'n_candidates': 12288,

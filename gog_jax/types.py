@@ -266,7 +266,7 @@ class Verdict:
   Attributes:
     right: Whether it is; None where infrastructure failed and there is no
       verdict.
-    by: 'exact_match', 'empty' or 'too_long' where no judge had to be asked,
+    by: 'match', 'empty' or 'too_long' where no judge had to be asked,
       else the judge's version.
     error: One line, empty where `right` is known.
   """

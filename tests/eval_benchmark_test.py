@@ -63,7 +63,7 @@ def test_from_a_folder_to_the_table(tmp_path, capsys):
   assert text == (tmp_path / 'run/table.md').read_text()
   lines = text.splitlines()
   assert f'†1 {LABEL}  ' in lines
-  assert "†2 scored by exact match, the paper's by an LLM judge  " in lines
+  assert "†2 scored by answer match, the paper's by an LLM judge  " in lines
   for name, right in RIGHT.items():
     assert f'| {name} | {share(right)} (6) †1,2 |' + ' - |' * 6 in lines
   rows = [line.split(' | ') for line in lines]

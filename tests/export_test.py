@@ -329,7 +329,7 @@ def test_the_card_says_what_is_known(toy, tmp_path):
   assert '# license: yours to choose' in front
   assert 'base_model' not in front  # It has no name on the hub.
   assert '- RL questions: world\n' in card
-  assert '- rewarded by: exact_match\n' in card
+  assert '- rewarded by: answer_match\n' in card
   assert '- searched: world/' in card
   assert 'Right is what judge (a model, prompt 7) says' in card
   assert re.search(r'^rl +70\.0 ', card, re.M)

@@ -23,7 +23,7 @@ from gog_jax.models import vlm
 
 IMAGE_TOKEN = 10
 # The paper's reward.
-REWARD = RewardConfig(accuracy='exact_match', format_weight=0.1, extra=())
+REWARD = RewardConfig(accuracy='answer_match', format_weight=0.1, extra=())
 
 
 def require(module: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 
+import numpy as np
 import pytest
 
 from gog_jax.errors import UserError
@@ -63,6 +65,11 @@ def test_missing_images_are_counted(tmp_path):
             {'wikidata': 12345678.0, 'range': [11111110.2, 13580245.8]},
             ('12345678', 'any number from 11111110.2 to 13580245.8'),
         ),
+        (
+            ['199853.5'],
+            [{'wikidata': 199853.5, 'range': [189860.82512, 209846.17499]}],
+            ('199853.5', 'any number from 189860.82512 to 209846.17499'),
+        ),
         ('a', None, ('a',)),
     ],
 )
@@ -75,6 +82,21 @@ def test_answers_have_every_form(tmp_path, answer, answer_eval, forms):
 def test_forms_of_what_is_no_text():
   assert answers.forms(None, [], {}, float('nan'), ' ') == ()
   assert answers.forms([0, [2.5, ['x']]], True) == ('0', '2.5', 'x', 'yes')
+
+
+@pytest.mark.parametrize(
+    ('number', 'form'),
+    [
+        (199853.5, '199853.5'), (0.1, '0.1'), (123456.789, '123456.789'),
+        (2.0, '2'), (-5, '-5'), (1e-7, '0.0000001'), (1e16, '1' + '0' * 16),
+        (12345678901234567890, '12345678901234567890'), (100, '100'),
+        (decimal.Decimal('1234567.12345'), '1234567.12345'),
+        (np.float32(0.1), '0.1'), (np.int64(7), '7'),
+        (0.30000000000000004, '0.30000000000000004'),
+    ],
+)  # fmt: skip
+def test_numbers_keep_every_digit(number, form):
+  assert answers.forms(number) == (form,)
 
 
 def test_lines_that_are_of_no_use(tmp_path):

@@ -179,7 +179,7 @@ def test_drops_and_the_card_tell_the_truth(built):
   assert '| search | 7 |' in card and '| no_search | 3 |' in card
   assert f'{len(fates)} questions were asked' in card
   assert '- teacher: m (by an OpenAI-compatible endpoint)' in card
-  assert '- judge: exact_match' in card
+  assert '- judge: answer_match' in card
   assert f'searched: {run.toolbox.version}, from 20' in card
   assert '"instruct.n_direct": 2' in card
   easy = sum(one.columns['facts']['too_easy'] for one in records)

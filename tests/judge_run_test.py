@@ -66,7 +66,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
       for example in store.read(folder / 'expert' / 'examples.jsonl', Example)
   }
   exact = [
-      answers.exact_match(t.answer or '', examples[t.example_id].answers)
+      answers.match(t.answer or '', examples[t.example_id].answers)
       for t in trajectories
   ]
   broken = [
@@ -79,7 +79,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   for t, right, failed in zip(trajectories, exact, broken, strict=True):
     assert t.verdict is not None and t.valid is not failed
     assert t.verdict.right is (None if failed else True)
-    assert t.verdict.by == ('exact_match' if right else run.judge.version)
+    assert t.verdict.by == ('match' if right else run.judge.version)
     assert t.reward_parts['accuracy'] == (not failed)
     assert t.reward_parts['exact_match'] == right
   facts = evaluate.facts(folder / 'expert')
@@ -98,7 +98,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   assert manifest['inputs']['judge'] == run.judge.identity
   assert counted['version'] == run.judge.version and counted['model'] == 'm'
   assert counted['asked'] == n_asked == counted['requests']
-  assert counted['exact_match'] == sum(exact)
+  assert counted['match'] == sum(exact)
   assert counted['asked'] + counted.get('same', 0) == 32 - sum(exact)
   assert counted['failures'] == {'HTTP 400': counted['failed']}
   assert 'eval expert: judge:' in capsys.readouterr().err

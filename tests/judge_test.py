@@ -38,13 +38,13 @@ def test_verdicts_come_in_order_and_only_once(tmp_path):
     assert [v.right for v in verdicts] == [True, False, True, False, True]
     version = judge.version
     assert [v.by for v in verdicts] == [
-        version, version, 'exact_match', version, version,
+        version, version, 'match', version, version,
     ]  # fmt: skip
     # Identical, not alike: 'iron lady' is another answer.
     answers = sorted(map(judge_helpers.answer_in, server.bodies))
     assert answers == ['iron lady', 'louvre', 'the iron lady']
     assert judge.counts.totals() == {
-        'asked': 3, 'exact_match': 1, 'same': 1, 'requests': 3,
+        'asked': 3, 'match': 1, 'same': 1, 'requests': 3,
     }  # fmt: skip
     # The same answer to another question is another case.
     judge.verdicts([case('louvre', question='Where is it?')])

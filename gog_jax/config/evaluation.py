@@ -184,8 +184,9 @@ ExtraPart = Annotated[
 class RewardConfig:
   """How a trajectory is scored, see rewards/score.py.
 
-  Its parts are functions: one of rewards/parts.py by name ('exact_match',
-  'token_f1', 'judge', 'format'), or a user's as FILE.py:NAME or MODULE:NAME.
+  Its parts are functions: one of rewards/parts.py by name ('answer_match',
+  SQuAD's 'exact_match', 'token_f1', 'judge', 'format'), or a user's as
+  FILE.py:NAME or MODULE:NAME.
   """
 
   accuracy: str  # The part that says what is right, from 0 to 1.

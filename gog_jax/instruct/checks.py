@@ -137,11 +137,11 @@ def _no_evidence(
   found = [result for result in results if result.status == ToolStatus.OK]
   if not c.evidence or not found:
     return ''
-  forms = [answers.normalise(form) for form in example.answers]
+  forms = [' '.join(answers.keys(form)) for form in example.answers]
   texts = [f'{hit.title} {hit.text}' for one in found for hit in one.hits]
   texts += [one.text for one in found if one.text]
   for text in texts:
-    words = f' {answers.normalise(text)} '
+    words = f' {" ".join(answers.keys(text))} '
     if any(form and f' {form} ' in words for form in forms):
       return ''
   return f'{example.answers[0]!r} stands in none of {len(texts)} results'

@@ -1,1 +1,1 @@
-"""An LLM judge: is an answer right where it is not an exact match?"""
+"""An LLM judge: is an answer right where no accepted one says the same?"""

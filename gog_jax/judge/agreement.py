@@ -106,7 +106,7 @@ def agreement(judge: Judge, labels: Sequence[Label]) -> dict[str, Any]:
 
   Returns:
     The `summary` of all labels; `asked`, that of the labels about which a judge
-    has to be asked, since exact matches would flatter it; `failed`, the number
+    has to be asked, since matches would flatter it; `failed`, the number
     of labels without a verdict, which are counted nowhere else; and
     `disagreements`, each with the label's line.
 

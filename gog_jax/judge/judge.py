@@ -39,7 +39,7 @@ class Judge:
     version: The model, and a digest of all that its verdicts depend on.
     about: The version and what it covers, for reports.
     identity: All that decides what is right, for manifests.
-    counts: Each answer counts once: under `exact_match`, `empty` or `too_long`,
+    counts: Each answer counts once: under `match`, `empty` or `too_long`,
       which rules decide; `same`, if its batch holds it twice; `cached`; or
       `asked`. Of those asked, `failed` got no verdict, and `failures` says why.
       See `Endpoint` for the rest.
@@ -69,7 +69,10 @@ class Judge:
     self.version = f'{config.model} {digest[:16]}'
     self.about = {**facts, 'version': self.version}
     most = config.max_answer_characters
-    self.identity = f'{self.version}, answers of {most} characters at most'
+    self.identity = (
+        f'{self.version}, answers of {most} characters at most, '
+        f'{answers.VERSION}'
+    )
     self.counts = self._endpoint.counts
     self._store = Store(
         config.cache or epath.Path(workdir) / 'verdicts.sqlite',
@@ -121,7 +124,7 @@ class Judge:
     for key, case in zip(keys, cases, strict=True):
       if rule := self._rule(case):
         self.counts.add(rule)
-        found[key] = Verdict(right=rule == 'exact_match', by=rule)
+        found[key] = Verdict(right=rule == 'match', by=rule)
       elif key in found or key in unknown:
         self.counts.add('same')
       elif (right := self._kept(key)) is not None:
@@ -145,8 +148,8 @@ class Judge:
 
   def _rule(self, case: Case) -> str | None:
     """The rule that decides without a judge; None if none does."""
-    if answers.exact_match(case.answer, case.answers):
-      return 'exact_match'
+    if answers.match(case.answer, case.answers):
+      return 'match'
     if not case.answer.strip():
       return 'empty'
     # Whoever writes down everything has not answered.
@@ -236,7 +239,7 @@ def describe(counts: Mapping[str, Any]) -> str:
       failed='failed',
       cached='known already',
       same='the same as another',
-      exact_match='exact matches',
+      match='the same as an accepted one',
       empty='empty',
       too_long='too long',
   )

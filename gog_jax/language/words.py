@@ -31,18 +31,20 @@ VERSION = 'words-1'
 
 # LB=SA: Thai, Lao, Khmer, Myanmar and the like. Then marks of kana that belong
 # to no script.
-_UNSPACED = (
+UNSPACED = (
     r'\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Bopomofo}\p{LB=SA}'
     r'\u30fc\uff70\uff9e\uff9f'
 )
 _WITHIN = r'\p{M}[\p{DI}--\u200b]'  # U+200B stands between words.
-_LETTER = rf'[\p{{L}}\p{{N}}--[{_UNSPACED}]--[\u02b9-\u02bf\u115f\u1160]]'
+_LETTER = rf'[\p{{L}}\p{{N}}--[{UNSPACED}]--[\u02b9-\u02bf\u115f\u1160]]'
 _WORD = (
-    rf'(?P<run>[{_UNSPACED}][{_UNSPACED}{_WITHIN}]*)'
+    rf'(?P<run>[{UNSPACED}][{UNSPACED}{_WITHIN}]*)'
     rf'|(?:[A-Za-z0-9]++(?![^\x00-\x7f])|{_LETTER}(?:{_LETTER}|[{_WITHIN}])*)'
 )
 # What is no word and yet means something: C#, 50%, -5.
-_SYMBOL = r'|[\p{S}#%@]|(?<![\p{L}\p{M}\p{N}])-(?=\p{N})'
+_SYMBOL = (
+    rf'|[\p{{S}}#%@]|(?<![\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}]])-(?=\p{{N}})'
+)
 _WORDS = regex.compile(_WORD, regex.V1)
 _ASCII = re.compile('[A-Za-z0-9]+')
 _WORDS_AND_SYMBOLS = regex.compile(_WORD + _SYMBOL, regex.V1)

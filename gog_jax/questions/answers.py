@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import decimal
 import json
 import math
+import numbers
 from typing import Any
 
 
@@ -36,9 +38,11 @@ def _walk(value: Any):
     yield from _walk(found) if texts else [value]
   elif isinstance(value, bool):
     yield 'yes' if value else 'no'
-  elif isinstance(value, int | float):
-    if math.isfinite(value):
-      yield f'{value:g}' if abs(value) < 1e6 else f'{value:.15g}'
+  elif isinstance(value, (numbers.Real, decimal.Decimal)):
+    if math.isfinite(value):  # Every digit, and none that says nothing: 2.0.
+      exact = decimal.Decimal(str(value))
+      text = f'{exact:f}'
+      yield text.rstrip('0').rstrip('.') if '.' in text else text
   elif isinstance(value, Mapping):
     if 'range' in value:
       yield from _walk(value.get('wikidata'))

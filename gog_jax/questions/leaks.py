@@ -1,8 +1,9 @@
 """Whether a question is also in another set, as one that is evaluated.
 
 It is, if a question there is the same but for punctuation, spaces and the
-spelling of words (language/words.py), and about the same image. Not by the image alone: of one picture much can be asked.
-Nor by the question alone: some sets ask one question of thousands of pictures.
+spelling of words (language/words.py), and about the same image. Not by the
+image alone: of one picture much can be asked. Nor by the question alone: some
+sets ask one question of thousands of pictures.
 
 Images are the same if their bytes are. If not, 8 x 8 pixels of both, a
 perceptual hash, must be near; then it is verified as the index verifies: one

@@ -103,8 +103,8 @@ def answers(
 ) -> dict[str, dict[str, Any] | None]:
   """Every measure of being right: {'mean', 'ci95', 'n'} by name.
 
-  accuracy is what the run was told to score; exact_match and f1 are always
-  there; judge is a judge's word. None where there is nothing to measure.
+  accuracy is what the run was told to score; exact_match (SQuAD's) and f1 are
+  always there; judge is a judge's word. None where there is nothing to measure.
   """
   scores = {
       name: [(t.example_id, t.reward_parts[name]) for t in valid]

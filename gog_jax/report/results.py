@@ -70,10 +70,13 @@ class Evaluated:
 
   @property
   def scored_by(self) -> tuple[str, str]:
-    """The accuracy's name, and the version of a judge or of a user's part."""
+    """The accuracy's name, and the version of whatever says what is right."""
     name = self._config('reward', 'accuracy')
     inputs = self.manifest.get('inputs', {})
-    return name, inputs.get('judge') or inputs.get(f'reward {name}', '')
+    said = inputs.get('judge') or inputs.get(f'reward {name}')
+    # SQuAD's exact match has no versions.
+    compared = '' if name == 'exact_match' else inputs.get('reward matcher', '')
+    return name, said or compared
 
   @property
   def _who(self) -> str:

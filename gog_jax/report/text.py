@@ -228,8 +228,8 @@ def _accuracies(
 def _measures(cells: Iterable[Mapping[str, Any]], marks: _Marks) -> str:
   names = ('accuracy', 'exact_match', 'f1', 'judge')
   return markdown.table(
-      ['benchmark', 'policy', 'n', 'accuracy', 'exact match', 'F1', 'judge',
-       'infra errors', 'unjudged', 'searches', 'dollars'],
+      ['benchmark', 'policy', 'n', 'accuracy', 'SQuAD exact match', 'F1',
+       'judge', 'infra errors', 'unjudged', 'searches', 'dollars'],
       [
           [
               _title(cell) + marks.of(cell['caveats']),

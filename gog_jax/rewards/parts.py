@@ -24,11 +24,16 @@ from gog_jax.types import ToolStatus
 from gog_jax.types import Trajectory
 
 PARTS = {
+    'answer_match': 'gog_jax.rewards.parts:answer_match',
     'exact_match': 'gog_jax.rewards.parts:exact_match',
     'token_f1': 'gog_jax.rewards.parts:token_f1',
     'judge': 'gog_jax.rewards.parts:judge',
     'format': 'gog_jax.rewards.parts:format_reward',
 }
+
+
+def answer_match(example: Example, trajectory: Trajectory) -> float:
+  return answers.match(trajectory.answer or '', example.answers)
 
 
 def exact_match(example: Example, trajectory: Trajectory) -> float:

@@ -20,6 +20,7 @@ from gog_jax import seams
 from gog_jax.config.evaluation import RewardConfig
 from gog_jax.errors import RunStopped
 from gog_jax.errors import UserError
+from gog_jax.rewards import answers
 from gog_jax.rewards import behaviour
 from gog_jax.rewards import parts
 from gog_jax.types import Example
@@ -110,8 +111,8 @@ def check(config: RewardConfig) -> None:
 
 
 def identity(config: RewardConfig) -> dict[str, str]:
-  """Digests of users' parts, for manifests; the config names ours."""
-  return {
+  """For manifests: how answers are compared, and digests of users' parts."""
+  return {'reward matcher': answers.VERSION} | {
       f'reward {name}': seams.digest(name, parts.PARTS, field='config.reward')
       for name in config.parts
       if name not in parts.PARTS

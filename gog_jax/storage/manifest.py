@@ -30,6 +30,7 @@ _INPUTS = {
     'maker': 'version of the world',
     'searched': 'search backend',
     'judge': 'judge',
+    'reward matcher': 'way to compare answers',
     'start_from': 'base to start from',
     'init': 'folder in config.rl.init',
     'sft_data': 'training data',
