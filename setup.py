@@ -83,6 +83,7 @@ setuptools.setup(
             'assets/published/*/*',
             'chat/dialects/*.json',
             'judge/prompt.txt',
+            'language/spellings.json',
             '*/templates/*',
         ],
     },

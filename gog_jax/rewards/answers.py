@@ -13,10 +13,7 @@ import itertools
 import re
 import string
 
-import regex
-
 from gog_jax.language import values
-from gog_jax.language import words
 
 # Of `match` and `token_f1`. Change it with what is equal.
 VERSION = f'match-1 {values.VERSION}'
@@ -93,12 +90,8 @@ def _equal(
     said: tuple[tuple[str, str], ...], form: tuple[tuple[str, str], ...]
 ) -> bool:
   """Marks may be left out, but not replaced; a lone letter keeps its own."""
-  if [key for key, _ in said] != [key for key, _ in form]:
-    return False
-  for (key, one), (_, other) in zip(said, form, strict=True):
-    if one != other and (len(key) == 1 or not all(
-        a == b or words.plain(a) == a or words.plain(b) == b
-        for a, b in zip(*(regex.findall(r'\X', text) for text in (one, other)))
-    )):  # fmt: skip
-      return False
-  return True
+  return len(said) == len(form) and all(
+      key == other
+      and (text == marked or key in (text, marked) and len(key) > 1)
+      for (key, text), (other, marked) in zip(said, form, strict=True)
+  )
