@@ -73,9 +73,11 @@ class BoxSpec:
          are not numbers.
       2. An inverted or empty box (x2 <= x1 or y2 <= y1) is an error: which
          corner was meant cannot be known.
-      3. A box wholly outside the image is an error.
-      4. A box partly outside is clamped to the image.
-      5. A box with a side below min_side, or below 1 / MAX_ASPECT of its
+      3. A box of nothing but numbers from 0 to 1 is an error: fractions of the
+         image are meant, or so little of it that nothing can be seen.
+      4. A box wholly outside the image is an error.
+      5. A box partly outside is clamped to the image.
+      6. A box with a side below min_side, or below 1 / MAX_ASPECT of its
          other side, is grown about its centre and then moved inside; a side
          of the image that is itself shorter is taken whole.
 
@@ -83,16 +85,21 @@ class BoxSpec:
       box: (x1, y1, x2, y2) as parsed from the call, in the model's frame.
       original_size: (width, height) of the image file, in pixels.
       seen_size: (width, height) after the processor's resize, in pixels.
-      exact: For data that is imitated, which should need no help: by rule 4 a
-        box is an error, and rule 5 is left out.
+      exact: For data that is imitated, which should need no help: by rule 5 a
+        box is an error, and rule 6 is left out.
 
     Raises:
-      BoxError: Rules 1 to 3, with a reason the policy can act on.
+      BoxError: Rules 1 to 4, with a reason the policy can act on.
     """
     x1, y1, x2, y2 = _four_numbers(box)
     if x2 <= x1 or y2 <= y1:
       raise BoxError(
           f'x1 < x2 and y1 < y2 must hold, got {_show(box)}'
+      )
+    if min(x1, y1) >= 0 and max(x2, y2) <= 1:
+      raise BoxError(
+          f'{_show(box)} is in fractions of the image: write it '
+          f'{KINDS[self.kind]}'
       )
     frame = self._frame(original_size, seen_size)
     if exact and (x1 < 0 or y1 < 0 or x2 > frame[0] or y2 > frame[1]):
@@ -129,7 +136,8 @@ class BoxSpec:
 
     Corners round to the nearest multiple of `step` or to the border of the
     image, so that the way back is at most half a step of the model's frame
-    away; a side that rounds to nothing keeps one step, or what is left of one.
+    away; a side that rounds to nothing keeps one step, or what is left of one,
+    and the upper left corner two.
 
     Args:
       box: (x1, y1, x2, y2) in original pixels, within the image.
@@ -148,6 +156,8 @@ class BoxSpec:
       end = min(max(end, start + self.step), limit)
       low.append(start)
       high.append(end)
+    if max(high) <= 1:  # Which would be read as fractions.
+      high[0] = 2
     return low[0], low[1], high[0], high[1]
 
   def _written(self, side: float, limit: int) -> int:

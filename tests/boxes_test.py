@@ -71,6 +71,10 @@ def test_a_strip_is_grown_to_the_greatest_aspect():
         ([10, 20, math.inf, 80], 'four finite numbers'),
         ([10, 20, 10**400, 80], 'four finite numbers'),
         ([False, 20, True, 80], 'four finite numbers'),
+        ([0.5, 0.5, 1, 1], 'fractions of the image: write it in pixels'),
+        ([0, 0, 1, 1], 'fractions'),
+        ([0.0, 0.25, 0.125, 1.0], 'fractions'),
+        ([0, 0.999, 1e-9, 1], 'fractions'),
         (['10', 20, 60, 80], 'four finite numbers'),
         ('1234', 'four finite numbers'),
         ({'x1': 1}, 'four finite numbers'),
@@ -106,6 +110,22 @@ def test_steps_stay_inside_a_frame_they_do_not_divide():
   sizes = {'original_size': (84, 84), 'seen_size': (84, 84)}
   assert coarse.to_model((0, 0, 84, 81), **sizes) == (0, 0, 84, 80)
   assert coarse.to_model((83, 0, 84, 83), **sizes) == (80, 0, 84, 84)
+
+
+@pytest.mark.parametrize(
+    'box', [[0, 0, 2, 1], [0.5, 0.5, 1.5, 1], [1, 1, 2, 2], [0, 0, 1, 1.01]]
+)
+def test_small_boxes_are_no_fractions(box):
+  for spec in (PIXELS, THOUSANDTHS):
+    assert spec.to_original(box, **SIZES)
+
+
+@pytest.mark.parametrize('spec', [PIXELS, THOUSANDTHS])
+def test_no_box_is_written_as_a_fraction(spec):
+  sizes = {'original_size': (4000, 4000), 'seen_size': (400, 400)}
+  written = spec.to_model((0, 0, 3, 3), **sizes)
+  assert written == (0, 0, 2, 1)
+  assert spec.to_original(written, **sizes)
 
 
 def test_no_step():

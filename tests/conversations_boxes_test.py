@@ -317,7 +317,7 @@ def test_a_frame_that_is_not_known_stops_the_run(models, tmp_path):
 
 
 def test_boxes_that_leave_their_images_are_no_labels(models, tmp_path):
-  told = foreign(tmp_path, [100, 100, 1001, 400])
+  told = foreign(tmp_path, [100, 100, 900, 600])
   with pytest.raises(Unusable, match='leaves the image') as caught:
     encode.encode(told, *of(models['qwen3_vl']), data_box='original_pixels')
   assert caught.value.reason == 'bad box'

@@ -204,7 +204,7 @@ def test_text_that_spells_tags_stays_text(chat, folder):
     ('turn', 'reason', 'words'),
     [
         (('function_call', 'red'), 'bad call', 'is not JSON'),
-        (('function_call', '{"name": "x"}'), 'bad call', 'is no {"name"'),
+        (('function_call', '{"id": "x"}'), 'bad call', 'is no {"name"'),
         (
             ('function_call', '{"name": "zoom", "arguments": {}}'),
             'bad call',

@@ -296,7 +296,7 @@ def test_a_picture_keeps_to_the_folder_and_replaces_no_other(tmp_path):
         ('gone.json', None, 'does not exist'),
         ('data.csv', b'a', 'neither a .json nor a .jsonl'),
         ('data.json', b'{"a": 1}', 'is no JSON list'),
-        ('data.json', b'\xff\xfe', "'utf-8' codec"),
+        ('data.json', b'\xff\xfe', 'is UTF-16: save it as UTF-8'),
     ],
 )
 def test_files_of_another_kind(tmp_path, name, content, words):

@@ -117,6 +117,7 @@ def convert(config: Any, workdir: epath.Path) -> None:
       form=config.format,
       run=lambda: build(config, workdir),
       split=config.split,
+      data_box=config.sft.data_box,
       name=config.name,
       description=config.description,
   )

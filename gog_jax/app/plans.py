@@ -87,7 +87,7 @@ def sft(run: Run, folder: epath.Path, *, demos: str) -> Plan:
     for one in sft_data.read(run, folder, demos=demos, path='')[0]:
       take(one)
   else:
-    found = reader.read(c.data, run=lambda: run)
+    found = reader.read(c.data, run=lambda: run, data_box=c.data_box)
     reasons = sft_data.encoded_as(run, found, take)[0].reasons()
     dropped = ', '.join(f'{n:,} {why}' for why, n in reasons.items())
   tokens, patches = zip(*seen, strict=True)

@@ -24,6 +24,7 @@ def convert(
     form: str,
     run: Callable[[], Run],
     split: str = 'train',
+    data_box: str = '',
     name: str = 'gog_instruct',
     description: str = '',
 ) -> Loaded[Any]:
@@ -35,6 +36,7 @@ def convert(
     form: 'sharegpt', 'swift' or 'tfds'.
     run: See `reader.read`.
     split: The split of a TFDS set to read.
+    data_box: See `reader.read`.
     name: The name of a TFDS set to write.
     description: Its description.
 
@@ -52,7 +54,7 @@ def convert(
     )
   if epath.Path(source) == target:
     raise UserError(f'{target} would be written over itself; name another')
-  found = reader.read(source, run=run, split=split)
+  found = reader.read(source, run=run, split=split, data_box=data_box)
   if in_words:
     written = json_files.write(target, found.items, LAYOUTS[form])
     drops = (*found.drops, *written.drops)

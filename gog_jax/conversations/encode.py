@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-import json
 import re
 
 from gog_jax.boxes import BoxSpec
@@ -21,7 +20,9 @@ from gog_jax.chat import Chat
 from gog_jax.chat import protocol
 from gog_jax.chat.render import Piece
 from gog_jax.chat.render import whole
+from gog_jax.conversations import calls as calls_lib
 from gog_jax.conversations import messages as messages_lib
+from gog_jax.conversations import objects
 from gog_jax.conversations.messages import BOX_FRAME
 from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.messages import IMAGE
@@ -41,11 +42,12 @@ from gog_jax.types import Trajectory
 from gog_jax.types import Turn
 from gog_jax.types import View
 
-_CALL = re.compile(f'{protocol.CALL}(.*?){protocol.END_CALL}', re.DOTALL)
 _ANSWER = re.compile(f'{protocol.ANSWER}(.*?){protocol.END_ANSWER}', re.DOTALL)
 _REPLIES = re.compile(
     f'{protocol.RESPONSE}\n?(.*?)\n?{protocol.END_RESPONSE}', re.DOTALL
 )
+# Fields of a message that say whether its words are a target.
+_FLAGS, _NO = ('loss', 'train', 'training', 'weight'), ('false', '0', '0.0')
 # Images before any text, and the line end after them.
 _LEADING = re.compile(f'(?:\\s*{IMAGE})+\n?')
 
@@ -75,6 +77,9 @@ def encode(
   """
   frame = str(conversation.columns.get(BOX_FRAME) or data_box)
   regions = Regions(frame, box_spec, chat.processor.seen_size)
+  conversation = objects.filled(
+      conversation, box_spec, chat.processor.seen_size
+  )
   encoder = _Encoder(conversation, chat, regions)
   for asked, said in messages_lib.exchanges(conversation.messages):
     encoder.ask(asked)
@@ -138,6 +143,8 @@ class _Encoder:
     try:
       token_ids, parsed = self._turn(said)
       _check(parsed)
+      for call in parsed.calls:
+        calls_lib.check_search(call, self._transcript.chunk.images)
       if any(call.name == gaze.NAME for call in parsed.calls):
         views = self._transcript.chunk.images
         calls = [self._regions.written(call, views) for call in parsed.calls]
@@ -146,7 +153,7 @@ class _Encoder:
       raise Unusable('bad box', _line(error)) from error
     except ValueError as error:  # What the chat cannot write.
       raise Unusable('bad turn', _line(error)) from error
-    trained = all(one.extra.get('loss') is not False for one in said)
+    trained = all(map(_trained, said))
     chunk = TokenChunk(token_ids=tuple(token_ids))
     self._transcript.append(chunk, target=trained)
     turn = Turn(parsed=parsed, n_sampled=len(token_ids))
@@ -179,7 +186,7 @@ class _Encoder:
         for one in said
         if one.role == Role.ASSISTANT
     )
-    calls = [_call(one.text) for one in said if one.role == Role.CALL]
+    calls = [calls_lib.read(x.text) for x in said if x.role == Role.CALL]
     if not calls:
       token_ids = self._chat.encode_written(text)
       parsed = self._chat.parse(token_ids, truncated=False)
@@ -188,8 +195,8 @@ class _Encoder:
     thought, rest = messages_lib.split_thought(text)
     answer = None
     if not calls:
-      calls = [_call(block) for block in _CALL.findall(rest)]
-      rest = _CALL.sub('', rest)
+      calls = [calls_lib.read(block) for block in calls_lib.BLOCK.findall(rest)]
+      rest = calls_lib.BLOCK.sub('', rest)
     if not calls:
       found = _ANSWER.search(rest)
       answer = found[1] if found else rest
@@ -218,20 +225,13 @@ def _check(parsed: ParsedTurn) -> None:
       raise Unusable('bad call', f'the call of {call.name!r}: {call.error}')
 
 
-def _call(text: str) -> ToolCall:
-  """Reads a call's JSON; its arguments may be JSON text themselves."""
-  try:
-    call = json.loads(messages_lib.unescape(text))
-    name, arguments = call['name'], call['arguments']
-    if isinstance(arguments, str):
-      arguments = json.loads(arguments)
-    if isinstance(name, str) and isinstance(arguments, dict):
-      return ToolCall(name=name, arguments=arguments)
-  except (ValueError, KeyError, TypeError, RecursionError):
-    pass
-  raise Unusable(
-      'bad call', f'{_line(text[:80])!r} is no {{"name":..,"arguments":{{..}}}}'
-  )
+def _trained(message: Message) -> bool:
+  """Whether its words are a target, by any of the flags in use."""
+  said = {name: str(message.extra.get(name, True)).lower() for name in _FLAGS}
+  for name, value in said.items():
+    if value not in (*_NO, 'true', '1', '1.0', 'none'):
+      raise Unusable('bad flag', f'{name!r} is {value!r}, not true or false')
+  return not any(value in _NO for value in said.values())
 
 
 def _line(text: object) -> str:

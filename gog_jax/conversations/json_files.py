@@ -34,12 +34,16 @@ _MEND = 'put it right, or name the file of conversations itself'
 _SPACE = re.compile(r'\s*')
 
 
-def read(path: epath.PathLike) -> Loaded[Conversation]:
+def read(
+    path: epath.PathLike, *, data_box: str = ''
+) -> Loaded[Conversation]:
   """Reads a file; pictures are read on access.
 
   Args:
     path: A .json or .jsonl file in either layout; or a dataset_info.json that
       describes one file, or its folder.
+    data_box: In what the boxes of calls are, where a conversation does not say
+      it; one of boxes.KINDS.
 
   Raises:
     UserError: There is no such file, or its format is unknown.
@@ -58,7 +62,11 @@ def read(path: epath.PathLike) -> Loaded[Conversation]:
     if isinstance(row, Unusable):
       raise row
     return layouts.read_row(
-        row, layout, folder=path.parent, name=f'{path.stem}/{number}'
+        row,
+        layout,
+        folder=path.parent,
+        name=f'{path.stem}/{number}',
+        data_box=data_box,
     )
 
   return records.sift(
@@ -129,7 +137,7 @@ def _elements(path: epath.Path) -> Iterator[Any]:
   Those before a damaged one are still read; those after it are lost.
   """
   with files.readable(path):
-    text = path.read_text()
+    text = files.text_of(path.read_bytes())
   decoder = json.JSONDecoder()
   end = _after_space(text, 0)
   if text[end : end + 1] != '[':

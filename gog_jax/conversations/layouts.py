@@ -13,8 +13,13 @@ from typing import Any
 
 from etils import epath
 
+from gog_jax.boxes import BoxSpec
 from gog_jax.chat import protocol
+from gog_jax.conversations import calls
+from gog_jax.conversations import objects
+from gog_jax.conversations import spellings
 from gog_jax.conversations.messages import after_thought
+from gog_jax.conversations.messages import BOX_FRAME
 from gog_jax.conversations.messages import Conversation
 from gog_jax.conversations.messages import Message
 from gog_jax.conversations.messages import Picture
@@ -76,9 +81,7 @@ SWIFT = Layout(
     },
 )
 LAYOUTS = {'sharegpt': SHAREGPT, 'swift': SWIFT}
-
-_ALIASES = {'tool': Role.REPLY}  # Another word that ms-swift reads.
-
+_ANY_BOX = BoxSpec(kind='thousandths', min_side=1)
 
 def entry(file_name: str) -> dict[str, Any]:
   """The entry of dataset_info.json for a file in the layout SHAREGPT."""
@@ -109,51 +112,63 @@ def of_entry(described: Mapping[str, Any]) -> Layout:
 
 
 def read_row(
-    row: Any, layout: Layout | None, *, folder: epath.Path, name: str
+    row: Any,
+    layout: Layout | None,
+    *,
+    folder: epath.Path,
+    name: str,
+    data_box: str = '',
 ) -> Conversation:
   """Reads one object.
 
   Args:
     row: The object.
-    layout: Its layout; None to tell from its columns.
+    layout: Its names, if they are said; others in use are known, see
+      spellings.py.
     folder: The folder that paths of images are relative to.
     name: Its id if it has none.
+    data_box: In what the boxes of its calls are, if it does not say it.
 
   Raises:
-    Unusable: It is not a conversation, or one of its images is missing.
+    Unusable: It is not a conversation, one of its images is missing, or a tool
+      would refuse a call.
   """
   if not isinstance(row, dict):
     raise Unusable('not a conversation', 'is not a JSON object')
-  if layout is None:
-    known = (one for one in LAYOUTS.values() if one.columns['messages'] in row)
-    layout = next(known, None)
-  if layout is None:
-    names = [repr(one.columns['messages']) for one in LAYOUTS.values()]
-    raise Unusable('not a conversation', f'has neither {" nor ".join(names)}')
+  layout = layout or SHAREGPT
   rest, columns = dict(row), layout.columns
-  said = rest.pop(columns['messages'], None)
+  names = dict.fromkeys([columns['messages'], *spellings.MESSAGES])
+  if (column := spellings.column(row, *names)) is None:
+    detail = f'has none of {", ".join(names)}; it has {", ".join(row)}'
+    raise Unusable('not a conversation', detail)
+  said = spellings.parsed(rest.pop(column))
   if not isinstance(said, list) or not said:
-    raise Unusable('no messages', f'has no {columns["messages"]!r}')
-  messages = [_message(one, layout.tags) for one in said]
-  if layout.merged:
-    messages = _split(messages)
+    raise Unusable('no messages', f'holds no list of messages in {column!r}')
+  told = [spellings.read_message(one, layout.tags) for one in said]
+  messages = _split(spellings.in_order(told))
+  if (media := spellings.column(row, *spellings.MEDIA)) and row[media]:
+    raise Unusable(media, f'has {media!r}: only images can be used')
   # Empty and null are kept as they are, to be written so.
-  paths = rest.pop(columns['images']) if rest.get(columns['images']) else []
-  if (column := columns.get('system')) and rest.get(column) is not None:
+  column = spellings.column(row, columns['images'], *spellings.IMAGES)
+  paths = spellings.listed(rest.pop(column)) if column and row[column] else []
+  paths = paths or [x for one in told for x in one.slots if x is not None]
+  texts = spellings.with_images([one.text for one in messages], len(paths))
+  messages = list(map(_replaced, messages, texts))
+  column = columns.get('system', '')
+  if rest.get(column) is not None and messages[0].role != Role.SYSTEM:
     system = rest.pop(column)
     if not isinstance(system, str):
       raise Unusable('not text', f'its {column!r} is not text')
     messages.insert(0, Message(role=Role.SYSTEM, text=system))
   conversation = Conversation(
-      id=str(row.get('id', name)),
+      id=name if row.get('id') in (None, '') else str(row['id']),
       messages=tuple(messages),
-      pictures=tuple(
-          _picture(path, folder)
-          for path in ([paths] if isinstance(paths, str) else paths)
-      ),
+      pictures=tuple(_picture(path, folder) for path in paths),
       columns=rest,
   )
   conversation.check()
+  objects.filled(conversation, _ANY_BOX, lambda *size: size)
+  calls.check(conversation, str(rest.get(BOX_FRAME) or data_box))
   return conversation
 
 
@@ -180,30 +195,20 @@ def write_row(
   return row
 
 
-def _message(said: Any, tags: Mapping[str, str]) -> Message:
-  if not isinstance(said, dict):
-    raise Unusable('not a message', 'a message is not a JSON object')
-  extra = dict(said)
-  word = str(extra.pop(tags['role_tag'], None))
-  text = extra.pop(tags['content_tag'], None)
-  known = {tags[f'{role}_tag']: role for role in Role}
-  role = (_ALIASES | known).get(word)
-  if role is None:
-    raise Unusable(
-        'unknown role',
-        f'{tags["role_tag"]!r} is {word!r}, not one of {", ".join(known)}',
-    )
-  if not isinstance(text, str):
-    detail = f'the {tags["content_tag"]!r} of {word} is not text'
-    raise Unusable('not text', detail)
-  return Message(role=role, text=text, extra=extra)
+def _replaced(message: Message, text: str) -> Message:
+  return dataclasses.replace(message, text=text)
 
 
 def _picture(path: Any, folder: epath.Path) -> Picture:
+  for key in ('image_url', 'image', 'url', 'path'):
+    path = path.get(key) or path if isinstance(path, dict) else path
   if not isinstance(path, str) or path.startswith('data:'):
     raise Unusable('not a file', 'an image is no path; save it as a file')
+  path = path.removeprefix('file://')
   if '://' in path:
     raise Unusable('remote image', f'{path} is not a file; download it first')
+  if '\\' in path and not (folder / path).exists():  # Of Windows.
+    path = path.replace('\\', '/')
   return Picture(name=path, data=folder / path)
 
 
@@ -226,7 +231,7 @@ def _split(merged: Sequence[Message]) -> list[Message]:
       replies = message.text.split(JOINT)
       if len(replies) == n_calls:  # Else the text itself spells JOINT.
         texts = replies
-    messages += [dataclasses.replace(message, text=text) for text in texts]
+    messages += [_replaced(message, text) for text in texts]
   return messages
 
 

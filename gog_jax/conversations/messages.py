@@ -28,7 +28,9 @@ IMAGE = '<image>'
 BOX_FRAME = 'box_frame'
 ROOT_PIXELS = 'root_pixels'
 
-_SPELLED = re.compile('<(image|video|audio)(\u200b*)>')
+_SPELLED = re.compile(
+    '<(image|video|audio|bbox|ref-object)(\u200b*)>'
+)
 _THOUGHT = re.compile(
     f'{protocol.THINK}(.*?){protocol.END_THINK}\\s*', re.DOTALL
 )
@@ -108,7 +110,8 @@ class Conversation:
     if n_shown != len(self.pictures):
       raise Unusable(
           'images differ',
-          f'{n_shown} {IMAGE} in its texts, {len(self.pictures)} images',
+          f'{n_shown} {IMAGE} in its texts, {len(self.pictures)} images; its '
+          f'other columns are {", ".join(self.columns) or "none"}',
       )
     for picture in self.pictures:
       picture.read()

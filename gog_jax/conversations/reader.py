@@ -46,7 +46,11 @@ def kind_of(path: epath.PathLike) -> str:
 
 
 def read(
-    path: epath.PathLike, *, run: Callable[[], Run], split: str = 'train'
+    path: epath.PathLike,
+    *,
+    run: Callable[[], Run],
+    split: str = 'train',
+    data_box: str = '',
 ) -> Loaded[Conversation]:
   """Reads conversations.
 
@@ -55,6 +59,7 @@ def read(
       file as in json_files.py.
     run: Has the chat of trajectories; called only if there are any.
     split: The split of a TFDS set.
+    data_box: As json_files.read takes it.
 
   Returns:
     The usable ones, and what was dropped.
@@ -64,7 +69,7 @@ def read(
   """
   place, kind = epath.Path(path), kind_of(path)
   if kind == 'words':
-    return json_files.read(place).required()
+    return json_files.read(place, data_box=data_box).required()
   if kind == 'trajectories':
     found = _read_trajectories(_folder_of(place))
     made_by = run()

@@ -59,7 +59,9 @@ def read(
     made = run.workdir / demos / 'trajectories.jsonl'
     shown = trajectories_lib.read(made, Trajectory)
     return shown, {'n_demos': len(shown)}
-  found = reader.read(path, run=lambda: run)
+  found = reader.read(
+      path, run=lambda: run, data_box=run.config.sft.data_box
+  )
   target = epath.Path(folder) / 'data'
   if target.exists():  # Of a start that was stopped.
     target.rmtree()

@@ -162,7 +162,9 @@ def _from_row(row: Mapping[str, Any]) -> Conversation:
   """
   columns = json.loads(row['columns'])
   return Conversation(
-      id=str(columns.get('id', row['id'].decode())),
+      id=row['id'].decode() if columns.get('id') in (None, '') else str(
+          columns['id']
+      ),
       messages=tuple(
           Message(**one | {'role': Role(one['role'])})
           for one in json.loads(row['messages'])

@@ -179,6 +179,17 @@ def _content(path: str, version: tuple[Any, ...]) -> str:
   return digest.hexdigest()
 
 
+def text_of(data: bytes) -> str:
+  """The text in UTF-8; a byte order mark is no part of it.
+
+  Raises:
+    ValueError: It is not UTF-8.
+  """
+  if data[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    raise ValueError('it is UTF-16: save it as UTF-8')
+  return data.decode('utf-8-sig')
+
+
 def write_json(path: epath.PathLike, value: Any, **options: Any) -> None:
   """Writes indented JSON, atomically; `options` are those of json.dumps."""
   write_atomic(path, json.dumps(value, indent=2, **options) + '\n')
@@ -203,7 +214,8 @@ def read_json(
       in `advice`.
   """
   with readable(path, advice):
-    return typed.read(kind, json.loads(epath.Path(path).read_text()), **options)
+    text = text_of(epath.Path(path).read_bytes())
+    return typed.read(kind, json.loads(text), **options)
 
 
 def read_jsonl(
@@ -218,7 +230,8 @@ def read_jsonl(
   advice = 'delete the file to have it made again'
   with readable(path, advice):
     # Not splitlines, which also splits at U+2028 and its like.
-    lines = epath.Path(path).read_text().removesuffix('\n').split('\n')
+    text = text_of(epath.Path(path).read_bytes())
+    lines = text.removesuffix('\n').split('\n')
   for number, line in enumerate(lines if lines != [''] else [], start=1):
     with readable(f'{path}, line {number},', advice):
       row = typed.read(kind, json.loads(line))

@@ -197,6 +197,8 @@ def json_lines(
           size += len(line)
         detail = f'has {size} bytes, over the {max_bytes} that are read'
         yield Line(number, start, Unusable(TOO_LARGE, detail))
+      elif number == 1 and line[:2] in (b'\xff\xfe', b'\xfe\xff'):
+        files.text_of(line)  # Says what it is, once.
       elif text := line.removeprefix(b'\xef\xbb\xbf').strip():
         yield Line(number, start, parse(text))
       start += size

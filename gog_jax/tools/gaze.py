@@ -64,7 +64,7 @@ def gaze(
   return Tool(
       name=NAME,
       description=_SHOWS if backend is None else _SEARCHES,
-      parameters=_parameters(box_spec),
+      parameters=parameters(box_spec),
       version='' if backend is None else backend.version,
       query=query,
   )
@@ -125,7 +125,7 @@ def shifted(box: Box, frame: Box, sign: int = 1) -> Box:
   return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def _parameters(box_spec: BoxSpec) -> dict[str, Any]:
+def parameters(box_spec: BoxSpec) -> dict[str, Any]:
   """The schema of a call's arguments: it says the frame of boxes."""
   return {
       'type': 'object',
