@@ -163,6 +163,7 @@ def _toy() -> ConfigDict:
       },
       'rl': {
           'init': 'sft',
+          'adapter_alone': False,
           'variant': 'grpo',
           'level': 2,
           'regrade': False,

@@ -14,6 +14,8 @@ import dataclasses
 import functools
 import io
 import math
+import os
+import re
 import struct
 from typing import Annotated, Any, Literal
 import warnings
@@ -32,9 +34,10 @@ MAX_ASPECT = 200
 # Below Pillow's own limit, so that a decompression bomb gets our own error.
 MAX_DECODED_PIXELS = 80_000_000
 # Pillow reads more, some by running programs (Ghostscript for EPS).
-_FORMATS = (
+KINDS = (
     'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'JPEG2000', 'PPM',
 )  # fmt: skip
+_ISO_IMAGE = re.compile(rb'....ftyp(?:hei|hev|mif|msf)', re.DOTALL)
 # Whatever Pillow warns about is either refused here in one line, or harmless.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 _RESCALED = typed.Bound('1/255', lambda x: abs(x * 255 - 1) <= 1e-6)
@@ -164,6 +167,20 @@ def kind_of(data: bytes) -> str | None:
     return str(image.format).lower() if plain else None
 
 
+def format_of(path: os.PathLike[str]) -> str:
+  """The format of an image file by its content, one of KINDS or another.
+
+  Empty if it is none that Pillow knows, or cannot be opened.
+  """
+  with contextlib.suppress(*_DECODE_ERRORS), open(path, 'rb') as f:
+    if _ISO_IMAGE.match(f.read(12)):
+      return 'HEIC'
+    f.seek(0)
+    found = Image.open(f).format or ''
+    return 'JPEG' if found == 'MPO' else found
+  return ''
+
+
 @contextlib.contextmanager
 def _reading(data: bytes) -> Iterator[Image.Image]:
   """Opens an image; what Pillow raises inside becomes a UserError."""
@@ -188,9 +205,9 @@ def _reading(data: bytes) -> Iterator[Image.Image]:
 
 @functools.cache
 def _known_formats() -> list[str]:
-  """Those of _FORMATS that this Pillow was built with."""
+  """Those of KINDS that this Pillow was built with."""
   Image.init()
-  return [name for name in _FORMATS if name in Image.OPEN]
+  return [name for name in KINDS if name in Image.OPEN]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -150,6 +150,7 @@ class RunOf(Generic[C]):
         rngs=nnx.Rngs(self.seed('lora')),
         dtype=self.dtype,
         mesh=self.mesh,
+        alone=self.config.rl.adapter_alone,
     )
     if stage is not None:
       _, trained, _ = lora.split(model, trainable)

@@ -278,3 +278,31 @@ def test_a_dialects_thought_begins_with_its_opening(tmp_path):
   path.write_text(json.dumps(fields | {'opening': '<think>\n\n'}))
   with pytest.raises(UserError, match='thought must begin with opening'):
     make_chat(TOY, str(path))
+
+
+@pytest.mark.parametrize(
+    'file', ['chat_template.json', 'tokenizer_config.json']
+)
+@pytest.mark.parametrize('held', [list, dict])
+def test_of_several_templates_the_default_is_used_and_said(
+    copy, capfd, file, held
+):
+  named = {'tool_use': NO_TOOLS, 'default': TEMPLATE, 'rag': 'x'}
+  several = named if held is dict else [
+      {'name': name, 'template': text} for name, text in named.items()
+  ]
+  assert template_of(copy(several, file)).source == TEMPLATE
+  said = capfd.readouterr().err
+  assert '3 chat templates (tool_use, default, rag)' in said
+  assert 'default is used' in said
+
+
+def test_several_templates_without_a_default_are_refused(copy):
+  folder = copy([{'name': 'rag', 'template': 'x'}], 'tokenizer_config.json')
+  with pytest.raises(UserError, match='called rag and none called default'):
+    load_template(folder)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(copy):
+  folder = copy('\ufeff' + TEMPLATE)
+  assert template_of(folder).source == TEMPLATE

@@ -194,6 +194,40 @@ def test_what_is_skipped_is_counted_and_named(tmp_path, monkeypatch):
   assert 'cut.jpg (' in unread
 
 
+def test_pictures_are_found_by_their_content(tmp_path):
+  """Whatever their suffix; what only looks like one is named."""
+  folder = tmp_path / 'im'
+  folder.mkdir()
+  jpeg, png = encoded(picture(1), 'JPEG'), encoded(picture(2))
+  read = {
+      'a.jfif': jpeg, 'b.jpe': jpeg, 'd': jpeg, 'e': png, 'f.dat': png,
+      'g.JPG_large': jpeg, 'h.txt.bak': jpeg, 'm.PNG': png,
+      'c.mpo': encoded(picture(3), 'MPO', save_all=True,
+                       append_images=[picture(4)]),
+      'w': encoded(picture(5), 'WEBP'), 'wrong.heic': jpeg,
+  }  # fmt: skip
+  heic = b'\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic' + bytes(40)
+  unread = {
+      'p.HEIC': heic, 'q.heif': b'x', 'r': heic, 's.svg': b'<svg/>',
+      't.ico': encoded(picture(6), 'ICO'), 'u.psd': b'8BPS', 'v.jxl': b'x',
+      'y.nef': b'x', 'z.dng': b'x',
+  }  # fmt: skip
+  none = {
+      'notes.txt': b'x', 'data.json': b'[]', 'README': b'P6 is a format',
+      'a.npy': bytes(200), 'empty': b'', '.hidden': jpeg, 'x.bin': b'\xff\xd8',
+  }  # fmt: skip
+  for name, data in {**read, **unread, **none}.items():
+    (folder / name).write_bytes(data)
+  names, refused = corpora.image_names(folder)
+  assert names == sorted(read)
+  assert sorted(refused) == sorted(unread)
+  assert 'HEIC is not read: save it as JPEG' in refused['r']
+  summary = build(str(tmp_path / 'ix'), images=str(folder))
+  assert summary.n_images == len(read)
+  (said,) = summary.warnings
+  assert said.startswith(f'left out {len(unread)} unreadable image(s): p.HEIC')
+
+
 def test_nothing_to_index_is_said(tmp_path):
   index, empty = str(tmp_path / 'ix'), tmp_path / 'empty'
   empty.mkdir()

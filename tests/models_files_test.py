@@ -135,6 +135,51 @@ def test_unsupported_text_configs(folder, changes, message):
     load(folder)
 
 
+YARN = {'type': 'yarn', 'factor': 4.0}
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(
+    ('place', 'field', 'value', 'words'),
+    [
+        # Beside the rope_parameters that say `default`.
+        ('text_config', 'rope_scaling', YARN, "'yarn'"),
+        ('', 'rope_scaling', YARN, "'yarn'"),
+        ('', 'rope_parameters', {'rope_type': 'yarn'}, "'yarn'"),
+        ('text_config', 'rope_scaling', {'rope_type': 'linear', 'factor': 2},
+         "'linear'"),
+        ('text_config', 'rope_scaling', {'factor': 2.0}, 'factor 2.0'),
+        ('text_config', 'rope_scaling', {'mrope_section': [1, 2, 3]},
+         r'mrope_section \[1, 2, 3\]'),
+        ('text_config', 'rope_theta', 7.0, 'rope_theta'),
+        ('', 'rope_theta', 7.0, 'rope_theta'),
+        ('vision_config', 'rope_scaling', YARN, "'yarn'"),
+        ('text_config', 'rope_scaling',
+         {'rope_type': 'default', 'type': 'dynamic'}, "'dynamic'"),
+    ],
+)  # fmt: skip
+def test_two_places_that_disagree(folder, family, place, field, value, words):
+  raw = hf_config.to_dict(helpers.tiny_config(family=family))
+  (raw[place] if place else raw)[field] = value
+  (folder / 'config.json').write_text(json.dumps(raw))
+  with pytest.raises(errors.UserError, match=words) as caught:
+    models.read_config(folder)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('mark', [b'', b'\xef\xbb\xbf'])
+def test_two_places_that_agree(folder, family, mark):
+  config = helpers.tiny_config(family=family)
+  raw = hf_config.to_dict(config)
+  rope = raw['text_config']['rope_parameters']
+  raw['rope_scaling'] = {**rope, 'type': 'mrope'}
+  raw['text_config']['rope_scaling'] = {**rope, 'rope_type': 'mrope'}
+  raw['rope_theta'] = rope['rope_theta']
+  (folder / 'config.json').write_bytes(mark + json.dumps(raw).encode())
+  assert models.read_config(folder) == config
+
+
 @pytest.mark.parametrize('family', FAMILIES)
 def test_any_value_of_a_config_is_read_or_refused(folder, family):
   """In one line; what is read makes a model."""
@@ -219,3 +264,26 @@ def test_a_tied_folder_may_hold_the_head_too(folder):
   np.testing.assert_array_equal(
       model.text.head(), model.text.embedding[...].T
   )
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'model.rotary_emb.inv_freq', 'model.rotary_emb.original_inv_freq',
+        'model.layers.0.self_attn.rotary_emb.inv_freq',
+        'model.layers.1.self_attn.rotary_emb.cos_cached',
+        'model.language_model.rotary_emb.inv_freq',
+        'visual.rotary_pos_emb.inv_freq', 'visual.embeddings.position_ids',
+        'inv_freq',
+    ],
+)  # fmt: skip
+def test_buffers_that_transformers_ignores_are_ignored(folder, key):
+  edit_weights(folder, lambda t: t.update({key: np.zeros(3, np.float32)}))
+  load(folder)
+
+
+@pytest.mark.parametrize('key', ['visual.blocks.0.attn.bias', 'inv_freq2'])
+def test_other_tensors_are_not(folder, key):
+  edit_weights(folder, lambda t: t.update({key: np.zeros(3, np.float32)}))
+  with pytest.raises(errors.UserError, match=f'has unknown {key}'):
+    load(folder)

@@ -256,6 +256,121 @@ def test_what_does_not_fit_is_named(small, config, edit, message, tmp_path):
   assert not jax.tree.leaves(nnx.state(model, nnx.LoRAParam))
 
 
+OLDER = {'model.language_model.': 'model.', 'model.visual.': 'visual.'}
+
+
+def _older(key):
+  """Its name before transformers 4.52."""
+  key = key.removeprefix('base_model.model.')
+  for newer, older in OLDER.items():
+    if key.startswith(newer):
+      return f'base_model.model.{older}{key.removeprefix(newer)}'
+  raise AssertionError(key)
+
+
+SPELLINGS = {
+    'older': _older,
+    'raw': lambda key: key.replace('.weight', '.default.weight'),
+    'older and raw': lambda key: _older(key).replace(
+        '.weight', '.default.weight'
+    ),
+    'another name': lambda key: key.replace('.weight', '.mine.weight'),
+    'no prefix': lambda key: key.removeprefix('base_model.model.'),
+    'older, no prefix': lambda key: _older(key).removeprefix(
+        'base_model.model.'
+    ),
+}
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_names_of_either_layout_are_read(base, spelling, tmp_path):
+  model = ours(base)
+  models.add_lora(model, rank=2, alpha=6, rngs=nnx.Rngs(0), vision=True)
+  shaken(model)
+  models.save_adapters(model, tmp_path)
+  renamed = {SPELLINGS[spelling](k): v for k, v in tensors_of(tmp_path).items()}
+  assert len(renamed) == len(tensors_of(tmp_path)) > 8
+  path = tmp_path / 'adapter_config.json'
+  config = json.loads(path.read_text())
+  for name in ('rank_pattern', 'alpha_pattern'):  # As the file has them.
+    config[name] = {
+        SPELLINGS[spelling](f'base_model.model.{k}').removeprefix(
+            'base_model.model.'
+        ): v
+        for k, v in config[name].items()
+    }
+  path.write_text(json.dumps(config))
+  rewrite(tmp_path, renamed)
+  again = ours(base)
+  models.load_adapters(again, tmp_path)
+  np.testing.assert_allclose(
+      again(*inputs(base[1])), model(*inputs(base[1])), rtol=0, atol=TOLERANCE
+  )
+
+
+def test_two_adapters_in_one_file_are_refused(small, tmp_path):
+  config, good, tensors = small
+  more = {k.replace('.weight', '.b.weight'): v for k, v in tensors.items()}
+  tensors = {**tensors, **more}
+  (tmp_path / 'adapter_config.json').write_text(json.dumps(good))
+  rewrite(tmp_path, tensors)
+  with pytest.raises(errors.UserError, match='are adapters of one module'):
+    models.load_adapters(helpers.tiny_model(config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('use_something_new', True), ('mora_config', {'rank': 2}),
+        ('lora_ga_config', {'x': 1}), ('scale_every', 3), ('a', 'b'),
+        ('target_parameters', ['x']), ('velora_config', {'r': 1}),
+    ],
+)  # fmt: skip
+def test_fields_that_are_not_known_are_refused(small, tmp_path, field, value):
+  config, good, tensors = small
+  (tmp_path / 'adapter_config.json').write_text(
+      json.dumps({**good, field: value})
+  )
+  rewrite(tmp_path, tensors)
+  with pytest.raises(errors.UserError, match=f'{field} .* is not supported'):
+    models.load_adapters(helpers.tiny_model(config), tmp_path)
+
+
+def test_harmless_fields_are_ignored(small, tmp_path):
+  config, good, tensors = small
+  peft = helpers.require('peft')
+  fields = peft.LoraConfig().to_dict()
+  more = {'use_something_new': None, 'x': False, 'layers_pattern': 'layers'}
+  path = tmp_path / 'adapter_config.json'
+  text = json.dumps({**fields, **good, **more}, default=list)
+  path.write_bytes(b'\xef\xbb\xbf' + text.encode())
+  rewrite(tmp_path, tensors)
+  model = helpers.tiny_model(config)
+  models.load_adapters(model, tmp_path)
+  assert jax.tree.leaves(nnx.state(model, nnx.LoRAParam))
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'vit.safetensors', 'non_lora_state_dict.bin', 'mm_projector.bin',
+        'non_lora_trainables.bin', 'model.safetensors', 'aligner.pt',
+    ],
+)  # fmt: skip
+def test_parameters_beside_an_adapter_are_said(small, tmp_path, name):
+  config, good, tensors = small
+  (tmp_path / 'adapter_config.json').write_text(json.dumps(good))
+  rewrite(tmp_path, tensors)
+  for state in ('optimizer.pt', 'training_args.bin', 'rng_state_0.pth'):
+    (tmp_path / state).write_bytes(b'x')
+  models.load_adapters(helpers.tiny_model(config), tmp_path)
+  (tmp_path / name).write_bytes(b'x')
+  with pytest.raises(errors.UserError, match=f'holds {name} beside') as caught:
+    models.load_adapters(helpers.tiny_model(config), tmp_path)
+  assert '\n' not in str(caught.value)
+  models.load_adapters(helpers.tiny_model(config), tmp_path, alone=True)
+
+
 def test_missing_and_damaged_files(small, tmp_path):
   model = helpers.tiny_model(small[0])
   with pytest.raises(errors.UserError, match='holds no adapter_config.json'):

@@ -19,6 +19,7 @@ import tokenizers
 
 from gog_jax.errors import first_line
 from gog_jax.errors import UserError
+from gog_jax.storage import files
 
 # The control tokens of Qwen's conversations.
 START, END = '<|im_start|>', '<|im_end|>'
@@ -48,8 +49,8 @@ class Codec:
     self._folder = epath.Path(folder)
     path = self._folder / 'tokenizer.json'
     try:
-      source = path.read_text()
-    except OSError:
+      source = files.text_of(path.read_bytes())
+    except (OSError, ValueError):
       raise UserError(
           f'{path} cannot be read; give a model folder with its tokenizer.json'
       ) from None

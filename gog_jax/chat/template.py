@@ -24,6 +24,7 @@ from gog_jax.chat.codec import START
 from gog_jax.chat.dialect import Dialect
 from gog_jax.errors import UserError
 from gog_jax.storage import files
+from gog_jax.storage import metrics
 
 _INSTEAD = 'choose a dialect that does not ask it, --config.model.dialect=gog'
 IMAGE = '<|vision_start|><|image_pad|><|vision_end|>'
@@ -198,8 +199,8 @@ def load_template(folder: epath.PathLike) -> Template | None:
   folder = epath.Path(folder)
   if (path := folder / 'chat_template.jinja').exists():
     try:
-      return Template(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+      return Template(files.text_of(path.read_bytes()), str(path))
+    except (OSError, ValueError) as error:
       raise UserError(f'{path} cannot be read; copy it anew') from error
   for name in ('chat_template.json', 'tokenizer_config.json'):
     path = folder / name
@@ -208,7 +209,18 @@ def load_template(folder: epath.PathLike) -> Template | None:
     found = files.read_json(path, advice='copy it anew').get('chat_template')
     if isinstance(found, list):  # Several, by name.
       found = {one.get('name'): one.get('template') for one in found}
-      found = found.get('tool_use') or found.get('default')
+    if isinstance(found, dict):
+      named, found = found, found.get('default')
+      if not isinstance(found, str):
+        raise UserError(
+            f'{path} holds chat templates called {", ".join(map(str, named))} '
+            'and none called default: rename the one to use'
+        )
+      if len(named) > 1:
+        metrics.say(
+            f'{path} holds {len(named)} chat templates '
+            f'({", ".join(map(str, named))}): the one called default is used'
+        )
     if isinstance(found, str):
       return Template(found, str(path))
   return None

@@ -196,6 +196,7 @@ class RLConfig:
   # 'sft', this workdir's; 'base', the model in model.path; or a folder of that
   # model's, with other weights or with adapters as peft saves them.
   init: typed.Given
+  adapter_alone: bool  # Ignore other parameters in its folder.
   variant: Literal['grpo', 'dr_grpo', 'dapo', 'gspo']
   level: Literal[-1, 0, 1, 2]  # Of the grades; -1 is all of them.
   regrade: bool  # Skip questions that RL's own rollouts find easier,

@@ -3,20 +3,22 @@
 Documents are JSON lines, in either of two forms: Search-R1's
 `{"id", "contents"}`, whose contents are `"title"\\ntext`, or
 `{"id", "title", "text", "image"}`, where title and image may be missing.
-Pictures are the image files of a folder and of the folders in it; `photo.txt`
-beside `photo.jpg` is its caption. What they say is untrusted text and stays
-text; what they name must lie within the folder.
+Pictures are the image files of a folder and of the folders in it, whatever
+their suffix; `photo.txt` beside `photo.jpg` is its caption. What they say is
+untrusted text and stays text; what they name must lie within the folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 import dataclasses
+import mimetypes
 import os
 import pathlib
 import re
 from typing import Any
 
+from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.storage.records import json_lines
 from gog_jax.storage.records import Line
@@ -29,6 +31,10 @@ MAX_CAPTION_BYTES = 64 * 2**10
 # Characters of a linked document that stand in for a caption.
 CAPTION_LENGTH = 500
 
+# No pictures, and there may be many beside pictures.
+_TEXT = ('text/', 'application/json', 'audio/', 'video/')
+_GUESSED = ('TGA', 'MPEG')  # Formats without a mark of their own.
+_RAW = {'.dng', '.raw', '.arw', '.tga', '.jxl', '.heic', '.heif', '.mpo'}
 _SUFFIXES = {
     '.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.avif',
     '.jp2', '.ppm', '.pgm',
@@ -162,14 +168,35 @@ def image_names(
     folders[:] = sorted(f for f in folders if not f.startswith('.'))
     for file in files:
       path = pathlib.Path(place, file)
-      if file.startswith('.') or path.suffix.lower() not in _SUFFIXES:
-        continue
       name = path.relative_to(folder).as_posix()
-      if reason := _refusal(folder, name, MAX_IMAGE_BYTES):
+      reason = _refusal(folder, name, MAX_IMAGE_BYTES)
+      kind = _looks_like(path, within=not reason)
+      if file.startswith('.') or not kind:
+        continue
+      if not reason and kind not in images.KINDS:
+        reason = f'{kind} is not read: save it as JPEG or PNG'
+      if reason:
         refused[name] = reason
       else:
         names.append(name)
   return sorted(names), refused
+
+
+def _looks_like(path: pathlib.Path, *, within: bool) -> str:
+  """A picture's format, whatever its name; '' for a file that is none.
+
+  Only files `within` the folder are opened.
+  """
+  suffix = path.suffix.lower()
+  if suffix in _SUFFIXES:
+    return 'JPEG'  # Or what it says: it is read, or said to be unreadable.
+  kind, _ = mimetypes.guess_type(path.name)
+  if (kind or '').startswith(_TEXT):
+    return ''
+  found = images.format_of(path) if within else ''
+  if found and found not in _GUESSED:
+    return found
+  return suffix if (kind or '').startswith('image/') or suffix in _RAW else ''
 
 
 def _raise_unreadable(error: OSError) -> None:

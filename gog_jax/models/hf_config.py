@@ -94,13 +94,13 @@ def from_dict(raw: Mapping[str, Any]) -> VLMConfig:
     vision_raw = {'in_channels': vision_raw['in_chans'], **vision_raw}
   text = _tower(
       TextConfig,
-      {**family.text_defaults, **text_raw},
+      {**family.text_defaults, **text_raw, **_rope(raw, text_raw)},
       family.text_keys | {'mrope_sections': 'mrope_section'},
       family.text,
   )
   vision = _tower(
       VisionConfig,
-      {**family.vision_defaults, **vision_raw},
+      {**family.vision_defaults, **vision_raw, **_rope(vision_raw)},
       family.vision_keys,
       family.vision,
   )
@@ -193,10 +193,10 @@ def _tower(
     keys: Its fields -> names in the section.
     shared: Its fields that the family fixes.
   """
-  rope = _section(raw, 'rope_parameters') or _section(raw, 'rope_scaling')
-  raw = {**raw, **rope, 'rope_type': rope.get('rope_type', rope.get('type'))}
+  raw = dict(raw)
   for field, supported in (
-      ('rope_type', ('default', 'mrope' if kind is TextConfig else 'axial')),
+      ('rope_type', ('default', *['axial'] * (kind is VisionConfig))),
+      ('factor', (1,)),  # Of a kind that is not named.
       ('hidden_act', (_activation(shared),)),
       ('use_sliding_window', (False,)),
       ('attention_bias', (False,)),
@@ -213,6 +213,27 @@ def _tower(
   if raw.get(kv_heads) is None:
     raw[kv_heads] = n_heads
   return typed.read(kind, {**raw, **shared}, keys=keys, ignore_unknown=True)
+
+
+def _rope(*places: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings of rotary embeddings, wherever they are.
+
+  Raises:
+    ValueError: Two places disagree.
+  """
+  told: dict[str, Any] = {}
+  for place in places:
+    ropes = [_section(place, f'rope_{x}') for x in ('parameters', 'scaling')]
+    for rope in ({'rope_theta': place.get('rope_theta')}, *ropes):
+      for key, value in rope.items():
+        key = 'rope_type' if key == 'type' else key
+        value = 'default' if (key, value) == ('rope_type', 'mrope') else value
+        if value is not None and told.setdefault(key, value) != value:
+          raise ValueError(
+              f'{key} {value!r} in one place and {told[key]!r} in another, of '
+              'rope_parameters and rope_scaling: leave the right one'
+          )
+  return told
 
 
 def _section(raw: Mapping[str, Any], field: str) -> Mapping[str, Any]:

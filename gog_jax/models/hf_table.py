@@ -24,8 +24,11 @@ from gog_jax.models.families import FAMILIES
 # As in nnx.to_flat_state.
 Path = tuple[Any, ...]
 
-# Tensors that a folder may hold in addition to the parameters.
-IGNORED = re.compile(r'(^|\.)rotary_(emb|pos_emb)\.inv_freq$')
+# Buffers that a folder may hold in addition to the parameters: transformers
+# ignores them, too, and computes them anew.
+IGNORED = re.compile(
+    r'(^|\.)((original_)?inv_freq|(cos|sin)_cached|position_ids)$'
+)
 
 # From the layout of transformers' classes since 4.52 to the published one.
 _NEWER_LAYOUT = {'model.language_model.': 'model.', 'model.visual.': 'visual.'}

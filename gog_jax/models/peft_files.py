@@ -36,14 +36,19 @@ from gog_jax.storage import typed
 CONFIG = 'adapter_config.json'
 WEIGHTS = 'adapter_model.safetensors'
 
-# Fields of their config that, where they are set, change what an adapter
-# computes.
-_UNSUPPORTED = (
-    'use_dora', 'modules_to_save', 'lora_bias', 'fan_in_fan_out',
-    'layer_replication', 'target_parameters', 'trainable_token_indices',
-    'use_qalora', 'use_bdlora', 'alora_invocation_tokens', 'arrow_config',
-    'kasa_config', 'monteclora_config', 'velora_config',
-)  # fmt: skip
+# Fields of their config that, beside those of _Config, do not change what an
+# adapter computes; any other that is set may.
+_IGNORED = (
+    'task_type auto_mapping peft_version base_model_name_or_path revision '
+    'inference_mode target_modules exclude_modules lora_dropout '
+    'layers_to_transform layers_pattern megatron_core eva_config '
+    'qalora_group_size ensure_weight_tying'
+).split()
+# Files with parameters, but for these, that a trainer saves to go on.
+_STATE = re.compile(
+    r'(optimizer|scheduler|scaler|rng_state|training_args|trainer_state)'
+)
+_PARAMETERS = ('.safetensors', '.bin', '.pt', '.pth', '.ckpt')
 _MERGE = (
     'merge the adapter into its base with PEFT (merge_and_unload) and load that'
 )
@@ -151,7 +156,9 @@ def save_adapters(
     files.write_json(folder / CONFIG, config)
 
 
-def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
+def load_adapters(
+    model: vlm.VLM, folder: epath.PathLike, *, alone: bool = False
+) -> None:
   """Puts the adapters of a peft folder on a model, in place.
 
   Linear maps that the folder has nothing for get no adapter: with q_proj and
@@ -164,7 +171,9 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
 
   Args:
     model: Has none yet.
-    folder: With adapter_config.json and adapter_model.safetensors.
+    folder: With adapter_config.json and adapter_model.safetensors, in either
+      layout of names.
+    alone: Whether to ignore other parameters that were saved beside them.
 
   Raises:
     UserError: A file is missing or damaged, or the adapters are of a kind, a
@@ -172,7 +181,21 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
   """
   folder = epath.Path(folder)
   config = _read_config(folder)
-  tensors = hf_files.read_header(folder / WEIGHTS)
+  beside = [
+      path.name
+      for path in sorted(folder.iterdir())
+      if path.suffix in _PARAMETERS
+      and not path.name.startswith('adapter_model.')
+      and not _STATE.match(path.name)
+  ]
+  if beside and not alone:
+    raise errors.UserError(
+        f'{folder} holds {", ".join(beside)} beside the adapter: parameters '
+        'that were trained with it, and are not read. Merge all of it into one '
+        'model with what trained it, or take the adapter alone with '
+        '--config.rl.adapter_alone'
+    )
+  tensors, spelled = _tensors_of(folder)
   found, shapes = [], {}
   for key, linears in _modules(model).items():
     if linears[0].lora_a is not None:
@@ -184,7 +207,9 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
         for layer, name in enumerate(names)
         if not tensors.keys().isdisjoint(_tensors(name))
     }
-    scales = {config.rank_and_scale(name) for name in held.values()}
+    scales = {
+        config.rank_and_scale(spelled[name]) for name in held.values()
+    }
     if len(scales) > 1:
       raise errors.UserError(
           f'{folder}: layers of {key} have different ranks or scales '
@@ -208,6 +233,33 @@ def load_adapters(model: vlm.VLM, folder: epath.PathLike) -> None:
     a, b = _stack(linears, held, tensors, rank)
     for linear, part in zip(linears, np.split(b, len(linears), axis=-1)):
       lora.put_adapter(linear, a, part, scale)
+
+
+def _tensors_of(
+    folder: epath.Path,
+) -> tuple[dict[str, hf_files.Tensor], dict[str, str]]:
+  """The file's tensors by the names that peft gives them now; and modules.
+
+  Those are by their names in the newer layout, as the file, whose config may
+  name them, has them. A raw state dict says `lora_A.default.weight`.
+  """
+  tensors: dict[str, hf_files.Tensor] = {}
+  names: dict[str, str] = {}
+  for key, tensor in hf_files.read_header(folder / WEIGHTS).items():
+    name = key.removeprefix('base_model.model.')
+    module, dot, lora = name.partition('.lora_')
+    newer = hf_table.nested_key(hf_table.published_key(module))
+    if dot:
+      names[newer] = module
+      lora = re.sub(r'^([AB])\.[^.]+\.weight$', r'\1.weight', lora)
+      key = f'base_model.model.{newer}.lora_{lora}'
+    if key in tensors:
+      raise errors.UserError(
+          f'{tensor} and {tensors[key].key} are adapters of one module: leave '
+          'those of one adapter in the folder'
+      )
+    tensors[key] = tensor
+  return tensors, names
 
 
 def _tensors(module: str) -> tuple[str, str]:
@@ -240,8 +292,9 @@ def _read_config(folder: epath.Path) -> _Config:
   advice = f'fetch it again, or {_MERGE}'
   raw = files.read_json(folder / CONFIG, advice=advice)
   given = {field: value for field, value in raw.items() if value is not None}
-  for field in _UNSUPPORTED:
-    if value := given.get(field):
+  known = {field.name for field in dataclasses.fields(_Config)}
+  for field, value in given.items():
+    if value and field not in known and field not in _IGNORED:
       raise errors.UserError(
           f'{folder / CONFIG}: {field} {value!r} is not supported; {_MERGE}'
       )

@@ -58,6 +58,7 @@ def load(
     rngs: nnx.Rngs,
     dtype: Any,
     mesh: jax.sharding.Mesh,
+    alone: bool = False,
 ) -> VLM:
   """A model; where `trainable` is 'lora', with adapters, fresh or the folder's.
 
@@ -70,6 +71,7 @@ def load(
     rngs: Draws them.
     dtype: Of parameters, but for adapters.
     mesh: Where they are placed.
+    alone: As peft_files.load_adapters takes it.
 
   Raises:
     UserError: Weights are missing, damaged or of another model.
@@ -87,7 +89,7 @@ def load(
           f'config.rl.init={init} holds adapters, and config.trainable='
           f'{trainable} trains none: pass --config.trainable=lora'
       )
-    peft_files.load_adapters(model, peft)
+    peft_files.load_adapters(model, peft, alone=alone)
     lora.place(model, mesh)
   elif trainable == 'lora':
     lora.add_lora(model, **adapters, rngs=rngs, mesh=mesh)
