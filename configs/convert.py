@@ -6,7 +6,8 @@
 Reads LLaMA-Factory's ShareGPT and ms-swift's messages (.json, .jsonl), TFDS
 sets of conversations, and folders with trajectories.jsonl, which the profile's
 model must have made; writes all but the last. Nothing is encoded: what is
-written trains any model.
+written trains any model. Calls that their tools would refuse are left out:
+`--config.sft.data_box` says in what boxes are, where a row does not.
 """
 
 from gog_jax.config import sibling

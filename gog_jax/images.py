@@ -14,8 +14,6 @@ import dataclasses
 import functools
 import io
 import math
-import os
-import re
 import struct
 from typing import Annotated, Any, Literal
 import warnings
@@ -37,7 +35,6 @@ MAX_DECODED_PIXELS = 80_000_000
 KINDS = (
     'PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'JPEG2000', 'PPM',
 )  # fmt: skip
-_ISO_IMAGE = re.compile(rb'....ftyp(?:hei|hev|mif|msf)', re.DOTALL)
 # Whatever Pillow warns about is either refused here in one line, or harmless.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 _RESCALED = typed.Bound('1/255', lambda x: abs(x * 255 - 1) <= 1e-6)
@@ -165,20 +162,6 @@ def kind_of(data: bytes) -> str | None:
         and image.getexif().get(_ORIENTATION, 1) == 1
     )
     return str(image.format).lower() if plain else None
-
-
-def format_of(path: os.PathLike[str]) -> str:
-  """The format of an image file by its content, one of KINDS or another.
-
-  Empty if it is none that Pillow knows, or cannot be opened.
-  """
-  with contextlib.suppress(*_DECODE_ERRORS), open(path, 'rb') as f:
-    if _ISO_IMAGE.match(f.read(12)):
-      return 'HEIC'
-    f.seek(0)
-    found = Image.open(f).format or ''
-    return 'JPEG' if found == 'MPO' else found
-  return ''
 
 
 @contextlib.contextmanager

@@ -8,14 +8,16 @@ I images, C patch channels (temporal * channels * patch * patch).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import enum
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Float32, Int8, Int32
 import numpy as np
+
+T = TypeVar('T')
 
 # x1, y1, x2, y2; which frame (original or resized pixels, thousandths) is said
 # by the name of the variable that holds it.
@@ -59,6 +61,8 @@ class Example:
     search_required: Whether the answer needs a search, where known.
     gold_regions: Boxes in original pixels of image 0, where known.
     hops: How many searches the shortest solution needs, where known.
+    image_places: Where in the question each image stands, in characters; all
+      before it if empty.
   """
 
   id: str
@@ -70,6 +74,15 @@ class Example:
   search_required: bool | None = None
   gold_regions: tuple[Box, ...] = ()
   hops: int | None = None
+  image_places: tuple[int, ...] = ()
+
+  def in_place(self, images: Sequence[T]) -> list[T | str]:
+    """The question with something for each of its images where that stands."""
+    parts, start = list[T | str](), 0
+    for place, image in zip(self.image_places, images, strict=True):
+      parts += [self.question[start:place], image]
+      start = place
+    return [part for part in (*parts, self.question[start:]) if part != '']
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

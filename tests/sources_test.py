@@ -191,9 +191,12 @@ def test_every_bad_line_costs_itself_alone(tmp_path):
       good,
   ])  # fmt: skip
   questions = open_one(name)
-  assert [one.id for one in questions] == ['1', '14']
+  # What a question need not have costs nothing but itself.
+  assert [one.id for one in questions] == ['1', '11', '12', '14']
+  assert [one.hops for one in questions] == [None] * 4
+  assert [one.gold_regions for one in questions] == [()] * 4
   assert collections.Counter(drop.reason for drop in questions.drops) == {
-      'not JSON': 1, 'bad record': 4, 'no image': 1, 'missing image': 1,
+      'not JSON': 1, 'bad record': 2, 'no image': 1, 'missing image': 1,
       'bad image': 1, 'not an image': 1, 'no answer': 1, 'no question': 1,
       'duplicate id': 1,
   }  # fmt: skip

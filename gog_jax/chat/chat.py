@@ -139,7 +139,10 @@ class Chat:
     Raises:
       UserError: An image cannot be read.
     """
-    return self.ask(whole(example.images), (example.question,), first=True)
+    views = whole(example.images)
+    if example.image_places:
+      return self.ask((), example.in_place(views), first=True)
+    return self.ask(views, (example.question,), first=True)
 
   def ask(
       self, images: Sequence[View], question: Sequence[Piece], *, first: bool

@@ -53,8 +53,12 @@ def decode(record: Record, chat: Chat, box_spec: BoxSpec) -> Conversation:
   """
   trajectory, example = record.trajectory, record.example
   _check(trajectory, chat)
-  shown = f'{IMAGE * len(example.images)}\n' if example.images else ''
-  messages = [Message(role=Role.USER, text=shown + escape(example.question))]
+  asked = f'{IMAGE * len(example.images)}\n' if example.images else ''
+  asked += escape(example.question)
+  if example.image_places:
+    parts = example.in_place(example.images)
+    asked = ''.join(IMAGE if isinstance(x, bytes) else escape(x) for x in parts)
+  messages = [Message(role=Role.USER, text=asked)]
   for turn in trajectory.turns:
     messages += _said(turn, trajectory.images, chat, box_spec)
     messages += [
@@ -67,7 +71,7 @@ def decode(record: Record, chat: Chat, box_spec: BoxSpec) -> Conversation:
     raise Unusable('no messages', 'nothing is said in it')
   n_shown = sum(one.text.count(IMAGE) for one in messages)
   about = trajectories_lib.plain(example, lambda data: '')
-  for name in ('id', 'images', 'question'):
+  for name in ('id', 'images', 'question', 'image_places'):
     del about[name]
   return Conversation(
       id=record.name,

@@ -18,6 +18,8 @@ import pathlib
 import re
 from typing import Any
 
+from PIL import Image
+
 from gog_jax import images
 from gog_jax.errors import UserError
 from gog_jax.storage.records import json_lines
@@ -31,6 +33,15 @@ MAX_CAPTION_BYTES = 64 * 2**10
 # Characters of a linked document that stand in for a caption.
 CAPTION_LENGTH = 500
 
+# Fields of a document, and other names for them.
+_FIELDS = {
+    'id': ('id', '_id', 'docid', 'doc_id', 'pid'),
+    'contents': ('contents',),
+    'title': ('title',),
+    'text': ('text', 'content', 'page_content', 'passage', 'body'),
+    'image': ('image', 'image_path', 'img'),
+}
+_HEIC = re.compile(rb'....ftyp(?:hei|hev|mif|msf)', re.DOTALL)
 # No pictures, and there may be many beside pictures.
 _TEXT = ('text/', 'application/json', 'audio/', 'video/')
 _GUESSED = ('TGA', 'MPEG')  # Formats without a mark of their own.
@@ -111,8 +122,17 @@ def _document(line: Line, where: str) -> Document:
     raise UserError(
         f'{where}, {wrong}; each line is one passage, a JSON object in UTF-8'
     )
-  if type(row.get('id')) is int:
-    row['id'] = str(row['id'])
+  given = row
+  if isinstance(row.get('metadata'), dict):
+    given = {**row['metadata'], **row}
+  row = {
+      field: given[name]
+      for field, names in _FIELDS.items()
+      for name in reversed(names)
+      if given.get(name) is not None
+  }
+  if type(row.get('id')) in (int, float):
+    row['id'] = f'{row["id"]:.17g}'
   if not (name := _text(row, 'id', where)):
     raise UserError(f'{where}: its "id" is missing or empty; give it one')
   if 'contents' in row:
@@ -128,7 +148,8 @@ def _document(line: Line, where: str) -> Document:
     contents = f'"{title}"\n{text}'
   else:
     raise UserError(
-        f'{where}, has neither "contents" nor "text"; a document is '
+        f'{where}, has neither "contents" nor "text", but '
+        f'{", ".join(given)}; a document is '
         '{"id", "contents"} or {"id", "title", "text"}'
     )
   return Document(
@@ -193,10 +214,23 @@ def _looks_like(path: pathlib.Path, *, within: bool) -> str:
   kind, _ = mimetypes.guess_type(path.name)
   if (kind or '').startswith(_TEXT):
     return ''
-  found = images.format_of(path) if within else ''
+  found = _format_of(path) if within else ''
   if found and found not in _GUESSED:
     return found
   return suffix if (kind or '').startswith('image/') or suffix in _RAW else ''
+
+
+def _format_of(path: pathlib.Path) -> str:
+  """The format of an image file; '' if it is none that Pillow knows."""
+  try:
+    with path.open('rb') as f:
+      if _HEIC.match(f.read(12)):
+        return 'HEIC'
+      f.seek(0)
+      found = Image.open(f).format or ''
+  except Exception:  # Of many kinds, in Pillow.
+    return ''
+  return 'JPEG' if found == 'MPO' else found
 
 
 def _raise_unreadable(error: OSError) -> None:

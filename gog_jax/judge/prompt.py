@@ -73,7 +73,7 @@ def load(path: str) -> str:
   """
   file = epath.Path(path) if path else _SHIPPED
   with files.readable(f'--config.judge.prompt={file}'):
-    text = file.read_text()
+    text = files.text_of(file.read_bytes())
   template = string.Template(text)
   if not template.is_valid() or set(template.get_identifiers()) != _FIELDS:
     raise UserError(

@@ -264,7 +264,7 @@ def digest(example: Example) -> str:
   shown = [hashlib.sha256(image).hexdigest() for image in example.images]
   text = repr((
       example.id, example.question, example.answers, example.scope, shown,
-      example.gold_regions,
+      example.gold_regions, *filter(None, [example.image_places]),
   ))  # fmt: skip
   return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]
 

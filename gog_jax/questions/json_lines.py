@@ -4,7 +4,8 @@ Each line of `jsonl:FILE` is an object with these fields; a user's function may
 return such objects, too (see sources.py):
 
     id               unique; defaults to the line number
-    question         text; `<image>` in it is left out
+    question         text (or problem, query, prompt), parts or messages, of
+                     which the last user's counts; `<image>` keeps its place
     answers          every accepted form, the canonical one first, or a list
                      of them in JSON; or `answer`
     images           a list, or `image`: a path in the file's folder or in
@@ -12,7 +13,8 @@ return such objects, too (see sources.py):
                      base64, or {bytes, path} with one of them; a function may
                      give bytes or PIL images
     scope, search_required, gold_regions, hops
-                     as in `types.Example`, where they are known
+                     as in `types.Example`, where they are known; what cannot
+                     be read of these is left out, and said
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from typing import Any
@@ -31,13 +34,21 @@ from gog_jax.errors import UserError
 from gog_jax.questions import answers
 from gog_jax.questions import questions as q
 from gog_jax.questions.local_files import ImageFolder
+from gog_jax.storage import metrics
 from gog_jax.storage import records
-from gog_jax.storage import typed
 from gog_jax.storage.records import Loaded
 from gog_jax.storage.records import Unusable
 from gog_jax.types import Box
 
 _LONGEST_PATH = 4096
+QUESTIONS = ('question', 'problem', 'query', 'prompt', 'messages')
+_IMAGES = ('images', 'image', 'image_path', 'img', 'image_url', 'picture')
+_ANSWERS = ('answers', 'answer', 'solution', 'ground_truth')
+_said = set[str]()
+_FLAGS = {
+    **dict.fromkeys(('true', '1', '1.0', 'yes'), True),
+    **dict.fromkeys(('false', '0', '0.0', 'no'), False),
+}
 
 
 def lines(path: str) -> Iterator[tuple[str, records.Line | Unusable]]:
@@ -94,16 +105,6 @@ def read(path: str, *, images: str = '') -> Loaded[q.Question]:
   return q.load(path, lines(path), question)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fields:
-  """Fields that are checked by their types; null is as if missing."""
-
-  question: str | None = None
-  scope: str | None = None
-  search_required: bool | None = None
-  hops: int | None = None
-
-
 def question_of(
     row: Mapping[str, Any],
     folder: ImageFolder,
@@ -122,26 +123,98 @@ def question_of(
   Raises:
     Unusable: A field is missing or has the wrong type, or an image is missing.
   """
-  try:
-    known = typed.read(_Fields, dict(row), ignore_unknown=True)
-  except typed.FieldError as error:
-    raise Unusable(q.BAD, f'its {error}') from error
-  images = row.get('images') or row.get('image')
+  found = {name: row[name] for name in QUESTIONS if row.get(name) is not None}
+  if not found:
+    detail = f'has no {" or ".join(QUESTIONS)}; it has {", ".join(row)}'
+    raise Unusable(q.NO_QUESTION, detail)
+  images = next(filter(None, map(row.get, _IMAGES)), None)
   if not isinstance(images, list | tuple):
     images = [images]
-  return q.Question(
-      id=str(id if row.get('id') in (None, '') else row['id']),
-      question=(known.question or '').replace('<image>', '').strip(),
-      answers=answers.forms(row.get('answers'), row.get('answer')),
+  made = q.Question(
+      id=_known(row, 'id', _text) or id,
+      question=asked(*next(iter(found.items()))),
+      answers=answers.forms(*map(row.get, _ANSWERS)),
       images=tuple(
           _image(image, folder, functools.partial(held, index))
           for index, image in enumerate(filter(None, images))
       ),
-      scope=known.scope or '',
-      search_required=known.search_required,
-      gold_regions=_boxes(row.get('gold_regions')),
-      hops=known.hops,
+      scope=_known(row, 'scope', _text) or '',
+      search_required=_known(row, 'search_required', _flag),
+      gold_regions=_known(row, 'gold_regions', _boxes) or (),
+      hops=_known(row, 'hops', _whole),
   )
+  return placed(made) if made.images else made  # Else whoever adds them.
+
+
+def placed(question: q.Question) -> q.Question:
+  """The question without `<image>`: where these stood, if there is one for each
+  image and not all are before the text."""
+  parts = question.question.split('<image>')
+  whole = ''.join(parts)
+  text, skipped = whole.strip(), len(whole) - len(whole.lstrip())
+  ends = itertools.accumulate(map(len, parts[:-1]))
+  places = tuple(min(max(end - skipped, 0), len(text)) for end in ends)
+  if len(places) != len(question.images) or not any(places):
+    places = ()
+  return dataclasses.replace(question, question=text, image_places=places)
+
+
+def asked(column: str, value: Any) -> str:
+  """A question: text, parts, or messages, of which the last user's counts.
+
+  Raises:
+    Unusable: It is none of these.
+  """
+  if isinstance(value, list | tuple) and any(
+      isinstance(one, Mapping) and 'role' in one for one in value
+  ):
+    said = [one for one in value if one.get('role') in ('user', 'human')]
+    value = said[-1].get('content') if said else ''
+  parts = value if isinstance(value, list | tuple) else [value]
+  texts = []
+  for part in parts:
+    if isinstance(part, Mapping):
+      is_image = 'image' in str(part.get('type'))
+      part = '<image>' if is_image else part.get('text', part.get('content'))
+    if not isinstance(part, str | None):
+      raise Unusable(q.BAD, f'its {column} is {part!r:.60}, no text')
+    texts.append(part or '')
+  return ''.join(texts)
+
+
+def _text(value: Any) -> str:
+  """Text, or the text of a number."""
+  if isinstance(value, float) and value.is_integer():
+    value = int(value)
+  if not isinstance(value, str | int) or value is bool(value):
+    raise ValueError('not text')
+  return str(value)
+
+
+def _whole(value: Any) -> int:
+  if float(value) != int(float(value)) or isinstance(value, bool):
+    raise ValueError('not a whole number')
+  return int(float(value))
+
+
+def _flag(value: Any) -> bool:
+  return _FLAGS[str(value).lower()]
+
+
+def _known(
+    row: Mapping[str, Any], name: str, read: Callable[[Any], Any]
+) -> Any:
+  """A field that may be missing; the first that cannot be read is said."""
+  value = row.get(name)
+  if value is None or isinstance(value, str) and not value:
+    return None
+  try:
+    return read(value)
+  except (TypeError, ValueError, LookupError, OverflowError):
+    if name not in _said:
+      metrics.say(f'questions: {name} {value!r:.60} cannot be read: left out')
+    _said.add(name)
+    return None
 
 
 def _image(
@@ -169,14 +242,14 @@ def _image(
 
 def _boxes(value: Any) -> tuple[Box, ...]:
   """Reads gold_regions, [[x1, y1, x2, y2], ...]; a function's may be arrays."""
-  try:
-    return tuple(
-        (float(x1), float(y1), float(x2), float(y2))
-        for x1, y1, x2, y2 in ([] if value is None else value)
-    )
-  except (TypeError, ValueError) as error:
-    detail = 'its gold_regions must be lists of four numbers'
-    raise Unusable(q.BAD, detail) from error
+  value = answers.listed(value)
+  if isinstance(value, list) and all(
+      isinstance(edge, int | float) for edge in value
+  ):
+    value = [value] if value else []  # The only one.
+  return tuple(
+      (float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in value
+  )
 
 
 def _read_image(

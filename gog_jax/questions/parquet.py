@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+import datetime
+import decimal
 import itertools
 import threading
 from typing import Any
@@ -136,4 +138,27 @@ def value(cell: pa.Array, *, column: str) -> Any:
   if cell.nbytes > (cap := q.MAX_FIELD_BYTES):
     detail = f'{column} has {cell.nbytes} bytes, over the {cap} that are read'
     raise Unusable(TOO_LARGE, detail)
-  return cell[0].as_py()
+  try:
+    return cell[0].as_py(maps_as_pydicts='lossy')
+  except ERRORS as error:
+    detail = f'{column} cannot be read ({first_line(error)})'
+    raise Unusable(q.BAD, detail) from error
+
+
+def plain(value: Any) -> Any:
+  """What a cell means, in the types of JSON: text, whatever Arrow keeps it as.
+  """
+  if isinstance(value, list):
+    return [plain(one) for one in value]
+  if isinstance(value, dict):
+    return {key: plain(one) for key, one in value.items()}
+  if isinstance(value, bytes):
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return value
+  if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+    value = value.date()
+  if isinstance(value, decimal.Decimal | datetime.date | datetime.time):
+    return str(value)
+  return value

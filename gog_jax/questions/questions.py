@@ -64,7 +64,8 @@ class Question:
     images: In the order shown.
     where: File and record, for messages.
     scope: The data set's if ''.
-    id, question, answers, search_required, gold_regions, hops: As in `Example`.
+    id, question, answers, search_required, gold_regions, hops, image_places: As
+      in `Example`.
   """
 
   id: str
@@ -76,6 +77,7 @@ class Question:
   search_required: bool | None = None
   gold_regions: tuple[Box, ...] = ()
   hops: int | None = None
+  image_places: tuple[int, ...] = ()
 
   def example(self, *, source: str, scope: str = '') -> Example:
     """Reads its images."""
@@ -89,6 +91,7 @@ class Question:
         search_required=self.search_required,
         gold_regions=self.gold_regions,
         hops=self.hops,
+        image_places=self.image_places,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gog_jax.errors import UserError
+from gog_jax.questions import json_lines
 from gog_jax.questions import parquet
 from gog_jax.questions import questions as q
 from gog_jax.questions.local_files import files_of
@@ -108,6 +109,9 @@ def read(
         column: parquet.value(cell, column=column)
         for column, cell in cells.items()
     }
+    shown, image = [], chosen['image']
+    for column in values.keys() - {image}:
+      values[column] = parquet.plain(values[column])
     for role, column in chosen.items():
       expected, fits = needed[role][column]
       if values[column] is not None and not fits(values[column]):
@@ -115,7 +119,6 @@ def read(
     made = question_of(values, f'{stem}/{row}')
     if made is None:
       return None
-    shown, image = [], chosen['image']
     for index, (data, file) in enumerate(_entries(values[image])):
       if data:
         shown.append(functools.partial(_read, table, image, row, index))
@@ -123,7 +126,7 @@ def read(
         shown.append(q.Link(file))
       elif file:
         shown += q.found_image(folder.by_name(file), folder.absent(file))
-    return dataclasses.replace(made, images=tuple(shown))
+    return json_lines.placed(dataclasses.replace(made, images=tuple(shown)))
 
   return q.load(name, rows(), question)
 

@@ -46,7 +46,7 @@ def _is_prompt(value: Any) -> bool:
 _PROMPT = ('a list of {role, content}', _is_prompt)
 _ASKED = (
     'text or a list of {role, content}',
-    lambda value: isinstance(value, str) or _is_prompt(value),
+    lambda value: isinstance(value, str | list),  # Or of parts.
 )
 _ANSWER = (
     'text, a number or a list of them',
@@ -63,7 +63,7 @@ _VERL: tables.Roles = {
 }
 SPELLINGS: tables.Roles = {
     'question': dict.fromkeys(
-        ('question', 'problem', 'query', 'prompt', 'messages'), _ASKED
+        json_lines.QUESTIONS, _ASKED
     ),
     'image': dict.fromkeys(('images', 'image'), tables.IMAGE),
     'answer': {
@@ -106,7 +106,7 @@ def _question(row: tables.Row, place: str) -> q.Question:
   if known['search_required'] is None:
     known['search_required'] = _SEARCH.get(str(row.get('category')))
   known['id'] = next(one for one in ids if one not in (None, ''))
-  known['question'] = _asked(_of(row, 'question'))
+  known['question'] = _of(row, 'question')
   known['answers'] = _accepted(row)
   return json_lines.question_of(known, ImageFolder(), id=place)
 
@@ -127,11 +127,3 @@ def _accepted(row: tables.Row) -> tuple[str, ...]:
   return answers.forms(found)
 
 
-def _asked(prompt: Any) -> str:
-  """The text, or the last user message."""
-  if isinstance(prompt, list):
-    said = [one['content'] for one in prompt if one['role'] == 'user']
-    prompt = said[-1] if said else ''
-  if isinstance(prompt, list):  # Parts, of which some are images.
-    prompt = ' '.join(one.get('text') or '' for one in prompt)
-  return prompt or ''

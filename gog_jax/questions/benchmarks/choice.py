@@ -22,8 +22,8 @@ def read_ids(path: str) -> tuple[str, ...]:
     UserError: The file cannot be read or holds no ids.
   """
   with files.readable(f'--config.benchmark.ids={path}'):
-    with open(path, encoding='utf-8-sig') as f:
-      text = f.read().strip()
+    with open(path, 'rb') as f:
+      text = files.text_of(f.read()).strip()
     ids = json.loads(text) if text.startswith('[') else text.split('\n')
   ids = [id for id in ids if str(id).strip()]
   if not ids or not all(type(id) in (str, int) for id in ids):

@@ -29,6 +29,7 @@ from gog_jax.questions.benchmarks.registry import Spec
 from gog_jax.questions.fetched import Fetched
 from gog_jax.questions.local_files import files_of
 from gog_jax.questions.local_files import ImageFolder
+from gog_jax.storage import files
 from gog_jax.storage.records import Unusable
 
 _FILE = 'benchmark.json'
@@ -109,8 +110,8 @@ def _records(
     n_bytes = os.path.getsize(path)
     if n_bytes > MAX_FILE_BYTES:
       raise ValueError(f'{n_bytes} bytes, over {MAX_FILE_BYTES}')
-    with open(path, encoding='utf-8-sig') as f:
-      rows = json.load(f)
+    with open(path, 'rb') as f:
+      rows = json.loads(files.text_of(f.read()))
     if not isinstance(rows, list):
       raise ValueError('no list')
   except (OSError, ValueError, RecursionError) as error:
