@@ -104,13 +104,13 @@ def one_line(error) -> str:
             ['not JSON: <html> <b>hi</b> [31m', '/v1'],
             1,
         ),
-        (lambda _: web.json_response({'choices': []}), ['no chat'], 1),
+        (lambda _: web.json_response({'choices': []}), ['"choices"'], 3),
         (lambda _: web.json_response([]), ['no chat'], 1),
         (lambda _: says(7), ['no chat'], 1),
         (
             lambda _: web.json_response({'choices': [{'message': None}]}),
-            ['no chat'],
-            1,
+            ['message has no "content"'],
+            3,
         ),
         (
             lambda _: web.Response(body=b'x' * (2**24 + 1)),

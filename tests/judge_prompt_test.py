@@ -12,7 +12,7 @@ import pytest
 from gog_jax.errors import UserError
 from gog_jax.judge import prompt
 from gog_jax.judge.prompt import Case
-from gog_jax.remote.endpoint import Completion
+from gog_jax.remote.completion import Completion
 from tests.judge_helpers import ANSWERS
 from tests.judge_helpers import QUESTION
 
@@ -39,6 +39,21 @@ def reply(content: str, **fields) -> Completion:
         (f'<think>\nis it?\n{WRONG}\n</think>\n{RIGHT}', True),
         (f'a thought whose opening was the prompt\'s</think>{WRONG}', False),
         (f'{RIGHT}\nNo, it names another tower.\n{WRONG}', False),
+        (f'{RIGHT}\nbut I am not sure', True),
+        (f'Verdict: {RIGHT}', True),
+        (f'{WRONG} {RIGHT}', True),
+        (f'{RIGHT} {WRONG}', False),
+        (f'[{RIGHT}]', True),
+        (f'{{"result": {WRONG}}}', False),
+        (f'{{"verdict": "Correct", "code": "{CODE}"}}', True),
+        (f'{{"Verdict": " INCORRECT. ", "code": "{CODE}"}}', False),
+        (f'{{"verdict": "correct", "code": " {CODE.upper()}"}}', True),
+        (f'{RIGHT[:-1]}, "sure": true, "why": {{"n": 1}}}}', True),
+        (f'{{\n  "verdict": "incorrect",\n  "code": "{CODE}"\n}}', False),
+        (f'```json\n{{\n"verdict":\n"correct",\n"code": "{CODE}"}}\n```', True),
+        (f'```json\n{RIGHT}\n```\nBoth {{names}} are the same. {{}}', True),
+        (f'**{WRONG}**\n{{"note": "done"}}', False),
+        (f'hm {RIGHT}, or not\n</think>\n\n{WRONG}', False),
     ],
 )
 def test_verdicts(content, right):
@@ -57,21 +72,20 @@ def test_verdicts(content, right):
         ('correct', 'no verdict'),
         ('The answer is correct.', 'no verdict'),
         ('```', 'no verdict'),
-        (f'{RIGHT}\nbut I am not sure', 'no verdict'),
-        (f'Verdict: {RIGHT}', 'no verdict'),
-        (f'{RIGHT} {RIGHT}', 'no verdict'),
-        (f'[{RIGHT}]', 'no verdict'),
         ('{"verdict": "correct"}', 'no verdict'),
         ('{"verdict": "correct", "code": "ba9876543210"}', 'no verdict'),
-        (f'{{"verdict": "Correct", "code": "{CODE}"}}', 'no verdict'),
         (f'{{"verdict": true, "code": "{CODE}"}}', 'no verdict'),
         (f'{{"verdict": ["correct"], "code": "{CODE}"}}', 'no verdict'),
         (f'[["verdict", "correct"], ["code", "{CODE}"]]', 'no verdict'),
-        (f'{RIGHT[:-1]}, "sure": true}}', 'no verdict'),
         (f'{RIGHT[:-1]}, "verdict": "incorrect"}}', 'no verdict'),
         (f'{{"verdict": "incorrect", {RIGHT[1:]}', 'no verdict'),
-        (f'{{\n"verdict": "correct",\n"code": "{CODE}"}}', 'no verdict'),
         ('[' * 100_000, 'no verdict'),
+        ('{"a":' * 50_000, 'no verdict'),
+        (f'{{"verdict": "not correct", "code": "{CODE}"}}', 'no verdict'),
+        (f'{{"verdict": "correct or not", "code": "{CODE}"}}', 'no verdict'),
+        (f'{RIGHT}\n{{"verdict": "correct", "code": "1"}}', 'no verdict'),
+        (f'{RIGHT}\n{{"verdict": "incorrect"}}', 'no verdict'),
+        (f'{RIGHT}\n{{"verdict": null, "code": "{CODE}"}}', 'no verdict'),
     ],
 )
 def test_what_is_no_verdict(content, reason):
@@ -79,6 +93,49 @@ def test_what_is_no_verdict(content, reason):
     prompt.read(reply(content), CODE)
   assert caught.value.reason == reason
   assert len(str(caught.value)) < 300 and '\n' not in str(caught.value)
+
+
+def test_a_verdict_that_the_server_took_for_a_thought():
+  said = f'is it? {WRONG}\n</think>\n{RIGHT}'
+  assert prompt.read(reply('', reasoning=said), CODE) is True
+
+
+@pytest.mark.long
+@given(st.data())
+def test_a_verdict_is_read_as_it_was_meant_or_the_field_is_named(data):
+  draw = data.draw
+  word = draw(st.sampled_from(['correct', 'incorrect']))
+  cased = draw(st.sampled_from([str, str.upper, str.title]))
+  fields = [('verdict', cased(word)), ('code', CODE)]
+  if draw(st.booleans()):
+    fields.append(('reason', draw(st.text(max_size=20))))
+  broken = draw(
+      st.sampled_from([None] * 3 + ['verdict', 'code'])
+  )
+  if broken:
+    others = [7, True, None, [], {}, '', 'perhaps', 'abc']
+    new = draw(st.sampled_from([None, *((broken, other) for other in others)]))
+    new = new or (f'{broken}_', dict(fields)[broken])  # Renamed.
+    fields = [new if key == broken else (key, v) for key, v in fields]
+    if draw(st.booleans()):
+      fields.remove(new)
+  said = json.dumps(
+      dict(draw(st.permutations(fields))),
+      indent=draw(st.sampled_from([None, 0, 2])),
+  )
+  around = draw(
+      st.sampled_from(
+          ['{}', '```json\n{}\n```', '[{}]', 'So:\n{}\nThat is all.', '**{}**',
+           'hm\n</think>{}', '<think>{{}}</think>\n{}', '{{"result": {}}}']
+      )
+  )  # fmt: skip
+  text = around.format(said)
+  if not broken:
+    assert prompt.read(reply(text), CODE) is (word == 'correct')
+    return
+  with pytest.raises(prompt.NoVerdict, match=f'"{broken}"') as caught:
+    prompt.read(reply(text), CODE)
+  assert '\n' not in str(caught.value)
 
 
 def test_neither_thoughts_nor_halves_are_verdicts():

@@ -153,8 +153,31 @@ def test_a_long_answer_that_may_be_asked_about(tmp_path):
         (answers_with(302), 'HTTP 302', '--config.judge.url'),
         (answers_with(200, '<html>'), 'no chat completion', 'not JSON'),
         (answers_with(200, '{}'), 'no chat completion', '--config.judge.url'),
-        (lambda _: says(''), 'empty', 'nothing'),
-        (lambda _: says(None), 'empty', 'nothing'),
+        (lambda _: says(''), 'error in a reply', 'says nothing'),
+        (lambda _: says(None), 'error in a reply', 'says nothing'),
+        (
+            lambda _: web.json_response(
+                endpoints.completion(
+                    says(''), usage={'completion_tokens': 1}
+                )
+            ),
+            'empty',
+            'says nothing',
+        ),
+        (
+            lambda b: web.json_response(
+                endpoints.completion(
+                    says(judge_helpers.verdict(b, 'correct')), 'content_filter'
+                )
+            ),
+            'filtered or refused',
+            'content_filter',
+        ),
+        (
+            answers_with(200, '{"error":{"message":"busy","code":"429"}}'),
+            'error 429 in a reply',
+            'busy',
+        ),
         (lambda _: says('It is correct.'), 'no verdict', 'It is correct.'),
         (lambda _: says('x' * 100_000), 'no verdict', 'xxx'),
         (

@@ -26,10 +26,16 @@ ANSWER = '<think>so</think>\n<answer>132</answer>'
 
 
 def make_policy(
-    url: str, *, capacity=1, dialect='gog_toy', tolerant=False, **changed
+    url: str,
+    *,
+    capacity=1,
+    dialect='gog_toy',
+    paradigm='gog',
+    tolerant=False,
+    **changed,
 ):
   executor = loop_helpers.make_executor()
-  chat = make_chat(executor, dialect)
+  chat = make_chat(executor, dialect, paradigm)
   policy = remote.RemotePolicy(
       endpoint=make_endpoint(
           url, **{'timeout_s': 20.0, 'max_attempts': 3} | changed
@@ -49,10 +55,10 @@ def make_endpoint(url: str, **changed) -> Endpoint:
   return Endpoint(section, name='remote', workdir='')
 
 
-def make_chat(executor, dialect: str) -> Chat:
+def make_chat(executor, dialect: str, paradigm: str = 'gog') -> Chat:
   return Chat(
       chat_helpers.TOY,
-      dialect=load_dialect(dialect),
+      dialect=load_dialect(dialect, paradigm),
       processor=loop_helpers.processor(),
       tools=[describe(tool) for tool in executor.tools.values()],
   )

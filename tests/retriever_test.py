@@ -2,10 +2,8 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import pathlib
-import threading
 
 from aiohttp import web
 import pytest
@@ -27,53 +25,16 @@ from gog_jax.types import ToolCall
 from gog_jax.types import ToolStatus
 from gog_jax.types import View
 from tests import chaos_server
+from tests.search_helpers import ask
 from tests.search_helpers import make_cache
 from tests.search_helpers import make_executor
+from tests.search_helpers import served
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PIXEL = images.encode_png(images.Image.new('RGB', (9, 9), 'green'))
 _CONTEXT = ToolContext(
     scope='', views=(View(data=_PIXEL, root=0, box=(0, 0, 9, 9)),)
 )
-
-
-@contextlib.contextmanager
-def _served(routes):
-  """A well-behaved server in a thread's own event loop; its address."""
-  loop = asyncio.new_event_loop()
-  app = web.Application()
-  app.add_routes(routes)
-  runner = web.AppRunner(app)
-
-  async def start():
-    await runner.setup()
-    site = web.TCPSite(runner, '127.0.0.1', 0)
-    await site.start()
-    return site._server.sockets[0].getsockname()[1]
-
-  port = loop.run_until_complete(start())
-  thread = threading.Thread(target=loop.run_forever)
-  thread.start()
-  try:
-    yield f'http://127.0.0.1:{port}'
-  finally:
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.run_until_complete(runner.cleanup())
-    loop.close()
-
-
-def _ask(url, *, image=None, top_k=3, scope=''):
-  async def scenario():
-    client = Retriever(url, version='v')
-    try:
-      if image is not None:
-        return await client.search_image(image, scope=scope, top_k=top_k)
-      return await client.search_text('who', scope=scope, top_k=top_k)
-    finally:
-      await client.close()
-
-  return asyncio.run(scenario())
 
 
 def test_it_speaks_search_r1():
@@ -88,8 +49,8 @@ def test_it_speaks_search_r1():
     ]
     return web.json_response({'result': [items]})
 
-  with _served([web.post('/retrieve', retrieve)]) as url:
-    reply = _ask(url)
+  with served([web.post('/retrieve', retrieve)]) as url:
+    reply = ask(url)
   assert asked == [{'queries': ['who'], 'topk': 3, 'return_scores': True}]
   assert reply.hits == (
       Hit(title='Title', text='Text\nmore', score=2.0),
@@ -108,10 +69,10 @@ def test_a_scope_is_sent_where_there_is_one():
     asked.append(await request.json())
     return web.json_response({'result': [[]]})
 
-  with _served([web.post('/{path:.*}', retrieve)]) as url:
+  with served([web.post('/{path:.*}', retrieve)]) as url:
     for image in (None, _PIXEL):
       for scope in ('', 'a world'):
-        _ask(url, image=image, scope=scope)
+        ask(url, image=image, scope=scope)
   assert [body.get('scope') for body in asked] == [None, 'a world'] * 2
   assert 'scope' not in asked[0] and 'scope' not in asked[2]
 
@@ -130,8 +91,8 @@ def test_it_sends_and_gets_images():
     ]
     return web.json_response({'result': [items]})
 
-  with _served([web.post('/retrieve_image', retrieve)]) as url:
-    reply = _ask(url, image=_PIXEL)
+  with served([web.post('/retrieve_image', retrieve)]) as url:
+    reply = ask(url, image=_PIXEL)
   assert base64.b64decode(asked[0]['images'][0]) == _PIXEL
   assert reply.hits == (
       Hit(title='A', text='c', score=0.9, image=_PIXEL),
@@ -145,8 +106,8 @@ def test_more_hits_than_were_asked_for_are_left_out():
     items = [{'document': {'contents': str(i)}, 'score': i} for i in range(9)]
     return web.json_response({'result': [items]})
 
-  with _served([web.post('/retrieve', retrieve)]) as url:
-    assert len(_ask(url, top_k=2).hits) == 2
+  with served([web.post('/retrieve', retrieve)]) as url:
+    assert len(ask(url, top_k=2).hits) == 2
 
 
 @pytest.mark.parametrize(
@@ -170,7 +131,7 @@ def test_each_misbehaviour_is_a_failure_that_says_what_it_was(
 ):
   with chaos_server.running(**{mode: 1}) as url:
     with pytest.raises(error) as caught:
-      _ask(url)
+      ask(url)
   assert words in str(caught.value)
   if mode == 'busy':
     assert caught.value.retry_after_s == 0.05
@@ -179,7 +140,7 @@ def test_each_misbehaviour_is_a_failure_that_says_what_it_was(
 
 def test_a_bomb_is_left_out_and_the_hit_stays():
   with chaos_server.running(bomb=1) as url:
-    assert _ask(url, image=_PIXEL).hits == (
+    assert ask(url, image=_PIXEL).hits == (
         Hit(title='bomb', text='', score=1.5),
     )
 
@@ -208,10 +169,10 @@ def test_without_a_health_address_it_is_the_address():
   async def retrieve(unused_request):
     return web.json_response({'result': [[]]})
 
-  with _served([web.post('/retrieve', retrieve)]) as url:
+  with served([web.post('/retrieve', retrieve)]) as url:
     client = Retriever.connect(url, version='wiki-18')
     assert client.version == f'retriever/{url} wiki-18'
-  with _served([]) as url:
+  with served([]) as url:
     with pytest.raises(UserError, match='is no retriever: it has no /retri'):
       Retriever.connect(url)
 
@@ -244,7 +205,7 @@ def _text_only(answer):
 )
 def test_a_server_that_searches_text_alone(said):
   answer = said and web.Response(**said)
-  with _served(_text_only(answer)) as url:
+  with served(_text_only(answer)) as url:
     assert Retriever.connect(url).kinds == (TEXT,)
 
 
@@ -257,7 +218,7 @@ def test_a_server_that_searches_text_alone(said):
     ],
 )
 def test_an_image_half_that_is_not_ready_is_said(said, words):
-  with _served(_text_only(web.Response(**said))) as url:
+  with served(_text_only(web.Response(**said))) as url:
     with pytest.raises(UserError, match=words):
       Retriever.connect(url)
 
@@ -266,7 +227,7 @@ def test_health_without_counts_says_nothing_about_searches():
   async def health(unused_request):
     return web.json_response({'status': 'ok'})
 
-  with _served([web.get('/health', health)]) as url:
+  with served([web.get('/health', health)]) as url:
     with pytest.raises(UserError, match='is no retriever: it has no /retr'):
       Retriever.connect(url)
 
@@ -310,7 +271,7 @@ def test_a_key_is_sent_and_shown_nowhere(tmp_path, monkeypatch):
       body = body.replace('sesame', '\\u0073esame')
     return web.Response(text=body, content_type='application/json')
 
-  with _served([web.post('/retrieve', retrieve)]) as url:
+  with served([web.post('/retrieve', retrieve)]) as url:
     backend = Retriever(url, version='v')
     executor = make_executor(
         text_search(backend, top_k=1),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+import contextlib
 import dataclasses
 import functools
+import threading
 from typing import Any
+
+from aiohttp import web
 
 from configs import sections
 from gog_jax.chat import grammar
@@ -21,6 +25,7 @@ from gog_jax.tools.base import Tool
 from gog_jax.tools.base import ToolContext
 from gog_jax.tools.executor import ToolExecutor
 from gog_jax.tools.results import Cache
+from gog_jax.tools.retriever import Retriever
 from gog_jax.tools.toolbox import Toolbox
 from gog_jax.types import Hit
 from gog_jax.types import ToolCall
@@ -147,3 +152,42 @@ def make_executor(
       backends=backends, ledger=ledger, cache=cache, recording=recording
   )
   return ToolExecutor(tools, config, toolbox)
+
+
+@contextlib.contextmanager
+def served(routes):
+  """A well-behaved server in a thread's own event loop; its address."""
+  loop = asyncio.new_event_loop()
+  app = web.Application()
+  app.add_routes(routes)
+  runner = web.AppRunner(app)
+
+  async def start():
+    await runner.setup()
+    site = web.TCPSite(runner, '127.0.0.1', 0)
+    await site.start()
+    return site._server.sockets[0].getsockname()[1]
+
+  port = loop.run_until_complete(start())
+  thread = threading.Thread(target=loop.run_forever)
+  thread.start()
+  try:
+    yield f'http://127.0.0.1:{port}'
+  finally:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(runner.cleanup())
+    loop.close()
+
+
+def ask(url, *, image=None, top_k=3, scope=''):
+  async def scenario():
+    client = Retriever(url, version='v')
+    try:
+      if image is not None:
+        return await client.search_image(image, scope=scope, top_k=top_k)
+      return await client.search_text('who', scope=scope, top_k=top_k)
+    finally:
+      await client.close()
+
+  return asyncio.run(scenario())

@@ -50,6 +50,7 @@ REJECTED = 'rejected by review'
 TOO_EASY = 'too easy'
 SURPLUS = 'more of its kind than the mixture takes'
 _KINDS = mixture.NO_SEARCH, mixture.SEARCH
+_SHOWN = 200  # Characters of a failure.
 
 # What is asked, and what becomes of it, hangs on these alone: the others may
 # change between two starts, and no teacher is asked again.
@@ -127,7 +128,7 @@ def build(run: InstructRun, inputs: Mapping[str, str]) -> Mapping[str, Any]:
     files.write_jsonl(folder / 'drops.jsonl', drops)
     facts = card.facts(chosen, asked, questions, drops)
     ended = _exhausted(questions, len(asked), run)
-    _check_size(kinds, facts, c, ended=ended)
+    _check_size(kinds, facts, drops, c, ended=ended)
 
     teacher = teachers.name_of(run.config)
 
@@ -270,13 +271,19 @@ def _exhausted(
 
 
 def _check_size(
-    kinds: Sequence[str], facts: Mapping[str, Any], c: Any, *, ended: bool
+    kinds: Sequence[str],
+    facts: Mapping[str, Any],
+    drops: Sequence[Mapping[str, Any]],
+    c: Any,
+    *,
+    ended: bool,
 ) -> None:
   """Refuses a set that is too small, unless the config takes it.
 
   Args:
     kinds: Of the samples that passed.
     facts: What `card.facts` gives.
+    drops: See `_drops`.
     c: `config.instruct`.
     ended: Whether there are no more questions.
 
@@ -299,9 +306,15 @@ def _check_size(
   if not ended:
     more = f'raise --config.instruct.n_queries or {more}'
   fewer = f'; --config.instruct.fewer=True makes a set of {n}' if n else ''
+  tries, why = facts['dropped']['try'], ''
+  if tries:  # The commonest first.
+    reason = next(iter(tries))
+    detail = next(d['detail'] for d in drops if d['reason'] == reason)
+    why = f'; most tries that failed, {tries[reason]} of {sum(tries.values())}'
+    why += f', did by {reason}, such as: {" ".join(detail.split())[:_SHOWN]}'
   raise UserError(
       f'the samples that passed are {short or f"{n} ({c.n} are needed)"}: '
-      f'{more}{fewer}'
+      f'{more}{fewer}{why}'
   )
 
 

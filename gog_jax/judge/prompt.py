@@ -12,18 +12,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import string
 from typing import Annotated
 
 from etils import epath
 
 from gog_jax.errors import UserError
-from gog_jax.remote.endpoint import Completion
+from gog_jax.remote.completion import Completion
 from gog_jax.storage import files
 from gog_jax.storage.typed import Bound
 
 # Version of how strings are shown and verdicts read; part of a judge's.
-FORMAT = 1
+FORMAT = 2
 
 _SHIPPED = epath.Path(__file__).parent / 'prompt.txt'
 _FIELDS = {'question', 'answers', 'answer', 'code'}
@@ -33,7 +34,7 @@ _SHOWN = 80  # Characters of a reply that is no verdict.
 # What control tokens begin with (<|im_end|>, </s>, [INST]).
 _BRACKETS = {'<': '\\u003c', '[': '\\u005b'}
 _THINK, _END_THINK = '<think>', '</think>'
-_FENCE = '```'
+_OBJECTS = 50  # The last ones of a reply that are looked at.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,42 +115,59 @@ def code_for(version: str, case: Case, attempt: int) -> str:
 def read(reply: Completion, code: str) -> bool:
   """Whether the judge calls the answer right.
 
-  The last line of its message, apart from a Markdown fence after it, must be a
-  JSON object of exactly the verdict and the code. Its reasoning is ignored, be
-  it in `<think>` or wherever its server puts that.
+  The last JSON object of its message that has a verdict or a code counts,
+  whatever stands around it. The judge's reasoning is ignored, be it in
+  `<think>` or wherever its server puts that.
 
   Raises:
-    NoVerdict: It is anything else.
+    NoVerdict: There is none, or it has not the verdict and the code once each.
   """
   if reply.truncated:
     raise NoVerdict(
         'the judge was cut off: raise --config.judge.max_tokens',
         reason='cut off',
     )
-  said = reply.content.rpartition(_END_THINK)[2].strip()
+  said = reply.content.strip()
+  if not said and _END_THINK in reply.reasoning:
+    said = reply.reasoning  # All of it, by the server's mistake.
+  said = said.rpartition(_END_THINK)[2].strip()
   if not said:
     raise NoVerdict('the judge says nothing', reason='empty')
-  lines = said.split('\n')
-  if lines[-1] == _FENCE and lines[1:]:
-    lines.pop()
-  verdict = _verdict(lines[-1].strip(), code)
-  if verdict is None or _THINK in said:
-    shown = json.dumps(lines[-1][:_SHOWN])
-    raise NoVerdict(
-        f'the judge gives no verdict; its last line is {shown}',
-        reason='no verdict',
-    )
-  return verdict
-
-
-def _verdict(line: str, code: str) -> bool | None:
   try:
-    # Pairs, not a dict: of a key that occurs twice, none is believed.
-    pairs = json.loads(line, object_pairs_hook=tuple)
-  except (ValueError, RecursionError):
-    return None
-  for word, right in _VERDICTS.items():
-    fields = (('verdict', word), ('code', code))
-    if pairs in (fields, fields[::-1]):
-      return right
-  return None
+    if _THINK in said:
+      raise ValueError('its thought does not end')
+    return _verdict(said, code)
+  except ValueError as error:
+    shown = json.dumps(said.split('\n')[-1][:_SHOWN])
+    raise NoVerdict(
+        f'the judge gives no verdict: {error}; its last line is {shown}',
+        reason='no verdict',
+    ) from None
+
+
+def _verdict(said: str, code: str) -> bool:
+  """Reads the last verdict in a text; raises ValueError if it is none."""
+  # Pairs, not a dict: of a field that occurs twice, none is believed.
+  decoder = json.JSONDecoder(object_pairs_hook=list)
+  starts = [match.start() for match in re.finditer('{', said)]
+  for start in reversed(starts[-_OBJECTS:]):
+    try:
+      pairs, _ = decoder.raw_decode(said, start)
+    except (ValueError, RecursionError):
+      continue
+    named = {'verdict': [], 'code': []}
+    for key, value in pairs:
+      named.get(key.strip().lower(), []).append(value)
+    if not any(named.values()):
+      continue
+    for key, values in named.items():
+      if len(values) != 1 or not isinstance(values[0], str):
+        raise ValueError(f'its object has not one "{key}" that is a text')
+    (word,), (repeated,) = named.values()
+    if repeated.strip().lower() != code:
+      raise ValueError('its "code" is not the one that it was given')
+    right = _VERDICTS.get(word.strip(' .!*_').lower())
+    if right is None:
+      raise ValueError('its "verdict" is neither "correct" nor "incorrect"')
+    return right
+  raise ValueError('no JSON object has a "verdict" and a "code"')

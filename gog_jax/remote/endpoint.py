@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 import dataclasses
 import functools
-import json
 import re
 from typing import Any, TypeVar
 import urllib.parse
@@ -20,10 +19,11 @@ import aiohttp
 from etils import epath
 
 from gog_jax.errors import UserError
+from gog_jax.remote import completion
 from gog_jax.remote import http as http_json
 from gog_jax.remote import retries
-from gog_jax.remote import secrets
 from gog_jax.remote import tasks
+from gog_jax.remote.completion import Completion
 from gog_jax.remote.ledger import charged
 from gog_jax.remote.ledger import dollars
 from gog_jax.remote.ledger import Ledger
@@ -36,29 +36,10 @@ Message = Mapping[str, Any]
 _MAX_BYTES = 16 * 2**20  # Of a reply.
 _PATH, _MODELS = '/chat/completions', '/models'
 _NO_KEY = (401, 403)
+_FILTERED = 'filtered or refused'
 _LISTED = 5  # Models that are named, of those that there are.
 _TOKENS = ('prompt_tokens', 'completion_tokens')
 _BACKOFF_S = 0.5  # At most, before the second attempt; then twice as long.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Completion:
-  """A message of the remote model.
-
-  Attributes:
-    content: Its text; may be empty.
-    reasoning: What a server's reasoning parser took out of it.
-    tool_calls: (name, arguments as JSON text) that a tool parser took out.
-    truncated: Whether its token limit cut it off.
-    usage: The `prompt_tokens` and `completion_tokens` that it took and their
-      `price` in US dollars; empty where the endpoint does not say.
-  """
-
-  content: str
-  reasoning: str
-  tool_calls: tuple[tuple[str, str], ...]
-  truncated: bool
-  usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class EndpointError(UserError):
@@ -171,11 +152,12 @@ class Endpoint:
         value, _ = await http_json.ask(
             session, self._address, request, max_bytes=_MAX_BYTES
         )
-        reply = self._completion(value)
-        charge.price = reply.usage.get('price', charge.price)
-      for what in _TOKENS:
-        self.counts.add(what, reply.usage.get(what, 0))
-      return read(reply)
+        usage = self._usage(value)
+        charge.price = usage.get('price', charge.price)
+        for what in _TOKENS:
+          self.counts.add(what, usage.get(what, 0))
+        reply = completion.read(value)
+      return read(dataclasses.replace(reply, usage=usage))
 
     return await self._attempts(attempt)
 
@@ -269,6 +251,12 @@ class Endpoint:
             f'cannot reach {shown} ({error}); is the server running, and is '
             f'{url} right?'
         )
+      case http_json.Failed(status=status):
+        code = f' {status}' if status else ''
+        reason = _FILTERED if error.filtered else f'error{code} in a reply'
+        text = f'{shown} answers with an error{code}: {error.reason}'
+        if status in (401, 404, 405) and not error.filtered:
+          kind = MisconfiguredError
       case http_json.Refused(status=status):
         reason = f'HTTP {status}'
         text = f'{shown} answers {status}: {error.reason}'
@@ -282,8 +270,12 @@ class Endpoint:
         elif status in _NO_KEY:
           variable = self._section.key_variable
           text += f' (the key is read from the variable {variable})'
+        if error.filtered:
+          reason = _FILTERED
         # Other requests may be shorter, or have an image that it can read.
-        if status < 400 or status in (*_NO_KEY, 404, 405):
+        elif not error.transient and (
+            status < 400 or status in (*_NO_KEY, 404, 405)
+        ):
           kind = MisconfiguredError
       case _:
         reason = 'no chat completion'
@@ -299,41 +291,13 @@ class Endpoint:
     """What a user types to set a field."""
     return f'--config.{self._name}.{field}'
 
-  def _completion(self, value: Any) -> Completion:
-    """Reads a response.
-
-    Raises:
-      Garbled: It is no chat completion.
-    """
-    try:
-      choice = value['choices'][0]
-      message = choice['message']
-      reasoning = message.get('reasoning_content') or message.get('reasoning')
-      return Completion(
-          content=_text(message.get('content')),
-          reasoning=_text(reasoning),
-          tool_calls=tuple(
-              _call(call['function'])
-              for call in message.get('tool_calls') or ()
-          ),
-          truncated=choice.get('finish_reason') == 'length',
-          usage=self._usage(value.get('usage')),
-      )
-    except (
-        AttributeError, IndexError, KeyError, TypeError, ValueError,
-    ) as error:  # fmt: skip
-      what = f'{type(error).__name__}: {error}'
-      raise http_json.Garbled(f'its JSON has no message ({what})') from error
-
-  def _usage(self, said: Any) -> dict[str, float]:
+  def _usage(self, value: Any) -> dict[str, float]:
     """See `Completion`; a count that is not a positive number is 0."""
-    said = said if isinstance(said, dict) else {}
-    counts = [said.get(what) for what in _TOKENS]
-    tokens = [n if type(n) is int and n > 0 else 0 for n in counts]
-    if not any(tokens):
+    counted = completion.tokens(value)
+    if not any(counted):
       return {}
-    price = dollars(self._section, *tokens)
-    return {**dict(zip(_TOKENS, tokens)), 'price': price}
+    price = dollars(self._section, *counted)
+    return {**dict(zip(_TOKENS, counted)), 'price': price}
 
 
 def shown_url(url: str) -> str:
@@ -342,25 +306,3 @@ def shown_url(url: str) -> str:
   host = f'[{parts.hostname}]' if ':' in str(parts.hostname) else parts.hostname
   port = f':{parts.port}' if parts.port else ''
   return f'{parts.scheme}://{host}{port}{parts.path}'.rstrip('/')
-
-
-def _call(function: Mapping[str, Any]) -> tuple[str, str]:
-  arguments = function['arguments']
-  if isinstance(arguments, dict):  # Of servers that are helpful.
-    arguments = json.dumps(arguments)
-  return _text(function['name']), _text(arguments)
-
-
-def _text(value: Any) -> str:
-  """The text of a message's field, secrets out of it: parts may spell one.
-
-  Raises:
-    TypeError: It is neither text nor text in parts.
-  """
-  if isinstance(value, list):
-    value = ''.join(part['text'] for part in value if part['type'] == 'text')
-  if value is None:
-    return ''
-  if not isinstance(value, str):
-    raise TypeError(f'{type(value).__name__} in place of text')
-  return secrets.redact(value)

@@ -11,12 +11,14 @@ import datetime
 import email.utils
 import json
 import math
+import re
 from typing import Any
 import urllib.parse
 
 import aiohttp
 
 from gog_jax.errors import UserError
+from gog_jax.remote import fields
 from gog_jax.remote.public import NotPublic
 from gog_jax.remote.secrets import from_environment
 from gog_jax.remote.secrets import redact
@@ -25,26 +27,65 @@ from gog_jax.remote.secrets import redact_all
 _CHUNK = 2**16
 _REASON = 200  # Characters of a server's own words that are passed on.
 _CONNECT_S = 10.0
+# Of codes and of words: whether it is a filter's, may be gone soon, or stays.
+BLOCKED = re.compile(
+    'filter|moderat|safety|flagged|inspection|sensitiv|prohibit|block|recit'
+    '|spii|guard|content.?policy|refused|refusal$|harmful'
+)
+_SOON = re.compile('(?i)rate.?limit|too.?many|throttl|exhaust|overload|busy')
+_NEVER = re.compile(
+    '(?i)invalid|bad.?request|too.?l(ong|arge)|context.?length|not.?support'
+    '|not.?found|unauth|denied|permission|api.?key|credit|billing|required'
+)
 
 
 class Refused(Exception):
-  """The server answered with a status that is not 200.
+  """The server answered with a status that is not 2xx.
 
   Attributes:
     status: The status.
     reason: What the server said, on one line.
     retry_after_s: Seconds for which it asks to be left alone.
     transient: Whether the same request may work soon.
+    filtered: Whether it is what was asked, or answered, that it refuses.
+    billed: Whether it may have to be paid for.
   """
 
   billed = False
 
-  def __init__(self, status: int, reason: str, *, retry_after_s: float = 0.0):
+  def __init__(
+      self,
+      status: int,
+      reason: str,
+      *,
+      retry_after_s: float = 0.0,
+      transient: bool = False,
+  ):
     super().__init__(f'HTTP {status}: {reason}' if reason else f'HTTP {status}')
     self.status = status
     self.reason = reason
     self.retry_after_s = retry_after_s
-    self.transient = status in (408, 425, 429) or status >= 500
+    self.transient = transient or _is_transient(status)
+    self.filtered = bool(BLOCKED.search(reason.lower()))
+
+
+class Failed(Refused):
+  """The server answered 2xx, but with an error.
+
+  Attributes:
+    status: The HTTP status that its code stands for; 0 if it has none.
+  """
+
+  billed = True
+
+  def __init__(self, reason: str, *, status: int = 0, codes: str = ''):
+    super().__init__(status, _line(reason))
+    self.args = (f'it failed: {self.reason}',)
+    said = f'{codes} {reason}'.lower()
+    self.filtered = bool(BLOCKED.search(said))
+    # What nobody knows is tried again.
+    soon = _is_soon(status, codes) or not (status or _NEVER.search(said))
+    self.transient = soon and not self.filtered
 
 
 class NotSent(ConnectionError):
@@ -54,7 +95,26 @@ class NotSent(ConnectionError):
 
 
 class Garbled(Exception):
-  """The server answered 200 with what is no JSON, or too much of it."""
+  """The server answered 2xx with what is no JSON, or too much of it."""
+
+
+def failure(value: Any, *, alone: bool) -> Failed | None:
+  """The error in the JSON of a 2xx; None if there is none.
+
+  Args:
+    value: The JSON, or a part of it.
+    alone: Whether it holds nothing of what was asked for: then whatever words
+      it has are about the error.
+  """
+  error = fields.field(value, 'error', 'errors', 'exception')
+  if not error and not alone:
+    return None
+  told, status, codes = _told(value if alone or error is True else error)
+  if not told and not status:
+    return None
+  failed = Failed(told or codes, status=status, codes=codes)
+  failed.billed = not alone
+  return failed
 
 
 def check_url(url: str, *, field: str, like: str, variable: str) -> str:
@@ -132,7 +192,7 @@ async def ask(
   A server may repeat the key that it was sent: it is out of both.
 
   Raises:
-    Refused: The status is not 200.
+    Refused: The status is not 2xx.
     Garbled: The answer is packed, longer than `max_bytes`, not UTF-8 or not
       JSON.
     NotSent: Nobody listens there.
@@ -147,8 +207,8 @@ async def ask(
       allow_redirects=False,
   )
   try:
-    text = data.decode()
-    value = json.loads(text)
+    text = data.decode('utf-8-sig')
+    value = _value(text)
     clean = redact_all(value)
     # What it held may have been spelled with escapes.
     return clean, text if clean == value else json.dumps(clean)
@@ -173,11 +233,12 @@ async def fetch(
   try:
     async with client.request(method, url, **options) as response:
       data = await _read(response, max_bytes)
-      if response.status != 200:
+      if not 200 <= response.status < 300:
         raise Refused(
             response.status,
             _reason(data).removeprefix(f'{response.status}: '),
             retry_after_s=_seconds(response.headers.get('Retry-After', '')),
+            transient=_is_soon(*_told(data.decode(errors='replace'))[1:]),
         )
       return data
   except aiohttp.ClientConnectorError as error:
@@ -207,19 +268,50 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
   return bytes(data)
 
 
+def _value(text: str) -> Any:
+  """The JSON of an answer, also of one that came as a server-sent event.
+
+  Raises:
+    ValueError, RecursionError: It is no JSON.
+  """
+  events = re.findall(r'^data: *(\{.*)$', text, re.M)
+  if len(events) > 1:  # Of a stream's parts, none is all of it.
+    events = [event for event in events if '"error"' in event]
+  value = json.loads(events[0] if events else text)
+  if isinstance(value, str) and value.lstrip().startswith('{'):
+    return json.loads(value)  # Packed twice.
+  return value
+
+
+def _is_transient(status: int) -> bool:
+  return status in (408, 425, 429) or status >= 500
+
+
+def _is_soon(status: int, codes: str) -> bool:
+  """Whether an error's codes say that it may be gone soon."""
+  return _is_transient(status) or bool(not status and _SOON.search(codes))
+
+
+def _told(value: Any) -> tuple[str, int, str]:
+  """An error's words, the HTTP status that its code is, and all its codes."""
+  leaves = list(fields.leaves(value))
+  texts = [(n, x.strip()) for n, x in leaves if isinstance(x, str)]
+  words = [x for name, x in texts if name in fields.WORDS and x]
+  said = next(iter(words), '')
+  if words and words[-1] not in said:  # Of who was asked next.
+    said = f'{said}: {words[-1]}'
+  codes = [str(x).removesuffix('.0') for n, x in leaves if n in fields.CODES]
+  known = [int(code) for code in codes if re.fullmatch('[45][0-9]{2}', code)]
+  return said, next(iter(known), 0), ' '.join(codes)
+
+
 def _reason(data: bytes) -> str:
   """What a server said, on one short line; of JSON, its own error's words."""
   text = data[: 64 * _REASON].decode(errors='replace')
-  try:
-    value = json.loads(data)
-    while isinstance(value, dict):
-      value = next(
-          (value[k] for k in ('error', 'message', 'detail') if value.get(k)),
-          None,
-      )
-    text = value if isinstance(value, str) else text
-  except (ValueError, RecursionError):
-    pass
+  return _line(_told(data.decode(errors='replace'))[0] or text)
+
+
+def _line(text: str) -> str:
   # Secrets go before it is cut, or half of one stays.
   text = ''.join(c if c.isprintable() else ' ' for c in redact(text))
   return ' '.join(text.split())[:_REASON]

@@ -137,6 +137,14 @@ class Loop:
             truncated=True,
         )
       parsed = self.chat.parse(sampled.token_ids, truncated=sampled.truncated)
+      if sampled.untagged and parsed.answer is None and not (
+          sampled.truncated or parsed.calls
+      ):
+        parsed = dataclasses.replace(
+            parsed,
+            answer=sampled.untagged,
+            format_error=f'the answer has no tags; {parsed.format_error}',
+        )
       conversation.append(
           TokenChunk(token_ids=sampled.token_ids),
           target=True,

@@ -40,6 +40,8 @@ class SampledTurn:
     error: One line if no message could be sampled: there are no tokens, and the
       conversation ends with stop_reason error.
     usage: What the message took, if an endpoint reports it: see Trajectory.
+    untagged: The answer of a remote model that was to answer at once and did,
+      but without the tags: it counts, with a format error.
   """
 
   token_ids: tuple[int, ...]
@@ -47,6 +49,7 @@ class SampledTurn:
   truncated: bool
   error: str = ''
   usage: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  untagged: str = ''
 
 
 def said(token_ids: Sequence[int]) -> SampledTurn:

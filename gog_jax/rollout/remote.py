@@ -25,9 +25,10 @@ from PIL import Image
 from gog_jax import images
 from gog_jax.chat import Chat
 from gog_jax.chat import protocol
+from gog_jax.config import paradigms
 from gog_jax.images import ImageProcessor
 from gog_jax.remote import tasks
-from gog_jax.remote.endpoint import Completion
+from gog_jax.remote.completion import Completion
 from gog_jax.remote.endpoint import Endpoint
 from gog_jax.remote.endpoint import EndpointError
 from gog_jax.remote.endpoint import MisconfiguredError
@@ -103,23 +104,45 @@ class RemotePolicy:
       raise
 
   def _sampled(self, reply: Completion) -> SampledTurn:
-    token_ids = self.chat.encode_untrusted(self._written(reply))
+    text = self._written(reply)
+    token_ids = self.chat.encode_untrusted(text)
     truncated = reply.truncated or len(token_ids) >= self.max_turn_tokens
     if truncated:
       token_ids = token_ids[: self.max_turn_tokens]
     else:
       token_ids.append(self.chat.stop_ids[0])
     return dataclasses.replace(
-        said(token_ids), truncated=truncated, usage=reply.usage
+        said(token_ids),
+        truncated=truncated,
+        usage=reply.usage,
+        untagged=self._untagged(text),
     )
+
+  def _untagged(self, text: str) -> str:
+    """The answer of a model that answers at once, but without the tags."""
+    if self.chat.dialect.paradigm != paradigms.DIRECT:
+      return ''
+    grammar = self.chat.grammar
+    answer = text.rpartition(grammar.think[1])[2].strip()
+    return '' if grammar.tag.search(answer) else answer
 
   def _written(self, reply: Completion) -> str:
     """The message as the model wrote it, before the server parsed it."""
-    dialect, text = self.chat.dialect, reply.content
-    thinks = self.chat.grammar.think[0] in text
-    if reply.reasoning.strip() and not thinks:
-      thought = reply.reasoning.strip().join(dialect.around_thought)
-      text = thought + text.lstrip()
+    dialect, grammar = self.chat.dialect, self.chat.grammar
+    text, thought = reply.content, reply.reasoning.strip()
+    opening, closing = grammar.think
+    # Some parsers take all for the thought, or leave the tag that closes it.
+    blocks = (grammar.answer, *(form.tags for form in grammar.forms))
+    said = (closing, *(tags[0] for tags in blocks))
+    if not (text.strip() or reply.tool_calls) and any(
+        tag in thought for tag in said
+    ):
+      text, thought = thought, ''
+    if thought and opening not in text:
+      text = text.lstrip().removeprefix(closing).lstrip()
+      text = thought.join(dialect.around_thought) + text
+    if opening not in text.partition(closing)[0] and closing in text:
+      text = opening + text  # It was a part of the server's own prompt.
     if reply.tool_calls and protocol.CALL not in text:
       blocks = [_block(*call) for call in reply.tool_calls]
       text = '\n'.join([*([text.rstrip()] if text.strip() else []), *blocks])

@@ -158,7 +158,9 @@ class Limiter:
     """The result of a call that the infrastructure failed."""
     if type(error) not in self._warned:  # The first of a kind may be a bug.
       self._warned.add(type(error))
-      logging.warning('%s failed\n%s', self._tool, redact_traceback(error))
+      expected = isinstance(error, SearchError)  # Which says all there is.
+      trace = one_line(error) if expected else redact_traceback(error)
+      logging.warning('%s failed\n%s', self._tool, trace)
     what = f'{type(error).__name__}: {error}'.removesuffix(': ')
     return ToolResult(
         status=ToolStatus.INFRA_ERROR,

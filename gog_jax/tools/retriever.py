@@ -13,16 +13,16 @@ latter where a request says `"return_hits": true`; and where a question has a
 scope, `"scope"` is sent along. Others may ignore all that. /health counts, or
 says true; what it does not say is tried out: a server may know nothing of
 images.
+
+What others answer with is read by retrieved.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Collection, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Collection, Mapping
 import functools
-import sys
 from typing import Any
 import urllib.parse
 
@@ -32,6 +32,7 @@ from gog_jax.config.tools import TEXT
 from gog_jax.config.tools import ToolsConfig
 from gog_jax.errors import UserError
 from gog_jax.remote import http as http_json
+from gog_jax.tools import retrieved
 from gog_jax.tools.base import SearchError
 from gog_jax.tools.base import TransientError
 from gog_jax.types import Hit
@@ -41,7 +42,6 @@ from gog_jax.types import ToolResult
 KEY_VARIABLE = 'GOG_JAX_RETRIEVER_KEY'
 
 _MAX_BYTES = 16 * 2**20  # Of an answer.
-_MAX_FLOAT = sys.float_info.max
 _HEALTH_S = 10.0
 _MAX_VERSION = 200  # Characters.
 _NO_ADDRESS = (404, 405, 501)
@@ -52,9 +52,6 @@ _SHORTEST_KEY = 8
 _PROBE = base64.b64encode(  # An image to search with.
     images.encode_png(images.Image.new('RGB', (64, 64)))
 ).decode()
-# Of a thumbnail. What is larger is none, and costs a page too much.
-_THUMBNAIL_BYTES = 2**20
-_THUMBNAIL_PIXELS = 2**20
 
 
 def shared_key() -> str | None:
@@ -145,7 +142,7 @@ class Retriever:
   ) -> ToolResult:
     """Finds documents; raises as SearchBackend says."""
     body = {'queries': [query], 'topk': top_k, 'return_scores': True}
-    return await self._search('retrieve', body, scope, text_hit)
+    return await self._search('retrieve', body, scope, retrieved.text_hit)
 
   async def search_image(
       self, data: bytes, *, scope: str, top_k: int
@@ -153,7 +150,9 @@ class Retriever:
     """Finds images; raises as SearchBackend says."""
     encoded = base64.b64encode(data).decode()
     body = {'images': [encoded], 'topk': top_k, 'return_hits': True}
-    return await self._search('retrieve_image', body, scope, _image_hit)
+    return await self._search(
+        'retrieve_image', body, scope, retrieved.image_hit
+    )
 
   async def close(self) -> None:
     """Closes the connections of this event loop."""
@@ -177,7 +176,7 @@ class Retriever:
           body,
           max_bytes=_MAX_BYTES,
       )
-      hits = tuple(hit(*found) for found in _documents(value))
+      hits = tuple(hit(*found) for found in retrieved.documents(value))
     except (http_json.Refused, http_json.NotSent) as error:
       failure = TransientError if error.transient else SearchError
       raise failure(
@@ -222,23 +221,44 @@ async def _introduced(
         raise
       return None
 
-  async def searches(path: str, field: str, probe: str) -> bool:
+  async def searches(
+      path: str, field: str, probe: str, hit: Callable[..., Hit]
+  ) -> bool:
     body = {field: [probe], 'topk': 1, 'return_scores': True}
-    with contextlib.suppress(http_json.Garbled):
-      list(_documents(await reply(path, body)))
-      return True
-    return False
+    value = await reply(path, body)
+    if value is None:
+      return False
+    kind = TEXT if field == 'queries' else IMAGE
+    try:
+      found = list(retrieved.documents(value))
+      for one in found:
+        hit(*one)
+    except (http_json.Failed, http_json.Garbled) as error:
+      if kind == IMAGE and not retrieved.items(value):
+        return False
+      raise UserError(
+          f'config.tools.url={url}: /{path} gives no documents ({error}): wait '
+          'until the server is ready, have it send documents like {"title": '
+          f'"..", "contents": ".."}}, or choose --config.tools.{kind}=\'\''
+      ) from error
+    # Nothing may be a way of saying that there are no images.
+    return kind == TEXT or bool(found) or value == {'result': [[]]}
 
   async with http_json.session(shared_key()) as client:
     health = await reply('health')  # Search-R1's own server has none.
     said = health if isinstance(health, dict) else {}
-    texts = said.get('documents') if TEXT in kinds else False
-    pictures = said.get('images') if IMAGE in kinds else False
+    counts = (said.get(name) for name in ('documents', 'images'))
+    counts = (n if isinstance(n, int) else None for n in counts)
+    texts, pictures = (
+        n if kind in kinds else False for n, kind in zip(counts, (TEXT, IMAGE))
+    )
     if texts is None:
-      texts = await searches('retrieve', 'queries', 'probe')
+      texts = await searches('retrieve', 'queries', 'probe', retrieved.text_hit)
     if pictures is None:
       try:
-        pictures = await searches('retrieve_image', 'images', _PROBE)
+        pictures = await searches(
+            'retrieve_image', 'images', _PROBE, retrieved.image_hit
+        )
       except (http_json.Refused, ConnectionError, TimeoutError) as error:
         status = getattr(error, 'status', 0)
         if status in _NO_KEY:
@@ -260,72 +280,3 @@ async def _introduced(
     version = ''
   held = ((TEXT, texts), (IMAGE, pictures))
   return ' '.join(version.split()), tuple(kind for kind, some in held if some)
-
-
-def _documents(value: Any) -> Iterator[tuple[Mapping[str, Any], float]]:
-  """What was found for the only query, with scores.
-
-  Raises:
-    Garbled: This is no answer.
-  """
-  match value:
-    case {'result': [list(items)]}:
-      pass
-    case _:
-      raise http_json.Garbled('the answer has no "result" of one list')
-  for item in items:
-    if not isinstance(item, dict):
-      raise http_json.Garbled('a result is no JSON object')
-    # Without scores, Search-R1's server sends documents alone.
-    document, score = item.get('document', item), item.get('score', 0.0)
-    if not isinstance(document, dict):
-      raise http_json.Garbled('a document is no JSON object')
-    if type(score) not in (int, float) or not abs(score) <= _MAX_FLOAT:
-      raise http_json.Garbled('a score is no number')
-    yield document, float(score)
-
-
-def text_hit(document: Mapping[str, Any], score: float) -> Hit:
-  """What a text document says to a policy; raises Garbled if it is none."""
-  title = _text(document, 'title')
-  text = _text(document, 'text', 'contents')
-  if not title and '\n' in text:
-    title, _, text = text.partition('\n')
-    title = title.strip().strip('"')
-  image = _thumbnail(_text(document, 'thumbnail'))
-  return Hit(title=title, text=text, score=score, image=image)
-
-
-def _image_hit(document: Mapping[str, Any], score: float) -> Hit:
-  return Hit(
-      title=_text(document, 'title'),
-      text=_text(document, 'text', 'caption'),
-      score=score,
-      image=_thumbnail(_text(document, 'thumbnail')),
-  )
-
-
-def _text(document: Mapping[str, Any], *fields: str) -> str:
-  """The first of the fields that there is; '' if there is none."""
-  for field in fields:
-    if (value := document.get(field)) is not None:
-      if not isinstance(value, str):
-        raise http_json.Garbled(f'the {field} of a document is no text')
-      return value
-  return ''
-
-
-def _thumbnail(encoded: str) -> bytes | None:
-  """A small image; a bomb or a damaged one is left out."""
-  if not encoded:
-    return None
-  try:
-    data = base64.b64decode(encoded, validate=True)
-    if len(data) <= _THUMBNAIL_BYTES:
-      width, height = images.size_of(data)
-      if width * height <= _THUMBNAIL_PIXELS:
-        images.decode(data)
-        return data
-  except (ValueError, UserError):
-    pass
-  return None

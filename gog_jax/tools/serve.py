@@ -33,9 +33,9 @@ from gog_jax.storage import typed
 from gog_jax.tools.base import close
 from gog_jax.tools.base import joined
 from gog_jax.tools.base import SearchBackend
+from gog_jax.tools.retrieved import text_hit
 from gog_jax.tools.retriever import KEY_VARIABLE
 from gog_jax.tools.retriever import shared_key
-from gog_jax.tools.retriever import text_hit
 from gog_jax.types import Hit
 
 _MAX_BODY_BYTES = 32 * 2**20
