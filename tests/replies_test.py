@@ -58,10 +58,6 @@ def failed(message, **error):
         (ended('SAFETY', says(None)), ['safety'], 1),
         (ended('sensitive'), ['sensitive'], 1),
         (ended('refusal', says('')), ['refusal'], 1),
-        (ended('stop', {'content': None, 'refusal': 'I may not.'}),
-         ['refused: I may not.'], 1),
-        (ended('stop', {'content': [{'type': 'refusal', 'refusal': 'no'}]}),
-         ['refused: no'], 1),
         (ended('error', error={'message': 'cut', 'code': 502}),
          ['502: cut'], 3),
         (ended('stop', error={'message': 'too long', 'code': 400}),
@@ -242,6 +238,17 @@ def test_one_answer_in_many_spellings(reply, thought):
     turn, _ = sample_once(server, max_attempts=1)
   assert (turn.thought, turn.answer) == (thought, '132')
   assert turn.format_error is None
+
+
+@pytest.mark.parametrize(
+    'message',
+    [{'content': None, 'refusal': 'I may not.'},
+     {'content': [{'type': 'refusal', 'refusal': 'I may not.'}]}],
+)  # fmt: skip
+def test_a_model_that_refuses_has_answered(message):
+  with endpoints.serve(whole(ended('stop', message))) as server:
+    turn, _ = sample_once(server)
+  assert turn.text == 'I may not.' and turn.format_error
 
 
 @pytest.mark.parametrize('status', [200, 201])

@@ -122,8 +122,8 @@ def read(value: Any) -> Completion:
   for index, call in enumerate(found if isinstance(found, list) else [found]):
     if call and not (isinstance(call, dict) and not any(call.values())):
       calls.append(_call(call, f'{where}.tool_calls[{index}]'))
-  if said['refusal'].strip():
-    raise Failed(f'refused: {said["refusal"]}')
+  if not said['content'].strip():
+    said['content'] = said['refusal']  # The model's own words, no filter's.
   if not calls and not truncated:
     counted = any(tokens(value)[1:])
     _check_said(message, reason, said['content'], said['reasoning'], counted)
