@@ -100,7 +100,7 @@ def test_an_evaluation_counts_verdicts_that_failed_apart(tmp_path, capsys):
   assert counted['asked'] == n_asked == counted['requests']
   assert counted['match'] == sum(exact)
   assert counted['asked'] + counted.get('same', 0) == 32 - sum(exact)
-  assert counted['failures'] == {'HTTP 400': counted['failed']}
+  assert counted['failures'] == {'filtered or refused': counted['failed']}
   assert 'eval expert: judge:' in capsys.readouterr().err
   # Another judge would have said something else.
   for field, value in (('model', 'n'), ('max_answer_characters', 9)):

@@ -310,6 +310,8 @@ def test_a_damaged_question_is_read_or_names_the_field(folder, row, data):
   elif how == 'retype':
     others = [[], {}, [5], {'z': 1}, [None]]
     row[field] = data.draw(st.sampled_from(others))
+    if field == 'answers' and row[field] == [5]:
+      want = {**want, 'answers': ['5']}  # Which is what it says.
   got = read_line(folder, row)
   if isinstance(got, str):
     words = {'question': 'asks', 'answers': 'answer', 'images': 'image'}

@@ -127,7 +127,7 @@ def save_pytree(folder: epath.PathLike, tree: Any) -> None:
   Raises:
     UserError: The disk has no room for them.
   """
-  disk.check_room(epath.Path(folder).parent, _n_bytes(tree))
+  disk.check_room(folder, _n_bytes(tree))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(_absolute(epath.Path(folder)), tree, force=True)
 

@@ -60,7 +60,10 @@ def check_room(folder: epath.PathLike, n_bytes: int) -> None:
   """
   if '://' in str(folder):
     return
-  free = shutil.disk_usage(folder).free
+  there = epath.Path(folder)
+  while not there.exists():
+    there = there.parent
+  free = shutil.disk_usage(there).free
   if free < n_bytes:
     raise UserError(
         f'{folder} needs {n_bytes / 1e6:,.1f} MB, and its disk has '

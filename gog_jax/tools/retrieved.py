@@ -124,7 +124,7 @@ def image_hit(document: Mapping[str, Any], score: float) -> Hit:
     raise http_json.Garbled(
         f'an image has no "title" or "caption": it is {fields.shown(document)}'
     )
-  text = next((text for text in texts if text.strip()), '')
+  text = next(filter(None, texts), '')
   image = _thumbnail(document.get('thumbnail'))
   return Hit(title=title, text=text, score=score, image=image)
 
