@@ -161,7 +161,7 @@ def _text(content: Any, role: Role, where: str) -> tuple[str, list[Any]]:
     content = json.dumps(content)
   if isinstance(content, str | None):
     return content or '', [None] * (content or '').count(IMAGE)
-  parts = content if isinstance(content, list) else [content]
+  parts: list[Any] = content if isinstance(content, list) else [content]
   if not all(
       isinstance(part, dict) and column(part, 'type', 'text', *IMAGES)
       for part in parts
