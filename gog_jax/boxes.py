@@ -96,7 +96,12 @@ class BoxSpec:
       raise BoxError(
           f'x1 < x2 and y1 < y2 must hold, got {_show(box)}'
       )
-    if min(x1, y1) >= 0 and max(x2, y2) <= 1:
+    whole = all(float(edge).is_integer() for edge in (x1, y1, x2, y2))
+    if (
+        min(x1, y1) >= 0 and max(x2, y2) <= 1
+        # Some leave the image a little.
+        or not whole and min(x1, y1) > -0.25 and max(x2, y2) < 1.25
+    ):
       raise BoxError(
           f'{_show(box)} is in fractions of the image: write it '
           f'{KINDS[self.kind]}'

@@ -97,6 +97,14 @@ EQUAL = {
     'empty thought': answered(
         content='<think>\n</think>blue', reasoning_content='because'
     ),
+    'thinking tags': answered(content='<Thinking>because</Thinking>blue'),
+    'no opening tag': answered(content='because</think>blue'),
+    'image in a pair of tags': asked('<image></image>which colour?'),
+    'img with its path': asked('<img>images/a.png</img>which colour?'),
+    'fields of chat logs': answered(
+        content=SAID, lang='en', model_name='x', logprobs=[1], uuid='u'
+    ),
+    'label': edited(label=True),
     'nulls': edited(
         id=None, videos=None, audios=[], objects=None, tools=None, system=None
     ),
@@ -112,6 +120,14 @@ def test_rows_of_one_meaning_are_read_alike(folder, name):
   want = meaning(one(folder, edited()))
   assert want[1] == ['images/a.png']
   assert meaning(one(folder, EQUAL[name])) == want
+
+
+def test_tags_in_capitals(folder):
+  said, wanted = (
+      one(folder, answered(content=f'<{think}>so</{think}><{tag}>1</{tag}>'))
+      for think, tag in (('THINK', 'Answer'), ('think', 'answer'))
+  )
+  assert meaning(said) == meaning(wanted)
 
 
 @pytest.mark.parametrize('prefix', [b'', b'\xef\xbb\xbf'])

@@ -149,6 +149,15 @@ REFUSED = {
     'img of qwen': (
         asked('<image><img>images/a.png</img>who?'), '<img>', 'images/a.png'
     ),
+    'VIDEO': (asked('<image><VIDEO>who?'), '<VIDEO>', '<VIDEO>'),
+    'audio of qwen': (
+        asked('<image><|audio_bos|>what?'), '<|audio_bos|>', 'audio_bos'
+    ),
+    'BBOX': (asked('<image>what is in <BBOX>?'), '<BBOX>', '<BBOX>'),
+    'another thought': (
+        answered(content='◁think▷x◁/think▷blue'), '◁think▷', '◁think▷'
+    ),
+    'a rejected answer': (edited(kto_tag=False), 'rejected', 'not say'),
     'no objects': (OBJECTS, 'objects differ', '<ref-object>'),
     'objects null': (
         edited(OBJECTS, objects=None), 'objects differ', 'objects'

@@ -123,6 +123,11 @@ def test_config_of_something_else(folder, changes, message):
             "'yarn' is not supported",
         ),
         (
+            {'rope_parameters': {'full_attention': {'rope_type': 'yarn'}}},
+            'full_attention',
+        ),
+        ({'layer_types': ['full_attention', 'sliding_attention']}, 'sliding'),
+        (
             {'rope_parameters': {'mrope_section': [1, 1, 1]}},
             'half of head_dim',
         ),

@@ -120,6 +120,10 @@ DAY = datetime.datetime(2024, 5, 1)
         (pa.array([129]), ('129',)),
         (pa.array([0.5], pa.float32()), ('0.5',)),
         (pa.array([True]), ('yes',)),
+        (pa.array([0.1], pa.float32()), ('0.1',)),
+        (pa.array([[1.1, 2.2]], pa.list_(pa.float32())), ('1.1', '2.2')),
+        (pa.array([199853.55]), ('199853.55',)),
+        (pa.array(['<answer> Ada </answer>']), ('Ada',)),
     ],
 )
 def test_an_answer_in_any_type_of_arrow(folder, answer, wanted):
@@ -146,6 +150,7 @@ def test_an_answer_in_any_type_of_arrow(folder, answer, wanted):
         pa.array([{'bytes': None, 'path': 'a.png'}]),
         pa.array([[PICTURE]], pa.list_(pa.binary(), 1)),
         pa.array([INLINE], pa.large_string()),
+        pa.array([[*PICTURE]], pa.list_(pa.uint8())),
     ],
 )
 def test_an_image_in_any_type_of_arrow(folder, image):

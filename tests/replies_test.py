@@ -69,6 +69,11 @@ def failed(message, **error):
         ({**ended('stop', says(' \n')), 'usage': {'completion_tokens': 0}},
          ['says nothing'], 3),
         ({**ended('stop', says('')), 'usage': None}, ['says nothing'], 3),
+        ({**ended('stop'), 'code': 500, 'message': 'upstream'},
+         ['500: upstream'], 3),
+        ({**ended('stop', says('')), 'usage': {'completion_tokens': 5},
+          'base_resp': {'status_code': 1027, 'status_msg': 'new_sensitive'}},
+         ['new_sensitive'], 1),
         # In place of one.
         (failed('slow', code=429), ['error 429: slow'], 3),
         (failed('slow', code='429'), ['error 429: slow'], 3),

@@ -208,7 +208,10 @@ def load_template(folder: epath.PathLike) -> Template | None:
       continue
     found = files.read_json(path, advice='copy it anew').get('chat_template')
     if isinstance(found, list):  # Several, by name.
-      found = {one.get('name'): one.get('template') for one in found}
+      found = {
+          one.get('name'): one.get('template')
+          for one in found if isinstance(one, dict)
+      }
     if isinstance(found, dict):
       named, found = found, found.get('default')
       if not isinstance(found, str):

@@ -49,7 +49,9 @@ def read(text: str) -> ToolCall:
       arguments = json.loads(arguments)
     known = key or not call.keys() - {'name', 'id', 'type', *_ARGUMENTS}
     if isinstance(name, str) and isinstance(arguments, dict) and known:
-      return ToolCall(name=name, arguments=arguments)
+      # Arrow fills up what other calls have with null.
+      given = {k: x for k, x in arguments.items() if x is not None}
+      return ToolCall(name=name, arguments=given)
   except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
     pass
   line = ' '.join(text[:80].split())

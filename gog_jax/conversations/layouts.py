@@ -99,15 +99,20 @@ def of_entry(described: Mapping[str, Any]) -> Layout:
   Raises:
     UserError: It does not describe conversations.
   """
-  if described.get('formatting') != 'sharegpt' or described.get('ranking'):
+  columns = described.get('columns') or {}
+  if (
+      described.get('formatting') != 'sharegpt'
+      or described.get('ranking')
+      or columns.get('kto_tag')
+  ):
     raise UserError(
         f'{described.get("file_name")} is not of formatting sharegpt, or holds '
         'preferences: only conversations can be read'
     )
   return dataclasses.replace(
       SHAREGPT,
-      columns={**SHAREGPT.columns, **described.get('columns', {})},
-      tags={**SHAREGPT.tags, **described.get('tags', {})},
+      columns={**SHAREGPT.columns, **columns},
+      tags={**SHAREGPT.tags, **(described.get('tags') or {})},
   )
 
 
@@ -135,6 +140,8 @@ def read_row(
   """
   if not isinstance(row, dict):
     raise Unusable('not a conversation', 'is not a JSON object')
+  if row.get('kto_tag', row.get('label')) is False:
+    raise Unusable('rejected', 'is labelled as what an agent should not say')
   layout = layout or SHAREGPT
   rest, columns = dict(row), layout.columns
   names = dict.fromkeys([columns['messages'], *spellings.MESSAGES])

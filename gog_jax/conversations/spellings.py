@@ -37,7 +37,8 @@ _CALLS = ('tool_calls', 'tool_call', 'function_call', 'function_calls')
 # Fields of an agent's message that say nothing of what it says.
 _PLAIN = (
     'id name type role_name model source metadata time timestamp created_at '
-    'finish_reason loss train training weight'
+    'finish_reason loss train training weight lang language uuid model_name '
+    'logprobs turn_id hash timestamp_ms toxic redacted country state'
 ).split()
 _WORDS = {
     word: role
@@ -56,11 +57,19 @@ _IMAGES = re.compile(
     r'|<\|?(?:image|img)(?:_pad|here)?[ _-]?(\d*)\|?>',
     re.IGNORECASE,
 )
+_AROUND = re.compile(r'<(image|img)>[^<]*</\1>')
+_THINK = re.compile(
+    r'<(/?)(?:think|thinking|thought|thoughts|reasoning)>', re.IGNORECASE
+)
+_ANSWER = re.compile(r'<(/?)answer>', re.IGNORECASE)
 # Stands for what has to be held elsewhere in the file, and is not.
 _UNFILLED = re.compile(
-    r'<(?:video|audio|quad)>|<img>.*?</img>|<(?:image|img)[ _-]?\d+>'
-    r'|<\|(?:image|video|audio)(?:_pad|_\d+)?\|>',
-    re.DOTALL,
+    r'<(?:video|audio|speech|quad|point|cot-process|start-image)>'
+    r'|<img>.*?</img>|<(?:image|img)[ _-]?\d+>|<\|(?:box|quad|object_ref)_start'
+    r'|<\|(?:image|video|audio)(?:_pad|_bos|_\d+)?\|>'
+    r'|<\|channel\|>|◁think▷|\[THINK\]|<\|begin_of_thought\|>'
+    r'|(?!(?-i:<bbox>|<ref-object>))<(?:bbox|ref-object)>',
+    re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -141,7 +150,7 @@ def read_message(said: Any, tags: Mapping[str, str]) -> Told:
     text, slots = IMAGE * (len(named) - len(slots)) + text, named
   called, ids = [], [extra.pop('tool_call_id', None)]
   if role == Role.ASSISTANT:
-    text = _with_thought(text, *take(*_THOUGHTS))
+    text = _with_thought(_tagged(text), *take(*_THOUGHTS))
     called = listed(take(*_CALLS)[1])
     ids = [one.get('id') if isinstance(one, dict) else None for one in called]
     for name, value in extra.items():
@@ -184,6 +193,15 @@ def _text(content: Any, role: Role, where: str) -> tuple[str, list[Any]]:
   return ''.join(texts), slots
 
 
+def _tagged(text: str) -> str:
+  """An agent's text with our tags where a thought or an answer has others."""
+  if _THINK.match(text.lstrip()):
+    text = _THINK.sub(r'<\1think>', text)
+  elif text.count(protocol.END_THINK) == 1 and protocol.THINK not in text:
+    text = protocol.THINK + text  # A template wrote the opening tag.
+  return _ANSWER.sub(r'<\1answer>', text)
+
+
 def _with_thought(text: str, name: str, thought: Any) -> str:
   """An agent's text with the thought that has a field of its own."""
   if not isinstance(thought, str | None):
@@ -222,8 +240,9 @@ def with_images(texts: Sequence[str], n: int) -> Sequence[str]:
 
   They stay as they are if they name images by numbers out of order.
   """
-  if sum(text.count(IMAGE) for text in texts) == n:
-    return texts
+  for told in ([_AROUND.sub(IMAGE, text) for text in texts], texts):
+    if sum(text.count(IMAGE) for text in told) == n:
+      return told
   found = [m for text in texts for m in _IMAGES.finditer(text)]
   numbers = [int(m[1] or 0) for m in found]
   if len(found) != n or numbers != sorted(numbers):

@@ -204,6 +204,8 @@ def _tower(
   ):
     if raw.get(field) not in (None, *supported):
       raise ValueError(f'{field} {raw[field]!r} is not supported')
+  if other := set(raw.get('layer_types') or ()) - {'full_attention'}:
+    raise ValueError(f'layer_types {min(other)!r} is not supported')
   width, n_heads = (
       typed.read(int, raw.get(key), key)
       for key in (keys['width'], keys['n_heads'])
@@ -228,6 +230,8 @@ def _rope(*places: Mapping[str, Any]) -> dict[str, Any]:
       for key, value in rope.items():
         key = 'rope_type' if key == 'type' else key
         value = 'default' if (key, value) == ('rope_type', 'mrope') else value
+        if isinstance(value, Mapping):
+          raise ValueError(f'rope settings of {key} alone are not supported')
         if value is not None and told.setdefault(key, value) != value:
           raise ValueError(
               f'{key} {value!r} in one place and {told[key]!r} in another, of '

@@ -7,7 +7,11 @@ import decimal
 import json
 import math
 import numbers
+import re
 from typing import Any
+
+# As a model is to write it: R1-V's solutions.
+_MARKED = re.compile(r'\s*<answer>(.*?)</answer>\s*', re.DOTALL)
 
 
 def forms(*values: Any) -> tuple[str, ...]:
@@ -32,6 +36,8 @@ def listed(value: Any) -> Any:
 
 def _walk(value: Any):
   if isinstance(value, str):
+    if marked := _MARKED.fullmatch(value):
+      value = marked[1]
     found = listed(value)
     # A list of numbers may be one answer, as a box is.
     texts = isinstance(found, list) and all(isinstance(t, str) for t in found)

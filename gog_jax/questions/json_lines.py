@@ -24,7 +24,9 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
+import re
 from typing import Any
 
 from PIL import Image as PILImage
@@ -174,9 +176,11 @@ def asked(column: str, value: Any) -> str:
   texts = []
   for part in parts:
     if isinstance(part, Mapping):
-      is_image = 'image' in str(part.get('type'))
+      is_image = 'image' in (kind := str(part.get('type')))
+      if re.search('video|audio', kind):
+        raise Unusable(q.BAD, f'its {column} has a part {kind!r}')
       part = '<image>' if is_image else part.get('text', part.get('content'))
-    if not isinstance(part, str | None):
+    if not isinstance(part, str | None) or '<video>' in (part or ''):
       raise Unusable(q.BAD, f'its {column} is {part!r:.60}, no text')
     texts.append(part or '')
   return ''.join(texts)
@@ -247,9 +251,11 @@ def _boxes(value: Any) -> tuple[Box, ...]:
       isinstance(edge, int | float) for edge in value
   ):
     value = [value] if value else []  # The only one.
-  return tuple(
-      (float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in value
-  )
+  boxes = tuple(tuple(float(edge) for edge in box) for box in value)
+  for x1, y1, x2, y2 in boxes:
+    if not (0 <= x1 < x2 < math.inf and 0 <= y1 < y2 < math.inf):
+      raise ValueError(f'{(x1, y1, x2, y2)} is no region')
+  return boxes
 
 
 def _read_image(

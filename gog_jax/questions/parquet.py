@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 import datetime
 import decimal
 import itertools
+import re
 import threading
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +30,7 @@ ERRORS = (pa.ArrowException, OSError, EOFError, ValueError)
 
 _BUFFER = 2**20  # Bytes of a column that are read ahead.
 _BATCH = 8  # Rows; each may have images of megabytes.
+_FLOATS = re.compile('float')  # Of 16 or 32 bits: one of 64 is a double.
 _LFS = b'version https://git-lfs'
 
 
@@ -139,10 +142,20 @@ def value(cell: pa.Array, *, column: str) -> Any:
     detail = f'{column} has {cell.nbytes} bytes, over the {cap} that are read'
     raise Unusable(TOO_LARGE, detail)
   try:
-    return cell[0].as_py(maps_as_pydicts='lossy')
+    found = cell[0].as_py(maps_as_pydicts='lossy')
+    return _short(found) if _FLOATS.search(str(cell.type)) else found
   except ERRORS as error:
     detail = f'{column} cannot be read ({first_line(error)})'
     raise Unusable(q.BAD, detail) from error
+
+
+def _short(value: Any) -> Any:
+  """Numbers of 32 bits or fewer as they were written: 0.1, without noise."""
+  if isinstance(value, list):
+    return [_short(one) for one in value]
+  if isinstance(value, dict):
+    return {key: _short(one) for key, one in value.items()}
+  return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def plain(value: Any) -> Any:

@@ -155,6 +155,8 @@ def _chosen(role: str, columns: Columns, names: Collection[str]) -> str:
 def _entries(value: Any) -> list[tuple[bytes | str | None, str]]:
   """The images in a field: of each its data, or base64 text, and its file."""
   entries = []
+  if isinstance(value, list) and value and isinstance(value[0], int):
+    value = bytes(value)  # As Arrow writes it from some arrays.
   for one in value if isinstance(value, list) else [value]:
     if isinstance(one, dict):
       entries.append((one.get('bytes'), one.get('path') or ''))

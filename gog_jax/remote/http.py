@@ -107,14 +107,29 @@ def failure(value: Any, *, alone: bool) -> Failed | None:
       it has are about the error.
   """
   error = fields.field(value, 'error', 'errors', 'exception')
+  error = error or _failed(value)
   if not error and not alone:
     return None
-  told, status, codes = _told(value if alone or error is True else error)
+  told, status, codes = _told(
+      value if alone or error is True else {'error': error}
+  )
+  told = told or ('without a reason' if error is True else '')
   if not told and not status:
     return None
   failed = Failed(told or codes, status=status, codes=codes)
   failed.billed = not alone
   return failed
+
+
+def _failed(value: Any) -> bool:
+  """Whether it says so without an error: by a code, or a word for it."""
+  codes = [fields.field(value, name) for name in ('code', 'status')]
+  return (
+      fields.field(value, 'success', 'ok') is False
+      or bool(fields.field(fields.field(value, 'base_resp'), 'status_code'))
+      or any(str(code).isdigit() and int(code) >= 400 for code in codes)
+      or any(str(code).lower() in ('error', 'failed') for code in codes)
+  )
 
 
 def check_url(url: str, *, field: str, like: str, variable: str) -> str:

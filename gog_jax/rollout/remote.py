@@ -115,7 +115,10 @@ class RemotePolicy:
         said(token_ids),
         truncated=truncated,
         usage=reply.usage,
-        untagged=self._untagged(text),
+        # Some servers take all for the thought.
+        untagged=self._untagged(
+            text if reply.content.strip() else reply.reasoning
+        ),
     )
 
   def _untagged(self, text: str) -> str:

@@ -80,6 +80,8 @@ def documents(value: Any) -> Iterator[tuple[Mapping[str, Any], float]]:
     Garbled: This is no answer; names the field.
   """
   found = items(value)
+  if not found and (error := http_json.failure(value, alone=False)):
+    raise error
   if found is None:
     raise http_json.failure(value, alone=True) or http_json.Garbled(
         f'the answer is {fields.shown(value)}, with no "result"'
@@ -93,9 +95,11 @@ def documents(value: Any) -> Iterator[tuple[Mapping[str, Any], float]]:
     # Inside, beside the score, or among the metadata: the innermost counts.
     document, inner = {}, item
     while isinstance(inner, dict):
-      for part in (fields.field(inner, 'metadata'), inner):
-        if isinstance(part, dict):
-          document |= {k: x for k, x in part.items() if x is not None}
+      about = fields.field(inner, 'metadata', 'meta')
+      about = about if isinstance(about, dict) else {}
+      if _texts(inner):  # Then those of the metadata are something else.
+        about = {k: x for k, x in about.items() if not _texts({k: x})}
+      document |= {k: x for k, x in {**about, **inner}.items() if x is not None}
       holds = (fields.field(inner, name) for name in _INSIDE)
       inner = next((one for one in holds if isinstance(one, dict)), None)
     if type(score) not in (int, float) or not abs(score) <= _MAX_FLOAT:
