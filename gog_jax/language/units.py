@@ -19,7 +19,7 @@ _KNOWN = {
     for meant, others in SPELLINGS['units'].items()
     for spelling in (meant, *others.split())
 }
-_KNOWN |= {f'{k}s': v for k, v in _KNOWN.items() if k[3:] and k[-3:].isalpha()}
+_KNOWN |= {f'{k}s': v for k, v in _KNOWN.items() if k[2:] and k[-3:].isalpha()}
 _MEANT = {k.replace('_', ''): v for k, v in _KNOWN.items()}
 _MEANT |= SPELLINGS['units_by_case'] | {'in': 'inch'}
 _NAMES = '|'.join(sorted(map(regex.escape, _KNOWN), key=len, reverse=True))

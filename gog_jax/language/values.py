@@ -36,7 +36,8 @@ _TIDY = str.maketrans(
 _RAISED = regex.compile('[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+')
 _FEET = regex.compile(r"(?<![°\d])(\d+)\s?'\s?(\d\d?)\s?(?:\"|''|$)")
 _ARTICLE = regex.compile(
-    r'[\p{P}\s--[.#@%&-]]*(?:an?|the)\s+(?=\w)', regex.V1 | regex.IGNORECASE
+    r'[\p{P}\s--[.#@%&-]]*(?:the\s+(?=\w)|an?\s+(?=[^\W\d]))',
+    regex.V1 | regex.IGNORECASE,
 )
 
 _MONTHS = units.SPELLINGS['months'].split()
@@ -79,7 +80,8 @@ _SIGN = rf"""
 """
 _CURRENCY = r"""
     (?P<currency> (?:\b[A-Z]{1,2})?\$ | \p{Sc}
-                | \b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|CHF|AUD|CAD|Rs\.?|AD)
+                | \b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|CHF|AUD|CAD
+                     |Rs\.?|A\.?D\.?)
                   (?=\s?[-\d]) )
 """
 _QUANTITY = rf"""
@@ -91,7 +93,8 @@ _QUANTITY = rf"""
         (?![\p{{L}}\d])
       | (?P<th>st|nd|rd|th)\b
       | \s?-?(?P<scale>(?:hundred|thousand|(?:m|b|tr)illion|lakh|crore|bn)\b
-                 |[万萬만億亿억]|[kmb]\b(?<=[$€£¥₹].{{1,20}})) )*
+                 |[万萬만億亿억]
+                 |[kmb]\b(?<=[$€£¥₹].{{1,20}})|(?<=\d)(?-i:[KMBk])\b) )*
 """
 # Symbols; what is left is punctuation.
 _SYMBOL = r"""
