@@ -251,7 +251,9 @@ def _boxes(value: Any) -> tuple[Box, ...]:
       isinstance(edge, int | float) for edge in value
   ):
     value = [value] if value else []  # The only one.
-  boxes = tuple(tuple(float(edge) for edge in box) for box in value)
+  boxes = tuple(
+      (float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in value
+  )
   for x1, y1, x2, y2 in boxes:
     if not (0 <= x1 < x2 < math.inf and 0 <= y1 < y2 < math.inf):
       raise ValueError(f'{(x1, y1, x2, y2)} is no region')
