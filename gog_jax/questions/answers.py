@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 # As a model is to write it: R1-V's solutions.
-_MARKED = re.compile(r'\s*<answer>(.*?)</answer>\s*', re.DOTALL)
+MARKED = re.compile('<answer>(.*?)</answer>', re.DOTALL)
 
 
 def forms(*values: Any) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def listed(value: Any) -> Any:
 
 def _walk(value: Any):
   if isinstance(value, str):
-    if marked := _MARKED.fullmatch(value):
+    if marked := MARKED.fullmatch(value.strip()):
       value = marked[1]
     found = listed(value)
     # A list of numbers may be one answer, as a box is.

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-import re
 from typing import Any
 
 from gog_jax.questions import answers
@@ -33,7 +32,6 @@ from gog_jax.storage.records import Loaded
 
 _SEARCH = {'search_required': True, 'search_free': False}
 _KNOWN = ('scope', 'search_required', 'gold_regions', 'hops')
-_MARKED = re.compile(r'<answer>(.*?)</answer>', re.DOTALL)
 
 
 def _is_prompt(value: Any) -> bool:
@@ -122,7 +120,7 @@ def _accepted(row: tables.Row) -> tuple[str, ...]:
     return answers.forms(
         found['ground_truth'], answers.listed(found.get('candidate_answers'))
     )
-  if isinstance(found, str) and (marked := _MARKED.findall(found)):
+  if isinstance(found, str) and (marked := answers.MARKED.findall(found)):
     found = marked[-1]
   return answers.forms(found)
 
