@@ -82,15 +82,17 @@ def check(conversation: Conversation, frame: str) -> None:
   Raises:
     Unusable: A call breaks its tool's schema, or the tool refuses it.
   """
-  views: list[View] = []
+  n_shown, views = 0, list[View]()
   for message in conversation.messages:
-    for _ in range(message.text.count(IMAGE)):
-      data = conversation.pictures[len(views)].read()
-      views.append(View(data=data, root=0, box=(0, 0, *size_of(data))))
+    n_shown += message.text.count(IMAGE)
     texts = [message.text] if message.role == Role.CALL else []
     if message.role == Role.ASSISTANT:
       texts = BLOCK.findall(message.text)
     for call in map(read, texts):
+      # Pictures are read where a call is, and once.
+      for picture in conversation.pictures[len(views) : n_shown]:
+        data = picture.read()
+        views.append(View(data=data, root=0, box=(0, 0, *size_of(data))))
       error = call.name in _TOOLS and _schema(call.name, call.arguments)
       if error:
         raise Unusable('bad call', f'the call of {call.name!r}: {error}')
